@@ -1,0 +1,153 @@
+//! The one place where a [`Backend`] loses its type: futures are boxed, grants share one
+//! allocation with what the library keeps about them.
+
+use std::future::Future;
+use std::pin::{Pin, pin};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll, Waker};
+
+use super::{Attempt, Backend, Grant};
+use crate::guard::Hold;
+use crate::{LockError, LockName};
+
+type BoxFuture<T> = Pin<Box<dyn Future<Output = T> + Send>>;
+
+/// A lock that was granted, and that nobody holds as a guard yet; dropping it releases the lock.
+pub(crate) type Granted = Arc<Held>;
+
+/// A try on its way.
+pub(crate) type Command = BoxFuture<Result<Attempt<Granted>, LockError>>;
+
+/// A try of several names on its way.
+pub(crate) type ManyCommand = BoxFuture<Result<Vec<(usize, Granted)>, LockError>>;
+
+/// A try that has begun.
+pub(crate) enum Begun {
+    Ready(Result<Attempt<Granted>, LockError>),
+    Pending(Command),
+}
+
+/// What is known of a held lock, and its grant.
+pub(crate) struct Held<S: ?Sized = dyn Slot> {
+    pub(crate) hold: Hold,
+    slot: S,
+}
+
+/// Where the grant is until it is released.
+pub(crate) trait Slot: Send + Sync {
+    /// Starts the release, once.
+    fn abandon(&self);
+    /// Starts the release, once, and gives what tells its end; `None` if it has ended already.
+    fn release(&self) -> Option<BoxFuture<Result<(), LockError>>>;
+    /// Asks for a token; `None` if the lock was released.
+    fn fencing_token(&self) -> Option<BoxFuture<Result<u64, LockError>>>;
+}
+
+impl Held {
+    pub(crate) fn slot(&self) -> &dyn Slot {
+        &self.slot
+    }
+}
+
+struct GrantSlot<B: Backend>(Mutex<Option<B::Grant>>);
+
+impl<B: Backend> GrantSlot<B> {
+    fn grant(&self) -> MutexGuard<'_, Option<B::Grant>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl<B: Backend> Slot for GrantSlot<B> {
+    fn abandon(&self) {
+        let grant = self.grant().take();
+        // The drop, which is the backend's code, runs outside the lock.
+        drop(grant);
+    }
+
+    fn release(&self) -> Option<BoxFuture<Result<(), LockError>>> {
+        let grant = self.grant().take()?;
+        if B::IMMEDIATE {
+            drop(grant);
+            return None;
+        }
+        Some(Box::pin(grant.release()))
+    }
+
+    fn fencing_token(&self) -> Option<BoxFuture<Result<u64, LockError>>> {
+        let grant = self.grant();
+        Some(Box::pin(grant.as_ref()?.fencing_token()))
+    }
+}
+
+fn hold<B: Backend>(name: LockName, grant: B::Grant) -> Granted {
+    let hold = Hold::new(name, grant.lease().clone());
+    let slot = GrantSlot::<B>(Mutex::new(Some(grant)));
+    Arc::new(Held { hold, slot })
+}
+
+/// A [`Backend`] without its type.
+pub(crate) trait DynBackend: Send + Sync {
+    fn kind(&self) -> &'static str;
+    fn begin(&self, name: &LockName) -> Begun;
+    fn begin_many(&self, names: Vec<LockName>, limit: usize) -> ManyCommand;
+    fn changed(&self, name: &LockName) -> BoxFuture<()>;
+    fn health(&self) -> BoxFuture<Result<(), LockError>>;
+}
+
+pub(crate) fn erase<B: Backend>(backend: B) -> Box<dyn DynBackend> {
+    Box::new(Erased(Arc::new(backend)))
+}
+
+struct Erased<B>(Arc<B>);
+
+/// The same answer with the grant in the form that the library keeps.
+fn held<B: Backend>(
+    name: LockName,
+    answer: Result<Attempt<B::Grant>, LockError>,
+) -> Result<Attempt<Granted>, LockError> {
+    Ok(match answer? {
+        Attempt::Granted(grant) => Attempt::Granted(hold::<B>(name, grant)),
+        Attempt::Held { retry_in } => Attempt::Held { retry_in },
+    })
+}
+
+impl<B: Backend> DynBackend for Erased<B> {
+    fn kind(&self) -> &'static str {
+        B::KIND
+    }
+
+    fn begin(&self, name: &LockName) -> Begun {
+        if B::IMMEDIATE {
+            let attempt = pin!(self.0.try_acquire(name));
+            let mut cx = Context::from_waker(Waker::noop());
+            if let Poll::Ready(answer) = attempt.poll(&mut cx) {
+                return Begun::Ready(held::<B>(name.clone(), answer));
+            }
+        }
+        let (backend, name) = (Arc::clone(&self.0), name.clone());
+        Begun::Pending(Box::pin(async move {
+            let answer = backend.try_acquire(&name).await;
+            held::<B>(name, answer)
+        }))
+    }
+
+    fn begin_many(&self, names: Vec<LockName>, limit: usize) -> ManyCommand {
+        let backend = Arc::clone(&self.0);
+        Box::pin(async move {
+            let granted = backend.try_acquire_many(&names, limit).await?;
+            let hold = |(position, grant): (usize, _)| {
+                (position, hold::<B>(names[position].clone(), grant))
+            };
+            Ok(granted.into_iter().map(hold).collect())
+        })
+    }
+
+    fn changed(&self, name: &LockName) -> BoxFuture<()> {
+        Box::pin(self.0.changed(name))
+    }
+
+    fn health(&self) -> BoxFuture<Result<(), LockError>> {
+        let backend = Arc::clone(&self.0);
+        Box::pin(async move { backend.health().await })
+    }
+}

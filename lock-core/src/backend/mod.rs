@@ -1,0 +1,224 @@
+//! The seam for infrastructure: what a store of locks must be able to do.
+//!
+//! Waiting, deadlines, order, retries, cancellation and metrics are written once, in front of this
+//! trait. A backend answers four questions: can I have this lock now, when is it worth asking
+//! again, are you well, and (of what it has granted) is it still mine.
+//!
+//! # Rules
+//!
+//! 1. **At most one live grant per name**, whoever asks: two providers over one backend, or the
+//!    same one twice. A backend never grants again what it has granted and not taken back.
+//! 2. **Validity counts from before the request.** A [`Lease`] must end, on its clock, before the
+//!    store can give the lock to anybody else.
+//! 3. **A dropped grant is released**, without a runtime and without blocking: the release is
+//!    started by the drop and goes on by itself. A release that was polled once and then dropped
+//!    goes on too.
+//! 4. **A dropped `try_acquire` leaks nothing.** The queue drives each command to its end, also when
+//!    its caller has left; only the end of the runtime drops one, and then a grant which arrives
+//!    later must be given back.
+//! 5. **Errors are not answers.** "Held by another" is [`Attempt::Held`]; whatever else keeps the
+//!    backend from granting is an error, [`unavailable`](LockError::unavailable) when a retry can
+//!    help.
+//! 6. Nobody outside is asked to be fair, but a backend that serves several processes should not
+//!    let one that always has local waiters starve the others.
+//!
+//! # Writing one
+//!
+//! A complete backend, for the locks of one process:
+//!
+//! ```
+//! use std::collections::{HashMap, HashSet};
+//! use std::future::{Future, ready};
+//! use std::sync::atomic::{AtomicU64, Ordering};
+//! use std::sync::{Arc, Mutex};
+//! use std::time::Duration;
+//!
+//! use lock_core::backend::{Attempt, Backend, Grant, Lease};
+//! use lock_core::{LockError, LockName, LockProvider};
+//! use tokio::sync::Notify;
+//!
+//! #[derive(Clone, Default)]
+//! struct Shelf {
+//!     held: Arc<Mutex<HashSet<LockName>>>,
+//!     released: Arc<Notify>,
+//!     tokens: Arc<AtomicU64>,
+//! }
+//!
+//! struct Taken {
+//!     shelf: Shelf,
+//!     name: LockName,
+//!     lease: Lease,
+//! }
+//!
+//! impl Backend for Shelf {
+//!     type Grant = Taken;
+//!     const KIND: &'static str = "shelf";
+//!
+//!     async fn try_acquire(&self, name: &LockName) -> Result<Attempt<Taken>, LockError> {
+//!         if !self.held.lock().unwrap().insert(name.clone()) {
+//!             // With no wake-up of its own it would say when to ask again.
+//!             return Ok(Attempt::Held { retry_in: None });
+//!         }
+//!         Ok(Attempt::Granted(Taken {
+//!             shelf: self.clone(),
+//!             name: name.clone(),
+//!             // A store with a lease passes when it ends: see `Lease::until`.
+//!             lease: Lease::unbounded(),
+//!         }))
+//!     }
+//!
+//!     fn changed(&self, _: &LockName) -> impl Future<Output = ()> + Send + 'static {
+//!         // Registered now, and not at the first poll: what happens in between is not missed.
+//!         let mut changed = Box::pin(Arc::clone(&self.released).notified_owned());
+//!         changed.as_mut().enable();
+//!         changed
+//!     }
+//!
+//!     async fn health(&self) -> Result<(), LockError> {
+//!         Ok(())
+//!     }
+//! }
+//!
+//! impl Grant for Taken {
+//!     fn lease(&self) -> &Lease {
+//!         &self.lease
+//!     }
+//!
+//!     async fn release(self) -> Result<(), LockError> {
+//!         Ok(()) // the drop does it
+//!     }
+//!
+//!     fn fencing_token(&self) -> impl Future<Output = Result<u64, LockError>> + Send + 'static {
+//!         ready(Ok(self.shelf.tokens.fetch_add(1, Ordering::Relaxed) + 1))
+//!     }
+//! }
+//!
+//! impl Drop for Taken {
+//!     fn drop(&mut self) {
+//!         self.shelf.held.lock().unwrap().remove(&self.name);
+//!         self.shelf.released.notify_waiters();
+//!     }
+//! }
+//!
+//! # #[tokio::main(flavor = "current_thread")]
+//! # async fn main() -> Result<(), LockError> {
+//! let locks = LockProvider::new(Shelf::default());
+//! let guard = locks.lock("order:process:42")?.acquire(Duration::ZERO).await?;
+//! assert!(locks.lock("order:process:42")?.try_acquire(Duration::ZERO).await?.is_none());
+//! guard.release().await?;
+//! # Ok(())
+//! # }
+//! ```
+
+mod erased;
+
+use std::future::Future;
+use std::time::Duration;
+
+pub use crate::lease::{BootClock, Clock, Lease, LossReason, TokioClock};
+use crate::{LockError, LockName};
+
+pub(crate) use erased::{Begun, Command, DynBackend, Granted, Held, ManyCommand, erase};
+
+/// A store of locks. See the [module](self) for its rules and a complete example.
+///
+/// Methods are called concurrently, from any task of any runtime.
+pub trait Backend: Send + Sync + 'static {
+    /// What it grants.
+    type Grant: Grant;
+
+    /// What operators call it: the value of the label `backend` in metrics.
+    const KIND: &'static str;
+
+    /// Whether [`try_acquire`](Self::try_acquire) is ready at its first poll and dropping a grant
+    /// completes its release: true for a store in memory, never for one behind a socket. The
+    /// library then allocates no future for either.
+    const IMMEDIATE: bool = false;
+
+    /// Tries once to take the lock, without waiting for its holder.
+    ///
+    /// # Errors
+    ///
+    /// Whatever kept the store from answering.
+    fn try_acquire(
+        &self,
+        name: &LockName,
+    ) -> impl Future<Output = Result<Attempt<Self::Grant>, LockError>> + Send;
+
+    /// Tries once to take each of these locks, until `limit` of them are granted; the names are
+    /// distinct. Returns what was granted, each with the position of its name.
+    ///
+    /// As provided it tries one after the other.
+    ///
+    /// # Errors
+    ///
+    /// Whatever kept the store from answering; what had been granted is released.
+    fn try_acquire_many(
+        &self,
+        names: &[LockName],
+        limit: usize,
+    ) -> impl Future<Output = Result<Vec<(usize, Self::Grant)>, LockError>> + Send {
+        async move {
+            let mut granted = Vec::new();
+            for (position, name) in names.iter().enumerate() {
+                if granted.len() == limit {
+                    break;
+                }
+                if let Attempt::Granted(grant) = self.try_acquire(name).await? {
+                    granted.push((position, grant));
+                }
+            }
+            Ok(granted)
+        }
+    }
+
+    /// Completes when the lock may have become free. It is registered when this call returns, so
+    /// that a release between the next try and the first poll is not missed. Completing too often
+    /// costs a try; a wake-up that can be lost needs the `retry_in` of [`Attempt::Held`].
+    fn changed(&self, name: &LockName) -> impl Future<Output = ()> + Send + 'static;
+
+    /// Asks the store whether it could grant locks now. Takes none.
+    ///
+    /// # Errors
+    ///
+    /// Why it could not.
+    fn health(&self) -> impl Future<Output = Result<(), LockError>> + Send;
+}
+
+/// The answer to one try.
+#[derive(Debug)]
+pub enum Attempt<G> {
+    /// The lock is ours.
+    Granted(G),
+    /// The lock is held by another.
+    Held {
+        /// Ask again after this long, also without a [change](Backend::changed). `None`: a change
+        /// never goes unnoticed.
+        retry_in: Option<Duration>,
+    },
+}
+
+/// A lock that was granted. Dropping it starts the release.
+pub trait Grant: Send + Sync + 'static {
+    /// How long it is ours.
+    fn lease(&self) -> &Lease;
+
+    /// Releases the lock.
+    ///
+    /// # Errors
+    ///
+    /// The store did not answer, or the lock was not ours any more.
+    ///
+    /// # Cancel safety
+    ///
+    /// Once polled, the release goes on when the future is dropped.
+    fn release(self) -> impl Future<Output = Result<(), LockError>> + Send + 'static;
+
+    /// A number greater than what any earlier holder of this name was given, and less than what any
+    /// later one will be. Called at most once, while the lease is valid.
+    ///
+    /// # Errors
+    ///
+    /// The store did not answer, or the lock was not ours any more.
+    fn fencing_token(&self) -> impl Future<Output = Result<u64, LockError>> + Send + 'static;
+}

@@ -1,0 +1,229 @@
+//! One error type for every way in: what went wrong, for which lock, after how long.
+
+use std::borrow::Cow;
+use std::convert::Infallible;
+use std::error::Error as StdError;
+use std::fmt;
+use std::time::Duration;
+
+use crate::LockName;
+
+/// Any source of a [`LockError`].
+type BoxError = Box<dyn StdError + Send + Sync + 'static>;
+
+/// What kind of failure a [`LockError`] is; decide on this, not on the text.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum LockErrorKind {
+    /// The lock was held by another for the whole wait. Nothing is wrong.
+    Contended,
+    /// The lock was ours and is not any more; the outcome of the work is unknown.
+    Lost,
+    /// The backend did not answer, or answered that it cannot work now. Worth a retry later.
+    Unavailable,
+    /// The text or value cannot make a lock name.
+    InvalidName,
+    /// The set-up is wrong; a retry will not help.
+    Misconfigured,
+    /// The provider is shutting down.
+    Closed,
+}
+
+/// Why a lock could not be had, or was not ours to the end.
+///
+/// The text tells what happened and, where it can, what to do. It never repeats
+/// [`source()`](StdError::source), and it shows a lock by its template or `entity:operation`, never
+/// by its filled name: names can carry what must not reach a log. [`lock`](Self::lock) gives the
+/// name to code that may see it.
+///
+/// ```
+/// use lock_core::{LockError, LockErrorKind};
+///
+/// let error = LockError::unavailable("the lock server closed the connection");
+/// assert_eq!(error.kind(), LockErrorKind::Unavailable);
+/// assert!(!error.is_contended());
+/// ```
+pub struct LockError(Box<Inner>);
+
+struct Inner {
+    kind: LockErrorKind,
+    detail: Cow<'static, str>,
+    lock: Option<LockName>,
+    waited: Option<Duration>,
+    source: Option<BoxError>,
+}
+
+impl LockError {
+    fn new(kind: LockErrorKind, detail: impl Into<Cow<'static, str>>) -> Self {
+        Self(Box::new(Inner {
+            kind,
+            detail: detail.into(),
+            lock: None,
+            waited: None,
+            source: None,
+        }))
+    }
+
+    /// An error of kind [`Contended`](LockErrorKind::Contended).
+    #[must_use]
+    pub fn contended() -> Self {
+        Self::new(LockErrorKind::Contended, "held by another")
+    }
+
+    /// An error of kind [`Lost`](LockErrorKind::Lost); `detail` says how it was lost.
+    pub fn lost(detail: impl Into<Cow<'static, str>>) -> Self {
+        Self::new(LockErrorKind::Lost, detail)
+    }
+
+    /// An error of kind [`Unavailable`](LockErrorKind::Unavailable); `detail` says what did not
+    /// work. No secrets, no lock names.
+    pub fn unavailable(detail: impl Into<Cow<'static, str>>) -> Self {
+        Self::new(LockErrorKind::Unavailable, detail)
+    }
+
+    /// An error of kind [`InvalidName`](LockErrorKind::InvalidName); `detail` says what is wrong
+    /// with the name without repeating the value.
+    pub fn invalid_name(detail: impl Into<Cow<'static, str>>) -> Self {
+        Self::new(LockErrorKind::InvalidName, detail)
+    }
+
+    /// An error of kind [`Misconfigured`](LockErrorKind::Misconfigured); `detail` says what to do.
+    pub fn misconfigured(detail: impl Into<Cow<'static, str>>) -> Self {
+        Self::new(LockErrorKind::Misconfigured, detail)
+    }
+
+    /// An error of kind [`Closed`](LockErrorKind::Closed).
+    #[must_use]
+    pub fn closed() -> Self {
+        Self::new(LockErrorKind::Closed, "the lock provider is shutting down")
+    }
+
+    /// The same error with its cause.
+    #[must_use]
+    pub fn with_source(mut self, source: impl Into<BoxError>) -> Self {
+        self.0.source = Some(source.into());
+        self
+    }
+
+    /// The same error with the lock that it is about; an error that has one keeps it.
+    #[must_use]
+    pub fn with_lock(mut self, lock: &LockName) -> Self {
+        self.0.lock.get_or_insert_with(|| lock.clone());
+        self
+    }
+
+    /// The same error with how long the caller had waited.
+    #[must_use]
+    pub fn with_waited(mut self, waited: Duration) -> Self {
+        self.0.waited = Some(waited);
+        self
+    }
+
+    /// What kind of failure this is.
+    #[must_use]
+    pub fn kind(&self) -> LockErrorKind {
+        self.0.kind
+    }
+
+    /// The lock that this is about, where one is.
+    #[must_use]
+    pub fn lock(&self) -> Option<&LockName> {
+        self.0.lock.as_ref()
+    }
+
+    /// How long the caller had waited for the lock, where it had.
+    #[must_use]
+    pub fn waited(&self) -> Option<Duration> {
+        self.0.waited
+    }
+
+    /// Whether the lock was held by another: the one refusal that is not a failure.
+    #[must_use]
+    pub fn is_contended(&self) -> bool {
+        self.0.kind == LockErrorKind::Contended
+    }
+
+    /// Whether the lock was lost while it was held.
+    #[must_use]
+    pub fn is_lost(&self) -> bool {
+        self.0.kind == LockErrorKind::Lost
+    }
+
+    /// Whether the backend could not be reached or did not answer.
+    #[must_use]
+    pub fn is_unavailable(&self) -> bool {
+        self.0.kind == LockErrorKind::Unavailable
+    }
+
+    /// Whether a value could not make a lock name.
+    #[must_use]
+    pub fn is_invalid_name(&self) -> bool {
+        self.0.kind == LockErrorKind::InvalidName
+    }
+
+    /// Whether the set-up is wrong.
+    #[must_use]
+    pub fn is_misconfigured(&self) -> bool {
+        self.0.kind == LockErrorKind::Misconfigured
+    }
+
+    /// Whether the provider was shutting down.
+    #[must_use]
+    pub fn is_closed(&self) -> bool {
+        self.0.kind == LockErrorKind::Closed
+    }
+}
+
+impl fmt::Display for LockError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Inner {
+            kind,
+            detail,
+            lock,
+            waited,
+            ..
+        } = &*self.0;
+        match lock {
+            Some(name) => write!(f, "lock `{}`", name.label())?,
+            None => f.write_str("lock")?,
+        }
+        f.write_str(match kind {
+            LockErrorKind::Contended => " is contended: ",
+            LockErrorKind::Lost => " was lost: ",
+            LockErrorKind::Unavailable => " is unavailable: ",
+            LockErrorKind::InvalidName => " name is invalid: ",
+            LockErrorKind::Misconfigured => " is misconfigured: ",
+            LockErrorKind::Closed => " is closed: ",
+        })?;
+        f.write_str(detail)?;
+        match waited {
+            Some(waited) if !waited.is_zero() => write!(f, " (waited {waited:.1?})"),
+            _ => Ok(()),
+        }
+    }
+}
+
+impl fmt::Debug for LockError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("LockError")
+            .field("kind", &self.0.kind)
+            .field("detail", &self.0.detail)
+            // The label and not the name: `{:?}` of an error ends up in logs.
+            .field("lock", &self.0.lock.as_ref().map(LockName::label))
+            .field("waited", &self.0.waited)
+            .field("source", &self.0.source)
+            .finish()
+    }
+}
+
+impl StdError for LockError {
+    fn source(&self) -> Option<&(dyn StdError + 'static)> {
+        self.0.source.as_deref().map(|s| s as _)
+    }
+}
+
+impl From<Infallible> for LockError {
+    fn from(never: Infallible) -> Self {
+        match never {}
+    }
+}

@@ -1,0 +1,109 @@
+//! Several locks, held together.
+
+use std::future::{Future, poll_fn};
+use std::ops::Deref;
+use std::pin::Pin;
+use std::task::Poll;
+use std::vec;
+
+use super::{LockGuard, protect};
+use crate::{LockError, LossReason};
+
+/// The guards of several locks that were acquired together, in the order of their names. Dropping
+/// it releases them all.
+///
+/// It is a slice of [`LockGuard`]s; as an iterator it gives them away one by one.
+///
+/// ```
+/// # use lock_core::{LockError, LockPolicy, LockProvider, memory::MemoryBackend};
+/// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), LockError> {
+/// let locks = LockProvider::new(MemoryBackend::new());
+/// let names = ["account:transfer:7", "account:transfer:3", "account:transfer:7"];
+/// let guards = locks.acquire_all(names, LockPolicy::user_request()).await?;
+/// assert_eq!(guards.len(), 2);
+/// assert_eq!(guards[0].name().as_str(), "account:transfer:3");
+/// guards.release().await?;
+/// # Ok(()) }
+/// ```
+#[derive(Debug)]
+#[must_use = "if unused the locks are released at once"]
+pub struct LockGuards(Vec<LockGuard>);
+
+impl LockGuards {
+    pub(crate) fn new(guards: Vec<LockGuard>) -> Self {
+        Self(guards)
+    }
+
+    /// Whether all locks are still ours.
+    #[must_use]
+    pub fn is_valid(&self) -> bool {
+        self.iter().all(LockGuard::is_valid)
+    }
+
+    /// Completes when one of the locks is lost.
+    ///
+    /// # Cancel safety
+    ///
+    /// Nothing is lost by dropping it.
+    ///
+    /// # Panics
+    ///
+    /// As [`LockGuard::lost`].
+    pub fn lost(&self) -> impl Future<Output = LossReason> + Send + 'static + use<> {
+        let mut all: Vec<_> = self.iter().map(LockGuard::lost).collect();
+        poll_fn(move |cx| {
+            let lost = all.iter_mut().map(|lost| Pin::new(lost).poll(cx));
+            lost.fold(
+                Poll::Pending,
+                |one, other| if one.is_ready() { one } else { other },
+            )
+        })
+    }
+
+    /// Runs `work` as long as all locks are ours; see [`LockGuard::protect`].
+    ///
+    /// # Errors
+    ///
+    /// [`Lost`](crate::LockErrorKind::Lost) when one of them was lost before `work` was done.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping it drops `work`; the locks stay held.
+    pub async fn protect<F: Future>(&self, work: F) -> Result<F::Output, LockError> {
+        protect::protect(self, work).await
+    }
+
+    /// Releases all locks, the last acquired first.
+    ///
+    /// # Errors
+    ///
+    /// The first error; the others are released all the same.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping the future releases the rest in the background.
+    pub async fn release(self) -> Result<(), LockError> {
+        let mut outcome = Ok(());
+        for guard in self.0.into_iter().rev() {
+            outcome = outcome.and(guard.release().await);
+        }
+        outcome
+    }
+}
+
+impl Deref for LockGuards {
+    type Target = [LockGuard];
+
+    fn deref(&self) -> &[LockGuard] {
+        &self.0
+    }
+}
+
+impl IntoIterator for LockGuards {
+    type Item = LockGuard;
+    type IntoIter = vec::IntoIter<LockGuard>;
+
+    fn into_iter(self) -> Self::IntoIter {
+        self.0.into_iter()
+    }
+}

@@ -1,0 +1,175 @@
+//! Guards: the proof that a lock is ours, for as long as it is.
+
+mod guards;
+mod hold;
+mod lost;
+mod protect;
+mod settle;
+mod shared;
+
+use std::fmt;
+use std::future::Future;
+use std::time::Duration;
+
+pub use guards::LockGuards;
+pub(crate) use hold::{Hold, seat};
+pub use lost::Lost;
+pub use settle::Settle;
+pub use shared::SharedGuard;
+
+use crate::backend::Granted;
+use crate::{FencingToken, LockError, LockName};
+
+/// A lock that is held. Dropping it releases the lock in the background; it needs no runtime for
+/// that and never blocks.
+///
+/// A guard can stop being valid while it is held: its process was frozen past the lease, the
+/// connection broke, an administrator intervened. It says so: [`is_valid`](Self::is_valid) turns
+/// false for good, [`lost`](Self::lost) completes, and work under [`protect`](Self::protect) is
+/// stopped. Storage that checks [`fencing_token`](Self::fencing_token) refuses what comes too late
+/// even so.
+///
+/// ```
+/// # use lock_core::{LockError, LockProvider, memory::MemoryBackend};
+/// # use std::time::Duration;
+/// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), LockError> {
+/// let locks = LockProvider::new(MemoryBackend::new());
+/// let guard = locks.lock("order:process:42")?.acquire(Duration::from_secs(5)).await?;
+/// let token = guard.fencing_token().await?;
+/// let total = guard.protect(async { 6 * 7 }).await?;
+/// guard.release().await?;
+/// # assert_eq!((total, token.get()), (42, 1));
+/// # Ok(()) }
+/// ```
+#[must_use = "if unused the lock is released at once"]
+pub struct LockGuard {
+    held: Granted,
+}
+
+impl LockGuard {
+    pub(crate) fn new(held: Granted) -> Self {
+        Self { held }
+    }
+
+    /// The name of the lock.
+    #[must_use]
+    pub fn name(&self) -> &LockName {
+        &self.held.hold.name
+    }
+
+    /// Whether the lock is still ours; once false it stays false. Looks at the clock, so that it
+    /// is right also for a process that was frozen until now.
+    #[must_use]
+    pub fn is_valid(&self) -> bool {
+        self.held.is_valid()
+    }
+
+    /// The same as [`is_valid`](Self::is_valid), for `?`.
+    ///
+    /// # Errors
+    ///
+    /// [`Lost`](crate::LockErrorKind::Lost), with the reason in its text.
+    pub fn check(&self) -> Result<(), LockError> {
+        self.held.check()
+    }
+
+    /// How long the lock has been held.
+    #[must_use]
+    pub fn held_for(&self) -> Duration {
+        self.held.hold.since.elapsed()
+    }
+
+    /// Completes when the lock is lost, and never after it was released. Each call gives a future
+    /// of its own, which does not borrow the guard; one made after the loss is ready at once.
+    ///
+    /// # Cancel safety
+    ///
+    /// Nothing is lost by dropping it.
+    ///
+    /// # Panics
+    ///
+    /// When it is polled outside a tokio runtime with its timers enabled and the lease has a
+    /// deadline.
+    pub fn lost(&self) -> Lost {
+        Lost::new(Granted::clone(&self.held))
+    }
+
+    /// The fencing token of this hold: greater than that of any earlier holder of the same lock,
+    /// the same at every call.
+    ///
+    /// # Errors
+    ///
+    /// [`Lost`](crate::LockErrorKind::Lost) when the lock is not ours any more,
+    /// [`Unavailable`](crate::LockErrorKind::Unavailable) when the backend did not answer.
+    ///
+    /// # Cancel safety
+    ///
+    /// Cancel safe: a token that was issued and not received is never issued again.
+    pub async fn fencing_token(&self) -> Result<FencingToken, LockError> {
+        self.held.fencing_token().await
+    }
+
+    /// Runs `work` as long as the lock is ours. When the lock is lost, `work` is dropped at its next
+    /// await point; what it has spawned, sent or blocks on goes on.
+    ///
+    /// # Errors
+    ///
+    /// [`Lost`](crate::LockErrorKind::Lost) when the lock was lost before `work` was done: how far
+    /// it came is unknown.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping it drops `work`; the lock stays held.
+    pub async fn protect<F: Future>(&self, work: F) -> Result<F::Output, LockError> {
+        protect::protect(std::slice::from_ref(self), work).await
+    }
+
+    /// Releases the lock and waits for the backend's answer.
+    ///
+    /// # Errors
+    ///
+    /// [`Lost`](crate::LockErrorKind::Lost) when the lock was not ours up to the release,
+    /// [`Unavailable`](crate::LockErrorKind::Unavailable) when the backend did not answer in time;
+    /// the release goes on in the background then.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping the future does not stop the release, once it was polled or not.
+    pub async fn release(self) -> Result<(), LockError> {
+        match self.held.start_release() {
+            Ok(releasing) => releasing.answer().await,
+            Err(over) => over,
+        }
+    }
+
+    /// Releases after work that was done under protection: its result stands whatever the release
+    /// says, so that an error is logged and counted.
+    #[doc(hidden)]
+    pub fn settle(self) -> Settle {
+        Settle::new(self.held.start_release())
+    }
+
+    /// Turns this guard into one that many can look at and the first can take.
+    #[doc(hidden)]
+    #[must_use = "it is the guard now"]
+    pub fn share(self) -> SharedGuard {
+        SharedGuard::new(&self.held)
+    }
+}
+
+impl Drop for LockGuard {
+    fn drop(&mut self) {
+        if !self.held.hold.is_shared() {
+            self.held.finish();
+        }
+    }
+}
+
+impl fmt::Debug for LockGuard {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("LockGuard")
+            .field("lock", &self.name().label())
+            .field("valid", &self.is_valid())
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,40 @@
+//! Work that stops when a lock that it needs is lost.
+
+use std::future::{Future, poll_fn};
+use std::pin::{Pin, pin};
+use std::task::Poll;
+
+use super::{LockGuard, Lost};
+use crate::LockError;
+
+/// Runs `work` as long as all guards are valid.
+///
+/// Validity is looked at before every poll of the work, since a process can be frozen between two
+/// polls, and after the last, since it can be frozen in one.
+pub(super) async fn protect<F: Future>(
+    guards: &[LockGuard],
+    work: F,
+) -> Result<F::Output, LockError> {
+    let mut work = pin!(work);
+    let mut first: Option<Lost> = None;
+    let mut more: Vec<Lost> = Vec::new();
+    poll_fn(move |cx| {
+        guards.iter().try_for_each(LockGuard::check)?;
+        if let Poll::Ready(output) = work.as_mut().poll(cx) {
+            guards.iter().try_for_each(LockGuard::check)?;
+            return Poll::Ready(Ok(output));
+        }
+        if first.is_none() {
+            let mut lost = guards.iter().map(LockGuard::lost);
+            first = lost.next();
+            more = lost.collect();
+        }
+        for (lost, guard) in first.iter_mut().chain(&mut more).zip(guards) {
+            if Pin::new(lost).poll(cx).is_ready() {
+                guard.check()?;
+            }
+        }
+        Poll::Pending
+    })
+    .await
+}

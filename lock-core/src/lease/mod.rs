@@ -1,0 +1,240 @@
+//! How long a lock is ours: a deadline that is pushed forward, and a loss that latches.
+
+mod clock;
+mod latch;
+#[cfg(all(test, lock_model))]
+mod models;
+
+use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::task::{Poll, Waker};
+use std::time::Duration;
+
+pub use clock::{BootClock, Clock, TokioClock};
+pub(crate) use latch::{Latch, Registration};
+
+/// Why a lock that was ours is not any more.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+#[repr(u8)]
+pub enum LossReason {
+    /// The lease ended without a renewal: this process was frozen, or cut off from the server.
+    Expired = 1,
+    /// The connection that the lock lived on is gone.
+    Disconnected,
+    /// The store says that the lock is not ours: it was deleted, or taken away.
+    Revoked,
+    /// The lock was held for as long as its policy allows.
+    MaxHold,
+    /// The provider was shut down while the lock was held.
+    Shutdown,
+}
+
+impl LossReason {
+    /// The value of the label `reason` in metrics.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Expired => "expired",
+            Self::Disconnected => "disconnected",
+            Self::Revoked => "revoked",
+            Self::MaxHold => "max-hold",
+            Self::Shutdown => "shutdown",
+        }
+    }
+
+    const fn from_code(code: u8) -> Option<Self> {
+        Some(match code {
+            1 => Self::Expired,
+            2 => Self::Disconnected,
+            3 => Self::Revoked,
+            4 => Self::MaxHold,
+            5 => Self::Shutdown,
+            _ => return None,
+        })
+    }
+}
+
+impl fmt::Display for LossReason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Expired => "its lease ended without a renewal",
+            Self::Disconnected => "the connection that held it is gone",
+            Self::Revoked => "it was taken away in the store",
+            Self::MaxHold => "it was held for longer than its policy allows",
+            Self::Shutdown => "the provider was shut down",
+        })
+    }
+}
+
+/// The one notion of validity, for every backend.
+///
+/// A lease is valid until its deadline passes on its clock, or until the backend says that it is
+/// [lost](Self::lose). Either is final: a lease never becomes valid again. Clones are the same
+/// lease; one lease can cover all grants of a session.
+///
+/// Give it a deadline that ends *before* the store can grant the lock to anybody else: count from
+/// before the request was sent, and take a safety margin off.
+///
+/// ```
+/// use std::sync::Arc;
+/// use std::time::Duration;
+/// use lock_core::backend::{BootClock, Clock, Lease, LossReason};
+///
+/// let clock = Arc::new(BootClock);
+/// let sent = clock.now();
+/// // .. the request that grants, answered ..
+/// let lease = Lease::until(clock, sent + Duration::from_secs(29), Duration::from_secs(1));
+/// assert!(lease.is_valid());
+/// lease.lose(LossReason::Disconnected);
+/// lease.extend(sent + Duration::from_secs(60)); // too late
+/// assert_eq!(lease.reason(), Some(LossReason::Disconnected));
+/// ```
+#[derive(Clone)]
+pub struct Lease(Arc<Inner>);
+
+struct Inner {
+    latch: Latch,
+    until: Option<Until>,
+}
+
+struct Until {
+    clock: Arc<dyn Clock>,
+    /// Nanoseconds on the clock.
+    deadline: AtomicU64,
+    tick: Duration,
+}
+
+impl Lease {
+    /// A lease without a deadline: the lock is ours until we release it or the backend says
+    /// otherwise.
+    #[must_use]
+    pub fn unbounded() -> Self {
+        Self(Arc::new(Inner {
+            latch: Latch::new(),
+            until: None,
+        }))
+    }
+
+    /// A lease until `deadline` on `clock`. Whoever waits for the loss looks at the clock every
+    /// `tick` at least, since the runtime's timers stop while a machine sleeps.
+    #[must_use]
+    pub fn until(clock: Arc<dyn Clock>, deadline: Duration, tick: Duration) -> Self {
+        Self(Arc::new(Inner {
+            latch: Latch::new(),
+            until: Some(Until {
+                clock,
+                deadline: AtomicU64::new(nanos(deadline)),
+                tick: tick.max(Duration::from_millis(1)),
+            }),
+        }))
+    }
+
+    /// Moves the deadline forward; a lease that has ended stays ended, and no deadline moves back.
+    pub fn extend(&self, deadline: Duration) {
+        if self.is_valid()
+            && let Some(until) = &self.0.until
+        {
+            until.deadline.fetch_max(nanos(deadline), Ordering::AcqRel);
+        }
+    }
+
+    /// Ends the lease for good. The first reason stays.
+    pub fn lose(&self, reason: LossReason) {
+        self.0.latch.set(reason);
+    }
+
+    /// Whether the lease is valid now; false for good once it was false.
+    #[must_use]
+    pub fn is_valid(&self) -> bool {
+        self.reason().is_none()
+    }
+
+    /// Why the lease ended; `None` while it is valid.
+    #[must_use]
+    pub fn reason(&self) -> Option<LossReason> {
+        if let Some(reason) = self.0.latch.get() {
+            return Some(reason);
+        }
+        if self.remaining()?.is_zero() {
+            self.0.latch.set(LossReason::Expired);
+        }
+        self.0.latch.get()
+    }
+
+    /// Time to the deadline; `None` without one.
+    #[must_use]
+    pub fn remaining(&self) -> Option<Duration> {
+        let until = self.0.until.as_ref()?;
+        // The clock first: a deadline that is moved in between counts as moved.
+        let now = nanos(until.clock.now());
+        let deadline = until.deadline.load(Ordering::Acquire);
+        Some(Duration::from_nanos(deadline.saturating_sub(now)))
+    }
+
+    /// How long whoever waits for the loss may sleep before the next look at the clock.
+    pub(crate) fn next_look(&self) -> Option<Duration> {
+        let tick = self.0.until.as_ref()?.tick;
+        Some(self.remaining()?.min(tick))
+    }
+
+    /// Ready once the lease has ended. Timers are the caller's: see [`next_look`](Self::next_look).
+    pub(crate) fn poll_lost(
+        &self,
+        registration: &mut Registration,
+        waker: &Waker,
+    ) -> Poll<LossReason> {
+        match self.reason() {
+            Some(reason) => Poll::Ready(reason),
+            None => self.0.latch.poll_set(registration, waker),
+        }
+    }
+
+    pub(crate) fn unregister(&self, registration: &mut Registration) {
+        self.0.latch.unregister(registration);
+    }
+}
+
+impl fmt::Debug for Lease {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Lease")
+            .field("reason", &self.reason())
+            .field("remaining", &self.remaining())
+            .finish()
+    }
+}
+
+/// 584 years fit.
+fn nanos(duration: Duration) -> u64 {
+    u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
+}
+
+#[cfg(all(test, not(lock_model)))]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_lease_ends_at_its_deadline_and_never_comes_back() {
+        let clock = Arc::new(TokioClock::new());
+        let second = Duration::from_secs(1);
+        let lease = Lease::until(clock.clone(), clock.now() + second, second / 3);
+        lease.extend(clock.now() + 2 * second);
+        lease.extend(clock.now() + second);
+        tokio::time::advance(2 * second - Duration::from_millis(1)).await;
+        assert!(lease.is_valid());
+        tokio::time::advance(Duration::from_millis(1)).await;
+        assert_eq!(lease.reason(), Some(LossReason::Expired));
+        lease.extend(clock.now() + second);
+        lease.lose(LossReason::Revoked);
+        assert_eq!(lease.reason(), Some(LossReason::Expired));
+    }
+
+    #[test]
+    fn a_deadline_that_passed_unseen_cannot_be_moved() {
+        let clock = Arc::new(BootClock);
+        let lease = Lease::until(clock.clone(), Duration::ZERO, Duration::from_secs(1));
+        lease.extend(clock.now() + Duration::from_secs(9));
+        assert_eq!(lease.reason(), Some(LossReason::Expired));
+    }
+}

@@ -1,0 +1,120 @@
+//! Locks that work across the instances of a service.
+//!
+//! A lock has a name, such as `order:process:42`, and at most one valid [`LockGuard`] at a time,
+//! across tasks, processes and, with a backend that spans them, machines. Where it is kept is the
+//! backend's business:
+//!
+//! | backend | feature | reach |
+//! |---|---|---|
+#![cfg_attr(
+    feature = "memory",
+    doc = "| [`memory::MemoryBackend`] | `memory` | one process; the double for tests |"
+)]
+#![cfg_attr(
+    feature = "file",
+    doc = "| [`file::FileBackend`] | `file` | the processes of one machine, nothing installed |"
+)]
+//!
+//! Others are made by implementing [`backend::Backend`].
+//!
+//! # Three ways in
+//!
+//! Annotate a function:
+//!
+#![cfg_attr(
+    all(feature = "macros", feature = "memory"),
+    doc = r##"
+```
+use lock_core::{LockError, LockProvider, distributed_lock, memory::MemoryBackend};
+
+#[distributed_lock("order:process:<id>")]
+async fn process(locks: &LockProvider, id: u64) -> Result<u64, LockError> {
+    Ok(id * 2) // nobody else processes this order now
+}
+
+# #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), LockError> {
+let locks = LockProvider::new(MemoryBackend::new());
+assert_eq!(process(&locks, 21).await?, 42);
+# Ok(()) }
+```"##
+)]
+//!
+//! Add a layer to a route: the crate `lock-tower`.
+//!
+//! Or take a guard by hand:
+//!
+#![cfg_attr(
+    feature = "memory",
+    doc = r##"
+```
+use std::time::Duration;
+use lock_core::{LockError, LockName, LockProvider, memory::MemoryBackend};
+
+# #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), LockError> {
+let locks = LockProvider::new(MemoryBackend::new());
+let name = LockName::new("order", "process", 42)?;
+
+let guard = locks.lock(name)?.acquire(Duration::from_secs(5)).await?;
+let total = guard.protect(async { 6 * 7 }).await?; // stopped if the lock is lost
+guard.release().await?;
+# assert_eq!(total, 42);
+# Ok(()) }
+```"##
+)]
+//!
+//! # What is promised
+//!
+//! - **At most one valid guard per name.** A guard that may have expired says so before anybody else
+//!   can hold the lock.
+//! - **Nothing is stuck.** A holder that crashes, panics, is dropped or cancelled frees its locks; one
+//!   that hangs is bounded by [`LockPolicy::max_hold`].
+//! - **Loss is loud.** A lost lock fires [`LockGuard::lost`], turns [`LockGuard::is_valid`] false for
+//!   good, and stops work under [`LockGuard::protect`] at its next await point. What that work has
+//!   spawned, sent or blocks on goes on: storage that checks the
+//!   [fencing token](LockGuard::fencing_token) refuses it.
+//! - **Fail closed.** That another holds the lock and that the backend is down are different
+//!   [kinds](LockErrorKind) of error. Neither runs the work.
+//! - **Deadlines hold.** An acquire is over by its wait and one response timeout of the backend; dropping
+//!   it at any point leaks nothing.
+//! - **First come, first served** within a process. A thousand tasks that wait for one name are one
+//!   waiter for the backend.
+//!
+//! A lock is not re-entrant. It is also not the tool for everything: updates of one entity are
+//! optimistic concurrency's, work inside one database is a transaction's.
+
+// The derive of our own macros names this crate.
+#[cfg(test)]
+extern crate self as lock_core;
+
+#[doc(hidden)]
+#[path = "private.rs"]
+pub mod __private;
+pub mod backend;
+mod error;
+#[cfg(feature = "file")]
+pub mod file;
+mod guard;
+mod health;
+mod lease;
+mod lock;
+#[cfg(feature = "memory")]
+pub mod memory;
+mod name;
+mod observe;
+mod policy;
+mod provider;
+mod queue;
+mod sync;
+mod token;
+
+pub use error::{LockError, LockErrorKind};
+pub use guard::{LockGuard, LockGuards, Lost};
+pub use health::Health;
+pub use lease::LossReason;
+pub use lock::DistributedLock;
+#[cfg(feature = "macros")]
+pub use lock_macros::{distributed_lock, lock_name};
+pub use name::{LockName, LockTemplate};
+pub use policy::LockPolicy;
+pub use provider::{Acquire, LockProvider};
+pub use token::FencingToken;

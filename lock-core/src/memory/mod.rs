@@ -1,0 +1,220 @@
+//! Locks of one process: for services with one instance, and as the double in tests.
+//!
+//! Each clone of a [`MemoryBackend`] is a client of its own to the same locks, as another process
+//! would be: give a clone to a second [`LockProvider`](crate::LockProvider) to play another
+//! instance. What production does to locks can be played too: [`revoke`](MemoryBackend::revoke)
+//! takes one away, [`set_available`](MemoryBackend::set_available) stops the answers, and
+//! [`with_lease`](MemoryBackend::with_lease) makes leases that end on a clock of yours.
+//!
+//! ```
+//! use lock_core::{LockError, LockPolicy, LockProvider, memory::MemoryBackend};
+//!
+//! # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), LockError> {
+//! let store = MemoryBackend::new();
+//! let here = LockProvider::new(store.clone());
+//! let elsewhere = LockProvider::new(store.clone());
+//!
+//! let guard = here.lock("job:cleanup")?.acquire(LockPolicy::background_job()).await?;
+//! let other = elsewhere.lock("job:cleanup")?;
+//! assert!(other.try_acquire(LockPolicy::background_job()).await?.is_none());
+//!
+//! store.revoke(guard.name());
+//! assert!(!guard.is_valid());
+//! # Ok(()) }
+//! ```
+
+mod store;
+
+use std::fmt;
+use std::future::{Future, ready};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Duration;
+
+use self::store::{Granting, Store};
+use crate::backend::{Attempt, Backend, Clock, Grant, Lease};
+use crate::{LockError, LockName, LossReason};
+
+/// Locks of one process. See the [module](self).
+pub struct MemoryBackend {
+    shared: Arc<Shared>,
+    /// Which clone this is.
+    client: u64,
+}
+
+struct Shared {
+    store: Store,
+    clients: AtomicU64,
+    tokens: AtomicU64,
+    available: AtomicBool,
+    leases: Option<(Duration, Arc<dyn Clock>)>,
+}
+
+impl MemoryBackend {
+    /// No locks, and leases without an end.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::from_leases(None)
+    }
+
+    /// No locks, and leases that end on `clock` after `lease`, without renewals: as for a holder
+    /// that was cut off. A [`TokioClock`](crate::backend::TokioClock) follows
+    /// `tokio::time::advance`.
+    #[must_use]
+    pub fn with_lease(lease: Duration, clock: Arc<dyn Clock>) -> Self {
+        Self::from_leases(Some((lease, clock)))
+    }
+
+    fn from_leases(leases: Option<(Duration, Arc<dyn Clock>)>) -> Self {
+        Self {
+            shared: Arc::new(Shared {
+                store: Store::default(),
+                clients: AtomicU64::new(1),
+                tokens: AtomicU64::new(0),
+                available: AtomicBool::new(true),
+                leases,
+            }),
+            client: 0,
+        }
+    }
+
+    /// Takes the lock away from its holder, as an administrator would; whether it was held.
+    pub fn revoke(&self, name: &LockName) -> bool {
+        self.shared.store.revoke(name, LossReason::Revoked)
+    }
+
+    /// Whether the store answers; while it does not, every question is
+    /// [`Unavailable`](crate::LockErrorKind::Unavailable). Locks that are held stay held.
+    pub fn set_available(&self, available: bool) {
+        self.shared.available.store(available, Ordering::Release);
+    }
+
+    /// How many locks are held.
+    #[must_use]
+    pub fn held(&self) -> usize {
+        self.shared.store.held()
+    }
+
+    fn check_available(&self) -> Result<(), LockError> {
+        if self.shared.available.load(Ordering::Acquire) {
+            return Ok(());
+        }
+        Err(LockError::unavailable(
+            "the memory backend was set to be unavailable",
+        ))
+    }
+}
+
+impl Shared {
+    fn lease(&self) -> Lease {
+        match &self.leases {
+            None => Lease::unbounded(),
+            Some((lease, clock)) => {
+                let deadline = clock.now().saturating_add(*lease);
+                Lease::until(Arc::clone(clock), deadline, *lease / 3)
+            }
+        }
+    }
+}
+
+/// Another client of the same locks.
+impl Clone for MemoryBackend {
+    fn clone(&self) -> Self {
+        let client = self.shared.clients.fetch_add(1, Ordering::Relaxed);
+        Self {
+            shared: Arc::clone(&self.shared),
+            client,
+        }
+    }
+}
+
+impl Default for MemoryBackend {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl fmt::Debug for MemoryBackend {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("MemoryBackend")
+            .field("held", &self.held())
+            .finish_non_exhaustive()
+    }
+}
+
+impl Backend for MemoryBackend {
+    type Grant = MemoryGrant;
+    const KIND: &'static str = "memory";
+    const IMMEDIATE: bool = true;
+
+    async fn try_acquire(&self, name: &LockName) -> Result<Attempt<MemoryGrant>, LockError> {
+        self.check_available()?;
+        let lease = self.shared.lease();
+        Ok(
+            match self.shared.store.try_take(self.client, name, &lease) {
+                Granting::Granted(id) => Attempt::Granted(MemoryGrant {
+                    backend: Arc::clone(&self.shared),
+                    name: name.clone(),
+                    id,
+                    lease,
+                }),
+                Granting::Held { retry_in } => Attempt::Held { retry_in },
+            },
+        )
+    }
+
+    fn changed(&self, name: &LockName) -> impl Future<Output = ()> + Send + 'static {
+        let shared = Arc::clone(&self.shared);
+        let (registration, changed) = shared.store.register(self.client, name);
+        let leaving = store::Leaving {
+            shared,
+            name: name.clone(),
+            registration,
+        };
+        async move {
+            // An error is a sender that was dropped, which is a change as well.
+            let _ = changed.await;
+            drop(leaving);
+        }
+    }
+
+    async fn health(&self) -> Result<(), LockError> {
+        self.check_available()
+    }
+}
+
+/// A lock that is held in memory.
+pub struct MemoryGrant {
+    backend: Arc<Shared>,
+    name: LockName,
+    id: u64,
+    lease: Lease,
+}
+
+impl Grant for MemoryGrant {
+    fn lease(&self) -> &Lease {
+        &self.lease
+    }
+
+    async fn release(self) -> Result<(), LockError> {
+        Ok(())
+    }
+
+    fn fencing_token(&self) -> impl Future<Output = Result<u64, LockError>> + Send + 'static {
+        ready(Ok(self.backend.tokens.fetch_add(1, Ordering::Relaxed) + 1))
+    }
+}
+
+impl Drop for MemoryGrant {
+    fn drop(&mut self) {
+        self.backend.store.release(&self.name, self.id);
+    }
+}
+
+impl fmt::Debug for MemoryGrant {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("MemoryGrant")
+            .field("lock", &self.name.label())
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,192 @@
+//! The table of locks and of who waits for them.
+
+use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use tokio::sync::oneshot;
+use tokio::time::Instant;
+
+use super::Shared;
+use crate::backend::Lease;
+use crate::{LockName, LossReason};
+
+/// How long a released lock is kept for the client that has waited longest. Without this a client
+/// whose own tasks wait in line would always be faster than one that must be woken.
+const HAND_OVER: Duration = Duration::from_millis(5);
+
+#[derive(Default)]
+pub(super) struct Store(Mutex<Table>);
+
+/// At most one holder per name, since [`Store::try_take`] replaces a holder only when its lease has
+/// ended, and a lease that has ended stays ended.
+#[derive(Default)]
+struct Table {
+    rows: HashMap<LockName, Row>,
+    last_id: u64,
+    /// Names with a reservation, by its end.
+    reservations: VecDeque<(Instant, LockName)>,
+}
+
+#[derive(Default)]
+struct Row {
+    holder: Option<(u64, Lease)>,
+    reserved: Option<(u64, Instant)>,
+    waiting: BTreeMap<u64, (u64, oneshot::Sender<()>)>,
+}
+
+pub(super) enum Granting {
+    Granted(u64),
+    Held { retry_in: Option<Duration> },
+}
+
+impl Store {
+    fn table(&self) -> MutexGuard<'_, Table> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn try_take(&self, client: u64, name: &LockName, lease: &Lease) -> Granting {
+        let mut table = self.table();
+        table.last_id += 1;
+        let id = table.last_id;
+        let row = match table.rows.get_mut(name) {
+            Some(row) => row,
+            None => table.rows.entry(name.clone()).or_default(),
+        };
+        if let Some((_, held)) = &row.holder
+            && held.is_valid()
+        {
+            return Granting::Held {
+                retry_in: held.remaining(),
+            };
+        }
+        if let Some((reserved_for, until)) = row.reserved
+            && reserved_for != client
+        {
+            let left = until.saturating_duration_since(Instant::now());
+            if !left.is_zero() {
+                return Granting::Held {
+                    retry_in: Some(left),
+                };
+            }
+        }
+        row.reserved = None;
+        row.holder = Some((id, lease.clone()));
+        Granting::Granted(id)
+    }
+
+    /// Releases what was granted under this id; a later holder is not touched.
+    pub(super) fn release(&self, name: &LockName, id: u64) {
+        self.free(name, |holder| *holder == id);
+    }
+
+    /// Ends the lease of whoever holds the lock and frees it; whether somebody did.
+    pub(super) fn revoke(&self, name: &LockName, reason: LossReason) -> bool {
+        let held = self
+            .table()
+            .rows
+            .get(name)
+            .and_then(|row| row.holder.clone());
+        let Some((id, lease)) = held else {
+            return false;
+        };
+        // Before the lock is free.
+        lease.lose(reason);
+        self.free(name, |holder| *holder == id);
+        true
+    }
+
+    fn free(&self, name: &LockName, is_holder: impl FnOnce(&u64) -> bool) {
+        let mut table = self.table();
+        let Some(row) = table.rows.get_mut(name) else {
+            return;
+        };
+        if !row.holder.as_ref().is_some_and(|(id, _)| is_holder(id)) {
+            return;
+        }
+        row.holder = None;
+        let waiting = std::mem::take(&mut row.waiting);
+        if let Some((client, _)) = waiting.values().next() {
+            let until = Instant::now() + HAND_OVER;
+            row.reserved = Some((*client, until));
+            table.reservations.push_back((until, name.clone()));
+        }
+        table.sweep(name);
+        drop(table);
+        // All of them: the first may have left meanwhile.
+        for (_, waiter) in waiting.into_values() {
+            let _ = waiter.send(());
+        }
+    }
+
+    pub(super) fn register(&self, client: u64, name: &LockName) -> (u64, oneshot::Receiver<()>) {
+        let (sender, receiver) = oneshot::channel();
+        let mut table = self.table();
+        table.last_id += 1;
+        let id = table.last_id;
+        table
+            .rows
+            .entry(name.clone())
+            .or_default()
+            .waiting
+            .insert(id, (client, sender));
+        (id, receiver)
+    }
+
+    fn unregister(&self, name: &LockName, registration: u64) {
+        let mut table = self.table();
+        let waiter = table
+            .rows
+            .get_mut(name)
+            .and_then(|row| row.waiting.remove(&registration));
+        table.sweep(name);
+        drop(table);
+        drop(waiter);
+    }
+
+    pub(super) fn held(&self) -> usize {
+        self.table()
+            .rows
+            .values()
+            .filter(|row| row.holder.is_some())
+            .count()
+    }
+}
+
+impl Table {
+    /// Removes the row of this name, and those whose reservation has ended, where they are empty.
+    fn sweep(&mut self, name: &LockName) {
+        let now = Instant::now();
+        self.remove_if_idle(name, now);
+        while let Some((_, name)) = self.reservations.pop_front_if(|(until, _)| *until <= now) {
+            self.remove_if_idle(&name, now);
+        }
+    }
+
+    fn remove_if_idle(&mut self, name: &LockName, now: Instant) {
+        if self.rows.get(name).is_some_and(|row| row.is_idle(now)) {
+            self.rows.remove(name);
+        }
+    }
+}
+
+impl Row {
+    fn is_idle(&self, now: Instant) -> bool {
+        self.holder.is_none()
+            && self.waiting.is_empty()
+            && self.reserved.is_none_or(|(_, until)| until <= now)
+    }
+}
+
+/// Unregisters a waiter when it is dropped.
+pub(super) struct Leaving {
+    pub(super) shared: Arc<Shared>,
+    pub(super) name: LockName,
+    pub(super) registration: u64,
+}
+
+impl Drop for Leaving {
+    fn drop(&mut self) {
+        self.shared.store.unregister(&self.name, self.registration);
+    }
+}

@@ -1,0 +1,187 @@
+//! What operators see: metrics through the `metrics` facade.
+//!
+//! Keys are built once per label and backend; a cycle costs no allocation here.
+
+use std::collections::HashMap;
+use std::sync::{Arc, PoisonError, RwLock};
+use std::time::Duration;
+
+use metrics::{Key, Label, Level, Metadata, with_recorder};
+
+use crate::{LockErrorKind, LossReason};
+
+/// Labels beyond this many are counted together: a label per entity is bounded, but a mistake
+/// (an entity made from user input) must not cost a series each.
+const MAX_LABELS: usize = 1_000;
+const OTHER: &str = "other";
+
+const ACQUIRE: &str = "distributed_lock_acquire_duration_seconds";
+const HOLD: &str = "distributed_lock_hold_duration_seconds";
+const HELD: &str = "distributed_lock_held";
+const WAITING: &str = "distributed_lock_waiting";
+const LOST: &str = "distributed_lock_lost_total";
+const RELEASE_FAILURES: &str = "distributed_lock_release_failures_total";
+
+static METADATA: Metadata<'static> =
+    Metadata::new(module_path!(), Level::INFO, Some(module_path!()));
+
+/// How asking for a lock ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum AcquireOutcome {
+    Acquired,
+    Contended,
+    Unavailable,
+    Closed,
+    Failed,
+}
+
+impl AcquireOutcome {
+    const ALL: [(Self, &'static str); 5] = [
+        (Self::Acquired, "acquired"),
+        (Self::Contended, "contended"),
+        (Self::Unavailable, "unavailable"),
+        (Self::Closed, "closed"),
+        (Self::Failed, "failed"),
+    ];
+}
+
+impl From<LockErrorKind> for AcquireOutcome {
+    fn from(kind: LockErrorKind) -> Self {
+        match kind {
+            LockErrorKind::Contended => Self::Contended,
+            LockErrorKind::Unavailable => Self::Unavailable,
+            LockErrorKind::Closed => Self::Closed,
+            LockErrorKind::Lost | LockErrorKind::InvalidName | LockErrorKind::Misconfigured => {
+                Self::Failed
+            }
+        }
+    }
+}
+
+/// How holding a lock ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum HoldOutcome {
+    Released,
+    Lost,
+}
+
+/// The metric keys of every label of one provider.
+pub(crate) struct Observer {
+    backend: &'static str,
+    keys: RwLock<HashMap<Box<str>, Arc<Keys>>>,
+}
+
+/// The metric keys of one label.
+pub(crate) struct Keys {
+    acquire: [Key; AcquireOutcome::ALL.len()],
+    released: Key,
+    lost: Key,
+    held: Key,
+    waiting: Key,
+}
+
+impl Observer {
+    pub(crate) fn new(backend: &'static str) -> Self {
+        Self {
+            backend,
+            keys: RwLock::default(),
+        }
+    }
+
+    /// The keys of this label, or of `other` when there are too many.
+    pub(crate) fn keys(&self, label: &str) -> Arc<Keys> {
+        let known = self.keys.read().unwrap_or_else(PoisonError::into_inner);
+        if let Some(keys) = known.get(label) {
+            return Arc::clone(keys);
+        }
+        let label = if known.len() < MAX_LABELS {
+            label
+        } else {
+            OTHER
+        };
+        drop(known);
+        let mut known = self.keys.write().unwrap_or_else(PoisonError::into_inner);
+        let keys =
+            (known.entry(label.into())).or_insert_with(|| Arc::new(Keys::new(self.backend, label)));
+        Arc::clone(keys)
+    }
+}
+
+impl Keys {
+    fn new(backend: &'static str, lock: &str) -> Self {
+        let lock: Arc<str> = lock.into();
+        let labels = || {
+            vec![
+                Label::new("backend", backend),
+                Label::new("lock", Arc::clone(&lock)),
+            ]
+        };
+        let outcome = |name, outcome| {
+            let mut labels = labels();
+            labels.push(Label::new("outcome", outcome));
+            Key::from_parts(name, labels)
+        };
+        Self {
+            acquire: AcquireOutcome::ALL.map(|(_, text)| outcome(ACQUIRE, text)),
+            released: outcome(HOLD, "released"),
+            lost: outcome(HOLD, "lost"),
+            held: Key::from_parts(HELD, labels()),
+            waiting: Key::from_parts(WAITING, labels()),
+        }
+    }
+
+    pub(crate) fn acquired(&self, outcome: AcquireOutcome, after: Duration) {
+        let key = &self.acquire[outcome as usize];
+        with_recorder(|recorder| recorder.register_histogram(key, &METADATA).record(after));
+    }
+
+    pub(crate) fn held_for(&self, outcome: HoldOutcome, duration: Duration) {
+        let key = match outcome {
+            HoldOutcome::Released => &self.released,
+            HoldOutcome::Lost => &self.lost,
+        };
+        with_recorder(|recorder| recorder.register_histogram(key, &METADATA).record(duration));
+    }
+
+    pub(crate) fn held(&self, change: f64) {
+        with_recorder(|recorder| {
+            recorder
+                .register_gauge(&self.held, &METADATA)
+                .increment(change);
+        });
+    }
+
+    /// Counts one more that waits, until the result is dropped.
+    pub(crate) fn waiting(self: &Arc<Self>) -> Waiting {
+        self.change_waiting(1.0);
+        Waiting(Arc::clone(self))
+    }
+
+    fn change_waiting(&self, change: f64) {
+        with_recorder(|recorder| {
+            recorder
+                .register_gauge(&self.waiting, &METADATA)
+                .increment(change);
+        });
+    }
+}
+
+/// One that waits for a lock.
+pub(crate) struct Waiting(Arc<Keys>);
+
+impl Drop for Waiting {
+    fn drop(&mut self) {
+        self.0.change_waiting(-1.0);
+    }
+}
+
+/// Counts a lock that was lost while it was held.
+pub(crate) fn lost(reason: LossReason) {
+    metrics::counter!(LOST, "reason" => reason.as_str()).increment(1);
+}
+
+/// Logs and counts a release that failed after the work was done.
+pub(crate) fn release_failed(error: &crate::LockError) {
+    tracing::warn!(%error, "the release of a distributed lock failed after its work was done");
+    metrics::counter!(RELEASE_FAILURES).increment(1);
+}

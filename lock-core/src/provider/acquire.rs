@@ -1,0 +1,350 @@
+//! Acquiring one lock: the turn, the tries, the waits between them, the deadline over all.
+
+use std::fmt;
+use std::future::{Future, poll_fn};
+use std::pin::{Pin, pin};
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use backon::{BackoffBuilder, ExponentialBuilder};
+use tokio::time::{Instant, sleep_until, timeout_at};
+
+use super::exchange::Exchange;
+use super::{LockProvider, Shared, Ticket, Turn};
+use crate::backend::{Attempt, Begun, Granted};
+use crate::guard::seat;
+use crate::lease::Registration;
+use crate::observe::{AcquireOutcome, Keys};
+use crate::queue::{Called, Entry, Stage};
+use crate::{LockError, LockGuard, LockName, LockPolicy};
+
+/// Between tries of a backend that is unavailable.
+const BACKOFF: ExponentialBuilder = ExponentialBuilder::new()
+    .with_min_delay(Duration::from_millis(10))
+    .with_max_delay(Duration::from_secs(1))
+    .without_max_times()
+    .with_jitter();
+
+/// Acquires a lock; the future of
+/// [`DistributedLock::acquire_owned`](crate::DistributedLock::acquire_owned).
+///
+/// It allocates only when the lock is not had at once.
+#[must_use = "futures do nothing unless polled"]
+pub struct Acquire(State);
+
+enum State {
+    Start(LockProvider, LockName, LockPolicy),
+    Slow(Pin<Box<dyn Future<Output = Result<LockGuard, LockError>> + Send>>),
+    Done,
+}
+
+impl Acquire {
+    pub(crate) fn new(provider: LockProvider, name: LockName, policy: LockPolicy) -> Self {
+        Self(State::Start(provider, name, policy))
+    }
+}
+
+impl Future for Acquire {
+    type Output = Result<LockGuard, LockError>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let state = std::mem::replace(&mut self.0, State::Done);
+        let mut slow = match state {
+            State::Start(provider, name, policy) => match start(provider.shared, name, policy) {
+                Started::Over(result) => return Poll::Ready(result),
+                Started::Slow(slow) => slow,
+            },
+            State::Slow(slow) => slow,
+            State::Done => return Poll::Pending,
+        };
+        let poll = slow.as_mut().poll(cx);
+        if poll.is_pending() {
+            self.0 = State::Slow(slow);
+        }
+        poll
+    }
+}
+
+impl fmt::Debug for Acquire {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Acquire").finish_non_exhaustive()
+    }
+}
+
+enum Started {
+    Over(Result<LockGuard, LockError>),
+    Slow(Pin<Box<dyn Future<Output = Result<LockGuard, LockError>> + Send>>),
+}
+
+/// The part that needs no waiting, and so no allocation.
+fn start(shared: Arc<Shared>, name: LockName, policy: LockPolicy) -> Started {
+    let caller = Caller {
+        keys: shared.observer.keys(name.label()),
+        wait: Wait::new(policy, shared.response_timeout),
+        shared,
+        name,
+        policy,
+    };
+    match caller.shared.queue.enter(&caller.name, caller.wait.zero) {
+        Entry::Turn(turn) => match caller.shared.backend.begin(&caller.name) {
+            Begun::Ready(Ok(Attempt::Granted(granted))) => {
+                Started::Over(caller.conclude(Ok((turn, granted))))
+            }
+            begun => {
+                let exchange = Exchange::new(turn, begun);
+                Started::Slow(Box::pin(async move {
+                    let waiting = caller.keys.waiting();
+                    let outcome = caller.ask(exchange).await;
+                    drop(waiting);
+                    caller.conclude(outcome)
+                }))
+            }
+        },
+        Entry::Ticket(mut ticket) => Started::Slow(Box::pin(async move {
+            let waiting = caller.keys.waiting();
+            let outcome = match caller.in_line(&mut ticket).await {
+                // Somebody who left before us was granted it.
+                Ok((turn, Some(granted))) if granted.is_valid() => Ok((turn, granted)),
+                Ok((turn, _)) => {
+                    let exchange = Exchange::new(turn, caller.shared.backend.begin(&caller.name));
+                    // Boxed: only the first in line needs it, and the line can be long.
+                    Box::pin(caller.ask(exchange)).await
+                }
+                Err(error) => Err(error),
+            };
+            drop(waiting);
+            caller.conclude(outcome)
+        })),
+        Entry::Refused => Started::Over(caller.conclude(Err(LockError::contended()))),
+        Entry::Closed => Started::Over(caller.conclude(Err(LockError::closed()))),
+    }
+}
+
+/// The deadline of one acquire.
+pub(super) struct Wait {
+    started: Instant,
+    /// When the wait is over; `None` for never.
+    deadline: Option<Instant>,
+    zero: bool,
+    response_timeout: Duration,
+}
+
+impl Wait {
+    pub(super) fn new(policy: LockPolicy, response_timeout: Duration) -> Self {
+        let started = Instant::now();
+        Self {
+            started,
+            deadline: (started.checked_add(policy.get_wait()))
+                .filter(|deadline| deadline.checked_add(response_timeout).is_some()),
+            zero: policy.get_wait().is_zero(),
+            response_timeout,
+        }
+    }
+
+    pub(super) fn waited(&self) -> Duration {
+        self.started.elapsed()
+    }
+
+    /// What is left of the wait; `None` for ever.
+    pub(super) fn left(&self) -> Option<Duration> {
+        self.deadline
+            .map(|deadline| deadline.saturating_duration_since(Instant::now()))
+    }
+
+    fn is_over(&self) -> bool {
+        self.left().is_some_and(|left| left.is_zero())
+    }
+
+    /// When an answer to a question that is asked now is waited for no longer: a whole exchange is
+    /// allowed, within `wait + response_timeout` over all.
+    fn give_up(&self) -> Option<Instant> {
+        let deadline = self.deadline?;
+        let exchange = Instant::now() + self.response_timeout;
+        Some(exchange.clamp(deadline, deadline + self.response_timeout))
+    }
+}
+
+/// Waits for the future until then.
+async fn until<F: Future>(then: Option<Instant>, future: F) -> Option<F::Output> {
+    match then {
+        Some(then) => timeout_at(then, future).await.ok(),
+        None => Some(future.await),
+    }
+}
+
+/// Who acquires, what, and until when.
+struct Caller {
+    shared: Arc<Shared>,
+    name: LockName,
+    keys: Arc<Keys>,
+    wait: Wait,
+    policy: LockPolicy,
+}
+
+impl Caller {
+    fn conclude(
+        &self,
+        outcome: Result<(Turn, Granted), LockError>,
+    ) -> Result<LockGuard, LockError> {
+        let Self {
+            shared,
+            name,
+            keys,
+            wait,
+            policy,
+        } = self;
+        match outcome {
+            Ok((turn, granted)) => {
+                let guard = LockGuard::new(seat(shared, Arc::clone(keys), turn, granted, *policy));
+                // After the hold is known: a shutdown that has not seen it is seen here.
+                if shared.is_closing() {
+                    return self.conclude(Err(LockError::closed()));
+                }
+                keys.acquired(AcquireOutcome::Acquired, wait.waited());
+                Ok(guard)
+            }
+            Err(error) => {
+                keys.acquired(error.kind().into(), wait.waited());
+                Err(error.with_lock(name).with_waited(wait.waited()))
+            }
+        }
+    }
+
+    /// Waits for our turn.
+    async fn in_line(&self, ticket: &mut Ticket) -> Result<(Turn, Option<Granted>), LockError> {
+        let Wait {
+            deadline,
+            response_timeout,
+            ..
+        } = self.wait;
+        // By hand, since there can be ten thousand of these: one timer for both deadlines.
+        let mut timer = pin!(sleep_until(deadline.unwrap_or_else(Instant::now)));
+        let mut hurried = false;
+        let called = poll_fn(|cx| {
+            loop {
+                if let Poll::Ready(called) = Pin::new(&mut *ticket).poll(cx) {
+                    return Poll::Ready(Ok(called));
+                }
+                let Some(deadline) = deadline else {
+                    return Poll::Pending;
+                };
+                ready!(timer.as_mut().poll(cx));
+                if hurried {
+                    return Poll::Ready(Err(unanswered()));
+                }
+                // The answer that is due comes within a response timeout, or it does not come.
+                hurried = true;
+                ticket.hurry();
+                timer.as_mut().reset(deadline + response_timeout);
+            }
+        });
+        match called.await? {
+            Called::Turn(turn, gift) => Ok((turn, gift)),
+            Called::Refused => Err(LockError::contended()),
+            Called::Closed => Err(LockError::closed()),
+        }
+    }
+
+    /// Asks until the lock is ours or the wait is over.
+    ///
+    /// No release is missed: after the first refusal each try is made with a registration for
+    /// changes, so that a release before the try is seen by the try, and one after it by the
+    /// registration.
+    async fn ask(&self, mut exchange: Exchange) -> Result<(Turn, Granted), LockError> {
+        let Self {
+            shared, name, wait, ..
+        } = self;
+        let mut changed = None;
+        let mut backoff = None;
+        loop {
+            let answer = until(wait.give_up(), &mut exchange).await;
+            // Unanswered, the exchange goes on by itself when it is dropped here.
+            let (turn, answer) = answer.ok_or_else(unanswered)?;
+            match answer {
+                Ok(Attempt::Granted(granted)) => return Ok((turn, granted)),
+                Ok(Attempt::Held { retry_in }) => {
+                    backoff = None;
+                    turn.stage(Stage::Waiting);
+                    if wait.is_over() {
+                        return Err(LockError::contended());
+                    }
+                    if let Some(changed) = changed.take() {
+                        let retry = retry_in.and_then(|retry| Instant::now().checked_add(retry));
+                        self.pause(retry, changed).await?;
+                    }
+                    changed = Some(shared.backend.changed(name));
+                    turn.stage(Stage::Asking);
+                }
+                Err(error) if error.is_unavailable() && !wait.is_over() => {
+                    let delays = backoff.get_or_insert_with(|| BACKOFF.build());
+                    let retry = delays.next().map(|delay| Instant::now() + delay);
+                    let paused = self.pause(retry, std::future::pending()).await;
+                    // The last cause tells more than that the wait is over.
+                    paused.map_err(|over| if over.is_contended() { error } else { over })?;
+                }
+                Err(error) => return Err(error),
+            }
+            exchange = Exchange::new(turn, shared.backend.begin(name));
+        }
+    }
+
+    /// Waits for a change, for the time of the next try, for the end of the wait (contended) or of
+    /// the provider (closed), whichever is first.
+    async fn pause(
+        &self,
+        retry: Option<Instant>,
+        changed: impl Future<Output = ()>,
+    ) -> Result<(), LockError> {
+        let at = match (retry, self.wait.deadline) {
+            (Some(retry), Some(deadline)) => Some(retry.min(deadline)),
+            (retry, deadline) => retry.or(deadline),
+        };
+        let woken = tokio::select! {
+            biased;
+            () = Closing::of(&self.shared) => return Err(LockError::closed()),
+            woken = until(at, changed) => woken,
+        };
+        match woken {
+            None if self.wait.is_over() => Err(LockError::contended()),
+            _ => Ok(()),
+        }
+    }
+}
+
+fn unanswered() -> LockError {
+    LockError::unavailable("the backend did not answer in time")
+}
+
+/// Completes when the provider is shut down.
+struct Closing<'a> {
+    shared: &'a Shared,
+    registration: Registration,
+}
+
+impl<'a> Closing<'a> {
+    fn of(shared: &'a Shared) -> Self {
+        Self {
+            shared,
+            registration: Registration::default(),
+        }
+    }
+}
+
+impl Future for Closing<'_> {
+    type Output = ();
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+        let this = &mut *self;
+        this.shared
+            .closing
+            .poll_set(&mut this.registration, cx.waker())
+            .map(|_| ())
+    }
+}
+
+impl Drop for Closing<'_> {
+    fn drop(&mut self) {
+        self.shared.closing.unregister(&mut self.registration);
+    }
+}

@@ -1,0 +1,154 @@
+//! Many locks at once: all of them, or as many as are free.
+
+use std::collections::BTreeSet;
+
+use tokio::time::timeout;
+
+use super::acquire::Wait;
+use super::exchange::detach;
+use super::{LockProvider, Turn};
+use crate::backend::{Granted, ManyCommand};
+use crate::guard::seat;
+use crate::observe::AcquireOutcome;
+use crate::{LockError, LockGuard, LockGuards, LockName, LockPolicy};
+
+impl LockProvider {
+    /// Acquires all of these locks, or none. Duplicates count once.
+    ///
+    /// The locks are taken one after the other in the order of their names, in every process the
+    /// same, so that two callers with the same names in different orders never wait for each other.
+    /// The wait of the policy is for all together.
+    ///
+    /// # Errors
+    ///
+    /// The first error, which names its [`lock`](LockError::lock); what had been acquired is
+    /// released. [`InvalidName`](crate::LockErrorKind::InvalidName) without any name: work under no
+    /// lock at all is not what was meant.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping the future releases what had been acquired.
+    pub async fn acquire_all<I>(
+        &self,
+        names: I,
+        policy: impl Into<LockPolicy>,
+    ) -> Result<LockGuards, LockError>
+    where
+        I: IntoIterator<Item: TryInto<LockName, Error: Into<LockError>>>,
+    {
+        let names = distinct(names)?;
+        if names.is_empty() {
+            return Err(LockError::invalid_name(
+                "no names were given; give one at least",
+            ));
+        }
+        let policy = policy.into();
+        let wait = Wait::new(policy, self.shared.response_timeout);
+        let mut guards = Vec::with_capacity(names.len());
+        for name in names {
+            let left = policy.wait(wait.left().unwrap_or(policy.get_wait()));
+            let lock = self.lock(name)?;
+            guards.push(
+                lock.acquire(left)
+                    .await
+                    .map_err(|error| error.with_waited(wait.waited()))?,
+            );
+        }
+        Ok(LockGuards::new(guards))
+    }
+
+    /// Acquires those of these locks that are free right now, up to `limit`; the others are held
+    /// by somebody, or somebody in this process waits for them. For workers that share a set of
+    /// jobs.
+    ///
+    /// # Errors
+    ///
+    /// [`Unavailable`](crate::LockErrorKind::Unavailable) and its like; nothing stays locked then.
+    /// That no lock is free is no error.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping the future releases what is granted.
+    pub async fn claim<I>(&self, names: I, limit: usize) -> Result<Vec<LockGuard>, LockError>
+    where
+        I: IntoIterator<Item: TryInto<LockName, Error: Into<LockError>>>,
+    {
+        let names = distinct(names)?;
+        let shared = &self.shared;
+        if shared.queue.is_closed() {
+            return Err(LockError::closed());
+        }
+        let wait = Wait::new(LockPolicy::background_job(), shared.response_timeout);
+        let (names, turns): (Vec<_>, Vec<_>) = names
+            .into_iter()
+            .filter_map(|name| shared.queue.try_enter(&name).map(|turn| (name, Some(turn))))
+            .unzip();
+        if names.is_empty() || limit == 0 {
+            return Ok(Vec::new());
+        }
+        let command = shared.backend.begin_many(names.clone(), limit);
+        let mut claim = Claim {
+            command: Some(command),
+            turns,
+        };
+        let Ok(granted) = timeout(shared.response_timeout, claim.answer()).await else {
+            return Err(LockError::unavailable("the backend did not answer in time"));
+        };
+        let guards = granted?.into_iter().filter_map(|(position, granted)| {
+            let turn = claim.turns[position].take()?;
+            let keys = shared.observer.keys(names[position].label());
+            keys.acquired(AcquireOutcome::Acquired, wait.waited());
+            let policy = LockPolicy::background_job();
+            Some(LockGuard::new(seat(shared, keys, turn, granted, policy)))
+        });
+        let guards = guards.collect();
+        if shared.is_closing() {
+            return Err(LockError::closed());
+        }
+        Ok(guards)
+    }
+}
+
+/// The names, each once, in order.
+fn distinct<I>(names: I) -> Result<BTreeSet<LockName>, LockError>
+where
+    I: IntoIterator<Item: TryInto<LockName, Error: Into<LockError>>>,
+{
+    names
+        .into_iter()
+        .map(|name| name.try_into().map_err(Into::into))
+        .collect()
+}
+
+/// A command for many names, with their turns; as an `Exchange` it is asked to the end.
+struct Claim {
+    command: Option<ManyCommand>,
+    turns: Vec<Option<Turn>>,
+}
+
+impl Claim {
+    async fn answer(&mut self) -> Result<Vec<(usize, Granted)>, LockError> {
+        let Some(command) = &mut self.command else {
+            return Ok(Vec::new());
+        };
+        let answer = command.await;
+        self.command = None;
+        answer
+    }
+}
+
+impl Drop for Claim {
+    fn drop(&mut self) {
+        let Some(command) = self.command.take() else {
+            return;
+        };
+        let mut turns = std::mem::take(&mut self.turns);
+        detach(async move {
+            for (position, granted) in command.await.unwrap_or_default() {
+                if let Some(turn) = turns.get_mut(position).and_then(Option::take) {
+                    drop(turn.pass(granted));
+                }
+            }
+        });
+    }
+}

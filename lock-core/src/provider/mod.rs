@@ -1,0 +1,148 @@
+//! What applications hold: a backend, joined to the queue, the policies and the metrics.
+
+mod acquire;
+mod exchange;
+mod installed;
+mod many;
+mod shutdown;
+
+use std::fmt;
+use std::sync::{Arc, Weak};
+use std::time::{Duration, Instant};
+
+use tokio::sync::Notify;
+
+pub use acquire::Acquire;
+
+use crate::backend::{Backend, DynBackend, Granted, Held, erase};
+use crate::lease::Latch;
+use crate::observe::Observer;
+use crate::{DistributedLock, Health, LockError, LockName, queue};
+
+/// The queue of locks: grants are handed on, holders are known by their hold.
+pub(crate) type Queue = queue::Queue<LockName, Granted, Weak<Held>>;
+pub(crate) type Turn = queue::Turn<LockName, Granted, Weak<Held>>;
+pub(crate) type Ticket = queue::Ticket<LockName, Granted, Weak<Held>>;
+
+/// How long a caller waits for one answer of the backend, unless configured.
+const RESPONSE_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// More is no bound.
+const MAX_RESPONSE_TIMEOUT: Duration = Duration::from_secs(3600);
+
+/// Where locks come from. Cheap to clone; all clones share one queue.
+///
+/// ```
+/// use std::time::Duration;
+/// use lock_core::{LockError, LockProvider, memory::MemoryBackend};
+///
+/// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), LockError> {
+/// let locks = LockProvider::new(MemoryBackend::new());
+///
+/// match locks.lock("order:process:42")?.try_acquire(Duration::from_secs(5)).await? {
+///     Some(guard) => {
+///         // .. nobody else processes order 42 ..
+///         guard.release().await?;
+///     }
+///     None => println!("somebody else is at it"),
+/// }
+/// # Ok(()) }
+/// ```
+#[derive(Clone)]
+pub struct LockProvider {
+    pub(crate) shared: Arc<Shared>,
+}
+
+/// What all clones of a provider, its guards and its commands share.
+pub(crate) struct Shared {
+    pub(crate) backend: Box<dyn DynBackend>,
+    pub(crate) queue: Arc<Queue>,
+    pub(crate) observer: Observer,
+    pub(crate) response_timeout: Duration,
+    /// Set when the provider is shut down.
+    closing: Latch,
+    /// Told of everyone who leaves once it is.
+    drained: Notify,
+}
+
+impl LockProvider {
+    /// A provider of the locks of this backend.
+    pub fn new(backend: impl Backend) -> Self {
+        Self::with_response_timeout(backend, RESPONSE_TIMEOUT)
+    }
+
+    /// A provider whose callers wait for one answer of the backend for at most `response_timeout`
+    /// (as [`new`](Self::new) makes it, 2 s). An acquire is over by its wait plus this.
+    pub fn with_response_timeout(backend: impl Backend, response_timeout: Duration) -> Self {
+        let backend = erase(backend);
+        let shared = Shared {
+            observer: Observer::new(backend.kind()),
+            backend,
+            queue: Queue::new(),
+            response_timeout: response_timeout.min(MAX_RESPONSE_TIMEOUT),
+            closing: Latch::new(),
+            drained: Notify::new(),
+        };
+        Self {
+            shared: Arc::new(shared),
+        }
+    }
+
+    /// The lock of this name. Nothing is locked yet, and the backend is not asked.
+    ///
+    /// # Errors
+    ///
+    /// [`InvalidName`](crate::LockErrorKind::InvalidName) when the text is not a lock name.
+    pub fn lock<N>(&self, name: N) -> Result<DistributedLock, LockError>
+    where
+        N: TryInto<LockName>,
+        N::Error: Into<LockError>,
+    {
+        let name = name.try_into().map_err(Into::into)?;
+        Ok(DistributedLock::new(self.clone(), name))
+    }
+
+    /// Asks the backend whether it could grant locks now, for at most the response timeout. Takes
+    /// no lock.
+    ///
+    /// # Cancel safety
+    ///
+    /// Cancel safe.
+    pub async fn health(&self) -> Health {
+        let started = Instant::now();
+        let answer =
+            tokio::time::timeout(self.shared.response_timeout, self.shared.backend.health());
+        let result = match answer.await {
+            Ok(result) => result,
+            Err(_) => Err(LockError::unavailable("the backend did not answer in time")),
+        };
+        Health::new(self.backend(), started.elapsed(), result)
+    }
+
+    /// What kind of backend grants the locks: `memory`, `file`, ..
+    #[must_use]
+    pub fn backend(&self) -> &'static str {
+        self.shared.backend.kind()
+    }
+}
+
+impl Shared {
+    fn is_closing(&self) -> bool {
+        self.closing.get().is_some()
+    }
+
+    /// Tells a shutdown that waits that somebody left.
+    pub(crate) fn left(&self) {
+        if self.is_closing() {
+            self.drained.notify_waiters();
+        }
+    }
+}
+
+impl fmt::Debug for LockProvider {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("LockProvider")
+            .field("backend", &self.backend())
+            .finish_non_exhaustive()
+    }
+}

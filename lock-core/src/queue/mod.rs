@@ -1,0 +1,386 @@
+//! The in-process queue: one line per name, first come, first served.
+//!
+//! Whoever is first in the line of a name has the *turn*: it alone may ask the backend for the
+//! lock, and it keeps the turn while it holds the lock. A thousand tasks that wait for one name are
+//! one waiter for the backend.
+//!
+//! # Why at most one has the turn of a name
+//!
+//! A line has one `owner`, a ticket that is never used twice. It is set when the line begins, and
+//! changed only by [`Turn::pass`], which consumes the one [`Turn`] of the present owner. A ticket
+//! becomes a turn only while it is the owner, and by that it is used up: [`Ticket`] gives up its
+//! claim when it answers. A ticket that is dropped before it saw that it had become the owner passes
+//! the turn on. All of it happens under one lock.
+
+#[cfg(all(test, lock_model))]
+mod models;
+#[cfg(all(test, not(lock_model)))]
+mod tests;
+
+use std::collections::{BTreeMap, HashMap};
+use std::fmt;
+use std::future::Future;
+use std::hash::Hash;
+use std::mem;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, Waker};
+
+use crate::sync::{Mutex, lock};
+
+/// The lines of all names. `G` is a grant that is handed on, `H` what identifies a holder.
+pub(crate) struct Queue<K, G, H>(Mutex<Lines<K, G, H>>);
+
+struct Lines<K, G, H> {
+    lines: HashMap<K, Line<G, H>>,
+    last_ticket: u64,
+    closed: bool,
+}
+
+struct Line<G, H> {
+    owner: u64,
+    stage: Stage<H>,
+    /// A grant on its way to the owner.
+    gift: Option<G>,
+    /// By ticket, so in order of arrival.
+    waiting: BTreeMap<u64, Waiter>,
+    /// How many of them are impatient.
+    impatient: usize,
+}
+
+struct Waiter {
+    waker: Option<Waker>,
+    /// Does not wait for the holder any more, only for the answer that is due.
+    impatient: bool,
+}
+
+/// What the owner of a line is doing.
+#[derive(Clone, Debug)]
+pub(crate) enum Stage<H> {
+    /// A command is, or is about to be, under way: whether the lock is free is not known.
+    Asking,
+    /// The backend said that another holds the lock.
+    Waiting,
+    /// The owner holds the lock.
+    Holding(H),
+}
+
+/// The answer to [`Queue::enter`].
+pub(crate) enum Entry<K: Key, G, H> {
+    /// The line was empty.
+    Turn(Turn<K, G, H>),
+    /// Others are before us.
+    Ticket(Ticket<K, G, H>),
+    /// Others are before us, the lock is known to be held, and we would not wait.
+    Refused,
+    /// The queue is closed.
+    Closed,
+}
+
+/// How waiting in line ended.
+pub(crate) enum Called<K: Key, G, H> {
+    /// It is our turn, perhaps with a grant that nobody else wanted.
+    Turn(Turn<K, G, H>, Option<G>),
+    /// The lock is held, and we would not wait any longer.
+    Refused,
+    /// The queue was closed.
+    Closed,
+}
+
+/// What lines are named by.
+pub(crate) trait Key: Clone + Eq + Hash + Unpin {}
+impl<K: Clone + Eq + Hash + Unpin> Key for K {}
+
+impl<K: Key, G, H: Clone> Queue<K, G, H> {
+    pub(crate) fn new() -> Arc<Self> {
+        Arc::new(Self(Mutex::new(Lines {
+            lines: HashMap::new(),
+            last_ticket: 0,
+            closed: false,
+        })))
+    }
+
+    /// Gets in line. Whoever is `impatient` leaves as soon as it is known that the lock is held.
+    pub(crate) fn enter(self: &Arc<Self>, key: &K, impatient: bool) -> Entry<K, G, H> {
+        let mut lines = lock(&self.0);
+        if lines.closed {
+            return Entry::Closed;
+        }
+        lines.last_ticket += 1;
+        let ticket = lines.last_ticket;
+        let Some(line) = lines.lines.get_mut(key) else {
+            lines.lines.insert(key.clone(), Line::owned_by(ticket));
+            return Entry::Turn(self.turn(key, ticket));
+        };
+        if impatient && !matches!(line.stage, Stage::Asking) {
+            return Entry::Refused;
+        }
+        line.impatient += usize::from(impatient);
+        let waker = None;
+        line.waiting.insert(ticket, Waiter { waker, impatient });
+        Entry::Ticket(Ticket {
+            queue: Arc::clone(self),
+            key: key.clone(),
+            ticket: Some(ticket),
+        })
+    }
+
+    /// The turn of this name, if nobody is in line.
+    pub(crate) fn try_enter(self: &Arc<Self>, key: &K) -> Option<Turn<K, G, H>> {
+        let mut lines = lock(&self.0);
+        if lines.closed || lines.lines.contains_key(key) {
+            return None;
+        }
+        lines.last_ticket += 1;
+        let ticket = lines.last_ticket;
+        lines.lines.insert(key.clone(), Line::owned_by(ticket));
+        Some(self.turn(key, ticket))
+    }
+
+    /// Lets nobody in any more, and calls off whoever waits in line.
+    pub(crate) fn close(&self) {
+        let mut lines = lock(&self.0);
+        lines.closed = true;
+        let waiting: Vec<_> = (lines.lines.values_mut())
+            .map(|line| {
+                line.impatient = 0;
+                mem::take(&mut line.waiting)
+            })
+            .collect();
+        drop(lines);
+        (waiting.into_iter().flat_map(BTreeMap::into_values)).for_each(Waiter::wake);
+    }
+
+    pub(crate) fn is_closed(&self) -> bool {
+        lock(&self.0).closed
+    }
+
+    /// Whether nobody has a turn.
+    pub(crate) fn is_empty(&self) -> bool {
+        lock(&self.0).lines.is_empty()
+    }
+
+    /// Who holds a lock.
+    pub(crate) fn holders(&self) -> Vec<H> {
+        (lock(&self.0).lines.values())
+            .filter_map(|line| match &line.stage {
+                Stage::Holding(holder) => Some(holder.clone()),
+                Stage::Asking | Stage::Waiting => None,
+            })
+            .collect()
+    }
+
+    fn turn(self: &Arc<Self>, key: &K, ticket: u64) -> Turn<K, G, H> {
+        Turn {
+            queue: Arc::clone(self),
+            key: key.clone(),
+            ticket,
+            passed: false,
+        }
+    }
+}
+
+impl<K: Key, G, H> Queue<K, G, H> {
+    /// Makes the next in line the owner; a gift that nobody is there for comes back.
+    fn pass(&self, key: &K, ticket: u64, gift: Option<G>) -> Option<G> {
+        let mut lines = lock(&self.0);
+        let line = lines.lines.get_mut(key)?;
+        debug_assert_eq!(line.owner, ticket, "only the owner passes the turn on");
+        let Some((next, waiter)) = line.pop_first() else {
+            let line = lines.lines.remove(key);
+            drop(lines);
+            // A gift which its owner left behind has precedence; there is never both.
+            return gift.or(line.and_then(|line| line.gift));
+        };
+        line.owner = next;
+        line.stage = Stage::Asking;
+        line.gift = gift.or(line.gift.take());
+        drop(lines);
+        waiter.wake();
+        None
+    }
+}
+
+impl<G, H> Line<G, H> {
+    fn owned_by(owner: u64) -> Self {
+        Self {
+            owner,
+            stage: Stage::Asking,
+            gift: None,
+            waiting: BTreeMap::new(),
+            impatient: 0,
+        }
+    }
+
+    fn pop_first(&mut self) -> Option<(u64, Waiter)> {
+        let first = self.waiting.pop_first();
+        self.impatient -= usize::from(first.as_ref().is_some_and(|(_, waiter)| waiter.impatient));
+        first
+    }
+
+    /// The waiter is the caller's to drop, outside the lock: the drop of a waker can run anything.
+    #[must_use]
+    fn remove(&mut self, ticket: u64) -> Option<Waiter> {
+        let waiter = self.waiting.remove(&ticket);
+        self.impatient -= usize::from(waiter.as_ref().is_some_and(|waiter| waiter.impatient));
+        waiter
+    }
+
+    /// Takes those out of line who wait only for the answer that is now known.
+    fn refuse_impatient(&mut self) -> Vec<Waiter> {
+        if mem::take(&mut self.impatient) == 0 {
+            return Vec::new();
+        }
+        (self.waiting.extract_if(.., |_, waiter| waiter.impatient))
+            .map(|(_, waiter)| waiter)
+            .collect()
+    }
+}
+
+impl Waiter {
+    fn wake(self) {
+        if let Some(waker) = self.waker {
+            waker.wake();
+        }
+    }
+}
+
+/// A place in line; a future that ends when the wait in line does. Dropping it leaves the line.
+#[must_use = "a ticket that is dropped leaves the line"]
+pub(crate) struct Ticket<K: Key, G, H> {
+    queue: Arc<Queue<K, G, H>>,
+    key: K,
+    /// `None` once it has answered: it has no claim any more.
+    ticket: Option<u64>,
+}
+
+impl<K: Key, G, H> Ticket<K, G, H> {
+    /// Waits no longer than until it is known whether the lock is held.
+    pub(crate) fn hurry(&self) {
+        let Some(ticket) = self.ticket else { return };
+        let mut lines = lock(&self.queue.0);
+        let Some(line) = lines.lines.get_mut(&self.key) else {
+            return;
+        };
+        if !matches!(line.stage, Stage::Asking) {
+            let left = line.remove(ticket);
+            drop(lines);
+            drop(left);
+        } else if let Some(waiter) = line.waiting.get_mut(&ticket)
+            && !mem::replace(&mut waiter.impatient, true)
+        {
+            line.impatient += 1;
+        }
+    }
+}
+
+impl<K: Key, G, H> Future for Ticket<K, G, H> {
+    type Output = Called<K, G, H>;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let this = self.get_mut();
+        let Some(ticket) = this.ticket else {
+            return Poll::Ready(Called::Closed);
+        };
+        let mut lines = lock(&this.queue.0);
+        let closed = lines.closed;
+        if let Some(line) = lines.lines.get_mut(&this.key) {
+            if line.owner == ticket {
+                let gift = line.gift.take();
+                drop(lines);
+                this.ticket = None;
+                let (queue, key) = (Arc::clone(&this.queue), this.key.clone());
+                let passed = false;
+                let turn = Turn {
+                    queue,
+                    key,
+                    ticket,
+                    passed,
+                };
+                return Poll::Ready(Called::Turn(turn, gift));
+            }
+            if let Some(waiter) = line.waiting.get_mut(&ticket) {
+                let known = (waiter.waker.as_ref()).is_some_and(|w| w.will_wake(cx.waker()));
+                let old = (!known).then(|| waiter.waker.replace(cx.waker().clone()));
+                drop(lines);
+                drop(old);
+                return Poll::Pending;
+            }
+        }
+        // Taken out of line by somebody else.
+        drop(lines);
+        this.ticket = None;
+        Poll::Ready(if closed {
+            Called::Closed
+        } else {
+            Called::Refused
+        })
+    }
+}
+
+impl<K: Key, G, H> Drop for Ticket<K, G, H> {
+    fn drop(&mut self) {
+        let Some(ticket) = self.ticket else { return };
+        let mut lines = lock(&self.queue.0);
+        let Some(line) = lines.lines.get_mut(&self.key) else {
+            return;
+        };
+        if line.owner == ticket {
+            drop(lines);
+            // A gift that nobody wants is dropped here, outside the lock, which releases it.
+            drop(self.queue.pass(&self.key, ticket, None));
+        } else {
+            let left = line.remove(ticket);
+            drop(lines);
+            drop(left);
+        }
+    }
+}
+
+/// The right to ask the backend for a name and to hold its lock. Dropping it calls the next.
+#[must_use = "a turn that is dropped goes to the next in line"]
+pub(crate) struct Turn<K: Key, G, H> {
+    queue: Arc<Queue<K, G, H>>,
+    key: K,
+    ticket: u64,
+    passed: bool,
+}
+
+impl<K: Key, G, H> Turn<K, G, H> {
+    /// Says what the owner does now.
+    pub(crate) fn stage(&self, stage: Stage<H>) {
+        let mut lines = lock(&self.queue.0);
+        let Some(line) = lines.lines.get_mut(&self.key) else {
+            return;
+        };
+        let known = !matches!(stage, Stage::Asking);
+        line.stage = stage;
+        if known {
+            let refused = line.refuse_impatient();
+            drop(lines);
+            refused.into_iter().for_each(Waiter::wake);
+        }
+    }
+
+    /// Hands a grant to the next in line, with the turn. It comes back if there is none.
+    pub(crate) fn pass(mut self, gift: G) -> Option<G> {
+        self.passed = true;
+        self.queue.pass(&self.key, self.ticket, Some(gift))
+    }
+}
+
+impl<K: Key, G, H> Drop for Turn<K, G, H> {
+    fn drop(&mut self) {
+        if !self.passed {
+            drop(self.queue.pass(&self.key, self.ticket, None));
+        }
+    }
+}
+
+impl<K: Key, G, H> fmt::Debug for Turn<K, G, H> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Turn")
+            .field("ticket", &self.ticket)
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,86 @@
+use std::task::Context;
+
+use super::*;
+
+type Line = Queue<u8, &'static str, ()>;
+
+fn enter(queue: &Arc<Line>, impatient: bool) -> Ticket<u8, &'static str, ()> {
+    match queue.enter(&1, impatient) {
+        Entry::Ticket(ticket) => ticket,
+        _ => panic!("somebody is in line"),
+    }
+}
+
+fn first(queue: &Arc<Line>) -> Turn<u8, &'static str, ()> {
+    queue.try_enter(&1).expect("nobody is in line")
+}
+
+fn poll(ticket: &mut Ticket<u8, &'static str, ()>) -> Poll<Called<u8, &'static str, ()>> {
+    Pin::new(ticket).poll(&mut Context::from_waker(Waker::noop()))
+}
+
+#[test]
+fn the_line_is_served_in_order_and_past_those_who_left() {
+    let queue = Line::new();
+    let turn = first(&queue);
+    let [mut a, b, mut c] = [(); 3].map(|()| enter(&queue, false));
+    assert!(poll(&mut a).is_pending() && poll(&mut c).is_pending());
+    drop(b);
+    drop(turn);
+    assert!(poll(&mut c).is_pending());
+    let Poll::Ready(Called::Turn(turn, None)) = poll(&mut a) else {
+        panic!("a is next")
+    };
+    drop(turn);
+    assert!(matches!(poll(&mut c), Poll::Ready(Called::Turn(..))));
+    assert!(queue.is_empty());
+}
+
+#[test]
+fn a_grant_goes_past_those_who_left_to_the_next_in_line() {
+    let queue = Line::new();
+    let turn = first(&queue);
+    let (a, mut b) = (enter(&queue, false), enter(&queue, false));
+    assert_eq!(turn.pass("grant"), None);
+    drop(a);
+    assert!(matches!(
+        poll(&mut b),
+        Poll::Ready(Called::Turn(_, Some("grant")))
+    ));
+}
+
+#[test]
+fn a_grant_that_nobody_waits_for_comes_back() {
+    let queue = Line::new();
+    assert_eq!(first(&queue).pass("grant"), Some("grant"));
+    assert!(queue.is_empty());
+}
+
+#[test]
+fn the_impatient_wait_for_an_answer_and_not_for_the_holder() {
+    let queue = Line::new();
+    let turn = first(&queue);
+    let (mut impatient, mut patient) = (enter(&queue, true), enter(&queue, false));
+    assert!(poll(&mut impatient).is_pending());
+    turn.stage(Stage::Holding(()));
+    assert!(matches!(poll(&mut impatient), Poll::Ready(Called::Refused)));
+    assert!(matches!(queue.enter(&1, true), Entry::Refused));
+    assert!(poll(&mut patient).is_pending());
+    patient.hurry();
+    assert!(matches!(poll(&mut patient), Poll::Ready(Called::Refused)));
+}
+
+#[test]
+fn a_closed_queue_lets_nobody_in_but_those_who_are() {
+    let queue = Line::new();
+    let turn = first(&queue);
+    let mut waits = enter(&queue, false);
+    queue.close();
+    assert!(matches!(poll(&mut waits), Poll::Ready(Called::Closed)));
+    assert!(matches!(queue.enter(&2, false), Entry::Closed));
+    assert!(queue.try_enter(&2).is_none());
+    turn.stage(Stage::Holding(()));
+    assert_eq!(queue.holders().len(), 1);
+    drop(turn);
+    assert!(queue.is_empty());
+}
