@@ -98,6 +98,11 @@ impl LockError {
         Self::new(LockErrorKind::Closed, "the lock provider is shutting down")
     }
 
+    /// The backend was silent for longer than an exchange may take.
+    pub(crate) fn unanswered() -> Self {
+        Self::unavailable("the backend did not answer in time")
+    }
+
     /// The same error with its cause.
     #[must_use]
     pub fn with_source(mut self, source: impl Into<BoxError>) -> Self {

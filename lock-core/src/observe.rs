@@ -91,19 +91,16 @@ impl Observer {
     /// The keys of this label, or of `other` when there are too many.
     pub(crate) fn keys(&self, label: &str) -> Arc<Keys> {
         let known = self.keys.read().unwrap_or_else(PoisonError::into_inner);
-        if let Some(keys) = known.get(label) {
+        let is_full = known.len() >= MAX_LABELS;
+        let keys = known.get(label).or_else(|| known.get(OTHER).filter(|_| is_full));
+        if let Some(keys) = keys {
             return Arc::clone(keys);
         }
-        let label = if known.len() < MAX_LABELS {
-            label
-        } else {
-            OTHER
-        };
         drop(known);
+        let label = if is_full { OTHER } else { label };
         let mut known = self.keys.write().unwrap_or_else(PoisonError::into_inner);
-        let keys =
-            (known.entry(label.into())).or_insert_with(|| Arc::new(Keys::new(self.backend, label)));
-        Arc::clone(keys)
+        let new = || Arc::new(Keys::new(self.backend, label));
+        Arc::clone(known.entry(label.into()).or_insert_with(new))
     }
 }
 

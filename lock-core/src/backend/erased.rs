@@ -35,8 +35,6 @@ pub(crate) struct Held<S: ?Sized = dyn Slot> {
 
 /// Where the grant is until it is released.
 pub(crate) trait Slot: Send + Sync {
-    /// Starts the release, once.
-    fn abandon(&self);
     /// Starts the release, once, and gives what tells its end; `None` if it has ended already.
     fn release(&self) -> Option<BoxFuture<Result<(), LockError>>>;
     /// Asks for a token; `None` if the lock was released.
@@ -58,15 +56,10 @@ impl<B: Backend> GrantSlot<B> {
 }
 
 impl<B: Backend> Slot for GrantSlot<B> {
-    fn abandon(&self) {
-        let grant = self.grant().take();
-        // The drop, which is the backend's code, runs outside the lock.
-        drop(grant);
-    }
-
     fn release(&self) -> Option<BoxFuture<Result<(), LockError>>> {
         let grant = self.grant().take()?;
         if B::IMMEDIATE {
+            // Outside the lock: it is the backend's code.
             drop(grant);
             return None;
         }

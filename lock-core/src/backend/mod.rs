@@ -215,7 +215,7 @@ pub trait Grant: Send + Sync + 'static {
     fn release(self) -> impl Future<Output = Result<(), LockError>> + Send + 'static;
 
     /// A number greater than what any earlier holder of this name was given, and less than what any
-    /// later one will be. Called at most once, while the lease is valid.
+    /// later one will be. Called while the lease is valid, and again only when no answer came.
     ///
     /// # Errors
     ///

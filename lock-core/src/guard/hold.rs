@@ -1,39 +1,41 @@
 //! What the library keeps about a lock while it is held, whoever looks at it.
 
+use std::borrow::Cow;
 use std::fmt;
 use std::future::Future;
 use std::pin::{Pin, pin};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
+use tokio::runtime::Handle;
 use tokio::sync::{Notify, OnceCell};
 use tokio::task::AbortHandle;
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout};
 
+use super::lost::watch;
 use crate::backend::{Granted, Held};
 use crate::lease::{Latch, Lease, LossReason};
-use crate::observe::{HoldOutcome, Keys};
+use crate::observe::{self, HoldOutcome, Keys};
 use crate::provider::{Shared, Turn};
 use crate::queue::Stage;
-use crate::{FencingToken, LockError, LockName, LockPolicy};
+use crate::{FencingToken, LockError, LockName};
 
 /// How long the work of a lock that was taken away has to stop by itself, before the lock is
 /// unlocked under it. It is not valid any more from the start of this time.
-const STOPPING: Duration = Duration::from_millis(100);
+pub(crate) const STOPPING: Duration = Duration::from_millis(100);
 
 pub(crate) struct Hold {
     pub(crate) name: LockName,
     pub(crate) lease: Lease,
-    /// Losses that are this hold's alone; the lease can be shared.
+    /// Why this hold was lost, once that was seen.
     pub(crate) latch: Latch,
     pub(crate) since: Instant,
     /// The end of `max_hold`.
-    pub(crate) until: Option<Instant>,
+    pub(crate) until: OnceLock<Instant>,
     token: OnceCell<FencingToken>,
     /// Whether the holder has given the lock back: then a loss is no loss.
     over: AtomicBool,
-    loss_seen: AtomicBool,
     /// Whether no guard but a `SharedGuard` stands for this hold.
     pub(super) shared: AtomicBool,
     seat: Mutex<Option<Seat>>,
@@ -56,10 +58,9 @@ impl Hold {
             lease,
             latch: Latch::new(),
             since: Instant::now(),
-            until: None,
+            until: OnceLock::new(),
             token: OnceCell::new(),
             over: AtomicBool::new(false),
-            loss_seen: AtomicBool::new(false),
             shared: AtomicBool::new(false),
             seat: Mutex::new(None),
             left: Notify::new(),
@@ -74,16 +75,12 @@ impl Hold {
         self.shared.load(Ordering::Acquire)
     }
 
-    fn is_seated(&self) -> bool {
-        self.seat
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .is_some()
+    fn seat(&self) -> MutexGuard<'_, Option<Seat>> {
+        self.seat.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn take_seat(&self) -> Option<Seat> {
-        let mut seat = self.seat.lock().unwrap_or_else(PoisonError::into_inner);
-        let seat = seat.take()?;
+        let seat = self.seat().take()?;
         self.left.notify_waiters();
         if let Some(watchdog) = &seat.watchdog {
             watchdog.abort();
@@ -92,78 +89,85 @@ impl Hold {
     }
 }
 
-/// Joins a grant to the turn that it was asked for in, and to the policy of who asked.
+/// Joins a grant to the turn that it was asked for in.
 pub(crate) fn seat(
     shared: &Arc<Shared>,
     keys: Arc<Keys>,
     turn: Turn,
     mut granted: Granted,
-    policy: LockPolicy,
 ) -> Granted {
-    let now = Instant::now();
-    let hold = &mut Arc::get_mut(&mut granted)
-        .expect("a grant is not shared before it is held")
-        .hold;
-    hold.since = now;
-    hold.until = policy.get_max_hold().and_then(|max| now.checked_add(max));
-    let until = hold.until;
-    turn.stage(Stage::Holding(Arc::downgrade(&granted)));
-    let watchdog = until.and_then(|until| watch(&granted, until));
+    let hold = Arc::get_mut(&mut granted).map(|held| &mut held.hold);
+    hold.expect("a grant is not shared before it is held").since = Instant::now();
     keys.held(1.0);
-    let shared = Arc::clone(shared);
-    let seat = Seat {
+    let is_awaited = turn.stage(Stage::Holding(Arc::downgrade(&granted)));
+    *granted.hold.seat() = Some(Seat {
         turn,
-        shared,
+        shared: Arc::clone(shared),
         keys,
-        watchdog,
-    };
-    *granted
-        .hold
-        .seat
-        .lock()
-        .unwrap_or_else(PoisonError::into_inner) = Some(seat);
+        watchdog: None,
+    });
+    if is_awaited {
+        granted.watch();
+    }
     granted
 }
 
-/// Takes the lock away at `until`, also from work that is never polled again. Where no runtime is
-/// current, the accessors and `protect` alone look at the time.
-fn watch(granted: &Granted, until: Instant) -> Option<AbortHandle> {
-    let runtime = tokio::runtime::Handle::try_current().ok()?;
-    let held = Arc::downgrade(granted);
-    let watchdog = runtime.spawn(async move {
-        tokio::time::sleep_until(until).await;
-        if let Some(held) = held.upgrade() {
-            held.forfeit(LossReason::MaxHold).await;
-        }
-    });
-    Some(watchdog.abort_handle())
-}
-
 impl Held {
+    /// Takes the lock away once it has been held for so long.
+    pub(crate) fn limit(self: &Arc<Self>, max_hold: Option<Duration>) {
+        let until = max_hold.and_then(|max_hold| Instant::now().checked_add(max_hold));
+        if let Some(until) = until
+            && self.hold.until.set(until).is_ok()
+        {
+            self.watch();
+        }
+    }
+
+    /// Frees the lock for this process once it is lost, also when nobody looks at the guard any
+    /// more. Where no runtime is current, only the accessors and `protect` look.
+    pub(crate) fn watch(self: &Arc<Self>) {
+        let Ok(runtime) = Handle::try_current() else { return };
+        let mut seat = self.hold.seat();
+        let Some(seat) = &mut *seat else { return };
+        if seat.watchdog.is_none() {
+            let watchdog = runtime.spawn(watch(self));
+            seat.watchdog = Some(watchdog.abort_handle());
+        }
+    }
+
     /// Why the lock is lost; `None` while it is ours, and once it was given back.
     pub(crate) fn loss(&self) -> Option<LossReason> {
         let hold = &self.hold;
         if hold.is_over() {
             return None;
         }
-        if hold.until.is_some_and(|until| Instant::now() >= until) {
-            hold.latch.set(LossReason::MaxHold);
-        }
-        let reason = hold.latch.get().or_else(|| hold.lease.reason())?;
-        if !hold.loss_seen.swap(true, Ordering::AcqRel) {
-            let lock = hold.name.label();
-            let held_for = hold.since.elapsed();
+        hold.latch.get().or_else(|| self.new_loss())
+    }
+
+    /// A loss that nobody has seen yet. The first reason is kept: whoever asks hears the same.
+    fn new_loss(&self) -> Option<LossReason> {
+        let hold = &self.hold;
+        let is_over_time = || hold.until.get().is_some_and(|until| Instant::now() >= *until);
+        let reason = (hold.lease.reason()).or_else(|| is_over_time().then_some(LossReason::MaxHold))?;
+        self.lose(reason);
+        hold.latch.get()
+    }
+
+    /// Notes and reports a loss, unless one is known already.
+    fn lose(&self, reason: LossReason) {
+        if self.hold.latch.set(reason) {
+            let lock = self.hold.name.label();
+            let held_for = self.hold.since.elapsed();
             tracing::error!(lock, ?held_for, %reason, "a distributed lock was lost while it was held");
-            crate::observe::lost(reason);
+            observe::lost(reason);
         }
-        Some(reason)
     }
 
     pub(crate) fn is_valid(&self) -> bool {
-        !self.hold.is_over() && self.loss().is_none()
+        self.loss().is_none() && !self.hold.is_over()
     }
 
-    /// Says once more what [`is_valid`](Self::is_valid) says, as a result.
+    /// Whether the lock is ours: an error once it is lost or released.
     pub(crate) fn check(&self) -> Result<(), LockError> {
         match self.loss() {
             None if self.hold.is_over() => Err(self.lost_error("it was released")),
@@ -172,17 +176,19 @@ impl Held {
         }
     }
 
-    fn lost_error(&self, detail: impl Into<std::borrow::Cow<'static, str>>) -> LockError {
+    fn lost_error(&self, detail: impl Into<Cow<'static, str>>) -> LockError {
         LockError::lost(detail).with_lock(&self.hold.name)
     }
 
     pub(crate) async fn fencing_token(&self) -> Result<FencingToken, LockError> {
         self.check()?;
+        let released = || self.lost_error("it was released");
+        let bound = self.hold.seat().as_ref().map(|seat| seat.shared.response_timeout);
+        let bound = bound.ok_or_else(released)?;
         let issue = || async {
-            let Some(token) = self.slot().fencing_token() else {
-                return Err(self.lost_error("it was released"));
-            };
-            token.await.map(FencingToken::new)
+            let token = self.slot().fencing_token().ok_or_else(released)?;
+            let token = timeout(bound, token).await.map_err(|_| LockError::unanswered())?;
+            token.map(FencingToken::new)
         };
         let token = self.hold.token.get_or_try_init(issue).await;
         let token = *token.map_err(|error| error.with_lock(&self.hold.name))?;
@@ -191,14 +197,19 @@ impl Held {
         Ok(token)
     }
 
-    /// Starts the release, if it has not begun, and calls the next in line.
-    pub(crate) fn finish(&self) {
-        let Some(seat) = self.hold.take_seat() else {
-            return;
-        };
-        let outcome = self.end_hold();
-        self.slot().abandon();
-        seat.leave(&self.hold, outcome);
+    /// Releases in the background, if that has not begun. Whoever is next in line is called when
+    /// the release was answered, or at once where no runtime is current.
+    pub(crate) fn finish(self: &Arc<Self>) {
+        let Ok(releasing) = self.start_release() else { return };
+        if let Ok(runtime) = Handle::try_current() {
+            runtime.spawn(async move {
+                if let Err(error) = releasing.answer().await
+                    && !error.is_lost()
+                {
+                    observe::release_failed(&error);
+                }
+            });
+        }
     }
 
     /// Starts the release; `Err` is one that is over already, with how it ended.
@@ -207,46 +218,40 @@ impl Held {
             // Taken away by `forfeit`.
             return Err(self.check());
         };
-        let valid = self.check();
-        let outcome = self.end_hold();
-        let leaving = Leaving {
-            held: Arc::clone(self),
-            seat: Some(seat),
-            outcome,
-        };
-        match self.slot().release() {
-            Some(answer) => Ok(Releasing {
-                answer,
-                leaving,
-                valid,
-            }),
-            None => Err(valid),
+        let mut valid = self.check();
+        if valid.is_ok() {
+            // From here on a loss is none, but for one that the release itself finds.
+            self.hold.over.store(true, Ordering::Release);
         }
+        let held = Arc::clone(self);
+        let leaving = Leaving { held, seat: Some(seat) };
+        if let Some(answer) = self.slot().release() {
+            return Ok(Releasing { answer, leaving, valid });
+        }
+        if valid.is_ok()
+            && let Some(reason) = self.hold.lease.reason()
+        {
+            self.lose(reason);
+            valid = Err(self.lost_error(reason.to_string()));
+        }
+        Err(valid)
     }
 
     /// Declares the lock lost, gives its work a moment to stop, and unlocks it.
-    pub(crate) async fn forfeit(&self, reason: LossReason) {
-        self.hold.latch.set(reason);
-        self.loss();
+    pub(crate) async fn forfeit(self: &Arc<Self>, reason: LossReason) {
+        if self.loss().is_none() {
+            self.lose(reason);
+        }
         let mut left = pin!(self.hold.left.notified());
         left.as_mut().enable();
-        if self.hold.is_seated() {
-            // Elapsed or not, `finish` ends it.
-            let _ = tokio::time::timeout(STOPPING, left).await;
+        if self.hold.seat().is_some() {
+            // Elapsed or not, what follows ends it.
+            let _ = timeout(STOPPING, left).await;
         }
-        self.finish();
-    }
-
-    /// From here on a loss is none.
-    fn end_hold(&self) -> HoldOutcome {
-        let outcome = match self.loss() {
-            None => HoldOutcome::Released,
-            Some(_) => HoldOutcome::Lost,
-        };
-        if matches!(outcome, HoldOutcome::Released) {
-            self.hold.over.store(true, Ordering::Release);
+        if let Ok(releasing) = self.start_release() {
+            // The loss has been told.
+            let _ = releasing.answer().await;
         }
-        outcome
     }
 }
 
@@ -261,25 +266,13 @@ impl Releasing {
     /// Waits for the backend's answer as long as an exchange may take. Boxed, so that futures which
     /// hold a guard and release it stay small.
     pub(super) fn answer(self) -> Pin<Box<dyn Future<Output = Result<(), LockError>> + Send>> {
-        Box::pin(self.wait())
-    }
-
-    async fn wait(self) -> Result<(), LockError> {
-        let bound = self
-            .leaving
-            .seat
-            .as_ref()
-            .map(|seat| seat.shared.response_timeout);
-        let answer = match tokio::time::timeout(bound.unwrap_or_default(), self.answer).await {
-            Ok(answer) => answer,
-            Err(_) => Err(LockError::unavailable(
-                "the release was not answered in time",
-            )),
-        };
-        let name = &self.leaving.held.hold.name;
-        self.valid
-            .and(answer)
-            .map_err(|error| error.with_lock(name))
+        Box::pin(async move {
+            let Self { answer, leaving, valid } = self;
+            let bound = leaving.seat.as_ref().map(|seat| seat.shared.response_timeout);
+            let answer = (timeout(bound.unwrap_or_default(), answer).await)
+                .unwrap_or_else(|_| Err(LockError::unavailable("the release was not answered in time")));
+            valid.and(answer).map_err(|error| error.with_lock(&leaving.held.hold.name))
+        })
     }
 }
 
@@ -287,24 +280,19 @@ impl Releasing {
 struct Leaving {
     held: Granted,
     seat: Option<Seat>,
-    outcome: HoldOutcome,
 }
 
 impl Drop for Leaving {
     fn drop(&mut self) {
-        if let Some(seat) = self.seat.take() {
-            seat.leave(&self.held.hold, self.outcome);
-        }
-    }
-}
-
-impl Seat {
-    fn leave(self, hold: &Hold, outcome: HoldOutcome) {
-        self.keys.held(-1.0);
-        self.keys.held_for(outcome, hold.since.elapsed());
-        let Self { turn, shared, .. } = self;
+        let Some(Seat { turn, keys, .. }) = self.seat.take() else { return };
+        let hold = &self.held.hold;
+        let outcome = match hold.latch.get() {
+            None => HoldOutcome::Released,
+            Some(_) => HoldOutcome::Lost,
+        };
+        keys.held(-1.0);
+        keys.held_for(outcome, hold.since.elapsed());
         drop(turn);
-        shared.left();
     }
 }
 

@@ -1,45 +1,29 @@
 //! The future that completes when a lock is lost.
 
 use std::fmt;
-use std::future::Future;
+use std::future::{Future, poll_fn};
 use std::pin::Pin;
+use std::sync::{Arc, Weak};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use tokio::time::{Instant, Sleep, sleep};
 
-use crate::backend::Granted;
-use crate::lease::{LossReason, Registration};
+use crate::backend::{Granted, Held};
+use crate::lease::{Lease, LossReason, Registration};
 
 /// Completes with the reason when a lock is lost; see [`LockGuard::lost`](crate::LockGuard::lost).
 #[must_use = "futures do nothing unless polled"]
 pub struct Lost {
     held: Granted,
-    own: Registration,
-    lease: Registration,
-    timer: Option<Pin<Box<Sleep>>>,
+    listener: Listener,
 }
 
 impl Lost {
     pub(super) fn new(held: Granted) -> Self {
-        let (own, lease) = Default::default();
         Self {
             held,
-            own,
-            lease,
-            timer: None,
-        }
-    }
-
-    /// When to look at the clocks again.
-    fn next_look(&self) -> Option<Duration> {
-        let hold = &self.held.hold;
-        let max_hold = hold
-            .until
-            .map(|until| until.saturating_duration_since(Instant::now()));
-        match (hold.lease.next_look(), max_hold) {
-            (Some(lease), Some(max_hold)) => Some(lease.min(max_hold)),
-            (lease, max_hold) => lease.or(max_hold),
+            listener: Listener::default(),
         }
     }
 }
@@ -49,36 +33,13 @@ impl Future for Lost {
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<LossReason> {
         let this = &mut *self;
-        loop {
-            if this.held.hold.is_over() {
-                return Poll::Pending;
-            }
-            if let Some(reason) = this.held.loss() {
-                return Poll::Ready(reason);
-            }
-            let hold = &this.held.hold;
-            let own = hold.latch.poll_set(&mut this.own, cx.waker());
-            let lease = hold.lease.poll_lost(&mut this.lease, cx.waker());
-            if own.is_ready() || lease.is_ready() {
-                continue;
-            }
-            if this.timer.is_none() {
-                this.timer = this.next_look().map(|look| Box::pin(sleep(look)));
-            }
-            match &mut this.timer {
-                Some(timer) => ready!(timer.as_mut().poll(cx)),
-                None => return Poll::Pending,
-            }
-            this.timer = None;
-        }
+        this.listener.poll(&this.held, cx)
     }
 }
 
 impl Drop for Lost {
     fn drop(&mut self) {
-        let hold = &self.held.hold;
-        hold.latch.unregister(&mut self.own);
-        hold.lease.unregister(&mut self.lease);
+        self.listener.leave(&self.held);
     }
 }
 
@@ -87,5 +48,86 @@ impl fmt::Debug for Lost {
         f.debug_struct("Lost")
             .field("hold", &self.held.hold)
             .finish_non_exhaustive()
+    }
+}
+
+/// Forfeits a hold once it is lost. It does not keep the hold alive.
+pub(super) fn watch(held: &Granted) -> impl Future<Output = ()> + Send + use<> {
+    let mut watch = Watch {
+        held: Arc::downgrade(held),
+        lease: held.hold.lease.clone(),
+        listener: Listener::default(),
+    };
+    async move {
+        let lost = poll_fn(|cx| match watch.held.upgrade() {
+            Some(held) => watch.listener.poll(&held, cx).map(|reason| Some((held, reason))),
+            None => Poll::Ready(None),
+        });
+        if let Some((held, reason)) = lost.await {
+            held.forfeit(reason).await;
+        }
+    }
+}
+
+struct Watch {
+    held: Weak<Held>,
+    /// Outlives the hold where others share it.
+    lease: Lease,
+    listener: Listener,
+}
+
+impl Drop for Watch {
+    fn drop(&mut self) {
+        self.lease.unregister(&mut self.listener.lease);
+    }
+}
+
+/// Where somebody who waits for a loss has left word.
+#[derive(Default)]
+struct Listener {
+    own: Registration,
+    lease: Registration,
+    timer: Option<Pin<Box<Sleep>>>,
+}
+
+impl Listener {
+    fn poll(&mut self, held: &Held, cx: &mut Context<'_>) -> Poll<LossReason> {
+        let hold = &held.hold;
+        loop {
+            if hold.is_over() {
+                return Poll::Pending;
+            }
+            if let Some(reason) = held.loss() {
+                return Poll::Ready(reason);
+            }
+            let own = hold.latch.poll_set(&mut self.own, cx.waker());
+            let lease = hold.lease.poll_lost(&mut self.lease, cx.waker());
+            if own.is_ready() || lease.is_ready() {
+                continue;
+            }
+            if self.timer.is_none() {
+                self.timer = next_look(held).map(|look| Box::pin(sleep(look)));
+            }
+            match &mut self.timer {
+                Some(timer) => ready!(timer.as_mut().poll(cx)),
+                None => return Poll::Pending,
+            }
+            self.timer = None;
+        }
+    }
+
+    fn leave(&mut self, held: &Held) {
+        held.hold.latch.unregister(&mut self.own);
+        held.hold.lease.unregister(&mut self.lease);
+    }
+}
+
+/// When to look at the clocks again.
+fn next_look(held: &Held) -> Option<Duration> {
+    let until = held.hold.until.get();
+    let max_hold = until.map(|until| until.saturating_duration_since(Instant::now()));
+    match (held.hold.lease.next_look(), max_hold) {
+        (Some(lease), Some(max_hold)) => Some(lease.min(max_hold)),
+        (lease, max_hold) => lease.or(max_hold),
     }
 }

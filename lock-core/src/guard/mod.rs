@@ -12,7 +12,7 @@ use std::future::Future;
 use std::time::Duration;
 
 pub use guards::LockGuards;
-pub(crate) use hold::{Hold, seat};
+pub(crate) use hold::{Hold, STOPPING, seat};
 pub use lost::Lost;
 pub use settle::Settle;
 pub use shared::SharedGuard;
@@ -49,6 +49,11 @@ pub struct LockGuard {
 impl LockGuard {
     pub(crate) fn new(held: Granted) -> Self {
         Self { held }
+    }
+
+    /// Starts to count `max_hold`.
+    pub(crate) fn limit(&self, max_hold: Option<Duration>) {
+        self.held.limit(max_hold);
     }
 
     /// The name of the lock.

@@ -73,7 +73,10 @@ impl Latch {
         if let Some(reason) = self.get() {
             return Poll::Ready(reason);
         }
-        wakers.register(registration, waker);
+        let old = wakers.register(registration, waker);
+        drop(wakers);
+        // Outside the lock: the drop of a waker may run what it likes.
+        drop(old);
         Poll::Pending
     }
 
@@ -93,17 +96,21 @@ impl Latch {
 }
 
 impl Wakers {
-    fn register(&mut self, registration: &mut Registration, waker: &Waker) {
+    /// Gives back the waker that was replaced.
+    fn register(&mut self, registration: &mut Registration, waker: &Waker) -> Option<Waker> {
         let key = *registration.0.get_or_insert_with(|| {
             self.next += 1;
             self.next
         });
         match &mut self.first {
-            Some((first, known)) if *first == key => known.clone_from(waker),
-            None if !self.more.contains_key(&key) => self.first = Some((key, waker.clone())),
-            _ => {
-                self.more.insert(key, waker.clone());
+            Some((first, known)) if *first == key => {
+                (!known.will_wake(waker)).then(|| mem::replace(known, waker.clone()))
             }
+            None if !self.more.contains_key(&key) => {
+                self.first = Some((key, waker.clone()));
+                None
+            }
+            _ => self.more.insert(key, waker.clone()),
         }
     }
 }

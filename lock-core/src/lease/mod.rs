@@ -163,6 +163,13 @@ impl Lease {
         self.0.latch.get()
     }
 
+    /// Whether the lease has ended, without telling those who wait for it: for backends that look
+    /// under a lock of theirs.
+    #[cfg(feature = "memory")]
+    pub(crate) fn has_ended(&self) -> bool {
+        self.0.latch.get().is_some() || self.remaining().is_some_and(|left| left.is_zero())
+    }
+
     /// Time to the deadline; `None` without one.
     #[must_use]
     pub fn remaining(&self) -> Option<Duration> {

@@ -54,7 +54,7 @@ impl Store {
             None => table.rows.entry(name.clone()).or_default(),
         };
         if let Some((_, held)) = &row.holder
-            && held.is_valid()
+            && !held.has_ended()
         {
             return Granting::Held {
                 retry_in: held.remaining(),
@@ -71,7 +71,12 @@ impl Store {
             }
         }
         row.reserved = None;
-        row.holder = Some((id, lease.clone()));
+        let ended = row.holder.replace((id, lease.clone()));
+        drop(table);
+        // Wakes those who wait for its loss, which is not for under a lock of ours.
+        if let Some((_, ended)) = ended {
+            let _ = ended.reason();
+        }
         Granting::Granted(id)
     }
 

@@ -34,15 +34,26 @@ const BACKOFF: ExponentialBuilder = ExponentialBuilder::new()
 pub struct Acquire(State);
 
 enum State {
-    Start(LockProvider, LockName, LockPolicy),
+    Start(LockProvider, LockName, Waiting),
     Slow(Pin<Box<dyn Future<Output = Result<LockGuard, LockError>> + Send>>),
     Done,
 }
 
 impl Acquire {
     pub(crate) fn new(provider: LockProvider, name: LockName, policy: LockPolicy) -> Self {
-        Self(State::Start(provider, name, policy))
+        Self(State::Start(provider, name, Waiting::From(policy)))
     }
+
+    /// With a deadline that others share, and no `max_hold`.
+    pub(super) fn within(provider: LockProvider, name: LockName, wait: Wait) -> Self {
+        Self(State::Start(provider, name, Waiting::Within(wait)))
+    }
+}
+
+/// When the wait begins: with the first poll, or it has begun.
+enum Waiting {
+    From(LockPolicy),
+    Within(Wait),
 }
 
 impl Future for Acquire {
@@ -51,7 +62,7 @@ impl Future for Acquire {
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let state = std::mem::replace(&mut self.0, State::Done);
         let mut slow = match state {
-            State::Start(provider, name, policy) => match start(provider.shared, name, policy) {
+            State::Start(provider, name, waiting) => match start(provider.shared, name, waiting) {
                 Started::Over(result) => return Poll::Ready(result),
                 Started::Slow(slow) => slow,
             },
@@ -78,14 +89,15 @@ enum Started {
 }
 
 /// The part that needs no waiting, and so no allocation.
-fn start(shared: Arc<Shared>, name: LockName, policy: LockPolicy) -> Started {
-    let caller = Caller {
-        keys: shared.observer.keys(name.label()),
-        wait: Wait::new(policy, shared.response_timeout),
-        shared,
-        name,
-        policy,
+fn start(shared: Arc<Shared>, name: LockName, waiting: Waiting) -> Started {
+    let (wait, max_hold) = match waiting {
+        Waiting::From(policy) => {
+            (Wait::new(policy.get_wait(), shared.response_timeout), policy.get_max_hold())
+        }
+        Waiting::Within(wait) => (wait, None),
     };
+    let keys = shared.observer.keys(name.label());
+    let caller = Caller { shared, name, keys, wait, max_hold };
     match caller.shared.queue.enter(&caller.name, caller.wait.zero) {
         Entry::Turn(turn) => match caller.shared.backend.begin(&caller.name) {
             Begun::Ready(Ok(Attempt::Granted(granted))) => {
@@ -101,27 +113,29 @@ fn start(shared: Arc<Shared>, name: LockName, policy: LockPolicy) -> Started {
                 }))
             }
         },
-        Entry::Ticket(mut ticket) => Started::Slow(Box::pin(async move {
-            let waiting = caller.keys.waiting();
-            let outcome = match caller.in_line(&mut ticket).await {
-                // Somebody who left before us was granted it.
-                Ok((turn, Some(granted))) if granted.is_valid() => Ok((turn, granted)),
-                Ok((turn, _)) => {
-                    let exchange = Exchange::new(turn, caller.shared.backend.begin(&caller.name));
+        Entry::Ticket(mut ticket, holder) => {
+            // Somebody waits now: a hold that is lost and kept must not keep them waiting.
+            if let Some(held) = holder.and_then(|holder| holder.upgrade()) {
+                held.watch();
+            }
+            Started::Slow(Box::pin(async move {
+                let waiting = caller.keys.waiting();
+                let outcome = match caller.in_line(&mut ticket).await {
                     // Boxed: only the first in line needs it, and the line can be long.
-                    Box::pin(caller.ask(exchange)).await
-                }
-                Err(error) => Err(error),
-            };
-            drop(waiting);
-            caller.conclude(outcome)
-        })),
+                    Ok((turn, gift)) => Box::pin(caller.called(turn, gift)).await,
+                    Err(error) => Err(error),
+                };
+                drop(waiting);
+                caller.conclude(outcome)
+            }))
+        }
         Entry::Refused => Started::Over(caller.conclude(Err(LockError::contended()))),
         Entry::Closed => Started::Over(caller.conclude(Err(LockError::closed()))),
     }
 }
 
 /// The deadline of one acquire.
+#[derive(Clone, Copy)]
 pub(super) struct Wait {
     started: Instant,
     /// When the wait is over; `None` for never.
@@ -131,13 +145,13 @@ pub(super) struct Wait {
 }
 
 impl Wait {
-    pub(super) fn new(policy: LockPolicy, response_timeout: Duration) -> Self {
+    pub(super) fn new(wait: Duration, response_timeout: Duration) -> Self {
         let started = Instant::now();
         Self {
             started,
-            deadline: (started.checked_add(policy.get_wait()))
+            deadline: (started.checked_add(wait))
                 .filter(|deadline| deadline.checked_add(response_timeout).is_some()),
-            zero: policy.get_wait().is_zero(),
+            zero: wait.is_zero(),
             response_timeout,
         }
     }
@@ -146,14 +160,8 @@ impl Wait {
         self.started.elapsed()
     }
 
-    /// What is left of the wait; `None` for ever.
-    pub(super) fn left(&self) -> Option<Duration> {
-        self.deadline
-            .map(|deadline| deadline.saturating_duration_since(Instant::now()))
-    }
-
     fn is_over(&self) -> bool {
-        self.left().is_some_and(|left| left.is_zero())
+        self.deadline.is_some_and(|deadline| Instant::now() >= deadline)
     }
 
     /// When an answer to a question that is asked now is waited for no longer: a whole exchange is
@@ -179,7 +187,7 @@ struct Caller {
     name: LockName,
     keys: Arc<Keys>,
     wait: Wait,
-    policy: LockPolicy,
+    max_hold: Option<Duration>,
 }
 
 impl Caller {
@@ -187,16 +195,12 @@ impl Caller {
         &self,
         outcome: Result<(Turn, Granted), LockError>,
     ) -> Result<LockGuard, LockError> {
-        let Self {
-            shared,
-            name,
-            keys,
-            wait,
-            policy,
-        } = self;
+        let Self { shared, name, keys, wait, max_hold } = self;
         match outcome {
             Ok((turn, granted)) => {
-                let guard = LockGuard::new(seat(shared, Arc::clone(keys), turn, granted, *policy));
+                let held = seat(shared, Arc::clone(keys), turn, granted);
+                held.limit(*max_hold);
+                let guard = LockGuard::new(held);
                 // After the hold is known: a shutdown that has not seen it is seen here.
                 if shared.is_closing() {
                     return self.conclude(Err(LockError::closed()));
@@ -231,7 +235,7 @@ impl Caller {
                 };
                 ready!(timer.as_mut().poll(cx));
                 if hurried {
-                    return Poll::Ready(Err(unanswered()));
+                    return Poll::Ready(Err(LockError::unanswered()));
                 }
                 // The answer that is due comes within a response timeout, or it does not come.
                 hurried = true;
@@ -246,6 +250,21 @@ impl Caller {
         }
     }
 
+    /// Takes what somebody who left before us was granted, or asks.
+    async fn called(
+        &self,
+        turn: Turn,
+        gift: Option<Granted>,
+    ) -> Result<(Turn, Granted), LockError> {
+        match gift {
+            Some(granted) if granted.is_valid() => return Ok((turn, granted)),
+            // Given back before we ask: we would meet ourselves.
+            stale => drop(stale),
+        }
+        let begun = self.shared.backend.begin(&self.name);
+        self.ask(Exchange::new(turn, begun)).await
+    }
+
     /// Asks until the lock is ours or the wait is over.
     ///
     /// No release is missed: after the first refusal each try is made with a registration for
@@ -258,9 +277,13 @@ impl Caller {
         let mut changed = None;
         let mut backoff = None;
         loop {
-            let answer = until(wait.give_up(), &mut exchange).await;
-            // Unanswered, the exchange goes on by itself when it is dropped here.
-            let (turn, answer) = answer.ok_or_else(unanswered)?;
+            // Left alone, the exchange goes on by itself when it is dropped here.
+            let answer = tokio::select! {
+                biased;
+                answer = until(wait.give_up(), &mut exchange) => answer,
+                () = Closing::of(shared) => return Err(LockError::closed()),
+            };
+            let (turn, answer) = answer.ok_or_else(LockError::unanswered)?;
             match answer {
                 Ok(Attempt::Granted(granted)) => return Ok((turn, granted)),
                 Ok(Attempt::Held { retry_in }) => {
@@ -310,10 +333,6 @@ impl Caller {
             _ => Ok(()),
         }
     }
-}
-
-fn unanswered() -> LockError {
-    LockError::unavailable("the backend did not answer in time")
 }
 
 /// Completes when the provider is shut down.

@@ -54,12 +54,23 @@ impl Future for Exchange {
 impl Drop for Exchange {
     fn drop(&mut self) {
         match std::mem::replace(&mut self.0, State::Done) {
-            State::Pending(command, turn) => {
-                detach(async move { settle(turn, command.await) });
-            }
+            State::Pending(command, turn) => detach(Orphan { command, turn }.settle()),
             State::Ready(turn, answer) => settle(turn, answer),
             State::Done => {}
         }
+    }
+}
+
+/// A question that nobody awaits. Unpolled, it is dropped field by field: the command first.
+struct Orphan {
+    command: Command,
+    turn: Turn,
+}
+
+impl Orphan {
+    async fn settle(mut self) {
+        let answer = (&mut self.command).await;
+        settle(self.turn, answer);
     }
 }
 

@@ -1,10 +1,11 @@
 //! Many locks at once: all of them, or as many as are free.
 
 use std::collections::BTreeSet;
+use std::time::Duration;
 
 use tokio::time::timeout;
 
-use super::acquire::Wait;
+use super::acquire::{Acquire, Wait};
 use super::exchange::detach;
 use super::{LockProvider, Turn};
 use crate::backend::{Granted, ManyCommand};
@@ -43,17 +44,15 @@ impl LockProvider {
             ));
         }
         let policy = policy.into();
-        let wait = Wait::new(policy, self.shared.response_timeout);
+        let wait = Wait::new(policy.get_wait(), self.shared.response_timeout);
         let mut guards = Vec::with_capacity(names.len());
         for name in names {
-            let left = policy.wait(wait.left().unwrap_or(policy.get_wait()));
-            let lock = self.lock(name)?;
-            guards.push(
-                lock.acquire(left)
-                    .await
-                    .map_err(|error| error.with_waited(wait.waited()))?,
-            );
+            guards.push(Acquire::within(self.clone(), name, wait).await?);
         }
+        // Held for as long as all of them are.
+        guards.iter().for_each(|guard: &LockGuard| guard.limit(policy.get_max_hold()));
+        // The first can have been lost while the last was waited for.
+        guards.iter().try_for_each(LockGuard::check)?;
         Ok(LockGuards::new(guards))
     }
 
@@ -78,7 +77,7 @@ impl LockProvider {
         if shared.queue.is_closed() {
             return Err(LockError::closed());
         }
-        let wait = Wait::new(LockPolicy::background_job(), shared.response_timeout);
+        let wait = Wait::new(Duration::ZERO, shared.response_timeout);
         let (names, turns): (Vec<_>, Vec<_>) = names
             .into_iter()
             .filter_map(|name| shared.queue.try_enter(&name).map(|turn| (name, Some(turn))))
@@ -92,14 +91,13 @@ impl LockProvider {
             turns,
         };
         let Ok(granted) = timeout(shared.response_timeout, claim.answer()).await else {
-            return Err(LockError::unavailable("the backend did not answer in time"));
+            return Err(LockError::unanswered());
         };
         let guards = granted?.into_iter().filter_map(|(position, granted)| {
             let turn = claim.turns[position].take()?;
             let keys = shared.observer.keys(names[position].label());
             keys.acquired(AcquireOutcome::Acquired, wait.waited());
-            let policy = LockPolicy::background_job();
-            Some(LockGuard::new(seat(shared, keys, turn, granted, policy)))
+            Some(LockGuard::new(seat(shared, keys, turn, granted)))
         });
         let guards = guards.collect();
         if shared.is_closing() {

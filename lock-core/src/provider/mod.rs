@@ -10,8 +10,6 @@ use std::fmt;
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
-use tokio::sync::Notify;
-
 pub use acquire::Acquire;
 
 use crate::backend::{Backend, DynBackend, Granted, Held, erase};
@@ -61,8 +59,6 @@ pub(crate) struct Shared {
     pub(crate) response_timeout: Duration,
     /// Set when the provider is shut down.
     closing: Latch,
-    /// Told of everyone who leaves once it is.
-    drained: Notify,
 }
 
 impl LockProvider {
@@ -81,7 +77,6 @@ impl LockProvider {
             queue: Queue::new(),
             response_timeout: response_timeout.min(MAX_RESPONSE_TIMEOUT),
             closing: Latch::new(),
-            drained: Notify::new(),
         };
         Self {
             shared: Arc::new(shared),
@@ -114,7 +109,7 @@ impl LockProvider {
             tokio::time::timeout(self.shared.response_timeout, self.shared.backend.health());
         let result = match answer.await {
             Ok(result) => result,
-            Err(_) => Err(LockError::unavailable("the backend did not answer in time")),
+            Err(_) => Err(LockError::unanswered()),
         };
         Health::new(self.backend(), started.elapsed(), result)
     }
@@ -129,13 +124,6 @@ impl LockProvider {
 impl Shared {
     fn is_closing(&self) -> bool {
         self.closing.get().is_some()
-    }
-
-    /// Tells a shutdown that waits that somebody left.
-    pub(crate) fn left(&self) {
-        if self.is_closing() {
-            self.drained.notify_waiters();
-        }
     }
 }
 

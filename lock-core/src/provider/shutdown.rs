@@ -1,11 +1,10 @@
 //! The end of a provider.
 
-use std::pin::pin;
 use std::sync::Weak;
 use std::time::Duration;
 
 use tokio::task::JoinSet;
-use tokio::time::{Instant, timeout_at};
+use tokio::time::{Instant, timeout, timeout_at};
 
 use super::LockProvider;
 use crate::lease::LossReason;
@@ -14,6 +13,7 @@ impl LockProvider {
     /// Ends the provider in order: nobody is let in any more and whoever waits is sent away
     /// ([`Closed`](crate::LockErrorKind::Closed)); locks that are held have `grace` to be released;
     /// those that are not are declared lost, which stops the work that they protect, and unlocked.
+    /// It is over when the backend has answered the releases, or within a response timeout.
     ///
     /// Call it when a service stops, so that the next instance need not wait for a lease to end. A
     /// second call waits as the first does.
@@ -25,40 +25,31 @@ impl LockProvider {
         let shared = &self.shared;
         shared.closing.set(LossReason::Shutdown);
         shared.queue.close();
-        let drained = async {
-            loop {
-                let mut left = pin!(shared.drained.notified());
-                left.as_mut().enable();
-                if shared.queue.is_empty() {
-                    return;
-                }
-                left.await;
-            }
-        };
+        let emptied = shared.queue.emptied();
         let in_time = match Instant::now().checked_add(grace) {
-            Some(end) => timeout_at(end, drained).await.is_ok(),
+            Some(end) => timeout_at(end, emptied).await.is_ok(),
             None => {
-                drained.await;
+                emptied.await;
                 true
             }
         };
         if in_time {
             return;
         }
-        let held: Vec<_> = shared
-            .queue
-            .holders()
-            .iter()
-            .filter_map(Weak::upgrade)
-            .collect();
-        tracing::warn!(
-            locks = held.len(),
-            "locks were still held at the end of the shutdown's grace"
-        );
+        let held: Vec<_> = (shared.queue.holders().iter()).filter_map(Weak::upgrade).collect();
+        if !held.is_empty() {
+            tracing::warn!(locks = held.len(), "locks were held beyond the grace of the shutdown");
+        }
         let mut forfeits = JoinSet::new();
         for held in held {
             forfeits.spawn(async move { held.forfeit(LossReason::Shutdown).await });
         }
-        forfeits.join_all().await;
+        let ended = async {
+            forfeits.join_all().await;
+            // Questions and releases that were under way.
+            shared.queue.emptied().await;
+        };
+        // What is not answered now is not going to be.
+        let _ = timeout(crate::guard::STOPPING + shared.response_timeout, ended).await;
     }
 }

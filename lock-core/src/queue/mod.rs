@@ -22,14 +22,20 @@ use std::fmt;
 use std::future::Future;
 use std::hash::Hash;
 use std::mem;
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
+
+use tokio::sync::Notify;
 
 use crate::sync::{Mutex, lock};
 
 /// The lines of all names. `G` is a grant that is handed on, `H` what identifies a holder.
-pub(crate) struct Queue<K, G, H>(Mutex<Lines<K, G, H>>);
+pub(crate) struct Queue<K, G, H> {
+    lines: Mutex<Lines<K, G, H>>,
+    /// Told when the last line of a closed queue has ended.
+    emptied: Notify,
+}
 
 struct Lines<K, G, H> {
     lines: HashMap<K, Line<G, H>>,
@@ -65,12 +71,21 @@ pub(crate) enum Stage<H> {
     Holding(H),
 }
 
+impl<H: Clone> Stage<H> {
+    fn holder(&self) -> Option<H> {
+        match self {
+            Self::Holding(holder) => Some(holder.clone()),
+            Self::Asking | Self::Waiting => None,
+        }
+    }
+}
+
 /// The answer to [`Queue::enter`].
 pub(crate) enum Entry<K: Key, G, H> {
     /// The line was empty.
     Turn(Turn<K, G, H>),
-    /// Others are before us.
-    Ticket(Ticket<K, G, H>),
+    /// Others are before us; and who holds the lock, if somebody does.
+    Ticket(Ticket<K, G, H>, Option<H>),
     /// Others are before us, the lock is known to be held, and we would not wait.
     Refused,
     /// The queue is closed.
@@ -93,16 +108,19 @@ impl<K: Clone + Eq + Hash + Unpin> Key for K {}
 
 impl<K: Key, G, H: Clone> Queue<K, G, H> {
     pub(crate) fn new() -> Arc<Self> {
-        Arc::new(Self(Mutex::new(Lines {
-            lines: HashMap::new(),
-            last_ticket: 0,
-            closed: false,
-        })))
+        Arc::new(Self {
+            lines: Mutex::new(Lines {
+                lines: HashMap::new(),
+                last_ticket: 0,
+                closed: false,
+            }),
+            emptied: Notify::new(),
+        })
     }
 
     /// Gets in line. Whoever is `impatient` leaves as soon as it is known that the lock is held.
     pub(crate) fn enter(self: &Arc<Self>, key: &K, impatient: bool) -> Entry<K, G, H> {
-        let mut lines = lock(&self.0);
+        let mut lines = lock(&self.lines);
         if lines.closed {
             return Entry::Closed;
         }
@@ -118,16 +136,18 @@ impl<K: Key, G, H: Clone> Queue<K, G, H> {
         line.impatient += usize::from(impatient);
         let waker = None;
         line.waiting.insert(ticket, Waiter { waker, impatient });
-        Entry::Ticket(Ticket {
+        let holder = line.stage.holder();
+        let ticket = Ticket {
             queue: Arc::clone(self),
             key: key.clone(),
             ticket: Some(ticket),
-        })
+        };
+        Entry::Ticket(ticket, holder)
     }
 
     /// The turn of this name, if nobody is in line.
     pub(crate) fn try_enter(self: &Arc<Self>, key: &K) -> Option<Turn<K, G, H>> {
-        let mut lines = lock(&self.0);
+        let mut lines = lock(&self.lines);
         if lines.closed || lines.lines.contains_key(key) {
             return None;
         }
@@ -139,7 +159,7 @@ impl<K: Key, G, H: Clone> Queue<K, G, H> {
 
     /// Lets nobody in any more, and calls off whoever waits in line.
     pub(crate) fn close(&self) {
-        let mut lines = lock(&self.0);
+        let mut lines = lock(&self.lines);
         lines.closed = true;
         let waiting: Vec<_> = (lines.lines.values_mut())
             .map(|line| {
@@ -152,21 +172,29 @@ impl<K: Key, G, H: Clone> Queue<K, G, H> {
     }
 
     pub(crate) fn is_closed(&self) -> bool {
-        lock(&self.0).closed
+        lock(&self.lines).closed
     }
 
-    /// Whether nobody has a turn.
-    pub(crate) fn is_empty(&self) -> bool {
-        lock(&self.0).lines.is_empty()
+    /// Completes when nobody has a turn any more, in a queue that is closed.
+    pub(crate) async fn emptied(&self) {
+        loop {
+            let mut emptied = pin!(self.emptied.notified());
+            emptied.as_mut().enable();
+            if self.is_empty() {
+                return;
+            }
+            emptied.await;
+        }
+    }
+
+    fn is_empty(&self) -> bool {
+        lock(&self.lines).lines.is_empty()
     }
 
     /// Who holds a lock.
     pub(crate) fn holders(&self) -> Vec<H> {
-        (lock(&self.0).lines.values())
-            .filter_map(|line| match &line.stage {
-                Stage::Holding(holder) => Some(holder.clone()),
-                Stage::Asking | Stage::Waiting => None,
-            })
+        (lock(&self.lines).lines.values())
+            .filter_map(|line| line.stage.holder())
             .collect()
     }
 
@@ -183,12 +211,16 @@ impl<K: Key, G, H: Clone> Queue<K, G, H> {
 impl<K: Key, G, H> Queue<K, G, H> {
     /// Makes the next in line the owner; a gift that nobody is there for comes back.
     fn pass(&self, key: &K, ticket: u64, gift: Option<G>) -> Option<G> {
-        let mut lines = lock(&self.0);
+        let mut lines = lock(&self.lines);
         let line = lines.lines.get_mut(key)?;
         debug_assert_eq!(line.owner, ticket, "only the owner passes the turn on");
         let Some((next, waiter)) = line.pop_first() else {
             let line = lines.lines.remove(key);
+            let is_end = lines.closed && lines.lines.is_empty();
             drop(lines);
+            if is_end {
+                self.emptied.notify_waiters();
+            }
             // A gift which its owner left behind has precedence; there is never both.
             return gift.or(line.and_then(|line| line.gift));
         };
@@ -258,7 +290,7 @@ impl<K: Key, G, H> Ticket<K, G, H> {
     /// Waits no longer than until it is known whether the lock is held.
     pub(crate) fn hurry(&self) {
         let Some(ticket) = self.ticket else { return };
-        let mut lines = lock(&self.queue.0);
+        let mut lines = lock(&self.queue.lines);
         let Some(line) = lines.lines.get_mut(&self.key) else {
             return;
         };
@@ -282,7 +314,7 @@ impl<K: Key, G, H> Future for Ticket<K, G, H> {
         let Some(ticket) = this.ticket else {
             return Poll::Ready(Called::Closed);
         };
-        let mut lines = lock(&this.queue.0);
+        let mut lines = lock(&this.queue.lines);
         let closed = lines.closed;
         if let Some(line) = lines.lines.get_mut(&this.key) {
             if line.owner == ticket {
@@ -321,7 +353,7 @@ impl<K: Key, G, H> Future for Ticket<K, G, H> {
 impl<K: Key, G, H> Drop for Ticket<K, G, H> {
     fn drop(&mut self) {
         let Some(ticket) = self.ticket else { return };
-        let mut lines = lock(&self.queue.0);
+        let mut lines = lock(&self.queue.lines);
         let Some(line) = lines.lines.get_mut(&self.key) else {
             return;
         };
@@ -347,19 +379,19 @@ pub(crate) struct Turn<K: Key, G, H> {
 }
 
 impl<K: Key, G, H> Turn<K, G, H> {
-    /// Says what the owner does now.
-    pub(crate) fn stage(&self, stage: Stage<H>) {
-        let mut lines = lock(&self.queue.0);
+    /// Says what the owner does now. Tells whether others wait in line.
+    pub(crate) fn stage(&self, stage: Stage<H>) -> bool {
+        let mut lines = lock(&self.queue.lines);
         let Some(line) = lines.lines.get_mut(&self.key) else {
-            return;
+            return false;
         };
-        let known = !matches!(stage, Stage::Asking);
+        let is_known = !matches!(stage, Stage::Asking);
         line.stage = stage;
-        if known {
-            let refused = line.refuse_impatient();
-            drop(lines);
-            refused.into_iter().for_each(Waiter::wake);
-        }
+        let refused = if is_known { line.refuse_impatient() } else { Vec::new() };
+        let is_awaited = !line.waiting.is_empty();
+        drop(lines);
+        refused.into_iter().for_each(Waiter::wake);
+        is_awaited
     }
 
     /// Hands a grant to the next in line, with the turn. It comes back if there is none.

@@ -32,7 +32,7 @@ fn first(queue: &Arc<Queue>) -> Turn {
 
 fn ticket(queue: &Arc<Queue>, impatient: bool) -> Ticket {
     match queue.enter(&KEY, impatient) {
-        Entry::Ticket(ticket) => ticket,
+        Entry::Ticket(ticket, _) => ticket,
         _ => panic!("somebody was in line"),
     }
 }
@@ -41,7 +41,7 @@ fn ticket(queue: &Arc<Queue>, impatient: bool) -> Ticket {
 fn pass_through(queue: &Arc<Queue>, inside: &AtomicUsize) {
     let turn = match queue.enter(&KEY, false) {
         Entry::Turn(turn) => turn,
-        Entry::Ticket(ticket) => match block_on(ticket) {
+        Entry::Ticket(ticket, _) => match block_on(ticket) {
             Called::Turn(turn, None) => turn,
             _ => panic!("nobody gave, refused or closed"),
         },

@@ -6,7 +6,7 @@ type Line = Queue<u8, &'static str, ()>;
 
 fn enter(queue: &Arc<Line>, impatient: bool) -> Ticket<u8, &'static str, ()> {
     match queue.enter(&1, impatient) {
-        Entry::Ticket(ticket) => ticket,
+        Entry::Ticket(ticket, _) => ticket,
         _ => panic!("somebody is in line"),
     }
 }
