@@ -1,0 +1,7 @@
+use lock_core::lock_name;
+
+fn main() {
+    let id = 42;
+    let _ = lock_name!();
+    let _ = id;
+}

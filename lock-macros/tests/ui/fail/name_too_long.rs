@@ -1,0 +1,11 @@
+use lock_core::{LockError, distributed_lock};
+
+#[distributed_lock(
+    "order:process:a-name-that-goes-on-a-name-that-goes-on-a-name-that-goes-on-a-name-that-goes-on-a-name-that-goes-on-<id>"
+)]
+async fn process(id: u64) -> Result<(), LockError> {
+    let _ = id;
+    Ok(())
+}
+
+fn main() {}

@@ -1,0 +1,82 @@
+#![deny(warnings)]
+//! `refused =` makes the return value of every refusal; it is evaluated once, before the acquire.
+
+#[path = "../support/mod.rs"]
+mod support;
+
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use lock_core::{LockError, LockProvider, distributed_lock};
+use support::{assert_send, hold, is_held, locks};
+
+#[derive(Debug, PartialEq)]
+struct Page {
+    status: u16,
+    id: u64,
+}
+
+static EVALUATED: AtomicU32 = AtomicU32::new(0);
+
+fn counted<F>(refused: F) -> F {
+    EVALUATED.fetch_add(1, Ordering::Relaxed);
+    refused
+}
+
+#[distributed_lock(
+    "page:show:<id>",
+    wait = "0s",
+    max_hold = "20ms",
+    refused = counted(|error: LockError| Page { status: status(&error), id })
+)]
+async fn show(locks: &LockProvider, id: u64, slow: bool) -> Page {
+    assert!(is_held(locks, "page:show:7").await);
+    if slow {
+        std::future::pending::<()>().await;
+    }
+    Page { status: 200, id }
+}
+
+fn status(error: &LockError) -> u16 {
+    match () {
+        () if error.is_contended() => 409,
+        () if error.is_lost() => 500,
+        () => 400,
+    }
+}
+
+/// The closure borrows what the body does not take.
+#[distributed_lock("page:list:<key>", refused = |error| format!("{key}: {error}"))]
+async fn list(locks: &LockProvider, key: String) -> String {
+    let _ = locks;
+    String::from("listed")
+}
+
+/// A function is as good as a closure.
+#[distributed_lock("page:count:<key>", refused = failed)]
+async fn count(locks: &LockProvider, key: &str) -> usize {
+    let _ = locks;
+    key.len()
+}
+
+fn failed(_: LockError) -> usize {
+    usize::MAX
+}
+
+#[tokio::main(flavor = "current_thread", start_paused = true)]
+async fn main() {
+    let locks = locks();
+    assert_eq!(
+        assert_send(show(&locks, 7, false)).await,
+        Page { status: 200, id: 7 }
+    );
+    assert_eq!(EVALUATED.load(Ordering::Relaxed), 1);
+    assert_eq!(show(&locks, 7, true).await, Page { status: 500, id: 7 });
+    let _guard = hold(&locks, "page:show:7").await;
+    assert_eq!(show(&locks, 7, false).await, Page { status: 409, id: 7 });
+    assert_eq!(EVALUATED.load(Ordering::Relaxed), 3);
+
+    assert_eq!(assert_send(list(&locks, "k".into())).await, "listed");
+    assert!(list(&locks, String::new()).await.starts_with(": "));
+    assert_eq!(assert_send(count(&locks, "abc")).await, 3);
+    assert_eq!(count(&locks, "").await, usize::MAX);
+}
