@@ -99,13 +99,16 @@ pub(crate) fn seat(
     let hold = Arc::get_mut(&mut granted).map(|held| &mut held.hold);
     hold.expect("a grant is not shared before it is held").since = Instant::now();
     keys.held(1.0);
-    let is_awaited = turn.stage(Stage::Holding(Arc::downgrade(&granted)));
-    *granted.hold.seat() = Some(Seat {
+    // The seat stays locked until the hold is known: whoever gets in line by then finds it.
+    let mut place = granted.hold.seat();
+    let seat = place.insert(Seat {
         turn,
         shared: Arc::clone(shared),
         keys,
         watchdog: None,
     });
+    let is_awaited = seat.turn.stage(Stage::Holding(Arc::downgrade(&granted)));
+    drop(place);
     if is_awaited {
         granted.watch();
     }
@@ -126,10 +129,13 @@ impl Held {
     /// Frees the lock for this process once it is lost, also when nobody looks at the guard any
     /// more. Where no runtime is current, only the accessors and `protect` look.
     pub(crate) fn watch(self: &Arc<Self>) {
-        let Ok(runtime) = Handle::try_current() else { return };
+        let Ok(runtime) = Handle::try_current() else {
+            return;
+        };
         let mut seat = self.hold.seat();
         let Some(seat) = &mut *seat else { return };
-        if seat.watchdog.is_none() {
+        // One whose runtime has ended is replaced by the next who gets in line.
+        if seat.watchdog.as_ref().is_none_or(AbortHandle::is_finished) {
             let watchdog = runtime.spawn(watch(self));
             seat.watchdog = Some(watchdog.abort_handle());
         }
@@ -147,8 +153,13 @@ impl Held {
     /// A loss that nobody has seen yet. The first reason is kept: whoever asks hears the same.
     fn new_loss(&self) -> Option<LossReason> {
         let hold = &self.hold;
-        let is_over_time = || hold.until.get().is_some_and(|until| Instant::now() >= *until);
-        let reason = (hold.lease.reason()).or_else(|| is_over_time().then_some(LossReason::MaxHold))?;
+        let is_over_time = || {
+            hold.until
+                .get()
+                .is_some_and(|until| Instant::now() >= *until)
+        };
+        let reason =
+            (hold.lease.reason()).or_else(|| is_over_time().then_some(LossReason::MaxHold))?;
         self.lose(reason);
         hold.latch.get()
     }
@@ -183,11 +194,17 @@ impl Held {
     pub(crate) async fn fencing_token(&self) -> Result<FencingToken, LockError> {
         self.check()?;
         let released = || self.lost_error("it was released");
-        let bound = self.hold.seat().as_ref().map(|seat| seat.shared.response_timeout);
+        let bound = self
+            .hold
+            .seat()
+            .as_ref()
+            .map(|seat| seat.shared.response_timeout);
         let bound = bound.ok_or_else(released)?;
         let issue = || async {
             let token = self.slot().fencing_token().ok_or_else(released)?;
-            let token = timeout(bound, token).await.map_err(|_| LockError::unanswered())?;
+            let token = timeout(bound, token)
+                .await
+                .map_err(|_| LockError::unanswered())?;
             token.map(FencingToken::new)
         };
         let token = self.hold.token.get_or_try_init(issue).await;
@@ -200,7 +217,9 @@ impl Held {
     /// Releases in the background, if that has not begun. Whoever is next in line is called when
     /// the release was answered, or at once where no runtime is current.
     pub(crate) fn finish(self: &Arc<Self>) {
-        let Ok(releasing) = self.start_release() else { return };
+        let Ok(releasing) = self.start_release() else {
+            return;
+        };
         if let Ok(runtime) = Handle::try_current() {
             runtime.spawn(async move {
                 if let Err(error) = releasing.answer().await
@@ -224,9 +243,16 @@ impl Held {
             self.hold.over.store(true, Ordering::Release);
         }
         let held = Arc::clone(self);
-        let leaving = Leaving { held, seat: Some(seat) };
+        let leaving = Leaving {
+            held,
+            seat: Some(seat),
+        };
         if let Some(answer) = self.slot().release() {
-            return Ok(Releasing { answer, leaving, valid });
+            return Ok(Releasing {
+                answer,
+                leaving,
+                valid,
+            });
         }
         if valid.is_ok()
             && let Some(reason) = self.hold.lease.reason()
@@ -267,11 +293,23 @@ impl Releasing {
     /// hold a guard and release it stay small.
     pub(super) fn answer(self) -> Pin<Box<dyn Future<Output = Result<(), LockError>> + Send>> {
         Box::pin(async move {
-            let Self { answer, leaving, valid } = self;
-            let bound = leaving.seat.as_ref().map(|seat| seat.shared.response_timeout);
-            let answer = (timeout(bound.unwrap_or_default(), answer).await)
-                .unwrap_or_else(|_| Err(LockError::unavailable("the release was not answered in time")));
-            valid.and(answer).map_err(|error| error.with_lock(&leaving.held.hold.name))
+            let Self {
+                answer,
+                leaving,
+                valid,
+            } = self;
+            let bound = leaving
+                .seat
+                .as_ref()
+                .map(|seat| seat.shared.response_timeout);
+            let answer = (timeout(bound.unwrap_or_default(), answer).await).unwrap_or_else(|_| {
+                Err(LockError::unavailable(
+                    "the release was not answered in time",
+                ))
+            });
+            valid
+                .and(answer)
+                .map_err(|error| error.with_lock(&leaving.held.hold.name))
         })
     }
 }
@@ -284,7 +322,9 @@ struct Leaving {
 
 impl Drop for Leaving {
     fn drop(&mut self) {
-        let Some(Seat { turn, keys, .. }) = self.seat.take() else { return };
+        let Some(Seat { turn, keys, .. }) = self.seat.take() else {
+            return;
+        };
         let hold = &self.held.hold;
         let outcome = match hold.latch.get() {
             None => HoldOutcome::Released,

@@ -91,20 +91,27 @@ enum Started {
 /// The part that needs no waiting, and so no allocation.
 fn start(shared: Arc<Shared>, name: LockName, waiting: Waiting) -> Started {
     let (wait, max_hold) = match waiting {
-        Waiting::From(policy) => {
-            (Wait::new(policy.get_wait(), shared.response_timeout), policy.get_max_hold())
-        }
+        Waiting::From(policy) => (
+            Wait::new(policy.get_wait(), shared.response_timeout),
+            policy.get_max_hold(),
+        ),
         Waiting::Within(wait) => (wait, None),
     };
     let keys = shared.observer.keys(name.label());
-    let caller = Caller { shared, name, keys, wait, max_hold };
+    let caller = Caller {
+        shared,
+        name,
+        keys,
+        wait,
+        max_hold,
+    };
     match caller.shared.queue.enter(&caller.name, caller.wait.zero) {
         Entry::Turn(turn) => match caller.shared.backend.begin(&caller.name) {
             Begun::Ready(Ok(Attempt::Granted(granted))) => {
                 Started::Over(caller.conclude(Ok((turn, granted))))
             }
             begun => {
-                let exchange = Exchange::new(turn, begun);
+                let exchange = caller.exchange(turn, begun);
                 Started::Slow(Box::pin(async move {
                     let waiting = caller.keys.waiting();
                     let outcome = caller.ask(exchange).await;
@@ -161,7 +168,8 @@ impl Wait {
     }
 
     fn is_over(&self) -> bool {
-        self.deadline.is_some_and(|deadline| Instant::now() >= deadline)
+        self.deadline
+            .is_some_and(|deadline| Instant::now() >= deadline)
     }
 
     /// When an answer to a question that is asked now is waited for no longer: a whole exchange is
@@ -195,7 +203,13 @@ impl Caller {
         &self,
         outcome: Result<(Turn, Granted), LockError>,
     ) -> Result<LockGuard, LockError> {
-        let Self { shared, name, keys, wait, max_hold } = self;
+        let Self {
+            shared,
+            name,
+            keys,
+            wait,
+            max_hold,
+        } = self;
         match outcome {
             Ok((turn, granted)) => {
                 let held = seat(shared, Arc::clone(keys), turn, granted);
@@ -213,6 +227,10 @@ impl Caller {
                 Err(error.with_lock(name).with_waited(wait.waited()))
             }
         }
+    }
+
+    fn exchange(&self, turn: Turn, begun: Begun) -> Exchange {
+        Exchange::new(turn, begun, self.shared.response_timeout)
     }
 
     /// Waits for our turn.
@@ -262,7 +280,7 @@ impl Caller {
             stale => drop(stale),
         }
         let begun = self.shared.backend.begin(&self.name);
-        self.ask(Exchange::new(turn, begun)).await
+        self.ask(self.exchange(turn, begun)).await
     }
 
     /// Asks until the lock is ours or the wait is over.
@@ -308,7 +326,7 @@ impl Caller {
                 }
                 Err(error) => return Err(error),
             }
-            exchange = Exchange::new(turn, shared.backend.begin(name));
+            exchange = self.exchange(turn, shared.backend.begin(name));
         }
     }
 

@@ -3,6 +3,9 @@
 use std::future::Future;
 use std::pin::Pin;
 use std::task::{Context, Poll};
+use std::time::Duration;
+
+use tokio::time::timeout;
 
 use super::Turn;
 use crate::LockError;
@@ -16,7 +19,10 @@ type Answer = Result<Attempt<Granted>, LockError>;
 /// Dropped before that, both go on in a task of their own, which hands a grant that nobody awaits
 /// to the next in line, or back. Where no runtime is left to run it, the command is dropped, and
 /// after it the turn: a backend gives back what is granted to a dropped command.
-pub(super) struct Exchange(State);
+pub(super) struct Exchange {
+    state: State,
+    response_timeout: Duration,
+}
 
 enum State {
     Ready(Turn, Answer),
@@ -25,11 +31,15 @@ enum State {
 }
 
 impl Exchange {
-    pub(super) fn new(turn: Turn, begun: Begun) -> Self {
-        Self(match begun {
+    pub(super) fn new(turn: Turn, begun: Begun, response_timeout: Duration) -> Self {
+        let state = match begun {
             Begun::Ready(answer) => State::Ready(turn, answer),
             Begun::Pending(command) => State::Pending(command, turn),
-        })
+        };
+        Self {
+            state,
+            response_timeout,
+        }
     }
 }
 
@@ -37,12 +47,12 @@ impl Future for Exchange {
     type Output = (Turn, Answer);
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        match std::mem::replace(&mut self.0, State::Done) {
+        match std::mem::replace(&mut self.state, State::Done) {
             State::Ready(turn, answer) => Poll::Ready((turn, answer)),
             State::Pending(mut command, turn) => match command.as_mut().poll(cx) {
                 Poll::Ready(answer) => Poll::Ready((turn, answer)),
                 Poll::Pending => {
-                    self.0 = State::Pending(command, turn);
+                    self.state = State::Pending(command, turn);
                     Poll::Pending
                 }
             },
@@ -53,9 +63,15 @@ impl Future for Exchange {
 
 impl Drop for Exchange {
     fn drop(&mut self) {
-        match std::mem::replace(&mut self.0, State::Done) {
-            State::Pending(command, turn) => detach(Orphan { command, turn }.settle()),
-            State::Ready(turn, answer) => settle(turn, answer),
+        match std::mem::replace(&mut self.state, State::Done) {
+            State::Pending(command, turn) => {
+                detach(Orphan { command, turn }.settle(self.response_timeout))
+            }
+            // Unpolled, which the next poll would have taken: the grant goes back, then the turn.
+            State::Ready(turn, answer) => {
+                drop(answer);
+                drop(turn);
+            }
             State::Done => {}
         }
     }
@@ -68,17 +84,22 @@ struct Orphan {
 }
 
 impl Orphan {
-    async fn settle(mut self) {
+    async fn settle(mut self, response_timeout: Duration) {
         let answer = (&mut self.command).await;
-        settle(self.turn, answer);
+        if let Ok(Attempt::Granted(granted)) = answer {
+            settle(self.turn, granted, response_timeout).await;
+        }
     }
 }
 
-/// Hands on what nobody awaits.
-fn settle(turn: Turn, answer: Answer) {
-    if let Ok(Attempt::Granted(granted)) = answer {
-        // Nobody in line: it comes back, and the drop releases it.
-        drop(turn.pass(granted));
+/// Hands on what nobody awaits, or gives it back before anybody else is called.
+pub(super) async fn settle(turn: Turn, granted: Granted, response_timeout: Duration) {
+    if let Err((turn, granted)) = turn.hand_on(granted) {
+        if let Some(release) = granted.slot().release() {
+            // Nobody is there to be told how it went; unanswered, it goes on by itself.
+            let _ = timeout(response_timeout, release).await;
+        }
+        drop(turn);
     }
 }
 

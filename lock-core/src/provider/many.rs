@@ -6,7 +6,7 @@ use std::time::Duration;
 use tokio::time::timeout;
 
 use super::acquire::{Acquire, Wait};
-use super::exchange::detach;
+use super::exchange::{detach, settle};
 use super::{LockProvider, Turn};
 use crate::backend::{Granted, ManyCommand};
 use crate::guard::seat;
@@ -50,7 +50,9 @@ impl LockProvider {
             guards.push(Acquire::within(self.clone(), name, wait).await?);
         }
         // Held for as long as all of them are.
-        guards.iter().for_each(|guard: &LockGuard| guard.limit(policy.get_max_hold()));
+        guards
+            .iter()
+            .for_each(|guard: &LockGuard| guard.limit(policy.get_max_hold()));
         // The first can have been lost while the last was waited for.
         guards.iter().try_for_each(LockGuard::check)?;
         Ok(LockGuards::new(guards))
@@ -89,6 +91,7 @@ impl LockProvider {
         let mut claim = Claim {
             command: Some(command),
             turns,
+            response_timeout: shared.response_timeout,
         };
         let Ok(granted) = timeout(shared.response_timeout, claim.answer()).await else {
             return Err(LockError::unanswered());
@@ -122,6 +125,7 @@ where
 struct Claim {
     command: Option<ManyCommand>,
     turns: Vec<Option<Turn>>,
+    response_timeout: Duration,
 }
 
 impl Claim {
@@ -140,11 +144,12 @@ impl Drop for Claim {
         let Some(command) = self.command.take() else {
             return;
         };
+        let response_timeout = self.response_timeout;
         let mut turns = std::mem::take(&mut self.turns);
         detach(async move {
             for (position, granted) in command.await.unwrap_or_default() {
                 if let Some(turn) = turns.get_mut(position).and_then(Option::take) {
-                    drop(turn.pass(granted));
+                    detach(settle(turn, granted, response_timeout));
                 }
             }
         });

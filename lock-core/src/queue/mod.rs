@@ -209,27 +209,39 @@ impl<K: Key, G, H: Clone> Queue<K, G, H> {
 }
 
 impl<K: Key, G, H> Queue<K, G, H> {
-    /// Makes the next in line the owner; a gift that nobody is there for comes back.
-    fn pass(&self, key: &K, ticket: u64, gift: Option<G>) -> Option<G> {
+    /// Makes the next in line the owner, of the gift as well; it comes back if there is nobody.
+    fn hand_on(&self, key: &K, gift: G) -> Option<G> {
+        let mut lines = lock(&self.lines);
+        let next = lines.lines.get_mut(key).and_then(|line| line.call_next());
+        match (next, lines.lines.get_mut(key)) {
+            (Some(next), Some(line)) => {
+                line.gift = Some(gift);
+                drop(lines);
+                next.wake();
+                None
+            }
+            _ => Some(gift),
+        }
+    }
+
+    /// Makes the next in line the owner, or ends the line. A gift that its owner left behind goes
+    /// along; it comes back if nobody is next.
+    fn pass(&self, key: &K, ticket: u64) -> Option<G> {
         let mut lines = lock(&self.lines);
         let line = lines.lines.get_mut(key)?;
         debug_assert_eq!(line.owner, ticket, "only the owner passes the turn on");
-        let Some((next, waiter)) = line.pop_first() else {
-            let line = lines.lines.remove(key);
-            let is_end = lines.closed && lines.lines.is_empty();
+        if let Some(next) = line.call_next() {
             drop(lines);
-            if is_end {
-                self.emptied.notify_waiters();
-            }
-            // A gift which its owner left behind has precedence; there is never both.
-            return gift.or(line.and_then(|line| line.gift));
-        };
-        line.owner = next;
-        line.stage = Stage::Asking;
-        line.gift = gift.or(line.gift.take());
+            next.wake();
+            return None;
+        }
+        let line = lines.lines.remove(key);
+        let is_end = lines.closed && lines.lines.is_empty();
         drop(lines);
-        waiter.wake();
-        None
+        if is_end {
+            self.emptied.notify_waiters();
+        }
+        line.and_then(|line| line.gift)
     }
 }
 
@@ -248,6 +260,14 @@ impl<G, H> Line<G, H> {
         let first = self.waiting.pop_first();
         self.impatient -= usize::from(first.as_ref().is_some_and(|(_, waiter)| waiter.impatient));
         first
+    }
+
+    /// Makes the next in line the owner, to be woken by the caller outside the lock.
+    fn call_next(&mut self) -> Option<Waiter> {
+        let (ticket, waiter) = self.pop_first()?;
+        self.owner = ticket;
+        self.stage = Stage::Asking;
+        Some(waiter)
     }
 
     /// The waiter is the caller's to drop, outside the lock: the drop of a waker can run anything.
@@ -360,7 +380,7 @@ impl<K: Key, G, H> Drop for Ticket<K, G, H> {
         if line.owner == ticket {
             drop(lines);
             // A gift that nobody wants is dropped here, outside the lock, which releases it.
-            drop(self.queue.pass(&self.key, ticket, None));
+            drop(self.queue.pass(&self.key, ticket));
         } else {
             let left = line.remove(ticket);
             drop(lines);
@@ -387,24 +407,33 @@ impl<K: Key, G, H> Turn<K, G, H> {
         };
         let is_known = !matches!(stage, Stage::Asking);
         line.stage = stage;
-        let refused = if is_known { line.refuse_impatient() } else { Vec::new() };
+        let refused = if is_known {
+            line.refuse_impatient()
+        } else {
+            Vec::new()
+        };
         let is_awaited = !line.waiting.is_empty();
         drop(lines);
         refused.into_iter().for_each(Waiter::wake);
         is_awaited
     }
 
-    /// Hands a grant to the next in line, with the turn. It comes back if there is none.
-    pub(crate) fn pass(mut self, gift: G) -> Option<G> {
-        self.passed = true;
-        self.queue.pass(&self.key, self.ticket, Some(gift))
+    /// Hands a grant to the next in line, with the turn. Both come back if there is nobody.
+    pub(crate) fn hand_on(mut self, gift: G) -> Result<(), (Self, G)> {
+        match self.queue.hand_on(&self.key, gift) {
+            None => {
+                self.passed = true;
+                Ok(())
+            }
+            Some(gift) => Err((self, gift)),
+        }
     }
 }
 
 impl<K: Key, G, H> Drop for Turn<K, G, H> {
     fn drop(&mut self) {
         if !self.passed {
-            drop(self.queue.pass(&self.key, self.ticket, None));
+            drop(self.queue.pass(&self.key, self.ticket));
         }
     }
 }

@@ -95,7 +95,7 @@ fn model_a_gift_is_received_or_given_back_once() {
         let turn = first(&queue);
         let leaves = ticket(&queue, false);
         let gift = Gift(Arc::clone(&given_back));
-        let passing = thread::spawn(move || drop(turn.pass(gift)));
+        let passing = thread::spawn(move || drop(turn.hand_on(gift)));
         drop(leaves);
         passing.join().unwrap();
         assert_eq!(given_back.load(SeqCst), 1);
