@@ -1,0 +1,219 @@
+//! The backend, and how it is opened.
+
+use std::fmt;
+use std::future::{Future, pending};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use super::directory;
+use super::grant::FileGrant;
+use super::keeper;
+use super::lock_file::SUFFIX;
+use super::store::{Outcome, Store};
+use crate::backend::{Attempt, Backend};
+use crate::name::key::file_stem;
+use crate::{LockError, LockName};
+
+/// For so long after the directory was found displaced nothing is granted: until the holders in
+/// every process have noticed, with time to spare.
+const SETTLE: Duration = keeper::EVERY.saturating_mul(2);
+
+/// Locks for the processes of one machine. See the [module](super) for its rules.
+///
+/// Clones share one backend; two backends over one directory exclude each other like two processes.
+///
+/// A try that is answered within milliseconds of a release here can be told "held" although nobody
+/// holds the lock: it has been promised to one who waits elsewhere.
+#[derive(Clone)]
+pub struct FileBackend(Arc<Inner>);
+
+struct Inner {
+    path: PathBuf,
+    namespace: String,
+    state: Mutex<State>,
+}
+
+enum State {
+    Open(Arc<Store>),
+    /// The path led to another directory, or to none.
+    Displaced(Instant),
+}
+
+/// Sets up a [`FileBackend`].
+///
+/// # Default
+///
+/// - the namespace is empty
+#[derive(Clone, Debug)]
+#[must_use = "a builder does nothing until `open`"]
+pub struct FileBackendBuilder {
+    path: PathBuf,
+    namespace: String,
+}
+
+impl FileBackend {
+    /// Opens the lock directory, and creates it if only its last component is missing.
+    ///
+    /// # Errors
+    ///
+    /// [`Misconfigured`](crate::LockErrorKind::Misconfigured), with what to do, if it is not a
+    /// private directory of ours on a local file system that can be written, and
+    /// [`Unavailable`](crate::LockErrorKind::Unavailable) if that file system is full or the process
+    /// has no file descriptors left.
+    pub fn open(directory: impl AsRef<Path>) -> Result<Self, LockError> {
+        Self::builder(directory).open()
+    }
+
+    /// Sets up a backend over this directory.
+    pub fn builder(directory: impl AsRef<Path>) -> FileBackendBuilder {
+        FileBackendBuilder {
+            path: directory.as_ref().to_owned(),
+            namespace: String::new(),
+        }
+    }
+
+    /// The directory to use when none is given: `distributed-lock` in `XDG_RUNTIME_DIR` if that is a
+    /// directory of this user, else `distributed-lock-{uid}` in the directory for temporary files.
+    ///
+    /// A session of a user has the variable set and a service or a cron job has not: give those
+    /// that are to exclude each other one directory.
+    #[must_use]
+    pub fn default_dir() -> PathBuf {
+        directory::default_path()
+    }
+
+    /// The lock directory, from the root.
+    #[must_use]
+    pub fn directory(&self) -> &Path {
+        &self.0.path
+    }
+}
+
+impl FileBackendBuilder {
+    /// Keeps the locks of two applications that share a directory apart.
+    pub fn namespace(mut self, namespace: impl Into<String>) -> Self {
+        self.namespace = namespace.into();
+        self
+    }
+
+    /// Opens the lock directory.
+    ///
+    /// # Errors
+    ///
+    /// See [`FileBackend::open`].
+    pub fn open(self) -> Result<FileBackend, LockError> {
+        let store = Arc::new(Store::open(&self.path)?);
+        Ok(FileBackend(Arc::new(Inner {
+            path: store.directory.path().to_owned(),
+            namespace: self.namespace,
+            state: Mutex::new(State::Open(store)),
+        })))
+    }
+}
+
+impl Inner {
+    fn file_name(&self, name: &LockName) -> Arc<str> {
+        let mut file = file_stem(&self.namespace, name);
+        file.push_str(SUFFIX);
+        file.into()
+    }
+
+    /// The open directory; one that was displaced is opened anew after a while.
+    fn store(&self) -> Result<Arc<Store>, LockError> {
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        match &*state {
+            State::Open(store) => Ok(Arc::clone(store)),
+            State::Displaced(since) if since.elapsed() < SETTLE => Err(self.displaced()),
+            State::Displaced(_) => {
+                let store = Arc::new(Store::open(&self.path)?);
+                *state = State::Open(Arc::clone(&store));
+                Ok(store)
+            }
+        }
+    }
+
+    /// Other processes use another directory now, or will: nothing that was granted in this one
+    /// excludes them.
+    fn displace(&self, store: &Arc<Store>) -> LockError {
+        store.keeper.lose_all();
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        let was = match &*state {
+            State::Open(open) if Arc::ptr_eq(open, store) => Some(std::mem::replace(
+                &mut *state,
+                State::Displaced(Instant::now()),
+            )),
+            // Somebody else saw it first.
+            _ => None,
+        };
+        drop(state);
+        if was.is_some() {
+            tracing::error!(
+                directory = %self.path.display(),
+                "the lock directory was removed or replaced; nothing is granted for a moment, \
+                 and then in the directory that is there"
+            );
+        }
+        self.displaced()
+    }
+
+    fn displaced(&self) -> LockError {
+        LockError::unavailable(format!(
+            "the lock directory {} was removed or replaced while it was in use, and the locks in it \
+             were lost; leave it alone, and see that no cleaner of old files visits it",
+            self.path.display()
+        ))
+    }
+
+    fn try_acquire(&self, name: &LockName) -> Result<Attempt<FileGrant>, LockError> {
+        let store = self.store()?;
+        match store.try_take(&self.file_name(name))? {
+            Outcome::Granted(grant) => Ok(Attempt::Granted(grant)),
+            Outcome::Held(retry_in) => Ok(Attempt::Held {
+                retry_in: Some(retry_in),
+            }),
+            Outcome::Displaced => Err(self.displace(&store)),
+        }
+    }
+}
+
+impl Backend for FileBackend {
+    type Grant = FileGrant;
+
+    const KIND: &'static str = "file";
+
+    const IMMEDIATE: bool = true;
+
+    async fn try_acquire(&self, name: &LockName) -> Result<Attempt<FileGrant>, LockError> {
+        self.0.try_acquire(name)
+    }
+
+    fn changed(&self, name: &LockName) -> impl Future<Output = ()> + Send + 'static {
+        // An error is the next try's to tell.
+        let store = self.0.store().ok();
+        let registration = store.map(|store| store.watch.register(self.0.file_name(name)));
+        async move {
+            match registration {
+                Some(registration) => registration.changed().await,
+                None => pending().await,
+            }
+        }
+    }
+
+    async fn health(&self) -> Result<(), LockError> {
+        let store = self.0.store()?;
+        if !store.directory.is_in_place()? {
+            return Err(self.0.displace(&store));
+        }
+        store.directory.probe()
+    }
+}
+
+impl fmt::Debug for FileBackend {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("FileBackend")
+            .field("directory", &self.0.path)
+            .field("namespace", &self.0.namespace)
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,143 @@
+//! A lock that was granted.
+
+use std::fmt;
+use std::future::Future;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use super::keeper::Held;
+use super::store::Store;
+use crate::LockError;
+use crate::backend::{Grant, Lease, LossReason};
+
+/// A file lock that is ours. Dropping it releases it, at once.
+#[must_use = "if unused the lock is released immediately"]
+pub struct FileGrant {
+    store: Arc<Store>,
+    held: Arc<Held>,
+    /// By what the keeper knows it.
+    key: Option<u64>,
+}
+
+impl FileGrant {
+    pub(super) fn new(store: Arc<Store>, held: Arc<Held>, key: Option<u64>) -> Self {
+        Self { store, held, key }
+    }
+
+    /// Releases once; whether the lock was ours to the end.
+    fn give_back(&self) -> Result<(), LockError> {
+        let held = &*self.held;
+        if held.released.swap(true, Ordering::AcqRel) {
+            return Ok(());
+        }
+        if let Some(key) = self.key {
+            self.store.keeper.forget(key);
+        }
+        if std::process::id() != held.process {
+            // The copy of a forked child: the lock is its parent's.
+            return Ok(());
+        }
+        let awaited = || self.store.courtesies.open(&held.name);
+        let released = held
+            .file
+            .release(&self.store.directory, &held.name, awaited);
+        if !released?.ours {
+            held.lease.lose(LossReason::Revoked);
+        }
+        Ok(())
+    }
+}
+
+impl Held {
+    fn check(&self) -> Result<(), LockError> {
+        match self.lease.reason() {
+            Some(reason) => Err(LockError::lost(reason.to_string())),
+            None => Ok(()),
+        }
+    }
+}
+
+impl Grant for FileGrant {
+    fn lease(&self) -> &Lease {
+        &self.held.lease
+    }
+
+    async fn release(self) -> Result<(), LockError> {
+        if !self.store.directory.is_in_place()? {
+            self.store.keeper.lose_all();
+        }
+        let released = self.give_back();
+        self.held.check()?;
+        released
+    }
+
+    fn fencing_token(&self) -> impl Future<Output = Result<u64, LockError>> + Send + 'static {
+        let (tokens, held) = (Arc::clone(&self.store.tokens), Arc::clone(&self.held));
+        async move {
+            held.check()?;
+            let token = tokens.next().await?;
+            // After it was issued: if the lock is still ours now, every later holder is given a
+            // greater one. If not, this one may be greater than the next holder's, and is dropped.
+            if held.released.load(Ordering::Acquire) {
+                return Err(LockError::lost(
+                    "it was released before the token was issued",
+                ));
+            }
+            held.check()?;
+            Ok(token)
+        }
+    }
+}
+
+impl Drop for FileGrant {
+    fn drop(&mut self) {
+        if let Err(error) = self.give_back() {
+            tracing::warn!(
+                directory = %self.store.directory.path().display(),
+                %error,
+                "a file lock was not released cleanly"
+            );
+        }
+    }
+}
+
+impl fmt::Debug for FileGrant {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("FileGrant")
+            .field("file", &self.held.name)
+            .field("lease", &self.held.lease)
+            .finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::AtomicBool;
+
+    use super::*;
+    use crate::file::lock_file::{self, Taken};
+
+    #[test]
+    fn the_copy_of_a_forked_child_releases_nothing() {
+        let base = tempfile::tempdir().unwrap();
+        let store = Arc::new(Store::open(&base.path().join("locks")).unwrap());
+        let name: Arc<str> = "v1-a.lock".into();
+        let Taken::Ours(file) = lock_file::take(&store.directory, &name, false).unwrap() else {
+            panic!("nobody holds it");
+        };
+        let parent = std::process::id() + 1;
+        let held = Arc::new(Held {
+            name: Arc::clone(&name),
+            file,
+            lease: Lease::unbounded(),
+            released: AtomicBool::new(false),
+            process: parent,
+        });
+        // What keeps the parent's descriptor open.
+        let open = Arc::clone(&held);
+        drop(FileGrant::new(Arc::clone(&store), held, None));
+        let other = lock_file::take(&store.directory, &name, false).unwrap();
+        assert!(matches!(other, Taken::Theirs(_)));
+        drop(open);
+    }
+}

@@ -1,0 +1,385 @@
+//! One lock: an exclusive `flock` on the file that a name stands for.
+//!
+//! # Why at most one holds a name
+//!
+//! A name is held by whoever has the lock of the inode that the name leads to. Whoever gets the lock
+//! of an inode then looks whether the name still leads to it, and starts again if it does not.
+//!
+//! 1. A name is taken away from an inode only by a process that has the lock of that inode and has
+//!    seen, since it got it, that the name leads there: by its holder, when it releases. Files are
+//!    created only where there is none, and never linked or renamed.
+//! 2. So while H holds, the name leads to the inode that H has locked, until H unlinks it. That is
+//!    the moment of the release; the unlock after it matters to nobody new.
+//! 3. Another holder would have to have locked the inode that it saw the name lead to while H
+//!    holds. By 2 that is the inode of H, and the kernel locks it for one only.
+//! 4. An inode that was unlinked never gets a name again. Its number can be used again, but not
+//!    while somebody has it open, and whoever compares has it open.
+//!
+//! Without the second look, one who opened the file just before the holder unlinked it would get
+//! the lock of an inode without a name, while the next one creates the file anew and locks that.
+//!
+//! A process that dies leaves its file behind, unlocked. Whoever finds it removes it in the same
+//! way, as its holder, and starts anew with a file of its own: it is open for writing, whose end
+//! inotify tells apart from those that only tried, its time says since when the lock is held, and
+//! nobody has asked for it yet.
+
+use std::fs::{File, Metadata, TryLockError};
+use std::os::unix::fs::MetadataExt;
+use std::time::{Duration, SystemTime};
+
+use rustix::fs::{Mode, OFlags, RawDir, fchmod};
+use rustix::io::Errno;
+
+use super::directory::{Directory, FileId};
+use crate::LockError;
+
+/// How the names of lock files end; other files in the directory are none.
+pub(super) const SUFFIX: &str = ".lock";
+
+/// Set in the mode of a lock file when another waits for it: a mark that needs no descriptor, that
+/// a crash of the waiter cannot leave behind for long, since it goes with the file.
+const AWAITED: Mode = Mode::XUSR;
+
+/// How often a try starts again when files come and go under it. Each time somebody else got on.
+const ROUNDS: u32 = 16;
+
+/// Files that nobody has locked for this long are tidied away when the directory is opened.
+const LEFT_BEHIND: Duration = Duration::from_secs(600);
+
+/// No more than this many are looked at.
+const TIDY_LIMIT: usize = 10_000;
+
+/// The lock of a name, ours. Dropping it closes the file and nothing else.
+#[derive(Debug)]
+pub(super) struct LockFile {
+    file: File,
+    id: FileId,
+}
+
+/// The answer to a try.
+pub(super) enum Taken {
+    Ours(LockFile),
+    /// Held by another for this long.
+    Theirs(Duration),
+}
+
+/// What a release found.
+pub(super) struct Released {
+    /// Whether the lock was ours to the end: nobody took the file away.
+    pub(super) ours: bool,
+}
+
+/// Tries once to take the lock of this name. `awaits`: if it is held, tell its holder that
+/// somebody waits.
+pub(super) fn take(directory: &Directory, name: &str, awaits: bool) -> Result<Taken, LockError> {
+    for _ in 0..ROUNDS {
+        match directory.open_file(name, OFlags::RDWR | OFlags::CREATE | OFlags::EXCL) {
+            Ok(file) => {
+                if !try_lock(directory, &file)? {
+                    // Taken for one that was left behind.
+                    return Ok(Taken::Theirs(Duration::ZERO));
+                }
+                if let Some(id) = leads_to(directory, name, &file)? {
+                    return Ok(Taken::Ours(LockFile { file, id }));
+                }
+            }
+            Err(Errno::EXIST) => {
+                if let Some(held_for) = try_existing(directory, name, awaits)? {
+                    return Ok(Taken::Theirs(held_for));
+                }
+            }
+            Err(error) => return Err(directory.failed("create a lock file")(error)),
+        }
+    }
+    Ok(Taken::Theirs(Duration::ZERO))
+}
+
+/// For how long the file of this name has been locked; `None` if there was none, or one that was
+/// left behind, which is then gone.
+fn try_existing(
+    directory: &Directory,
+    name: &str,
+    awaits: bool,
+) -> Result<Option<Duration>, LockError> {
+    // For reading: the end of a try is no news to those who watch for the end of a holder.
+    let file = match directory.open_file(name, OFlags::RDONLY | OFlags::NONBLOCK) {
+        Ok(file) => file,
+        Err(Errno::NOENT) => return Ok(None),
+        Err(error) => return Err(directory.failed("open a lock file")(error)),
+    };
+    if try_lock(directory, &file)? {
+        if leads_to(directory, name, &file)?.is_some() {
+            directory
+                .unlink(name)
+                .map_err(directory.failed("remove a lock file"))?;
+        }
+        // Explicitly, see `release`.
+        file.unlock().map_err(directory.failed("unlock a file"))?;
+        return Ok(None);
+    }
+    if awaits {
+        let marked = fchmod(&file, Mode::RUSR | Mode::WUSR | AWAITED);
+        marked.map_err(directory.failed("mark a lock file"))?;
+    }
+    // After the mark: the holder looks for one after it has unlinked the file.
+    let metadata = file
+        .metadata()
+        .map_err(directory.failed("look at a lock file"))?;
+    Ok((metadata.nlink() > 0).then(|| age(&metadata)))
+}
+
+fn try_lock(directory: &Directory, file: &File) -> Result<bool, LockError> {
+    match file.try_lock() {
+        Ok(()) => Ok(true),
+        Err(TryLockError::WouldBlock) => Ok(false),
+        Err(TryLockError::Error(error)) => Err(directory.failed("lock a file")(error)),
+    }
+}
+
+/// The second look: which file this is, if the name leads to it.
+fn leads_to(directory: &Directory, name: &str, file: &File) -> Result<Option<FileId>, LockError> {
+    let metadata = file
+        .metadata()
+        .map_err(directory.failed("look at a lock file"))?;
+    let id = FileId::of(&metadata);
+    let named = directory.look(name)?;
+    Ok(named
+        .filter(|named| FileId::of_stat(named) == id)
+        .map(|_| id))
+}
+
+/// Zero for a file from the future: the clock was set.
+fn age(metadata: &Metadata) -> Duration {
+    let created = metadata.modified().ok();
+    created
+        .and_then(|created| SystemTime::now().duration_since(created).ok())
+        .unwrap_or_default()
+}
+
+impl LockFile {
+    /// Whether the name still leads to our file, and whether somebody waits for it.
+    pub(super) fn look(&self, directory: &Directory, name: &str) -> Result<Look, LockError> {
+        let named = directory.look(name)?;
+        let ours = named.filter(|named| FileId::of_stat(named) == self.id);
+        Ok(Look {
+            in_place: ours.is_some(),
+            awaited: ours.is_some_and(|stat| is_awaited(stat.st_mode)),
+        })
+    }
+
+    /// Releases the lock. `awaited` is called, at most once, if another waits for it: before
+    /// anybody can take it if possible.
+    pub(super) fn release(
+        &self,
+        directory: &Directory,
+        name: &str,
+        awaited: impl Fn(),
+    ) -> Result<Released, LockError> {
+        let look = self.look(directory, name);
+        let unlinked = match &look {
+            Ok(look) if look.in_place => {
+                if look.awaited {
+                    awaited();
+                }
+                let unlinked = directory.unlink(name);
+                // One that was marked in between: whoever marks it later sees that it is unlinked.
+                if !look.awaited
+                    && self
+                        .file
+                        .metadata()
+                        .is_ok_and(|metadata| is_awaited(metadata.mode()))
+                {
+                    awaited();
+                }
+                unlinked
+            }
+            // What the name leads to now is not ours to remove.
+            _ => Ok(()),
+        };
+        // Explicitly: a child that was forked meanwhile has the file open as well, and would keep
+        // the lock when we close ours.
+        let unlocked = self.file.unlock();
+        let ours = look?.in_place;
+        unlinked.map_err(directory.failed("remove a lock file"))?;
+        unlocked.map_err(directory.failed("unlock a file"))?;
+        Ok(Released { ours })
+    }
+}
+
+fn is_awaited(mode: u32) -> bool {
+    Mode::from_raw_mode(mode).contains(AWAITED)
+}
+
+/// What a name leads to, seen by its holder.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Look {
+    pub(super) in_place: bool,
+    pub(super) awaited: bool,
+}
+
+/// Removes files that processes left behind when they died; those of names which are never locked
+/// again would stay for good.
+pub(super) fn tidy(directory: &Directory) -> Result<(), LockError> {
+    let list = directory.open_file(".", OFlags::RDONLY | OFlags::DIRECTORY);
+    let list = list.map_err(directory.failed("list the files"))?;
+    let mut buffer = Vec::with_capacity(8192);
+    let mut entries = RawDir::new(&list, buffer.spare_capacity_mut());
+    for _ in 0..TIDY_LIMIT {
+        let Some(entry) = entries.next() else { break };
+        let entry = entry.map_err(directory.failed("list the files"))?;
+        let Ok(name) = entry.file_name().to_str() else {
+            continue;
+        };
+        if name.ends_with(SUFFIX) {
+            tidy_one(directory, name)?;
+        }
+    }
+    Ok(())
+}
+
+fn tidy_one(directory: &Directory, name: &str) -> Result<(), LockError> {
+    let Ok(file) = directory.open_file(name, OFlags::RDONLY | OFlags::NONBLOCK) else {
+        return Ok(());
+    };
+    let old = file
+        .metadata()
+        .is_ok_and(|metadata| age(&metadata) >= LEFT_BEHIND);
+    if old && file.try_lock().is_ok() {
+        if leads_to(directory, name, &file)?.is_some() {
+            directory
+                .unlink(name)
+                .map_err(directory.failed("remove a lock file"))?;
+        }
+        // Not being unlocked when it is closed would only matter to a forked child's copy.
+        let _ = file.unlock();
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::cell::Cell;
+    use std::process::Command;
+
+    use super::*;
+
+    const NAME: &str = "v1-a.lock";
+
+    fn directory() -> (tempfile::TempDir, Directory) {
+        let base = tempfile::tempdir().unwrap();
+        let directory = Directory::open(&base.path().join("locks")).unwrap();
+        (base, directory)
+    }
+
+    fn ours(directory: &Directory) -> LockFile {
+        match take(directory, NAME, false).unwrap() {
+            Taken::Ours(file) => file,
+            Taken::Theirs(_) => panic!("somebody holds it"),
+        }
+    }
+
+    fn release(file: &LockFile, directory: &Directory) -> (bool, u32) {
+        let awaited = Cell::new(0);
+        let released = file
+            .release(directory, NAME, || awaited.set(awaited.get() + 1))
+            .unwrap();
+        (released.ours, awaited.get())
+    }
+
+    #[test]
+    fn a_holder_sees_whether_another_waits_and_the_next_holder_does_not() {
+        let (_base, directory) = directory();
+        for (awaits, calls) in [(false, 0), (true, 1), (false, 0)] {
+            let file = ours(&directory);
+            for _ in 0..2 {
+                assert!(matches!(
+                    take(&directory, NAME, awaits).unwrap(),
+                    Taken::Theirs(_)
+                ));
+            }
+            assert_eq!(file.look(&directory, NAME).unwrap().awaited, awaits);
+            assert_eq!(release(&file, &directory), (true, calls));
+        }
+    }
+
+    #[test]
+    fn a_mark_on_what_was_left_behind_is_not_for_the_next_holder() {
+        let (_base, directory) = directory();
+        let file = ours(&directory);
+        assert!(matches!(
+            take(&directory, NAME, true).unwrap(),
+            Taken::Theirs(_)
+        ));
+        drop(file);
+        let file = ours(&directory);
+        assert_eq!(release(&file, &directory), (true, 0));
+    }
+
+    #[test]
+    fn how_long_it_is_held_counts_from_the_holder_and_not_from_the_one_that_died() {
+        let (_base, directory) = directory();
+        let file = ours(&directory);
+        file.file
+            .set_modified(SystemTime::now() - Duration::from_secs(100))
+            .unwrap();
+        let Taken::Theirs(held_for) = take(&directory, NAME, false).unwrap() else {
+            panic!()
+        };
+        assert!(held_for >= Duration::from_secs(100));
+        drop(file);
+        let _file = ours(&directory);
+        let Taken::Theirs(held_for) = take(&directory, NAME, false).unwrap() else {
+            panic!()
+        };
+        assert!(held_for < Duration::from_secs(50));
+    }
+
+    #[test]
+    fn a_copy_that_a_child_inherited_does_not_keep_what_was_released() {
+        let (_base, directory) = directory();
+        let file = ours(&directory);
+        // As a child that is forked and goes on without exec has it.
+        rustix::io::fcntl_setfd(&file.file, rustix::io::FdFlags::empty()).unwrap();
+        let mut child = Command::new("sleep").arg("60").spawn().unwrap();
+        let watching = directory.open_file(NAME, OFlags::RDONLY).unwrap();
+        assert!(watching.try_lock().is_err());
+        assert_eq!(release(&file, &directory), (true, 0));
+        drop(file);
+        let free = watching.try_lock().is_ok();
+        child.kill().unwrap();
+        child.wait().unwrap();
+        assert!(free);
+    }
+
+    #[test]
+    fn a_file_that_is_not_ours_any_more_is_not_removed() {
+        let (_base, directory) = directory();
+        let file = ours(&directory);
+        directory.unlink(NAME).unwrap();
+        let later = ours(&directory);
+        assert_eq!(release(&file, &directory), (false, 0));
+        assert!(later.look(&directory, NAME).unwrap().in_place);
+    }
+
+    #[test]
+    fn what_is_no_lock_file_is_not_tidied_away() {
+        let (base, directory) = directory();
+        let old = SystemTime::now() - 2 * LEFT_BEHIND;
+        for name in ["tokens", "v1-b.lock", "v1-c.lock", "notes"] {
+            let file = directory
+                .open_file(name, OFlags::RDWR | OFlags::CREATE)
+                .unwrap();
+            file.set_modified(old).unwrap();
+        }
+        std::fs::create_dir(base.path().join("locks/v1-d.lock")).unwrap();
+        let held = directory.open_file("v1-c.lock", OFlags::RDONLY).unwrap();
+        held.try_lock().unwrap();
+        tidy(&directory).unwrap();
+        let mut left: Vec<_> = std::fs::read_dir(base.path().join("locks"))
+            .unwrap()
+            .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+            .collect();
+        left.sort();
+        assert_eq!(left, ["notes", "tokens", "v1-c.lock", "v1-d.lock"]);
+    }
+}

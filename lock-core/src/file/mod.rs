@@ -1,0 +1,79 @@
+//! Locks for the processes of one machine: files in a private directory.
+//!
+//! No server, nothing to configure: the kernel keeps the locks (`flock`), and takes them back the
+//! moment a process ends, however it ends.
+//!
+//! # Rules
+//!
+//! - **One machine.** All processes that are to exclude each other open the *same* directory: the
+//!   same inode, not the same text. Containers, services with a private `/tmp`, and processes of
+//!   different users have different ones, and so do not exclude each other; the log says which
+//!   directory is used. For several machines use a server.
+//! - **One user.** The directory has mode 0700 and belongs to the user that the process runs as.
+//!   It is created if only its last component is missing. A symlink is refused.
+//! - **A local file system.** What is shared over a network is refused (NFS, SMB, 9p, Ceph, Lustre,
+//!   AFS and others): there a lock may hold on one machine only, or be dropped by a server. FUSE is
+//!   refused as well, since nobody can know what is behind it: it may be `sshfs`, or a volume that
+//!   a hypervisor shares with other machines. `/dev/shm` and `/run` are fine choices in a container.
+//! - **A frozen holder still holds**, and is still the only holder. There is no lease.
+//! - **A forked child** that goes on without `exec` has a copy of every lock's file: a release
+//!   frees the lock nevertheless, but after a crash of the parent the child keeps it until it ends.
+//!   `exec` closes the copies.
+//! - **Each held lock is one file descriptor.** With none left, acquiring is
+//!   [`Unavailable`](crate::LockErrorKind::Unavailable).
+//! - **Nobody else tidies up** in the directory. If it is removed, renamed or replaced, or a lock
+//!   file is, the locks in it are lost: their holders are told within a second, and acquiring is
+//!   `Unavailable` for a moment, until all others have seen it too. While it is open the directory
+//!   is locked in the way that tells `systemd-tmpfiles` to leave it alone.
+//!
+//! # Waiting
+//!
+//! Waiting takes no descriptor: one inotify instance and one thread for each backend, which exist
+//! while somebody waits, tell of releases. Without inotify (its limits are per user) waiters ask
+//! again, after 1 ms at first and every 50 ms later. A release that saw a waiter of another backend
+//! lets it go first: for some milliseconds our own tries are answered with "held".
+//!
+//! # Tokens
+//!
+//! Fencing tokens come from one counter for the directory, in the file `tokens`. They survive
+//! crashes of processes and of the machine. A directory that is created anew starts at the wall
+//! clock, in microseconds: above all its earlier tokens, unless the clock has been set back.
+//!
+//! # Example
+//!
+//! ```
+//! use std::time::Duration;
+//!
+//! use lock_core::LockProvider;
+//! use lock_core::file::FileBackend;
+//!
+//! # #[tokio::main(flavor = "current_thread")]
+//! # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! # let dir = tempfile::tempdir()?;
+//! # let dir = dir.path().join("locks");
+//! let here = LockProvider::new(FileBackend::open(&dir)?);
+//! let other_process = LockProvider::new(FileBackend::open(&dir)?);
+//!
+//! let guard = here.lock("order:process:42")?.acquire(Duration::ZERO).await?;
+//! assert!(other_process.lock("order:process:42")?.try_acquire(Duration::ZERO).await?.is_none());
+//!
+//! guard.release().await?;
+//! assert!(other_process.lock("order:process:42")?.try_acquire(Duration::ZERO).await?.is_some());
+//! # Ok(())
+//! # }
+//! ```
+
+mod backend;
+mod courtesy;
+mod directory;
+mod errors;
+mod file_system;
+mod grant;
+mod keeper;
+mod lock_file;
+mod store;
+mod token;
+mod watch;
+
+pub use backend::{FileBackend, FileBackendBuilder};
+pub use grant::FileGrant;

@@ -1,0 +1,425 @@
+//! Tells those who wait when a lock may have become free: inotify on the directory.
+//!
+//! One inotify instance and one thread, whatever the number of names: from the first time that
+//! somebody waits until the backend and all who wait through it are gone. The directory is watched
+//! only while somebody waits, since whoever releases pays for each who watches.
+//!
+//! A release removes the file, a holder that dies closes one that it had open for writing; a
+//! try that fails opens for reading only. What is missed (an overflow, a limit of inotify) costs
+//! time and nothing else: whoever waits also asks again by itself.
+
+use std::collections::HashMap;
+use std::mem::MaybeUninit;
+use std::os::fd::OwnedFd;
+use std::path::PathBuf;
+use std::pin::Pin;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+use std::{io, thread};
+
+use rustix::fs::inotify::{self, CreateFlags, Event, ReadFlags, Reader, WatchFlags};
+use rustix::io::Errno;
+use tokio::sync::Notify;
+use tokio::sync::futures::OwnedNotified;
+
+use super::courtesy::Courtesies;
+
+/// The kernel tells that a file is closed a moment before it drops its lock.
+const CLOSING: Duration = Duration::from_micros(200);
+
+/// Many events in one read.
+const BUFFER: usize = 16 * 1024;
+
+/// Who waits for what. Dropping the last one ends the thread.
+#[derive(Debug)]
+pub(super) struct Watch(Arc<Shared>);
+
+#[derive(Debug)]
+struct Shared {
+    directory: PathBuf,
+    courtesies: Arc<Courtesies>,
+    state: Mutex<State>,
+    refusal_logged: AtomicBool,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    names: HashMap<Arc<str>, Name>,
+    inotify: Option<Arc<OwnedFd>>,
+    /// The watch of the directory.
+    watch: Option<i32>,
+    closed: bool,
+}
+
+#[derive(Debug, Default)]
+struct Name {
+    changed: Arc<Notify>,
+    waiting: usize,
+}
+
+/// Somebody waits for a name; it is registered as long as this lives.
+#[derive(Debug)]
+pub(super) struct Registration {
+    watch: Arc<Watch>,
+    name: Arc<str>,
+    notified: Pin<Box<OwnedNotified>>,
+}
+
+impl Watch {
+    pub(super) fn new(directory: PathBuf, courtesies: Arc<Courtesies>) -> Arc<Self> {
+        Arc::new(Self(Arc::new(Shared {
+            directory,
+            courtesies,
+            state: Mutex::default(),
+            refusal_logged: AtomicBool::new(false),
+        })))
+    }
+
+    /// Registers now: what changes after this call completes [`Registration::changed`].
+    pub(super) fn register(self: &Arc<Self>, name: Arc<str>) -> Registration {
+        let mut state = self.0.state();
+        let entry = state.names.entry(Arc::clone(&name)).or_default();
+        entry.waiting += 1;
+        let mut notified = Box::pin(Arc::clone(&entry.changed).notified_owned());
+        notified.as_mut().enable();
+        if let Err(error) = self.0.listen(&mut state) {
+            self.0.log_refusal(&error);
+        }
+        drop(state);
+        Registration {
+            watch: Arc::clone(self),
+            name,
+            notified,
+        }
+    }
+
+    pub(super) fn is_awaited(&self, name: &str) -> bool {
+        self.0.state().names.contains_key(name)
+    }
+
+    /// How many names are waited for.
+    pub(super) fn awaited(&self) -> usize {
+        self.0.state().names.len()
+    }
+}
+
+impl Drop for Watch {
+    fn drop(&mut self) {
+        let mut state = self.0.state();
+        state.closed = true;
+        let Some(inotify) = &state.inotify else {
+            return;
+        };
+        // The end of any watch is an event, which the thread wakes up for.
+        let any = || inotify::add_watch(&**inotify, "/", WatchFlags::DELETE_SELF).ok();
+        if let Some(watch) = state.watch.or_else(any) {
+            let _ = inotify::remove_watch(&**inotify, watch);
+        }
+    }
+}
+
+impl Registration {
+    /// Completes when the lock may have become free.
+    pub(super) async fn changed(mut self) {
+        self.notified.as_mut().await;
+    }
+}
+
+impl Drop for Registration {
+    fn drop(&mut self) {
+        let mut state = self.watch.0.state();
+        if let Some(name) = state.names.get_mut(&self.name) {
+            name.waiting -= 1;
+            if name.waiting == 0 {
+                state.names.remove(&self.name);
+            }
+        }
+    }
+}
+
+impl Shared {
+    /// Watches the directory from now on.
+    fn listen(self: &Arc<Self>, state: &mut State) -> io::Result<()> {
+        if state.watch.is_some() {
+            return Ok(());
+        }
+        let inotify = match &state.inotify {
+            Some(inotify) => Arc::clone(inotify),
+            None => {
+                let inotify = Arc::new(inotify::init(CreateFlags::CLOEXEC)?);
+                let (shared, reading) = (Arc::clone(self), Arc::clone(&inotify));
+                let thread = thread::Builder::new().name("lock-watch".to_owned());
+                thread.spawn(move || shared.run(&reading))?;
+                state.inotify = Some(Arc::clone(&inotify));
+                inotify
+            }
+        };
+        let events = WatchFlags::DELETE
+            | WatchFlags::CLOSE_WRITE
+            | WatchFlags::CREATE
+            | WatchFlags::ONLYDIR
+            | WatchFlags::DONT_FOLLOW
+            // The close that follows a release is not news.
+            | WatchFlags::EXCL_UNLINK;
+        state.watch = Some(inotify::add_watch(&*inotify, &self.directory, events)?);
+        Ok(())
+    }
+
+    fn run(&self, inotify: &OwnedFd) {
+        let mut buffer = [MaybeUninit::uninit(); BUFFER];
+        let mut events = Reader::new(inotify, &mut buffer);
+        loop {
+            match events.next() {
+                Ok(event) => self.tell(&event, inotify),
+                Err(Errno::INTR) => {}
+                Err(_) => break,
+            }
+            if events.is_buffer_empty() && self.state().closed {
+                return;
+            }
+        }
+        // The next to wait starts another.
+        let mut state = self.state();
+        (state.inotify, state.watch) = (None, None);
+    }
+
+    fn tell(&self, event: &Event<'_>, inotify: &OwnedFd) {
+        let kind = event.events();
+        if kind.contains(ReadFlags::QUEUE_OVERFLOW) {
+            return self.notify_all();
+        }
+        let mut state = self.state();
+        if state.watch != Some(event.wd()) {
+            // Of a watch that has been removed.
+            return;
+        }
+        if kind.contains(ReadFlags::IGNORED) {
+            // The directory is gone. They ask again, and hear so.
+            state.watch = None;
+            drop(state);
+            return self.notify_all();
+        }
+        if state.names.is_empty() {
+            state.watch = None;
+            let _ = inotify::remove_watch(inotify, event.wd());
+        }
+        let Some(name) = event.file_name().and_then(|name| name.to_str().ok()) else {
+            return;
+        };
+        let waiting = state.names.get(name).map(|name| Arc::clone(&name.changed));
+        drop(state);
+        if kind.contains(ReadFlags::CREATE) && !self.courtesies.close(name) {
+            return;
+        }
+        let Some(changed) = waiting else { return };
+        if kind.contains(ReadFlags::CLOSE_WRITE) {
+            thread::sleep(CLOSING);
+        }
+        changed.notify_waiters();
+    }
+
+    fn notify_all(&self) {
+        let all: Vec<_> = self
+            .state()
+            .names
+            .values()
+            .map(|name| Arc::clone(&name.changed))
+            .collect();
+        all.iter().for_each(|changed| changed.notify_waiters());
+    }
+
+    fn log_refusal(&self, error: &io::Error) {
+        if !self.refusal_logged.swap(true, Ordering::Relaxed) {
+            tracing::warn!(
+                directory = %self.directory.display(),
+                %error,
+                "no inotify for the lock directory (see `fs.inotify.max_user_instances`); \
+                 whoever waits for a file lock asks again every few milliseconds instead"
+            );
+        }
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs::{self, File};
+    use std::path::Path;
+    use std::task::{Context, Poll, Waker};
+    use std::time::Instant;
+
+    use super::*;
+
+    const PATIENCE: Duration = Duration::from_secs(10);
+
+    struct Watched {
+        directory: tempfile::TempDir,
+        courtesies: Arc<Courtesies>,
+        watch: Arc<Watch>,
+    }
+
+    fn watched() -> Watched {
+        let directory = tempfile::tempdir().unwrap();
+        let courtesies = Arc::<Courtesies>::default();
+        let watch = Watch::new(directory.path().to_owned(), Arc::clone(&courtesies));
+        Watched {
+            directory,
+            courtesies,
+            watch,
+        }
+    }
+
+    impl Watched {
+        fn path(&self) -> &Path {
+            self.directory.path()
+        }
+
+        fn register(&self, name: &str) -> Registration {
+            self.watch.register(name.into())
+        }
+    }
+
+    fn is_told(registration: &mut Registration) -> bool {
+        let mut cx = Context::from_waker(Waker::noop());
+        matches!(
+            registration.notified.as_mut().poll(&mut cx),
+            Poll::Ready(())
+        )
+    }
+
+    fn until(what: &str, mut done: impl FnMut() -> bool) {
+        let started = Instant::now();
+        while !done() {
+            assert!(started.elapsed() < PATIENCE, "{what}");
+            thread::sleep(Duration::from_millis(1));
+        }
+    }
+
+    #[test]
+    fn a_release_between_the_registration_and_the_first_poll_is_told() {
+        let watched = watched();
+        let file = watched.path().join("a.lock");
+        fs::write(&file, "").unwrap();
+        let (mut a, mut b) = (watched.register("a.lock"), watched.register("b.lock"));
+        fs::remove_file(file).unwrap();
+        until("a removal", || is_told(&mut a));
+        assert!(!is_told(&mut b), "another name");
+    }
+
+    #[test]
+    fn the_end_of_a_holder_is_told_and_that_of_a_try_is_not() {
+        let watched = watched();
+        let file = watched.path().join("a.lock");
+        let holder = File::create(&file).unwrap();
+        let mut a = watched.register("a.lock");
+        drop(File::open(&file).unwrap());
+        thread::sleep(Duration::from_millis(50));
+        assert!(!is_told(&mut a), "a try");
+        drop(holder);
+        until("the end of a holder", || is_told(&mut a));
+    }
+
+    #[test]
+    fn what_is_closed_after_its_removal_is_not_told_again() {
+        let watched = watched();
+        let file = watched.path().join("a.lock");
+        let holder = File::create(&file).unwrap();
+        let mut a = watched.register("a.lock");
+        fs::remove_file(file).unwrap();
+        until("a removal", || is_told(&mut a));
+        let mut a = watched.register("a.lock");
+        drop(holder);
+        thread::sleep(Duration::from_millis(50));
+        assert!(!is_told(&mut a));
+    }
+
+    #[test]
+    fn the_turn_of_another_ends_our_courtesy_and_is_told_only_then() {
+        let watched = watched();
+        let name: Arc<str> = "a.lock".into();
+        let mut a = watched.register(&name);
+        fs::write(watched.path().join("b.lock"), "").unwrap();
+        drop(
+            File::options()
+                .create(true)
+                .append(true)
+                .open(watched.path().join("c.lock"))
+                .unwrap(),
+        );
+        thread::sleep(Duration::from_millis(50));
+        assert!(!is_told(&mut a));
+        // Windows close by themselves: opened until the event was in time.
+        until("a closed window", || {
+            watched.courtesies.open(&name);
+            let _ = fs::remove_file(watched.path().join("a.lock"));
+            let mut a = watched.register(&name);
+            let holder = File::create(watched.path().join("a.lock")).unwrap();
+            thread::sleep(Duration::from_millis(2));
+            let told = is_told(&mut a) && watched.courtesies.remaining(&name).is_none();
+            drop(holder);
+            told
+        });
+    }
+
+    #[test]
+    fn the_directory_is_watched_only_while_somebody_waits() {
+        let watched = watched();
+        let is_watching = || watched.watch.0.state().watch.is_some();
+        for _ in 0..3 {
+            let registration = watched.register("a.lock");
+            assert!(is_watching() && watched.watch.is_awaited("a.lock"));
+            drop(registration);
+            assert!(!watched.watch.is_awaited("a.lock"));
+            let touched = watched.path().join("x");
+            fs::write(&touched, "").unwrap();
+            until("no watch", || !is_watching());
+        }
+        let mut a = watched.register("a.lock");
+        fs::write(watched.path().join("a.lock"), "").unwrap();
+        until("a watch again", || is_told(&mut a));
+    }
+
+    #[test]
+    fn the_thread_ends_with_the_last_who_could_wait() {
+        for waited in [true, false] {
+            let watched = watched();
+            let registration = watched.register("a.lock");
+            if waited {
+                drop(watched.register("b.lock"));
+                fs::write(watched.path().join("x"), "").unwrap();
+            }
+            let shared = Arc::downgrade(&watched.watch.0);
+            drop(watched.watch);
+            thread::sleep(Duration::from_millis(20));
+            assert!(shared.upgrade().is_some(), "somebody still waits");
+            drop(registration);
+            until("the end of the thread", || shared.upgrade().is_none());
+        }
+    }
+
+    #[test]
+    fn the_thread_ends_where_nothing_is_watched_any_more() {
+        let watched = watched();
+        drop(watched.register("a.lock"));
+        fs::write(watched.path().join("x"), "").unwrap();
+        until("no watch", || watched.watch.0.state().watch.is_none());
+        let shared = Arc::downgrade(&watched.watch.0);
+        drop(watched.watch);
+        until("the end of the thread", || shared.upgrade().is_none());
+    }
+
+    #[test]
+    fn who_waits_is_told_when_the_directory_is_gone_and_may_register_again() {
+        let watched = watched();
+        let mut a = watched.register("a.lock");
+        fs::remove_dir_all(watched.path()).unwrap();
+        until("the end of the directory", || is_told(&mut a));
+        // Nothing is there to be watched; asking again has to do.
+        let mut a = watched.register("a.lock");
+        assert!(!is_told(&mut a));
+    }
+}

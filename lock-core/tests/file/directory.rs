@@ -1,0 +1,103 @@
+//! A lock directory that is taken away, and one that others may see.
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use lock_core::backend::{Attempt, Backend, Grant, LossReason};
+use lock_core::file::{FileBackend, FileGrant};
+use lock_core::{LockError, LockErrorKind};
+
+use crate::support::{Base, at_once, name, take};
+
+const LOCK: &str = "order:process:42";
+
+fn attempt(backend: &FileBackend) -> Result<Attempt<FileGrant>, LockError> {
+    at_once(backend.try_acquire(&name(LOCK)))
+}
+
+/// What takes the directory away from under its users.
+fn removals() -> [fn(&Base); 3] {
+    [
+        |base| fs::remove_dir_all(base.locks()).unwrap(),
+        |base| fs::rename(base.locks(), base.path().join("moved")).unwrap(),
+        |base| {
+            fs::remove_dir_all(base.locks()).unwrap();
+            base.backend();
+        },
+    ]
+}
+
+#[test]
+fn one_that_is_removed_or_replaced_costs_the_locks_in_it_and_grants_nothing_for_a_while() {
+    for remove in removals() {
+        let base = Base::new();
+        let backend = base.backend();
+        let grant = take(&backend, "order:process:1").unwrap();
+        remove(&base);
+        let removed = Instant::now();
+        let error = attempt(&backend).unwrap_err();
+        assert_eq!(error.kind(), LockErrorKind::Unavailable);
+        assert!(error.to_string().contains("removed or replaced"), "{error}");
+        assert_eq!(grant.lease().reason(), Some(LossReason::Revoked));
+        assert!(at_once(backend.health()).is_err());
+        // Longer than any other process needs to notice its own loss.
+        while removed.elapsed() < Duration::from_millis(1_900) {
+            assert!(attempt(&backend).is_err());
+            thread::sleep(Duration::from_millis(50));
+        }
+        thread::sleep(Duration::from_millis(150));
+        assert!(matches!(attempt(&backend), Ok(Attempt::Granted(_))));
+        at_once(backend.health()).unwrap();
+        assert_eq!(
+            at_once(grant.release()).unwrap_err().kind(),
+            LockErrorKind::Lost
+        );
+    }
+}
+
+#[test]
+fn a_holder_that_does_nothing_hears_of_it() {
+    for remove in removals() {
+        let base = Base::new();
+        let grant = take(&base.backend(), LOCK).unwrap();
+        remove(&base);
+        let removed = Instant::now();
+        while grant.lease().is_valid() {
+            assert!(removed.elapsed() < Duration::from_secs(2), "nobody noticed");
+            thread::sleep(Duration::from_millis(10));
+        }
+    }
+}
+
+#[test]
+fn a_release_in_one_that_was_replaced_is_an_error() {
+    let base = Base::new();
+    let grant = take(&base.backend(), LOCK).unwrap();
+    fs::rename(base.locks(), base.path().join("moved")).unwrap();
+    let other = take(&base.backend(), LOCK).unwrap();
+    assert_eq!(
+        at_once(grant.release()).unwrap_err().kind(),
+        LockErrorKind::Lost
+    );
+    assert!(other.lease().is_valid());
+}
+
+#[test]
+fn one_that_others_can_enter_is_refused_with_what_to_do() {
+    let base = Base::new();
+    fs::create_dir(base.locks()).unwrap();
+    fs::set_permissions(base.locks(), fs::Permissions::from_mode(0o755)).unwrap();
+    let error = FileBackend::open(base.locks()).unwrap_err();
+    assert_eq!(error.kind(), LockErrorKind::Misconfigured);
+    assert!(error.to_string().contains("chmod 700"), "{error}");
+}
+
+#[test]
+fn the_default_is_private_to_the_user() {
+    let default = FileBackend::default_dir();
+    assert!(default.is_absolute());
+    let last = default.file_name().unwrap().to_string_lossy().into_owned();
+    assert!(last.starts_with("distributed-lock"), "{last}");
+}

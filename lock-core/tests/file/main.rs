@@ -1,0 +1,12 @@
+//! The file backend as its users and its other processes see it.
+
+#![cfg(feature = "file")]
+
+mod child;
+mod directory;
+mod exclusion;
+mod fairness;
+mod limits;
+mod processes;
+mod support;
+mod tokens;

@@ -1,0 +1,120 @@
+//! What the tests share: a directory, tries without a runtime, a detector of overlaps.
+
+use std::fs::{self, OpenOptions};
+use std::future::Future;
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::pin::pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, Wake, Waker};
+use std::thread::{self, Thread};
+
+use lock_core::LockName;
+use lock_core::backend::{Attempt, Backend};
+use lock_core::file::{FileBackend, FileGrant};
+
+/// A directory to keep lock directories in.
+pub(crate) struct Base(tempfile::TempDir);
+
+impl Base {
+    pub(crate) fn new() -> Self {
+        Self(tempfile::tempdir().unwrap())
+    }
+
+    pub(crate) fn path(&self) -> &Path {
+        self.0.path()
+    }
+
+    pub(crate) fn locks(&self) -> PathBuf {
+        self.path().join("locks")
+    }
+
+    pub(crate) fn backend(&self) -> FileBackend {
+        FileBackend::open(self.locks()).unwrap()
+    }
+
+    /// The lock files that are there.
+    pub(crate) fn lock_files(&self) -> Vec<PathBuf> {
+        let files = fs::read_dir(self.locks())
+            .unwrap()
+            .map(|entry| entry.unwrap().path());
+        files
+            .filter(|path| path.extension().is_some_and(|end| end == "lock"))
+            .collect()
+    }
+}
+
+pub(crate) fn name(text: &str) -> LockName {
+    text.parse().unwrap()
+}
+
+/// The answer of a future that has it at once.
+pub(crate) fn at_once<F: Future>(future: F) -> F::Output {
+    match pin!(future).poll(&mut Context::from_waker(Waker::noop())) {
+        Poll::Ready(output) => output,
+        Poll::Pending => panic!("not ready at the first poll"),
+    }
+}
+
+/// One try.
+pub(crate) fn take(backend: &FileBackend, lock: &str) -> Option<FileGrant> {
+    match at_once(backend.try_acquire(&name(lock))).unwrap() {
+        Attempt::Granted(grant) => Some(grant),
+        Attempt::Held { .. } => None,
+    }
+}
+
+/// Runs a future where there is no runtime.
+pub(crate) fn block_on<F: Future>(future: F) -> F::Output {
+    struct Unpark(Thread);
+    impl Wake for Unpark {
+        fn wake(self: Arc<Self>) {
+            self.0.unpark();
+        }
+    }
+    let waker = Waker::from(Arc::new(Unpark(thread::current())));
+    let mut future = pin!(future);
+    loop {
+        match future.as_mut().poll(&mut Context::from_waker(&waker)) {
+            Poll::Ready(output) => return output,
+            Poll::Pending => thread::park(),
+        }
+    }
+}
+
+/// Panics when two are inside at once, also in two processes, and counts who was inside without any
+/// lock of its own.
+pub(crate) struct Detector {
+    inside: PathBuf,
+    count: PathBuf,
+}
+
+impl Detector {
+    pub(crate) fn new(base: &Path, lock: &str) -> Self {
+        let file = lock.replace(':', "-");
+        Self {
+            inside: base.join(format!("{file}.inside")),
+            count: base.join(format!("{file}.count")),
+        }
+    }
+
+    pub(crate) fn visit(&self) {
+        let entered = OpenOptions::new()
+            .write(true)
+            .create_new(true)
+            .open(&self.inside);
+        entered.unwrap_or_else(|error| panic!("two hold {}: {error}", self.inside.display()));
+        let count = self.count() + 1;
+        // Opened and closed: whoever comes between the read and the write loses a count.
+        let mut file = fs::File::create(&self.count).unwrap();
+        file.write_all(count.to_string().as_bytes()).unwrap();
+        fs::remove_file(&self.inside).unwrap();
+    }
+
+    pub(crate) fn count(&self) -> u64 {
+        match fs::read_to_string(&self.count) {
+            Ok(text) => text.parse().unwrap(),
+            Err(_) => 0,
+        }
+    }
+}

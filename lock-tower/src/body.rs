@@ -1,0 +1,219 @@
+//! The body of a response, which can hold the lock to its end.
+
+use std::fmt;
+use std::mem;
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+
+use bytes::Bytes;
+use http_body::{Body, Frame, SizeHint};
+use lock_core::Lost;
+use pin_project_lite::pin_project;
+
+use crate::BoxError;
+use crate::held::Owner;
+use crate::settling::Settling;
+
+pin_project! {
+    /// The body of a response from [`Lock`](crate::Lock).
+    ///
+    /// One that is still being made when the handler returns holds the lock to its end, its trailers
+    /// included: its last frame is sent once the lock is released. Dropped before, it releases as
+    /// well. When the lock is lost meanwhile, the body is cut off with an error.
+    pub struct LockedBody<B> {
+        #[pin]
+        state: State<B>,
+    }
+}
+
+pin_project! {
+    #[project = StateProj]
+    enum State<B> {
+        // Nothing is locked for it.
+        Free {
+            #[pin]
+            body: B,
+        },
+        Held {
+            #[pin]
+            held: Held<B>,
+        },
+        // An answer of ours.
+        Whole {
+            data: Bytes,
+        },
+    }
+}
+
+pin_project! {
+    // The order of the fields is that of their drop.
+    #[project = HeldProj]
+    struct Held<B> {
+        // `None` once it has ended.
+        #[pin]
+        body: Option<B>,
+        lost: Option<Lost>,
+        // `None` while the body is polled, and once it has ended.
+        owner: Option<Owner>,
+        // What is sent once the lock is released.
+        last: Option<Frame<Bytes>>,
+        settling: Option<Settling>,
+    }
+}
+
+impl<B> LockedBody<B> {
+    pub(crate) fn free(body: B) -> Self {
+        let state = State::Free { body };
+        Self { state }
+    }
+
+    pub(crate) fn held(body: B, owner: Owner) -> Self {
+        let held = Held {
+            body: Some(body),
+            lost: None,
+            owner: Some(owner),
+            last: None,
+            settling: None,
+        };
+        let state = State::Held { held };
+        Self { state }
+    }
+
+    pub(crate) fn whole(data: Bytes) -> Self {
+        let state = State::Whole { data };
+        Self { state }
+    }
+}
+
+impl<B> HeldProj<'_, B>
+where
+    B: Body<Data = Bytes>,
+    B::Error: Into<BoxError>,
+{
+    fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
+        if self.body.is_some() {
+            // Out of `self` for as long as the body is polled: if it panics, this is dropped.
+            let Some(owner) = self.owner.take() else {
+                // Not the end, which it would look like to who caught the panic.
+                self.end();
+                return Poll::Ready(Some(Err("the body of the response panicked".into())));
+            };
+            let frame = match self.poll_body(&owner, cx) {
+                Poll::Pending => {
+                    *self.owner = Some(owner);
+                    return Poll::Pending;
+                }
+                Poll::Ready(Ok(frame)) => frame,
+                Poll::Ready(Err(error)) => {
+                    self.end();
+                    return Poll::Ready(Some(Err(error)));
+                }
+            };
+            let is_last = frame.is_none()
+                || self
+                    .body
+                    .as_ref()
+                    .as_pin_ref()
+                    .is_none_or(|body| body.is_end_stream());
+            if !is_last {
+                *self.owner = Some(owner);
+                return Poll::Ready(frame.map(Ok));
+            }
+            self.end();
+            *self.last = frame;
+            *self.settling = Some(Settling::new(owner));
+        }
+        if let Some(settling) = self.settling {
+            ready!(Pin::new(settling).poll(cx));
+            *self.settling = None;
+        }
+        Poll::Ready(self.last.take().map(Ok))
+    }
+
+    /// The next frame of a body whose lock is ours, before and after.
+    fn poll_body(
+        &mut self,
+        owner: &Owner,
+        cx: &mut Context<'_>,
+    ) -> Poll<Result<Option<Frame<Bytes>>, BoxError>> {
+        owner.check()?;
+        let Some(body) = self.body.as_mut().as_pin_mut() else {
+            return Poll::Ready(Ok(None));
+        };
+        if let Poll::Ready(frame) = body.poll_frame(cx) {
+            owner.check()?;
+            return Poll::Ready(frame.transpose().map_err(Into::into));
+        }
+        let lost = self.lost.get_or_insert_with(|| owner.lost());
+        let reason = ready!(Pin::new(lost).poll(cx));
+        Poll::Ready(Err(owner.lost_error(reason).into()))
+    }
+
+    /// What is left of the body goes before its lock does.
+    fn end(&mut self) {
+        self.body.set(None);
+        *self.lost = None;
+    }
+}
+
+impl<B> Body for LockedBody<B>
+where
+    B: Body<Data = Bytes>,
+    B::Error: Into<BoxError>,
+{
+    type Data = Bytes;
+    type Error = BoxError;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
+        match self.project().state.project() {
+            StateProj::Free { body } => {
+                let frame = ready!(body.poll_frame(cx));
+                Poll::Ready(frame.map(|frame| frame.map_err(Into::into)))
+            }
+            StateProj::Held { held } => held.project().poll_frame(cx),
+            StateProj::Whole { data } => {
+                let data = mem::take(data);
+                Poll::Ready((!data.is_empty()).then(|| Ok(Frame::data(data))))
+            }
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match &self.state {
+            State::Free { body } => body.is_end_stream(),
+            State::Held { held } => match &held.body {
+                Some(body) => body.is_end_stream(),
+                None => held.last.is_none() && held.settling.is_none(),
+            },
+            State::Whole { data } => data.is_empty(),
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match &self.state {
+            State::Free { body } => body.size_hint(),
+            State::Held { held } => match (&held.body, &held.last) {
+                (Some(body), _) => body.size_hint(),
+                (None, Some(last)) => SizeHint::with_exact(last.data_ref().map_or(0, size)),
+                (None, None) => SizeHint::with_exact(0),
+            },
+            State::Whole { data } => SizeHint::with_exact(size(data)),
+        }
+    }
+}
+
+fn size(data: &Bytes) -> u64 {
+    u64::try_from(data.len()).unwrap_or(u64::MAX)
+}
+
+impl<B> fmt::Debug for LockedBody<B> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let is_locked = matches!(&self.state, State::Held { held } if held.owner.is_some());
+        f.debug_struct("LockedBody")
+            .field("locked", &is_locked)
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,212 @@
+//! The future of a response: waits for the lock, then for the handler.
+
+use std::fmt;
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+
+use bytes::Bytes;
+use http::{Request, Response};
+use http_body::Body;
+use lock_core::{Acquire, LockError, LockGuard};
+use pin_project_lite::pin_project;
+use tower_service::Service;
+
+use crate::disconnect::Detachable;
+use crate::held::Owner;
+use crate::rejection::Asked;
+use crate::rule::Settings;
+use crate::running::Running;
+use crate::{BoxError, LockedBody};
+
+pin_project! {
+    /// The future of [`Lock`](crate::Lock).
+    #[must_use = "futures do nothing unless polled"]
+    pub struct ResponseFuture<S, B, R>
+    where
+        S: Service<Request<B>>,
+    {
+        #[pin]
+        state: State<S, B, R>,
+    }
+}
+
+pin_project! {
+    #[project = StateProj]
+    enum State<S, B, R>
+    where
+        S: Service<Request<B>>,
+    {
+        Waiting {
+            acquire: Acquire,
+            ready: S,
+            start: Option<Start<B>>,
+        },
+        // Dropped with this future.
+        Running {
+            #[pin]
+            running: Running<S::Future, R, S::Error>,
+        },
+        // Runs on when this future is dropped.
+        Detachable {
+            running: Detachable<S::Future, R, S::Error>,
+        },
+        // Not locked.
+        Passing {
+            #[pin]
+            future: S::Future,
+        },
+        Refused {
+            response: Option<Response<Bytes>>,
+        },
+    }
+}
+
+/// A request before it has its lock.
+pub(crate) struct Start<B> {
+    pub(crate) request: Request<B>,
+    pub(crate) settings: Arc<Settings>,
+    pub(crate) asked: Asked,
+}
+
+impl<S, B, R> ResponseFuture<S, B, R>
+where
+    S: Service<Request<B>>,
+{
+    pub(crate) fn waiting(acquire: Acquire, ready: S, start: Start<B>) -> Self {
+        let start = Some(start);
+        Self {
+            state: State::Waiting {
+                acquire,
+                ready,
+                start,
+            },
+        }
+    }
+
+    pub(crate) fn passing(future: S::Future) -> Self {
+        Self {
+            state: State::Passing { future },
+        }
+    }
+
+    pub(crate) fn refused(response: Response<Bytes>) -> Self {
+        let response = Some(response);
+        Self {
+            state: State::Refused { response },
+        }
+    }
+}
+
+impl<S, B, R> State<S, B, R>
+where
+    S: Service<Request<B>, Response = Response<R>>,
+    S::Future: Send + 'static,
+    S::Error: Send + 'static,
+    R: Body<Data = Bytes> + Send + 'static,
+    R::Error: Into<BoxError>,
+{
+    /// Calls the handler, under the guard.
+    fn running(start: Start<B>, guard: LockGuard, ready: &mut S) -> Self {
+        let Start {
+            mut request,
+            settings,
+            asked,
+        } = start;
+        // First of all: from here on whatever happens releases.
+        let owner = Owner::new(guard);
+        let outlives_client = settings.outlives_client(request.method());
+        request.extensions_mut().insert(owner.held());
+        let running = Running::new(ready.call(request), owner, settings, asked);
+        if outlives_client {
+            Self::Detachable {
+                running: Detachable::new(running),
+            }
+        } else {
+            Self::Running { running }
+        }
+    }
+}
+
+impl<B> Start<B> {
+    pub(crate) fn run<S, R>(self, guard: LockGuard, ready: &mut S) -> ResponseFuture<S, B, R>
+    where
+        S: Service<Request<B>, Response = Response<R>>,
+        S::Future: Send + 'static,
+        S::Error: Send + 'static,
+        R: Body<Data = Bytes> + Send + 'static,
+        R::Error: Into<BoxError>,
+    {
+        ResponseFuture {
+            state: State::running(self, guard, ready),
+        }
+    }
+
+    pub(crate) fn refuse(self, error: LockError) -> Response<Bytes> {
+        self.settings.reject(error, self.asked)
+    }
+}
+
+impl<S, B, R> Future for ResponseFuture<S, B, R>
+where
+    S: Service<Request<B>, Response = Response<R>>,
+    S::Future: Send + 'static,
+    S::Error: Send + 'static,
+    R: Body<Data = Bytes> + Send + 'static,
+    R::Error: Into<BoxError>,
+{
+    type Output = Result<Response<LockedBody<R>>, S::Error>;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let mut state = self.project().state;
+        loop {
+            let next = match state.as_mut().project() {
+                StateProj::Waiting {
+                    acquire,
+                    ready,
+                    start,
+                } => {
+                    let acquired = ready!(Pin::new(acquire).poll(cx));
+                    let start = start.take().expect("a future is not polled after its end");
+                    match acquired {
+                        Ok(guard) => State::running(start, guard, ready),
+                        Err(error) => State::Refused {
+                            response: Some(start.refuse(error)),
+                        },
+                    }
+                }
+                StateProj::Running { running } => return running.poll(cx),
+                StateProj::Detachable { running } => return Pin::new(running).poll(cx),
+                StateProj::Passing { future } => {
+                    let answer = ready!(future.poll(cx));
+                    return Poll::Ready(answer.map(|response| response.map(LockedBody::free)));
+                }
+                StateProj::Refused { response } => {
+                    let response = response
+                        .take()
+                        .expect("a future is not polled after its end");
+                    return Poll::Ready(Ok(response.map(LockedBody::whole)));
+                }
+            };
+            state.set(next);
+        }
+    }
+}
+
+impl<S, B, R> fmt::Debug for ResponseFuture<S, B, R>
+where
+    S: Service<Request<B>>,
+{
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let state = match &self.state {
+            State::Waiting { .. } => "waiting",
+            State::Running { .. } | State::Detachable { .. } => "running",
+            State::Passing { .. } => "passing",
+            State::Refused { .. } => "refused",
+        };
+        f.debug_struct("ResponseFuture")
+            .field("state", &state)
+            .finish_non_exhaustive()
+    }
+}

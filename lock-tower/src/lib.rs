@@ -1,0 +1,159 @@
+//! Distributed locks for Tower services and axum routes.
+//!
+//! A layer runs each request under the lock that a template names, and answers 409 when another
+//! holds it. One route:
+//!
+#![cfg_attr(feature = "axum", doc = "```")]
+#![cfg_attr(not(feature = "axum"), doc = "```ignore")]
+//! use std::time::Duration;
+//! use axum::body::Body;
+//! use axum::{Router, routing::post};
+//! use http::{Request, StatusCode};
+//! use lock_core::{LockProvider, memory::MemoryBackend};
+//! use lock_tower::{HeldLock, LockLayer, LockRejection};
+//! use tower::ServiceExt;
+//!
+//! async fn process(held: HeldLock) -> Result<String, LockRejection> {
+//!     let token = held.fencing_token().await?; // for storage that refuses stale writers
+//!     Ok(format!("{} as {token}", held.name()))
+//! }
+//!
+//! # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! let locks = LockProvider::new(MemoryBackend::new());
+//! let layer = LockLayer::new(locks.clone(), "order:process:<id>")?.wait(Duration::ZERO);
+//! let app = Router::new().route("/orders/{id}/process", post(process).route_layer(layer));
+//!
+//! let request = || Request::post("/orders/7/process").body(Body::empty());
+//! assert_eq!(app.clone().oneshot(request()?).await?.status(), StatusCode::OK);
+//!
+//! let elsewhere = locks.lock("order:process:7")?.acquire(Duration::ZERO).await?;
+//! assert_eq!(app.oneshot(request()?).await?.status(), StatusCode::CONFLICT);
+//! # Ok(()) }
+//! ```
+//!
+//! The routes of a router in one table, each with a policy of its own:
+//!
+#![cfg_attr(feature = "axum", doc = "```")]
+#![cfg_attr(not(feature = "axum"), doc = "```ignore")]
+//! # use axum::{Router, routing::{get, post}};
+//! # use http::Method;
+//! # use lock_core::{LockError, LockPolicy, LockProvider, memory::MemoryBackend};
+//! # use lock_tower::RouteLocks;
+//! # async fn handler() {}
+//! # let locks = LockProvider::new(MemoryBackend::new());
+//! let locks = RouteLocks::new(locks)
+//!     .route(Method::POST, "/orders/{id}/process", "order:process:<id>", LockPolicy::user_request())?
+//!     .route(Method::POST, "/reports/{id}/rebuild", "report:rebuild:<id>", LockPolicy::long_operation())?;
+//! let app: Router = Router::new()
+//!     .route("/orders/{id}", get(handler)) // not locked
+//!     .route("/orders/{id}/process", post(handler))
+//!     .route("/reports/{id}/rebuild", post(handler))
+//!     .route_layer(locks);
+//! # Ok::<(), LockError>(())
+//! ```
+//!
+//! And any Tower service of HTTP requests, without axum:
+//!
+//! ```
+//! use bytes::Bytes;
+//! use http::{Request, Response};
+//! use http_body_util::Full;
+//! use lock_core::{LockName, LockProvider, memory::MemoryBackend};
+//! use lock_tower::LockLayer;
+//! use tower::{Layer, ServiceExt, service_fn};
+//!
+//! async fn import(_: Request<Full<Bytes>>) -> Result<Response<Full<Bytes>>, std::io::Error> {
+//!     Ok(Response::new(Full::from("imported")))
+//! }
+//!
+//! # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! let locks = LockProvider::new(MemoryBackend::new());
+//! let layer = LockLayer::new(locks, "file:import:<path>")?
+//!     .key(|parts| LockName::new("file", "import", parts.uri.path()));
+//! let service = layer.layer(service_fn(import));
+//! # let response = service.oneshot(Request::put("/a").body(Full::default())?).await?;
+//! # assert_eq!(response.status(), 200);
+//! # Ok(()) }
+//! ```
+//!
+//! # What is guaranteed
+//!
+//! - **No handler runs without its lock.** A lock that is held, a backend that is down, a value that
+//!   makes no name and a mistake in the set-up are answers of the layer, and different ones
+//!   ([`LockRejection`]). The lock is taken after the service was ready and before it is called.
+//! - **The lock is held until the work is done** ([`HoldUntil`]), and the handler's future is gone
+//!   before the lock is. The response to work that is done is sent after the release (for a second at
+//!   most), so that a client that has seen it does not meet its own lock.
+//! - **A loss stops the work.** The handler's future is dropped and the client is told that the
+//!   outcome is unknown; a body that is still sent is cut off with an error. What the handler has
+//!   spawned or sent goes on: [`HeldLock::fencing_token`] lets storage refuse it.
+//! - **A client that leaves does not unlock work that goes on.** The future of a request other than
+//!   GET and HEAD is finished in a task of its own, in the span of its request, until it ends, its
+//!   lock is lost, its policy's `max_hold` is over, or the runtime ends. A request that still waits
+//!   for its lock gives up its place. [`LockLayer::drop_on_disconnect`] stops all of them. A server
+//!   that has shut down gracefully has not waited for these: `provider.shutdown(grace)` after it does.
+//! - **A panic releases**, whoever catches it.
+//!
+//! # Where to put it
+//!
+//! From the outside to the inside:
+//!
+//! 1. *Authentication and rate limits*: the lock is taken before extractors run. Whoever can name a
+//!    value can hold its lock, and make others wait.
+//! 2. *Compression*: inside the lock it makes each body one of unknown size, which holds the lock
+//!    until a slow client has read it.
+//! 3. *A `TimeoutLayer` around the lock* answers a client that waited too long, for its lock too; a
+//!    handler that is running goes on, locked, as if the client had left. Make it longer than the
+//!    policy waits, or nobody ever sees the 409.
+//! 4. **The lock**, on routes: `route_layer` of a router or of a `MethodRouter` (`layer` on what
+//!    `axum::routing::any` makes). Around a whole router, a fallback or a `nest_service` no route has
+//!    matched yet, and parameters are refused with 500. A router's `route_layer` also runs for a
+//!    405; that of a `MethodRouter` does not. Two layers with one lock around one handler wait for
+//!    each other: the answer is always 409.
+//! 5. *A `TimeoutLayer` inside the lock* stops the handler when its time is over, and frees the lock.
+//!    So does [`max_hold`](LockLayer::max_hold), which also bounds the body.
+//! 6. *The upload*: the body of the request is read under the lock. Bound its size and its time
+//!    (`RequestBodyLimitLayer`, `RequestBodyTimeoutLayer` of tower-http), or a client that sends a
+//!    byte a minute holds the lock.
+//!
+//! A mesh or a proxy that retries on 503 may: nothing was done. It must not retry 500 with
+//! `"reason": "lock-lost"`, where something may have been. 409 is no failure of the service, and
+//! should not count as one.
+//!
+//! A lock whose name depends on the body, or on what an extractor gives, is not for a layer: use
+//! `#[distributed_lock(..)]` on the handler, or a guard by hand.
+//!
+//! # Features
+//!
+//! - `axum` (default): route parameters, `RouteLocks`, the extractor and the response. Without it:
+//!   [`LockLayer::key`] and [`LockLayer::param`].
+
+mod body;
+mod disconnect;
+mod future;
+mod held;
+mod hold;
+mod layer;
+mod mistake;
+mod name;
+mod rejection;
+#[cfg(feature = "axum")]
+mod routes;
+mod rule;
+mod running;
+mod service;
+mod settling;
+
+pub use body::LockedBody;
+pub use future::ResponseFuture;
+pub use held::HeldLock;
+pub use hold::HoldUntil;
+pub use layer::LockLayer;
+pub use name::ParamValue;
+pub use rejection::LockRejection;
+#[cfg(feature = "axum")]
+pub use routes::RouteLocks;
+pub use service::Lock;
+
+/// The error of a body that was cut off, or whose service failed.
+type BoxError = Box<dyn std::error::Error + Send + Sync>;

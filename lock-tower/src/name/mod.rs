@@ -1,0 +1,181 @@
+//! What a request locks: the parameters of a template, or a name that a closure makes.
+
+#[cfg_attr(feature = "axum", path = "axum_route.rs")]
+mod route;
+mod value;
+
+use std::fmt;
+use std::sync::Arc;
+
+use http::request::Parts;
+use lock_core::{LockError, LockName, LockTemplate};
+
+#[cfg(feature = "axum")]
+pub(crate) use route::listed;
+pub(crate) use route::{Route, RouteParams};
+pub use value::ParamValue;
+
+type KeyFn = dyn Fn(&Parts) -> Result<LockName, LockError> + Send + Sync;
+type ParamFn = dyn Fn(&Parts) -> Result<Option<String>, LockError> + Send + Sync;
+
+/// A value that a closure reads from the head of the request.
+#[derive(Clone)]
+pub(crate) struct Param {
+    name: Box<str>,
+    read: Arc<ParamFn>,
+}
+
+impl Param {
+    pub(crate) fn new<F, V>(name: &str, read: F) -> Self
+    where
+        F: Fn(&Parts) -> V + Send + Sync + 'static,
+        V: ParamValue,
+    {
+        Self {
+            name: name.into(),
+            read: Arc::new(move |parts: &Parts| read(parts).into_value()),
+        }
+    }
+
+    pub(crate) fn name(&self) -> &str {
+        &self.name
+    }
+
+    fn value(&self, parts: &Parts) -> Result<String, LockError> {
+        (self.read)(parts)?.ok_or_else(|| {
+            let name = &self.name;
+            LockError::invalid_name(format!("the request has no value for `{name}`"))
+        })
+    }
+}
+
+impl fmt::Debug for Param {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Param").field(&self.name).finish()
+    }
+}
+
+/// How the name of the lock is made from a request.
+#[derive(Clone)]
+pub(crate) struct Naming {
+    template: LockTemplate,
+    /// Those that closures read; the others are parameters of the route.
+    params: Vec<Param>,
+    key: Option<Arc<KeyFn>>,
+}
+
+impl Naming {
+    pub(crate) fn new<T>(template: T) -> Result<Self, LockError>
+    where
+        T: TryInto<LockTemplate, Error: Into<LockError>>,
+    {
+        Ok(Self {
+            template: template.try_into().map_err(Into::into)?,
+            params: Vec::new(),
+            key: None,
+        })
+    }
+
+    pub(crate) fn template(&self) -> &LockTemplate {
+        &self.template
+    }
+
+    /// A later one of the same name replaces an earlier one.
+    pub(crate) fn add_param(&mut self, param: Param) {
+        self.params.retain(|known| known.name != param.name);
+        self.params.push(param);
+    }
+
+    pub(crate) fn set_key<F, N>(&mut self, key: F)
+    where
+        F: Fn(&Parts) -> N + Send + Sync + 'static,
+        N: TryInto<LockName, Error: Into<LockError>>,
+    {
+        self.key = Some(Arc::new(move |parts: &Parts| {
+            key(parts).try_into().map_err(Into::into)
+        }));
+    }
+
+    /// The parameters that the route has to have.
+    pub(crate) fn route_params(&self) -> impl Iterator<Item = &str> {
+        let all = self.key.is_none().then(|| self.template.params());
+        all.into_iter()
+            .flatten()
+            .filter(|name| self.param(name).is_none())
+    }
+
+    fn param(&self, name: &str) -> Option<&Param> {
+        self.params.iter().find(|param| *param.name == *name)
+    }
+
+    /// The name of the lock for this request.
+    pub(crate) fn name(&self, parts: &mut Parts) -> Result<LockName, LockError> {
+        if let Some(key) = &self.key {
+            return key(parts);
+        }
+        self.check_params()?;
+        let route = match self.route_params().next() {
+            Some(_) => Some(RouteParams::of(parts)?),
+            None => None,
+        };
+        let parts = &*parts;
+        let mut refused = None;
+        let values = self.template.params().map(|name| {
+            let value = match (self.param(name), &route) {
+                (Some(param), _) => param.value(parts).map(Value::Read),
+                (None, Some(route)) => route.get(name, &self.template).map(Value::Route),
+                (None, None) => Ok(Value::None),
+            };
+            let value = value.unwrap_or_else(|error| {
+                refused.get_or_insert(error);
+                Value::None
+            });
+            (name, value)
+        });
+        let name = self.template.fill(values);
+        // A value that is not there leaves its place empty, which `fill` refuses as well.
+        match refused {
+            Some(error) => Err(error),
+            None => name,
+        }
+    }
+
+    /// That each value which is read is asked for: a lock that leaves one out is another lock.
+    fn check_params(&self) -> Result<(), LockError> {
+        let is_unknown = |param: &&Param| !self.template.params().any(|name| name == param.name());
+        match self.params.iter().find(is_unknown) {
+            Some(param) => Err(LockError::misconfigured(format!(
+                "`.param(\"{}\", ..)` gives a value that the template `{}` does not name",
+                param.name, self.template
+            ))),
+            None => Ok(()),
+        }
+    }
+}
+
+impl fmt::Debug for Naming {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Naming")
+            .field("template", &self.template.as_str())
+            .field("params", &self.params)
+            .field("key", &self.key.is_some())
+            .finish()
+    }
+}
+
+/// The value of a parameter, borrowed from the route where it can be.
+enum Value<'a> {
+    Route(&'a str),
+    Read(String),
+    None,
+}
+
+impl fmt::Display for Value<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Route(text) => f.write_str(text),
+            Self::Read(text) => f.write_str(text),
+            Self::None => Ok(()),
+        }
+    }
+}

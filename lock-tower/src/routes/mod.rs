@@ -1,0 +1,177 @@
+//! Locks for the routes of a whole router, in one table.
+
+mod path;
+mod table;
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use http::request::Parts;
+use http::{Method, Response};
+use lock_core::{LockError, LockPolicy, LockProvider, LockTemplate};
+use tower_layer::Layer;
+
+use crate::name::{Naming, Param, ParamValue, listed};
+use crate::rule::{Rule, Rules, Settings};
+use crate::{HoldUntil, Lock, LockRejection};
+use path::RoutePath;
+pub(crate) use table::Table;
+
+/// Locks for the routes of a router, each with a policy of its own.
+///
+/// ```
+/// use axum::{Router, routing::{get, post}};
+/// use http::Method;
+/// use lock_core::{LockError, LockPolicy, LockProvider};
+/// use lock_tower::RouteLocks;
+///
+/// fn router(locks: LockProvider) -> Result<Router, LockError> {
+///     let locks = RouteLocks::new(locks)
+///         .route(Method::POST, "/orders/{id}/process", "order:process:<id>", LockPolicy::user_request())?
+///         .route(Method::POST, "/reports/{id}/rebuild", "report:rebuild:<id>", LockPolicy::long_operation())?;
+///     Ok(Router::new()
+///         .route("/orders/{id}", get(show))
+///         .route("/orders/{id}/process", post(process))
+///         .route("/reports/{id}/rebuild", post(rebuild))
+///         .route_layer(locks))
+/// }
+/// # async fn show() {}
+/// # async fn process() {}
+/// # async fn rebuild() {}
+/// # let locks = LockProvider::new(lock_core::memory::MemoryBackend::new());
+/// # let _ = router(locks).unwrap();
+/// ```
+///
+/// # Paths
+///
+/// An entry names its route by the full path, as the router matches it and as
+/// [`MatchedPath`](axum::extract::MatchedPath) gives it: under `nest("/api", ..)` that is
+/// `/api/orders/{id}/process`. An entry for GET covers HEAD.
+///
+/// A request that no entry is for is not locked. So a wrong path in the table must not look like
+/// that: a request whose path ends in the shape of an entry for its method, and matches none, is
+/// refused with 500, and the log says which path is meant. The shape of `/orders/{id}/process` is
+/// that of `/api/orders/7/process`; a route that names a part literally (`/orders/bulk/process`) has
+/// another one. A route of that shape which is meant to go without a lock is declared by
+/// [`unlocked`](Self::unlocked).
+///
+/// Put the table on routes, with `route_layer`: around a whole router, where no route has matched
+/// yet, each request that has the shape of an entry is refused.
+#[derive(Clone, Debug)]
+#[must_use = "a layer does nothing until it is put around a service"]
+pub struct RouteLocks {
+    table: Arc<Table>,
+    params: Vec<Param>,
+    settings: Arc<Settings>,
+}
+
+impl RouteLocks {
+    /// An empty table.
+    pub fn new(locks: LockProvider) -> Self {
+        Self {
+            table: Arc::default(),
+            params: Vec::new(),
+            settings: Arc::new(Settings::new(locks)),
+        }
+    }
+
+    /// Locks the requests with this method to this route.
+    ///
+    /// # Errors
+    ///
+    /// [`InvalidName`](lock_core::LockErrorKind::InvalidName) when the template is none;
+    /// [`Misconfigured`](lock_core::LockErrorKind::Misconfigured) when the path is none that a router
+    /// could have, when it lacks a parameter that the template names (and that no
+    /// [`param`](Self::param) before this gives), and when the route has an entry already.
+    pub fn route<T>(
+        mut self,
+        method: Method,
+        path: &str,
+        template: T,
+        policy: impl Into<LockPolicy>,
+    ) -> Result<Self, LockError>
+    where
+        T: TryInto<LockTemplate, Error: Into<LockError>>,
+    {
+        let path = RoutePath::parse(path)?;
+        let mut naming = Naming::new(template)?;
+        for param in &self.params {
+            if naming.template().params().any(|name| name == param.name()) {
+                naming.add_param(param.clone());
+            }
+        }
+        if let Some(missing) = naming.route_params().find(|name| !path.has_param(name)) {
+            return Err(LockError::misconfigured(format!(
+                "the template `{}` names `{missing}`, and the route `{method} {path}` has {}; name \
+                 the parameter as the route does, or give it with `.param(..)` before this entry",
+                naming.template(),
+                listed(path.params()),
+            )));
+        }
+        let policy = policy.into();
+        let rule = Rule { naming, policy };
+        Arc::make_mut(&mut self.table).add(method, path, Some(rule))?;
+        Ok(self)
+    }
+
+    /// Declares that requests with this method to this route are not locked, though their path ends
+    /// in the shape of an entry.
+    ///
+    /// # Errors
+    ///
+    /// [`Misconfigured`](lock_core::LockErrorKind::Misconfigured) when the path is none that a router
+    /// could have, or when the route has an entry already.
+    pub fn unlocked(mut self, method: Method, path: &str) -> Result<Self, LockError> {
+        let path = RoutePath::parse(path)?;
+        Arc::make_mut(&mut self.table).add(method, path, None)?;
+        Ok(self)
+    }
+
+    /// Takes the parameter `name` from the head of the request, and not from the route, for those
+    /// entries after this whose template names it; as [`LockLayer::param`](crate::LockLayer::param).
+    pub fn param<F, V>(mut self, name: &str, read: F) -> Self
+    where
+        F: Fn(&Parts) -> V + Send + Sync + 'static,
+        V: ParamValue,
+    {
+        self.params.retain(|known| known.name() != name);
+        self.params.push(Param::new(name, read));
+        self
+    }
+
+    fn settings(&mut self) -> &mut Settings {
+        Arc::make_mut(&mut self.settings)
+    }
+
+    /// Until when a request holds its lock, for all entries.
+    pub fn hold_until(mut self, hold_until: HoldUntil) -> Self {
+        self.settings().hold_until = hold_until;
+        self
+    }
+
+    /// Stops every handler whose client has left, and not those of GET and HEAD alone; as
+    /// [`LockLayer::drop_on_disconnect`](crate::LockLayer::drop_on_disconnect).
+    pub fn drop_on_disconnect(mut self) -> Self {
+        self.settings().drop_on_disconnect = true;
+        self
+    }
+
+    /// Answers refused requests in another way; as
+    /// [`LockLayer::on_rejection`](crate::LockLayer::on_rejection).
+    pub fn on_rejection<F>(mut self, answer: F) -> Self
+    where
+        F: Fn(LockRejection) -> Response<Bytes> + Send + Sync + 'static,
+    {
+        self.settings().on_rejection = Some(Arc::new(answer));
+        self
+    }
+}
+
+impl<S> Layer<S> for RouteLocks {
+    type Service = Lock<S>;
+
+    fn layer(&self, inner: S) -> Lock<S> {
+        let rules = Rules::Table(Arc::clone(&self.table));
+        Lock::new(inner, rules, Arc::clone(&self.settings))
+    }
+}

@@ -1,0 +1,115 @@
+//! Which entry a request is for.
+
+use std::collections::HashMap;
+
+use http::request::Parts;
+use http::{Method, Uri};
+use lock_core::LockError;
+
+use super::path::RoutePath;
+use crate::name::Route;
+use crate::rule::{Choice, Rule};
+
+/// The entries of a [`RouteLocks`](super::RouteLocks), by path.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Table(HashMap<Box<str>, Routes>);
+
+/// The entries of one path.
+#[derive(Clone, Debug)]
+struct Routes {
+    path: RoutePath,
+    by_method: Vec<(Method, Option<Rule>)>,
+}
+
+impl Table {
+    /// Adds an entry; without a rule one that is not locked.
+    pub(super) fn add(
+        &mut self,
+        method: Method,
+        path: RoutePath,
+        rule: Option<Rule>,
+    ) -> Result<(), LockError> {
+        // A router knows no difference between paths of one shape either.
+        let twin = self.0.values().find(|routes| {
+            routes.path.is_like(&path) && routes.by_method.iter().any(|(m, _)| overlap(m, &method))
+        });
+        if let Some(twin) = twin {
+            return Err(LockError::misconfigured(format!(
+                "`{method} {path}` has an entry already, for `{}`; remove one (an entry for GET \
+                 covers HEAD)",
+                twin.path
+            )));
+        }
+        let routes = self
+            .0
+            .entry(path.as_str().into())
+            .or_insert_with(|| Routes {
+                path,
+                by_method: Vec::new(),
+            });
+        routes.by_method.push((method, rule));
+        Ok(())
+    }
+
+    pub(crate) fn choose(&self, parts: &Parts) -> Choice<'_> {
+        let route = Route::of(parts);
+        let pattern = route.pattern();
+        if let Some(routes) = pattern.and_then(|pattern| self.0.get(pattern)) {
+            return match routes.rule(&parts.method) {
+                Some(Some(rule)) => Choice::Lock(rule),
+                Some(None) | None => Choice::Pass,
+            };
+        }
+        match self
+            .0
+            .values()
+            .find(|routes| routes.is_meant(pattern, parts))
+        {
+            Some(routes) => Choice::Mistake(routes.mistake(pattern, &parts.method)),
+            None => Choice::Pass,
+        }
+    }
+}
+
+impl Routes {
+    fn rule(&self, method: &Method) -> Option<Option<&Rule>> {
+        let entry = self
+            .by_method
+            .iter()
+            .find(|(known, _)| covers(known, method));
+        entry.map(|(_, rule)| rule.as_ref())
+    }
+
+    /// Whether a request that no entry matches has the shape of a locked one of these.
+    fn is_meant(&self, pattern: Option<&str>, parts: &Parts) -> bool {
+        let ends = |uri: &Uri| self.path.ends(uri.path(), pattern);
+        // A pattern is one of the whole path. Without one, any path will do to be careful.
+        let has_shape = ends(Route::uri(parts)) || (pattern.is_none() && ends(&parts.uri));
+        has_shape && matches!(self.rule(&parts.method), Some(Some(_)))
+    }
+
+    fn mistake(&self, pattern: Option<&str>, method: &Method) -> LockError {
+        let path = &self.path;
+        LockError::misconfigured(match pattern {
+            Some(pattern) => format!(
+                "a request to the route `{method} {pattern}` has the shape of the entry `{method} \
+                 {path}` of the `RouteLocks`, and no entry matches it; write the full path of the \
+                 route into the entry, or declare the route with `.unlocked(..)`"
+            ),
+            None => format!(
+                "a request has the shape of the entry `{method} {path}` of the `RouteLocks`, and no \
+                 route has matched where they are (around a whole router, a fallback or a nested \
+                 service); put them on routes, with `route_layer`"
+            ),
+        })
+    }
+}
+
+/// Whether an entry for one method is for requests of the other.
+fn covers(entry: &Method, request: &Method) -> bool {
+    entry == request || (*entry == Method::GET && *request == Method::HEAD)
+}
+
+fn overlap(one: &Method, other: &Method) -> bool {
+    covers(one, other) || covers(other, one)
+}

@@ -1,0 +1,174 @@
+//! A handler that runs under its lock.
+
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+
+use bytes::Bytes;
+use http::{Method, Response, StatusCode};
+use http_body::Body;
+use lock_core::{LockError, Lost};
+use pin_project_lite::pin_project;
+
+use crate::held::Owner;
+use crate::rejection::Asked;
+use crate::rule::Settings;
+use crate::settling::Settling;
+use crate::{BoxError, LockedBody};
+
+pin_project! {
+    /// The future of a handler, and the guard of its lock.
+    ///
+    /// Whenever it ends, by its end, a loss, a drop or a panic, the handler's future is gone before
+    /// the lock is released. The order of the fields is that of their drop.
+    #[project = RunningProj]
+    pub(crate) struct Running<F, R, E> {
+        // `None` once it has ended.
+        #[pin]
+        handler: Option<F>,
+        // `None` until the handler has waited for the first time.
+        lost: Option<Lost>,
+        // `None` while the handler is polled, and once it has ended.
+        owner: Option<Owner>,
+        settings: Arc<Settings>,
+        asked: Option<Asked>,
+        // What is sent once the lock is released.
+        answer: Option<Result<Response<LockedBody<R>>, E>>,
+        settling: Option<Settling>,
+    }
+}
+
+impl<F, R, E> Running<F, R, E> {
+    pub(crate) fn new(handler: F, owner: Owner, settings: Arc<Settings>, asked: Asked) -> Self {
+        Self {
+            handler: Some(handler),
+            lost: None,
+            owner: Some(owner),
+            settings,
+            asked: Some(asked),
+            answer: None,
+            settling: None,
+        }
+    }
+
+    /// Whether the handler has not ended.
+    pub(crate) fn is_at_work(&self) -> bool {
+        self.handler.is_some()
+    }
+
+    /// What is locked, for logs.
+    pub(crate) fn lock(&self) -> &str {
+        self.owner.as_ref().map_or("", Owner::lock)
+    }
+}
+
+impl<F, R, E> RunningProj<'_, F, R, E>
+where
+    F: Future<Output = Result<Response<R>, E>>,
+    R: Body<Data = Bytes>,
+    R::Error: Into<BoxError>,
+{
+    /// Polls the handler for as long as the lock is ours; its answer, with the lock still held.
+    fn work(&mut self, cx: &mut Context<'_>) -> Poll<Result<(F::Output, Owner), LockError>> {
+        // Out of `self` for as long as the handler is polled: if it panics, this is dropped.
+        let owner = self
+            .owner
+            .take()
+            .expect("a future is not polled after a panic");
+        match self.poll_handler(&owner, cx) {
+            Poll::Pending => {
+                *self.owner = Some(owner);
+                Poll::Pending
+            }
+            Poll::Ready(result) => {
+                // What the handler still has goes before its lock does.
+                self.handler.set(None);
+                *self.lost = None;
+                Poll::Ready(result.map(|answer| (answer, owner)))
+            }
+        }
+    }
+
+    /// Validity is looked at before each poll, since the process can be frozen between two, and after
+    /// the last, since it can be frozen in one.
+    fn poll_handler(
+        &mut self,
+        owner: &Owner,
+        cx: &mut Context<'_>,
+    ) -> Poll<Result<F::Output, LockError>> {
+        owner.check()?;
+        let Some(handler) = self.handler.as_mut().as_pin_mut() else {
+            return Poll::Pending;
+        };
+        if let Poll::Ready(answer) = handler.poll(cx) {
+            owner.check()?;
+            return Poll::Ready(Ok(answer));
+        }
+        let lost = self.lost.get_or_insert_with(|| owner.lost());
+        let reason = ready!(Pin::new(lost).poll(cx));
+        Poll::Ready(Err(owner.lost_error(reason)))
+    }
+
+    /// Sends the response without the lock, once it is released, or with it, in its body.
+    fn respond(&mut self, response: Response<R>, owner: Owner) -> Response<LockedBody<R>> {
+        if is_upgrade(self.method(), response.status()) && !owner.is_taken() {
+            tracing::warn!(
+                lock = owner.lock(),
+                "a connection was upgraded, which ends its lock; take the lock along with \
+                 `HeldLock::into_guard`"
+            );
+        }
+        if self.settings.hold_until.is_over_with(response.body()) {
+            *self.settling = Some(Settling::new(owner));
+            response.map(LockedBody::free)
+        } else {
+            response.map(|body| LockedBody::held(body, owner))
+        }
+    }
+
+    fn method(&self) -> Option<&Method> {
+        self.asked.as_ref().map(|asked| &asked.method)
+    }
+}
+
+/// Whether the connection goes on in another protocol after this response.
+fn is_upgrade(method: Option<&Method>, status: StatusCode) -> bool {
+    status == StatusCode::SWITCHING_PROTOCOLS
+        || method == Some(&Method::CONNECT) && status.is_success()
+}
+
+impl<F, R, E> Future for Running<F, R, E>
+where
+    F: Future<Output = Result<Response<R>, E>>,
+    R: Body<Data = Bytes>,
+    R::Error: Into<BoxError>,
+{
+    type Output = Result<Response<LockedBody<R>>, E>;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let mut this = self.project();
+        if this.handler.is_some() {
+            let answer = match ready!(this.work(cx)) {
+                Ok((Ok(response), owner)) => Ok(this.respond(response, owner)),
+                Ok((Err(error), owner)) => {
+                    *this.settling = Some(Settling::new(owner));
+                    Err(error)
+                }
+                Err(lost) => {
+                    let asked = this.asked.take().expect("a loss is the end");
+                    Ok(this.settings.reject(lost, asked).map(LockedBody::whole))
+                }
+            };
+            *this.answer = Some(answer);
+        }
+        if let Some(settling) = this.settling {
+            ready!(Pin::new(settling).poll(cx));
+        }
+        Poll::Ready(
+            this.answer
+                .take()
+                .expect("a future is not polled after its end"),
+        )
+    }
+}
