@@ -92,7 +92,9 @@ impl Observer {
     pub(crate) fn keys(&self, label: &str) -> Arc<Keys> {
         let known = self.keys.read().unwrap_or_else(PoisonError::into_inner);
         let is_full = known.len() >= MAX_LABELS;
-        let keys = known.get(label).or_else(|| known.get(OTHER).filter(|_| is_full));
+        let keys = known
+            .get(label)
+            .or_else(|| known.get(OTHER).filter(|_| is_full));
         if let Some(keys) = keys {
             return Arc::clone(keys);
         }

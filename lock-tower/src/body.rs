@@ -12,6 +12,7 @@ use pin_project_lite::pin_project;
 
 use crate::BoxError;
 use crate::held::Owner;
+use crate::locked::poll_locked;
 use crate::settling::Settling;
 
 pin_project! {
@@ -55,6 +56,8 @@ pin_project! {
         lost: Option<Lost>,
         // `None` while the body is polled, and once it has ended.
         owner: Option<Owner>,
+        // Whether its end, or its error, is still to come.
+        is_open: bool,
         // What is sent once the lock is released.
         last: Option<Frame<Bytes>>,
         settling: Option<Settling>,
@@ -72,6 +75,7 @@ impl<B> LockedBody<B> {
             body: Some(body),
             lost: None,
             owner: Some(owner),
+            is_open: true,
             last: None,
             settling: None,
         };
@@ -92,36 +96,31 @@ where
 {
     fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
         if self.body.is_some() {
-            // Out of `self` for as long as the body is polled: if it panics, this is dropped.
-            let Some(owner) = self.owner.take() else {
-                // Not the end, which it would look like to who caught the panic.
-                self.end();
-                return Poll::Ready(Some(Err("the body of the response panicked".into())));
+            let body = self.body.as_mut();
+            let polled = ready!(poll_locked(body, self.owner, self.lost, cx, B::poll_frame));
+            let (frame, owner) = match polled {
+                Ok((frame, owner)) => (frame.transpose().map_err(Into::into), Some(owner)),
+                Err(lost) => (Err(lost.into()), None),
             };
-            let frame = match self.poll_body(&owner, cx) {
-                Poll::Pending => {
-                    *self.owner = Some(owner);
-                    return Poll::Pending;
-                }
-                Poll::Ready(Ok(frame)) => frame,
-                Poll::Ready(Err(error)) => {
+            let frame = match frame {
+                Ok(frame) => frame,
+                Err(error) => {
                     self.end();
                     return Poll::Ready(Some(Err(error)));
                 }
             };
-            let is_last = frame.is_none()
-                || self
-                    .body
-                    .as_ref()
-                    .as_pin_ref()
-                    .is_none_or(|body| body.is_end_stream());
+            let body = self.body.as_ref().as_pin_ref();
+            let is_last = frame.is_none() || body.is_none_or(|body| body.is_end_stream());
             if !is_last {
-                *self.owner = Some(owner);
+                *self.owner = owner;
                 return Poll::Ready(frame.map(Ok));
             }
             self.end();
             *self.last = frame;
-            *self.settling = Some(Settling::new(owner));
+            *self.settling = owner.map(Settling::new);
+        } else if mem::take(self.is_open) {
+            // Not the end, which it would look like to who caught the panic.
+            return Poll::Ready(Some(Err("the body of the response panicked".into())));
         }
         if let Some(settling) = self.settling {
             ready!(Pin::new(settling).poll(cx));
@@ -130,29 +129,11 @@ where
         Poll::Ready(self.last.take().map(Ok))
     }
 
-    /// The next frame of a body whose lock is ours, before and after.
-    fn poll_body(
-        &mut self,
-        owner: &Owner,
-        cx: &mut Context<'_>,
-    ) -> Poll<Result<Option<Frame<Bytes>>, BoxError>> {
-        owner.check()?;
-        let Some(body) = self.body.as_mut().as_pin_mut() else {
-            return Poll::Ready(Ok(None));
-        };
-        if let Poll::Ready(frame) = body.poll_frame(cx) {
-            owner.check()?;
-            return Poll::Ready(frame.transpose().map_err(Into::into));
-        }
-        let lost = self.lost.get_or_insert_with(|| owner.lost());
-        let reason = ready!(Pin::new(lost).poll(cx));
-        Poll::Ready(Err(owner.lost_error(reason).into()))
-    }
-
     /// What is left of the body goes before its lock does.
     fn end(&mut self) {
         self.body.set(None);
         *self.lost = None;
+        *self.is_open = false;
     }
 }
 
@@ -186,7 +167,7 @@ where
             State::Free { body } => body.is_end_stream(),
             State::Held { held } => match &held.body {
                 Some(body) => body.is_end_stream(),
-                None => held.last.is_none() && held.settling.is_none(),
+                None => !held.is_open && held.last.is_none() && held.settling.is_none(),
             },
             State::Whole { data } => data.is_empty(),
         }

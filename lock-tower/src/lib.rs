@@ -134,6 +134,7 @@ mod future;
 mod held;
 mod hold;
 mod layer;
+mod locked;
 mod mistake;
 mod name;
 mod rejection;

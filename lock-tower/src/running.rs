@@ -8,10 +8,11 @@ use std::task::{Context, Poll, ready};
 use bytes::Bytes;
 use http::{Method, Response, StatusCode};
 use http_body::Body;
-use lock_core::{LockError, Lost};
+use lock_core::Lost;
 use pin_project_lite::pin_project;
 
 use crate::held::Owner;
+use crate::locked::poll_locked;
 use crate::rejection::Asked;
 use crate::rule::Settings;
 use crate::settling::Settling;
@@ -69,47 +70,6 @@ where
     R: Body<Data = Bytes>,
     R::Error: Into<BoxError>,
 {
-    /// Polls the handler for as long as the lock is ours; its answer, with the lock still held.
-    fn work(&mut self, cx: &mut Context<'_>) -> Poll<Result<(F::Output, Owner), LockError>> {
-        // Out of `self` for as long as the handler is polled: if it panics, this is dropped.
-        let owner = self
-            .owner
-            .take()
-            .expect("a future is not polled after a panic");
-        match self.poll_handler(&owner, cx) {
-            Poll::Pending => {
-                *self.owner = Some(owner);
-                Poll::Pending
-            }
-            Poll::Ready(result) => {
-                // What the handler still has goes before its lock does.
-                self.handler.set(None);
-                *self.lost = None;
-                Poll::Ready(result.map(|answer| (answer, owner)))
-            }
-        }
-    }
-
-    /// Validity is looked at before each poll, since the process can be frozen between two, and after
-    /// the last, since it can be frozen in one.
-    fn poll_handler(
-        &mut self,
-        owner: &Owner,
-        cx: &mut Context<'_>,
-    ) -> Poll<Result<F::Output, LockError>> {
-        owner.check()?;
-        let Some(handler) = self.handler.as_mut().as_pin_mut() else {
-            return Poll::Pending;
-        };
-        if let Poll::Ready(answer) = handler.poll(cx) {
-            owner.check()?;
-            return Poll::Ready(Ok(answer));
-        }
-        let lost = self.lost.get_or_insert_with(|| owner.lost());
-        let reason = ready!(Pin::new(lost).poll(cx));
-        Poll::Ready(Err(owner.lost_error(reason)))
-    }
-
     /// Sends the response without the lock, once it is released, or with it, in its body.
     fn respond(&mut self, response: Response<R>, owner: Owner) -> Response<LockedBody<R>> {
         if is_upgrade(self.method(), response.status()) && !owner.is_taken() {
@@ -149,7 +109,12 @@ where
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let mut this = self.project();
         if this.handler.is_some() {
-            let answer = match ready!(this.work(cx)) {
+            let handler = this.handler.as_mut();
+            let ended = ready!(poll_locked(handler, this.owner, this.lost, cx, F::poll));
+            // What the handler still has goes before its lock does.
+            this.handler.set(None);
+            *this.lost = None;
+            let answer = match ended {
                 Ok((Ok(response), owner)) => Ok(this.respond(response, owner)),
                 Ok((Err(error), owner)) => {
                     *this.settling = Some(Settling::new(owner));

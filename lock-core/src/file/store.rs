@@ -46,7 +46,7 @@ impl Store {
         directory.probe()?;
         let courtesies = Arc::new(Courtesies::default());
         let path = directory.path().to_owned();
-        tracing::info!(
+        tracing::debug!(
             directory = %path.display(),
             "file locks: processes exclude each other if this is one directory for them; \
              containers and private temporary directories have their own"
@@ -71,7 +71,12 @@ impl Store {
         let awaits = self.watch.is_awaited(name);
         match lock_file::take(&self.directory, name, awaits) {
             Ok(Taken::Ours(file)) => self.grant(Arc::clone(name), file),
-            Ok(Taken::Theirs(held_for)) => Ok(self.held(held_for)),
+            // In a directory that was replaced nobody would ever tell us of a release.
+            Ok(Taken::Theirs(held_for)) => Ok(if self.directory.is_in_place()? {
+                self.held(held_for)
+            } else {
+                Outcome::Displaced
+            }),
             // What is created in a directory that was removed is not there either.
             Err(error) => {
                 if self.directory.is_in_place()? {

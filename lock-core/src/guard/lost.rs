@@ -60,7 +60,10 @@ pub(super) fn watch(held: &Granted) -> impl Future<Output = ()> + Send + use<> {
     };
     async move {
         let lost = poll_fn(|cx| match watch.held.upgrade() {
-            Some(held) => watch.listener.poll(&held, cx).map(|reason| Some((held, reason))),
+            Some(held) => watch
+                .listener
+                .poll(&held, cx)
+                .map(|reason| Some((held, reason))),
             None => Poll::Ready(None),
         });
         if let Some((held, reason)) = lost.await {

@@ -65,7 +65,7 @@ impl Drop for Exchange {
     fn drop(&mut self) {
         match std::mem::replace(&mut self.state, State::Done) {
             State::Pending(command, turn) => {
-                detach(Orphan { command, turn }.settle(self.response_timeout))
+                detach(Orphan { command, turn }.settle(self.response_timeout));
             }
             // Unpolled, which the next poll would have taken: the grant goes back, then the turn.
             State::Ready(turn, answer) => {

@@ -36,9 +36,14 @@ impl LockProvider {
         if in_time {
             return;
         }
-        let held: Vec<_> = (shared.queue.holders().iter()).filter_map(Weak::upgrade).collect();
+        let held: Vec<_> = (shared.queue.holders().iter())
+            .filter_map(Weak::upgrade)
+            .collect();
         if !held.is_empty() {
-            tracing::warn!(locks = held.len(), "locks were held beyond the grace of the shutdown");
+            tracing::warn!(
+                locks = held.len(),
+                "locks were held beyond the grace of the shutdown"
+            );
         }
         let mut forfeits = JoinSet::new();
         for held in held {

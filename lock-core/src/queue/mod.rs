@@ -212,7 +212,7 @@ impl<K: Key, G, H> Queue<K, G, H> {
     /// Makes the next in line the owner, of the gift as well; it comes back if there is nobody.
     fn hand_on(&self, key: &K, gift: G) -> Option<G> {
         let mut lines = lock(&self.lines);
-        let next = lines.lines.get_mut(key).and_then(|line| line.call_next());
+        let next = lines.lines.get_mut(key).and_then(Line::call_next);
         match (next, lines.lines.get_mut(key)) {
             (Some(next), Some(line)) => {
                 line.gift = Some(gift);

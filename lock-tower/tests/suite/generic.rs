@@ -1,6 +1,7 @@
 //! Any Tower service of HTTP requests, without a router.
 
 use std::convert::Infallible;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::{Context, Poll};
@@ -209,6 +210,37 @@ async fn a_call_that_panics_releases() {
     let call = std::panic::AssertUnwindSafe(|| drop(service.call(request(Method::POST))));
     assert!(std::panic::catch_unwind(call).is_err());
     assert_eq!(locks.store.held(), 0);
+}
+
+#[tokio::test]
+async fn what_is_left_of_a_future_that_panicked_goes_before_its_lock() {
+    /// Has something left when it panics, as futures that are written by hand have.
+    struct Panics(HeldLock, Arc<AtomicUsize>);
+    impl Future for Panics {
+        type Output = Answer;
+        fn poll(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Answer> {
+            panic!("on purpose")
+        }
+    }
+    impl Drop for Panics {
+        fn drop(&mut self) {
+            self.1
+                .fetch_add(1 + usize::from(self.0.is_valid()), Ordering::SeqCst);
+        }
+    }
+    let locks = Locks::new();
+    for method in [Method::GET, Method::POST] {
+        let drops = Arc::new(AtomicUsize::new(0));
+        let seen = Arc::clone(&drops);
+        let service = service_fn(move |request: Request<&'static str>| {
+            let held: &HeldLock = request.extensions().get().unwrap();
+            Panics(held.clone(), Arc::clone(&seen))
+        });
+        let response = layer(&locks).layer(service).oneshot(request(method));
+        assert!(tokio::spawn(response).await.unwrap_err().is_panic());
+        assert_eq!(drops.load(Ordering::SeqCst), 2, "released under it");
+        assert!(locks.is_free(NAME).await);
+    }
 }
 
 #[tokio::test]
