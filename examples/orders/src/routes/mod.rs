@@ -1,0 +1,47 @@
+//! The routes, and the locks of those that the layer locks.
+
+mod accounts;
+mod health;
+mod orders;
+mod payments;
+mod users;
+
+use axum::Router;
+use axum::extract::FromRef;
+use axum::http::Method;
+use axum::routing::{get, post};
+use lock_core::{LockError, LockPolicy, LockProvider};
+use lock_tower::RouteLocks;
+
+use crate::order_store::OrderStore;
+
+/// What handlers ask for by `State<..>`. Locked functions take the provider from the parameter that
+/// is named `locks`.
+#[derive(Clone, FromRef)]
+struct AppState {
+    locks: LockProvider,
+    orders: OrderStore,
+}
+
+/// The service.
+pub(crate) fn router(locks: LockProvider) -> Result<Router, LockError> {
+    let route_locks = RouteLocks::new(locks.clone()).route(
+        Method::POST,
+        "/orders/{id}/process",
+        "order:process:<id>",
+        LockPolicy::user_request(),
+    )?;
+    let state = AppState {
+        locks,
+        orders: OrderStore::default(),
+    };
+    Ok(Router::new()
+        .route("/orders/{id}", get(orders::show))
+        .route("/orders/{id}/process", post(orders::process))
+        .route("/payments/{id}/refund", post(payments::refund))
+        .route("/users/{email}/login", post(users::login))
+        .route("/accounts/transfer", post(accounts::transfer))
+        .route("/health", get(health::show))
+        .route_layer(route_locks)
+        .with_state(state))
+}

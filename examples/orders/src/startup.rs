@@ -1,0 +1,30 @@
+//! What an instance says when it starts.
+
+use std::io::{IsTerminal, Write, stdout};
+use std::net::SocketAddr;
+
+use tracing::level_filters::LevelFilter;
+use tracing_subscriber::EnvFilter;
+
+/// Logs at `info` unless `RUST_LOG` says otherwise.
+pub(crate) fn init_logging() {
+    let filter = EnvFilter::builder()
+        .with_default_directive(LevelFilter::INFO.into())
+        .from_env_lossy();
+    let colours = stdout().is_terminal();
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_ansi(colours)
+        .init();
+}
+
+/// Tells the person at the terminal, if there is one, what to try.
+pub(crate) fn greet(address: SocketAddr) {
+    let _ = writeln!(
+        stdout(),
+        "Listening on http://{address}. Try these, each in two terminals at once:
+  curl -i -X POST 'http://{address}/orders/1/process?work_ms=2000'
+  curl -i -X POST 'http://{address}/payments/7/refund?work_ms=2000'
+  curl -i 'http://{address}/accounts/transfer?work_ms=2000' -H 'content-type: application/json' -d '{{\"from\":\"alice\",\"to\":\"bob\",\"amount\":5}}'"
+    );
+}
