@@ -1,0 +1,86 @@
+//! Ten thousand at once. What each costs is measured in `tests/memory.rs`.
+
+use std::time::Duration;
+
+use lock_core::{LockName, LockProvider};
+use rustix::process::{Resource, getrlimit, setrlimit};
+use tokio::task::JoinSet;
+
+use super::{PATIENCE, take};
+use crate::{Bed, Store};
+
+const CROWD: usize = 10_000;
+
+/// Longer than it takes to serve the crowd one by one.
+const LONG: Duration = Duration::from_secs(100);
+
+/// Lets this process open as many files as it may: a held lock can be one.
+fn open_many_files() {
+    let mut limit = getrlimit(Resource::Nofile);
+    limit.current = limit.maximum;
+    setrlimit(Resource::Nofile, limit).unwrap();
+}
+
+async fn take_many(client: &LockProvider, names: &[LockName]) -> Vec<lock_core::LockGuard> {
+    let mut guards = Vec::with_capacity(names.len());
+    for name in names {
+        guards.push(take(client, name).await);
+    }
+    guards
+}
+
+fn names<S: Store>(bed: &Bed<S>) -> Vec<LockName> {
+    (0..CROWD).map(|_| bed.name()).collect()
+}
+
+/// One process holds them all.
+pub async fn ten_thousand_guards_are_held_at_once<S: Store>(bed: Bed<S>) {
+    open_many_files();
+    let (here, there, names) = (bed.client().await, bed.client().await, names(&bed));
+    let guards = take_many(&here, &names).await;
+    assert!(there.claim(&names, CROWD).await.unwrap().is_empty());
+    assert!(guards.iter().all(lock_core::LockGuard::is_valid));
+    drop(guards);
+    let last = there
+        .lock(&names[CROWD - 1])
+        .unwrap()
+        .acquire(PATIENCE)
+        .await
+        .unwrap();
+    last.release().await.unwrap();
+}
+
+/// All of them get it, one after the other.
+pub async fn ten_thousand_waiters_on_one_name_are_served<S: Store>(bed: Bed<S>) {
+    let (here, there, name) = (bed.client().await, bed.client().await, bed.name());
+    let guard = take(&there, &name).await;
+    let lock = here.lock(&name).unwrap();
+    let mut waiters = JoinSet::new();
+    for _ in 0..CROWD {
+        let acquire = lock.acquire_owned(LONG);
+        waiters.spawn(async move { acquire.await.unwrap().release().await.unwrap() });
+    }
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    guard.release().await.unwrap();
+    assert_eq!(waiters.join_all().await.len(), CROWD);
+}
+
+/// As many lines as waiters, across two clients.
+pub async fn ten_thousand_waiters_on_ten_thousand_names_are_served<S: Store>(bed: Bed<S>) {
+    open_many_files();
+    let (here, there, names) = (bed.client().await, bed.client().await, names(&bed));
+    let guards = take_many(&there, &names).await;
+    let mut waiters = JoinSet::new();
+    for name in &names {
+        let acquire = here.lock(name).unwrap().acquire_owned(LONG);
+        waiters.spawn(async move { acquire.await.unwrap().release().await.unwrap() });
+    }
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    assert_eq!(waiters.len(), CROWD);
+    assert!(
+        waiters.try_join_next().is_none(),
+        "nobody was served before the release"
+    );
+    drop(guards);
+    assert_eq!(waiters.join_all().await.len(), CROWD);
+}

@@ -1,0 +1,138 @@
+//! At most one holds a name.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::time::Duration;
+
+use lock_core::{LockName, LockProvider};
+use tokio::task::JoinSet;
+
+use super::{BOUND, PATIENCE, is_held, take, wait_for};
+use crate::{Bed, Lateness, OneBackend, Store};
+
+/// Nobody takes what is held, in this client or another.
+pub async fn a_held_name_cannot_be_taken_and_can_be_after_its_release<S: Store>(bed: Bed<S>) {
+    let (here, there, name) = (bed.client().await, bed.client().await, bed.name());
+    for _ in 0..3 {
+        let guard = take(&here, &name).await;
+        assert!(guard.is_valid());
+        assert!(is_held(&here, &name).await && is_held(&there, &name).await);
+        guard.release().await.unwrap();
+
+        let guard = take(&there, &name).await;
+        assert!(is_held(&here, &name).await && is_held(&there, &name).await);
+        guard.release().await.unwrap();
+    }
+}
+
+/// A lock excludes nobody from other locks.
+pub async fn another_name_can_be_taken_meanwhile<S: Store>(bed: Bed<S>) {
+    let (here, there) = (bed.client().await, bed.client().await);
+    let guard = take(&here, &bed.name()).await;
+    let (second, third) = (
+        take(&here, &bed.name()).await,
+        take(&there, &bed.name()).await,
+    );
+    assert!(guard.is_valid() && second.is_valid() && third.is_valid());
+}
+
+/// Several tasks enter and leave for a while; each must be alone inside.
+async fn alone_inside(clients: &[LockProvider], name: &LockName, tasks: usize, rounds: usize) {
+    let inside = Arc::new(AtomicBool::new(false));
+    let mut visitors = JoinSet::new();
+    for client in clients.iter().cycle().take(tasks) {
+        let (client, name, inside) = (client.clone(), name.clone(), Arc::clone(&inside));
+        visitors.spawn(async move {
+            for round in 0..rounds {
+                let guard = wait_for(&client, &name).await;
+                assert!(!inside.swap(true, Ordering::SeqCst), "two were inside");
+                tokio::task::yield_now().await;
+                assert!(guard.is_valid());
+                inside.store(false, Ordering::SeqCst);
+                // Both ways of giving back.
+                if round % 2 == 0 {
+                    guard.release().await.unwrap();
+                }
+            }
+        });
+    }
+    visitors.join_all().await;
+}
+
+/// Two connections, with several tasks each.
+pub async fn two_clients_are_never_inside_together<S: Store>(bed: Bed<S>) {
+    let clients = [bed.client().await, bed.client().await];
+    alone_inside(&clients, &bed.name(), 8, 50).await;
+}
+
+/// Two queues over one connection.
+pub async fn two_providers_over_one_backend_object_exclude_each_other<S: Store>(bed: Bed<S>) {
+    let backend = OneBackend::new(bed.store.backend().await);
+    let clients = [
+        LockProvider::new(backend.clone()),
+        LockProvider::new(backend),
+    ];
+    let name = bed.name();
+    let guard = take(&clients[0], &name).await;
+    assert!(is_held(&clients[1], &name).await);
+    assert!(clients[1].claim([&name], 1).await.unwrap().is_empty());
+    guard.release().await.unwrap();
+    alone_inside(&clients, &name, 4, 50).await;
+}
+
+/// A client in whose line somebody always waits lets the other one in.
+pub async fn a_client_that_always_has_waiters_of_its_own_starves_nobody<S: Store>(bed: Bed<S>) {
+    let (busy, other, name) = (bed.client().await, bed.client().await, bed.name());
+    let (stop, entered) = (
+        Arc::new(AtomicBool::new(false)),
+        Arc::new(AtomicU32::new(0)),
+    );
+    let mut crowd = JoinSet::new();
+    for _ in 0..4 {
+        let (busy, name) = (busy.clone(), name.clone());
+        let (stop, entered) = (Arc::clone(&stop), Arc::clone(&entered));
+        crowd.spawn(async move {
+            while !stop.load(Ordering::Relaxed) {
+                let guard = wait_for(&busy, &name).await;
+                entered.fetch_add(1, Ordering::Relaxed);
+                guard.release().await.unwrap();
+            }
+        });
+    }
+    let mut overtaken = 0;
+    for _ in 0..200 {
+        let before = entered.load(Ordering::Relaxed);
+        wait_for(&other, &name).await.release().await.unwrap();
+        overtaken += entered.load(Ordering::Relaxed) - before;
+    }
+    // About once a round; a client that is starved is overtaken hundreds of times in each.
+    assert!(
+        overtaken <= 200 * 20,
+        "overtaken {overtaken} times in 200 rounds"
+    );
+    // And the crowd is served as well.
+    let before = entered.load(Ordering::Relaxed);
+    crate::eventually("the crowd goes on", || async {
+        entered.load(Ordering::Relaxed) > before
+    })
+    .await;
+    stop.store(true, Ordering::Relaxed);
+    crowd.join_all().await;
+}
+
+/// Locks are not re-entrant: whoever asks again waits, and no longer than it said.
+pub async fn acquiring_again_in_the_same_task_waits_like_any_other_caller<S: Store>(bed: Bed<S>) {
+    let (client, name) = (bed.client().await, bed.name());
+    let guard = take(&client, &name).await;
+    let lock = client.lock(&name).unwrap();
+    let wait = Duration::from_millis(150);
+    let lateness = Lateness::of(wait);
+    let error = lock.acquire(wait).await.unwrap_err();
+    lateness.check(BOUND).await;
+    assert!(error.is_contended(), "{error}");
+    assert!(error.waited().is_some_and(|waited| waited >= wait));
+    assert_eq!(error.lock(), Some(&name));
+
+    guard.release().await.unwrap();
+    assert!(lock.try_acquire(PATIENCE).await.unwrap().is_some());
+}

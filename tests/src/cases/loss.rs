@@ -1,0 +1,170 @@
+//! A lock that is lost says so, and one that is not says nothing.
+
+use std::future::pending;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use lock_core::LockPolicy;
+
+use super::{BOUND, take, wait_for};
+use crate::{Bed, Lateness, Store, eventually};
+
+/// Everybody who asks is told, then and later.
+pub async fn a_loss_fires_once_and_stays<S: Store>(bed: Bed<S>) {
+    let (client, name) = (bed.client().await, bed.name());
+    let guard = take(&client, &name).await;
+    let (first, second) = (tokio::spawn(guard.lost()), tokio::spawn(guard.lost()));
+    let never_polled = guard.lost();
+    tokio::time::sleep(Duration::from_millis(20)).await;
+    assert!(!first.is_finished() && guard.is_valid() && guard.check().is_ok());
+
+    let lateness = Lateness::of(S::NOTICED_WITHIN);
+    bed.store.lose(&name).await;
+    let reason = first.await.unwrap();
+    lateness.at_most(BOUND).await;
+    assert!(!guard.is_valid());
+    assert_eq!(second.await.unwrap(), reason);
+    assert_eq!(never_polled.await, reason);
+    for _ in 0..3 {
+        assert_eq!(guard.lost().await, reason);
+        assert!(!guard.is_valid());
+        let error = guard.check().unwrap_err();
+        assert!(error.is_lost(), "{error}");
+    }
+}
+
+/// Says when it is dropped.
+struct Dropped(Arc<AtomicBool>);
+
+impl Drop for Dropped {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::SeqCst);
+    }
+}
+
+/// The work stops where it is, and its caller is told.
+pub async fn protected_work_is_dropped_when_the_lock_is_lost<S: Store>(bed: Bed<S>) {
+    let (client, name) = (bed.client().await, bed.name());
+    let guard = take(&client, &name).await;
+    let dropped = Arc::new(AtomicBool::new(false));
+    let work = Dropped(Arc::clone(&dropped));
+    let task = tokio::spawn(async move {
+        let work = async move {
+            let _work = work;
+            pending::<()>().await;
+        };
+        let outcome = guard.protect(work).await;
+        (outcome, guard)
+    });
+    tokio::time::sleep(Duration::from_millis(20)).await;
+    let lateness = Lateness::of(S::NOTICED_WITHIN);
+    bed.store.lose(&name).await;
+    let (outcome, guard) = task.await.unwrap();
+    lateness.at_most(BOUND).await;
+    assert!(dropped.load(Ordering::SeqCst));
+    assert!(outcome.unwrap_err().is_lost());
+    // What is begun now does not run at all.
+    let begun = guard.protect(async { unreachable!("work without a lock") });
+    assert!(begun.await.unwrap_err().is_lost());
+}
+
+/// The body was done, but the lock was gone before: nobody knows what the outcome is worth.
+pub async fn work_that_ends_after_its_lock_was_lost_is_lost<S: Store>(bed: Bed<S>) {
+    let (client, name) = (bed.client().await, bed.name());
+    let guard = take(&client, &name).await;
+    let work = async {
+        bed.store.lose(&name).await;
+        // Not an await point at which the loss could stop it.
+        let started = std::time::Instant::now();
+        while guard.is_valid() && started.elapsed() < S::NOTICED_WITHIN + Duration::from_secs(5) {
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        "done"
+    };
+    assert!(guard.protect(work).await.unwrap_err().is_lost());
+
+    // The same through `run`, which takes the lock itself.
+    let name = bed.name();
+    let work = async {
+        bed.store.lose(&name).await;
+        pending::<()>().await;
+    };
+    let outcome = client
+        .lock(&name)
+        .unwrap()
+        .run(LockPolicy::user_request(), work)
+        .await;
+    assert!(outcome.unwrap_err().is_lost());
+}
+
+/// A release is no loss, for nobody who listens.
+pub async fn a_release_fires_no_loss<S: Store>(bed: Bed<S>) {
+    let (client, name) = (bed.client().await, bed.name());
+    for dropped in [true, false] {
+        let guard = wait_for(&client, &name).await;
+        let (early, late) = (tokio::spawn(guard.lost()), guard.lost());
+        tokio::time::sleep(Duration::from_millis(5)).await;
+        if dropped {
+            drop(guard);
+        } else {
+            guard.release().await.unwrap();
+        }
+        // Another holder's loss is not ours either.
+        let next = wait_for(&client, &name).await;
+        bed.store.lose(&name).await;
+        next.lost().await;
+        drop(next);
+        let late = tokio::spawn(late);
+        tokio::time::sleep(Duration::from_millis(50)).await;
+        assert!(!early.is_finished() && !late.is_finished());
+        early.abort();
+        late.abort();
+    }
+}
+
+/// Renewals keep it, if it needs any.
+pub async fn a_guard_that_is_held_for_five_leases_is_not_lost<S: Store>(bed: Bed<S>) {
+    let (client, name) = (bed.client().await, bed.name());
+    let guard = take(&client, &name).await;
+    let lost = tokio::spawn(guard.lost());
+    let five = S::LEASE.map_or(Duration::from_millis(1_500), |lease| lease * 5);
+    guard.protect(tokio::time::sleep(five)).await.unwrap();
+    assert!(guard.is_valid() && !lost.is_finished());
+    assert!(guard.held_for() >= five);
+    lost.abort();
+    guard.release().await.unwrap();
+}
+
+/// What all locks of a client live on is gone.
+pub async fn the_loss_of_everything_is_seen_by_every_guard<S: Store>(bed: Bed<S>) {
+    let client = bed.client().await;
+    let guards = [
+        take(&client, &bed.name()).await,
+        take(&client, &bed.name()).await,
+    ];
+    let lost = guards.each_ref().map(|guard| tokio::spawn(guard.lost()));
+    let lateness = Lateness::of(S::NOTICED_WITHIN);
+    bed.store.lose_all().await;
+    for lost in lost {
+        lost.await.unwrap();
+    }
+    lateness.at_most(BOUND).await;
+    for guard in guards {
+        assert!(!guard.is_valid());
+        assert!(guard.release().await.unwrap_err().is_lost());
+    }
+    // And the client goes on.
+    let name = bed.name();
+    eventually("locks can be had again", || async {
+        matches!(
+            client
+                .lock(&name)
+                .unwrap()
+                .try_acquire(Duration::ZERO)
+                .await,
+            Ok(Some(_))
+        )
+    })
+    .await;
+}

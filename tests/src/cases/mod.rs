@@ -1,0 +1,52 @@
+//! The behaviours that every backend must show, each a function over any [`Store`](crate::Store).
+//!
+//! A case is listed once more, with the number of the promise that it checks, in
+//! [`conformance!`](crate::conformance); one that is not listed there is found by a test.
+
+pub mod crowd;
+pub mod dropping;
+pub mod exclusion;
+pub mod leaving;
+pub mod loss;
+pub mod many;
+pub mod names;
+pub mod ownership;
+pub mod processes;
+pub mod tokens;
+pub mod waiting;
+
+use std::time::Duration;
+
+use lock_core::{LockGuard, LockName, LockProvider};
+
+/// Longer than any hand-over takes on a busy machine.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// What the library may add to a wait: see design, promise 7.
+const BOUND: Duration = Duration::from_millis(100);
+
+/// Takes a lock that is free.
+async fn take(client: &LockProvider, name: &LockName) -> LockGuard {
+    client
+        .lock(name)
+        .unwrap()
+        .acquire(Duration::ZERO)
+        .await
+        .unwrap()
+}
+
+/// Takes a lock that is free, or will be in a moment.
+async fn wait_for(client: &LockProvider, name: &LockName) -> LockGuard {
+    client.lock(name).unwrap().acquire(PATIENCE).await.unwrap()
+}
+
+/// Whether the lock is refused at once.
+async fn is_held(client: &LockProvider, name: &LockName) -> bool {
+    client
+        .lock(name)
+        .unwrap()
+        .try_acquire(Duration::ZERO)
+        .await
+        .unwrap()
+        .is_none()
+}

@@ -1,0 +1,84 @@
+//! Fencing tokens: each holder has a greater one than those before it.
+
+use std::collections::BTreeSet;
+use std::sync::{Arc, Mutex};
+
+use tokio::task::JoinSet;
+
+use super::{take, wait_for};
+use crate::{Bed, Store, eventually};
+
+/// A thousand holders of one lock, from four clients.
+pub async fn tokens_grow_over_a_thousand_acquisitions_from_four_clients<S: Store>(bed: Bed<S>) {
+    let (name, tokens) = (bed.name(), Arc::new(Mutex::new(Vec::new())));
+    let mut clients = JoinSet::new();
+    for _ in 0..4 {
+        let (client, name, tokens) = (bed.client().await, name.clone(), Arc::clone(&tokens));
+        clients.spawn(async move {
+            for _ in 0..250 {
+                let guard = wait_for(&client, &name).await;
+                let token = guard.fencing_token().await.unwrap();
+                // In the order of the holds: the lock is held here.
+                tokens.lock().unwrap().push(token);
+                guard.release().await.unwrap();
+            }
+        });
+    }
+    clients.join_all().await;
+    let tokens = tokens.lock().unwrap();
+    assert_eq!(tokens.len(), 1_000);
+    assert!(
+        tokens.is_sorted_by(|earlier, later| earlier < later),
+        "{tokens:?}"
+    );
+}
+
+/// Asked twice, or by several at once, a guard has one token.
+pub async fn a_guard_has_one_token_however_often_it_is_asked<S: Store>(bed: Bed<S>) {
+    let (here, there, name) = (bed.client().await, bed.client().await, bed.name());
+    let guard = take(&here, &name).await;
+    let (first, second) = tokio::join!(guard.fencing_token(), guard.fencing_token());
+    let token = first.unwrap();
+    assert_eq!(second.unwrap(), token);
+    assert_eq!(guard.fencing_token().await.unwrap(), token);
+    assert_eq!(token.to_string().parse(), Ok(token.get()));
+    guard.release().await.unwrap();
+
+    // One who never asked does not hold the others up.
+    wait_for(&there, &name).await.release().await.unwrap();
+    let next = wait_for(&there, &name).await.fencing_token().await.unwrap();
+    assert!(next > token, "{next} after {token}");
+}
+
+/// Whoever lost the lock could be given a greater token than the next holder.
+pub async fn a_token_is_refused_after_the_loss<S: Store>(bed: Bed<S>) {
+    let (client, name) = (bed.client().await, bed.name());
+    let (asked, unasked) = (take(&client, &name).await, bed.name());
+    let unasked = (take(&client, &unasked).await, unasked);
+    asked.fencing_token().await.unwrap();
+    bed.store.lose(&name).await;
+    bed.store.lose(&unasked.1).await;
+    eventually("the losses are seen", || async {
+        !asked.is_valid() && !unasked.0.is_valid()
+    })
+    .await;
+    assert!(asked.fencing_token().await.unwrap_err().is_lost());
+    assert!(unasked.0.fencing_token().await.unwrap_err().is_lost());
+}
+
+/// Holders of different locks may be compared by nobody, but no two holds have the same number.
+pub async fn no_two_holds_of_a_lock_have_one_token_also_after_a_loss<S: Store>(bed: Bed<S>) {
+    let (here, there, name) = (bed.client().await, bed.client().await, bed.name());
+    let mut tokens = BTreeSet::new();
+    for client in [&here, &there, &here] {
+        let guard = wait_for(client, &name).await;
+        let token = guard.fencing_token().await.unwrap();
+        assert!(
+            tokens.last().is_none_or(|last| *last < token),
+            "{token} after {tokens:?}"
+        );
+        tokens.insert(token);
+        bed.store.lose(&name).await;
+    }
+    assert_eq!(tokens.len(), 3);
+}

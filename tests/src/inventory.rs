@@ -1,0 +1,129 @@
+//! The one list of the cases.
+
+/// A case of the suite.
+#[derive(Clone, Copy, Debug)]
+pub struct Case {
+    /// The module that it is in.
+    pub topic: &'static str,
+    /// What it says.
+    pub name: &'static str,
+    /// The promises that it checks, as they are numbered in the conformance list of the project.
+    pub promises: &'static [u32],
+}
+
+/// Makes the suite the tests of each of these stores: `conformance! { memory: MemoryStore, .. }`
+/// gives a module `memory` with one `#[test]` a case.
+///
+/// `conformance!(@cases @inventory [])` gives the list itself.
+#[macro_export]
+macro_rules! conformance {
+    (@cases @$then:ident [$($with:ty)?]) => {
+        $crate::conformance! {
+            @$then [$($with)?]
+            exclusion {
+                a_held_name_cannot_be_taken_and_can_be_after_its_release [1]
+                another_name_can_be_taken_meanwhile [1]
+                two_clients_are_never_inside_together [5]
+                two_providers_over_one_backend_object_exclude_each_other [5]
+                a_client_that_always_has_waiters_of_its_own_starves_nobody [5]
+                acquiring_again_in_the_same_task_waits_like_any_other_caller [11]
+            }
+            waiting {
+                a_try_without_a_wait_is_refused_at_once [2]
+                a_refusal_comes_when_the_wait_is_over_and_not_before [2]
+                a_wait_is_served_when_the_holder_releases_within_it [3]
+                a_hundred_tasks_are_served_one_by_one_in_the_order_of_their_calls [4]
+                an_acquire_that_is_dropped_while_it_waits_leaves_the_line [8]
+                zero_tiny_and_maximal_waits_behave [9]
+                zero_tiny_and_maximal_holds_behave [9]
+            }
+            leaving {
+                acquires_that_are_dropped_at_random_times_leak_nothing [8]
+            }
+            ownership {
+                what_is_left_of_a_released_guard_does_not_touch_the_next [6]
+                a_guard_of_an_earlier_acquisition_never_releases_a_later_one [6]
+                the_release_of_a_lock_that_was_lost_is_an_error [10]
+            }
+            dropping {
+                a_guard_that_is_dropped_in_a_task_releases [7]
+                a_guard_that_is_dropped_outside_of_a_runtime_releases [7]
+                a_guard_that_is_dropped_by_a_panic_releases [7]
+                a_guard_whose_task_is_aborted_releases [7]
+                a_guard_whose_runtime_ends_releases [7]
+            }
+            loss {
+                a_loss_fires_once_and_stays [19]
+                protected_work_is_dropped_when_the_lock_is_lost [19]
+                work_that_ends_after_its_lock_was_lost_is_lost [10 19]
+                a_release_fires_no_loss [20]
+                a_guard_that_is_held_for_five_leases_is_not_lost [21]
+                the_loss_of_everything_is_seen_by_every_guard [22]
+            }
+            tokens {
+                tokens_grow_over_a_thousand_acquisitions_from_four_clients [23]
+                a_guard_has_one_token_however_often_it_is_asked [23]
+                a_token_is_refused_after_the_loss [23]
+                no_two_holds_of_a_lock_have_one_token_also_after_a_loss [23]
+            }
+            many {
+                all_of_several_locks_are_taken_each_once [24]
+                no_names_at_all_are_refused [24 25]
+                all_or_none_when_one_of_them_is_held [24]
+                opposite_orders_never_deadlock [24]
+                a_claim_gives_what_is_free_up_to_the_limit [25]
+                claims_from_two_clients_share_the_names_without_an_overlap [25]
+            }
+            crowd {
+                ten_thousand_guards_are_held_at_once [26]
+                ten_thousand_waiters_on_one_name_are_served [26]
+                ten_thousand_waiters_on_ten_thousand_names_are_served [26]
+            }
+            names {
+                every_name_that_is_accepted_works [12]
+                names_that_differ_in_the_last_byte_or_in_case_are_different [12]
+                a_name_is_made_the_same_in_every_process [14]
+            }
+            processes {
+                a_lock_that_a_child_holds_cannot_be_had_until_the_child_releases_it [16]
+                the_lock_of_a_child_that_ends_without_a_release_is_granted [17]
+                the_lock_of_a_child_that_is_killed_is_granted [17]
+                a_program_that_the_holder_started_does_not_keep_its_lock [17]
+                a_waiting_child_and_a_waiting_parent_are_each_served_when_the_other_releases [18]
+                processes_that_hammer_a_few_names_are_never_inside_together [5 16 23]
+            }
+        }
+    };
+    (@tests [$store:ty] $($topic:ident { $($case:ident [$($promise:literal)+])+ })+) => {
+        $(
+            mod $topic {
+                $(
+                    #[test]
+                    fn $case() {
+                        $crate::run::<$store, _>(
+                            env!("CARGO_BIN_EXE_locker"),
+                            stringify!($case),
+                            $crate::cases::$topic::$case,
+                        );
+                    }
+                )+
+            }
+        )+
+    };
+    (@inventory [] $($topic:ident { $($case:ident [$($promise:literal)+])+ })+) => {
+        &[
+            $($($crate::Case {
+                topic: stringify!($topic),
+                name: stringify!($case),
+                promises: &[$($promise),+],
+            },)+)+
+        ]
+    };
+    ($($backend:ident: $store:ty),+ $(,)?) => {
+        $(
+            mod $backend {
+                $crate::conformance!(@cases @tests [$store]);
+            }
+        )+
+    };
+}

@@ -1,0 +1,406 @@
+//! Instances of the example service `orders` as processes of their own, and a client for them.
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::process::{ExitStatus, Stdio};
+use std::sync::{Arc, LazyLock, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use escargot::CargoBuild;
+use lock_core::file::FileBackend;
+use lock_core::{LockName, LockProvider};
+use reqwest::header::{CONTENT_TYPE, RETRY_AFTER};
+use reqwest::{Client, RequestBuilder};
+use rustix::process::{Pid, Signal, kill_process};
+use serde::Deserialize;
+use tempfile::TempDir;
+use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
+use tokio::net::TcpStream;
+use tokio::process::{Child, ChildStdout, Command};
+use tokio::sync::Notify;
+
+/// Longer than anything here takes on a busy machine; what takes longer hangs.
+pub const PATIENCE: Duration = Duration::from_secs(30);
+
+/// The binary, built with the profile of the tests.
+static BINARY: LazyLock<PathBuf> = LazyLock::new(|| {
+    let build = CargoBuild::new().package("orders").bin("orders");
+    let build = if cfg!(debug_assertions) {
+        build
+    } else {
+        build.release()
+    };
+    build
+        .run()
+        .expect("`cargo build -p orders` succeeds")
+        .path()
+        .to_owned()
+});
+
+/// A lock directory that the instances of one test share.
+#[derive(Debug)]
+pub struct Shop {
+    base: TempDir,
+}
+
+impl Shop {
+    /// An empty directory.
+    #[must_use]
+    pub fn new() -> Self {
+        Self {
+            base: TempDir::new().expect("a temporary directory"),
+        }
+    }
+
+    /// Where the lock files are.
+    #[must_use]
+    pub fn lock_dir(&self) -> PathBuf {
+        self.base.path().join("locks")
+    }
+
+    /// Another instance; returns when it listens.
+    pub async fn open(&self) -> Instance {
+        self.open_with(&[]).await
+    }
+
+    /// As [`open`](Self::open), with more environment.
+    pub async fn open_with(&self, environment: &[(&str, &str)]) -> Instance {
+        Instance::start(&self.lock_dir(), environment).await
+    }
+
+    /// The locks of the instances, as one more process would see them.
+    #[must_use]
+    pub fn locks(&self) -> LockProvider {
+        LockProvider::new(FileBackend::open(self.lock_dir()).expect("the lock directory opens"))
+    }
+
+    /// Returns when somebody holds the lock. For locks that are waited for: the look at it takes it
+    /// for a moment.
+    pub async fn until_held(&self, name: &LockName) {
+        let locks = self.locks();
+        let lock = locks.lock(name.clone()).expect("a name is a name");
+        tokio::time::timeout(PATIENCE, async {
+            while let Some(guard) = lock.try_acquire(Duration::ZERO).await.expect("files work") {
+                guard.release().await.expect("files work");
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        })
+        .await
+        .expect("somebody takes the lock");
+    }
+}
+
+impl Default for Shop {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+/// A running instance. Dropping it kills it.
+#[derive(Debug)]
+pub struct Instance {
+    child: Child,
+    pid: Pid,
+    address: SocketAddr,
+    output: Arc<Output>,
+    client: Client,
+}
+
+impl Instance {
+    async fn start(lock_dir: &Path, environment: &[(&str, &str)]) -> Self {
+        let mut child = command(lock_dir, environment)
+            .spawn()
+            .expect("orders starts");
+        let pid = child
+            .id()
+            .and_then(|id| Pid::from_raw(id.cast_signed()))
+            .expect("it has just started");
+        let output = Arc::new(Output::default());
+        let stdout = child.stdout.take().expect("its output is piped");
+        tokio::spawn(Arc::clone(&output).read(stdout));
+        let greeting = output.wait_for("Listening on http://").await;
+        let (_, rest) = greeting.split_once("http://").expect("it was searched for");
+        let address = rest.split(". ").next().expect("a split has a first part");
+        // Proxies of the environment have no business here.
+        let client = Client::builder()
+            .no_proxy()
+            .build()
+            .expect("a client needs nothing");
+        Self {
+            child,
+            pid,
+            address: address.parse().expect("the greeting tells the address"),
+            output,
+            client,
+        }
+    }
+
+    /// The id of the process, which its answers carry.
+    #[must_use]
+    pub fn id(&self) -> u32 {
+        self.pid.as_raw_nonzero().get().cast_unsigned()
+    }
+
+    /// Where it listens.
+    #[must_use]
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// `POST path`; answered or not within [`PATIENCE`].
+    pub async fn post(&self, path: &str) -> Answer {
+        self.send(self.client.post(self.url(path))).await
+    }
+
+    /// `POST /accounts/transfer`.
+    pub async fn transfer(&self, from: &str, to: &str, work_ms: u64) -> Answer {
+        let url = self.url(&format!("/accounts/transfer?work_ms={work_ms}"));
+        let body = serde_json::json!({ "from": from, "to": to, "amount": 5 });
+        self.send(self.client.post(url).json(&body)).await
+    }
+
+    /// `GET path`.
+    pub async fn get(&self, path: &str) -> Answer {
+        self.send(self.client.get(self.url(path))).await
+    }
+
+    fn url(&self, path: &str) -> String {
+        format!("http://{}{path}", self.address)
+    }
+
+    async fn send(&self, request: RequestBuilder) -> Answer {
+        let sent = Instant::now();
+        let response = request.timeout(PATIENCE).send().await.expect("an answer");
+        let header = |name| {
+            let value = response.headers().get(name)?;
+            Some(value.to_str().expect("a header is text").to_owned())
+        };
+        let (status, content_type, retry_after) = (
+            response.status().as_u16(),
+            header(CONTENT_TYPE),
+            header(RETRY_AFTER),
+        );
+        let body = response.text().await.expect("the answer has an end");
+        Answer {
+            status,
+            content_type,
+            retry_after,
+            body,
+            took: sent.elapsed(),
+        }
+    }
+
+    /// Sends a request and leaves the answer to whoever wants it; dropping the connection is a
+    /// client that leaves.
+    pub async fn begin_post(&self, path: &str, json: &str) -> TcpStream {
+        let mut connection = TcpStream::connect(self.address).await.expect("it listens");
+        let request = format!(
+            "POST {path} HTTP/1.1\r\nhost: {}\r\ncontent-type: application/json\r\n\
+             content-length: {}\r\n\r\n{json}",
+            self.address,
+            json.len(),
+        );
+        connection
+            .write_all(request.as_bytes())
+            .await
+            .expect("it reads");
+        connection
+    }
+
+    /// Sends a signal: `Signal::STOP` freezes it, `Signal::CONT` thaws it.
+    pub fn signal(&self, signal: Signal) {
+        kill_process(self.pid, signal).expect("it runs, or was not waited for");
+    }
+
+    /// Waits for its end.
+    pub async fn wait(&mut self) -> ExitStatus {
+        let wait = self.child.wait();
+        let exit = tokio::time::timeout(PATIENCE, wait).await.expect("it ends");
+        exit.expect("it is a child of this process")
+    }
+
+    /// The first line of its output that contains `text`, when there is one.
+    pub async fn until_printed(&self, text: &str) -> String {
+        self.output.wait_for(text).await
+    }
+
+    /// What it has printed so far.
+    #[must_use]
+    pub fn printed(&self) -> Vec<String> {
+        self.output
+            .lines
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
+    }
+}
+
+/// The binary with its environment, not started yet.
+#[must_use]
+pub fn command(lock_dir: &Path, environment: &[(&str, &str)]) -> Command {
+    let mut command = Command::new(&*BINARY);
+    command
+        .env("BIND", "127.0.0.1:0")
+        .env("LOCK_DIR", lock_dir)
+        .env_remove("LOCK_NAME_SECRET")
+        .env_remove("RUST_LOG")
+        .envs(environment.iter().copied())
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .kill_on_drop(true);
+    command
+}
+
+/// What an instance prints.
+#[derive(Debug, Default)]
+struct Output {
+    lines: Mutex<Vec<String>>,
+    more: Notify,
+}
+
+impl Output {
+    async fn read(self: Arc<Self>, stdout: ChildStdout) {
+        let mut lines = BufReader::new(stdout).lines();
+        while let Ok(Some(line)) = lines.next_line().await {
+            self.lines
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner)
+                .push(line);
+            self.more.notify_waiters();
+        }
+    }
+
+    async fn wait_for(&self, text: &str) -> String {
+        let found = async {
+            loop {
+                let more = self.more.notified();
+                let lines = self
+                    .lines
+                    .lock()
+                    .unwrap_or_else(PoisonError::into_inner)
+                    .clone();
+                if let Some(line) = lines.into_iter().find(|line| line.contains(text)) {
+                    return line;
+                }
+                more.await;
+            }
+        };
+        match tokio::time::timeout(PATIENCE, found).await {
+            Ok(line) => line,
+            Err(_) => panic!("{text:?} was not printed, but: {:#?}", self.lines),
+        }
+    }
+}
+
+/// An answer, read to its end.
+#[derive(Debug)]
+pub struct Answer {
+    /// The status code.
+    pub status: u16,
+    /// The media type.
+    pub content_type: Option<String>,
+    /// `Retry-After`, in seconds.
+    pub retry_after: Option<String>,
+    /// The body.
+    pub body: String,
+    /// From before the request was sent to the end of the body.
+    pub took: Duration,
+}
+
+impl Answer {
+    /// The receipt of a 200.
+    #[must_use]
+    #[track_caller]
+    pub fn receipt(&self) -> Receipt {
+        assert_eq!(self.status, 200, "{self:#?}");
+        let raw: RawReceipt = serde_json::from_str(&self.body).expect("the body is a receipt");
+        Receipt {
+            instance: raw.instance,
+            lock: raw.lock,
+            token: raw.token.parse().expect("a token is a decimal number"),
+            started_ns: raw.started_ns,
+            finished_ns: raw.finished_ns,
+        }
+    }
+
+    /// Asserts that it is a refusal by RFC 9457 with this status, and gives its members.
+    #[must_use]
+    #[track_caller]
+    pub fn problem(&self, status: u16) -> serde_json::Value {
+        assert_eq!(self.status, status, "{self:#?}");
+        assert_eq!(
+            self.content_type.as_deref(),
+            Some("application/problem+json")
+        );
+        let problem: serde_json::Value = serde_json::from_str(&self.body).expect("it is JSON");
+        assert_eq!(problem["status"], status, "{problem:#}");
+        assert!(
+            problem["title"].is_string() && problem["reason"].is_string(),
+            "{problem:#}"
+        );
+        problem
+    }
+
+    /// Asserts that it is a 409 that says when to come back, and gives its members.
+    #[must_use]
+    #[track_caller]
+    pub fn conflict(&self) -> serde_json::Value {
+        let problem = self.problem(409);
+        let seconds: u64 = self
+            .retry_after
+            .as_deref()
+            .and_then(|seconds| seconds.parse().ok())
+            .expect("`Retry-After` is in seconds");
+        assert!(seconds >= 1, "{self:#?}");
+        problem
+    }
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RawReceipt {
+    instance: u32,
+    lock: String,
+    token: String,
+    started_ns: u64,
+    finished_ns: u64,
+}
+
+/// What was done under a lock, and when.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Receipt {
+    /// The process that did it.
+    pub instance: u32,
+    /// The name of the lock, or its template.
+    pub lock: String,
+    /// The fencing token.
+    pub token: u64,
+    /// On CLOCK_BOOTTIME, after the lock was had.
+    pub started_ns: u64,
+    /// On CLOCK_BOOTTIME, before the lock was released.
+    pub finished_ns: u64,
+}
+
+/// Asserts that no two intervals overlap, and that later ones have greater tokens.
+///
+/// # Panics
+///
+/// When it is not so.
+#[track_caller]
+pub fn assert_one_at_a_time(receipts: &[Receipt]) {
+    let mut receipts = receipts.to_vec();
+    receipts.sort_by_key(|receipt| receipt.started_ns);
+    for receipt in &receipts {
+        assert!(receipt.started_ns <= receipt.finished_ns, "{receipt:?}");
+    }
+    for pair in receipts.windows(2) {
+        assert!(
+            pair[0].finished_ns <= pair[1].started_ns,
+            "two at once: {pair:#?}"
+        );
+        assert!(
+            pair[0].token < pair[1].token,
+            "a token did not grow: {pair:#?}"
+        );
+    }
+}

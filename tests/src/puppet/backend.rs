@@ -1,0 +1,166 @@
+//! The puppet, as the library sees it.
+
+use std::future::Future;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use lock_core::backend::{Attempt, Backend, Grant, Lease};
+use lock_core::{LockError, LockName};
+use tokio::runtime::Handle;
+use tokio::time::sleep;
+
+use super::{Play, Stage};
+
+static CONNECTIONS: AtomicUsize = AtomicUsize::new(0);
+
+/// A connection to a [`Puppet`](super::Puppet).
+#[derive(Debug)]
+pub struct PuppetBackend {
+    stage: Arc<Stage>,
+    connection: usize,
+}
+
+impl PuppetBackend {
+    pub(super) fn new(stage: Arc<Stage>) -> Self {
+        let connection = CONNECTIONS.fetch_add(1, Ordering::Relaxed);
+        Self { stage, connection }
+    }
+}
+
+impl Stage {
+    /// Answers as the play says; `done` is what is asked for.
+    async fn perform<T>(&self, play: Play, done: impl FnOnce() -> T) -> Result<T, LockError> {
+        match play {
+            Play::Answer => {}
+            Play::Late(delay) => sleep(delay).await,
+            Play::Hang => self.hang().await,
+            Play::DoneThenLate(delay) => {
+                let answer = done();
+                sleep(delay).await;
+                return Ok(answer);
+            }
+            Play::DoneThenHang => {
+                let answer = done();
+                self.hang().await;
+                return Ok(answer);
+            }
+            Play::Fail(reason) => return Err(LockError::unavailable(reason)),
+            Play::FailLate(delay, reason) => {
+                sleep(delay).await;
+                return Err(LockError::unavailable(reason));
+            }
+            Play::Misconfigured => return Err(LockError::misconfigured("on purpose")),
+            Play::Panic => std::panic::resume_unwind(Box::new("on purpose")),
+        }
+        Ok(done())
+    }
+
+    async fn hang(&self) {
+        let mut curtain = self.curtain.subscribe();
+        // An error is the end of the puppet.
+        let _ = curtain.changed().await;
+    }
+}
+
+/// A try that is under way.
+struct UnderWay<'a>(&'a PuppetBackend, &'a LockName);
+
+impl Drop for UnderWay<'_> {
+    fn drop(&mut self) {
+        self.0.stage.table.answered(self.1, self.0.connection);
+    }
+}
+
+impl Backend for PuppetBackend {
+    type Grant = PuppetGrant;
+
+    const KIND: &'static str = "puppet";
+
+    async fn try_acquire(&self, name: &LockName) -> Result<Attempt<PuppetGrant>, LockError> {
+        self.stage.table.asked(name, self.connection);
+        let _under_way = UnderWay(self, name);
+        // A grant that nobody receives is dropped with the answer, and so given back.
+        let take = || match self.stage.table.take(name) {
+            Attempt::Granted((number, lease)) => Attempt::Granted(PuppetGrant {
+                stage: Arc::clone(&self.stage),
+                name: name.clone(),
+                number,
+                lease,
+                released: false,
+            }),
+            Attempt::Held { retry_in } => Attempt::Held { retry_in },
+        };
+        self.stage.perform(self.stage.tries.next(), take).await
+    }
+
+    fn changed(&self, _: &LockName) -> impl Future<Output = ()> + Send + 'static {
+        self.stage.table.changed()
+    }
+
+    async fn health(&self) -> Result<(), LockError> {
+        self.stage.perform(self.stage.health.next(), || ()).await
+    }
+}
+
+/// A lock that a puppet has granted.
+#[derive(Debug)]
+pub struct PuppetGrant {
+    stage: Arc<Stage>,
+    name: LockName,
+    number: u64,
+    lease: Lease,
+    released: bool,
+}
+
+impl PuppetGrant {
+    /// The release, as it is played; it goes on whoever awaits it.
+    fn start_release(&mut self) -> impl Future<Output = Result<(), LockError>> + Send + use<> {
+        self.released = true;
+        let (stage, name, number) = (Arc::clone(&self.stage), self.name.clone(), self.number);
+        async move {
+            let play = stage.releases.next();
+            let ours = stage
+                .perform(play, || stage.table.free(&name, number))
+                .await?;
+            if ours {
+                Ok(())
+            } else {
+                Err(LockError::lost("it was not ours any more"))
+            }
+        }
+    }
+}
+
+impl Grant for PuppetGrant {
+    fn lease(&self) -> &Lease {
+        &self.lease
+    }
+
+    async fn release(mut self) -> Result<(), LockError> {
+        tokio::spawn(self.start_release())
+            .await
+            .expect("a release does not panic")
+    }
+
+    fn fencing_token(&self) -> impl Future<Output = Result<u64, LockError>> + Send + 'static {
+        let stage = Arc::clone(&self.stage);
+        async move {
+            let play = stage.tokens.next();
+            stage.perform(play, || stage.table.token()).await
+        }
+    }
+}
+
+impl Drop for PuppetGrant {
+    fn drop(&mut self) {
+        if self.released {
+            return;
+        }
+        let release = self.start_release();
+        match Handle::try_current() {
+            Ok(runtime) => drop(runtime.spawn(release)),
+            // Without a runtime there is no time to play with either.
+            Err(_) => drop(self.stage.table.free(&self.name, self.number)),
+        }
+    }
+}

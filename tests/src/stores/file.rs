@@ -1,0 +1,62 @@
+//! Locks in a directory.
+
+use std::fs;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use data_encoding::BASE32_NOPAD;
+use lock_core::LockName;
+use lock_core::file::FileBackend;
+use sha2::{Digest, Sha256};
+use tempfile::TempDir;
+
+use super::Store;
+
+/// A directory; every [`FileBackend`] over it is a connection.
+#[derive(Debug)]
+pub struct FileStore(TempDir);
+
+impl FileStore {
+    /// The lock directory.
+    #[must_use]
+    pub fn directory(&self) -> PathBuf {
+        self.0.path().join("locks")
+    }
+
+    /// The file of a lock, as it is documented.
+    #[must_use]
+    pub fn file_of(&self, name: &LockName) -> PathBuf {
+        let digest = Sha256::digest(format!("lock-file-v1\0\0{name}"));
+        let stem = BASE32_NOPAD.encode(&digest[..20]).to_lowercase();
+        self.directory().join(format!("v1-{stem}.lock"))
+    }
+}
+
+impl Store for FileStore {
+    type Backend = FileBackend;
+
+    const NOT_FOR: &'static [(&'static str, &'static str)] = &[];
+    const LEASE: Option<Duration> = None;
+    const NOTICED_WITHIN: Duration = Duration::from_secs(1);
+    const GRANTED_AFTER_A_KILL: Duration = Duration::from_millis(100);
+
+    async fn open() -> Self {
+        Self(TempDir::new().unwrap())
+    }
+
+    async fn backend(&self) -> FileBackend {
+        FileBackend::open(self.directory()).unwrap()
+    }
+
+    async fn lose(&self, name: &LockName) {
+        fs::remove_file(self.file_of(name)).unwrap();
+    }
+
+    async fn lose_all(&self) {
+        fs::rename(self.directory(), self.0.path().join("elsewhere")).unwrap();
+    }
+
+    fn address(&self) -> Option<String> {
+        Some(format!("file:{}", self.directory().display()))
+    }
+}

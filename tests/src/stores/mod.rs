@@ -1,0 +1,56 @@
+//! What the suite needs of a backend besides the backend itself.
+
+mod file;
+mod memory;
+mod one_backend;
+
+use std::future::Future;
+use std::time::Duration;
+
+use lock_core::backend::Backend;
+use lock_core::{LockName, LockProvider};
+
+pub use file::FileStore;
+pub use memory::MemoryStore;
+pub use one_backend::OneBackend;
+
+/// A place where locks are kept, for one test alone; for a backend with a server, an empty corner
+/// of it.
+pub trait Store: Send + Sync + Sized + 'static {
+    /// What it is asked through.
+    type Backend: Backend;
+
+    /// Cases that do not apply, by name, each with the reason.
+    const NOT_FOR: &'static [(&'static str, &'static str)];
+
+    /// How long the lease of a holder is that nobody hears of any more; `None` if holders need not
+    /// be heard of.
+    const LEASE: Option<Duration>;
+
+    /// How long it may take until a holder learns that its lock was taken away.
+    const NOTICED_WITHIN: Duration;
+
+    /// How long it may take until the lock of a killed process is granted.
+    const GRANTED_AFTER_A_KILL: Duration;
+
+    /// A new store without locks.
+    fn open() -> impl Future<Output = Self> + Send;
+
+    /// A connection of its own, as another process would make it.
+    fn backend(&self) -> impl Future<Output = Self::Backend> + Send;
+
+    /// A provider over a connection of its own.
+    fn client(&self) -> impl Future<Output = LockProvider> + Send {
+        async { LockProvider::new(self.backend().await) }
+    }
+
+    /// Takes a lock away behind its holder's back.
+    fn lose(&self, name: &LockName) -> impl Future<Output = ()> + Send;
+
+    /// Takes away all locks of all clients at once, as the end of their connections does.
+    fn lose_all(&self) -> impl Future<Output = ()> + Send;
+
+    /// What the program `locker` is to open for the same locks; `None` where processes cannot share
+    /// them.
+    fn address(&self) -> Option<String>;
+}

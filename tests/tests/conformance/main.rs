@@ -1,0 +1,8 @@
+//! One suite for every backend; see `lock_tests::cases`.
+
+mod inventory;
+
+lock_tests::conformance! {
+    memory: lock_tests::MemoryStore,
+    file: lock_tests::FileStore,
+}

@@ -1,0 +1,323 @@
+//! While a lock is held: its longest hold, its lease, and whoever takes it away.
+
+use std::future::pending;
+use std::sync::Arc;
+use std::time::Duration;
+
+use lock_core::backend::{Clock, TokioClock};
+use lock_core::memory::MemoryBackend;
+use lock_core::{LockPolicy, LockProvider, LossReason};
+use lock_tests::puppet::{Play, Puppet};
+use tokio::time::{advance, sleep};
+
+use crate::support::{is_free, ms, name, s, start, take, timed, took};
+
+/// Leases of three seconds on tokio's clock, without renewals.
+fn leases() -> (MemoryBackend, LockProvider) {
+    let clock: Arc<dyn Clock> = Arc::new(TokioClock::new());
+    let store = MemoryBackend::with_lease(s(3), clock);
+    (store.clone(), LockProvider::new(store))
+}
+
+const MAX_HOLD: LockPolicy = LockPolicy::user_request().max_hold(s(10));
+
+#[tokio::test(start_paused = true)]
+async fn the_longest_hold_stops_the_work_and_frees_the_lock() {
+    let puppet = Puppet::new();
+    let client = puppet.client();
+    let lock = client.lock(name()).unwrap();
+    let (elapsed, result) = timed(lock.run(MAX_HOLD, pending::<()>())).await;
+    took(elapsed, s(10));
+    let error = result.unwrap_err();
+    assert!(
+        error.is_lost() && error.to_string().contains("longer than its policy"),
+        "{error}"
+    );
+    sleep(ms(1)).await;
+    assert!(is_free(&client).await);
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_longest_hold_bounds_work_that_is_never_polled_again() {
+    let puppet = Puppet::new();
+    let (here, there) = (puppet.client(), puppet.client());
+    let hung = here.lock(name()).unwrap().acquire(MAX_HOLD).await.unwrap();
+    let next = start(&here, s(60)).await;
+    sleep(s(10) - ms(1)).await;
+    assert!(hung.is_valid() && !next.is_finished());
+    sleep(ms(1)).await;
+    assert!(!hung.is_valid());
+    let (elapsed, next) = timed(next).await;
+    let next = next.unwrap().unwrap();
+    assert!(elapsed <= ms(200), "{elapsed:?}");
+    assert_eq!(hung.lost().await, LossReason::MaxHold);
+    // The hung one wakes up and does not touch what is another's now.
+    assert!(hung.fencing_token().await.unwrap_err().is_lost());
+    assert!(hung.release().await.unwrap_err().is_lost());
+    assert!(next.is_valid() && !is_free(&there).await);
+}
+
+#[tokio::test]
+async fn the_longest_hold_outlives_the_runtime_that_it_began_in() {
+    let client = Puppet::new().client();
+    let holder = client.clone();
+    let thread = std::thread::spawn(move || {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .unwrap();
+        let policy = LockPolicy::background_job().max_hold(ms(50));
+        runtime
+            .block_on(holder.lock(name()).unwrap().acquire(policy))
+            .unwrap()
+    });
+    let _hung = thread.join().unwrap();
+    // Nobody looks at the guard, and the runtime whose timer would have told is gone.
+    let next = client
+        .lock(name())
+        .unwrap()
+        .try_acquire(s(20))
+        .await
+        .unwrap();
+    assert!(next.is_some_and(|next| next.is_valid()));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_hold_that_ends_in_time_is_not_lost_later() {
+    let puppet = Puppet::new();
+    let client = puppet.client();
+    let guard = client
+        .lock(name())
+        .unwrap()
+        .acquire(MAX_HOLD)
+        .await
+        .unwrap();
+    let lost = tokio::spawn(guard.lost());
+    sleep(s(9)).await;
+    guard.release().await.unwrap();
+    let next = take(&client).await;
+    sleep(s(60)).await;
+    assert!(next.is_valid(), "the bound was of the earlier hold");
+    assert!(!lost.is_finished());
+    lost.abort();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_lease_that_ends_is_seen_before_another_is_granted() {
+    let (store, here) = leases();
+    let there = LockProvider::new(store);
+    let guard = take(&here).await;
+    let lost = tokio::spawn(guard.lost());
+    let other = start(&there, s(60)).await;
+    advance(s(3) - ms(1)).await;
+    tokio::task::yield_now().await;
+    assert!(guard.is_valid() && !other.is_finished());
+    let granted = async {
+        let other = other.await.unwrap().unwrap();
+        assert!(!guard.is_valid(), "two valid guards");
+        other
+    };
+    let (elapsed, other) = timed(granted).await;
+    assert!(elapsed <= ms(10), "{elapsed:?}");
+    assert_eq!(lost.await.unwrap(), LossReason::Expired);
+    assert!(guard.release().await.unwrap_err().is_lost());
+    assert!(other.is_valid() && !is_free(&here).await);
+}
+
+#[tokio::test(start_paused = true)]
+async fn work_is_stopped_when_its_lease_ends() {
+    let (_, client) = leases();
+    let guard = take(&client).await;
+    let (elapsed, outcome) = timed(guard.protect(sleep(s(60)))).await;
+    took(elapsed, s(3));
+    let error = outcome.unwrap_err();
+    assert!(error.is_lost() && error.lock() == Some(&name()), "{error}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_process_that_was_frozen_past_its_lease_sees_it_at_its_first_look() {
+    let (_, client) = leases();
+    let guard = take(&client).await;
+    guard.protect(async {}).await.unwrap();
+    // No timer fires: the clock has moved at once, as after a freeze.
+    advance(s(4)).await;
+    assert!(!guard.is_valid());
+    assert!(
+        guard
+            .protect(async { unreachable!("not a step without the lock") })
+            .await
+            .is_err()
+    );
+    drop(guard);
+    // Frozen in the middle of the last poll: done, and yet lost.
+    let guard = take(&client).await;
+    let done = guard.protect(async {
+        advance(s(4)).await;
+    });
+    assert!(done.await.unwrap_err().is_lost());
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_first_reason_of_a_loss_stays() {
+    let (store, client) = leases();
+    let policy = LockPolicy::background_job().max_hold(s(5));
+    let guard = client.lock(name()).unwrap().acquire(policy).await.unwrap();
+    sleep(s(4)).await;
+    assert_eq!(guard.lost().await, LossReason::Expired);
+    let text = guard.check().unwrap_err().to_string();
+    sleep(s(4)).await;
+    assert_eq!(
+        guard.lost().await,
+        LossReason::Expired,
+        "it had been lost before"
+    );
+    assert_eq!(guard.check().unwrap_err().to_string(), text);
+    drop(guard);
+
+    let guard = take(&client).await;
+    store.revoke(&name());
+    assert_eq!(guard.lost().await, LossReason::Revoked);
+    client.shutdown(Duration::ZERO).await;
+    assert_eq!(guard.lost().await, LossReason::Revoked);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_lock_that_is_revoked_is_another_s_at_once() {
+    let store = MemoryBackend::new();
+    let (here, there) = (
+        LockProvider::new(store.clone()),
+        LockProvider::new(store.clone()),
+    );
+    let guard = take(&here).await;
+    let waiting = start(&there, s(60)).await;
+    assert!(store.revoke(&name()));
+    assert!(!guard.is_valid());
+    let (elapsed, next) = timed(waiting).await;
+    let next = next.unwrap().unwrap();
+    took(elapsed, ms(0));
+    drop(guard);
+    assert!(next.is_valid() && store.held() == 1);
+    next.release().await.unwrap();
+    assert!(!store.revoke(&name()), "nobody holds it");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_store_that_is_down_keeps_what_is_held() {
+    let store = MemoryBackend::new();
+    let (here, there) = (
+        LockProvider::new(store.clone()),
+        LockProvider::new(store.clone()),
+    );
+    let guard = take(&here).await;
+    store.set_available(false);
+    let error = there
+        .lock(name())
+        .unwrap()
+        .try_acquire(Duration::ZERO)
+        .await
+        .unwrap_err();
+    assert!(
+        error.is_unavailable(),
+        "whether it is held is not known: {error}"
+    );
+    assert!(!there.health().await.is_up());
+    assert!(guard.is_valid());
+    let waiting = start(&there, s(60)).await;
+    sleep(s(10)).await;
+    store.set_available(true);
+    sleep(s(2)).await;
+    assert!(there.health().await.is_up() && !waiting.is_finished());
+    guard.release().await.unwrap();
+    let (elapsed, next) = timed(waiting).await;
+    took(elapsed, ms(0));
+    assert!(next.unwrap().unwrap().is_valid());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_lost_guard_that_is_kept_does_not_block_its_own_process() {
+    let (_, client) = leases();
+    // Nobody looks at it: a handler that hangs, without a longest hold.
+    let hung = take(&client).await;
+    let waiting = start(&client, s(60)).await;
+    sleep(s(10)).await;
+    assert!(!hung.is_valid());
+    assert!(
+        waiting.is_finished(),
+        "the lock is free, in every other process"
+    );
+    // Its own lease has ended meanwhile as well.
+    assert!(
+        waiting
+            .await
+            .unwrap()
+            .unwrap()
+            .release()
+            .await
+            .unwrap_err()
+            .is_lost()
+    );
+    drop(hung);
+    assert!(is_free(&client).await);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_was_lost_here_can_be_had_here_when_its_guard_is_dropped() {
+    let puppet = Puppet::new();
+    let client = puppet.client();
+    let guard = take(&client).await;
+    let waiting = start(&client, s(60)).await;
+    puppet.lose(&name(), LossReason::Disconnected);
+    assert_eq!(guard.lost().await, LossReason::Disconnected);
+    drop(guard);
+    let (elapsed, next) = timed(waiting).await;
+    took(elapsed, ms(0));
+    assert!(next.unwrap().unwrap().is_valid());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_grant_that_was_lost_on_its_way_is_not_handed_on() {
+    let puppet = Puppet::new();
+    let client = puppet.client();
+    puppet.tries([Play::DoneThenLate(ms(20))]);
+    let first = start(&client, s(60)).await;
+    let second = start(&client, s(60)).await;
+    sleep(ms(10)).await;
+    first.abort();
+    puppet.lose(&name(), LossReason::Disconnected);
+    let guard = second.await.unwrap().unwrap();
+    assert!(guard.is_valid());
+    assert_eq!(puppet.tried(&name()), 2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_grant_whose_lease_ended_on_its_way_is_given_back_before_the_next_try() {
+    let puppet = Puppet::new();
+    let client = puppet.client();
+    puppet.tries([Play::DoneThenLate(ms(20))]);
+    let first = start(&client, s(60)).await;
+    let second = start(&client, s(60)).await;
+    sleep(ms(10)).await;
+    first.abort();
+    puppet.expire(&name());
+    let (elapsed, guard) = timed(second).await;
+    assert!(guard.unwrap().expect("nobody else holds it").is_valid());
+    took(elapsed, ms(10));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_grant_that_was_lost_on_its_way_is_not_handed_out() {
+    let puppet = Puppet::new();
+    let client = puppet.client();
+    puppet.tries([Play::DoneThenLate(ms(20))]);
+    let acquiring = start(&client, s(60)).await;
+    sleep(ms(10)).await;
+    puppet.lose(&name(), LossReason::Disconnected);
+    // Either is right: a guard that says so, or another try.
+    match acquiring.await.unwrap() {
+        Ok(guard) if !guard.is_valid() => {
+            assert!(guard.protect(async {}).await.unwrap_err().is_lost());
+        }
+        Ok(_) => assert_eq!(puppet.tried(&name()), 2),
+        Err(error) => panic!("{error}"),
+    }
+}

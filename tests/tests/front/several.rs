@@ -1,0 +1,168 @@
+//! Several locks at once over a backend that is slow or fails in the middle.
+
+use std::time::Duration;
+
+use lock_core::{LockErrorKind, LockName, LockPolicy};
+use lock_tests::puppet::{Play, Puppet};
+use tokio::time::sleep;
+
+use crate::support::{RESPONSE, SLACK, is_free, ms, name, s, start, take, timed, took};
+
+/// In the order of locking; the one that others hold is in the middle.
+fn names() -> [LockName; 3] {
+    ["account:transfer:1", "order:process:42", "user:login:9"].map(|name| name.parse().unwrap())
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_error_on_the_way_releases_what_was_acquired() {
+    let puppet = Puppet::new();
+    let client = puppet.client();
+    puppet.tries([Play::Answer, Play::Answer, Play::Misconfigured]);
+    let error = client.acquire_all(names(), s(5)).await.unwrap_err();
+    assert_eq!(error.kind(), LockErrorKind::Misconfigured);
+    assert_eq!(error.lock(), Some(&names()[2]));
+    tokio::task::yield_now().await;
+    assert_eq!(puppet.held(), 0);
+    assert!(client.acquire_all(names(), Duration::ZERO).await.is_ok());
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_wait_is_for_all_together() {
+    let puppet = Puppet::new();
+    let (here, there) = (puppet.client(), puppet.client());
+    let mut elsewhere = there
+        .acquire_all(names(), Duration::ZERO)
+        .await
+        .unwrap()
+        .into_iter();
+    let (first, second) = (elsewhere.next(), elsewhere.next());
+    tokio::spawn(async move {
+        sleep(s(2)).await;
+        drop(first);
+        sleep(s(2)).await;
+        drop(second);
+    });
+    let (elapsed, result) = timed(here.acquire_all(names(), s(5))).await;
+    took(elapsed, s(5));
+    let error = result.unwrap_err();
+    assert!(
+        error.is_contended() && error.lock() == Some(&names()[2]),
+        "{error}"
+    );
+    assert_eq!(error.waited(), Some(elapsed));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_silent_backend_ends_the_acquire_of_all_in_time() {
+    for wait in [ms(0), s(3)] {
+        let puppet = Puppet::new();
+        puppet.tries([Play::Answer]);
+        puppet.every_try(Play::Hang);
+        let (elapsed, result) = timed(puppet.client().acquire_all(names(), wait)).await;
+        assert!(elapsed <= wait + RESPONSE + SLACK, "{elapsed:?}");
+        assert!(result.unwrap_err().is_unavailable());
+        tokio::task::yield_now().await;
+        assert_eq!(puppet.held(), 0);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_slow_backend_does_not_stretch_the_acquire_of_many() {
+    let puppet = Puppet::new();
+    puppet.every_try(Play::Late(RESPONSE * 9 / 10));
+    let names = (0..10).map(|number| LockName::new("a", "b", number));
+    let (elapsed, _) = timed(puppet.client().acquire_all(names, s(1))).await;
+    assert!(elapsed <= s(1) + RESPONSE + SLACK, "it took {elapsed:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_was_lost_while_the_rest_was_awaited_is_not_handed_out() {
+    let puppet = Puppet::new();
+    let (here, there) = (puppet.client(), puppet.client());
+    let guard = take(&there).await;
+    tokio::spawn(async move {
+        sleep(s(5)).await;
+        drop(guard);
+    });
+    let policy = LockPolicy::user_request().wait(s(60)).max_hold(s(2));
+    match here.acquire_all(names(), policy).await {
+        Ok(guards) => assert!(
+            guards.is_valid(),
+            "acquired, and lost before the caller had it"
+        ),
+        Err(error) => assert!(error.is_lost(), "{error}"),
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_claim_of_a_silent_backend_ends_and_keeps_the_turns() {
+    let puppet = Puppet::new();
+    let client = puppet.client();
+    puppet.tries([Play::Answer, Play::DoneThenHang]);
+    let (elapsed, result) = timed(client.claim(names(), 3)).await;
+    took(elapsed, RESPONSE);
+    assert!(result.unwrap_err().is_unavailable());
+    // Nobody asks beside the claim; what it is granted goes to who waits, or back.
+    let waiting = start(&client, s(60)).await;
+    sleep(s(10)).await;
+    assert!(!waiting.is_finished());
+    assert_eq!(puppet.tried(&name()), 1);
+    puppet.let_go();
+    let (elapsed, guard) = timed(waiting).await;
+    took(elapsed, ms(0));
+    guard.unwrap().unwrap().release().await.unwrap();
+    assert_eq!(puppet.tried(&name()), 1);
+    sleep(ms(1)).await;
+    assert_eq!(puppet.held(), 0);
+    assert_eq!(puppet.most_under_way(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_claim_that_fails_keeps_nothing() {
+    let puppet = Puppet::new();
+    let client = puppet.client();
+    puppet.tries([Play::Answer, Play::Fail("down")]);
+    let error = client.claim(names(), 3).await.unwrap_err();
+    assert!(error.is_unavailable());
+    sleep(ms(1)).await;
+    assert_eq!(puppet.held(), 0);
+    assert_eq!(client.claim(names(), 3).await.unwrap().len(), 3);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_claim_leaves_out_what_somebody_here_waits_for() {
+    let puppet = Puppet::new();
+    let (here, there) = (puppet.client(), puppet.client());
+    let guard = take(&there).await;
+    let waiting = start(&here, s(60)).await;
+    let claimed = here.claim(names(), 3).await.unwrap();
+    assert_eq!(claimed.len(), 2);
+    guard.release().await.unwrap();
+    drop(waiting.await.unwrap().unwrap());
+    // One that is held elsewhere is refused and lets those in who came meanwhile.
+    drop(claimed);
+    sleep(ms(1)).await;
+    let guard = take(&there).await;
+    puppet.every_try(Play::Late(ms(50)));
+    let claim = {
+        let here = here.clone();
+        tokio::spawn(async move { here.claim(names(), 3).await.unwrap() })
+    };
+    sleep(ms(60)).await;
+    let (elapsed, free) = timed(is_free(&here)).await;
+    assert!(!free);
+    assert!(elapsed <= ms(150), "{elapsed:?}");
+    assert_eq!(claim.await.unwrap().len(), 2);
+    drop(guard);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_claim_without_a_limit_to_fill_asks_no_more_than_it_needs() {
+    let puppet = Puppet::new();
+    let client = puppet.client();
+    let claimed = client.claim(names(), 1).await.unwrap();
+    assert_eq!(claimed[0].name(), &names()[0]);
+    assert_eq!(names().map(|name| puppet.tried(&name)), [1, 0, 0]);
+    assert!(client.claim(names(), 0).await.unwrap().is_empty());
+    assert_eq!(names().map(|name| puppet.tried(&name)), [1, 0, 0]);
+}

@@ -1,0 +1,177 @@
+//! How an instance starts, tells how it is, and stops.
+
+use std::net::TcpListener;
+use std::process::Stdio;
+use std::time::{Duration, Instant};
+
+use lock_tests::eventually;
+use lock_tests::orders::{Shop, assert_one_at_a_time, command};
+use rustix::process::Signal;
+use tokio::net::TcpStream;
+
+#[tokio::test]
+async fn it_tells_its_backend_its_address_and_what_to_try() {
+    let shop = Shop::new();
+    let instance = shop.open().await;
+    let _ = instance.until_printed("/accounts/transfer").await;
+    let printed = instance.printed();
+    let backend = format!(
+        "Distributed locks: file locks in {} (embedded, this machine only)",
+        shop.lock_dir().display()
+    );
+    assert!(
+        printed
+            .iter()
+            .any(|line| line.contains("WARN") && line.ends_with(&backend)),
+        "{printed:#?}"
+    );
+    let curls: Vec<_> = printed
+        .iter()
+        .filter(|line| line.trim_start().starts_with("curl "))
+        .collect();
+    assert_eq!(curls.len(), 3, "{printed:#?}");
+    assert!(
+        curls
+            .iter()
+            .all(|line| line.contains(&instance.address().to_string())),
+        "{curls:#?}"
+    );
+}
+
+#[tokio::test]
+async fn what_it_tells_to_try_works() {
+    let shop = Shop::new();
+    let instance = shop.open().await;
+    let _ = instance.until_printed("/accounts/transfer").await;
+    for line in instance.printed() {
+        if line.trim_start().starts_with("curl ") {
+            let run = tokio::process::Command::new("bash")
+                .args(["-c", &format!("{line} -sS")])
+                .output();
+            let output = run.await.expect("bash runs");
+            let text = String::from_utf8_lossy(&output.stdout).into_owned();
+            assert!(text.starts_with("HTTP/1.1 200 OK"), "{line}: {output:?}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn it_says_that_it_is_well_without_a_lock() {
+    let shop = Shop::new();
+    let instance = shop.open().await;
+    let health = instance.get("/health").await;
+    assert_eq!(
+        (health.status, health.body.as_str()),
+        (200, r#"{"status":"up","locks":"file"}"#)
+    );
+    std::fs::remove_dir_all(shop.lock_dir()).unwrap();
+    let health = instance.get("/health").await;
+    assert_eq!(
+        (health.status, health.body.as_str()),
+        (503, r#"{"status":"down","locks":"file"}"#)
+    );
+    // And nothing runs unlocked.
+    let refused = instance.post("/payments/7/refund?work_ms=0").await;
+    assert_eq!(refused.problem(503)["reason"], "lock-unavailable");
+}
+
+#[tokio::test]
+async fn what_cannot_be_used_ends_it_with_a_reason() {
+    let shop = Shop::new();
+    std::fs::write(shop.lock_dir(), "not a directory").unwrap();
+    let output = command(&shop.lock_dir(), &[])
+        .stderr(Stdio::piped())
+        .output()
+        .await
+        .unwrap();
+    let text = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(
+        !output.status.success() && text.contains("not a directory"),
+        "{text}"
+    );
+
+    let shop = Shop::new();
+    let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+    let bind = taken.local_addr().unwrap().to_string();
+    let mut second = command(&shop.lock_dir(), &[("BIND", &bind)]);
+    let output = second.stderr(Stdio::piped()).output().await.unwrap();
+    let text = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(!output.status.success() && text.contains(&bind), "{text}");
+}
+
+/// Requests under way are answered, nobody is let in any more, the process ends well.
+async fn stops_gracefully(signal: Signal) {
+    let shop = Shop::new();
+    let (mut instance, other) = tokio::join!(shop.open(), shop.open());
+    let until_held = async |name: &str| shop.until_held(&name.parse().unwrap()).await;
+
+    let by_layer = instance.post("/orders/1/process?work_ms=1500");
+    let by_macro = async {
+        until_held("order:process:1").await;
+        instance.transfer("bob", "carol", 1500).await
+    };
+    // It has its first lock, and waits for its second.
+    let waiting = async {
+        until_held("account:transfer:carol").await;
+        instance.transfer("aaron", "bob", 500).await
+    };
+    let stop = async {
+        until_held("account:transfer:aaron").await;
+        instance.signal(signal);
+        eventually("nobody is let in any more", async || {
+            TcpStream::connect(instance.address()).await.is_err()
+        })
+        .await;
+    };
+    let (by_layer, by_macro, waiting, ()) = tokio::join!(by_layer, by_macro, waiting, stop);
+
+    assert_one_at_a_time(&[by_macro.receipt(), waiting.receipt()]);
+    assert!(instance.wait().await.success());
+    let next = other.post("/orders/1/process?work_ms=0").await.receipt();
+    assert_one_at_a_time(&[by_layer.receipt(), next]);
+}
+
+#[tokio::test]
+async fn sigterm_lets_requests_finish() {
+    stops_gracefully(Signal::TERM).await;
+}
+
+#[tokio::test]
+async fn ctrl_c_lets_requests_finish() {
+    stops_gracefully(Signal::INT).await;
+}
+
+#[tokio::test]
+async fn sigterm_lets_work_finish_that_outlives_its_client() {
+    let shop = Shop::new();
+    let mut instance = shop.open().await;
+    let held = "order:process:1".parse().unwrap();
+    let client = instance
+        .begin_post("/orders/1/process?work_ms=1000", "")
+        .await;
+    shop.until_held(&held).await;
+    let began = Instant::now();
+    drop(client);
+    instance.signal(Signal::TERM);
+    let guard = shop
+        .locks()
+        .lock(held)
+        .unwrap()
+        .acquire(Duration::from_secs(5))
+        .await
+        .unwrap();
+    // Longer than the file system or the process needs; the rest of the work.
+    assert!(
+        began.elapsed() > Duration::from_millis(500),
+        "{:?}",
+        began.elapsed()
+    );
+    assert!(instance.wait().await.success());
+    assert!(
+        !instance
+            .printed()
+            .iter()
+            .any(|line| line.contains("still held"))
+    );
+    guard.release().await.unwrap();
+}
