@@ -217,7 +217,10 @@ impl Held {
     /// Releases in the background, if that has not begun. Whoever is next in line is called when
     /// the release was answered, or at once where no runtime is current.
     pub(crate) fn finish(self: &Arc<Self>) {
-        let Ok(releasing) = self.start_release() else {
+        let Some(seat) = self.hold.take_seat() else {
+            return;
+        };
+        let Ok(releasing) = self.leave(seat) else {
             return;
         };
         if let Ok(runtime) = Handle::try_current() {
@@ -233,10 +236,14 @@ impl Held {
 
     /// Starts the release; `Err` is one that is over already, with how it ended.
     pub(super) fn start_release(self: &Arc<Self>) -> Result<Releasing, Result<(), LockError>> {
-        let Some(seat) = self.hold.take_seat() else {
+        match self.hold.take_seat() {
+            Some(seat) => self.leave(seat),
             // Taken away by `forfeit`.
-            return Err(self.check());
-        };
+            None => Err(self.check()),
+        }
+    }
+
+    fn leave(self: &Arc<Self>, seat: Seat) -> Result<Releasing, Result<(), LockError>> {
         let mut valid = self.check();
         if valid.is_ok() {
             // From here on a loss is none, but for one that the release itself finds.

@@ -163,6 +163,13 @@ impl Lease {
         self.0.latch.get()
     }
 
+    /// Whether this is as good as a new [`unbounded`](Self::unbounded) one: never lost, and nobody
+    /// else has it or can get it.
+    #[cfg(feature = "memory")]
+    pub(crate) fn is_unused(&self) -> bool {
+        Arc::strong_count(&self.0) == 1 && self.0.until.is_none() && self.0.latch.get().is_none()
+    }
+
     /// Whether the lease has ended, without telling those who wait for it: for backends that look
     /// under a lock of theirs.
     #[cfg(feature = "memory")]

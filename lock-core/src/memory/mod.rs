@@ -27,8 +27,8 @@ mod store;
 
 use std::fmt;
 use std::future::{Future, ready};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use self::store::{Granting, Store};
@@ -48,7 +48,12 @@ struct Shared {
     tokens: AtomicU64,
     available: AtomicBool,
     leases: Option<(Duration, Arc<dyn Clock>)>,
+    /// Leases of locks that were released: the next lock takes one instead of an allocation.
+    spare: Mutex<Vec<Lease>>,
 }
+
+/// More are not kept.
+const MAX_SPARE: usize = 64;
 
 impl MemoryBackend {
     /// No locks, and leases without an end.
@@ -73,6 +78,7 @@ impl MemoryBackend {
                 tokens: AtomicU64::new(0),
                 available: AtomicBool::new(true),
                 leases,
+                spare: Mutex::default(),
             }),
             client: 0,
         }
@@ -108,11 +114,29 @@ impl MemoryBackend {
 impl Shared {
     fn lease(&self) -> Lease {
         match &self.leases {
-            None => Lease::unbounded(),
+            None => self.unbounded_lease(),
             Some((lease, clock)) => {
                 let deadline = clock.now().saturating_add(*lease);
                 Lease::until(Arc::clone(clock), deadline, *lease / 3)
             }
+        }
+    }
+}
+
+impl Shared {
+    fn spare(&self) -> MutexGuard<'_, Vec<Lease>> {
+        self.spare.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn unbounded_lease(&self) -> Lease {
+        let spare = self.spare().pop_if(|lease| lease.is_unused());
+        spare.unwrap_or_else(Lease::unbounded)
+    }
+
+    fn keep(&self, lease: &Lease) {
+        let mut spare = self.spare();
+        if self.leases.is_none() && lease.is_valid() && spare.len() < MAX_SPARE {
+            spare.push(lease.clone());
         }
     }
 }
@@ -208,6 +232,7 @@ impl Grant for MemoryGrant {
 impl Drop for MemoryGrant {
     fn drop(&mut self) {
         self.backend.store.release(&self.name, self.id);
+        self.backend.keep(&self.lease);
     }
 }
 

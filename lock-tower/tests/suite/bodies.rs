@@ -426,6 +426,7 @@ async fn a_body_that_panics_releases() {
     assert!(std::panic::catch_unwind(poll).is_err());
     assert!(locks.is_free(NAME).await);
     // What was sent is not the whole.
+    assert!(!http_body::Body::is_end_stream(response.body()));
     assert!(frame(&mut response).await.unwrap().is_err());
     assert!(frame(&mut response).await.is_none());
 }

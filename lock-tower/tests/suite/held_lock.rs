@@ -287,6 +287,36 @@ async fn max_hold_stops_a_handler_that_hangs() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_handler_that_is_stopped_is_gone_before_its_lock_is_free() {
+    /// Looks, when it is dropped, whether the lock is free for others.
+    struct Last(MemoryBackend, Arc<AtomicBool>);
+    impl Drop for Last {
+        fn drop(&mut self) {
+            self.1.store(self.0.held() == 1, Ordering::SeqCst);
+        }
+    }
+    let locks = Locks::new();
+    let was_held = Arc::new(AtomicBool::new(false));
+    let (store, seen) = (locks.store.clone(), Arc::clone(&was_held));
+    let handler = async move || {
+        let _last = Last(store.clone(), seen);
+        std::future::pending::<()>().await;
+    };
+    let layer = locks.layer(TEMPLATE).max_hold(Duration::from_secs(30));
+    let router = Router::new().route(PROCESS, routing::any(handler).layer(layer));
+    for method in [Method::GET, Method::POST] {
+        was_held.store(false, Ordering::SeqCst);
+        let response = send(&router, method, URI).await;
+        assert_eq!(response.status(), StatusCode::INTERNAL_SERVER_ERROR);
+        assert!(
+            was_held.load(Ordering::SeqCst),
+            "released under the handler"
+        );
+        assert!(locks.is_free(NAME).await);
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_lease_that_ends_stops_the_handler() {
     let lease = Duration::from_secs(20);
     let store = MemoryBackend::with_lease(lease, Arc::new(TokioClock::new()));
