@@ -206,8 +206,15 @@ fn check_private(path: &Path, metadata: &Metadata, user: u32) -> Result<(), Lock
             metadata.uid(),
         )));
     }
-    let mode = metadata.mode() & 0o777;
-    if mode != 0o700 {
+    let mode = metadata.mode() & 0o7777;
+    if mode & 0o1000 != 0 {
+        // Such as /tmp: it is for others as well, and not to be made private.
+        return Err(LockError::misconfigured(format!(
+            "the lock directory {path} is shared, with mode {mode:04o}; choose a directory of its own \
+             below it, such as {path}/locks",
+        )));
+    }
+    if mode & 0o777 != 0o700 {
         return Err(LockError::misconfigured(format!(
             "the lock directory {path} has mode {mode:04o}, but must be private; run `chmod 700 {path}`",
         )));
@@ -249,6 +256,16 @@ mod tests {
             let text = refusal(&base.path().join(link));
             assert!(text.contains("symlink"), "{link}: {text}");
         }
+    }
+
+    #[test]
+    fn nobody_is_told_to_make_a_shared_directory_private() {
+        let base = tempfile::tempdir().unwrap();
+        let path = base.path().join("locks");
+        fs::create_dir(&path).unwrap();
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o1777)).unwrap();
+        let text = refusal(&path);
+        assert!(text.contains("1777") && !text.contains("chmod"), "{text}");
     }
 
     #[test]

@@ -55,6 +55,10 @@ pub(crate) use table::Table;
 /// another one. A route of that shape which is meant to go without a lock is declared by
 /// [`unlocked`](Self::unlocked).
 ///
+/// An entry that names no route at all, by a misspelt path, locks nothing and cannot be told from a
+/// route to come: ask for [`HeldLock`](crate::HeldLock) in the handler, which is refused with 500
+/// where no lock is held.
+///
 /// Put the table on routes, with `route_layer`: around a whole router, where no route has matched
 /// yet, each request that has the shape of an entry is refused.
 #[derive(Clone, Debug)]
