@@ -1,12 +1,14 @@
 //! What backends derive from a name. Each form is versioned and frozen: programs of different
 //! versions meet at the same keys.
 
+#[cfg(feature = "file")]
 use data_encoding::BASE32_NOPAD;
 use sha2::{Digest, Sha256};
 
 use super::LockName;
 
 /// Before what makes a file name. Part of every key: never to be changed.
+#[cfg(feature = "file")]
 const FILE: &[u8] = b"lock-file-v1\0";
 
 /// The file name, without extension, of a lock: `v1-` and 160 bits of SHA-256 over
@@ -15,6 +17,7 @@ const FILE: &[u8] = b"lock-file-v1\0";
 /// A hash, since an escaped name can be longer than a file name may be; base32, since some file
 /// systems do not tell upper from lower case. A name contains no NUL, so that no two pairs of
 /// namespace and name give one text.
+#[cfg(feature = "file")]
 pub(crate) fn file_stem(namespace: &str, name: &LockName) -> String {
     let digest = Sha256::new_with_prefix(FILE)
         .chain_update(namespace)
@@ -27,10 +30,48 @@ pub(crate) fn file_stem(namespace: &str, name: &LockName) -> String {
     stem
 }
 
+/// Before what makes the keys of a PostgreSQL lock. Part of every key: never to be changed.
+#[cfg(feature = "postgres")]
+const POSTGRES: &[u8] = b"lock-postgres-v1\0";
+
+/// The advisory lock keys of one name.
+#[cfg(feature = "postgres")]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) struct PostgresKeys {
+    /// Held exclusively by whoever holds the lock.
+    pub(crate) lock: i64,
+    /// Held shared by every session that waits for it.
+    pub(crate) wait: i64,
+}
+
+/// The advisory lock keys of a lock: the first and the second 64 bits, big-endian and as signed
+/// numbers, of SHA-256 over `"lock-postgres-v1" NUL namespace NUL name`.
+///
+/// Two names that share a key exclude each other, which is safe; by chance that happens to one pair
+/// in 2^64.
+#[cfg(feature = "postgres")]
+pub(crate) fn postgres_keys(namespace: &str, name: &LockName) -> PostgresKeys {
+    let digest = Sha256::new_with_prefix(POSTGRES)
+        .chain_update(namespace)
+        .chain_update(b"\0")
+        .chain_update(name.as_str())
+        .finalize();
+    let word = |at: usize| {
+        let mut word = [0; 8];
+        word.copy_from_slice(&digest[at..at + 8]);
+        i64::from_be_bytes(word)
+    };
+    PostgresKeys {
+        lock: word(0),
+        wait: word(8),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    #[cfg(feature = "file")]
     #[test]
     fn file_stems_are_frozen() {
         let vectors = [
@@ -66,6 +107,57 @@ mod tests {
         }
     }
 
+    #[cfg(feature = "postgres")]
+    #[test]
+    fn postgres_keys_are_frozen() {
+        let vectors = [
+            (
+                "",
+                "order:process:42",
+                -4392062105972231254,
+                6761751508906043865,
+            ),
+            (
+                "shop",
+                "order:process:42",
+                -183487386175360293,
+                -8951407972234423120,
+            ),
+            (
+                "",
+                "order:process:43",
+                -7860020973124117092,
+                -1168362816441617000,
+            ),
+            (
+                "",
+                "order:process:a",
+                -4981344373476198973,
+                -7759023580691010791,
+            ),
+            (
+                "",
+                "order:process:A",
+                -7086941321013477268,
+                2240509184247910032,
+            ),
+            (
+                "",
+                "job:cleanup-tokens",
+                5327285214504019252,
+                7398636965627367211,
+            ),
+        ];
+        for (namespace, name, lock, wait) in vectors {
+            assert_eq!(
+                postgres_keys(namespace, &name.parse().unwrap()),
+                PostgresKeys { lock, wait },
+                "{namespace} {name}"
+            );
+        }
+    }
+
+    #[cfg(feature = "file")]
     #[test]
     fn namespace_and_name_do_not_run_into_each_other() {
         let stem = |namespace, name: &str| file_stem(namespace, &name.parse().unwrap());

@@ -2,7 +2,7 @@
 //! part. The rules stand at [`LockName`]; the grammar is `lock-grammar`'s.
 
 mod hashed;
-#[cfg(feature = "file")]
+#[cfg(any(feature = "file", feature = "postgres"))]
 pub(crate) mod key;
 mod lock_name;
 #[cfg(feature = "serde")]
