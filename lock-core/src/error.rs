@@ -103,6 +103,18 @@ impl LockError {
         Self::unavailable("the backend did not answer in time")
     }
 
+    /// The same error for another caller, without its cause.
+    #[cfg(feature = "postgres")]
+    pub(crate) fn duplicate(&self) -> Self {
+        Self::new(self.0.kind, self.0.detail.clone())
+    }
+
+    /// The same error, as one that can be over at the next try.
+    #[cfg(feature = "postgres")]
+    pub(crate) fn duplicate_as_unavailable(&self) -> Self {
+        Self::unavailable(self.0.detail.clone())
+    }
+
     /// The same error with its cause.
     #[must_use]
     pub fn with_source(mut self, source: impl Into<BoxError>) -> Self {

@@ -14,6 +14,10 @@
     feature = "file",
     doc = "| [`file::FileBackend`] | `file` | the processes of one machine, nothing installed |"
 )]
+#![cfg_attr(
+    feature = "postgres",
+    doc = "| [`postgres::PostgresBackend`] | `postgres` | whoever uses the database |"
+)]
 //!
 //! Others are made by implementing [`backend::Backend`].
 //!
@@ -102,6 +106,8 @@ pub mod memory;
 mod name;
 mod observe;
 mod policy;
+#[cfg(feature = "postgres")]
+pub mod postgres;
 mod provider;
 mod queue;
 mod sync;

@@ -51,10 +51,22 @@ pub(crate) struct PostgresKeys {
 /// in 2^64.
 #[cfg(feature = "postgres")]
 pub(crate) fn postgres_keys(namespace: &str, name: &LockName) -> PostgresKeys {
+    keys_of(namespace, name.as_str())
+}
+
+/// The advisory lock key that sessions with a lease of so many milliseconds hold shared: as the key
+/// of a lock, over the text `lease SPACE MILLISECONDS`, which is no name.
+#[cfg(feature = "postgres")]
+pub(crate) fn postgres_lease_key(lease_ms: u64) -> i64 {
+    keys_of("", &format!("lease {lease_ms}")).lock
+}
+
+#[cfg(feature = "postgres")]
+fn keys_of(namespace: &str, text: &str) -> PostgresKeys {
     let digest = Sha256::new_with_prefix(POSTGRES)
         .chain_update(namespace)
         .chain_update(b"\0")
-        .chain_update(name.as_str())
+        .chain_update(text)
         .finalize();
     let word = |at: usize| {
         let mut word = [0; 8];
@@ -155,6 +167,8 @@ mod tests {
                 "{namespace} {name}"
             );
         }
+        let everything = crate::postgres::EVERYTHING;
+        assert_eq!(keys_of("", "everything").lock, everything);
     }
 
     #[cfg(feature = "file")]

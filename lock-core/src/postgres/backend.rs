@@ -1,0 +1,198 @@
+//! The backend and its grants: what they ask of the driver.
+
+use std::fmt;
+use std::future::Future;
+use std::sync::Arc;
+
+use sqlx::PgPool;
+use tokio::sync::oneshot;
+
+use super::board::Board;
+use super::builder::PostgresBuilder;
+use super::desk::{Command, Handle, Hold, Reply};
+use super::errors;
+use crate::backend::{Attempt, Backend, Grant, Lease};
+use crate::name::key::{PostgresKeys, postgres_keys};
+use crate::{LockError, LockName};
+
+/// Locks in a PostgreSQL server: see the [module](super).
+pub struct PostgresBackend {
+    handle: Arc<Handle>,
+    namespace: Box<str>,
+}
+
+impl PostgresBackend {
+    pub(super) fn new(handle: Arc<Handle>, namespace: Box<str>) -> Self {
+        Self { handle, namespace }
+    }
+
+    /// Connects to the server of this URL, `postgres://user:password@host:port/database`, with the
+    /// defaults of [`builder`](Self::builder).
+    ///
+    /// # Errors
+    ///
+    /// As [`PostgresBuilder::connect`].
+    ///
+    /// # Cancel safety
+    ///
+    /// As [`PostgresBuilder::connect`].
+    pub async fn connect(url: &str) -> Result<Self, LockError> {
+        Self::builder(url).connect().await
+    }
+
+    /// Connects to the server of this pool, with the defaults of
+    /// [`builder_from_pool`](Self::builder_from_pool): with the pool's options, over a connection of
+    /// its own.
+    ///
+    /// # Errors
+    ///
+    /// As [`PostgresBuilder::connect`].
+    ///
+    /// # Cancel safety
+    ///
+    /// As [`PostgresBuilder::connect`].
+    pub async fn from_pool(pool: &PgPool) -> Result<Self, LockError> {
+        Self::builder_from_pool(pool).connect().await
+    }
+
+    /// How to connect to the server of this URL.
+    pub fn builder(url: impl Into<String>) -> PostgresBuilder {
+        PostgresBuilder::from_url(url.into())
+    }
+
+    /// How to connect to the server of this pool. The pool's connections are left alone: a lock lives
+    /// on its session, and a pool hands its sessions around.
+    #[must_use]
+    pub fn builder_from_pool(pool: &PgPool) -> PostgresBuilder {
+        PostgresBuilder::from_options(pool.connect_options().as_ref().clone())
+    }
+
+    fn keys(&self, name: &LockName) -> PostgresKeys {
+        postgres_keys(&self.namespace, name)
+    }
+}
+
+/// Sends a command and gives what its answer arrives at.
+fn ask<T>(handle: &Handle, command: impl FnOnce(Reply<T>) -> Command) -> Answer<T> {
+    let (reply, answer) = oneshot::channel();
+    handle.send(command(reply));
+    answer
+}
+
+type Answer<T> = oneshot::Receiver<Result<T, LockError>>;
+
+/// Waits for an answer. A driver that is gone answers nobody.
+async fn answered<T>(answer: Answer<T>) -> Result<T, LockError> {
+    answer.await.unwrap_or_else(|_| Err(errors::disconnected()))
+}
+
+impl Backend for PostgresBackend {
+    type Grant = PostgresGrant;
+
+    const KIND: &'static str = "postgres";
+
+    async fn try_acquire(&self, name: &LockName) -> Result<Attempt<PostgresGrant>, LockError> {
+        let keys = self.keys(name);
+        // What the driver has taken for those who wait.
+        if let Some(grant) = self.handle.board.take_parked(keys.lock)
+            && grant.lease.is_valid()
+        {
+            return Ok(Attempt::Granted(grant));
+        }
+        answered(ask(&self.handle, |reply| Command::Try { keys, reply })).await
+    }
+
+    async fn try_acquire_many(
+        &self,
+        names: &[LockName],
+        limit: usize,
+    ) -> Result<Vec<(usize, PostgresGrant)>, LockError> {
+        let keys = names.iter().map(|name| self.keys(name)).collect();
+        answered(ask(&self.handle, |reply| Command::Claim {
+            keys,
+            limit,
+            reply,
+        }))
+        .await
+    }
+
+    fn changed(&self, name: &LockName) -> impl Future<Output = ()> + Send + 'static {
+        Board::watch(Arc::clone(&self.handle), self.keys(name))
+    }
+
+    async fn health(&self) -> Result<(), LockError> {
+        answered(ask(&self.handle, |reply| Command::Health { reply })).await
+    }
+}
+
+impl fmt::Debug for PostgresBackend {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("PostgresBackend")
+            .field("namespace", &self.namespace)
+            .finish_non_exhaustive()
+    }
+}
+
+/// A lock that is held in PostgreSQL.
+pub struct PostgresGrant {
+    handle: Arc<Handle>,
+    hold: Hold,
+    pub(super) lease: Lease,
+    is_released: bool,
+}
+
+impl PostgresGrant {
+    pub(super) fn new(handle: Arc<Handle>, hold: Hold, lease: Lease) -> Self {
+        Self {
+            handle,
+            hold,
+            lease,
+            is_released: false,
+        }
+    }
+
+    /// Starts the release, once.
+    fn start_release(&mut self, reply: Option<Reply<()>>) {
+        if !std::mem::replace(&mut self.is_released, true) {
+            let hold = self.hold;
+            self.handle.send(Command::Release { hold, reply });
+        }
+    }
+
+    fn check(&self) -> Result<(), LockError> {
+        match self.lease.reason() {
+            None => Ok(()),
+            Some(reason) => Err(LockError::lost(reason.to_string())),
+        }
+    }
+}
+
+impl Grant for PostgresGrant {
+    fn lease(&self) -> &Lease {
+        &self.lease
+    }
+
+    async fn release(mut self) -> Result<(), LockError> {
+        self.check()?;
+        let (reply, answer) = oneshot::channel();
+        self.start_release(Some(reply));
+        answered(answer).await
+    }
+
+    fn fencing_token(&self) -> impl Future<Output = Result<u64, LockError>> + Send + 'static {
+        let (handle, hold) = (Arc::clone(&self.handle), self.hold);
+        async move { answered(ask(&handle, |reply| Command::Token { hold, reply })).await }
+    }
+}
+
+impl Drop for PostgresGrant {
+    fn drop(&mut self) {
+        self.start_release(None);
+    }
+}
+
+impl fmt::Debug for PostgresGrant {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("PostgresGrant").finish_non_exhaustive()
+    }
+}

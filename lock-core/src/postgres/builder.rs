@@ -1,0 +1,166 @@
+//! How to connect.
+
+use std::fmt;
+use std::time::Duration;
+
+use sqlx::postgres::PgConnectOptions;
+
+use super::backend::PostgresBackend;
+use super::connect::Target;
+use super::driver::{self, Config};
+use super::terms::Terms;
+use super::url;
+use crate::LockError;
+
+/// How to connect to a PostgreSQL server; from [`PostgresBackend::builder`].
+///
+/// ```no_run
+/// # use std::time::Duration;
+/// # use lock_core::{LockError, LockProvider, postgres::PostgresBackend};
+/// # async fn f() -> Result<(), LockError> {
+/// let backend = PostgresBackend::builder("postgres://app@localhost/shop")
+///     .lease(Duration::from_secs(10))
+///     .namespace("billing")
+///     .connect()
+///     .await?;
+/// let locks = LockProvider::new(backend);
+/// # Ok(()) }
+/// ```
+#[must_use = "nothing is connected until `connect` is called"]
+pub struct PostgresBuilder {
+    source: Source,
+    lease: Duration,
+    namespace: String,
+    application_name: String,
+    max_held: Option<usize>,
+    token_epoch: u8,
+}
+
+enum Source {
+    Url(String),
+    Options(Box<PgConnectOptions>),
+}
+
+impl PostgresBuilder {
+    pub(super) fn from_url(url: String) -> Self {
+        Self::new(Source::Url(url))
+    }
+
+    pub(super) fn from_options(options: PgConnectOptions) -> Self {
+        Self::new(Source::Options(Box::new(options)))
+    }
+
+    fn new(source: Source) -> Self {
+        Self {
+            source,
+            lease: Duration::from_secs(30),
+            namespace: String::new(),
+            application_name: "distributed_lock".to_owned(),
+            max_held: None,
+            token_epoch: 0,
+        }
+    }
+
+    /// How long the server waits for a client that it does not hear of before it frees its locks:
+    /// one second to one day, in whole milliseconds. A client that is alive is heard of every third
+    /// of this.
+    ///
+    /// # Default
+    ///
+    /// 30 seconds.
+    pub fn lease(mut self, lease: Duration) -> Self {
+        self.lease = lease;
+        self
+    }
+
+    /// Keeps the locks of several applications in one database apart: the same name in another
+    /// namespace is another lock.
+    ///
+    /// # Default
+    ///
+    /// Empty.
+    pub fn namespace(mut self, namespace: impl Into<String>) -> Self {
+        self.namespace = namespace.into();
+        self
+    }
+
+    /// What operators see in `pg_stat_activity`. All instances of a service should have the same: a
+    /// session that stands still inside a statement is ended by others of its name.
+    ///
+    /// # Default
+    ///
+    /// `distributed_lock`.
+    pub fn application_name(mut self, name: impl Into<String>) -> Self {
+        self.application_name = name.into();
+        self
+    }
+
+    /// How many locks this process holds at most; more are refused as
+    /// [`Unavailable`](crate::LockErrorKind::Unavailable). The server's lock table is shared with
+    /// all its clients, and when it is full nobody can connect.
+    ///
+    /// # Default
+    ///
+    /// A quarter of the table: `max_locks_per_transaction * max_connections / 4`.
+    pub fn max_held(mut self, locks: usize) -> Self {
+        self.max_held = Some(locks);
+        self
+    }
+
+    /// Comes before everything else in fencing tokens, up to 126. Raise it by one, for the whole
+    /// fleet, when the locks move to another server or engine, whose tokens could be smaller.
+    ///
+    /// # Default
+    ///
+    /// 0.
+    pub fn token_epoch(mut self, epoch: u8) -> Self {
+        self.token_epoch = epoch;
+        self
+    }
+
+    /// Connects, and checks that locks lock on this server.
+    ///
+    /// # Errors
+    ///
+    /// [`Misconfigured`](crate::LockErrorKind::Misconfigured) for what a retry does not change: the
+    /// connection string, credentials, the database, TLS, a standby, a proxy that shares sessions, a
+    /// server whose advisory locks lock nothing or that is older than PostgreSQL 14.
+    /// [`Unavailable`](crate::LockErrorKind::Unavailable) when the server is not there or does not
+    /// answer within 5 s. Each says what to do.
+    ///
+    /// # Cancel safety
+    ///
+    /// Cancel safe: a connection that nobody waits for is closed.
+    pub async fn connect(self) -> Result<PostgresBackend, LockError> {
+        let options = match self.source {
+            Source::Url(url) => url::parse(&url)?,
+            Source::Options(options) => *options,
+        };
+        if self.token_epoch > 126 {
+            return Err(LockError::misconfigured(
+                "a token epoch is 126 at most, since tokens have to fit a bigint",
+            ));
+        }
+        let terms = Terms::new(self.lease)?;
+        let config = Config {
+            target: Target::new(options, &self.application_name, terms),
+            max_held: self.max_held,
+            token_epoch: self.token_epoch,
+        };
+        let handle = driver::start(config).await?;
+        Ok(PostgresBackend::new(handle, self.namespace.into()))
+    }
+}
+
+impl fmt::Debug for PostgresBuilder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // Without the source, which has the password.
+        f.debug_struct("PostgresBuilder")
+            .field("lease", &self.lease)
+            .field("namespace", &self.namespace)
+            .field("application_name", &self.application_name)
+            .field("max_held", &self.max_held)
+            .field("token_epoch", &self.token_epoch)
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,379 @@
+//! The statement that carries most commands: releases, registrations, tries.
+
+use sqlx::Error;
+use tokio::time::Instant;
+
+use super::{Driver, HAND_OVER, State};
+use crate::backend::{Attempt, LossReason};
+use crate::name::key::PostgresKeys;
+use crate::postgres::backend::PostgresGrant;
+use crate::postgres::desk::{Command, Hold, Reply};
+use crate::postgres::errors;
+use crate::postgres::session::{Failed, Session};
+use crate::postgres::sql::{self, Step, answer};
+
+/// How many rows one statement has at most.
+const ROWS: usize = 4_096;
+
+/// How many names a process registers for one by one; for more it registers for everything, so that
+/// those who wait do not fill the lock table.
+const REGISTRATIONS: usize = 512;
+
+/// Rows of one statement, and what is to be done with the answer of each. A key is in it once.
+#[derive(Default)]
+struct Batch {
+    steps: Vec<i16>,
+    locks: Vec<i64>,
+    waits: Vec<i64>,
+    rows: Vec<Row>,
+    releases: usize,
+}
+
+enum Row {
+    Release(Hold, Option<Reply<()>>),
+    Try(PostgresKeys, Reply<Attempt<PostgresGrant>>),
+    /// For whoever waits.
+    Watched(PostgresKeys),
+    Unregister,
+    RegisterForEverything,
+    TellEverybody,
+}
+
+impl Batch {
+    fn push(&mut self, step: Step, lock: i64, wait: i64, row: Row) {
+        self.steps.push(step as i16);
+        self.locks.push(lock);
+        self.waits.push(wait);
+        self.rows.push(row);
+    }
+
+    fn is_full(&self) -> bool {
+        self.rows.len() >= ROWS
+    }
+}
+
+impl Driver {
+    /// Sends what can go together. Tells whether there was something.
+    pub(super) async fn run_batch(&mut self, session: &mut Session) -> Result<bool, Failed> {
+        let batch = self.form_batch(session);
+        if batch.rows.is_empty() {
+            return Ok(false);
+        }
+        let answers = session
+            .run(&self.desk.board, async |listener, marker| {
+                batch.send(listener, marker).await
+            })
+            .await;
+        match answers {
+            Ok(Some(answers)) if answers.len() == batch.rows.len() => {
+                self.settle(session, batch, answers.as_bytes());
+                Ok(true)
+            }
+            // Another session answered, which has none of our locks.
+            Ok(_) => {
+                self.put_back(batch);
+                Err(Failed::Session(LossReason::Revoked))
+            }
+            Err(Failed::Statement(error)) => {
+                self.batch_failed(session, batch, error).await?;
+                Ok(true)
+            }
+            Err(lost) => {
+                self.put_back(batch);
+                Err(lost)
+            }
+        }
+    }
+
+    /// Releases first, so that what they free can be had by others; then those who have waited
+    /// longest, then the new ones.
+    fn form_batch(&mut self, session: &Session) -> Batch {
+        let mut batch = Batch::default();
+        let commands = std::mem::take(&mut self.backlog);
+        let mut tries = Vec::new();
+        for command in commands {
+            match command {
+                Command::Release { hold, reply } => self.add_release(&mut batch, hold, reply),
+                Command::Try { keys, reply } => tries.push((keys, reply)),
+                other => self.backlog.push(other),
+            }
+        }
+        if batch.releases > 0 {
+            batch.push(Step::TellEverybody, 0, sql::EVERYTHING, Row::TellEverybody);
+        }
+        self.add_unregistrations(&mut batch);
+        self.add_due(&mut batch, session);
+        for (keys, reply) in tries {
+            self.add_try(&mut batch, session, keys, reply);
+        }
+        batch
+    }
+
+    fn add_release(&mut self, batch: &mut Batch, hold: Hold, reply: Option<Reply<()>>) {
+        if !self.is_held_by(hold) {
+            reply.map(|reply| reply.send(Err(errors::not_ours())));
+        } else if batch.releases == sql::RELEASES {
+            self.backlog.push(Command::Release { hold, reply });
+        } else {
+            batch.releases += 1;
+            let PostgresKeys { lock, wait } = hold.keys;
+            self.keys.insert(lock, State::Releasing);
+            batch.push(Step::Release, lock, wait, Row::Release(hold, reply));
+        }
+    }
+
+    fn add_unregistrations(&mut self, batch: &mut Batch) {
+        for key in self.desk.board.take_left() {
+            if !self.desk.board.is_waited_for(key)
+                && let Some(wait) = self.registered.remove(&key)
+            {
+                batch.push(Step::Unregister, key, wait, Row::Unregister);
+            }
+        }
+        if self.is_registered_for_everything && self.desk.board.is_empty() {
+            self.is_registered_for_everything = false;
+            batch.push(Step::Unregister, 0, sql::EVERYTHING, Row::Unregister);
+        }
+    }
+
+    /// Tries for those who wait.
+    fn add_due(&mut self, batch: &mut Batch, session: &Session) {
+        while let Some(key) = self.due.pop_first() {
+            if batch.is_full() {
+                self.due.insert(key);
+                return;
+            }
+            let is_free = !self.keys.contains_key(&key) && !self.courtesy.contains_key(&key);
+            // When we hold it ourselves, its release makes it due again.
+            if is_free
+                && self.keys.len() < self.cap(session)
+                && let Some(keys) = self.desk.board.keys_of(key)
+            {
+                self.add_watched_try(batch, keys, Row::Watched(keys));
+            }
+        }
+    }
+
+    fn add_try(
+        &mut self,
+        batch: &mut Batch,
+        session: &Session,
+        keys: PostgresKeys,
+        reply: Reply<Attempt<PostgresGrant>>,
+    ) {
+        if reply.is_closed() {
+            return;
+        }
+        match self.keys.get(&keys.lock) {
+            Some(State::Releasing) => {
+                // Its unlock is on the wire, or in this batch.
+                self.backlog.push(Command::Try { keys, reply });
+                return;
+            }
+            Some(State::Held(_) | State::Trying) => {
+                let _ = reply.send(Ok(Attempt::Held { retry_in: None }));
+                return;
+            }
+            None => {}
+        }
+        if let Some(until) = self.courtesy.get(&keys.lock) {
+            let retry_in = Some(until.saturating_duration_since(Instant::now()));
+            let _ = reply.send(Ok(Attempt::Held { retry_in }));
+        } else if self.keys.len() >= self.cap(session) {
+            let held = self.keys.len();
+            let _ = reply.send(Err(errors::full(self.cap(session), held)));
+        } else if batch.is_full() {
+            self.backlog.push(Command::Try { keys, reply });
+        } else if self.desk.board.is_waited_for(keys.lock) {
+            self.add_watched_try(batch, keys, Row::Try(keys, reply));
+        } else {
+            self.keys.insert(keys.lock, State::Trying);
+            batch.push(Step::Try, keys.lock, keys.wait, Row::Try(keys, reply));
+        }
+    }
+
+    /// A try of a key that somebody waits for, registered where there is room.
+    fn add_watched_try(&mut self, batch: &mut Batch, keys: PostgresKeys, row: Row) {
+        let PostgresKeys { lock, wait } = keys;
+        let step = if self.registered.contains_key(&lock) {
+            Step::TryRegistered
+        } else if self.registered.len() < REGISTRATIONS {
+            // Counted now, so that one batch does not go over the limit.
+            self.registered.insert(lock, wait);
+            Step::RegisterAndTry
+        } else {
+            if !self.is_registered_for_everything {
+                self.is_registered_for_everything = true;
+                let (step, row) = (Step::RegisterForEverything, Row::RegisterForEverything);
+                batch.push(step, 0, sql::EVERYTHING, row);
+            }
+            Step::Try
+        };
+        self.keys.insert(lock, State::Trying);
+        batch.push(step, lock, wait, row);
+    }
+
+    fn settle(&mut self, session: &Session, batch: Batch, answers: &[u8]) {
+        for ((row, answer), step) in batch.rows.into_iter().zip(answers).zip(batch.steps) {
+            match row {
+                Row::Release(hold, reply) => self.settle_release(hold, reply, *answer),
+                Row::Try(keys, reply) => {
+                    let attempt = self.settle_try(session, keys, step, *answer);
+                    // Whoever has left drops the grant, which gives it back.
+                    let _ = reply.send(Ok(attempt));
+                }
+                Row::Watched(keys) => {
+                    let attempt = self.settle_try(session, keys, step, *answer);
+                    if let Attempt::Granted(grant) = attempt {
+                        drop(self.desk.board.park(keys.lock, grant));
+                    }
+                }
+                Row::RegisterForEverything => {
+                    self.is_registered_for_everything = *answer == answer::REGISTERED;
+                }
+                Row::Unregister | Row::TellEverybody => {}
+            }
+        }
+    }
+
+    fn settle_release(&mut self, hold: Hold, reply: Option<Reply<()>>, answer: u8) {
+        let key = hold.keys.lock;
+        self.keys.remove(&key);
+        if answer == answer::AWAITED {
+            self.courtesy.insert(key, Instant::now() + HAND_OVER);
+        } else if self.desk.board.is_waited_for(key) {
+            self.due.insert(key);
+        }
+        let result = match answer {
+            answer::NOT_OURS => Err(errors::not_ours()),
+            _ => Ok(()),
+        };
+        reply.map(|reply| reply.send(result));
+    }
+
+    fn settle_try(
+        &mut self,
+        session: &Session,
+        keys: PostgresKeys,
+        step: i16,
+        answer: u8,
+    ) -> Attempt<PostgresGrant> {
+        let key = keys.lock;
+        if answer == answer::GRANTED {
+            if step != Step::Try as i16 {
+                self.registered.remove(&key);
+            }
+            return match self.grant(session, keys) {
+                Some(grant) => Attempt::Granted(grant),
+                None => Attempt::Held { retry_in: None },
+            };
+        }
+        self.keys.remove(&key);
+        // Whoever checked for waiters at that moment kept us from registering: the fallback does it.
+        if step == Step::RegisterAndTry as i16 && answer == answer::HELD {
+            self.registered.remove(&key);
+        }
+        Attempt::Held { retry_in: None }
+    }
+
+    /// A grant of a key that the server has given us; `None` if nobody is left to have it, and then
+    /// it goes with the session, which is about to end.
+    pub(super) fn grant(&mut self, session: &Session, keys: PostgresKeys) -> Option<PostgresGrant> {
+        let hold = self.new_hold(keys);
+        self.keys.insert(keys.lock, State::Held(hold.owner));
+        let handle = self.handle.upgrade()?;
+        Some(PostgresGrant::new(handle, hold, session.lease.clone()))
+    }
+
+    /// The session is over before the answer: a try is made again in the next, where it takes
+    /// nothing that it has; a lock that was to be released is free.
+    fn put_back(&mut self, batch: Batch) {
+        let mut first = Vec::new();
+        for row in batch.rows {
+            match row {
+                Row::Try(keys, reply) => first.push(Command::Try { keys, reply }),
+                Row::Release(_, Some(reply)) => drop(reply.send(Err(errors::not_ours()))),
+                _ => {}
+            }
+        }
+        self.backlog.splice(..0, first);
+    }
+
+    /// Nothing is known of what the statement did before it failed: what it has left is found and
+    /// unlocked, and then everybody is answered.
+    async fn batch_failed(
+        &mut self,
+        session: &mut Session,
+        batch: Batch,
+        error: Error,
+    ) -> Result<(), Failed> {
+        let told: Vec<_> = (batch.rows.iter())
+            .filter_map(|row| match row {
+                Row::Release(hold, _) => Some(hold.keys.lock),
+                _ => None,
+            })
+            .collect();
+        if let Err(lost) = self.recover(session, told).await {
+            self.put_back(batch);
+            return Err(lost);
+        }
+        let error = errors::statement(error, session.limits);
+        for row in batch.rows {
+            match row {
+                Row::Release(hold, reply) => {
+                    self.settle_release(hold, reply, answer::AWAITED);
+                }
+                Row::Try(keys, reply) => {
+                    self.keys.remove(&keys.lock);
+                    let _ = reply.send(Err(error.duplicate()));
+                }
+                Row::Watched(keys) => {
+                    self.keys.remove(&keys.lock);
+                }
+                Row::Unregister | Row::RegisterForEverything | Row::TellEverybody => {}
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Batch {
+    /// Sends it: alone in the cheapest form. One letter a row; `None` from another session.
+    async fn send(
+        &self,
+        connection: &mut sqlx::postgres::PgListener,
+        marker: &str,
+    ) -> Result<Option<String>, Error> {
+        let is_release = self.rows.len() == 2 && matches!(self.rows[0], Row::Release(..));
+        let (lock, wait) = (self.locks[0], self.waits[0]);
+        let query = match self.steps[0] {
+            _ if is_release => sqlx::query_scalar(sql::RELEASE)
+                .bind(marker)
+                .bind(lock)
+                .bind(wait)
+                .bind(sql::EVERYTHING),
+            step if self.rows.len() == 1 && step == Step::Try as i16 => {
+                sqlx::query_scalar(sql::TRY).bind(marker).bind(lock)
+            }
+            step if self.rows.len() == 1 && step == Step::RegisterAndTry as i16 => {
+                sqlx::query_scalar(sql::REGISTER_AND_TRY)
+                    .bind(marker)
+                    .bind(lock)
+                    .bind(wait)
+            }
+            step if self.rows.len() == 1 && step == Step::TryRegistered as i16 => {
+                sqlx::query_scalar(sql::TRY_REGISTERED)
+                    .bind(marker)
+                    .bind(lock)
+                    .bind(wait)
+            }
+            _ => sqlx::query_scalar(sql::BATCH)
+                .bind(marker)
+                .bind(&self.steps)
+                .bind(&self.locks)
+                .bind(&self.waits),
+        };
+        let answers: Vec<Option<String>> = query.fetch_all(connection).await?;
+        Ok(answers.into_iter().next().flatten())
+    }
+}

@@ -1,0 +1,100 @@
+//! Of many locks those that are free, up to a limit.
+
+use std::collections::HashMap;
+
+use sqlx::Row;
+
+use super::{Driver, State};
+use crate::backend::LossReason;
+use crate::name::key::PostgresKeys;
+use crate::postgres::backend::PostgresGrant;
+use crate::postgres::desk::{Command, Reply};
+use crate::postgres::session::{Failed, Session};
+use crate::postgres::{errors, sql};
+
+impl Driver {
+    /// Answers the oldest claim. Tells whether there was one.
+    pub(super) async fn run_claim(&mut self, session: &mut Session) -> Result<bool, Failed> {
+        let claim = |command: &Command| matches!(command, Command::Claim { .. });
+        let Some(position) = self.backlog.iter().position(claim) else {
+            return Ok(false);
+        };
+        let Command::Claim { keys, limit, reply } = self.backlog.remove(position) else {
+            return Ok(false);
+        };
+        self.claim(session, keys, limit, reply).await?;
+        Ok(true)
+    }
+
+    async fn claim(
+        &mut self,
+        session: &mut Session,
+        keys: Vec<PostgresKeys>,
+        limit: usize,
+        reply: Reply<Vec<(usize, PostgresGrant)>>,
+    ) -> Result<(), Failed> {
+        let cap = self.cap(session);
+        let room = cap.saturating_sub(self.keys.len());
+        if room == 0 {
+            let _ = reply.send(Err(errors::full(cap, self.keys.len())));
+            return Ok(());
+        }
+        // Of names that share a key the first; the others are held by it.
+        let mut free: HashMap<i64, (usize, PostgresKeys)> = HashMap::with_capacity(keys.len());
+        let mut asked = Vec::with_capacity(keys.len());
+        for (position, keys) in keys.iter().enumerate() {
+            let key = keys.lock;
+            let is_taken = self.keys.contains_key(&key) || self.courtesy.contains_key(&key);
+            if !is_taken && free.insert(key, (position, *keys)).is_none() {
+                asked.push(key);
+            }
+        }
+        self.keys
+            .extend(asked.iter().map(|key| (*key, State::Trying)));
+        let at_most = i64::try_from(limit.min(room)).unwrap_or(i64::MAX);
+        let answer = session
+            .run(&self.desk.board, async |listener, marker| {
+                let claim = sqlx::query(sql::CLAIM)
+                    .bind(marker)
+                    .bind(&asked)
+                    .bind(at_most);
+                claim.fetch_all(listener).await
+            })
+            .await;
+        let rows = match answer {
+            Ok(rows) => rows,
+            Err(Failed::Statement(error)) => {
+                let recovered = self.recover(session, Vec::new()).await;
+                self.forget_keys(&asked);
+                let _ = reply.send(Err(errors::statement(error, session.limits)));
+                return recovered;
+            }
+            Err(lost) => {
+                self.backlog
+                    .insert(0, Command::Claim { keys, limit, reply });
+                return Err(lost);
+            }
+        };
+        self.forget_keys(&asked);
+        let granted = rows
+            .first()
+            .filter(|row| row.get::<Option<bool>, _>(0) == Some(true));
+        let Some(granted) = granted.map(|row| row.get::<Vec<i64>, _>(1)) else {
+            return Err(Failed::Session(LossReason::Revoked));
+        };
+        let grants = granted.into_iter().filter_map(|key| {
+            let (position, keys) = free.remove(&key)?;
+            Some((position, self.grant(session, keys)?))
+        });
+        let grants = grants.collect();
+        let _ = reply.send(Ok(grants));
+        Ok(())
+    }
+
+    /// Keys that were tried and are not held.
+    fn forget_keys(&mut self, keys: &[i64]) {
+        for key in keys {
+            self.keys.remove(key);
+        }
+    }
+}

@@ -1,0 +1,471 @@
+//! The one task that drives the one session.
+//!
+//! It takes all commands that have come while a statement was on the wire, and sends them in the
+//! next. It runs on a thread of its own, so that neither a blocked worker nor the end of a runtime
+//! of the application loses a lock.
+//!
+//! # Why at most one holds a lock
+//!
+//! The server keeps a key to one session, but lets that session take it again and again, and two
+//! names can share a key. So the driver keeps, for each key, who has it: a try is sent only for a key
+//! that nobody here has, or has asked for, and a key is in a statement once. Whoever asks meanwhile
+//! is told that it is held, or waits for the unlock that is on the wire. Owners have numbers that are
+//! never used twice: a release by an owner that is not the present one does nothing.
+
+mod batch;
+mod claims;
+mod recover;
+mod tokens;
+
+use std::collections::{BTreeSet, HashMap, HashSet};
+use std::sync::{Arc, Weak};
+use std::thread;
+use std::time::Duration;
+
+use backon::{BackoffBuilder, ExponentialBuilder};
+use tokio::runtime::Builder;
+use tokio::sync::oneshot;
+use tokio::time::{Instant, sleep, sleep_until, timeout};
+
+use super::connect::Target;
+use super::desk::{Command, Desk, Handle, Hold};
+use super::session::{Failed, Session};
+use super::{errors, sql};
+use crate::LockError;
+use crate::backend::LossReason;
+use crate::name::key::postgres_lease_key;
+
+/// Between attempts to connect.
+const BACKOFF: ExponentialBuilder = ExponentialBuilder::new()
+    .with_min_delay(Duration::from_millis(10))
+    .with_max_delay(Duration::from_secs(1))
+    .without_max_times()
+    .with_jitter();
+
+/// How long one attempt to connect may take.
+const CONNECT_WITHIN: Duration = Duration::from_secs(5);
+
+/// After this long without a connection a new command makes for a new attempt.
+const EAGER_AFTER: Duration = Duration::from_millis(100);
+
+/// How often whoever waits is tried for, also without a notification: the locks of a session that
+/// ended are told by nobody.
+const FALLBACK: Duration = Duration::from_millis(300);
+
+/// How often sessions that stand still are looked for, while somebody waits.
+const REAP: Duration = Duration::from_millis(900);
+
+/// How long a lock that another process waits for is left to it.
+const HAND_OVER: Duration = Duration::from_millis(5);
+
+/// What a driver needs to know.
+pub(super) struct Config {
+    pub(super) target: Target,
+    pub(super) max_held: Option<usize>,
+    pub(super) token_epoch: u8,
+}
+
+/// Starts the thread of a driver; returns when it is connected.
+pub(super) async fn start(config: Config) -> Result<Arc<Handle>, LockError> {
+    let desk = Arc::new(Desk::default());
+    let handle = Handle::new(Arc::clone(&desk));
+    let driver = Driver::new(config, desk, Arc::downgrade(&handle));
+    let (started, connected) = oneshot::channel();
+    let thread = thread::Builder::new().name("distributed-lock".to_owned());
+    thread
+        .spawn(move || driver.run(started))
+        .map_err(|error| LockError::unavailable("no thread could be started").with_source(error))?;
+    // Dropped here, the handle ends the driver.
+    connected
+        .await
+        .unwrap_or_else(|_| Err(errors::disconnected()))?;
+    Ok(handle)
+}
+
+/// Who has a key.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum State {
+    /// A try is on the wire.
+    Trying,
+    Held(u64),
+    /// An unlock is on the wire.
+    Releasing,
+}
+
+/// How a session ended.
+enum End {
+    /// No handle is left, and all is answered.
+    Done,
+    Lost(LossReason),
+}
+
+struct Driver {
+    config: Config,
+    desk: Arc<Desk>,
+    handle: Weak<Handle>,
+    /// Commands that no statement has taken yet.
+    backlog: Vec<Command>,
+    keys: HashMap<i64, State>,
+    last_owner: u64,
+    /// Keys under which we are registered as waiting, with the key of the registration.
+    registered: HashMap<i64, i64>,
+    /// Whether we are registered as waiting for everything.
+    is_registered_for_everything: bool,
+    /// Keys to try for whoever waits.
+    due: BTreeSet<i64>,
+    /// Keys that are left to other processes for a moment.
+    courtesy: HashMap<i64, Instant>,
+    /// The process of the former session, and when that was started.
+    former: Option<(i32, String)>,
+    next_fallback: Instant,
+    next_reap: Instant,
+}
+
+impl Driver {
+    fn new(config: Config, desk: Arc<Desk>, handle: Weak<Handle>) -> Self {
+        Self {
+            config,
+            desk,
+            handle,
+            backlog: Vec::new(),
+            keys: HashMap::new(),
+            last_owner: 0,
+            registered: HashMap::new(),
+            is_registered_for_everything: false,
+            due: BTreeSet::new(),
+            courtesy: HashMap::new(),
+            former: None,
+            next_fallback: Instant::now(),
+            next_reap: Instant::now(),
+        }
+    }
+
+    /// A runtime for each session: whatever the session has left running ends with it, its socket as
+    /// well.
+    fn run(mut self, started: oneshot::Sender<Result<(), LockError>>) {
+        let mut started = Some(started);
+        let _abandoned = Abandon(Arc::clone(&self.desk));
+        loop {
+            let runtime = match Builder::new_current_thread().enable_all().build() {
+                Ok(runtime) => runtime,
+                Err(error) => {
+                    tracing::error!(%error, "the driver of distributed locks has no runtime");
+                    return;
+                }
+            };
+            let goes_on = runtime.block_on(self.live(&mut started));
+            runtime.shutdown_background();
+            if !goes_on {
+                return;
+            }
+        }
+    }
+
+    /// One session, from the first attempt to its end. Tells whether there is to be another.
+    async fn live(&mut self, started: &mut Option<oneshot::Sender<Result<(), LockError>>>) -> bool {
+        let Some(mut session) = self.connect(started).await else {
+            return false;
+        };
+        let end = self.serve(&mut session).await;
+        let End::Lost(reason) = end else {
+            return false;
+        };
+        // Before anything else: nobody may count on it while we look for another one.
+        session.lease.lose(reason);
+        let held = self.keys.values().filter(|s| matches!(s, State::Held(_)));
+        tracing::warn!(%reason, locks = held.count(), "the PostgreSQL session of distributed locks is lost");
+        self.forget(&session);
+        true
+    }
+
+    /// What was known of a session that is over.
+    fn forget(&mut self, session: &Session) {
+        self.former = Some(session.process.clone());
+        self.keys.clear();
+        self.registered.clear();
+        self.is_registered_for_everything = false;
+        self.courtesy.clear();
+        self.due.clear();
+        self.next_fallback = Instant::now();
+    }
+
+    /// Connects, again and again. `None` when nobody is left to connect for.
+    async fn connect(
+        &mut self,
+        started: &mut Option<oneshot::Sender<Result<(), LockError>>>,
+    ) -> Option<Session> {
+        let mut backoff = BACKOFF.build();
+        loop {
+            let opened = {
+                let open = timeout(
+                    CONNECT_WITHIN,
+                    self.config.target.open(self.former.as_ref()),
+                );
+                tokio::select! {
+                    biased;
+                    opened = open => opened.unwrap_or_else(|_| Err(errors::connect_timed_out())),
+                    () = closed(&self.desk) => return None,
+                }
+            };
+            let error = match opened {
+                Ok(session) => {
+                    if let Some(started) = started.take() {
+                        // Nobody there: the handle is gone too, which ends the service.
+                        let _ = started.send(Ok(()));
+                    }
+                    return Some(session);
+                }
+                Err(error) => error,
+            };
+            if let Some(started) = started.take() {
+                let _ = started.send(Err(error));
+                return None;
+            }
+            tracing::warn!(
+                error = &error as &dyn std::error::Error,
+                "no PostgreSQL session for distributed locks"
+            );
+            self.refuse_all(&error);
+            let delay = backoff.next().unwrap_or(EAGER_AFTER);
+            let begun = Instant::now();
+            let _ = timeout(delay, async {
+                self.desk.rung().await;
+                sleep_until(begun + EAGER_AFTER).await;
+            })
+            .await;
+        }
+    }
+
+    /// Nobody is served without a session: whoever asks hears why, and whoever waits asks.
+    fn refuse_all(&mut self, error: &LockError) {
+        self.desk.take(&mut self.backlog);
+        for command in self.backlog.drain(..) {
+            let refused = || error.duplicate_as_unavailable();
+            match command {
+                Command::Try { reply, .. } => drop(reply.send(Err(refused()))),
+                Command::Claim { reply, .. } => drop(reply.send(Err(refused()))),
+                Command::Health { reply } => drop(reply.send(Err(refused()))),
+                Command::Release { reply, .. } => {
+                    reply.map(|reply| reply.send(Err(errors::not_ours())));
+                }
+                Command::Token { reply, .. } => drop(reply.send(Err(errors::not_ours()))),
+            }
+        }
+        self.desk.board.wake_all();
+    }
+
+    async fn serve(&mut self, session: &mut Session) -> End {
+        self.try_for_all();
+        loop {
+            match self.work(session).await {
+                Ok(true) => continue,
+                Ok(false) => {}
+                Err(Failed::Session(reason)) => return End::Lost(reason),
+                // Each step answers for its own failures.
+                Err(Failed::Statement(_)) => return End::Lost(LossReason::Disconnected),
+            }
+            if self.desk.is_closed() && self.backlog.is_empty() {
+                return End::Done;
+            }
+            let pause = self.until_next(session);
+            tokio::select! {
+                biased;
+                notified = session.notified() => match notified {
+                    Some(notification) => self.told(notification.payload()),
+                    None => return End::Lost(LossReason::Disconnected),
+                },
+                () = self.desk.rung() => {}
+                () = sleep(pause) => {}
+            }
+            if let Some(reason) = session.lease.reason() {
+                return End::Lost(reason);
+            }
+        }
+    }
+
+    /// One round: a statement of each kind for which there is something to do. Tells whether there
+    /// was.
+    async fn work(&mut self, session: &mut Session) -> Result<bool, Failed> {
+        while let Some(notification) = session.listener.next_buffered() {
+            self.told(notification.payload());
+        }
+        self.look_at_the_clock();
+        self.desk.take(&mut self.backlog);
+        let mut has_worked = self.run_batch(session).await?;
+        has_worked |= self.run_tokens(session).await?;
+        has_worked |= self.run_claim(session).await?;
+        has_worked |= self.run_heartbeat(session).await?;
+        if self.next_reap <= Instant::now() {
+            self.next_reap = Instant::now() + REAP;
+            if !self.desk.board.is_empty() {
+                self.reap(session).await?;
+            }
+        }
+        Ok(has_worked)
+    }
+
+    /// Somebody released a lock that somebody of ours may wait for.
+    fn told(&mut self, payload: &str) {
+        let keys = payload
+            .split(',')
+            .filter_map(|key| u64::from_str_radix(key, 16).ok());
+        let waited = keys
+            .map(u64::cast_signed)
+            .filter(|key| self.desk.board.is_waited_for(*key));
+        self.due.extend(waited);
+    }
+
+    fn try_for_all(&mut self) {
+        let waited = self.desk.board.waited_for();
+        self.due.extend(waited.iter().map(|keys| keys.lock));
+        self.next_fallback = Instant::now() + FALLBACK;
+    }
+
+    fn look_at_the_clock(&mut self) {
+        let now = Instant::now();
+        let over: Vec<_> = (self.courtesy.iter())
+            .filter(|(_, until)| **until <= now)
+            .map(|(key, _)| *key)
+            .collect();
+        for key in over {
+            self.courtesy.remove(&key);
+            if self.desk.board.is_waited_for(key) {
+                self.due.insert(key);
+            }
+        }
+        if self.next_fallback <= now {
+            self.desk.board.sweep();
+            self.try_for_all();
+        }
+    }
+
+    fn until_next(&self, session: &Session) -> Duration {
+        let now = Instant::now();
+        let fallback = (!self.desk.board.is_empty())
+            .then(|| self.next_fallback.saturating_duration_since(now));
+        let courtesy = self.courtesy.values().min();
+        let courtesy = courtesy.map(|until| until.saturating_duration_since(now));
+        [fallback, courtesy]
+            .into_iter()
+            .flatten()
+            .fold(session.until_heartbeat(), Duration::min)
+    }
+
+    /// Keeps the session, and answers whoever asks how it is.
+    async fn run_heartbeat(&mut self, session: &mut Session) -> Result<bool, Failed> {
+        let is_asked = self
+            .backlog
+            .iter()
+            .any(|command| matches!(command, Command::Health { .. }));
+        if !is_asked && !session.until_heartbeat().is_zero() {
+            return Ok(false);
+        }
+        let answer = session
+            .run(&self.desk.board, async |listener, marker| {
+                let beat = sqlx::query_scalar::<_, Option<bool>>(sql::HEARTBEAT).bind(marker);
+                beat.fetch_all(listener).await
+            })
+            .await;
+        let result = match answer {
+            Ok(answer) if answer == [Some(true)] => Ok(()),
+            // Another session answered, which has none of our locks.
+            Ok(_) => return Err(Failed::Session(LossReason::Revoked)),
+            Err(Failed::Statement(error)) => Err(errors::statement(error, session.limits)),
+            Err(lost) => return Err(lost),
+        };
+        let asked = self
+            .backlog
+            .extract_if(.., |command| matches!(command, Command::Health { .. }));
+        for command in asked {
+            if let Command::Health { reply } = command {
+                let result = match &result {
+                    Ok(()) => Ok(()),
+                    Err(error) => Err(error.duplicate()),
+                };
+                let _ = reply.send(result);
+            }
+        }
+        Ok(true)
+    }
+
+    /// Ends sessions that stand still inside a statement and still hold locks.
+    async fn reap(&mut self, session: &mut Session) -> Result<(), Failed> {
+        let lease = i64::try_from(self.config.target.terms.lease_ms()).unwrap_or(i64::MAX);
+        let key = postgres_lease_key(lease.unsigned_abs());
+        let reaped = session
+            .run(&self.desk.board, async |listener, _| {
+                let reap = sqlx::query_scalar::<_, i64>(sql::REAP)
+                    .bind(lease)
+                    .bind(key);
+                reap.fetch_all(listener).await
+            })
+            .await;
+        match reaped {
+            Ok(ended) => {
+                let ended: i64 = ended.iter().sum();
+                if ended > 0 {
+                    tracing::warn!(
+                        ended,
+                        "sessions that stood still longer than their lease were ended"
+                    );
+                }
+                Ok(())
+            }
+            Err(Failed::Statement(error)) => {
+                tracing::debug!(
+                    error = &error as &dyn std::error::Error,
+                    "sessions could not be looked at"
+                );
+                Ok(())
+            }
+            Err(lost) => Err(lost),
+        }
+    }
+
+    /// How many locks this process may hold.
+    fn cap(&self, session: &Session) -> usize {
+        let limits = session.limits;
+        let table = limits.max_locks_per_transaction * limits.max_connections;
+        let quarter = usize::try_from(table / 4).unwrap_or(usize::MAX);
+        self.config.max_held.unwrap_or(quarter)
+    }
+
+    /// A hold that nobody had before.
+    fn new_hold(&mut self, keys: crate::name::key::PostgresKeys) -> Hold {
+        self.last_owner += 1;
+        Hold {
+            keys,
+            owner: self.last_owner,
+        }
+    }
+
+    fn is_held_by(&self, hold: Hold) -> bool {
+        self.keys.get(&hold.keys.lock) == Some(&State::Held(hold.owner))
+    }
+
+    /// Keys that a live hold has.
+    fn held(&self) -> HashSet<i64> {
+        let held = self
+            .keys
+            .iter()
+            .filter(|(_, state)| matches!(state, State::Held(_)));
+        held.map(|(key, _)| *key).collect()
+    }
+}
+
+/// Completes when no handle is left.
+async fn closed(desk: &Desk) {
+    while !desk.is_closed() {
+        // The bell is for the driver, which is busy: looked at now and then.
+        sleep(Duration::from_millis(20)).await;
+    }
+}
+
+/// However the thread ends, whoever waits for it hears it.
+struct Abandon(Arc<Desk>);
+
+impl Drop for Abandon {
+    fn drop(&mut self) {
+        self.0.abandon();
+    }
+}

@@ -1,0 +1,112 @@
+//! After a statement failed: what it did before that is found, and undone.
+//!
+//! Neither a lock nor an unlock is undone by the rollback of its statement, and its notifications are
+//! lost. So the server is asked for all that this session holds, and what no live hold accounts for
+//! is unlocked, until nothing is left: a key that was taken twice is there again after one unlock.
+
+use std::collections::HashSet;
+
+use sqlx::Row;
+
+use super::Driver;
+use crate::backend::LossReason;
+use crate::name::key::postgres_lease_key;
+use crate::postgres::session::{Failed, Session};
+use crate::postgres::sql;
+
+/// More rounds than any lock was taken times.
+const ROUNDS: usize = 8;
+
+impl Driver {
+    /// Unlocks what no live hold accounts for, and tells whoever waits for it or for one of `told`.
+    ///
+    /// An error is the end of the session, which unlocks everything.
+    pub(super) async fn recover(
+        &mut self,
+        session: &mut Session,
+        mut told: Vec<i64>,
+    ) -> Result<(), Failed> {
+        let held = self.held();
+        for _ in 0..ROUNDS {
+            let locks = self.audit(session).await?;
+            let (exclusive, shared): (Vec<_>, Vec<_>) = locks
+                .into_iter()
+                .partition(|(_, is_exclusive)| *is_exclusive);
+            let strays: Vec<i64> = exclusive
+                .into_iter()
+                .map(|(key, _)| key)
+                .filter(|key| !held.contains(key))
+                .collect();
+            let shared: HashSet<i64> = shared.into_iter().map(|(key, _)| key).collect();
+            let unknown = self.take_registrations(&shared);
+            if strays.is_empty() && unknown.is_empty() {
+                return self.tell(session, &told).await;
+            }
+            told.extend(&strays);
+            let swept = session
+                .run(&self.desk.board, async |listener, marker| {
+                    let sweep = sqlx::query(sql::SWEEP).bind(marker).bind(&strays);
+                    sweep.bind(&unknown).fetch_all(listener).await
+                })
+                .await;
+            if let Err(failed) = swept {
+                return Err(fatal(failed));
+            }
+        }
+        Err(Failed::Session(LossReason::Revoked))
+    }
+
+    async fn audit(&self, session: &mut Session) -> Result<Vec<(i64, bool)>, Failed> {
+        let rows = session
+            .run(&self.desk.board, async |listener, marker| {
+                sqlx::query(sql::AUDIT)
+                    .bind(marker)
+                    .fetch_all(listener)
+                    .await
+            })
+            .await
+            .map_err(fatal)?;
+        Ok(rows.iter().map(|row| (row.get(0), row.get(1))).collect())
+    }
+
+    /// Takes over what the server says of our registrations; gives those that are nobody's.
+    fn take_registrations(&mut self, shared: &HashSet<i64>) -> Vec<i64> {
+        self.registered.retain(|_, wait| shared.contains(wait));
+        self.is_registered_for_everything = shared.contains(&sql::EVERYTHING);
+        let known: HashSet<i64> = self.registered.values().copied().collect();
+        let lease_key = postgres_lease_key(self.config.target.terms.lease_ms());
+        let is_unknown =
+            |key: &i64| *key != sql::EVERYTHING && *key != lease_key && !known.contains(key);
+        shared.iter().copied().filter(is_unknown).collect()
+    }
+
+    /// Tells that keys were unlocked. Not taken in time, it is left to the fallback of those who
+    /// wait.
+    async fn tell(&mut self, session: &mut Session, keys: &[i64]) -> Result<(), Failed> {
+        for keys in keys.chunks(sql::RELEASES) {
+            let payload: Vec<_> = keys.iter().map(|key| format!("{key:x}")).collect();
+            let payload = payload.join(",");
+            let told = session
+                .run(&self.desk.board, async |listener, _| {
+                    sqlx::query(sql::TELL)
+                        .bind(&payload)
+                        .fetch_all(listener)
+                        .await
+                })
+                .await;
+            match told {
+                Ok(_) | Err(Failed::Statement(_)) => {}
+                Err(lost) => return Err(lost),
+            }
+        }
+        Ok(())
+    }
+}
+
+/// What is held is not known any more: only a new session makes that right.
+fn fatal(failed: Failed) -> Failed {
+    match failed {
+        Failed::Statement(_) => Failed::Session(LossReason::Disconnected),
+        lost => lost,
+    }
+}

@@ -1,0 +1,187 @@
+//! What the driver's errors mean here, each in a sentence that says what to do.
+
+use std::io::ErrorKind;
+
+use sqlx::Error;
+use sqlx::postgres::{PgDatabaseError, PgSeverity};
+
+use crate::LockError;
+
+/// The limits that a full lock table is about.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Limits {
+    pub(super) max_locks_per_transaction: i64,
+    pub(super) max_connections: i64,
+}
+
+/// Whether the session is over, and with it all its locks.
+pub(super) fn is_fatal(error: &Error) -> bool {
+    match error {
+        Error::Database(error) => error
+            .try_downcast_ref::<PgDatabaseError>()
+            .is_none_or(|error| matches!(error.severity(), PgSeverity::Fatal | PgSeverity::Panic)),
+        // Of our own making: the statement was not sent, or its answer was read to the end.
+        Error::Encode(_) | Error::ColumnDecode { .. } | Error::Decode(_) | Error::RowNotFound => {
+            false
+        }
+        _ => true,
+    }
+}
+
+/// A statement failed in a session that lives.
+pub(super) fn statement(error: Error, limits: Limits) -> LockError {
+    let code = code(&error);
+    let detail = match code.as_deref() {
+        Some("53200") => format!(
+            "the lock table of the server is full; raise max_locks_per_transaction (now {}) or \
+             max_connections (now {}), or hold fewer locks",
+            limits.max_locks_per_transaction, limits.max_connections
+        ),
+        Some("55P03") => "the server did not take the notification in time".into(),
+        Some("57014") => "the statement was cancelled on the server".into(),
+        Some("42501") => {
+            return LockError::misconfigured(
+                "the role may not call the advisory lock functions; grant EXECUTE on them",
+            )
+            .with_source(error);
+        }
+        _ => "PostgreSQL refused the statement".into(),
+    };
+    LockError::unavailable(detail).with_source(error)
+}
+
+/// A connection could not be made.
+pub(super) fn connecting(error: Error) -> LockError {
+    let made = match &error {
+        Error::Database(database) => {
+            let message = database.message();
+            match database.code().as_deref() {
+                Some("28000")
+                    if message.contains("no encryption") || message.contains("SSL off") =>
+                {
+                    LockError::misconfigured(
+                        "the server does not let us in without TLS; set sslmode=require and build \
+                         with one of the `tls-*` features",
+                    )
+                }
+                Some("28P01" | "28000") => LockError::misconfigured(
+                    "PostgreSQL refused the user or its password; correct them in the connection \
+                     string, or let the user in (pg_hba.conf)",
+                ),
+                Some("3D000") => LockError::misconfigured(
+                    "the database does not exist on this server; create it, or correct its name in \
+                     the connection string",
+                ),
+                Some("42501") => LockError::misconfigured(
+                    "the role lacks a right that locks need: CONNECT on the database, or EXECUTE on \
+                     the advisory lock functions; grant it",
+                ),
+                // Prepared statements that are not where they were made, or are there already.
+                Some("26000" | "42P05") => pooler(),
+                Some("08P01") if message.contains("startup parameter") => LockError::misconfigured(
+                    "a proxy refuses a startup parameter of the connection string; remove \
+                         `options` from it",
+                ),
+                Some("53300") => LockError::unavailable(
+                    "the server has no connection left; raise max_connections or use fewer",
+                ),
+                Some("57P03") => {
+                    LockError::unavailable("the server is starting up or shutting down")
+                }
+                Some(code) if code.starts_with("0A") || code == "42883" => look_alike(),
+                _ => LockError::unavailable("PostgreSQL refused the connection"),
+            }
+        }
+        Error::Io(io) => match io.kind() {
+            ErrorKind::ConnectionRefused => LockError::unavailable(
+                "nothing listens at this host and port; start the server, or correct the connection \
+                 string",
+            ),
+            ErrorKind::NotFound => LockError::unavailable(
+                "the socket or a certificate file of the connection string does not exist",
+            ),
+            ErrorKind::UnexpectedEof | ErrorKind::ConnectionReset => LockError::unavailable(
+                "what listens there closed the connection; is it a PostgreSQL server, and is it up?",
+            ),
+            _ => {
+                LockError::unavailable("the server cannot be reached; check host, port and network")
+            }
+        },
+        Error::Tls(_) => LockError::misconfigured(
+            "TLS does not work with this server; make sslmode, the certificates and the server \
+             agree, and build with one of the `tls-*` features",
+        ),
+        Error::Protocol(_) => LockError::misconfigured(
+            "what listens there does not speak PostgreSQL's protocol; correct host and port",
+        ),
+        Error::Configuration(_) | Error::InvalidArgument(_) => {
+            LockError::misconfigured("the connection string is not usable")
+        }
+        _ => LockError::unavailable("the connection to PostgreSQL could not be made"),
+    };
+    made.with_source(error)
+}
+
+/// The server did not answer while the connection was made.
+pub(super) fn connect_timed_out() -> LockError {
+    LockError::unavailable(
+        "the server did not answer while the connection was made; check host, port and network",
+    )
+}
+
+pub(super) fn standby() -> LockError {
+    LockError::misconfigured(
+        "this server is a standby, whose advisory locks exclude nobody on the primary; connect to \
+         the primary",
+    )
+}
+
+pub(super) fn too_old(version: i32) -> LockError {
+    LockError::misconfigured(format!(
+        "the server is PostgreSQL {}.{}; use 14 or newer, which ends sessions that went silent",
+        version / 10_000,
+        version % 10_000
+    ))
+}
+
+pub(super) fn pooler() -> LockError {
+    LockError::misconfigured(
+        "the connection goes through a proxy that shares sessions between clients (transaction \
+         pooling), where session locks exclude nobody; connect to the server directly, or use \
+         session pooling",
+    )
+}
+
+pub(super) fn look_alike() -> LockError {
+    LockError::misconfigured(
+        "the advisory locks of this server lock nothing (two sessions were granted the same one); \
+         use a PostgreSQL server",
+    )
+}
+
+pub(super) fn setting_refused(name: &str) -> LockError {
+    LockError::misconfigured(format!(
+        "the server or a proxy does not keep the setting {name} of our session; connect to the \
+         server directly"
+    ))
+}
+
+pub(super) fn disconnected() -> LockError {
+    LockError::unavailable("the connection to PostgreSQL was lost")
+}
+
+pub(super) fn full(cap: usize, held: usize) -> LockError {
+    LockError::unavailable(format!(
+        "this process holds {held} locks, and its limit is {cap}: a quarter of the server's lock \
+         table unless configured; raise max_locks_per_transaction on the server, or the limit"
+    ))
+}
+
+pub(super) fn not_ours() -> LockError {
+    LockError::lost("the server had not locked it for us any more")
+}
+
+/// The code that PostgreSQL gave, if it did.
+fn code(error: &Error) -> Option<String> {
+    Some(error.as_database_error()?.code()?.into_owned())
+}

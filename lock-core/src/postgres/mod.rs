@@ -1,0 +1,66 @@
+//! Locks in the PostgreSQL server that the service already has.
+//!
+//! A lock is a session-level advisory lock. All locks of a process live on one session, over one
+//! connection, however many are held or waited for; a second connection exists for moments, when the
+//! first is made.
+//!
+//! ```no_run
+//! use std::time::Duration;
+//! use lock_core::{LockError, LockProvider, postgres::PostgresBackend};
+//!
+//! # async fn f() -> Result<(), LockError> {
+//! let locks = LockProvider::new(PostgresBackend::connect("postgres://app@localhost/shop").await?);
+//! let guard = locks.lock("order:process:42")?.acquire(Duration::from_secs(5)).await?;
+//! // .. nobody else processes order 42 ..
+//! guard.release().await?;
+//! # Ok(()) }
+//! ```
+//!
+//! # What is promised
+//!
+//! - **A session is a lease.** The server ends a session that it has not heard of for a
+//!   [lease](PostgresBuilder::lease), whether its client crashed, was frozen or is cut off. The client
+//!   counts from before it asked and takes a margin off, so that its guards say that they are lost
+//!   before anybody else is granted.
+//! - **Loss is noticed.** The connection is read also while nothing is asked: a session that an
+//!   administrator or a crash ends is lost within milliseconds, with all its locks. For those
+//!   milliseconds, the server's own doing, somebody else can have a lock already;
+//!   [fencing](Fence) is the answer.
+//! - **Nobody polls.** Whoever waits is registered on the server, by a shared lock on a second key. A
+//!   release that finds somebody registered notifies; one that does not costs nothing more. Locks of
+//!   a session that died are told by nobody: one statement for all who wait, a few times a second,
+//!   finds them.
+//! - **Many commands, few statements.** What comes while a statement is under way goes in the next
+//!   one, together.
+//! - **Tokens survive crashes and promotions.** See [`PostgresBuilder::token_epoch`] for moves to
+//!   another server.
+//!
+//! # What it needs
+//!
+//! PostgreSQL 14 or newer, the primary, without a proxy that shares sessions between clients
+//! (transaction pooling), and one connection for each process. No table, no extension, no special
+//! right. Locks count towards the server's lock table: see [`PostgresBuilder::max_held`].
+//!
+//! # Keys
+//!
+//! A name is a 64-bit key: the first 64 bits, big-endian, of SHA-256 over
+//! `"lock-postgres-v1" NUL namespace NUL name`; the next 64 bits are the key of those who wait for it.
+//! In `pg_locks`, `classid` is the upper half of a key, `objid` the lower half, `objsubid` 1. Two names
+//! with one key, by chance one pair in 2^64, exclude each other.
+
+mod backend;
+mod board;
+mod builder;
+mod connect;
+mod desk;
+mod driver;
+mod errors;
+mod session;
+mod sql;
+mod terms;
+mod url;
+
+pub use backend::{PostgresBackend, PostgresGrant};
+pub use builder::PostgresBuilder;
+#[cfg(test)]
+pub(crate) use sql::EVERYTHING;

@@ -1,0 +1,241 @@
+//! The statements, and the one-letter answers of a batch.
+//!
+//! Whatever must happen in order within one lock is one `CASE`, whose branches PostgreSQL evaluates
+//! in order; the locks of a batch are rows of one scan. Each statement runs only in the session that
+//! it was meant for: a proxy that moves us to another one makes it answer NULL.
+
+/// Where releases are told.
+pub(super) const CHANNEL: &str = "distributed_lock";
+
+/// Held shared by sessions that wait for more names than they register one by one: the first 64 bits
+/// of SHA-256 over `"lock-postgres-v1" NUL NUL "everything"`, which is no name's.
+pub(super) const EVERYTHING: i64 = -5_868_215_282_407_828_218;
+
+/// What a row of a batch does; the number is the row's `op`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Step {
+    /// Unlock, and tell whoever waits.
+    Release = 1,
+    /// Try to lock.
+    Try = 2,
+    /// Register as waiting, then try to lock.
+    RegisterAndTry = 3,
+    /// Try to lock what we are registered for; no longer registered when that works.
+    TryRegistered = 4,
+    /// Not waiting any more.
+    Unregister = 5,
+    /// Register as waiting for everything.
+    RegisterForEverything = 6,
+    /// After the releases: tell whoever waits for everything.
+    TellEverybody = 7,
+}
+
+/// The answers: one letter a row.
+pub(super) mod answer {
+    /// The lock is ours.
+    pub(crate) const GRANTED: u8 = b'g';
+    /// Another holds the lock.
+    pub(crate) const HELD: u8 = b'h';
+    /// Another holds the lock; we are registered as waiting.
+    pub(crate) const REGISTERED: u8 = b'r';
+    /// Unlocked; another session waits, and was told.
+    pub(crate) const AWAITED: u8 = b'w';
+    /// There was nothing of ours to unlock.
+    pub(crate) const NOT_OURS: u8 = b'n';
+}
+
+macro_rules! in_our_session {
+    () => {
+        "current_setting('distributed_lock.session', true) = $1"
+    };
+}
+
+// Whether a session waits is asked by taking the key that it would hold, for a moment: after the
+// unlock, so that whoever registers later finds the lock free. Our own registration is no obstacle.
+macro_rules! release {
+    ($k:literal, $w:literal) => {
+        concat!(
+            "CASE WHEN NOT pg_advisory_unlock(",
+            $k,
+            ") THEN 'n' ",
+            "WHEN pg_try_advisory_lock(",
+            $w,
+            ") THEN CASE WHEN pg_advisory_unlock(",
+            $w,
+            ") THEN 'u' END ",
+            "ELSE 'w' || pg_notify('distributed_lock', to_hex(",
+            $k,
+            "))::text END"
+        )
+    };
+}
+
+macro_rules! tell_everybody {
+    ($everything:literal, $keys:literal) => {
+        concat!(
+            "CASE WHEN pg_try_advisory_lock(",
+            $everything,
+            ") ",
+            "THEN CASE WHEN pg_advisory_unlock(",
+            $everything,
+            ") THEN 'u' END ",
+            "ELSE 'w' || pg_notify('distributed_lock', ",
+            $keys,
+            ")::text END"
+        )
+    };
+}
+
+macro_rules! attempt {
+    ($k:literal) => {
+        concat!(
+            "CASE WHEN pg_try_advisory_lock(",
+            $k,
+            ") THEN 'g' ELSE 'h' END"
+        )
+    };
+}
+
+macro_rules! attempt_registered {
+    ($k:literal, $w:literal, $else:literal) => {
+        concat!(
+            "CASE WHEN pg_try_advisory_lock(",
+            $k,
+            ") ",
+            "THEN CASE WHEN pg_advisory_unlock_shared(",
+            $w,
+            ") THEN 'g' ELSE 'g' END ELSE '",
+            $else,
+            "' END"
+        )
+    };
+}
+
+macro_rules! register_and_try {
+    ($k:literal, $w:literal) => {
+        concat!(
+            "CASE WHEN pg_try_advisory_lock_shared(",
+            $w,
+            ") THEN ",
+            attempt_registered!($k, $w, "r"),
+            " ELSE ",
+            attempt!($k),
+            " END"
+        )
+    };
+}
+
+macro_rules! alone {
+    ($what:expr) => {
+        concat!(
+            "SELECT CASE WHEN ",
+            in_our_session!(),
+            " THEN ",
+            $what,
+            " END"
+        )
+    };
+}
+
+/// A batch of one release: session, key, waiters' key, everybody's key.
+pub(super) const RELEASE: &str = concat!(
+    "SELECT CASE WHEN ",
+    in_our_session!(),
+    " THEN ",
+    release!("$2", "$3"),
+    " || ",
+    tell_everybody!("$4", "to_hex($2)"),
+    " END"
+);
+
+/// A batch of one try: session, key.
+pub(super) const TRY: &str = alone!(attempt!("$2"));
+
+/// A batch of one try with a registration: session, key, waiters' key.
+pub(super) const REGISTER_AND_TRY: &str = alone!(register_and_try!("$2", "$3"));
+
+/// A batch of one try after a registration: session, key, waiters' key.
+pub(super) const TRY_REGISTERED: &str = alone!(attempt_registered!("$2", "$3", "h"));
+
+/// Any batch: session, steps, keys, waiters' keys. One letter a row, in their order.
+pub(super) const BATCH: &str = concat!(
+    "SELECT string_agg(CASE op ",
+    "WHEN 1 THEN ",
+    release!("k", "w"),
+    " WHEN 2 THEN ",
+    attempt!("k"),
+    " WHEN 3 THEN ",
+    register_and_try!("k", "w"),
+    " WHEN 4 THEN ",
+    attempt_registered!("k", "w", "h"),
+    " WHEN 5 THEN CASE WHEN pg_advisory_unlock_shared(w) THEN 'u' ELSE 'u' END",
+    " WHEN 6 THEN CASE WHEN pg_try_advisory_lock_shared(w) THEN 'r' ELSE 'h' END",
+    " WHEN 7 THEN ",
+    tell_everybody!(
+        "w",
+        "(SELECT string_agg(to_hex(r.k), ',') FROM unnest($2::int2[], $3::int8[]) AS r(op, k) WHERE r.op = 1)"
+    ),
+    " END, '') FROM unnest($2::int2[], $3::int8[], $4::int8[]) AS t(op, k, w) ",
+    "WHERE (SELECT ",
+    in_our_session!(),
+    ")"
+);
+
+/// How many releases one batch has at most: their keys are the payload of one notification, which
+/// has less than 8,000 bytes.
+pub(super) const RELEASES: usize = 450;
+
+/// Of many locks as many as are asked for: session, keys, how many. The scan ends with the last of
+/// them, so that no more are locked.
+pub(super) const CLAIM: &str = concat!(
+    "SELECT ",
+    in_our_session!(),
+    ", ARRAY(SELECT k FROM unnest($2::int8[]) AS t(k) WHERE CASE WHEN ",
+    in_our_session!(),
+    " THEN pg_try_advisory_lock(k) END LIMIT $3)"
+);
+
+/// A token: the timeline of the server and a transaction of its own, which is durable once the
+/// commit was answered, here, whatever the standbys do.
+pub(super) const TOKEN: &str = concat!(
+    "SELECT set_config('synchronous_commit', 'local', true), ",
+    "pg_logical_emit_message(true, 'distributed_lock', '')::text, ",
+    "('x' || substr(pg_walfile_name(pg_current_wal_lsn()), 1, 8))::bit(32)::int8, ",
+    "pg_current_xact_id()::text::int8 WHERE ",
+    in_our_session!()
+);
+
+/// Whether this is the session that we think it is.
+pub(super) const HEARTBEAT: &str = concat!("SELECT ", in_our_session!());
+
+/// All our advisory locks, and whether each is exclusive.
+pub(super) const AUDIT: &str = concat!(
+    "SELECT (classid::int8 << 32) | objid::int8, mode = 'ExclusiveLock' FROM pg_locks ",
+    "WHERE locktype = 'advisory' AND pid = pg_backend_pid() AND objsubid = 1 AND granted AND ",
+    in_our_session!()
+);
+
+/// Unlocks what an audit found: session, keys, and keys that are held shared.
+pub(super) const SWEEP: &str = concat!(
+    "SELECT (SELECT count(pg_advisory_unlock(k)) FROM unnest($2::int8[]) AS t(k)), ",
+    "(SELECT count(pg_advisory_unlock_shared(k)) FROM unnest($3::int8[]) AS t(k)) WHERE ",
+    in_our_session!()
+);
+
+/// Tells that these keys were unlocked.
+pub(super) const TELL: &str = "SELECT pg_notify('distributed_lock', $1)::text";
+
+/// Ends our former session, if it still lives: its process and start.
+pub(super) const END_FORMER: &str = "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity WHERE pid = $1 AND backend_start::text = $2";
+
+/// Ends sessions of our kind that stand still inside a statement: their lease as milliseconds and as
+/// the key that each of them holds shared. What the server's own limit on idle sessions does not see.
+pub(super) const REAP: &str = concat!(
+    "SELECT count(pg_terminate_backend(a.pid)) FROM pg_stat_activity AS a ",
+    "WHERE a.datname = current_database() AND a.usename = current_user ",
+    "AND a.application_name = current_setting('application_name') AND a.pid <> pg_backend_pid() ",
+    "AND a.state <> 'idle' AND a.state_change < clock_timestamp() - $1::int8 * interval '1 ms' ",
+    "AND CASE WHEN a.state <> 'idle' THEN EXISTS (SELECT FROM pg_locks AS l WHERE l.pid = a.pid ",
+    "AND l.locktype = 'advisory' AND l.mode = 'ShareLock' AND l.objsubid = 1 ",
+    "AND ((l.classid::int8 << 32) | l.objid::int8) = $2) END"
+);
