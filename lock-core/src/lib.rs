@@ -102,6 +102,8 @@ pub mod memory;
 mod name;
 mod observe;
 mod policy;
+#[cfg(feature = "postgres")]
+pub mod postgres;
 mod provider;
 mod queue;
 mod sync;
