@@ -54,6 +54,11 @@ pub(crate) fn postgres_keys(namespace: &str, name: &LockName) -> PostgresKeys {
     keys_of(namespace, name.as_str())
 }
 
+/// The advisory lock key that a session holds shared when it waits for more names than it registers
+/// one by one: as the key of a lock, over the text `everything`, which is no name.
+#[cfg(feature = "postgres")]
+pub(crate) const POSTGRES_EVERYTHING: i64 = -5_868_215_282_407_828_218;
+
 /// The advisory lock key that sessions with a lease of so many milliseconds hold shared: as the key
 /// of a lock, over the text `lease SPACE MILLISECONDS`, which is no name.
 #[cfg(feature = "postgres")]
@@ -167,8 +172,7 @@ mod tests {
                 "{namespace} {name}"
             );
         }
-        let everything = crate::postgres::EVERYTHING;
-        assert_eq!(keys_of("", "everything").lock, everything);
+        assert_eq!(keys_of("", "everything").lock, POSTGRES_EVERYTHING);
     }
 
     #[cfg(feature = "file")]

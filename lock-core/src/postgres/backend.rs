@@ -3,14 +3,15 @@
 use std::fmt;
 use std::future::Future;
 use std::sync::Arc;
+use std::time::Duration;
 
-use sqlx::PgPool;
+use sqlx::{PgPool, Postgres, Transaction};
 use tokio::sync::oneshot;
 
 use super::board::Board;
 use super::builder::PostgresBuilder;
 use super::desk::{Command, Handle, Hold, Reply};
-use super::errors;
+use super::{errors, transaction};
 use crate::backend::{Attempt, Backend, Grant, Lease};
 use crate::name::key::{PostgresKeys, postgres_keys};
 use crate::{LockError, LockName};
@@ -62,9 +63,59 @@ impl PostgresBackend {
 
     /// How to connect to the server of this pool. The pool's connections are left alone: a lock lives
     /// on its session, and a pool hands its sessions around.
-    #[must_use]
     pub fn builder_from_pool(pool: &PgPool) -> PostgresBuilder {
         PostgresBuilder::from_options(pool.connect_options().as_ref().clone())
+    }
+
+    /// Takes a lock in a transaction of yours, in the same database: it is held until that transaction
+    /// ends, with its commit, its rollback or the end of its connection. It excludes guards of the
+    /// same name, and is excluded by them.
+    ///
+    /// - **READ COMMITTED only.** Under REPEATABLE READ and SERIALIZABLE a transaction goes on seeing
+    ///   what was there before its wait, and not what the holder did.
+    /// - It waits for up to `wait`, in the server; zero tries once. The connection is busy meanwhile.
+    /// - The transaction can take it again at once, and as many others as it wants, in one order
+    ///   everywhere. `ROLLBACK TO` a savepoint gives back what was locked after it.
+    /// - The settings of the transaction are as they were, whatever the answer, and it can go on after
+    ///   a refusal. A `statement_timeout` that is shorter than `wait` ends the wait.
+    /// - Its end wakes nobody: guards that wait behind it notice within some tenths of a second.
+    ///
+    /// ```no_run
+    /// # use std::time::Duration;
+    /// # use lock_core::{LockError, LockName, postgres::PostgresBackend};
+    /// # async fn f(backend: &PostgresBackend, pool: &sqlx::PgPool)
+    /// #     -> Result<(), Box<dyn std::error::Error>> {
+    /// let name = LockName::new("invoice", "number", 2026)?;
+    /// let mut tx = pool.begin().await?;
+    /// backend.lock_in_transaction(&mut tx, &name, Duration::from_secs(5)).await?;
+    /// // .. read the last number, write the next ..
+    /// tx.commit().await?;
+    /// # Ok(()) }
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// [`Contended`](crate::LockErrorKind::Contended): held by another for the whole wait.
+    /// [`Misconfigured`](crate::LockErrorKind::Misconfigured): another isolation level, another
+    /// database or server than the backend's, a transaction that is none.
+    /// [`Unavailable`](crate::LockErrorKind::Unavailable): the backend has no session now, a deadlock,
+    /// a cancelled statement, a transaction that has failed before, a lost connection.
+    ///
+    /// # Cancel safety
+    ///
+    /// Not cancel safe: roll the transaction back when the future was dropped; dropping the transaction
+    /// does that. The server goes on with the wait, and the connection is busy until it is over.
+    pub async fn lock_in_transaction(
+        &self,
+        tx: &mut Transaction<'_, Postgres>,
+        name: &LockName,
+        wait: Duration,
+    ) -> Result<(), LockError> {
+        let Some(home) = self.handle.home() else {
+            return Err(errors::disconnected().with_lock(name));
+        };
+        let locked = transaction::lock_in_transaction(tx, self.keys(name), home, wait).await;
+        locked.map_err(|error| error.with_lock(name))
     }
 
     fn keys(&self, name: &LockName) -> PostgresKeys {

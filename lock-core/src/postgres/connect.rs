@@ -14,6 +14,7 @@ use super::errors::{self, Limits};
 use super::session::Session;
 use super::sql;
 use super::terms::Terms;
+use super::transaction::DatabaseIdentity;
 use crate::LockError;
 use crate::backend::{BootClock, Clock};
 use crate::name::key::postgres_lease_key;
@@ -40,12 +41,15 @@ impl Target {
         Self { options, terms }
     }
 
-    /// Opens a session and ends the former one, if that still lives.
+    /// Opens a session and ends the former one, if that still lives. Tells where the session is.
     ///
     /// # Errors
     ///
     /// What is wrong with the server, or with the way to it.
-    pub(super) async fn open(&self, former: Option<&(i32, String)>) -> Result<Session, LockError> {
+    pub(super) async fn open(
+        &self,
+        former: Option<&(i32, String)>,
+    ) -> Result<(Session, DatabaseIdentity), LockError> {
         let made = PgConnection::connect_with(&self.options).await;
         let mut witness = made.map_err(errors::connecting)?;
         let limits = check_server(&mut witness).await?;
@@ -63,10 +67,11 @@ impl Target {
                 .await
                 .map_err(errors::connecting)?;
         }
+        let home = DatabaseIdentity::read(&mut witness).await?;
         // Its session ends with the socket, if not in order.
         let _ = witness.close().await;
         let session = Session::new(listener, marker, process, limits, self.terms, sent);
-        Ok(session)
+        Ok((session, home))
     }
 
     /// A connection that is read while it is idle, and that does not make itself anew: its pool is

@@ -7,6 +7,7 @@ use tokio::sync::{Notify, oneshot};
 
 use super::backend::PostgresGrant;
 use super::board::Board;
+use super::transaction::DatabaseIdentity;
 use crate::LockError;
 use crate::backend::Attempt;
 use crate::name::key::PostgresKeys;
@@ -52,6 +53,8 @@ pub(super) struct Desk {
     inbox: Mutex<Inbox>,
     bell: Notify,
     pub(super) board: Board,
+    /// Where the session is, while there is one.
+    home: Mutex<Option<DatabaseIdentity>>,
 }
 
 #[derive(Default)]
@@ -66,6 +69,15 @@ struct Inbox {
 impl Desk {
     fn inbox(&self) -> MutexGuard<'_, Inbox> {
         self.inbox.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Where the locks are; `None` while there is no session.
+    pub(super) fn home(&self) -> Option<DatabaseIdentity> {
+        *self.home.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn set_home(&self, home: Option<DatabaseIdentity>) {
+        *self.home.lock().unwrap_or_else(PoisonError::into_inner) = home;
     }
 
     /// Hands a command to the driver. One that nobody will answer is dropped, which its caller sees.

@@ -35,6 +35,12 @@
 //! - **Tokens survive crashes and promotions.** See [`PostgresBuilder::token_epoch`] for moves to
 //!   another server.
 //!
+//! # Work in the same database
+//!
+//! A write that must not happen after the lock was lost is refused by a [`Fence`]. Work that fits one
+//! transaction can take the lock in it, by [`PostgresBackend::lock_in_transaction`]: then it cannot be
+//! lost before the writes are.
+//!
 //! # What it needs
 //!
 //! PostgreSQL 14 or newer, the primary, without a proxy that shares sessions between clients
@@ -55,12 +61,15 @@ mod connect;
 mod desk;
 mod driver;
 mod errors;
+mod fence;
+mod in_transaction;
 mod session;
 mod sql;
 mod terms;
+mod token_column;
+mod transaction;
 mod url;
 
 pub use backend::{PostgresBackend, PostgresGrant};
 pub use builder::PostgresBuilder;
-#[cfg(test)]
-pub(crate) use sql::EVERYTHING;
+pub use fence::Fence;

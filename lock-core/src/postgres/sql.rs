@@ -4,12 +4,10 @@
 //! in order; the locks of a batch are rows of one scan. Each statement runs only in the session that
 //! it was meant for: a proxy that moves us to another one makes it answer NULL.
 
+pub(super) use crate::name::key::POSTGRES_EVERYTHING as EVERYTHING;
+
 /// Where releases are told.
 pub(super) const CHANNEL: &str = "distributed_lock";
-
-/// Held shared by sessions that wait for more names than they register one by one: the first 64 bits
-/// of SHA-256 over `"lock-postgres-v1" NUL NUL "everything"`, which is no name's.
-pub(super) const EVERYTHING: i64 = -5_868_215_282_407_828_218;
 
 /// What a row of a batch does; the number is the row's `op`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -172,6 +172,7 @@ impl Driver {
         };
         // Before anything else: nobody may count on it while we look for another one.
         session.lease.lose(reason);
+        self.desk.set_home(None);
         let held = self.keys.values().filter(|s| matches!(s, State::Held(_)));
         tracing::warn!(%reason, locks = held.count(), "the PostgreSQL session of distributed locks is lost");
         self.forget(&session);
@@ -208,7 +209,8 @@ impl Driver {
                 }
             };
             let error = match opened {
-                Ok(session) => {
+                Ok((session, home)) => {
+                    self.desk.set_home(Some(home));
                     if let Some(started) = started.take() {
                         // Nobody there: the handle is gone too, which ends the service.
                         let _ = started.send(Ok(()));
