@@ -4,22 +4,24 @@ use std::env;
 use std::path::PathBuf;
 
 /// The configuration of this instance.
-#[derive(Debug)]
 pub(crate) struct Config {
     /// Where to listen.
     pub(crate) bind: String,
     /// Where the lock files are; `None` for the default directory of the user.
     pub(crate) lock_dir: Option<PathBuf>,
+    /// The PostgreSQL server that holds the locks; `None` for files.
+    pub(crate) database_url: Option<String>,
 }
 
 impl Config {
-    /// Reads `BIND` and `LOCK_DIR`; an empty one counts as absent.
+    /// Reads `BIND`, `LOCK_DIR` and `DATABASE_URL`; an empty one counts as absent.
     pub(crate) fn from_env() -> Self {
         let var = |name| env::var_os(name).filter(|value| !value.is_empty());
-        let bind = var("BIND").map(|bind| bind.to_string_lossy().into_owned());
+        let text = |name| var(name).map(|value| value.to_string_lossy().into_owned());
         Self {
-            bind: bind.unwrap_or_else(|| "127.0.0.1:3000".to_owned()),
+            bind: text("BIND").unwrap_or_else(|| "127.0.0.1:3000".to_owned()),
             lock_dir: var("LOCK_DIR").map(PathBuf::from),
+            database_url: text("DATABASE_URL"),
         }
     }
 }

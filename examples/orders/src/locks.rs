@@ -1,13 +1,19 @@
 //! Where the locks live: the one place that knows a backend.
 
 use lock_core::file::FileBackend;
+use lock_core::postgres::PostgresBackend;
 use lock_core::{LockError, LockProvider};
 
 use crate::config::Config;
 
-/// Opens the backend. Everything else sees the provider alone, so that another backend is another
-/// body of this function.
-pub(crate) fn open(config: &Config) -> Result<LockProvider, LockError> {
+/// Opens the backend: the database where one is configured, else a directory. Everything else sees
+/// the provider alone.
+pub(crate) async fn open(config: &Config) -> Result<LockProvider, LockError> {
+    if let Some(url) = &config.database_url {
+        let backend = PostgresBackend::connect(url).await?;
+        tracing::info!("Distributed locks: PostgreSQL advisory locks (using existing database)");
+        return Ok(LockProvider::new(backend));
+    }
     let dir = config
         .lock_dir
         .clone()

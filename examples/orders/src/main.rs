@@ -17,8 +17,9 @@
 //! | `GET /orders/{id}`, `GET /health` | none | |
 //! | every 2 s | `job:cleanup-tokens`, skipped where another instance is at it | the macro |
 //!
-//! Environment: `BIND` (default `127.0.0.1:3000`), `LOCK_DIR` (default: a directory of the user),
-//! `LOCK_NAME_SECRET` (the key of hashed names), `RUST_LOG`.
+//! Environment: `BIND` (default `127.0.0.1:3000`), `DATABASE_URL` (a PostgreSQL server that holds the
+//! locks, `postgres://user:password@host/database`), `LOCK_DIR` (without a server: default, a
+//! directory of the user), `LOCK_NAME_SECRET` (the key of hashed names), `RUST_LOG`.
 
 mod cleanup;
 mod config;
@@ -39,7 +40,7 @@ use crate::config::Config;
 async fn main() -> anyhow::Result<()> {
     startup::init_logging();
     let config = Config::from_env();
-    let locks = locks::open(&config)?;
+    let locks = locks::open(&config).await?;
     let listener = TcpListener::bind(&config.bind)
         .await
         .with_context(|| format!("cannot listen on {}", config.bind))?;
