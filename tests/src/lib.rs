@@ -31,6 +31,6 @@ mod timing;
 
 pub use bed::{Bed, run};
 pub use inventory::Case;
-pub use stores::{FileStore, MemoryStore, OneBackend, Store};
+pub use stores::{FileStore, MemoryStore, OneBackend, PostgresStore, Store};
 pub use stress::{Storm, abandon, seed};
 pub use timing::{Lateness, boottime, eventually};

@@ -26,6 +26,8 @@ pub(super) enum Step {
     RegisterForEverything = 6,
     /// After the releases: tell whoever waits for everything.
     TellEverybody = 7,
+    /// Try to lock, unless another session waits.
+    TryPolitely = 8,
 }
 
 /// The answers: one letter a row.
@@ -168,7 +170,9 @@ pub(super) const BATCH: &str = concat!(
     attempt_registered!("k", "w", "h"),
     " WHEN 5 THEN CASE WHEN pg_advisory_unlock_shared(w) THEN 'u' ELSE 'u' END",
     " WHEN 6 THEN CASE WHEN pg_try_advisory_lock_shared(w) THEN 'r' ELSE 'h' END",
-    " WHEN 7 THEN ",
+    " WHEN 8 THEN CASE WHEN pg_try_advisory_lock(w) THEN CASE WHEN pg_advisory_unlock(w) THEN ",
+    attempt!("k"),
+    " END ELSE 'h' END WHEN 7 THEN ",
     tell_everybody!(
         "w",
         "(SELECT string_agg(to_hex(r.k), ',') FROM unnest($2::int2[], $3::int8[]) AS r(op, k) WHERE r.op = 1)"

@@ -21,6 +21,7 @@ use std::time::Duration;
 
 use fork::Fork;
 use lock_core::file::FileBackend;
+use lock_core::postgres::PostgresBackend;
 use lock_core::{LockError, LockGuard, LockName, LockProvider};
 use lock_tests::boottime;
 use lock_tests::history::Hold;
@@ -41,7 +42,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
     // Also when it is frozen, and cannot see the end of its input.
     set_parent_process_death_signal(Some(Signal::KILL))?;
     let address = std::env::args().nth(1).ok_or("usage: locker ADDRESS")?;
-    let locks = open(&address)?;
+    let locks = open(&address).await?;
     let mut commands = commands();
     say("ready");
     let mut guard = None;
@@ -90,8 +91,14 @@ async fn main() -> Result<(), Box<dyn Error>> {
     Ok(())
 }
 
-fn open(address: &str) -> Result<LockProvider, Box<dyn Error>> {
+async fn open(address: &str) -> Result<LockProvider, Box<dyn Error>> {
     match address.split_once(':') {
+        Some(("postgres", rest)) => {
+            let (lease, url) = rest.split_once(':').ok_or("postgres:LEASE_MS:URL")?;
+            let lease = Duration::from_millis(lease.parse()?);
+            let backend = PostgresBackend::builder(url).lease(lease).connect().await?;
+            Ok(LockProvider::new(backend))
+        }
         Some(("file", directory)) => Ok(LockProvider::new(FileBackend::open(directory)?)),
         _ => Err(format!("unknown address `{address}`").into()),
     }

@@ -52,9 +52,10 @@ pub async fn a_guard_has_one_token_however_often_it_is_asked<S: Store>(bed: Bed<
 
 /// Whoever lost the lock could be given a greater token than the next holder.
 pub async fn a_token_is_refused_after_the_loss<S: Store>(bed: Bed<S>) {
+    // Of two clients: what one of them has is lost together, in a session.
     let (client, name) = (bed.client().await, bed.name());
     let (asked, unasked) = (take(&client, &name).await, bed.name());
-    let unasked = (take(&client, &unasked).await, unasked);
+    let unasked = (take(&bed.client().await, &unasked).await, unasked);
     asked.fencing_token().await.unwrap();
     bed.store.lose(&name).await;
     bed.store.lose(&unasked.1).await;

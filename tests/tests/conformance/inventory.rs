@@ -10,7 +10,7 @@ use std::{env, fs};
 use lock_tests::{Case, FileStore, MemoryStore, Store};
 
 /// The backends of the library; `every_backend_runs_every_case` fails for one that is not in `main.rs`.
-const BACKENDS: [&str; 2] = ["memory", "file"];
+const BACKENDS: [&str; 3] = ["memory", "file", "postgres"];
 
 const CASES: &[Case] = lock_tests::conformance!(@cases @inventory []);
 

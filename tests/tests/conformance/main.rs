@@ -5,4 +5,5 @@ mod inventory;
 lock_tests::conformance! {
     memory: lock_tests::MemoryStore,
     file: lock_tests::FileStore,
+    postgres: lock_tests::PostgresStore,
 }

@@ -176,14 +176,15 @@ impl Driver {
             }
             None => {}
         }
-        if let Some(until) = self.courtesy.get(&keys.lock) {
-            let retry_in = Some(until.saturating_duration_since(Instant::now()));
-            let _ = reply.send(Ok(Attempt::Held { retry_in }));
-        } else if self.keys.len() >= self.cap(session) {
+        if self.keys.len() >= self.cap(session) {
             let held = self.keys.len();
             let _ = reply.send(Err(errors::full(self.cap(session), held)));
         } else if batch.is_full() {
             self.backlog.push(Command::Try { keys, reply });
+        } else if self.courtesy.contains_key(&keys.lock) {
+            self.keys.insert(keys.lock, State::Trying);
+            let row = Row::Try(keys, reply);
+            batch.push(Step::TryPolitely, keys.lock, keys.wait, row);
         } else if self.desk.board.is_waited_for(keys.lock) {
             self.add_watched_try(batch, keys, Row::Try(keys, reply));
         } else {
@@ -260,7 +261,7 @@ impl Driver {
     ) -> Attempt<PostgresGrant> {
         let key = keys.lock;
         if answer == answer::GRANTED {
-            if step != Step::Try as i16 {
+            if step == Step::RegisterAndTry as i16 || step == Step::TryRegistered as i16 {
                 self.registered.remove(&key);
             }
             return match self.grant(session, keys) {
@@ -273,7 +274,9 @@ impl Driver {
         if step == Step::RegisterAndTry as i16 && answer == answer::HELD {
             self.registered.remove(&key);
         }
-        Attempt::Held { retry_in: None }
+        let courtesy = self.courtesy.get(&key);
+        let retry_in = courtesy.map(|until| until.saturating_duration_since(Instant::now()));
+        Attempt::Held { retry_in }
     }
 
     /// A grant of a key that the server has given us; `None` if nobody is left to have it, and then
