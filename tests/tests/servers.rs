@@ -8,7 +8,8 @@ use std::time::{Duration, Instant};
 use lock_tests::child::Child;
 use lock_tests::eventually;
 use lock_tests::servers::{
-    Direction, Lan, PgBouncer, PostgresServer, Proxy, Server, descendants, lives,
+    Direction, Lan, PgBouncer, PostgresServer, Proxy, RedisCluster, RedisServer, Server,
+    descendants, lives,
 };
 use rustix::process::{Pid, Signal, kill_process};
 use sqlx::{Connection, PgConnection};
@@ -79,6 +80,7 @@ fn segments() -> Vec<String> {
 }
 
 /// What the next test starts, itself in another process, to be killed.
+#[allow(clippy::print_stdout, reason = "the other test reads it")]
 async fn wait_to_be_killed() {
     let lan = Lan::new().await;
     let frozen = PostgresServer::start().await;
@@ -541,4 +543,157 @@ async fn programs_run_in_a_network() {
         addresses.contains(&lan.right().address().to_string()),
         "{addresses}"
     );
+}
+
+#[tokio::test]
+async fn a_server_with_tls_proves_who_it_is_and_refuses_plain_clients() {
+    let server = PostgresServer::options().tls().start().await;
+    let psql = |url: String| {
+        tokio::process::Command::new("psql")
+            .args([
+                &url,
+                "-Atc",
+                "SELECT ssl FROM pg_stat_ssl WHERE pid = pg_backend_pid()",
+            ])
+            .output()
+    };
+    let encrypted = psql(server.url()).await.unwrap();
+    assert_eq!(
+        String::from_utf8_lossy(&encrypted.stdout),
+        "t\n",
+        "{encrypted:?}"
+    );
+    let plain = format!(
+        "postgres://postgres@{}/postgres?sslmode=disable",
+        server.address()
+    );
+    assert!(!psql(plain).await.unwrap().status.success());
+    let others = PostgresServer::options().tls().start().await;
+    let others = others.authority().unwrap().to_str().unwrap().to_owned();
+    let wrong = server
+        .url()
+        .replace(server.authority().unwrap().to_str().unwrap(), &others);
+    assert!(!psql(wrong).await.unwrap().status.success());
+}
+
+async fn set_in_redis(server: &RedisServer, name: &str, value: &str) -> redis::RedisResult<()> {
+    server.ask(&["SET", name, value]).await
+}
+
+async fn in_redis(server: &RedisServer, name: &str) -> Option<String> {
+    server.ask(&["GET", name]).await.unwrap()
+}
+
+/// A command that gives its own connection one way only.
+async fn ping(url: &str) -> redis::RedisResult<String> {
+    let client = redis::Client::open(url)?;
+    let mut connection = client.get_multiplexed_async_connection().await?;
+    redis::cmd("PING").query_async(&mut connection).await
+}
+
+#[tokio::test]
+async fn a_redis_server_keeps_what_it_is_told_to_and_nothing_else() {
+    let forgetful = RedisServer::start().await;
+    let careful = RedisServer::with(&[("appendonly", "yes"), ("appendfsync", "always")]).await;
+    for (server, kept) in [(&forgetful, None), (&careful, Some("1"))] {
+        ping(&server.url()).await.unwrap();
+        set_in_redis(server, "name", "1").await.unwrap();
+        server.kill().await;
+        assert!(server.processes().is_empty());
+        ping(&server.url()).await.unwrap_err();
+        server.restart().await;
+        ping(&server.url()).await.unwrap();
+        assert_eq!(in_redis(server, "name").await.as_deref(), kept);
+    }
+    let directory = forgetful.daemon().directory().to_owned();
+    drop(forgetful);
+    assert!(!directory.exists());
+}
+
+#[tokio::test]
+async fn a_frozen_redis_server_answers_when_it_is_thawed() {
+    let server = RedisServer::start().await;
+    server.freeze().await;
+    let url = server.url();
+    let mut answer = Box::pin(server.ask::<String>(&["PING"]));
+    assert!(timeout(A_WHILE, &mut answer).await.is_err());
+    assert!(timeout(A_WHILE, ping(&url)).await.is_err());
+    server.thaw().await;
+    ping(&url).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_redis_server_with_a_password_needs_it() {
+    let server = RedisServer::with(&[("requirepass", "secret")]).await;
+    assert!(
+        ping(&server.url())
+            .await
+            .unwrap_err()
+            .to_string()
+            .contains("NOAUTH")
+    );
+    ping(&server.url_for(":secret")).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_promoted_replica_has_the_data_and_takes_writes() {
+    let master = RedisServer::with(&[("requirepass", "secret")]).await;
+    set_in_redis(&master, "name", "1").await.unwrap();
+    let replica = master.replica().await;
+    assert_eq!(in_redis(&replica, "name").await.as_deref(), Some("1"));
+    let refused = set_in_redis(&replica, "name", "2").await.unwrap_err();
+    assert_eq!(refused.code(), Some("READONLY"));
+    master.kill().await;
+    replica.promote().await;
+    set_in_redis(&replica, "name", "3").await.unwrap();
+    replica.restart().await;
+    set_in_redis(&replica, "name", "4").await.unwrap();
+}
+
+#[tokio::test]
+async fn a_redis_server_with_tls_proves_who_it_is_and_refuses_plain_clients() {
+    let server = RedisServer::tls().await;
+    assert!(server.url().starts_with("rediss://"));
+    let (port, authority) = (server.port().to_string(), server.authority().unwrap());
+    let cli = |arguments: &[&str]| {
+        let mut cli = tokio::process::Command::new("redis-cli");
+        cli.args(["-h", "127.0.0.1", "-p", &port])
+            .args(arguments)
+            .arg("PING")
+            .output()
+    };
+    let trusting = cli(&["--tls", "--cacert", authority.to_str().unwrap()])
+        .await
+        .unwrap();
+    assert_eq!(
+        String::from_utf8_lossy(&trusting.stdout),
+        "PONG\n",
+        "{trusting:?}"
+    );
+    assert!(!cli(&["--tls"]).await.unwrap().status.success());
+    ping(&server.url().replace("rediss", "redis"))
+        .await
+        .unwrap_err();
+    server.replica().await;
+}
+
+#[tokio::test]
+async fn a_cluster_serves_every_slot_from_one_of_its_members() {
+    let cluster = RedisCluster::start().await;
+    let mut served = [0; 3];
+    for name in 0..100 {
+        let name = name.to_string();
+        let mut taken = 0;
+        for (node, served) in cluster.nodes().iter().zip(&mut served) {
+            match set_in_redis(node, &name, "1").await {
+                Ok(()) => {
+                    taken += 1;
+                    *served += 1;
+                }
+                Err(error) => assert_eq!(error.code(), Some("MOVED"), "{error}"),
+            }
+        }
+        assert_eq!(taken, 1);
+    }
+    assert!(served.iter().all(|served| *served > 10), "{served:?}");
 }

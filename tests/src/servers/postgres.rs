@@ -4,11 +4,13 @@ use std::fmt::Write;
 use std::fs;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use rustix::process::Signal;
 use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
 use sqlx::{AssertSqlSafe, ConnectOptions, Connection, PgConnection, PgPool};
 
+use super::certificates::Authority;
 use super::daemon::{Daemon, Server, daemon_command};
 use super::guardian::{Guardian, unprivileged};
 use super::lan::NetworkNamespace;
@@ -33,6 +35,9 @@ host all +by_password all scram-sha-256
 host all,replication all all trust
 ";
 
+/// What comes first on a server with TLS.
+const HBA_TLS: &str = "hostnossl all,replication all all reject\n";
+
 /// A PostgreSQL server of one test: see [`Server`] for what can be done to it.
 ///
 /// Roles: `postgres`, the superuser; `app`, without rights; `secretive`, with the password `secret`.
@@ -42,6 +47,7 @@ pub struct PostgresServer {
     daemon: Daemon,
     port: Port,
     options: PostgresOptions,
+    authority: Option<PathBuf>,
 }
 
 /// How a server is started.
@@ -49,6 +55,7 @@ pub struct PostgresServer {
 pub struct PostgresOptions {
     settings: Vec<(String, String)>,
     namespace: Option<NetworkNamespace>,
+    tls: Option<Arc<Authority>>,
 }
 
 impl PostgresOptions {
@@ -63,6 +70,13 @@ impl PostgresOptions {
     #[must_use]
     pub fn inside(mut self, namespace: &NetworkNamespace) -> Self {
         self.namespace = Some(namespace.clone());
+        self
+    }
+
+    /// Over TCP it speaks TLS and nothing else.
+    #[must_use]
+    pub fn tls(mut self) -> Self {
+        self.tls = Some(Arc::new(Authority::new()));
         self
     }
 
@@ -127,8 +141,20 @@ impl PostgresServer {
         let port = Port::reserve();
         let directory = guardian.directory();
         let (data, conf) = (directory.join("data"), directory.join("postgresql.conf"));
-        fs::write(&conf, options.file(directory, port.number())).unwrap();
-        fs::write(directory.join("pg_hba.conf"), HBA).unwrap();
+        let mut lines = options.file(directory, port.number());
+        let mut hba = HBA.to_owned();
+        let certificates = options
+            .tls
+            .as_ref()
+            .map(|authority| authority.vouch(directory, options.address()));
+        if let Some(files) = &certificates {
+            hba.insert_str(0, HBA_TLS);
+            let (certificate, key) = (files.certificate.display(), files.key.display());
+            lines +=
+                &format!("ssl = on\nssl_cert_file = '{certificate}'\nssl_key_file = '{key}'\n");
+        }
+        fs::write(&conf, lines).unwrap();
+        fs::write(directory.join("pg_hba.conf"), hba).unwrap();
         guardian.finally(remove_shared_memory(&data));
         let command = [
             postgres_program("postgres"),
@@ -141,6 +167,7 @@ impl PostgresServer {
             daemon: Daemon::new(guardian, command, Signal::INT),
             port,
             options,
+            authority: certificates.map(|files| files.authority),
         };
         server.daemon.start();
         server.ready().await;
@@ -153,10 +180,21 @@ impl PostgresServer {
         self.url_for("postgres", "postgres")
     }
 
-    /// A connection string for a role (or `role:password`) and a database.
+    /// A connection string for a role (or `role:password`) and a database. With TLS it names the
+    /// authority and demands the right name.
     #[must_use]
     pub fn url_for(&self, role: &str, database: &str) -> String {
-        format!("postgres://{role}@{}/{database}", self.address())
+        let url = format!("postgres://{role}@{}/{database}", self.address());
+        match &self.authority {
+            None => url,
+            Some(file) => format!("{url}?sslmode=verify-full&sslrootcert={}", file.display()),
+        }
+    }
+
+    /// What a client of a server with TLS has to trust, in PEM.
+    #[must_use]
+    pub fn authority(&self) -> Option<&Path> {
+        self.authority.as_deref()
     }
 
     /// Where it listens.
