@@ -51,7 +51,8 @@ impl DatabaseIdentity {
 }
 
 /// Takes the lock of `keys`, and holds it until the transaction ends: with its commit, its rollback,
-/// or the end of its connection. It excludes guards of the same name, and is excluded by them.
+/// an error that leaves it nothing but to roll back, or the end of its connection. It excludes guards
+/// of the same name, and is excluded by them, also by those of this process.
 ///
 /// - **READ COMMITTED only.** Under REPEATABLE READ and SERIALIZABLE a transaction goes on seeing
 ///   what was there before its wait, and not what the holder did.
@@ -62,7 +63,7 @@ impl DatabaseIdentity {
 ///   transactions, but does not see one that a guard is part of; `wait` ends that.
 /// - Whatever the answer, `lock_timeout` is as it was, and the transaction can go on where
 ///   PostgreSQL allows it. A `statement_timeout` that is shorter than `wait` ends it.
-/// - `ROLLBACK TO` a savepoint gives back what was locked after it was made.
+/// - A rollback to a savepoint gives back what was locked after it was made.
 /// - `home`: where the guards of the same name are.
 ///
 /// # Errors
