@@ -7,6 +7,7 @@ use std::time::Duration;
 use lock_core::memory::MemoryBackend;
 use lock_core::postgres::Fence;
 use lock_core::{FencingToken, LockError, LockName, LockProvider};
+use lock_tests::servers::Server;
 use sqlx::{AssertSqlSafe, Connection, Executor, Postgres, Row, Transaction};
 
 use crate::support::{Bed, name};
@@ -356,12 +357,14 @@ async fn a_transaction_that_is_over_is_refused() {
     let name = name("order:process:42");
     let mut session = bed.session().await;
     let mut tx = session.begin().await.unwrap();
-    // The drop of a nested `begin` that has been polled ends the outer transaction in sqlx.
+    // In sqlx, dropping a nested `begin` before its answer ends the outer transaction.
+    bed.server.freeze().await;
     {
         let mut nested = std::pin::pin!(tx.begin());
         let polled = poll_fn(|cx| Poll::Ready(nested.as_mut().poll(cx))).await;
         assert!(polled.is_pending());
     }
+    bed.server.thaw().await;
     let error = check(&mut tx, &name, 1).await.unwrap_err();
     assert!(error.is_misconfigured(), "{error}");
     drop(tx);
