@@ -69,7 +69,9 @@ use crate::{FencingToken, LockError, LockGuard, LockName};
 ///
 /// - **Check first.** From the check to the end of the transaction no other holder of the lock passes
 ///   one, so that what is read after it stays true until the commit. What was read before it does not.
-/// - A rollback forgets the token; the transaction wrote nothing either.
+/// - A rollback, also one to a savepoint from before the check, forgets the token along with what was
+///   written.
+/// - Of several locks check each, in one order everywhere: that of [`LockGuards`](crate::LockGuards).
 /// - Work that has no token, because it takes no lock, is not stopped by it.
 /// - A row stays for every name that was ever checked. Those of long ago can go, as long as no holder
 ///   lives that long: `DELETE FROM distributed_lock_fences WHERE checked_at < now() - interval '7 days'`.

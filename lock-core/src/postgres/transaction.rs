@@ -51,18 +51,20 @@ impl DatabaseIdentity {
 }
 
 /// Takes the lock of `keys`, and holds it until the transaction ends: with its commit, its rollback,
-/// or the end of its connection. It excludes guards of the same name, and is excluded by them.
+/// an error that leaves it nothing but to roll back, or the end of its connection. It excludes guards
+/// of the same name, and is excluded by them, also by those of this process.
 ///
 /// - **READ COMMITTED only.** Under REPEATABLE READ and SERIALIZABLE a transaction goes on seeing
 ///   what was there before its wait, and not what the holder did.
 /// - It waits for up to `wait`, in milliseconds, rounded up, for at most 24 days. Zero asks once. The
-///   wait takes place in the server, in order of arrival.
+///   wait takes place in the server, in order of arrival; that the server itself is gone is noticed
+///   as with any other statement. What waits is an open transaction, which vacuum has to mind.
 /// - The transaction takes it again at once (it is re-entrant in it), and as many others as it wants.
 ///   Two transactions that take several must do so in one order: PostgreSQL ends a deadlock of
 ///   transactions, but does not see one that a guard is part of; `wait` ends that.
 /// - Whatever the answer, `lock_timeout` is as it was, and the transaction can go on where
 ///   PostgreSQL allows it. A `statement_timeout` that is shorter than `wait` ends it.
-/// - `ROLLBACK TO` a savepoint gives back what was locked after it was made.
+/// - A rollback to a savepoint gives back what was locked after it was made.
 /// - `home`: where the guards of the same name are.
 ///
 /// # Errors

@@ -1,0 +1,403 @@
+//! The fence: a transaction of a holder that was overtaken is refused, and nothing else is.
+
+use std::future::poll_fn;
+use std::task::Poll;
+use std::time::Duration;
+
+use lock_core::memory::MemoryBackend;
+use lock_core::postgres::Fence;
+use lock_core::{FencingToken, LockError, LockName, LockProvider};
+use lock_tests::servers::Server;
+use sqlx::{AssertSqlSafe, Connection, Executor, Postgres, Row, Transaction};
+
+use crate::support::{Bed, name};
+
+const FENCE: Fence = Fence::new();
+
+async fn migrated() -> Bed {
+    let bed = Bed::new().await;
+    Fence::migrate(&bed.pool).await.unwrap();
+    bed
+}
+
+async fn check(
+    tx: &mut Transaction<'_, Postgres>,
+    name: &LockName,
+    token: u64,
+) -> Result<(), LockError> {
+    FENCE.check(tx, name, FencingToken::new(token)).await
+}
+
+/// Checks in a transaction of its own, and commits it.
+async fn committed(bed: &Bed, name: &LockName, token: u64) -> Result<(), LockError> {
+    let mut tx = bed.begin().await;
+    check(&mut tx, name, token).await?;
+    tx.commit().await.unwrap();
+    Ok(())
+}
+
+#[tokio::test]
+async fn an_older_token_is_refused_and_an_equal_or_newer_one_passes() {
+    let bed = migrated().await;
+    let name = name("order:process:42");
+    committed(&bed, &name, 7).await.unwrap();
+    committed(&bed, &name, 7).await.unwrap();
+    committed(&bed, &name, 9).await.unwrap();
+    for older in [0, 7, 8] {
+        let error = committed(&bed, &name, older).await.unwrap_err();
+        assert!(error.is_lost(), "{error}");
+        assert!(error.to_string().contains("newer holder"), "{error}");
+        assert_eq!(error.lock(), Some(&name));
+    }
+    committed(&bed, &name, 9).await.unwrap();
+    committed(&bed, &name, 10).await.unwrap();
+}
+
+#[tokio::test]
+async fn locks_and_namespaces_have_fences_of_their_own() {
+    let bed = migrated().await;
+    let (one, other) = (name("order:process:42"), name("order:process:43"));
+    committed(&bed, &one, 9).await.unwrap();
+    committed(&bed, &other, 1).await.unwrap();
+
+    let shop = Fence::new().namespace("shop");
+    let mut tx = bed.begin().await;
+    shop.check(&mut tx, &one, FencingToken::new(3))
+        .await
+        .unwrap();
+    let error = shop.check(&mut tx, &one, FencingToken::new(2)).await;
+    assert!(error.unwrap_err().is_lost());
+    tx.commit().await.unwrap();
+    assert!(committed(&bed, &one, 8).await.unwrap_err().is_lost());
+}
+
+#[tokio::test]
+async fn a_rollback_forgets_the_token() {
+    let bed = migrated().await;
+    let name = name("order:process:42");
+    committed(&bed, &name, 7).await.unwrap();
+    let mut tx = bed.begin().await;
+    check(&mut tx, &name, 9).await.unwrap();
+    tx.rollback().await.unwrap();
+    committed(&bed, &name, 8).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_refused_transaction_goes_on_if_it_wants_to() {
+    let bed = migrated().await;
+    let name = name("order:process:42");
+    committed(&bed, &name, 7).await.unwrap();
+    let mut tx = bed.begin().await;
+    assert!(check(&mut tx, &name, 6).await.unwrap_err().is_lost());
+    check(&mut tx, &name, 7).await.unwrap();
+    tx.commit().await.unwrap();
+}
+
+#[tokio::test]
+async fn of_two_transactions_the_second_waits_and_the_older_loses() {
+    let bed = migrated().await;
+    let name = name("order:process:42");
+    // With and without a row that is there before.
+    for (newer, older) in [(8, 7), (18, 17)] {
+        let mut first = bed.begin().await;
+        check(&mut first, &name, newer).await.unwrap();
+        let mut second = bed.begin().await;
+        let (refused, ()) = tokio::join!(check(&mut second, &name, older), async {
+            bed.waiting_for_transactions(1).await;
+            first.commit().await.unwrap();
+        });
+        assert!(refused.unwrap_err().is_lost());
+    }
+}
+
+#[tokio::test]
+async fn a_newer_holder_waits_for_the_older_one_and_reads_what_it_wrote() {
+    let bed = migrated().await;
+    let name = name("order:process:42");
+    bed.pool
+        .execute("CREATE TABLE counter AS SELECT 0 AS value")
+        .await
+        .unwrap();
+    let mut older = bed.begin().await;
+    check(&mut older, &name, 7).await.unwrap();
+    let mut newer = bed.begin().await;
+    let (passed, ()) = tokio::join!(check(&mut newer, &name, 8), async {
+        bed.waiting_for_transactions(1).await;
+        older.execute("UPDATE counter SET value = 1").await.unwrap();
+        older.commit().await.unwrap();
+    });
+    passed.unwrap();
+    let seen = newer.fetch_one("SELECT value FROM counter").await.unwrap();
+    assert_eq!(seen.get::<i32, _>(0), 1);
+}
+
+#[tokio::test]
+async fn when_the_first_of_two_rolls_back_the_older_passes() {
+    let bed = migrated().await;
+    let name = name("order:process:42");
+    let mut first = bed.begin().await;
+    check(&mut first, &name, 8).await.unwrap();
+    let mut second = bed.begin().await;
+    let (passed, ()) = tokio::join!(check(&mut second, &name, 7), async {
+        bed.waiting_for_transactions(1).await;
+        first.rollback().await.unwrap();
+    });
+    passed.unwrap();
+    second.commit().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_snapshot_from_before_another_write_is_refused() {
+    let bed = migrated().await;
+    let name = name("order:process:42");
+    // Without and with a row that the snapshot sees.
+    for token in [10, 20] {
+        let mut session = bed.session().await;
+        let begin = "BEGIN ISOLATION LEVEL REPEATABLE READ";
+        let mut tx = session.begin_with(begin).await.unwrap();
+        tx.execute("SELECT count(*) FROM distributed_lock_fences")
+            .await
+            .unwrap();
+        committed(&bed, &name, token).await.unwrap();
+        let error = check(&mut tx, &name, token + 1).await.unwrap_err();
+        assert!(error.is_unavailable(), "{error}");
+        assert!(error.to_string().contains("roll it back"), "{error}");
+    }
+}
+
+#[tokio::test]
+async fn a_snapshot_from_before_the_wait_is_refused_and_not_passed() {
+    let bed = migrated().await;
+    let name = name("order:process:42");
+    let mut session = bed.session().await;
+    for (level, token) in [("REPEATABLE READ", 10), ("SERIALIZABLE", 20)] {
+        let mut first = bed.begin().await;
+        check(&mut first, &name, token).await.unwrap();
+        let begin = AssertSqlSafe(format!("BEGIN ISOLATION LEVEL {level}"));
+        let mut second = session.begin_with(begin).await.unwrap();
+        let (refused, ()) = tokio::join!(check(&mut second, &name, token + 1), async {
+            bed.waiting_for_transactions(1).await;
+            first.commit().await.unwrap();
+        });
+        let error = refused.unwrap_err();
+        assert!(error.is_unavailable(), "{level}: {error}");
+        second.rollback().await.unwrap();
+    }
+}
+
+#[tokio::test]
+async fn writers_in_any_order_leave_the_newest_token_and_count() {
+    let bed = migrated().await;
+    let name = name("order:process:42");
+    bed.pool
+        .execute("CREATE TABLE log (id bigserial, token bigint)")
+        .await
+        .unwrap();
+    let mut writers = tokio::task::JoinSet::new();
+    let mut tokens: Vec<u64> = (1..=40).collect();
+    fastrand::shuffle(&mut tokens);
+    for token in tokens {
+        let (pool, name) = (bed.pool.clone(), name.clone());
+        writers.spawn(async move {
+            let mut tx = pool.begin().await.unwrap();
+            let token = FencingToken::new(token);
+            if let Err(error) = FENCE.check(&mut tx, &name, token).await {
+                assert!(error.is_lost(), "{error}");
+                return;
+            }
+            sqlx::query("INSERT INTO log (token) VALUES ($1)")
+                .bind(token)
+                .execute(&mut *tx)
+                .await
+                .unwrap();
+            tx.commit().await.unwrap();
+        });
+    }
+    while let Some(done) = writers.join_next().await {
+        done.unwrap();
+    }
+    let log: Vec<FencingToken> = sqlx::query_scalar("SELECT token FROM log ORDER BY id")
+        .fetch_all(&bed.pool)
+        .await
+        .unwrap();
+    assert!(log.is_sorted(), "{log:?}");
+    assert_eq!(log.last(), Some(&FencingToken::new(40)));
+    assert!(committed(&bed, &name, 39).await.unwrap_err().is_lost());
+}
+
+#[tokio::test]
+async fn a_guard_is_checked_by_its_own_token() {
+    let bed = migrated().await;
+    let locks = LockProvider::new(MemoryBackend::new());
+    let first = locks.lock("order:process:42").unwrap();
+    let first = first.acquire(Duration::ZERO).await.unwrap();
+    let token = first.fencing_token().await.unwrap();
+    let mut tx = bed.begin().await;
+    FENCE.check_guard(&mut tx, &first).await.unwrap();
+    tx.commit().await.unwrap();
+    first.release().await.unwrap();
+
+    let second = locks.lock("order:process:42").unwrap();
+    let second = second.acquire(Duration::ZERO).await.unwrap();
+    let mut tx = bed.begin().await;
+    FENCE.check_guard(&mut tx, &second).await.unwrap();
+    let error = FENCE
+        .check(&mut tx, second.name(), token)
+        .await
+        .unwrap_err();
+    assert!(error.is_lost(), "{error}");
+}
+
+#[tokio::test]
+async fn a_missing_table_says_what_to_run() {
+    let bed = Bed::new().await;
+    let name = name("order:process:42");
+    let error = committed(&bed, &name, 1).await.unwrap_err();
+    assert!(error.is_misconfigured(), "{error}");
+    assert!(error.to_string().contains("Fence::MIGRATION"), "{error}");
+
+    let make_another = "CREATE TABLE distributed_lock_fences (lock text PRIMARY KEY, token bigint)";
+    bed.pool.execute(make_another).await.unwrap();
+    let error = committed(&bed, &name, 1).await.unwrap_err();
+    assert!(error.is_misconfigured(), "{error}");
+}
+
+#[tokio::test]
+async fn any_number_of_processes_migrate_at_once_and_again() {
+    let bed = Bed::new().await;
+    let mut sessions = Vec::new();
+    for _ in 0..8 {
+        sessions.push(bed.session().await);
+    }
+    let mut migrations = tokio::task::JoinSet::new();
+    for mut session in sessions {
+        migrations.spawn(async move { Fence::migrate(&mut session).await });
+    }
+    while let Some(done) = migrations.join_next().await {
+        done.unwrap().unwrap();
+    }
+    let name = name("order:process:42");
+    committed(&bed, &name, 7).await.unwrap();
+    Fence::migrate(&bed.pool).await.unwrap();
+    bed.pool.execute(Fence::MIGRATION).await.unwrap();
+    assert!(committed(&bed, &name, 6).await.unwrap_err().is_lost());
+}
+
+#[tokio::test]
+async fn a_role_needs_its_rights_and_no_more() {
+    let bed = migrated().await;
+    let name = name("order:process:42");
+    let mut session = bed.session().await;
+    session.execute("SET ROLE app").await.unwrap();
+
+    let mut tx = session.begin().await.unwrap();
+    let error = check(&mut tx, &name, 1).await.unwrap_err();
+    assert!(error.is_misconfigured(), "{error}");
+    assert!(error.to_string().contains("INSERT"), "{error}");
+    tx.rollback().await.unwrap();
+
+    let grant = "GRANT SELECT, INSERT, UPDATE ON distributed_lock_fences TO app";
+    bed.pool.execute(grant).await.unwrap();
+    let mut tx = session.begin().await.unwrap();
+    check(&mut tx, &name, 1).await.unwrap();
+    tx.commit().await.unwrap();
+
+    bed.pool
+        .execute("DROP TABLE distributed_lock_fences")
+        .await
+        .unwrap();
+    let error = Fence::migrate(&mut session).await.unwrap_err();
+    assert!(error.is_misconfigured(), "{error}");
+    assert!(error.to_string().contains("Fence::MIGRATION"), "{error}");
+}
+
+#[tokio::test]
+async fn a_read_only_transaction_is_refused_in_words() {
+    let bed = migrated().await;
+    let mut session = bed.session().await;
+    let mut tx = session.begin_with("BEGIN READ ONLY").await.unwrap();
+    let error = check(&mut tx, &name("order:process:42"), 1)
+        .await
+        .unwrap_err();
+    assert!(error.is_misconfigured(), "{error}");
+    assert!(error.to_string().contains("read-only"), "{error}");
+}
+
+#[tokio::test]
+async fn the_users_lock_timeout_bounds_the_wait_for_another_writer() {
+    let bed = migrated().await;
+    let name = name("order:process:42");
+    let mut first = bed.begin().await;
+    check(&mut first, &name, 8).await.unwrap();
+    let mut second = bed.begin().await;
+    second
+        .execute("SET LOCAL lock_timeout = '50ms'")
+        .await
+        .unwrap();
+    let error = check(&mut second, &name, 9).await.unwrap_err();
+    assert!(error.is_unavailable(), "{error}");
+    assert!(error.to_string().contains("lock_timeout"), "{error}");
+}
+
+#[tokio::test]
+async fn a_token_that_is_no_bigint_is_refused_before_anything_is_sent() {
+    let bed = migrated().await;
+    let name = name("order:process:42");
+    let mut tx = bed.begin().await;
+    let error = check(&mut tx, &name, 1 << 63).await.unwrap_err();
+    assert!(error.is_misconfigured(), "{error}");
+    check(&mut tx, &name, (1 << 63) - 1).await.unwrap();
+    tx.commit().await.unwrap();
+    assert!(committed(&bed, &name, 1 << 62).await.unwrap_err().is_lost());
+}
+
+#[tokio::test]
+async fn a_transaction_that_is_over_is_refused() {
+    let bed = migrated().await;
+    let name = name("order:process:42");
+    let mut session = bed.session().await;
+    let mut tx = session.begin().await.unwrap();
+    // In sqlx, dropping a nested `begin` before its answer ends the outer transaction.
+    bed.server.freeze().await;
+    {
+        let mut nested = std::pin::pin!(tx.begin());
+        let polled = poll_fn(|cx| Poll::Ready(nested.as_mut().poll(cx))).await;
+        assert!(polled.is_pending());
+    }
+    bed.server.thaw().await;
+    let error = check(&mut tx, &name, 1).await.unwrap_err();
+    assert!(error.is_misconfigured(), "{error}");
+    drop(tx);
+    let stored = bed
+        .pool
+        .fetch_one("SELECT count(*) FROM distributed_lock_fences");
+    assert_eq!(stored.await.unwrap().get::<i64, _>(0), 0);
+}
+
+#[tokio::test]
+async fn a_column_of_the_row_refuses_as_the_documentation_says() {
+    let bed = Bed::new().await;
+    bed.pool
+        .execute("CREATE TABLE orders (id bigint, state text, fence bigint NOT NULL DEFAULT 0)")
+        .await
+        .unwrap();
+    bed.pool
+        .execute("INSERT INTO orders VALUES (42, 'new')")
+        .await
+        .unwrap();
+    for (token, written) in [(7, 1), (9, 1), (8, 0), (9, 1)] {
+        let update = "UPDATE orders SET state = $1, fence = $2 WHERE id = $3 AND fence <= $2";
+        let updated = sqlx::query(update)
+            .bind("paid")
+            .bind(FencingToken::new(token))
+            .bind(42_i64)
+            .execute(&bed.pool)
+            .await
+            .unwrap();
+        assert_eq!(updated.rows_affected(), written, "{token}");
+    }
+    let too_big = sqlx::query("SELECT $1").bind(FencingToken::new(u64::MAX));
+    too_big.execute(&bed.pool).await.unwrap_err();
+    let negative = sqlx::query_scalar::<_, FencingToken>("SELECT -1::bigint");
+    negative.fetch_one(&bed.pool).await.unwrap_err();
+}

@@ -1,0 +1,13 @@
+//! PostgreSQL, with a server of its own for each test.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::missing_panics_doc,
+    reason = "what does not hold in a test ends it"
+)]
+
+mod fence;
+mod support;
+mod transaction;
+mod transaction_faults;
+mod transaction_place;

@@ -1,0 +1,413 @@
+//! A lock in a transaction: it is one with the locks of guards, it ends with the transaction, and it
+//! leaves it as it was.
+
+use std::time::{Duration, Instant};
+
+use lock_tests::Lateness;
+use lock_tests::servers::PgBouncer;
+use sqlx::{Connection, Executor, PgConnection, Row};
+
+use crate::support::{Bed, LONG, SHORT, ZERO, answers, key, lock, name, setting};
+
+#[tokio::test]
+async fn commit_and_rollback_release_the_lock() {
+    let bed = Bed::new().await;
+    let name = name("order:process:42");
+    for commit in [true, false] {
+        for wait in [ZERO, LONG] {
+            let mut tx = bed.begin().await;
+            lock(&mut tx, &name, wait).await.unwrap();
+            assert!(!bed.is_free(&name).await, "commit {commit}, wait {wait:?}");
+            if commit {
+                tx.commit().await.unwrap();
+            } else {
+                tx.rollback().await.unwrap();
+            }
+            assert!(bed.is_free(&name).await, "commit {commit}, wait {wait:?}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_dropped_transaction_releases_the_lock() {
+    let bed = Bed::new().await;
+    let name = name("order:process:42");
+    let mut session = bed.session().await;
+    let mut tx = session.begin().await.unwrap();
+    lock(&mut tx, &name, ZERO).await.unwrap();
+    drop(tx);
+    assert!(answers(&mut session).await);
+    assert!(bed.is_free(&name).await);
+}
+
+#[tokio::test]
+async fn the_namespace_is_part_of_the_key() {
+    let bed = Bed::new().await;
+    let name = name("order:process:42");
+    let mut tx = bed.begin().await;
+    lock_core::postgres::lock_in_transaction(&mut tx, "shop", &name, None, ZERO)
+        .await
+        .unwrap();
+    assert!(bed.is_free(&name).await);
+    assert!(!bed.is_key_free(key("shop", &name)).await);
+}
+
+#[tokio::test]
+async fn a_held_lock_is_contended_and_the_transaction_lives_on() {
+    let bed = Bed::new().await;
+    let name = name("order:process:42");
+    let holder = bed.hold(&name).await;
+    let mut tx = bed.begin().await;
+    for wait in [
+        ZERO,
+        Duration::from_nanos(1),
+        Duration::from_millis(1),
+        SHORT,
+    ] {
+        let late = Lateness::of(wait);
+        let error = lock(&mut tx, &name, wait).await.unwrap_err();
+        late.check(Duration::from_millis(100)).await;
+        assert!(error.is_contended(), "{wait:?}: {error}");
+        assert!(error.waited() >= Some(wait), "{wait:?}: {error}");
+        assert_eq!(error.lock(), Some(&name));
+        assert!(answers(&mut tx).await, "{wait:?}");
+    }
+    holder.release().await;
+    lock(&mut tx, &name, ZERO).await.unwrap();
+    tx.commit().await.unwrap();
+}
+
+#[tokio::test]
+async fn two_transactions_exclude_each_other() {
+    let bed = Bed::new().await;
+    let name = name("order:process:42");
+    let (mut first, mut second) = (bed.begin().await, bed.begin().await);
+    lock(&mut first, &name, ZERO).await.unwrap();
+    assert!(
+        lock(&mut second, &name, SHORT)
+            .await
+            .unwrap_err()
+            .is_contended()
+    );
+    first.commit().await.unwrap();
+    lock(&mut second, &name, ZERO).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_wait_of_any_length_is_served_when_the_holder_leaves() {
+    let bed = Bed::new().await;
+    let name = name("order:process:42");
+    for wait in [LONG, Duration::MAX] {
+        let holder = bed.hold(&name).await;
+        let mut tx = bed.begin().await;
+        let (locked, ()) = tokio::join!(lock(&mut tx, &name, wait), async {
+            bed.waiting(1).await;
+            holder.release().await;
+        });
+        locked.unwrap();
+        assert!(!bed.is_free(&name).await);
+        tx.commit().await.unwrap();
+        assert!(bed.is_free(&name).await);
+    }
+}
+
+#[tokio::test]
+async fn the_wait_counts_and_not_the_users_lock_timeout() {
+    let bed = Bed::new().await;
+    let name = name("order:process:42");
+    let holder = bed.hold(&name).await;
+    let mut tx = bed.begin().await;
+    tx.execute("SET LOCAL lock_timeout = '1ms'").await.unwrap();
+    let late = Lateness::of(SHORT);
+    let error = lock(&mut tx, &name, SHORT).await.unwrap_err();
+    late.check(Duration::from_millis(100)).await;
+    assert!(error.is_contended(), "{error}");
+    let (locked, ()) = tokio::join!(lock(&mut tx, &name, LONG), async {
+        bed.waiting(1).await;
+        holder.release().await;
+    });
+    locked.unwrap();
+    assert_eq!(setting(&mut tx, "lock_timeout").await, "1ms");
+}
+
+#[tokio::test]
+async fn it_sees_what_the_holder_committed() {
+    let bed = Bed::new().await;
+    let name = name("order:process:42");
+    bed.pool
+        .execute("CREATE TABLE counter AS SELECT 0 AS value")
+        .await
+        .unwrap();
+    let (mut first, mut second) = (bed.begin().await, bed.begin().await);
+    lock(&mut first, &name, ZERO).await.unwrap();
+    // So that the second has been looking at the table since before the write.
+    second.fetch_one("SELECT value FROM counter").await.unwrap();
+    let (locked, ()) = tokio::join!(lock(&mut second, &name, LONG), async {
+        bed.waiting(1).await;
+        first.execute("UPDATE counter SET value = 1").await.unwrap();
+        first.commit().await.unwrap();
+    });
+    locked.unwrap();
+    let seen = second.fetch_one("SELECT value FROM counter").await.unwrap();
+    assert_eq!(seen.get::<i32, _>(0), 1);
+}
+
+/// How a session and its transaction may have set what a wait needs to set.
+const SETTINGS: [(&str, &str); 5] = [
+    ("SELECT 1", "SELECT 1"),
+    ("SET lock_timeout = '1h'", "SELECT 1"),
+    ("SET lock_timeout = '90s'", "SET lock_timeout = '1234ms'"),
+    ("SET lock_timeout = '90s'", "SET LOCAL lock_timeout = '7s'"),
+    (
+        "SELECT 1",
+        "SET lock_timeout = '5s'; SET LOCAL lock_timeout = '1d'",
+    ),
+];
+
+#[tokio::test]
+async fn settings_are_as_they_were_whatever_the_answer_was() {
+    let bed = Bed::new().await;
+    let name = name("order:process:42");
+    for (before, inside) in SETTINGS {
+        for answer in ["free", "served", "timeout", "busy", "savepoint"] {
+            for commit in [true, false] {
+                let case = format!("{before}; {inside}; {answer}; commit {commit}");
+                let mut session = bed.session().await;
+                session.execute(before).await.unwrap();
+                let mut tx = session.begin().await.unwrap();
+                tx.execute(inside).await.unwrap();
+                let within = setting(&mut tx, "lock_timeout").await;
+
+                let holder = match answer {
+                    "free" => None,
+                    _ => Some(bed.hold(&name).await),
+                };
+                match (answer, holder) {
+                    ("free", _) => lock(&mut tx, &name, LONG).await.unwrap(),
+                    ("served", Some(holder)) => {
+                        let (locked, ()) = tokio::join!(lock(&mut tx, &name, LONG), async {
+                            bed.waiting(1).await;
+                            holder.release().await;
+                        });
+                        locked.unwrap();
+                    }
+                    ("busy", _holder) => {
+                        assert!(lock(&mut tx, &name, ZERO).await.unwrap_err().is_contended());
+                    }
+                    ("savepoint", Some(holder)) => {
+                        tx.execute("SAVEPOINT mine").await.unwrap();
+                        let (locked, ()) = tokio::join!(lock(&mut tx, &name, LONG), async {
+                            bed.waiting(1).await;
+                            holder.release().await;
+                        });
+                        locked.unwrap();
+                        assert_eq!(setting(&mut tx, "lock_timeout").await, within, "{case}");
+                        tx.execute("ROLLBACK TO mine").await.unwrap();
+                    }
+                    (_, _holder) => {
+                        let wait = Duration::from_millis(5);
+                        assert!(lock(&mut tx, &name, wait).await.unwrap_err().is_contended());
+                    }
+                }
+                assert_eq!(setting(&mut tx, "lock_timeout").await, within, "{case}");
+                if commit {
+                    tx.commit().await.unwrap();
+                } else {
+                    tx.rollback().await.unwrap();
+                }
+                let after = setting(&mut session, "lock_timeout").await;
+                assert_eq!(after, control(&bed, before, inside, commit).await, "{case}");
+            }
+        }
+    }
+}
+
+/// What is set after the same transaction without the lock.
+async fn control(bed: &Bed, before: &'static str, inside: &'static str, commit: bool) -> String {
+    let mut session = bed.session().await;
+    session.execute(before).await.unwrap();
+    session.execute("BEGIN").await.unwrap();
+    session.execute(inside).await.unwrap();
+    let end = if commit { "COMMIT" } else { "ROLLBACK" };
+    session.execute(end).await.unwrap();
+    setting(&mut session, "lock_timeout").await
+}
+
+#[tokio::test]
+async fn what_is_set_after_the_wait_counts() {
+    let bed = Bed::new().await;
+    let name = name("order:process:42");
+    let mut session = bed.session().await;
+    let holder = bed.hold(&name).await;
+    let mut tx = session.begin().await.unwrap();
+    let (locked, ()) = tokio::join!(lock(&mut tx, &name, LONG), async {
+        bed.waiting(1).await;
+        holder.release().await;
+    });
+    locked.unwrap();
+    tx.execute("SET lock_timeout = '9s'").await.unwrap();
+    tx.commit().await.unwrap();
+    assert_eq!(setting(&mut session, "lock_timeout").await, "9s");
+}
+
+#[tokio::test]
+async fn a_read_only_transaction_can_lock() {
+    let bed = Bed::new().await;
+    let name = name("order:process:42");
+    let holder = bed.hold(&name).await;
+    let mut session = bed.session().await;
+    let mut tx = session.begin_with("BEGIN READ ONLY").await.unwrap();
+    let (locked, ()) = tokio::join!(lock(&mut tx, &name, LONG), async {
+        bed.waiting(1).await;
+        holder.release().await;
+    });
+    locked.unwrap();
+    assert!(!bed.is_free(&name).await);
+}
+
+#[tokio::test]
+async fn a_transaction_takes_several_locks_and_each_of_them_again() {
+    let bed = Bed::new().await;
+    let names = ["account:transfer:3", "account:transfer:7"].map(name);
+    let mut tx = bed.begin().await;
+    for wait in [ZERO, LONG] {
+        for name in &names {
+            lock(&mut tx, name, wait).await.unwrap();
+        }
+    }
+    // A refusal does not give back what was locked before.
+    let third = name("account:transfer:9");
+    let _holder = bed.hold(&third).await;
+    assert!(
+        lock(&mut tx, &third, SHORT)
+            .await
+            .unwrap_err()
+            .is_contended()
+    );
+    for name in &names {
+        assert!(!bed.is_free(name).await);
+    }
+    tx.commit().await.unwrap();
+    for name in &names {
+        assert!(bed.is_free(name).await);
+    }
+}
+
+#[tokio::test]
+async fn going_back_to_a_savepoint_gives_back_what_was_locked_since() {
+    let bed = Bed::new().await;
+    let (early, late) = (name("order:process:1"), name("order:process:2"));
+    let mut tx = bed.begin().await;
+    lock(&mut tx, &early, ZERO).await.unwrap();
+    let mut nested = tx.begin().await.unwrap();
+    lock(&mut nested, &late, ZERO).await.unwrap();
+    lock(&mut nested, &early, ZERO).await.unwrap();
+    nested.rollback().await.unwrap();
+    assert!(!bed.is_free(&early).await);
+    assert!(bed.is_free(&late).await);
+
+    let mut nested = tx.begin().await.unwrap();
+    lock(&mut nested, &late, ZERO).await.unwrap();
+    nested.commit().await.unwrap();
+    assert!(!bed.is_free(&late).await);
+}
+
+#[tokio::test]
+async fn a_savepoint_of_the_same_name_stays_the_users() {
+    let bed = Bed::new().await;
+    let name = name("order:process:42");
+    let _holder = bed.hold(&name).await;
+    let mut tx = bed.begin().await;
+    tx.execute("CREATE TEMP TABLE seen (what text)")
+        .await
+        .unwrap();
+    tx.execute("INSERT INTO seen VALUES ('before')")
+        .await
+        .unwrap();
+    tx.execute("SAVEPOINT distributed_lock").await.unwrap();
+    tx.execute("INSERT INTO seen VALUES ('after')")
+        .await
+        .unwrap();
+    assert!(
+        lock(&mut tx, &name, SHORT)
+            .await
+            .unwrap_err()
+            .is_contended()
+    );
+    let rows = "SELECT count(*) FROM seen";
+    let count = tx.fetch_one(rows).await.unwrap().get::<i64, _>(0);
+    assert_eq!(count, 2);
+    tx.execute("ROLLBACK TO distributed_lock").await.unwrap();
+    let count = tx.fetch_one(rows).await.unwrap().get::<i64, _>(0);
+    assert_eq!(count, 1);
+}
+
+#[tokio::test]
+async fn a_transaction_through_a_pooler_of_transactions_can_lock() {
+    let bed = Bed::new().await;
+    let bouncer = PgBouncer::transaction(&bed.server).await;
+    let name = name("order:process:42");
+    let holder = bed.hold(&name).await;
+    let mut session = PgConnection::connect(&bouncer.url()).await.unwrap();
+    let mut tx = session.begin().await.unwrap();
+    let (locked, ()) = tokio::join!(lock(&mut tx, &name, LONG), async {
+        bed.waiting(1).await;
+        holder.release().await;
+    });
+    locked.unwrap();
+    assert!(!bed.is_free(&name).await);
+    tx.commit().await.unwrap();
+    assert!(bed.is_free(&name).await);
+}
+
+#[tokio::test]
+async fn a_role_without_rights_can_lock_and_be_told_where_it_is() {
+    let bed = Bed::new().await;
+    let name = name("order:process:42");
+    let holder = bed.hold(&name).await;
+    let mut session = bed.session().await;
+    let mut home = bed.session().await;
+    for connection in [&mut session, &mut home] {
+        connection.execute("SET ROLE app").await.unwrap();
+    }
+    let mut tx = session.begin().await.unwrap();
+    let wait = lock_core::postgres::lock_in_transaction(&mut tx, "", &name, Some(&mut home), LONG);
+    let (locked, ()) = tokio::join!(wait, async {
+        bed.waiting(1).await;
+        holder.release().await;
+    });
+    locked.unwrap();
+    assert!(!bed.is_free(&name).await);
+}
+
+#[tokio::test]
+async fn whether_it_was_had_is_never_wrong_when_a_release_meets_the_end_of_the_wait() {
+    let bed = Bed::new().await;
+    let name = name("order:process:42");
+    let (mut had, mut refused) = (0, 0);
+    let mut session = bed.session().await;
+    let until = Instant::now() + Duration::from_secs(3);
+    // Both outcomes must occur; how the machine's timing falls decides how often.
+    while Instant::now() < until || (had == 0 || refused == 0) {
+        let holder = bed.hold(&name).await;
+        let mut tx = session.begin().await.unwrap();
+        let wait = Duration::from_millis(2);
+        let leave = Duration::from_micros(fastrand::u64(..4_500));
+        let (locked, ()) = tokio::join!(lock(&mut tx, &name, wait), async {
+            tokio::time::sleep(leave).await;
+            holder.release().await;
+        });
+        let locked = match locked {
+            Ok(()) => true,
+            Err(error) => {
+                assert!(error.is_contended(), "{error}");
+                false
+            }
+        };
+        assert_eq!(bed.is_free(&name).await, !locked);
+        *(if locked { &mut had } else { &mut refused }) += 1;
+        assert_eq!(setting(&mut tx, "lock_timeout").await, "0");
+        tx.commit().await.unwrap();
+        assert!(bed.is_free(&name).await);
+    }
+}
