@@ -3,6 +3,7 @@
 use std::error::Error;
 use std::time::Duration;
 
+use lock_core::postgres::PostgresBackend;
 use lock_core::{LockError, LockName};
 use lock_tests::eventually;
 use lock_tests::servers::PostgresServer;
@@ -19,6 +20,7 @@ pub(crate) const SHORT: Duration = Duration::from_millis(60);
 pub(crate) struct Bed {
     pub(crate) server: PostgresServer,
     pub(crate) pool: PgPool,
+    pub(crate) backend: PostgresBackend,
 }
 
 impl Bed {
@@ -30,7 +32,22 @@ impl Bed {
     pub(crate) async fn with(settings: &[(&str, &str)]) -> Self {
         let server = PostgresServer::with(settings).await;
         let pool = server.pool().await;
-        Self { server, pool }
+        let backend = PostgresBackend::connect(&server.url()).await.unwrap();
+        Self {
+            server,
+            pool,
+            backend,
+        }
+    }
+
+    /// Locks in a transaction.
+    pub(crate) async fn lock(
+        &self,
+        tx: &mut Transaction<'_, Postgres>,
+        name: &LockName,
+        wait: Duration,
+    ) -> Result<(), LockError> {
+        self.backend.lock_in_transaction(tx, name, wait).await
     }
 
     /// A session outside the pool.
@@ -150,15 +167,6 @@ pub(crate) async fn answers(connection: &mut PgConnection) -> bool {
 pub(crate) async fn pid(connection: &mut PgConnection) -> i32 {
     let row = connection.fetch_one("SELECT pg_backend_pid()").await;
     row.unwrap().get(0)
-}
-
-/// Locks as a backend without a namespace would.
-pub(crate) async fn lock(
-    tx: &mut Transaction<'_, Postgres>,
-    name: &LockName,
-    wait: Duration,
-) -> Result<(), LockError> {
-    lock_core::postgres::lock_in_transaction(tx, "", name, None, wait).await
 }
 
 /// The SQLSTATE of what an error came from.

@@ -3,11 +3,12 @@
 
 use std::time::{Duration, Instant};
 
+use lock_core::postgres::PostgresBackend;
 use lock_tests::Lateness;
 use lock_tests::servers::PgBouncer;
 use sqlx::{Connection, Executor, PgConnection, Row};
 
-use crate::support::{Bed, LONG, SHORT, ZERO, answers, key, lock, name, setting};
+use crate::support::{Bed, LONG, SHORT, ZERO, answers, key, name, setting};
 
 #[tokio::test]
 async fn commit_and_rollback_release_the_lock() {
@@ -16,7 +17,7 @@ async fn commit_and_rollback_release_the_lock() {
     for commit in [true, false] {
         for wait in [ZERO, LONG] {
             let mut tx = bed.begin().await;
-            lock(&mut tx, &name, wait).await.unwrap();
+            bed.lock(&mut tx, &name, wait).await.unwrap();
             assert!(!bed.is_free(&name).await, "commit {commit}, wait {wait:?}");
             if commit {
                 tx.commit().await.unwrap();
@@ -34,7 +35,7 @@ async fn a_dropped_transaction_releases_the_lock() {
     let name = name("order:process:42");
     let mut session = bed.session().await;
     let mut tx = session.begin().await.unwrap();
-    lock(&mut tx, &name, ZERO).await.unwrap();
+    bed.lock(&mut tx, &name, ZERO).await.unwrap();
     drop(tx);
     assert!(answers(&mut session).await);
     assert!(bed.is_free(&name).await);
@@ -45,7 +46,9 @@ async fn the_namespace_is_part_of_the_key() {
     let bed = Bed::new().await;
     let name = name("order:process:42");
     let mut tx = bed.begin().await;
-    lock_core::postgres::lock_in_transaction(&mut tx, "shop", &name, None, ZERO)
+    let shop = PostgresBackend::builder(bed.server.url()).namespace("shop");
+    let shop = shop.connect().await.unwrap();
+    shop.lock_in_transaction(&mut tx, &name, ZERO)
         .await
         .unwrap();
     assert!(bed.is_free(&name).await);
@@ -65,7 +68,7 @@ async fn a_held_lock_is_contended_and_the_transaction_lives_on() {
         SHORT,
     ] {
         let late = Lateness::of(wait);
-        let error = lock(&mut tx, &name, wait).await.unwrap_err();
+        let error = bed.lock(&mut tx, &name, wait).await.unwrap_err();
         late.check(Duration::from_millis(100)).await;
         assert!(error.is_contended(), "{wait:?}: {error}");
         assert!(error.waited() >= Some(wait), "{wait:?}: {error}");
@@ -73,7 +76,7 @@ async fn a_held_lock_is_contended_and_the_transaction_lives_on() {
         assert!(answers(&mut tx).await, "{wait:?}");
     }
     holder.release().await;
-    lock(&mut tx, &name, ZERO).await.unwrap();
+    bed.lock(&mut tx, &name, ZERO).await.unwrap();
     tx.commit().await.unwrap();
 }
 
@@ -82,15 +85,15 @@ async fn two_transactions_exclude_each_other() {
     let bed = Bed::new().await;
     let name = name("order:process:42");
     let (mut first, mut second) = (bed.begin().await, bed.begin().await);
-    lock(&mut first, &name, ZERO).await.unwrap();
+    bed.lock(&mut first, &name, ZERO).await.unwrap();
     assert!(
-        lock(&mut second, &name, SHORT)
+        bed.lock(&mut second, &name, SHORT)
             .await
             .unwrap_err()
             .is_contended()
     );
     first.commit().await.unwrap();
-    lock(&mut second, &name, ZERO).await.unwrap();
+    bed.lock(&mut second, &name, ZERO).await.unwrap();
 }
 
 #[tokio::test]
@@ -100,7 +103,7 @@ async fn a_wait_of_any_length_is_served_when_the_holder_leaves() {
     for wait in [LONG, Duration::MAX] {
         let holder = bed.hold(&name).await;
         let mut tx = bed.begin().await;
-        let (locked, ()) = tokio::join!(lock(&mut tx, &name, wait), async {
+        let (locked, ()) = tokio::join!(bed.lock(&mut tx, &name, wait), async {
             bed.waiting(1).await;
             holder.release().await;
         });
@@ -119,10 +122,10 @@ async fn the_wait_counts_and_not_the_users_lock_timeout() {
     let mut tx = bed.begin().await;
     tx.execute("SET LOCAL lock_timeout = '1ms'").await.unwrap();
     let late = Lateness::of(SHORT);
-    let error = lock(&mut tx, &name, SHORT).await.unwrap_err();
+    let error = bed.lock(&mut tx, &name, SHORT).await.unwrap_err();
     late.check(Duration::from_millis(100)).await;
     assert!(error.is_contended(), "{error}");
-    let (locked, ()) = tokio::join!(lock(&mut tx, &name, LONG), async {
+    let (locked, ()) = tokio::join!(bed.lock(&mut tx, &name, LONG), async {
         bed.waiting(1).await;
         holder.release().await;
     });
@@ -139,10 +142,10 @@ async fn it_sees_what_the_holder_committed() {
         .await
         .unwrap();
     let (mut first, mut second) = (bed.begin().await, bed.begin().await);
-    lock(&mut first, &name, ZERO).await.unwrap();
+    bed.lock(&mut first, &name, ZERO).await.unwrap();
     // So that the second has been looking at the table since before the write.
     second.fetch_one("SELECT value FROM counter").await.unwrap();
-    let (locked, ()) = tokio::join!(lock(&mut second, &name, LONG), async {
+    let (locked, ()) = tokio::join!(bed.lock(&mut second, &name, LONG), async {
         bed.waiting(1).await;
         first.execute("UPDATE counter SET value = 1").await.unwrap();
         first.commit().await.unwrap();
@@ -183,20 +186,25 @@ async fn settings_are_as_they_were_whatever_the_answer_was() {
                     _ => Some(bed.hold(&name).await),
                 };
                 match (answer, holder) {
-                    ("free", _) => lock(&mut tx, &name, LONG).await.unwrap(),
+                    ("free", _) => bed.lock(&mut tx, &name, LONG).await.unwrap(),
                     ("served", Some(holder)) => {
-                        let (locked, ()) = tokio::join!(lock(&mut tx, &name, LONG), async {
+                        let (locked, ()) = tokio::join!(bed.lock(&mut tx, &name, LONG), async {
                             bed.waiting(1).await;
                             holder.release().await;
                         });
                         locked.unwrap();
                     }
                     ("busy", _holder) => {
-                        assert!(lock(&mut tx, &name, ZERO).await.unwrap_err().is_contended());
+                        assert!(
+                            bed.lock(&mut tx, &name, ZERO)
+                                .await
+                                .unwrap_err()
+                                .is_contended()
+                        );
                     }
                     ("savepoint", Some(holder)) => {
                         tx.execute("SAVEPOINT mine").await.unwrap();
-                        let (locked, ()) = tokio::join!(lock(&mut tx, &name, LONG), async {
+                        let (locked, ()) = tokio::join!(bed.lock(&mut tx, &name, LONG), async {
                             bed.waiting(1).await;
                             holder.release().await;
                         });
@@ -206,7 +214,12 @@ async fn settings_are_as_they_were_whatever_the_answer_was() {
                     }
                     (_, _holder) => {
                         let wait = Duration::from_millis(5);
-                        assert!(lock(&mut tx, &name, wait).await.unwrap_err().is_contended());
+                        assert!(
+                            bed.lock(&mut tx, &name, wait)
+                                .await
+                                .unwrap_err()
+                                .is_contended()
+                        );
                     }
                 }
                 assert_eq!(setting(&mut tx, "lock_timeout").await, within, "{case}");
@@ -240,7 +253,7 @@ async fn what_is_set_after_the_wait_counts() {
     let mut session = bed.session().await;
     let holder = bed.hold(&name).await;
     let mut tx = session.begin().await.unwrap();
-    let (locked, ()) = tokio::join!(lock(&mut tx, &name, LONG), async {
+    let (locked, ()) = tokio::join!(bed.lock(&mut tx, &name, LONG), async {
         bed.waiting(1).await;
         holder.release().await;
     });
@@ -257,7 +270,7 @@ async fn a_read_only_transaction_can_lock() {
     let holder = bed.hold(&name).await;
     let mut session = bed.session().await;
     let mut tx = session.begin_with("BEGIN READ ONLY").await.unwrap();
-    let (locked, ()) = tokio::join!(lock(&mut tx, &name, LONG), async {
+    let (locked, ()) = tokio::join!(bed.lock(&mut tx, &name, LONG), async {
         bed.waiting(1).await;
         holder.release().await;
     });
@@ -272,14 +285,14 @@ async fn a_transaction_takes_several_locks_and_each_of_them_again() {
     let mut tx = bed.begin().await;
     for wait in [ZERO, LONG] {
         for name in &names {
-            lock(&mut tx, name, wait).await.unwrap();
+            bed.lock(&mut tx, name, wait).await.unwrap();
         }
     }
     // A refusal does not give back what was locked before.
     let third = name("account:transfer:9");
     let _holder = bed.hold(&third).await;
     assert!(
-        lock(&mut tx, &third, SHORT)
+        bed.lock(&mut tx, &third, SHORT)
             .await
             .unwrap_err()
             .is_contended()
@@ -298,16 +311,16 @@ async fn going_back_to_a_savepoint_gives_back_what_was_locked_since() {
     let bed = Bed::new().await;
     let (early, late) = (name("order:process:1"), name("order:process:2"));
     let mut tx = bed.begin().await;
-    lock(&mut tx, &early, ZERO).await.unwrap();
+    bed.lock(&mut tx, &early, ZERO).await.unwrap();
     let mut nested = tx.begin().await.unwrap();
-    lock(&mut nested, &late, ZERO).await.unwrap();
-    lock(&mut nested, &early, ZERO).await.unwrap();
+    bed.lock(&mut nested, &late, ZERO).await.unwrap();
+    bed.lock(&mut nested, &early, ZERO).await.unwrap();
     nested.rollback().await.unwrap();
     assert!(!bed.is_free(&early).await);
     assert!(bed.is_free(&late).await);
 
     let mut nested = tx.begin().await.unwrap();
-    lock(&mut nested, &late, ZERO).await.unwrap();
+    bed.lock(&mut nested, &late, ZERO).await.unwrap();
     nested.commit().await.unwrap();
     assert!(!bed.is_free(&late).await);
 }
@@ -329,7 +342,7 @@ async fn a_savepoint_of_the_same_name_stays_the_users() {
         .await
         .unwrap();
     assert!(
-        lock(&mut tx, &name, SHORT)
+        bed.lock(&mut tx, &name, SHORT)
             .await
             .unwrap_err()
             .is_contended()
@@ -350,7 +363,7 @@ async fn a_transaction_through_a_pooler_of_transactions_can_lock() {
     let holder = bed.hold(&name).await;
     let mut session = PgConnection::connect(&bouncer.url()).await.unwrap();
     let mut tx = session.begin().await.unwrap();
-    let (locked, ()) = tokio::join!(lock(&mut tx, &name, LONG), async {
+    let (locked, ()) = tokio::join!(bed.lock(&mut tx, &name, LONG), async {
         bed.waiting(1).await;
         holder.release().await;
     });
@@ -366,12 +379,11 @@ async fn a_role_without_rights_can_lock_and_be_told_where_it_is() {
     let name = name("order:process:42");
     let holder = bed.hold(&name).await;
     let mut session = bed.session().await;
-    let mut home = bed.session().await;
-    for connection in [&mut session, &mut home] {
-        connection.execute("SET ROLE app").await.unwrap();
-    }
+    session.execute("SET ROLE app").await.unwrap();
     let mut tx = session.begin().await.unwrap();
-    let wait = lock_core::postgres::lock_in_transaction(&mut tx, "", &name, Some(&mut home), LONG);
+    let url = bed.server.url_for("app", "postgres");
+    let backend = PostgresBackend::connect(&url).await.unwrap();
+    let wait = backend.lock_in_transaction(&mut tx, &name, LONG);
     let (locked, ()) = tokio::join!(wait, async {
         bed.waiting(1).await;
         holder.release().await;
@@ -393,7 +405,7 @@ async fn whether_it_was_had_is_never_wrong_when_a_release_meets_the_end_of_the_w
         let mut tx = session.begin().await.unwrap();
         let wait = Duration::from_millis(2);
         let leave = Duration::from_micros(fastrand::u64(..4_500));
-        let (locked, ()) = tokio::join!(lock(&mut tx, &name, wait), async {
+        let (locked, ()) = tokio::join!(bed.lock(&mut tx, &name, wait), async {
             tokio::time::sleep(leave).await;
             holder.release().await;
         });

@@ -6,7 +6,7 @@ use lock_core::{LockError, LockName};
 use lock_tests::eventually;
 use sqlx::{AssertSqlSafe, Connection, Executor, Postgres, Row, Transaction};
 
-use crate::support::{Bed, LONG, SHORT, ZERO, answers, lock, name, pid, setting, sqlstate};
+use crate::support::{Bed, LONG, SHORT, ZERO, answers, name, pid, setting, sqlstate};
 
 #[tokio::test]
 async fn a_transaction_that_has_failed_says_so() {
@@ -16,7 +16,7 @@ async fn a_transaction_that_has_failed_says_so() {
     tx.execute("SAVEPOINT distributed_lock").await.unwrap();
     tx.execute("SELECT 1 / 0").await.unwrap_err();
     for wait in [ZERO, SHORT] {
-        let error = lock(&mut tx, &name, wait).await.unwrap_err();
+        let error = bed.lock(&mut tx, &name, wait).await.unwrap_err();
         assert!(error.is_unavailable(), "{error}");
         assert!(error.to_string().contains("roll it back"), "{error}");
         assert_eq!(sqlstate(&error).as_deref(), Some("25P02"));
@@ -32,7 +32,7 @@ async fn an_error_that_ends_the_users_work_gives_the_lock_back() {
     let name = name("order:process:42");
     let mut session = bed.session().await;
     let mut tx = session.begin().await.unwrap();
-    lock(&mut tx, &name, ZERO).await.unwrap();
+    bed.lock(&mut tx, &name, ZERO).await.unwrap();
     tx.execute("SAVEPOINT mine").await.unwrap();
     tx.execute("SELECT 1 / 0").await.unwrap_err();
     assert!(!bed.is_free(&name).await, "it can go on from the savepoint");
@@ -57,14 +57,14 @@ async fn the_users_statement_timeout_ends_the_wait() {
     tx.execute("SET LOCAL statement_timeout = '100ms'")
         .await
         .unwrap();
-    let error = lock(&mut tx, &name, LONG).await.unwrap_err();
+    let error = bed.lock(&mut tx, &name, LONG).await.unwrap_err();
     assert!(error.is_unavailable(), "{error}");
     assert!(error.to_string().contains("statement_timeout"), "{error}");
     assert_eq!(setting(&mut tx, "statement_timeout").await, "100ms");
     assert_eq!(setting(&mut tx, "lock_timeout").await, "0");
     holder.release().await;
     assert!(bed.is_free(&name).await);
-    lock(&mut tx, &name, ZERO).await.unwrap();
+    bed.lock(&mut tx, &name, ZERO).await.unwrap();
 }
 
 #[tokio::test]
@@ -74,7 +74,7 @@ async fn a_cancelled_statement_leaves_the_transaction_usable() {
     let holder = bed.hold(&name).await;
     let mut tx = bed.begin().await;
     let pid = pid(&mut tx).await;
-    let (refused, ()) = tokio::join!(lock(&mut tx, &name, LONG), async {
+    let (refused, ()) = tokio::join!(bed.lock(&mut tx, &name, LONG), async {
         bed.waiting(1).await;
         tell(&bed, "pg_cancel_backend", pid).await;
     });
@@ -83,7 +83,7 @@ async fn a_cancelled_statement_leaves_the_transaction_usable() {
     assert_eq!(sqlstate(&error).as_deref(), Some("57014"));
     holder.release().await;
     assert!(bed.is_free(&name).await);
-    lock(&mut tx, &name, ZERO).await.unwrap();
+    bed.lock(&mut tx, &name, ZERO).await.unwrap();
     tx.commit().await.unwrap();
 }
 
@@ -94,13 +94,13 @@ async fn a_terminated_session_is_unavailable() {
     let holder = bed.hold(&name).await;
     let mut tx = bed.begin().await;
     let pid = pid(&mut tx).await;
-    let (refused, ()) = tokio::join!(lock(&mut tx, &name, LONG), async {
+    let (refused, ()) = tokio::join!(bed.lock(&mut tx, &name, LONG), async {
         bed.waiting(1).await;
         tell(&bed, "pg_terminate_backend", pid).await;
     });
     let error = refused.unwrap_err();
     assert!(error.is_unavailable(), "{error}");
-    let error = lock(&mut tx, &name, ZERO).await.unwrap_err();
+    let error = bed.lock(&mut tx, &name, ZERO).await.unwrap_err();
     assert!(error.is_unavailable(), "{error}");
     holder.release().await;
     assert!(bed.is_free(&name).await);
@@ -116,9 +116,12 @@ async fn a_deadlock_ends_one_of_its_transactions_waits() {
     let bed = Bed::new().await;
     let (a, b) = (name("account:transfer:3"), name("account:transfer:7"));
     let (mut first, mut second) = (bed.begin().await, bed.begin().await);
-    lock(&mut first, &a, ZERO).await.unwrap();
-    lock(&mut second, &b, ZERO).await.unwrap();
-    let ends = tokio::join!(lock_and_end(first, &b), lock_and_end(second, &a));
+    bed.lock(&mut first, &a, ZERO).await.unwrap();
+    bed.lock(&mut second, &b, ZERO).await.unwrap();
+    let ends = tokio::join!(
+        lock_and_end(&bed, first, &b),
+        lock_and_end(&bed, second, &a)
+    );
     let mut errors = [ends.0, ends.1].into_iter().filter_map(Result::err);
     let error = errors.next().expect("one of them had to be refused");
     assert!(errors.next().is_none(), "both were refused");
@@ -128,8 +131,12 @@ async fn a_deadlock_ends_one_of_its_transactions_waits() {
 }
 
 /// Commits with the lock, and rolls back without.
-async fn lock_and_end(mut tx: Transaction<'_, Postgres>, name: &LockName) -> Result<(), LockError> {
-    let locked = lock(&mut tx, name, LONG).await;
+async fn lock_and_end(
+    bed: &Bed,
+    mut tx: Transaction<'_, Postgres>,
+    name: &LockName,
+) -> Result<(), LockError> {
+    let locked = bed.lock(&mut tx, name, LONG).await;
     assert!(answers(&mut tx).await);
     match &locked {
         Ok(()) => tx.commit().await.unwrap(),
@@ -149,7 +156,7 @@ async fn a_full_lock_table_is_unavailable_and_costs_no_lock_that_was_had() {
     let mut had = Vec::new();
     let error = loop {
         let name = LockName::new("order", "process", had.len()).unwrap();
-        match lock(&mut tx, &name, ZERO).await {
+        match bed.lock(&mut tx, &name, ZERO).await {
             Ok(()) => had.push(name),
             Err(error) => break error,
         }
@@ -160,7 +167,7 @@ async fn a_full_lock_table_is_unavailable_and_costs_no_lock_that_was_had() {
         error.to_string().contains("max_locks_per_transaction"),
         "{error}"
     );
-    lock(&mut tx, &had[0], ZERO).await.unwrap();
+    bed.lock(&mut tx, &had[0], ZERO).await.unwrap();
     tx.rollback().await.unwrap();
     assert!(bed.is_free(&had[0]).await);
 }
@@ -173,7 +180,7 @@ async fn a_dropped_wait_is_undone_by_dropping_the_transaction() {
     let mut session = bed.session().await;
     let mut tx = session.begin().await.unwrap();
     tokio::select! {
-        done = lock(&mut tx, &name, LONG) => panic!("it is held: {done:?}"),
+        done = bed.lock(&mut tx, &name, LONG) => panic!("it is held: {done:?}"),
         () = bed.waiting(1) => {}
     }
     drop(tx);
@@ -191,11 +198,11 @@ async fn a_dropped_wait_that_fails_later_is_not_taken_for_contention() {
     let _holder = bed.hold(&name).await;
     let mut tx = bed.begin().await;
     tokio::select! {
-        done = lock(&mut tx, &name, Duration::from_millis(300)) => panic!("it is held: {done:?}"),
+        done = bed.lock(&mut tx, &name, Duration::from_millis(300)) => panic!("it is held: {done:?}"),
         () = bed.waiting(1) => {}
     }
     // What this one is told is the answer to the other.
-    let error = lock(&mut tx, &name, LONG).await.unwrap_err();
+    let error = bed.lock(&mut tx, &name, LONG).await.unwrap_err();
     assert!(error.is_unavailable(), "{error}");
     tx.rollback().await.unwrap();
 }
@@ -215,7 +222,7 @@ async fn a_dropped_wait_that_fails_later_cannot_be_committed() {
         .await
         .unwrap();
     tokio::select! {
-        done = lock(&mut tx, &name, Duration::from_millis(300)) => panic!("it is held: {done:?}"),
+        done = bed.lock(&mut tx, &name, Duration::from_millis(300)) => panic!("it is held: {done:?}"),
         () = bed.waiting(1) => {}
     }
     tx.commit().await.unwrap_err();

@@ -1,9 +1,8 @@
 //! Where a lock in a transaction would protect nothing, it is refused.
 
-use lock_core::{LockError, LockName};
-use sqlx::{AssertSqlSafe, Connection, Executor, PgConnection, Postgres, Row, Transaction};
+use sqlx::{AssertSqlSafe, Connection, Executor, PgConnection, Row};
 
-use crate::support::{Bed, SHORT, ZERO, answers, lock, name, sqlstate};
+use crate::support::{Bed, SHORT, ZERO, answers, name, sqlstate};
 
 #[tokio::test]
 async fn only_read_committed_is_accepted() {
@@ -18,7 +17,7 @@ async fn only_read_committed_is_accepted() {
     ] {
         let begin = AssertSqlSafe(format!("BEGIN ISOLATION LEVEL {level}"));
         let mut tx = session.begin_with(begin).await.unwrap();
-        match lock(&mut tx, &name, ZERO).await {
+        match bed.lock(&mut tx, &name, ZERO).await {
             Ok(()) => assert!(accepted, "{level}"),
             Err(error) => {
                 assert!(!accepted, "{level}: {error}");
@@ -39,7 +38,7 @@ async fn a_transaction_that_is_over_cannot_lock() {
     let mut tx = bed.begin().await;
     tx.execute("COMMIT").await.unwrap();
     for wait in [ZERO, SHORT] {
-        let error = lock(&mut tx, &name, wait).await.unwrap_err();
+        let error = bed.lock(&mut tx, &name, wait).await.unwrap_err();
         assert!(error.is_misconfigured(), "{error}");
         assert_eq!(sqlstate(&error).as_deref(), Some("25P01"));
     }
@@ -50,15 +49,14 @@ async fn a_transaction_that_is_over_cannot_lock() {
 async fn a_transaction_in_another_database_is_refused() {
     let bed = Bed::new().await;
     let name = name("order:process:42");
-    let mut home = bed.session().await;
     let mut tx = bed.begin().await;
-    lock_at(&mut tx, &mut home, &name).await.unwrap();
+    bed.lock(&mut tx, &name, ZERO).await.unwrap();
     tx.rollback().await.unwrap();
 
     bed.pool.execute("CREATE DATABASE elsewhere").await.unwrap();
     let mut elsewhere = bed.session_in("elsewhere").await;
     let mut tx = elsewhere.begin().await.unwrap();
-    let error = lock_at(&mut tx, &mut home, &name).await.unwrap_err();
+    let error = bed.lock(&mut tx, &name, ZERO).await.unwrap_err();
     assert!(error.is_misconfigured(), "{error}");
     assert!(error.to_string().contains("another database"), "{error}");
     assert!(answers(&mut tx).await);
@@ -72,21 +70,12 @@ async fn locked_by(connection: &mut PgConnection) -> i64 {
     connection.fetch_one(locked).await.unwrap().get(0)
 }
 
-async fn lock_at(
-    tx: &mut Transaction<'_, Postgres>,
-    home: &mut PgConnection,
-    name: &LockName,
-) -> Result<(), LockError> {
-    lock_core::postgres::lock_in_transaction(tx, "", name, Some(home), ZERO).await
-}
-
 #[tokio::test]
 async fn a_transaction_on_another_server_is_refused() {
     let (here, there) = tokio::join!(Bed::new(), Bed::new());
     let name = name("order:process:42");
-    let mut home = here.session().await;
     let mut tx = there.begin().await;
-    let error = lock_at(&mut tx, &mut home, &name).await.unwrap_err();
+    let error = here.lock(&mut tx, &name, ZERO).await.unwrap_err();
     assert!(error.is_misconfigured(), "{error}");
     assert!(error.to_string().contains("another server"), "{error}");
     assert_eq!(locked_by(&mut tx).await, 0);
@@ -99,7 +88,7 @@ async fn a_transaction_on_a_standby_is_refused() {
     let name = name("order:process:42");
     let pool = standby.pool().await;
     let mut tx = pool.begin().await.unwrap();
-    let error = lock(&mut tx, &name, ZERO).await.unwrap_err();
+    let error = primary.lock(&mut tx, &name, ZERO).await.unwrap_err();
     assert!(error.is_misconfigured(), "{error}");
     assert!(error.to_string().contains("standby"), "{error}");
     assert_eq!(locked_by(&mut tx).await, 0);
@@ -125,6 +114,11 @@ async fn a_search_path_cannot_put_other_functions_in_front() {
         .await
         .unwrap();
     for wait in [ZERO, SHORT] {
-        assert!(lock(&mut tx, &name, wait).await.unwrap_err().is_contended());
+        assert!(
+            bed.lock(&mut tx, &name, wait)
+                .await
+                .unwrap_err()
+                .is_contended()
+        );
     }
 }
