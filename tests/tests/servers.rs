@@ -246,11 +246,9 @@ async fn a_promoted_standby_takes_writes_on_a_higher_timeline() {
     let mut on_primary = connect(&primary.url()).await;
     let mut on_standby = connect(&standby.url()).await;
     run(&mut on_primary, "CREATE TABLE streamed (n bigint)").await;
+    standby.catch_up_with(&primary).await;
     let streamed = "SELECT count(*) FROM pg_class WHERE relname = 'streamed'";
-    eventually("the standby has replayed it", || async {
-        number(&mut connect(&standby.url()).await, streamed).await == 1
-    })
-    .await;
+    assert_eq!(number(&mut on_standby, streamed).await, 1);
     let refused = sqlx::query("CREATE TABLE refused (n bigint)")
         .execute(&mut on_standby)
         .await;
@@ -518,6 +516,37 @@ async fn a_network_that_is_down_is_a_black_hole_and_goes_on_when_it_is_up() {
     assert_eq!(timeout(PATIENCE, answered.recv()).await.unwrap(), Some(1));
     drop(asks);
     client.await.unwrap();
+}
+
+#[tokio::test]
+async fn a_network_that_is_down_towards_one_host_still_carries_what_that_sends() {
+    let lan = Lan::new().await;
+    let server = PostgresServer::options().inside(lan.left()).start().await;
+    let pool = server.pool().await;
+    sqlx::query("CREATE SEQUENCE asked")
+        .execute(&pool)
+        .await
+        .unwrap();
+    let (url, right) = (server.url(), lan.right().clone());
+    let (connected, is_connected) = tokio::sync::oneshot::channel();
+    let (down, is_down) = tokio::sync::oneshot::channel();
+    let client = tokio::spawn(async move {
+        let client = async move {
+            let mut connection = connect(&url).await;
+            number(&mut connection, "SELECT nextval('asked')").await;
+            connected.send(()).unwrap();
+            is_down.await.unwrap();
+            let answer = number(&mut connection, "SELECT nextval('asked')");
+            timeout(A_WHILE, answer).await.is_err()
+        };
+        right.run(client).await
+    });
+    is_connected.await.unwrap();
+    lan.down_towards(lan.right()).await;
+    down.send(()).unwrap();
+    assert!(client.await.unwrap());
+    let asked = sqlx::query_scalar::<_, i64>("SELECT last_value FROM asked");
+    assert_eq!(asked.fetch_one(&pool).await.unwrap(), 2);
 }
 
 #[tokio::test]

@@ -8,7 +8,9 @@ use std::sync::Arc;
 
 use rustix::process::Signal;
 use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
-use sqlx::{AssertSqlSafe, ConnectOptions, Connection, PgConnection, PgPool};
+use sqlx::{
+    AssertSqlSafe, ConnectOptions, Connection, Decode, PgConnection, PgPool, Postgres, Type,
+};
 
 use super::certificates::Authority;
 use super::daemon::{Daemon, Server, daemon_command};
@@ -262,13 +264,31 @@ impl PostgresServer {
             self.settings_loaded().await > before
         })
         .await;
+        // Whether commits wait for a standby is what the checkpointer has last read; it reads before
+        // a checkpoint, but may have been past that when it was told to.
+        for _ in 0..2 {
+            sqlx::query("CHECKPOINT")
+                .execute(&mut connection)
+                .await
+                .unwrap();
+        }
         Ok(())
     }
 
     async fn settings_loaded(&self) -> f64 {
         // A new session has the settings of the postmaster.
-        let when = sqlx::query_scalar("SELECT extract(epoch FROM pg_conf_load_time())::float8");
-        when.fetch_one(&mut self.connection().await).await.unwrap()
+        self.look("SELECT extract(epoch FROM pg_conf_load_time())::float8")
+            .await
+    }
+
+    /// The one value of a query, in a session of its own.
+    async fn look<T>(&self, query: &str) -> T
+    where
+        T: for<'r> Decode<'r, Postgres> + Type<Postgres> + Send + Unpin,
+    {
+        let query = sqlx::query_scalar(AssertSqlSafe(query));
+        let value = query.fetch_one(&mut self.connection().await).await;
+        value.unwrap()
     }
 
     /// Ends the sessions of that application name; returns how many there were.
@@ -285,7 +305,7 @@ impl PostgresServer {
     }
 
     /// A standby of it with the same settings, in the same network, that streams as the application
-    /// `standby`. What was [`set`](Self::set) here before is set there as well.
+    /// `standby`; returns when it does. What was [`set`](Self::set) here before is set there as well.
     pub async fn standby(&self) -> Self {
         let guardian = Guardian::start();
         let backup = [
@@ -303,16 +323,26 @@ impl PostgresServer {
         ];
         let backup = daemon_command(backup, self.options.namespace_name());
         guardian.run(backup).await;
-        Self::over(guardian, self.options.clone()).await
+        let standby = Self::over(guardian, self.options.clone()).await;
+        eventually("the standby streams", || async {
+            let streams =
+                "SELECT count(*) > 0 FROM pg_stat_wal_receiver WHERE status = 'streaming'";
+            standby.look(streams).await
+        })
+        .await;
+        standby
+    }
+
+    /// Returns when a standby has replayed all that its primary had written when this was called.
+    pub async fn catch_up_with(&self, primary: &Self) {
+        let written: String = primary.look("SELECT pg_current_wal_lsn()::text").await;
+        let replayed = format!("SELECT pg_last_wal_replay_lsn() >= '{written}'::pg_lsn");
+        eventually("the standby has caught up", || self.look(&replayed)).await;
     }
 
     /// Makes a standby a server of its own; returns when it takes writes.
     pub async fn promote(&self) {
-        let promote = sqlx::query_scalar::<_, bool>("SELECT pg_promote()");
-        let promoted = promote
-            .fetch_one(&mut self.connection().await)
-            .await
-            .unwrap();
+        let promoted: bool = self.look("SELECT pg_promote()").await;
         assert!(promoted, "the standby was promoted: {}", self.log());
     }
 }
