@@ -1,5 +1,6 @@
-//! Processes of the program `locker`, from the side of the test.
+//! Processes of the programs `locker` and `stresser`, from the side of the test.
 
+use std::ffi::OsStr;
 use std::process::{ExitStatus, Stdio};
 use std::time::Duration;
 
@@ -25,8 +26,13 @@ pub struct Child {
 impl Child {
     /// Starts the program over the locks at this address; returns when it has opened them.
     pub async fn start(locker: &str, address: &str) -> Self {
-        let mut process = Command::new(locker)
-            .arg(address)
+        Self::run(locker, &[address]).await
+    }
+
+    /// Starts a program of this crate; returns when it says that it is ready.
+    pub async fn run(program: &str, arguments: &[impl AsRef<OsStr>]) -> Self {
+        let mut process = Command::new(program)
+            .args(arguments)
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .kill_on_drop(true)
