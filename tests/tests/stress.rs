@@ -77,7 +77,7 @@ fn race(sabotage: Sabotage) -> Verdict {
 
 fn report(sabotage: Sabotage, verdict: Verdict) -> Verdict {
     println!("{sabotage:?}\n{verdict}");
-    assert!(verdict.counts.acquires.done > 100, "it was stress");
+    assert!(verdict.counts.acquires.done > 10, "it was stress");
     verdict
 }
 
