@@ -1,5 +1,6 @@
-//! Processes of the program `locker`, from the side of the test.
+//! Processes of the programs `locker` and `stresser`, from the side of the test.
 
+use std::ffi::OsStr;
 use std::process::{ExitStatus, Stdio};
 use std::time::Duration;
 
@@ -25,13 +26,24 @@ pub struct Child {
 impl Child {
     /// Starts the program over the locks at this address; returns when it has opened them.
     pub async fn start(locker: &str, address: &str) -> Self {
-        Self::start_by(Command::new(locker), address).await
+        Self::run(locker, &[address]).await
     }
 
     /// The same with a command that starts the program elsewhere, as in a network namespace.
     pub async fn start_by(mut command: Command, address: &str) -> Self {
+        command.arg(address);
+        Self::spawn(command).await
+    }
+
+    /// Starts a program of this crate; returns when it says that it is ready.
+    pub async fn run(program: &str, arguments: &[impl AsRef<OsStr>]) -> Self {
+        let mut command = Command::new(program);
+        command.args(arguments);
+        Self::spawn(command).await
+    }
+
+    async fn spawn(mut command: Command) -> Self {
         let mut process = command
-            .arg(address)
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .kill_on_drop(true)

@@ -4,7 +4,10 @@
 //! - [`conformance!`] makes the suite of [`cases`] the tests of a [`Store`], one test a case. Another
 //!   backend needs an implementation of that trait and a line in `tests/conformance/main.rs`.
 //! - [`child`] starts processes of the program `locker` and talks with them.
-//! - [`history`] judges what several of them did, by times of the clock that they share.
+//! - [`checker`] judges what clients of one or several processes did, by what they wrote down.
+//! - [`campaign`] is a run of processes under stress with faults, for it to judge; [`saboteur`] is a
+//!   backend that is broken on purpose, which it must find.
+//! - [`address`] opens the locks that the programs of this crate are told of.
 //! - [`puppet`] is a backend whose every answer a test can delay, withhold or forge.
 //! - [`orders`] starts the example service and calls it.
 //! - [`servers`] starts real servers that can be frozen, killed and cut off.
@@ -15,15 +18,18 @@
     reason = "what does not hold in a test ends it"
 )]
 
+pub mod address;
 mod bed;
+pub mod campaign;
 pub mod cases;
+pub mod checker;
 pub mod child;
-pub mod history;
 mod inventory;
 pub mod orders;
 pub mod puppet;
 #[cfg(doctest)]
 mod readme;
+pub mod saboteur;
 pub mod servers;
 mod stores;
 mod stress;

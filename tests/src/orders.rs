@@ -19,6 +19,8 @@ use tokio::net::TcpStream;
 use tokio::process::{Child, ChildStdout, Command};
 use tokio::sync::Notify;
 
+use crate::checker::{Action, Event, Rules, Stage, judge};
+
 /// Longer than anything here takes on a busy machine; what takes longer hangs.
 pub const PATIENCE: Duration = Duration::from_secs(30);
 
@@ -388,19 +390,36 @@ pub struct Receipt {
 /// When it is not so.
 #[track_caller]
 pub fn assert_one_at_a_time(receipts: &[Receipt]) {
-    let mut receipts = receipts.to_vec();
-    receipts.sort_by_key(|receipt| receipt.started_ns);
-    for receipt in &receipts {
-        assert!(receipt.started_ns <= receipt.finished_ns, "{receipt:?}");
-    }
-    for pair in receipts.windows(2) {
-        assert!(
-            pair[0].finished_ns <= pair[1].started_ns,
-            "two at once: {pair:#?}"
-        );
-        assert!(
-            pair[0].token < pair[1].token,
-            "a token did not grow: {pair:#?}"
-        );
+    let receipts = receipts.iter().enumerate();
+    let history: Vec<_> = receipts
+        .flat_map(|(number, receipt)| receipt.history(number))
+        .collect();
+    judge(&history, &Rules::default()).assert_clean();
+}
+
+impl Receipt {
+    /// What it tells, as of one lock for all. When the lock was asked for is unknown: not before
+    /// it was had.
+    fn history(&self, number: usize) -> [Event; 3] {
+        let event = |t_ns, f, stage, token| Event {
+            t_ns,
+            process: self.instance.to_string(),
+            op: number.to_string(),
+            lock: "one for all".to_owned(),
+            f,
+            stage,
+            token,
+            valid_until_ns: None,
+        };
+        [
+            event(self.started_ns, Action::Acquire, Stage::Invoke, None),
+            event(self.started_ns, Action::Acquire, Stage::Ok, None),
+            event(
+                self.finished_ns,
+                Action::Release,
+                Stage::Invoke,
+                Some(self.token),
+            ),
+        ]
     }
 }

@@ -6,7 +6,7 @@
 //! acquire NAME WAIT_MS        granted | contended | error KIND
 //! token | valid | release     token N | valid BOOL | released | error KIND
 //! name ENTITY OPERATION ID    name NAME
-//! hammer ROUNDS NAME..        a hold a line, see `lock_tests::history`
+//! hammer ROUNDS NAME..        an event a line, see `lock_tests::checker`
 //! spawn | fork                pid N, of a process that goes on after this one
 //! files N                     limited, to N open files
 //! exit                        ends at once and releases nothing
@@ -20,11 +20,9 @@ use std::process::{self, Command, Stdio};
 use std::time::Duration;
 
 use fork::Fork;
-use lock_core::file::FileBackend;
-use lock_core::postgres::PostgresBackend;
 use lock_core::{LockError, LockGuard, LockName, LockProvider};
-use lock_tests::boottime;
-use lock_tests::history::Hold;
+use lock_tests::address;
+use lock_tests::checker::{Action, Journal, Stage};
 use rustix::process::{
     Resource, Rlimit, Signal, getrlimit, set_parent_process_death_signal, setrlimit,
 };
@@ -34,15 +32,18 @@ use tokio::task::JoinSet;
 /// How many tasks hammer in one process.
 const HAMMERS: usize = 3;
 
+/// The wait of a hammer: longer than anything takes.
+const PATIENCE: Duration = Duration::from_secs(60);
+
 /// How long a process lives that was left behind, if nobody ends it.
 const LEFT_BEHIND: Duration = Duration::from_secs(60);
 
 #[tokio::main(flavor = "multi_thread", worker_threads = 2)]
-async fn main() -> Result<(), Box<dyn Error>> {
+async fn main() -> Result<(), Box<dyn Error + Send + Sync>> {
     // Also when it is frozen, and cannot see the end of its input.
     set_parent_process_death_signal(Some(Signal::KILL))?;
     let address = std::env::args().nth(1).ok_or("usage: locker ADDRESS")?;
-    let locks = open(&address).await?;
+    let locks = address::open(&address).await?.locks;
     let mut commands = commands();
     say("ready");
     let mut guard = None;
@@ -91,19 +92,6 @@ async fn main() -> Result<(), Box<dyn Error>> {
     Ok(())
 }
 
-async fn open(address: &str) -> Result<LockProvider, Box<dyn Error>> {
-    match address.split_once(':') {
-        Some(("postgres", rest)) => {
-            let (lease, url) = rest.split_once(':').ok_or("postgres:LEASE_MS:URL")?;
-            let lease = Duration::from_millis(lease.parse()?);
-            let backend = PostgresBackend::builder(url).lease(lease).connect().await?;
-            Ok(LockProvider::new(backend))
-        }
-        Some(("file", directory)) => Ok(LockProvider::new(FileBackend::open(directory)?)),
-        _ => Err(format!("unknown address `{address}`").into()),
-    }
-}
-
 /// The lines of the standard input. Its end ends the process, whatever it waits for.
 fn commands() -> mpsc::UnboundedReceiver<String> {
     let (sender, commands) = mpsc::unbounded_channel();
@@ -136,35 +124,29 @@ fn kind(error: &LockError) -> String {
 
 /// Several tasks take the locks in turns, in an order of chance.
 async fn hammer(locks: &LockProvider, rounds: usize, names: &[&str]) {
+    let journal = Journal::in_memory(&process::id().to_string());
     let mut hammers = JoinSet::new();
     for _ in 0..HAMMERS {
-        let locks = locks.clone();
+        let (locks, journal) = (locks.clone(), journal.clone());
         let names: Vec<String> = names.iter().map(|&name| name.to_owned()).collect();
         hammers.spawn(async move {
-            let mut holds = Vec::with_capacity(rounds);
             for _ in 0..rounds {
-                let lock = fastrand::choice(&names).unwrap().clone();
-                let asked = boottime();
-                let acquiring = locks.lock(&lock).unwrap();
-                let guard = acquiring.acquire(Duration::from_secs(60)).await.unwrap();
-                let granted = boottime();
+                let name = fastrand::choice(&names).unwrap();
+                let (lock, operation) = (locks.lock(name).unwrap(), journal.operation(name));
+                operation.ask(PATIENCE);
+                let guard = lock.acquire(PATIENCE).await.unwrap();
+                operation.note(Action::Acquire, Stage::Ok);
                 let token = guard.fencing_token().await.unwrap().get();
                 tokio::time::sleep(Duration::from_micros(fastrand::u64(..200))).await;
-                let released = boottime();
+                operation.note_token(Action::Release, Stage::Invoke, Some(token));
                 guard.release().await.unwrap();
-                holds.push(Hold {
-                    lock,
-                    asked,
-                    granted,
-                    released,
-                    token,
-                });
+                operation.note(Action::Release, Stage::Ok);
             }
-            holds
         });
     }
-    for hold in hammers.join_all().await.into_iter().flatten() {
-        say(hold.to_string());
+    hammers.join_all().await;
+    for event in journal.take() {
+        say(serde_json::to_string(&event).unwrap());
     }
     say("done");
 }

@@ -1,0 +1,119 @@
+//! Locks by their address, as the programs of this crate are told where they are.
+
+use std::collections::HashMap;
+use std::error::Error;
+use std::fmt;
+use std::future::Future;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use lock_core::backend::{Attempt, Backend, Grant, Lease};
+use lock_core::file::FileBackend;
+use lock_core::postgres::PostgresBackend;
+use lock_core::{LockError, LockName, LockProvider};
+
+/// Locks that were opened.
+#[derive(Clone, Debug)]
+pub struct Opened {
+    /// What they are asked for through.
+    pub locks: LockProvider,
+    /// The leases of what was granted.
+    pub leases: Leases,
+}
+
+impl Opened {
+    /// The locks of a backend.
+    #[must_use]
+    pub fn over<B: Backend>(backend: B) -> Self {
+        let leases = Leases::default();
+        let locks = LockProvider::new(Watched {
+            backend,
+            leases: leases.clone(),
+        });
+        Self { locks, leases }
+    }
+}
+
+/// Opens the locks at an address: `file:DIRECTORY`, or `postgres:LEASE_MS:URL`.
+///
+/// # Errors
+///
+/// The address is of no kind that is known, or the backend cannot be opened.
+pub async fn open(address: &str) -> Result<Opened, Box<dyn Error + Send + Sync>> {
+    match address.split_once(':') {
+        Some(("file", directory)) => Ok(Opened::over(FileBackend::open(directory)?)),
+        Some(("postgres", rest)) => {
+            let (lease, url) = rest.split_once(':').ok_or("postgres:LEASE_MS:URL")?;
+            let lease = Duration::from_millis(lease.parse()?);
+            let backend = PostgresBackend::builder(url).lease(lease).connect();
+            Ok(Opened::over(backend.await?))
+        }
+        _ => Err(format!("unknown address `{address}`").into()),
+    }
+}
+
+/// What guards do not tell: until when their locks are theirs. The latest lease of each name, since
+/// a provider has one hold of a name at a time.
+#[derive(Clone, Default)]
+pub struct Leases(Arc<Mutex<HashMap<LockName, Lease>>>);
+
+impl Leases {
+    /// The lease of who was granted this lock last.
+    #[must_use]
+    pub fn of(&self, name: &LockName) -> Option<Lease> {
+        let leases = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        leases.get(name).cloned()
+    }
+
+    fn keep(&self, name: &LockName, grant: &impl Grant) {
+        let mut leases = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        leases.insert(name.clone(), grant.lease().clone());
+    }
+}
+
+impl fmt::Debug for Leases {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Leases").finish_non_exhaustive()
+    }
+}
+
+/// A backend whose leases are kept for who wants to see them.
+struct Watched<B> {
+    backend: B,
+    leases: Leases,
+}
+
+impl<B: Backend> Backend for Watched<B> {
+    type Grant = B::Grant;
+
+    const KIND: &'static str = B::KIND;
+    const IMMEDIATE: bool = B::IMMEDIATE;
+
+    async fn try_acquire(&self, name: &LockName) -> Result<Attempt<B::Grant>, LockError> {
+        let attempt = self.backend.try_acquire(name).await?;
+        if let Attempt::Granted(grant) = &attempt {
+            self.leases.keep(name, grant);
+        }
+        Ok(attempt)
+    }
+
+    async fn try_acquire_many(
+        &self,
+        names: &[LockName],
+        limit: usize,
+    ) -> Result<Vec<(usize, B::Grant)>, LockError> {
+        let granted = self.backend.try_acquire_many(names, limit).await?;
+        for (position, grant) in &granted {
+            self.leases.keep(&names[*position], grant);
+        }
+        Ok(granted)
+    }
+
+    fn changed(&self, name: &LockName) -> impl Future<Output = ()> + Send + 'static {
+        self.backend.changed(name)
+    }
+
+    async fn health(&self) -> Result<(), LockError> {
+        self.backend.health().await
+    }
+}

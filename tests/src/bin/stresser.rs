@@ -1,0 +1,88 @@
+//! A process of a campaign: takes locks and writes down what it does until its standard input says
+//! `stop`.
+//!
+//! ```text
+//! stresser ADDRESS RESOURCE HISTORY PROCESS SEED CLIENTS NAME..
+//! ```
+
+use std::error::Error;
+use std::io::{self, BufRead, Write};
+use std::path::Path;
+use std::process;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use fastrand::Rng;
+use lock_core::LockName;
+use lock_tests::address;
+use lock_tests::campaign::{FileResource, Worker};
+use lock_tests::checker::Journal;
+use rustix::process::{Signal, set_parent_process_death_signal};
+use tokio::task::JoinSet;
+
+// One thread, so that the history has the order of the calls.
+#[tokio::main(flavor = "current_thread")]
+async fn main() -> Result<(), Box<dyn Error + Send + Sync>> {
+    // Also when it is frozen, and cannot see the end of its input.
+    set_parent_process_death_signal(Some(Signal::KILL))?;
+    let arguments: Vec<_> = std::env::args().skip(1).collect();
+    let [
+        address,
+        resource,
+        history,
+        process,
+        seed,
+        clients,
+        names @ ..,
+    ] = arguments.as_slice()
+    else {
+        return Err("usage: stresser ADDRESS RESOURCE HISTORY PROCESS SEED CLIENTS NAME..".into());
+    };
+    let directory = resource.strip_prefix("file:");
+    let resource = FileResource::open(directory.ok_or("an unknown kind of resource")?)?;
+    let names: Result<Vec<LockName>, _> = names.iter().map(|name| name.parse()).collect();
+    let names = names?;
+    let journal = Journal::create(Path::new(history), process)?;
+    let mut rng = Rng::with_seed(seed.parse()?);
+    let locks = address::open(address).await?;
+    let stop = stop_on_request();
+    say("ready")?;
+
+    let mut workers = JoinSet::new();
+    for _ in 0..clients.parse()? {
+        let worker = Worker {
+            locks: locks.clone(),
+            resource: resource.clone(),
+            journal: journal.clone(),
+            names: names.clone(),
+            rng: rng.fork(),
+            pausing: None,
+        };
+        workers.spawn(worker.work(Arc::clone(&stop)));
+    }
+    workers.join_all().await;
+    say("stopped")?;
+    Ok(())
+}
+
+/// Set once the standard input says so. Its end ends the process, whatever it does.
+fn stop_on_request() -> Arc<AtomicBool> {
+    let stop = Arc::new(AtomicBool::new(false));
+    let stopping = Arc::clone(&stop);
+    std::thread::spawn(move || {
+        for line in io::stdin().lock().lines() {
+            match line.as_deref() {
+                Ok("stop") => stopping.store(true, Ordering::Relaxed),
+                _ => break,
+            }
+        }
+        process::exit(0);
+    });
+    stop
+}
+
+fn say(line: &str) -> io::Result<()> {
+    let mut output = io::stdout().lock();
+    writeln!(output, "{line}")?;
+    output.flush()
+}

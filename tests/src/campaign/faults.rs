@@ -1,0 +1,106 @@
+//! What goes wrong.
+
+use std::fmt::Debug;
+use std::future::Future;
+use std::time::Duration;
+
+use async_trait::async_trait;
+
+use super::scene::Scene;
+use crate::checker::FaultRule;
+use crate::{FileStore, Store};
+
+/// A fault. A store adds its own: see [`Subject::faults`].
+#[async_trait]
+pub trait Fault: Debug + Send + Sync {
+    /// What it is called in the history.
+    fn name(&self) -> &'static str;
+
+    /// What it does, and what may and must come of it.
+    fn rule(&self) -> FaultRule;
+
+    /// Makes it happen, and returns when it is over and healed. It [begins](Scene::begin) before
+    /// anything can come of it, and [is over](super::Broken::over) once nothing more will.
+    async fn inject(&self, scene: &mut Scene);
+}
+
+/// A process is killed, and replaced by a new one.
+#[derive(Clone, Copy, Debug)]
+pub struct Kill {
+    /// Within which time its locks are granted.
+    pub granted: Duration,
+}
+
+#[async_trait]
+impl Fault for Kill {
+    fn name(&self) -> &'static str {
+        "kill"
+    }
+
+    fn rule(&self) -> FaultRule {
+        FaultRule::kill(self.granted)
+    }
+
+    async fn inject(&self, scene: &mut Scene) {
+        let victim = scene.victim();
+        let broken = scene.begin(self.name(), victim);
+        scene.child(victim).kill().await;
+        broken.over();
+        scene.replace(victim).await;
+    }
+}
+
+/// A process stands still, for longer than a lease.
+#[derive(Clone, Copy, Debug)]
+pub struct Freeze {
+    /// The lease of the store, if it has one.
+    pub lease: Option<Duration>,
+}
+
+#[async_trait]
+impl Fault for Freeze {
+    fn name(&self) -> &'static str {
+        "freeze"
+    }
+
+    fn rule(&self) -> FaultRule {
+        FaultRule::freeze(self.lease)
+    }
+
+    async fn inject(&self, scene: &mut Scene) {
+        let victim = scene.victim();
+        let broken = scene.begin(self.name(), victim);
+        scene.child(victim).freeze().await;
+        let lease = self.lease.unwrap_or(Duration::from_millis(500));
+        tokio::time::sleep(lease + Duration::from_millis(700)).await;
+        // It is over before the process can do anything again.
+        broken.over();
+        scene.child(victim).thaw().await;
+    }
+}
+
+/// A store that a campaign can be led against. What it does not say is as for any store.
+pub trait Subject: Store {
+    /// What can go wrong.
+    fn faults(&self) -> Vec<Box<dyn Fault>> {
+        common::<Self>()
+    }
+
+    /// What the store keeps of clients that are gone, once nothing is held: a line each.
+    fn left_over(&self) -> impl Future<Output = Vec<String>> + Send {
+        std::future::ready(Vec::new())
+    }
+}
+
+/// What can go wrong with the clients of any store.
+#[must_use]
+pub fn common<S: Store>() -> Vec<Box<dyn Fault>> {
+    // For the machine, which starts a process at the same time.
+    let granted = S::GRANTED_AFTER_A_KILL + Duration::from_millis(500);
+    vec![
+        Box::new(Kill { granted }),
+        Box::new(Freeze { lease: S::LEASE }),
+    ]
+}
+
+impl Subject for FileStore {}

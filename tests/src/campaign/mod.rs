@@ -1,0 +1,218 @@
+//! A run under stress with faults, judged by its history.
+//!
+//! Processes of the program `stresser`, each with some clients, take a few locks in turns and write
+//! to what they protect. Meanwhile something is broken every other second. At the end all is healed,
+//! and every lock is tried once more.
+//!
+//! - [`Campaign`] is such a run; it is led against a [`Subject`], which is a store that may add
+//!   [`Fault`]s of its own.
+//! - [`Worker`] is one client, in a process of its own or beside others, over the library
+//!   ([`Opened`](crate::address::Opened)) or over a backend alone ([`Bare`]).
+//! - [`Together`] is several of them in one process.
+//! - [`Resource`] is what the locks protect.
+//!
+//! `LOCK_STRESS_SECONDS` says how long it lasts, `LOCK_STRESS_SEED` repeats what chance has chosen,
+//! `LOCK_STRESS_HISTORY` names a file to write the history to.
+
+mod faults;
+mod locks;
+mod resource;
+mod scene;
+mod together;
+mod worker;
+
+use std::env;
+use std::io::Write;
+use std::str::FromStr;
+use std::time::Duration;
+
+use fastrand::Rng;
+use lock_core::LockName;
+use tempfile::TempDir;
+use tokio::task::JoinSet;
+use tokio::time::{Instant, sleep_until};
+
+pub use faults::{Fault, Freeze, Kill, Subject, common};
+pub use locks::{Bare, Held, Locks, Taken};
+pub use resource::{FileResource, MemoryResource, Resource, State};
+use scene::Setting;
+pub use scene::{Broken, Scene};
+pub use together::Together;
+pub use worker::{PAUSE, Worker};
+
+use crate::address::Opened;
+use crate::checker::{
+    Action, Event, HEALED, Journal, LEFT_OVER, NEWEST, RESOURCE, Rules, Stage, Verdict, WRITES,
+    judge,
+};
+
+const SECONDS: &str = "LOCK_STRESS_SECONDS";
+const SEED: &str = "LOCK_STRESS_SEED";
+const HISTORY: &str = "LOCK_STRESS_HISTORY";
+
+/// A run under stress.
+#[derive(Clone, Copy, Debug)]
+pub struct Campaign {
+    /// How long something is broken now and then.
+    pub lasts: Duration,
+    /// The time from one fault to the next.
+    pub every: Duration,
+    /// How many processes there are at a time.
+    pub processes: usize,
+    /// How many clients each has.
+    pub clients: usize,
+    /// How many locks they want.
+    pub locks: usize,
+    /// What chance chooses.
+    pub seed: u64,
+}
+
+impl Campaign {
+    /// Four processes with two clients each, on four locks, for as long as the environment says, or
+    /// this long. Prints the seed.
+    ///
+    /// # Panics
+    ///
+    /// When the environment has something that is no number.
+    #[must_use]
+    #[allow(clippy::print_stderr, reason = "shown when a test fails")]
+    pub fn new(lasts: Duration) -> Self {
+        let seed = given(SEED).unwrap_or_else(|| fastrand::u64(..));
+        eprintln!("repeat with {SEED}={seed}");
+        Self {
+            lasts: given(SECONDS).map_or(lasts, Duration::from_secs),
+            every: Duration::from_secs(2),
+            processes: 4,
+            clients: 2,
+            locks: 4,
+            seed,
+        }
+    }
+
+    /// Leads it against a store, with processes of the program at this path, and judges.
+    ///
+    /// # Panics
+    ///
+    /// When a process ends that nobody has killed, or the run itself cannot go on.
+    pub async fn run<S: Subject>(self, stresser: &str, store: &S) -> Verdict {
+        let mut rng = Rng::with_seed(self.seed);
+        let directory = TempDir::new().unwrap();
+        let resources = directory.path().join("resources");
+        let resource = FileResource::open(&resources).unwrap();
+        let names = names(self.locks);
+        let setting = Setting {
+            program: stresser.to_owned(),
+            address: store.address().expect("processes can share the store"),
+            resource: format!("file:{}", resources.display()),
+            histories: directory.path().to_owned(),
+            clients: self.clients,
+            names: names.clone(),
+        };
+        let faults = store.faults();
+        let free_within = S::LEASE.unwrap_or_default() + Duration::from_secs(1);
+        let mut rules = Rules::default()
+            .lease(S::LEASE)
+            .free_within(free_within)
+            .fifo(Duration::ZERO);
+        for fault in &faults {
+            rules = rules.fault(fault.name(), fault.rule());
+        }
+        let probe = Opened::over(store.backend().await);
+        let mut scene = Scene::open(rng.fork(), setting, self.processes).await;
+        self.break_things(&faults, &mut rng, &mut scene).await;
+
+        let journal = scene.journal.clone();
+        journal.named(HEALED, &"").note(Action::Fault, Stage::Ok);
+        scene.tell_all_to_stop().await;
+        try_all(&probe, &names, free_within, &journal.of("probe")).await;
+        let mut history = scene.close().await;
+        for left in store.left_over().await {
+            journal
+                .named(LEFT_OVER, &left)
+                .note(Action::Fault, Stage::Fail);
+        }
+        tell(&resource, &names, &journal).await;
+        history.extend(journal.take());
+        keep(&history);
+        judge(&history, &rules)
+    }
+
+    async fn break_things(&self, faults: &[Box<dyn Fault>], rng: &mut Rng, scene: &mut Scene) {
+        let end = Instant::now() + self.lasts;
+        let mut due = Instant::now() + self.every;
+        // Each once, in an order of chance, then each once again.
+        let mut bag = Vec::new();
+        while due < end {
+            sleep_until(due).await;
+            if bag.is_empty() {
+                bag = (0..faults.len()).collect();
+                rng.shuffle(&mut bag);
+            }
+            if let Some(next) = bag.pop() {
+                faults[next].inject(scene).await;
+            }
+            due = (due + self.every).max(Instant::now());
+        }
+        sleep_until(end).await;
+    }
+}
+
+/// Locks for one run.
+#[must_use]
+pub fn names(count: usize) -> Vec<LockName> {
+    let name = |number| LockName::new("test", "stress", number).unwrap();
+    (0..count).map(name).collect()
+}
+
+/// Tries every lock once, at the same time.
+pub(crate) async fn try_all(
+    locks: &impl Locks,
+    names: &[LockName],
+    wait: Duration,
+    journal: &Journal,
+) {
+    let mut tries = JoinSet::new();
+    for name in names {
+        let (locks, name, operation) = (locks.clone(), name.clone(), journal.operation(name));
+        tries.spawn(async move {
+            operation.ask(wait);
+            let Ok(Some(held)) = locks.acquire(&name, wait).await else {
+                return operation.note(Action::Acquire, Stage::Fail);
+            };
+            operation.note(Action::Acquire, Stage::Ok);
+            operation.note(Action::Release, Stage::Invoke);
+            let stage = held.release().await.map_or(Stage::Info, |()| Stage::Ok);
+            operation.note(Action::Release, stage);
+        });
+    }
+    tries.join_all().await;
+}
+
+/// Writes down what resources say of themselves.
+pub(crate) async fn tell(resource: &impl Resource, names: &[LockName], journal: &Journal) {
+    let journal = journal.of(RESOURCE);
+    for name in names {
+        let State { writes, newest } = resource.state(name).await.unwrap();
+        for (op, number) in [(WRITES, writes), (NEWEST, newest)] {
+            let word = journal.named(op, name);
+            word.note_token(Action::Write, Stage::Ok, Some(number));
+        }
+    }
+}
+
+/// Writes the history to where the environment says.
+fn keep(history: &[Event]) {
+    let Ok(path) = env::var(HISTORY) else { return };
+    let mut file = std::io::BufWriter::new(std::fs::File::create(path).unwrap());
+    for event in history {
+        writeln!(file, "{}", serde_json::to_string(event).unwrap()).unwrap();
+    }
+    file.flush().unwrap();
+}
+
+/// A number in the environment.
+fn given<T: FromStr>(variable: &str) -> Option<T> {
+    let value = env::var(variable).ok()?;
+    let number = value.parse();
+    Some(number.unwrap_or_else(|_| panic!("{variable} is a number and not `{value}`")))
+}

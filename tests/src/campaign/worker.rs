@@ -1,0 +1,150 @@
+//! One client under stress: acquire, token, fenced writes, release, and all of it written down.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use fastrand::Rng;
+use lock_core::LockName;
+use tokio::time::{sleep, timeout};
+
+use super::locks::{Held, Locks};
+use super::resource::Resource;
+use crate::checker::{Action, Journal, Operation, Stage};
+
+/// How long a worker lets a store alone that did not answer.
+const RESPITE: Duration = Duration::from_millis(20);
+
+/// The name of the fault that a [pausing](Worker::pausing) worker makes.
+pub const PAUSE: &str = "pause";
+
+/// A client that takes locks in turns, in an order of chance.
+#[derive(Debug)]
+pub struct Worker<L, R> {
+    /// What it locks with.
+    pub locks: L,
+    /// What it writes to while it has the lock.
+    pub resource: R,
+    /// Where it writes down what it does.
+    pub journal: Journal,
+    /// The locks.
+    pub names: Vec<LockName>,
+    /// Its choices.
+    pub rng: Rng,
+    /// Every how many holds it stands still, and for how long, as a frozen process does.
+    pub pausing: Option<(u32, Duration)>,
+}
+
+impl<L: Locks, R: Resource> Worker<L, R> {
+    /// Works until it is told to stop, then gives back what it has.
+    ///
+    /// # Panics
+    ///
+    /// On an error that no fault explains.
+    pub async fn work(mut self, stop: Arc<AtomicBool>) {
+        let mut holds = 0;
+        while !stop.load(Ordering::Relaxed) {
+            let name = self
+                .rng
+                .choice(&self.names)
+                .expect("there are locks")
+                .clone();
+            let operation = self.journal.operation(&name);
+            let wait = Duration::from_millis(self.rng.u64(0..1_500));
+            operation.ask(wait);
+            match self.locks.acquire(&name, wait).await {
+                Ok(Some(held)) => {
+                    holds += 1;
+                    let until = self.until(&held);
+                    operation.note_until(Action::Acquire, Stage::Ok, until);
+                    let pause = self.pausing.filter(|(every, _)| holds % every == 0);
+                    let pause = pause.map(|(_, lasts)| lasts);
+                    self.hold(&name, held, &operation, pause, &stop).await;
+                }
+                Ok(None) => operation.note(Action::Acquire, Stage::Fail),
+                Err(error) if error.is_unavailable() => {
+                    operation.note(Action::Acquire, Stage::Info);
+                    sleep(RESPITE).await;
+                }
+                Err(error) => panic!("{error}: {error:?}"),
+            }
+        }
+    }
+
+    /// Works under a lock, and gives it back.
+    async fn hold(
+        &mut self,
+        name: &LockName,
+        held: L::Held,
+        operation: &Operation,
+        pause: Option<Duration>,
+        stop: &AtomicBool,
+    ) {
+        let token = held.token().await.ok();
+        if let Some(lasts) = pause {
+            let fault = self.journal.named(PAUSE, name);
+            fault.note(Action::Fault, Stage::Invoke);
+            sleep(lasts).await;
+            fault.note(Action::Fault, Stage::Ok);
+        }
+        let mut is_ours = held.is_valid();
+        // Most holds are short; some are long enough for a fault to meet them.
+        let patience = if self.rng.u8(0..16) == 0 {
+            100_000
+        } else {
+            2_000
+        };
+        for _ in 0..self.rng.u8(1..=3) {
+            if !is_ours {
+                break;
+            }
+            self.write(name, &held, operation, token).await;
+            let step = Duration::from_micros(self.rng.u64(0..patience));
+            if !stop.load(Ordering::Relaxed) {
+                is_ours = timeout(step, held.lost()).await.is_err();
+            }
+        }
+        if !is_ours {
+            operation.note(Action::Lost, Stage::Ok);
+            // As a holder does that does not look: the resource has to refuse it.
+            self.write(name, &held, operation, token).await;
+            if held.is_valid() {
+                operation.note(Action::Lost, Stage::Fail);
+            }
+        }
+        operation.note_token(Action::Release, Stage::Invoke, token);
+        let stage = match held.release().await {
+            Ok(()) => Stage::Ok,
+            Err(error) if error.is_lost() => Stage::Fail,
+            Err(_) => Stage::Info,
+        };
+        operation.note(Action::Release, stage);
+    }
+
+    async fn write(
+        &self,
+        name: &LockName,
+        held: &L::Held,
+        operation: &Operation,
+        token: Option<u64>,
+    ) {
+        let Some(token) = token else { return };
+        let until = self.until(held);
+        operation.write(Action::Write, Stage::Invoke, Some(token), until);
+        let stage = match self.resource.write(name, token).await {
+            Ok(true) => Stage::Ok,
+            Ok(false) => Stage::Fail,
+            Err(_) => Stage::Info,
+        };
+        operation.note(Action::Write, stage);
+    }
+
+    /// Until when the lock is ours, or earlier: the clock is read first, since the process can be
+    /// frozen in between. `None` also when that is over.
+    fn until(&self, held: &L::Held) -> Option<u64> {
+        let now = self.journal.now();
+        let left = held.remaining().filter(|left| !left.is_zero())?;
+        let left = u64::try_from(left.as_nanos()).unwrap_or(u64::MAX);
+        Some(now.saturating_add(left))
+    }
+}

@@ -1,0 +1,155 @@
+//! A backend that is broken on purpose, so that it is known what the [checker](crate::checker)
+//! finds.
+//!
+//! It keeps the locks of one process, each with a lease that nobody renews, and does one thing
+//! wrong, now and then. [`Sabotage::None`] does nothing wrong, and has to be judged so.
+
+mod table;
+
+use std::fmt;
+use std::future::Future;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use lock_core::backend::{Attempt, Backend, Clock, Grant, Lease};
+use lock_core::{LockError, LockName};
+
+use table::Table;
+
+/// What is done wrong.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Sabotage {
+    /// Nothing.
+    None,
+    /// A holder is given the token of the one before it.
+    ReuseToken,
+    /// A release frees the lock whoever holds it.
+    ReleaseWithoutOwner,
+    /// Tokens go through a number of 14 digits.
+    RoundTokens,
+    /// A lease that has ended is replaced by another.
+    ValidAgain,
+    /// A lock that is held is granted to another as well.
+    GrantWhileHeld,
+    /// A release is answered, and not made.
+    ForgetRelease,
+}
+
+/// A backend that is broken on purpose. Clones are clients of the same locks.
+#[derive(Clone)]
+pub struct Saboteur {
+    table: Arc<Table>,
+    clock: Arc<dyn Clock>,
+    lease: Duration,
+}
+
+impl Saboteur {
+    /// No locks; their leases will end after `lease` on `clock`.
+    #[must_use]
+    pub fn new(sabotage: Sabotage, lease: Duration, clock: Arc<dyn Clock>) -> Self {
+        Self {
+            table: Arc::new(Table::new(sabotage)),
+            clock,
+            lease,
+        }
+    }
+}
+
+impl fmt::Debug for Saboteur {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Saboteur")
+            .field("sabotage", &self.table.sabotage())
+            .finish_non_exhaustive()
+    }
+}
+
+impl Backend for Saboteur {
+    type Grant = SaboteurGrant;
+
+    const KIND: &'static str = "saboteur";
+
+    async fn try_acquire(&self, name: &LockName) -> Result<Attempt<SaboteurGrant>, LockError> {
+        let asked = self.clock.now();
+        Ok(match self.table.take(name, asked, asked + self.lease) {
+            Ok(owner) => {
+                // The holder has it for less time than the table.
+                let until = asked + self.lease * 9 / 10;
+                let lease = Lease::until(Arc::clone(&self.clock), until, self.lease / 3);
+                Attempt::Granted(SaboteurGrant {
+                    table: Arc::clone(&self.table),
+                    name: name.clone(),
+                    owner,
+                    lease,
+                    replaced: Lease::unbounded(),
+                    told: AtomicBool::new(false),
+                    released: false,
+                })
+            }
+            Err(until) => Attempt::Held {
+                retry_in: Some(until.saturating_sub(asked)),
+            },
+        })
+    }
+
+    fn changed(&self, _: &LockName) -> impl Future<Output = ()> + Send + 'static {
+        self.table.changed()
+    }
+
+    async fn health(&self) -> Result<(), LockError> {
+        Ok(())
+    }
+}
+
+/// A lock that a saboteur has granted.
+pub struct SaboteurGrant {
+    table: Arc<Table>,
+    name: LockName,
+    owner: u64,
+    lease: Lease,
+    /// What it has after the end of its lease, if that is replaced.
+    replaced: Lease,
+    /// Whether somebody has heard of that end.
+    told: AtomicBool,
+    released: bool,
+}
+
+impl fmt::Debug for SaboteurGrant {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("SaboteurGrant")
+            .field("owner", &self.owner)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Grant for SaboteurGrant {
+    fn lease(&self) -> &Lease {
+        let replaces = self.table.sabotage() == Sabotage::ValidAgain;
+        if replaces && !self.lease.is_valid() && self.told.swap(true, Ordering::Relaxed) {
+            return &self.replaced;
+        }
+        &self.lease
+    }
+
+    async fn release(mut self) -> Result<(), LockError> {
+        self.released = true;
+        if self.table.free(&self.name, self.owner) {
+            Ok(())
+        } else {
+            Err(LockError::lost("it was not ours any more"))
+        }
+    }
+
+    fn fencing_token(&self) -> impl Future<Output = Result<u64, LockError>> + Send + 'static {
+        let token = self.table.token(&self.name, self.owner);
+        async move { token.ok_or_else(|| LockError::lost("it was not ours any more")) }
+    }
+}
+
+impl Drop for SaboteurGrant {
+    fn drop(&mut self) {
+        if !self.released {
+            self.table.free(&self.name, self.owner);
+        }
+    }
+}

@@ -1,0 +1,179 @@
+//! Runs under stress, judged by what was written down; and backends that are broken on purpose, for
+//! the judge.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use lock_core::backend::{BootClock, Clock, TokioClock};
+use lock_core::memory::MemoryBackend;
+use lock_tests::address::Opened;
+use lock_tests::campaign::{Bare, Campaign, MemoryResource, PAUSE, Together};
+use lock_tests::checker::{Check, FaultRule, Rules, Verdict, judge};
+use lock_tests::saboteur::{Sabotage, Saboteur};
+use lock_tests::{FileStore, Store, seed};
+
+const STRESSER: &str = env!("CARGO_BIN_EXE_stresser");
+
+/// The lease of a saboteur.
+const LEASE: Duration = Duration::from_millis(500);
+
+const SECOND: Duration = Duration::from_secs(1);
+
+/// A crowd over a saboteur, on a clock that stands still while anybody works, so that one seed gives
+/// one run, whatever else the machine does. Now and then one of them stands still past its lease.
+fn trial(sabotage: Sabotage, resource: MemoryResource) -> Verdict {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .start_paused(true)
+        .build()
+        .unwrap();
+    let _entered = runtime.enter();
+    let clock: Arc<dyn Clock> = Arc::new(TokioClock::new());
+    let crowd = Together {
+        workers: 1,
+        locks: 2,
+        lasts: 20 * SECOND,
+        pausing: Some((20, LEASE * 2)),
+        free_within: LEASE + SECOND,
+        seed: seed(),
+    };
+    let backend = Bare::new(Saboteur::new(sabotage, LEASE, Arc::clone(&clock)));
+    let history = runtime.block_on(crowd.work(vec![backend; 6], resource, clock));
+    let rules = Rules::default()
+        .lease(Some(LEASE))
+        .free_within(crowd.free_within)
+        .fault(PAUSE, FaultRule::freeze(Some(LEASE)));
+    report(sabotage, judge(&history, &rules))
+}
+
+/// A crowd over a saboteur that is quicker, on threads that do work at the same time. The lease is
+/// longer than any machine stops a thread.
+fn race(sabotage: Sabotage) -> Verdict {
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(4)
+        .enable_all()
+        .build();
+    let crowd = Together {
+        workers: 2,
+        locks: 2,
+        lasts: SECOND,
+        pausing: None,
+        free_within: SECOND,
+        seed: seed(),
+    };
+    let lease = 60 * SECOND;
+    let backend = Bare::new(Saboteur::new(sabotage, lease, Arc::new(BootClock)));
+    let working = crowd.work(
+        vec![backend; 4],
+        MemoryResource::default(),
+        Arc::new(BootClock),
+    );
+    let history = runtime.unwrap().block_on(working);
+    report(
+        sabotage,
+        judge(&history, &Rules::default().free_within(SECOND)),
+    )
+}
+
+fn report(sabotage: Sabotage, verdict: Verdict) -> Verdict {
+    println!("{sabotage:?}\n{verdict}");
+    assert!(verdict.counts.acquires.done > 10, "it was stress");
+    verdict
+}
+
+/// The check that is meant for it has found it.
+#[track_caller]
+fn assert_caught(verdict: &Verdict, check: Check) {
+    assert!(verdict.checks().contains(&check), "{verdict}");
+}
+
+#[test]
+fn a_backend_that_is_not_broken_is_judged_clean() {
+    let trial = trial(Sabotage::None, MemoryResource::default());
+    let counts = trial.assert_clean().counts;
+    assert!(counts.losses > 10, "{counts:?}");
+    assert!(counts.writes.refused > 0, "{counts:?}");
+    let _ = race(Sabotage::None).assert_clean();
+}
+
+#[test]
+fn a_token_that_is_used_again_is_caught() {
+    let trial = trial(Sabotage::ReuseToken, MemoryResource::default());
+    assert_caught(&trial, Check::TokenOrder);
+    assert_caught(&race(Sabotage::ReuseToken), Check::TokenOrder);
+}
+
+#[test]
+fn a_release_that_does_not_compare_the_owner_is_caught() {
+    let trial = trial(Sabotage::ReleaseWithoutOwner, MemoryResource::default());
+    assert_caught(&trial, Check::Exclusion);
+}
+
+#[test]
+fn tokens_that_are_rounded_to_14_digits_are_caught() {
+    let trial = trial(Sabotage::RoundTokens, MemoryResource::default());
+    assert_caught(&trial, Check::TokenOrder);
+    assert_caught(&race(Sabotage::RoundTokens), Check::TokenOrder);
+}
+
+#[test]
+fn a_lock_that_is_valid_again_after_its_loss_is_caught() {
+    let trial = trial(Sabotage::ValidAgain, MemoryResource::default());
+    assert_caught(&trial, Check::Loss);
+}
+
+#[test]
+fn a_grant_of_what_is_held_is_caught() {
+    let trial = trial(Sabotage::GrantWhileHeld, MemoryResource::default());
+    assert_caught(&trial, Check::Exclusion);
+    assert_caught(&race(Sabotage::GrantWhileHeld), Check::Exclusion);
+}
+
+#[test]
+fn a_release_that_is_forgotten_is_caught() {
+    let trial = trial(Sabotage::ForgetRelease, MemoryResource::default());
+    assert_caught(&trial, Check::NothingStuck);
+    assert_caught(&race(Sabotage::ForgetRelease), Check::NothingStuck);
+}
+
+#[test]
+fn a_resource_without_a_fence_is_caught() {
+    let trial = trial(Sabotage::None, MemoryResource::without_fence());
+    assert_eq!(trial.checks(), [Check::FencedResource], "{trial}");
+}
+
+/// One client with many callers, in the order of their calls.
+#[tokio::test]
+async fn clients_of_one_process_are_served_in_order_over_memory() {
+    let crowd = Together {
+        workers: 8,
+        locks: 2,
+        lasts: 2 * SECOND,
+        pausing: None,
+        free_within: SECOND,
+        seed: seed(),
+    };
+    let memory = MemoryBackend::new();
+    let clients = vec![Opened::over(memory.clone()), Opened::over(memory)];
+    let working = crowd.work(clients, MemoryResource::default(), Arc::new(BootClock));
+    let rules = Rules::default().free_within(SECOND).fifo(Duration::ZERO);
+    let verdict = judge(&working.await, &rules).assert_clean();
+    println!("{verdict}");
+    assert!(verdict.counts.acquires.done > 100, "{verdict}");
+}
+
+/// A frozen holder of a file stays its only holder, and loses nothing.
+#[tokio::test]
+async fn processes_that_are_killed_and_frozen_keep_the_promises_over_files() {
+    let store = FileStore::open().await;
+    let campaign = Campaign::new(Duration::from_secs(20));
+    let verdict = campaign.run(STRESSER, &store).await.assert_clean();
+    println!("{verdict}");
+    let counts = &verdict.counts;
+    assert!(counts.acquires.done > 100, "{verdict}");
+    assert!(
+        counts.faults.contains_key("kill") && counts.faults.contains_key("freeze"),
+        "{verdict}"
+    );
+    assert_eq!(counts.losses, 0, "{verdict}");
+}
