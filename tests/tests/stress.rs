@@ -7,7 +7,7 @@ use std::time::Duration;
 use lock_core::backend::{BootClock, Clock, TokioClock};
 use lock_core::memory::MemoryBackend;
 use lock_tests::address::Opened;
-use lock_tests::campaign::{Bare, Campaign, MemoryResource, PAUSE, Together};
+use lock_tests::campaign::{Bare, Campaign, MemoryResource, PAUSE, StormyPostgres, Together};
 use lock_tests::checker::{Check, FaultRule, Rules, Verdict, judge};
 use lock_tests::saboteur::{Sabotage, Saboteur};
 use lock_tests::{FileStore, Store, seed};
@@ -176,4 +176,19 @@ async fn processes_that_are_killed_and_frozen_keep_the_promises_over_files() {
         "{verdict}"
     );
     assert_eq!(counts.losses, 0, "{verdict}");
+}
+
+/// Whatever happens to processes, sessions and the network.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn processes_that_are_killed_frozen_and_cut_off_keep_the_promises_over_postgres() {
+    let store = StormyPostgres::open().await;
+    let campaign = Campaign::new(Duration::from_secs(30));
+    let verdict = campaign.run(STRESSER, &store).await.assert_clean();
+    println!("{verdict}");
+    let counts = &verdict.counts;
+    assert!(counts.acquires.done > 100, "{verdict}");
+    for fault in ["kill", "freeze", "terminate", "terminate-all", "blackhole"] {
+        assert!(counts.faults.contains_key(fault), "{fault}: {verdict}");
+    }
+    assert!(counts.losses > 0, "{verdict}");
 }

@@ -16,6 +16,7 @@
 
 mod faults;
 mod locks;
+mod postgres;
 mod resource;
 mod scene;
 mod together;
@@ -34,6 +35,7 @@ use tokio::time::{Instant, sleep_until};
 
 pub use faults::{Fault, Freeze, Kill, Subject, common};
 pub use locks::{Bare, Held, Locks, Taken};
+pub use postgres::StormyPostgres;
 pub use resource::{FileResource, MemoryResource, Resource, State};
 use scene::Setting;
 pub use scene::{Broken, Scene};

@@ -1,0 +1,156 @@
+//! A PostgreSQL server under stress: what its administrator and the network do.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use lock_core::LockName;
+use lock_core::postgres::PostgresBackend;
+use sqlx::PgPool;
+
+use super::faults::{Fault, Subject, common};
+use super::scene::Scene;
+use crate::checker::{Cost, FaultRule};
+use crate::servers::{Direction, Proxy};
+use crate::{PostgresStore, Store};
+
+/// A server whose clients come through a proxy.
+#[derive(Debug)]
+pub struct StormyPostgres {
+    store: PostgresStore,
+    proxy: Arc<Proxy>,
+}
+
+/// Within which time a session that the server ends is noticed.
+const NOTICED: Duration = Duration::from_millis(50);
+
+/// What a blackhole lasts beyond the lease.
+const BEYOND: Duration = Duration::from_millis(700);
+
+impl Store for StormyPostgres {
+    type Backend = PostgresBackend;
+
+    const NOT_FOR: &'static [(&'static str, &'static str)] = &[];
+    const LEASE: Option<Duration> = PostgresStore::LEASE;
+    const NOTICED_WITHIN: Duration = PostgresStore::NOTICED_WITHIN;
+    const GRANTED_AFTER_A_KILL: Duration = PostgresStore::GRANTED_AFTER_A_KILL;
+
+    async fn open() -> Self {
+        let store = PostgresStore::open().await;
+        let proxy = Arc::new(Proxy::to(store.server.address()).await);
+        Self { store, proxy }
+    }
+
+    /// Not through the proxy.
+    async fn backend(&self) -> PostgresBackend {
+        self.store.backend().await
+    }
+
+    async fn lose(&self, name: &LockName) {
+        self.store.lose(name).await;
+    }
+
+    async fn lose_all(&self) {
+        self.store.lose_all().await;
+    }
+
+    fn address(&self) -> Option<String> {
+        Some(self.proxy.url(&self.store.address()?))
+    }
+}
+
+impl Subject for StormyPostgres {
+    fn faults(&self) -> Vec<Box<dyn Fault>> {
+        let mut faults = common::<Self>();
+        let pool = || self.store.pool.clone();
+        faults.push(Box::new(Terminate {
+            pool: pool(),
+            all: false,
+        }));
+        faults.push(Box::new(Terminate {
+            pool: pool(),
+            all: true,
+        }));
+        let proxy = Arc::clone(&self.proxy);
+        faults.push(Box::new(Blackhole { proxy }));
+        faults
+    }
+
+    /// Locks in the server that nobody has.
+    async fn left_over(&self) -> Vec<String> {
+        let left = sqlx::query_scalar(
+            "SELECT format('%s %s of %s', mode, objid, pid) FROM pg_locks \
+             WHERE locktype = 'advisory' AND mode = 'ExclusiveLock'",
+        );
+        left.fetch_all(&self.store.pool).await.unwrap()
+    }
+}
+
+/// An administrator ends a session, or all of them.
+#[derive(Debug)]
+struct Terminate {
+    pool: PgPool,
+    all: bool,
+}
+
+#[async_trait]
+impl Fault for Terminate {
+    fn name(&self) -> &'static str {
+        if self.all {
+            "terminate-all"
+        } else {
+            "terminate"
+        }
+    }
+
+    fn rule(&self) -> FaultRule {
+        let rule = FaultRule::dropped_by_the_server(NOTICED);
+        // Whose session it was is not known.
+        if self.all {
+            rule
+        } else {
+            rule.may_cost_locks()
+        }
+    }
+
+    async fn inject(&self, scene: &mut Scene) {
+        let broken = scene.begin_for_all(self.name());
+        let ended = sqlx::query_scalar::<_, bool>(
+            "SELECT pg_terminate_backend(pid) FROM (SELECT pid FROM pg_stat_activity \
+             WHERE application_name = 'distributed_lock' ORDER BY random() LIMIT $1) AS a",
+        );
+        let limit = if self.all { 1_000_i64 } else { 1 };
+        let ended = ended.bind(limit).fetch_all(&self.pool).await;
+        assert!(!ended.unwrap().is_empty(), "there are sessions");
+        broken.over();
+    }
+}
+
+/// Nothing arrives anywhere, for longer than a lease.
+#[derive(Debug)]
+struct Blackhole {
+    proxy: Arc<Proxy>,
+}
+
+#[async_trait]
+impl Fault for Blackhole {
+    fn name(&self) -> &'static str {
+        "blackhole"
+    }
+
+    fn rule(&self) -> FaultRule {
+        let mut rule = FaultRule::harmless();
+        // Before its end: the lease is over by then.
+        rule.cost = Cost::Must(Duration::ZERO);
+        rule
+    }
+
+    async fn inject(&self, scene: &mut Scene) {
+        let broken = scene.begin_for_all(self.name());
+        self.proxy.swallow(Direction::ToServer);
+        self.proxy.swallow(Direction::ToClient);
+        tokio::time::sleep(StormyPostgres::LEASE.unwrap_or_default() + BEYOND).await;
+        broken.over();
+        self.proxy.heal().await;
+    }
+}
