@@ -4,6 +4,7 @@
 //!
 //! ```text
 //! acquire NAME WAIT_MS        granted | contended | error KIND
+//! when NAME WAIT_MS           granted AT, in nanoseconds of CLOCK_BOOTTIME
 //! token | valid | release     token N | valid BOOL | released | error KIND
 //! name ENTITY OPERATION ID    name NAME
 //! hammer ROUNDS NAME..        an event a line, see `lock_tests::checker`
@@ -22,6 +23,7 @@ use std::time::Duration;
 use fork::Fork;
 use lock_core::{LockError, LockGuard, LockName, LockProvider};
 use lock_tests::address;
+use lock_tests::boottime;
 use lock_tests::checker::{Action, Journal, Stage};
 use rustix::process::{
     Resource, Rlimit, Signal, getrlimit, set_parent_process_death_signal, setrlimit,
@@ -60,6 +62,11 @@ async fn main() -> Result<(), Box<dyn Error + Send + Sync>> {
                     Ok(None) => say("contended"),
                     Err(error) => say(kind(&error)),
                 }
+            }
+            ["when", name, wait] => {
+                let wait = Duration::from_millis(wait.parse()?);
+                guard = Some(locks.lock(*name)?.acquire(wait).await?);
+                say(format!("granted {}", boottime()));
             }
             ["token"] => match held(&guard).fencing_token().await {
                 Ok(token) => say(format!("token {token}")),
