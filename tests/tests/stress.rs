@@ -75,6 +75,7 @@ fn race(sabotage: Sabotage) -> Verdict {
     )
 }
 
+#[allow(clippy::print_stdout, reason = "the report of a run")]
 fn report(sabotage: Sabotage, verdict: Verdict) -> Verdict {
     println!("{sabotage:?}\n{verdict}");
     assert!(verdict.counts.acquires.done > 10, "it was stress");
