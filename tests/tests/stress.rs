@@ -8,7 +8,7 @@ use lock_core::backend::{BootClock, Clock, TokioClock};
 use lock_core::memory::MemoryBackend;
 use lock_tests::address::Opened;
 use lock_tests::campaign::{Bare, Campaign, MemoryResource, PAUSE, StormyPostgres, Together};
-use lock_tests::checker::{Check, FaultRule, Rules, Verdict, judge};
+use lock_tests::checker::{Check, Event, FaultRule, Rules, Verdict, judge};
 use lock_tests::saboteur::{Sabotage, Saboteur};
 use lock_tests::{FileStore, Store, seed};
 
@@ -22,6 +22,15 @@ const SECOND: Duration = Duration::from_secs(1);
 /// A crowd over a saboteur, on a clock that stands still while anybody works, so that one seed gives
 /// one run, whatever else the machine does. Now and then one of them stands still past its lease.
 fn trial(sabotage: Sabotage, resource: MemoryResource) -> Verdict {
+    let history = history(sabotage, resource, seed());
+    let rules = Rules::default()
+        .lease(Some(LEASE))
+        .free_within(LEASE + SECOND)
+        .fault(PAUSE, FaultRule::freeze(Some(LEASE)));
+    report(sabotage, judge(&history, &rules))
+}
+
+fn history(sabotage: Sabotage, resource: MemoryResource, seed: u64) -> Vec<Event> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .start_paused(true)
@@ -35,15 +44,10 @@ fn trial(sabotage: Sabotage, resource: MemoryResource) -> Verdict {
         lasts: 20 * SECOND,
         pausing: Some((20, LEASE * 2)),
         free_within: LEASE + SECOND,
-        seed: seed(),
+        seed,
     };
     let backend = Bare::new(Saboteur::new(sabotage, LEASE, Arc::clone(&clock)));
-    let history = runtime.block_on(crowd.work(vec![backend; 6], resource, clock));
-    let rules = Rules::default()
-        .lease(Some(LEASE))
-        .free_within(crowd.free_within)
-        .fault(PAUSE, FaultRule::freeze(Some(LEASE)));
-    report(sabotage, judge(&history, &rules))
+    runtime.block_on(crowd.work(vec![backend; 6], resource, clock))
 }
 
 /// A crowd over a saboteur that is quicker, on threads that do work at the same time. The lease is
@@ -95,6 +99,13 @@ fn a_backend_that_is_not_broken_is_judged_clean() {
     assert!(counts.losses > 10, "{counts:?}");
     assert!(counts.writes.refused > 0, "{counts:?}");
     let _ = race(Sabotage::None).assert_clean();
+}
+
+#[test]
+fn one_seed_gives_one_run() {
+    let run = |seed| history(Sabotage::GrantWhileHeld, MemoryResource::default(), seed);
+    assert_eq!(run(7), run(7));
+    assert_ne!(run(7), run(8));
 }
 
 #[test]

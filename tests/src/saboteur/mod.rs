@@ -133,7 +133,9 @@ impl Grant for SaboteurGrant {
 
     async fn release(mut self) -> Result<(), LockError> {
         self.released = true;
-        if self.table.free(&self.name, self.owner) {
+        // Nobody else need have it yet.
+        let was_ours = self.lease.is_valid();
+        if self.table.free(&self.name, self.owner) && was_ours {
             Ok(())
         } else {
             Err(LockError::lost("it was not ours any more"))
