@@ -244,6 +244,7 @@ pub fn command(lock_dir: &Path, environment: &[(&str, &str)]) -> Command {
     command
         .env("BIND", "127.0.0.1:0")
         .env("LOCK_DIR", lock_dir)
+        .env_remove("DATABASE_URL")
         .env_remove("LOCK_NAME_SECRET")
         .env_remove("RUST_LOG")
         .envs(environment.iter().copied())

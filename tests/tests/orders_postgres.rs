@@ -1,0 +1,100 @@
+//! The service of the README with its locks in a PostgreSQL database.
+
+#![allow(clippy::unwrap_used, reason = "what does not hold in a test ends it")]
+
+use std::time::{Duration, Instant};
+
+use futures_util::future::join_all;
+use lock_core::postgres::PostgresBackend;
+use lock_tests::orders::{Answer, Instance, PATIENCE, Shop, assert_one_at_a_time, command};
+use lock_tests::servers::{PostgresServer, Server};
+use rustix::process::Signal;
+
+async fn open(shop: &Shop, server: &PostgresServer) -> Instance {
+    shop.open_with(&[("DATABASE_URL", &server.url())]).await
+}
+
+#[tokio::test]
+async fn two_processes_share_a_hundred_requests_for_one_order() {
+    let (shop, server) = (Shop::new(), PostgresServer::start().await);
+    let (here, there) = tokio::join!(open(&shop, &server), open(&shop, &server));
+    let line = "Distributed locks: PostgreSQL advisory locks (using existing database)";
+    for instance in [&here, &there] {
+        assert!(instance.until_printed(line).await.contains("INFO"));
+    }
+    let answers = join_all((0..100).map(|number| {
+        let instance = if number % 2 == 0 { &here } else { &there };
+        instance.post("/orders/1/process?work_ms=5")
+    }))
+    .await;
+    let receipts: Vec<_> = answers.iter().map(Answer::receipt).collect();
+    assert_one_at_a_time(&receipts);
+    for instance in [&here, &there] {
+        let share = receipts
+            .iter()
+            .filter(|receipt| receipt.instance == instance.id());
+        assert_eq!(share.count(), 50);
+    }
+}
+
+#[tokio::test]
+async fn of_two_refunds_in_two_processes_one_is_refused() {
+    let (shop, server) = (Shop::new(), PostgresServer::start().await);
+    let (here, there) = tokio::join!(open(&shop, &server), open(&shop, &server));
+    let path = "/payments/7/refund?work_ms=1000";
+    let (one, other) = tokio::join!(here.post(path), there.post(path));
+    let mut statuses = [one.status, other.status];
+    statuses.sort_unstable();
+    assert_eq!(statuses, [200, 409], "{one:?} {other:?}");
+    let _ = there.post("/payments/7/refund?work_ms=0").await.receipt();
+}
+
+#[tokio::test]
+async fn the_order_of_a_killed_instance_goes_to_another() {
+    let (shop, server) = (Shop::new(), PostgresServer::start().await);
+    let (here, there) = tokio::join!(open(&shop, &server), open(&shop, &server));
+    let backend = PostgresBackend::connect(&server.url()).await.unwrap();
+    let locks = lock_core::LockProvider::new(backend);
+    let _request = here.begin_post("/orders/9/process?work_ms=60000", "").await;
+    let lock = locks.lock("order:process:9").unwrap();
+    let started = Instant::now();
+    while let Some(guard) = lock.try_acquire(Duration::ZERO).await.unwrap() {
+        guard.release().await.unwrap();
+        assert!(started.elapsed() < PATIENCE, "nobody takes the lock");
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    here.signal(Signal::KILL);
+    let _ = there.post("/orders/9/process?work_ms=0").await.receipt();
+}
+
+#[tokio::test]
+async fn a_database_that_goes_away_is_503_and_the_service_recovers() {
+    let (shop, server) = (Shop::new(), PostgresServer::start().await);
+    let instance = open(&shop, &server).await;
+    let _ = instance.post("/orders/1/process?work_ms=0").await.receipt();
+    server.kill().await;
+    assert_eq!(instance.get("/health").await.status, 503);
+    let answer = instance.post("/payments/7/refund?work_ms=0").await;
+    assert_eq!(answer.status, 503, "{answer:?}");
+    server.restart().await;
+    // It waits for its lock, and the lock for its server.
+    let _ = instance.post("/orders/1/process?work_ms=0").await.receipt();
+    assert_eq!(instance.get("/health").await.status, 200);
+}
+
+#[tokio::test]
+async fn a_database_that_is_not_there_ends_the_start_without_the_password() {
+    let shop = Shop::new();
+    let port = lock_tests::servers::Port::reserve();
+    let url = format!("postgres://app:hunter2@127.0.0.1:{}/shop", port.number());
+    let mut command = command(&shop.lock_dir(), &[("DATABASE_URL", &url)]);
+    let output = command.stderr(std::process::Stdio::piped()).output();
+    let output = output.await.unwrap();
+    assert!(!output.status.success());
+    let said = String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned();
+    assert!(
+        said.contains("nothing listens at this host and port"),
+        "{said}"
+    );
+    assert!(!said.contains("hunter2"), "{said}");
+}
