@@ -14,6 +14,7 @@ use std::time::{Duration, Instant};
 use lock_core::postgres::PostgresBackend;
 use lock_core::{LockGuard, LockName, LockProvider};
 use lock_tests::child::Child;
+use lock_tests::servers::Server;
 use lock_tests::{PostgresStore, Store, boottime};
 use sqlx::PgPool;
 use sqlx::postgres::{PgAdvisoryLock, PgAdvisoryLockKey, PgPoolOptions};
@@ -261,19 +262,21 @@ fn wait(locks: &LockProvider, count: usize) -> JoinSet<()> {
     waiting
 }
 
-/// Statements a second of all sessions of the library: each is a transaction of its own.
+/// Statements a second of all sessions of the library, by the server's log.
 async fn statements(store: &PostgresStore) -> f64 {
-    async fn committed(store: &PostgresStore) -> i64 {
-        let committed = sqlx::query_scalar(
-            "SELECT xact_commit + xact_rollback FROM pg_stat_database \
-             WHERE datname = current_database()",
-        );
-        committed.fetch_one(&store.pool).await.unwrap()
-    }
-    // The server counts with some delay.
-    tokio::time::sleep(Duration::from_secs(2)).await;
-    let (before, started) = (committed(store).await, Instant::now());
+    const LOGGED: &str = "log_min_duration_statement";
+    store.server.set(LOGGED, "0").await.unwrap();
+    let (before, started) = (executed(store), Instant::now());
     tokio::time::sleep(Duration::from_secs(10)).await;
-    // Less the look before.
-    (committed(store).await - before - 1) as f64 / started.elapsed().as_secs_f64()
+    let rate = (executed(store) - before) as f64 / started.elapsed().as_secs_f64();
+    store.server.set(LOGGED, "-1").await.unwrap();
+    rate
+}
+
+fn executed(store: &PostgresStore) -> usize {
+    let log = store.server.log();
+    let ours = log
+        .lines()
+        .filter(|line| line.contains("distributed_lock") && line.contains(" execute "));
+    ours.count()
 }

@@ -7,7 +7,7 @@
 //! - [`Campaign`] is such a run; it is led against a [`Subject`], which is a store that may add
 //!   [`Fault`]s of its own.
 //! - [`Worker`] is one client, in a process of its own or beside others, over the library
-//!   ([`Opened`](crate::address::Opened)) or over a backend alone ([`Bare`]).
+//!   ([`Opened`]) or over a backend alone ([`Bare`]).
 //! - [`Together`] is several of them in one process.
 //! - [`Resource`] is what the locks protect.
 //!
