@@ -7,7 +7,10 @@
 )]
 
 mod fence;
+mod limits;
+mod refusals;
 mod support;
+mod tokens;
 mod transaction;
 mod transaction_faults;
 mod transaction_place;
