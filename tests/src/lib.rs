@@ -10,6 +10,7 @@
 //! - [`address`] opens the locks that the programs of this crate are told of.
 //! - [`puppet`] is a backend whose every answer a test can delay, withhold or forge.
 //! - [`orders`] starts the example service and calls it.
+//! - [`row`] is what a holder writes to, with a check of its token or without.
 //! - [`servers`] starts real servers that can be frozen, killed and cut off.
 
 #![allow(
@@ -29,6 +30,7 @@ pub mod orders;
 pub mod puppet;
 #[cfg(doctest)]
 mod readme;
+pub mod row;
 pub mod saboteur;
 pub mod servers;
 mod stores;

@@ -6,6 +6,7 @@
 //! acquire NAME WAIT_MS        granted | contended | error KIND
 //! when NAME WAIT_MS           granted AT, in nanoseconds of CLOCK_BOOTTIME
 //! token | valid | release     token N | valid BOOL | released | error KIND
+//! write URL GUARDED BALANCE    written | refused, see `lock_tests::row`
 //! name ENTITY OPERATION ID    name NAME
 //! hammer ROUNDS NAME..        an event a line, see `lock_tests::checker`
 //! spawn | fork                pid N, of a process that goes on after this one
@@ -23,8 +24,8 @@ use std::time::Duration;
 use fork::Fork;
 use lock_core::{LockError, LockGuard, LockName, LockProvider};
 use lock_tests::address;
-use lock_tests::boottime;
 use lock_tests::checker::{Action, Journal, Stage};
+use lock_tests::{boottime, row};
 use rustix::process::{
     Resource, Rlimit, Signal, getrlimit, set_parent_process_death_signal, setrlimit,
 };
@@ -49,6 +50,8 @@ async fn main() -> Result<(), Box<dyn Error + Send + Sync>> {
     let mut commands = commands();
     say("ready");
     let mut guard = None;
+    // As it was issued, also when the lock is lost since.
+    let mut token = None;
     while let Some(command) = commands.recv().await {
         let words: Vec<_> = command.split(' ').collect();
         match words.as_slice() {
@@ -69,7 +72,10 @@ async fn main() -> Result<(), Box<dyn Error + Send + Sync>> {
                 say(format!("granted {}", boottime()));
             }
             ["token"] => match held(&guard).fencing_token().await {
-                Ok(token) => say(format!("token {token}")),
+                Ok(issued) => {
+                    token = Some(issued);
+                    say(format!("token {issued}"));
+                }
                 Err(error) => say(kind(&error)),
             },
             ["valid"] => say(format!("valid {}", held(&guard).is_valid())),
@@ -91,6 +97,12 @@ async fn main() -> Result<(), Box<dyn Error + Send + Sync>> {
                 let current = Some(limit.parse()?);
                 setrlimit(Resource::Nofile, Rlimit { current, maximum })?;
                 say("limited");
+            }
+            ["write", url, guarded, balance] => {
+                let (name, token) = (held(&guard).name(), token.ok_or("no token was asked for")?);
+                let (balance, guarded) = (balance.parse()?, guarded.parse()?);
+                let is_written = row::write(url, name, token, balance, guarded).await?;
+                say(if is_written { "written" } else { "refused" });
             }
             ["exit"] => process::exit(0),
             _ => return Err(format!("unknown command `{command}`").into()),

@@ -8,7 +8,9 @@
 
 mod fence;
 mod limits;
+mod lost_update;
 mod refusals;
+mod sessions;
 mod support;
 mod tokens;
 mod transaction;
