@@ -99,10 +99,7 @@ async fn check_server(witness: &mut PgConnection) -> Result<Limits, LockError> {
          current_setting('max_connections')::int8",
     );
     let row = asked.fetch_one(witness).await.map_err(errors::connecting)?;
-    let version: i32 = row.get(0);
-    if version < OLDEST {
-        return Err(errors::too_old(version));
-    }
+    check_version(row.get(0))?;
     if row.get(1) {
         return Err(errors::standby());
     }
@@ -110,6 +107,13 @@ async fn check_server(witness: &mut PgConnection) -> Result<Limits, LockError> {
         max_locks_per_transaction: row.get(2),
         max_connections: row.get(3),
     })
+}
+
+fn check_version(version: i32) -> Result<(), LockError> {
+    if version < OLDEST {
+        return Err(errors::too_old(version));
+    }
+    Ok(())
 }
 
 /// Makes the session a lease on the server's side, and marks it. Returns its process.
@@ -244,4 +248,19 @@ async fn check_locks(
         return Err(errors::look_alike());
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn servers_that_keep_silent_sessions_are_refused() {
+        let error = check_version(130_012).unwrap_err();
+        assert!(error.is_misconfigured());
+        assert!(error.to_string().contains("PostgreSQL 13.12; use 14"));
+        for version in [140_000, 150_020, 180_001] {
+            assert!(check_version(version).is_ok());
+        }
+    }
 }

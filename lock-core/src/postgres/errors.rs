@@ -28,6 +28,11 @@ pub(super) fn is_fatal(error: &Error) -> bool {
     }
 }
 
+/// Whether the server did not take a notification, because somebody else's commit stands before it.
+pub(super) fn is_notification_late(error: &Error) -> bool {
+    code(error).as_deref() == Some("55P03")
+}
+
 /// A statement failed in a session that lives.
 pub(super) fn statement(error: Error, limits: Limits) -> LockError {
     let code = code(&error);

@@ -310,12 +310,12 @@ impl Driver {
         batch: Batch,
         error: Error,
     ) -> Result<(), Failed> {
-        let told: Vec<_> = (batch.rows.iter())
-            .filter_map(|row| match row {
-                Row::Release(hold, _) => Some(hold.keys.lock),
-                _ => None,
-            })
-            .collect();
+        let releases = batch.rows.iter().filter_map(|row| match row {
+            Row::Release(hold, _) => Some(hold.keys.lock),
+            _ => None,
+        });
+        // Whoever holds up notifications would hold up the next as well: left to the fallback.
+        let told = (!errors::is_notification_late(&error)).then(|| releases.collect());
         if let Err(lost) = self.recover(session, told).await {
             self.put_back(batch);
             return Err(lost);

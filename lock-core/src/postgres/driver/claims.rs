@@ -64,7 +64,7 @@ impl Driver {
         let rows = match answer {
             Ok(rows) => rows,
             Err(Failed::Statement(error)) => {
-                let recovered = self.recover(session, Vec::new()).await;
+                let recovered = self.recover(session, Some(Vec::new())).await;
                 self.forget_keys(&asked);
                 let _ = reply.send(Err(errors::statement(error, session.limits)));
                 return recovered;

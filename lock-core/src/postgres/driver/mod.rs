@@ -52,8 +52,9 @@ const EAGER_AFTER: Duration = Duration::from_millis(100);
 /// ended are told by nobody.
 const FALLBACK: Duration = Duration::from_millis(300);
 
-/// How often sessions that stand still are looked for, while somebody waits.
-const REAP: Duration = Duration::from_millis(900);
+/// How often sessions that stand still are looked for, while somebody waits: with every second
+/// fallback, so that what they hold is had within a second.
+const REAP: Duration = Duration::from_millis(500);
 
 /// How long a lock that another process waits for is left to it.
 const HAND_OVER: Duration = Duration::from_millis(5);
@@ -410,6 +411,7 @@ impl Driver {
                         ended,
                         "sessions that stood still longer than their lease were ended"
                     );
+                    self.next_fallback = Instant::now() + HAND_OVER;
                 }
                 Ok(())
             }

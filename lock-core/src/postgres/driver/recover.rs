@@ -14,21 +14,27 @@ use crate::name::key::postgres_lease_key;
 use crate::postgres::session::{Failed, Session};
 use crate::postgres::sql;
 
-/// More rounds than any lock was taken times.
-const ROUNDS: usize = 8;
+/// More rounds than any lock was taken times, with some to spare for those that fail as well: whoever
+/// cancels one statement often cancels the next.
+const ROUNDS: usize = 32;
 
 impl Driver {
-    /// Unlocks what no live hold accounts for, and tells whoever waits for it or for one of `told`.
+    /// Unlocks what no live hold accounts for, and tells whoever waits for it or for one of `told`;
+    /// tells nobody if that is `None`.
     ///
     /// An error is the end of the session, which unlocks everything.
     pub(super) async fn recover(
         &mut self,
         session: &mut Session,
-        mut told: Vec<i64>,
+        mut told: Option<Vec<i64>>,
     ) -> Result<(), Failed> {
         let held = self.held();
         for _ in 0..ROUNDS {
-            let locks = self.audit(session).await?;
+            let locks = match self.audit(session).await {
+                Ok(locks) => locks,
+                Err(Failed::Statement(_)) => continue,
+                Err(lost) => return Err(lost),
+            };
             let (exclusive, shared): (Vec<_>, Vec<_>) = locks
                 .into_iter()
                 .partition(|(_, is_exclusive)| *is_exclusive);
@@ -40,19 +46,23 @@ impl Driver {
             let shared: HashSet<i64> = shared.into_iter().map(|(key, _)| key).collect();
             let unknown = self.take_registrations(&shared);
             if strays.is_empty() && unknown.is_empty() {
-                return self.tell(session, &told).await;
+                return self.tell(session, &told.unwrap_or_default()).await;
             }
-            told.extend(&strays);
+            if let Some(told) = &mut told {
+                told.extend(&strays);
+            }
             let swept = session
                 .run(&self.desk.board, async |listener, marker| {
                     let sweep = sqlx::query(sql::SWEEP).bind(marker).bind(&strays);
                     sweep.bind(&unknown).fetch_all(listener).await
                 })
                 .await;
-            if let Err(failed) = swept {
-                return Err(fatal(failed));
+            // What it did not unlock is there in the next round.
+            if let Err(Failed::Session(lost)) = swept {
+                return Err(Failed::Session(lost));
             }
         }
+        // What is held is not known any more: only a new session makes that right.
         Err(Failed::Session(LossReason::Revoked))
     }
 
@@ -64,8 +74,7 @@ impl Driver {
                     .fetch_all(listener)
                     .await
             })
-            .await
-            .map_err(fatal)?;
+            .await?;
         Ok(rows.iter().map(|row| (row.get(0), row.get(1))).collect())
     }
 
@@ -100,13 +109,5 @@ impl Driver {
             }
         }
         Ok(())
-    }
-}
-
-/// What is held is not known any more: only a new session makes that right.
-fn fatal(failed: Failed) -> Failed {
-    match failed {
-        Failed::Statement(_) => Failed::Session(LossReason::Disconnected),
-        lost => lost,
     }
 }

@@ -1,0 +1,252 @@
+//! Statements that stand still, wait for others, are cancelled or fail half-way.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
+
+use lock_core::LockName;
+use lock_tests::servers::PostgresServer;
+use lock_tests::{Lateness, PostgresStore, Store, eventually};
+use sha2::{Digest, Sha256};
+use sqlx::{Connection, PgConnection};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio::task::JoinSet;
+use tokio::time::timeout;
+
+use super::support::{LEASE, PATIENCE, acquire, client, name, numbered, take};
+
+/// A client that speaks the protocol by itself, and stops where no other does.
+struct RawClient(TcpStream);
+
+impl RawClient {
+    /// One that holds this lock as the library does.
+    async fn holding(
+        server: &PostgresServer,
+        application_name: &str,
+        lease: &str,
+        name: &LockName,
+    ) -> Self {
+        let mut client = Self(TcpStream::connect(server.address()).await.unwrap());
+        let mut startup = 196_608_u32.to_be_bytes().to_vec();
+        for text in [
+            "user",
+            "postgres",
+            "database",
+            "postgres",
+            "application_name",
+            application_name,
+            "",
+        ] {
+            startup.extend_from_slice(text.as_bytes());
+            startup.push(0);
+        }
+        client.send(&startup).await;
+        client.until_ready().await;
+        let digest = Sha256::digest(format!("lock-postgres-v1\0\0{lease}"));
+        let marker = i64::from_be_bytes(digest[..8].try_into().unwrap());
+        let lock = format!(
+            "SELECT pg_advisory_lock({}), pg_advisory_lock_shared({marker})\0",
+            PostgresStore::key_of(name)
+        );
+        client.0.write_all(b"Q").await.unwrap();
+        client.send(lock.as_bytes()).await;
+        client.until_ready().await;
+        client
+    }
+
+    /// Begins a statement and does not end it.
+    async fn stop_inside_a_statement(&mut self) {
+        self.0.write_all(b"P").await.unwrap();
+        self.send(b"\0SELECT 1\0\0\0").await;
+    }
+
+    /// Sends what a message has after its kind.
+    async fn send(&mut self, body: &[u8]) {
+        let length = u32::try_from(body.len() + 4).unwrap();
+        self.0.write_all(&length.to_be_bytes()).await.unwrap();
+        self.0.write_all(body).await.unwrap();
+    }
+
+    /// Reads to the message that says that the server waits for a query.
+    async fn until_ready(&mut self) {
+        loop {
+            let kind = self.0.read_u8().await.unwrap();
+            let length = self.0.read_u32().await.unwrap();
+            let mut body = vec![0; length as usize - 4];
+            self.0.read_exact(&mut body).await.unwrap();
+            match kind {
+                b'E' => panic!("{}", String::from_utf8_lossy(&body)),
+                b'Z' => return,
+                _ => {}
+            }
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_holder_that_is_frozen_inside_a_statement_is_ended_in_time() {
+    let store = PostgresStore::open().await;
+    let client = store.client().await;
+    let mut waiters = JoinSet::new();
+    // At any moment between two looks.
+    for number in 0..4 {
+        let name = numbered(number);
+        let holder = RawClient::holding(&store.server, "distributed_lock", "lease 2000", &name);
+        let (mut holder, lock) = (holder.await, client.lock(&name).unwrap());
+        waiters.spawn(async move {
+            let in_time = Lateness::of(LEASE + Duration::from_secs(1));
+            holder.stop_inside_a_statement().await;
+            drop(lock.acquire(PATIENCE).await.unwrap());
+            in_time.at_most(Duration::ZERO).await;
+        });
+        tokio::time::sleep(Duration::from_millis(230)).await;
+    }
+    while let Some(granted) = waiters.join_next().await {
+        granted.unwrap();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn sessions_of_others_are_left_alone_inside_a_statement() {
+    let store = PostgresStore::open().await;
+    let client = store.client().await;
+    let mut holders = Vec::new();
+    for (number, application_name, lease) in [
+        (1, "distributed_lock", "lease 60000"),
+        (2, "somebody_else", "lease 2000"),
+        (3, "distributed_lock", "lease 2000"),
+    ] {
+        let name = numbered(number);
+        let mut holder = RawClient::holding(&store.server, application_name, lease, &name).await;
+        holder.stop_inside_a_statement().await;
+        holders.push(holder);
+    }
+    let mut waiters = JoinSet::new();
+    for number in 1..=3 {
+        let lock = client.lock(numbered(number)).unwrap();
+        waiters.spawn(async move { (number, lock.acquire(PATIENCE).await) });
+    }
+    // The one of our kind goes, the others stay, looked at several times.
+    let (number, granted) = waiters.join_next().await.unwrap().unwrap();
+    assert_eq!(number, 3);
+    drop(granted.unwrap());
+    let another = timeout(LEASE, waiters.join_next()).await;
+    assert!(another.is_err(), "{another:?}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn tokens_and_releases_do_not_wait_for_a_standby() {
+    let store = PostgresStore::open().await;
+    let nobody = ("synchronous_standby_names", "nobody");
+    store.server.set(nobody.0, nobody.1).await.unwrap();
+    let (holder, other) = (store.client().await, store.client().await);
+    timeout(LEASE, async {
+        for _ in 0..3 {
+            let guard = take(&holder, name()).await;
+            guard.fencing_token().await.unwrap();
+            let lock = other.lock(name()).unwrap();
+            let waiter = tokio::spawn(async move { lock.acquire(PATIENCE).await });
+            eventually("it waits", || async { store.advisory_locks().await == 4 }).await;
+            guard.release().await.unwrap();
+            let guard = waiter.await.unwrap().unwrap();
+            guard.fencing_token().await.unwrap();
+            guard.release().await.unwrap();
+        }
+    })
+    .await
+    .expect("nothing waits for the standby");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_release_does_not_wait_for_notifications_of_others() {
+    let store = PostgresStore::open().await;
+    let (holder, other) = (store.client().await, store.client().await);
+    let guard = take(&holder, name()).await;
+    let lock = other.lock(name()).unwrap();
+    let waiter = tokio::spawn(async move { lock.acquire(PATIENCE).await });
+    eventually("it waits", || async { store.advisory_locks().await == 4 }).await;
+
+    sqlx::query("CREATE TABLE written (number int)")
+        .execute(&store.pool)
+        .await
+        .unwrap();
+    let set = store.server.set("synchronous_standby_names", "nobody");
+    set.await.unwrap();
+    let mut stuck = PgConnection::connect(&store.server.url()).await.unwrap();
+    let stuck = tokio::spawn(async move {
+        let write = "BEGIN; INSERT INTO written VALUES (1); NOTIFY elsewhere; COMMIT";
+        sqlx::raw_sql(write).execute(&mut stuck).await
+    });
+    eventually("its commit waits for the standby", || async {
+        let waiting = sqlx::query_scalar::<_, i64>(
+            "SELECT count(*) FROM pg_stat_activity WHERE wait_event = 'SyncRep'",
+        );
+        waiting.fetch_one(&store.pool).await.unwrap() == 1
+    })
+    .await;
+    let in_time = Lateness::of(Duration::from_millis(500));
+    guard.release().await.unwrap();
+    in_time.at_most(Duration::ZERO).await;
+    let granted = waiter.await.unwrap().unwrap();
+    assert!(!stuck.is_finished(), "the other commit waits all the time");
+    assert!(granted.is_valid());
+    stuck.abort();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn cancelled_statements_cost_no_guard_and_leave_no_lock() {
+    /// How many statements are to fail.
+    const REFUSED: u32 = 20;
+    let store = PostgresStore::open().await;
+    let locks = client(&store.server.url()).await;
+    let guard = take(&locks, name()).await;
+    let refused = Arc::new(AtomicU32::new(0));
+    let mut load = JoinSet::new();
+    for task in 0..16 {
+        let (locks, refused) = (locks.clone(), Arc::clone(&refused));
+        load.spawn(async move {
+            while refused.load(Ordering::Relaxed) < REFUSED {
+                // Each name is asked for by two.
+                let lock = locks.lock(numbered(100 + task / 2)).unwrap();
+                match lock.acquire(Duration::from_secs(5)).await {
+                    Ok(guard) if task % 2 == 0 => drop(guard),
+                    Ok(guard) => guard.release().await.unwrap(),
+                    Err(error) if error.is_unavailable() => {
+                        refused.fetch_add(1, Ordering::Relaxed);
+                    }
+                    Err(error) => panic!("{error:?}"),
+                }
+            }
+        });
+    }
+    let pid = sqlx::query_scalar::<_, i32>(
+        "SELECT pid FROM pg_stat_activity WHERE application_name = 'distributed_lock'",
+    );
+    let pid = pid.fetch_all(&store.pool).await.unwrap();
+    let pool = store.pool.clone();
+    let cancelling = tokio::spawn(async move {
+        loop {
+            let cancel = sqlx::query("SELECT pg_cancel_backend(pid) FROM unnest($1) AS t(pid)");
+            cancel.bind(&pid).execute(&pool).await.unwrap();
+        }
+    });
+    let done = timeout(PATIENCE, async {
+        while let Some(ended) = load.join_next().await {
+            ended.unwrap();
+        }
+    });
+    done.await.expect("statements are cancelled");
+    cancelling.abort();
+    let _ = cancelling.await;
+    assert!(guard.is_valid(), "the session lives");
+    assert_eq!(store.sessions().await, 1);
+    eventually("only the guard and the marker are left", || async {
+        store.advisory_locks().await == 2
+    })
+    .await;
+    guard.release().await.unwrap();
+    for number in 100..108 {
+        drop(acquire(&locks, numbered(number), Duration::from_secs(5)).await);
+    }
+}
