@@ -169,6 +169,19 @@ impl Board {
         }
     }
 
+    /// Wakes those who wait for one key.
+    pub(super) fn wake(&self, key: i64) {
+        let mut table = self.table();
+        let row = table.rows.get_mut(&key);
+        let woken = row.map(|row| std::mem::take(&mut row.watches));
+        table.note_if_left(key);
+        table.remove_if_empty(key);
+        drop(table);
+        for (_, sender) in woken.into_iter().flatten() {
+            let _ = sender.send(());
+        }
+    }
+
     fn leave(&self, key: i64, id: u64) {
         let mut table = self.table();
         let Some(row) = table.rows.get_mut(&key) else {

@@ -62,7 +62,7 @@ impl PostgresBuilder {
     }
 
     /// How long the server waits for a client that it does not hear of before it frees its locks:
-    /// one second to one day, in whole milliseconds. A client that is alive is heard of every third
+    /// one second to nine hours, in whole milliseconds. A client that is alive is heard of every third
     /// of this.
     ///
     /// # Default

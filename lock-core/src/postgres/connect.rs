@@ -55,19 +55,25 @@ impl Target {
         let limits = check_server(&mut witness).await?;
 
         let mut listener = self.listener().await.map_err(errors::connecting)?;
+        // First: behind a proxy that shares sessions, settings would be somebody else's.
+        check_notifications(&mut listener, &mut witness).await?;
         let marker = format!("{:032x}", fastrand::u128(..));
         let sent = BootClock.now();
         let process = set_up(&mut listener, self.terms, &marker).await?;
-        check_notifications(&mut listener, &mut witness).await?;
         check_locks(&mut listener, &mut witness).await?;
         if let Some((pid, started)) = former {
             let ended = sqlx::query(sql::END_FORMER).bind(pid).bind(started);
+            let ended = ended
+                .bind(process.0)
+                .bind(postgres_lease_key(self.terms.lease_ms()));
             ended
                 .fetch_all(&mut witness)
                 .await
                 .map_err(errors::connecting)?;
         }
-        let home = DatabaseIdentity::read(&mut witness).await?;
+        let home = DatabaseIdentity::read(&mut witness)
+            .await
+            .map_err(|_| errors::disconnected())?;
         // Its session ends with the socket, if not in order.
         let _ = witness.close().await;
         let session = Session::new(listener, marker, process, limits, self.terms, sent);
@@ -148,10 +154,6 @@ async fn set_up(
             return Err(errors::setting_refused(name));
         }
     }
-    listener
-        .listen(sql::CHANNEL)
-        .await
-        .map_err(errors::connecting)?;
     let marked = sqlx::query(
         "SELECT pg_backend_pid(), (SELECT backend_start::text FROM pg_stat_activity \
          WHERE pid = pg_backend_pid()), set_config('distributed_lock.session', $1, false), \
@@ -213,9 +215,19 @@ async fn check_notifications(
     listener: &mut PgListener,
     witness: &mut PgConnection,
 ) -> Result<(), LockError> {
+    listener
+        .listen(sql::CHANNEL)
+        .await
+        .map_err(errors::connecting)?;
     let payload = format!("check {:016x}", fastrand::u64(..));
-    let sent = sqlx::query(sql::TELL).bind(&payload).fetch_all(witness);
-    sent.await.map_err(errors::connecting)?;
+    let sent = sqlx::query(sql::TELL_IN_TIME).bind(&payload);
+    match sent.fetch_all(witness).await {
+        Ok(_) => {}
+        Err(error) if errors::is_notification_late(&error) => {
+            return Err(errors::notifications_held_up().with_source(error));
+        }
+        Err(error) => return Err(errors::connecting(error)),
+    }
     let arrived = timeout(ARRIVES_WITHIN, async {
         loop {
             match listener.try_recv().await {

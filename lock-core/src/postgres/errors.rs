@@ -20,10 +20,8 @@ pub(super) fn is_fatal(error: &Error) -> bool {
         Error::Database(error) => error
             .try_downcast_ref::<PgDatabaseError>()
             .is_none_or(|error| matches!(error.severity(), PgSeverity::Fatal | PgSeverity::Panic)),
-        // Of our own making: the statement was not sent, or its answer was read to the end.
-        Error::Encode(_) | Error::ColumnDecode { .. } | Error::Decode(_) | Error::RowNotFound => {
-            false
-        }
+        // Of our own making: the answer was read to the end.
+        Error::ColumnDecode { .. } | Error::Decode(_) | Error::RowNotFound => false,
         _ => true,
     }
 }
@@ -131,6 +129,14 @@ pub(super) fn connecting(error: Error) -> LockError {
 pub(super) fn connect_timed_out() -> LockError {
     LockError::unavailable(
         "the server did not answer while the connection was made; check host, port and network",
+    )
+}
+
+/// Notifications of others hold up ours.
+pub(super) fn notifications_held_up() -> LockError {
+    LockError::unavailable(
+        "the server takes no notifications now, since the commit of another session that notifies \
+         hangs; is a synchronous standby gone?",
     )
 }
 

@@ -39,6 +39,13 @@ pub(super) struct Session {
     last_sent: Duration,
 }
 
+/// However a session ends, by a panic as well: the socket goes, and with it every lock.
+impl Drop for Session {
+    fn drop(&mut self) {
+        self.lease.lose(LossReason::Disconnected);
+    }
+}
+
 /// How a statement failed.
 pub(super) enum Failed {
     /// The session lives.

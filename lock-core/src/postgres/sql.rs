@@ -157,7 +157,7 @@ pub(super) const REGISTER_AND_TRY: &str = alone!(register_and_try!("$2", "$3"));
 /// A batch of one try after a registration: session, key, waiters' key.
 pub(super) const TRY_REGISTERED: &str = alone!(attempt_registered!("$2", "$3", "h"));
 
-/// Any batch: session, steps, keys, waiters' keys. One letter a row, in their order.
+/// Any batch: session, steps, keys, waiters' keys, everybody's key. One letter a row, in their order.
 pub(super) const BATCH: &str = concat!(
     "SELECT string_agg(CASE op ",
     "WHEN 1 THEN ",
@@ -170,9 +170,10 @@ pub(super) const BATCH: &str = concat!(
     attempt_registered!("k", "w", "h"),
     " WHEN 5 THEN CASE WHEN pg_advisory_unlock_shared(w) THEN 'u' ELSE 'u' END",
     " WHEN 6 THEN CASE WHEN pg_try_advisory_lock_shared(w) THEN 'r' ELSE 'h' END",
-    " WHEN 8 THEN CASE WHEN pg_try_advisory_lock(w) THEN CASE WHEN pg_advisory_unlock(w) THEN ",
+    " WHEN 8 THEN CASE WHEN pg_try_advisory_lock(w) THEN CASE WHEN pg_advisory_unlock(w) ",
+    "AND pg_try_advisory_lock($5) THEN CASE WHEN pg_advisory_unlock($5) THEN ",
     attempt!("k"),
-    " END ELSE 'h' END WHEN 7 THEN ",
+    " END ELSE 'h' END ELSE 'h' END WHEN 7 THEN ",
     tell_everybody!(
         "w",
         "(SELECT string_agg(to_hex(r.k), ',') FROM unnest($2::int2[], $3::int8[]) AS r(op, k) WHERE r.op = 1)"
@@ -227,8 +228,20 @@ pub(super) const SWEEP: &str = concat!(
 /// Tells that these keys were unlocked.
 pub(super) const TELL: &str = "SELECT pg_notify('distributed_lock', $1)::text";
 
-/// Ends our former session, if it still lives: its process and start.
-pub(super) const END_FORMER: &str = "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity WHERE pid = $1 AND backend_start::text = $2";
+/// The same before the session is set up, where a wait for others must end as well.
+pub(super) const TELL_IN_TIME: &str =
+    "SELECT set_config('lock_timeout', '200', true), pg_notify('distributed_lock', $1)::text";
+
+/// Ends our former session, if it still lives: its process and start, the process of the present one,
+/// and the key of the lease. A proxy may have given the process to another client, or to us again;
+/// then it does not hold that key any more, or is the present one.
+pub(super) const END_FORMER: &str = concat!(
+    "SELECT count(pg_terminate_backend(a.pid)) FROM pg_stat_activity AS a ",
+    "WHERE a.pid = $1 AND a.backend_start::text = $2 AND a.pid <> $3 AND a.pid <> pg_backend_pid() ",
+    "AND EXISTS (SELECT FROM pg_locks AS l WHERE l.pid = a.pid AND l.locktype = 'advisory' ",
+    "AND l.mode = 'ShareLock' AND l.objsubid = 1 ",
+    "AND ((l.classid::int8 << 32) | l.objid::int8) = $4)"
+);
 
 /// Ends sessions of our kind that stand still inside a statement: their lease as milliseconds and as
 /// the key that each of them holds shared. What the server's own limit on idle sessions does not see.

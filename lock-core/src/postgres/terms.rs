@@ -7,8 +7,8 @@ use crate::LockError;
 /// Shorter leases end by themselves on a busy machine.
 const SHORTEST: Duration = Duration::from_secs(1);
 
-/// Longer ones free nothing in time.
-const LONGEST: Duration = Duration::from_secs(24 * 60 * 60);
+/// Longer ones free nothing in time, and are more than Linux takes as the idle time of a connection.
+const LONGEST: Duration = Duration::from_secs(9 * 60 * 60);
 
 /// The time to live of a session on the server, and the times that are derived from it.
 ///

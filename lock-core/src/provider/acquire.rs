@@ -320,7 +320,11 @@ impl Caller {
                 Err(error) if error.is_unavailable() && !wait.is_over() => {
                     let delays = backoff.get_or_insert_with(|| BACKOFF.build());
                     let retry = delays.next().map(|delay| Instant::now() + delay);
-                    let paused = self.pause(retry, std::future::pending()).await;
+                    // A registration is used up, also here: what is granted to it is not left lying.
+                    let paused = match changed.take() {
+                        Some(changed) => self.pause(retry, changed).await,
+                        None => self.pause(retry, std::future::pending()).await,
+                    };
                     // The last cause tells more than that the wait is over.
                     paused.map_err(|over| if over.is_contended() { error } else { over })?;
                 }

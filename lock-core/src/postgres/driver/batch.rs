@@ -19,6 +19,9 @@ const ROWS: usize = 4_096;
 /// those who wait do not fill the lock table.
 const REGISTRATIONS: usize = 512;
 
+/// How often a lock is left to those who wait for everything.
+const FAIR_EVERY: u32 = 8;
+
 /// Rows of one statement, and what is to be done with the answer of each. A key is in it once.
 #[derive(Default)]
 struct Batch {
@@ -215,7 +218,11 @@ impl Driver {
     }
 
     fn settle(&mut self, session: &Session, batch: Batch, answers: &[u8]) {
+        let mut released = Vec::new();
         for ((row, answer), step) in batch.rows.into_iter().zip(answers).zip(batch.steps) {
+            if let Row::Release(hold, _) = &row {
+                released.push(hold.keys.lock);
+            }
             match row {
                 Row::Release(hold, reply) => self.settle_release(hold, reply, *answer),
                 Row::Try(keys, reply) => {
@@ -232,7 +239,21 @@ impl Driver {
                 Row::RegisterForEverything => {
                     self.is_registered_for_everything = *answer == answer::REGISTERED;
                 }
+                Row::TellEverybody if *answer == answer::AWAITED => self.be_fair(&released),
                 Row::Unregister | Row::TellEverybody => {}
+            }
+        }
+    }
+
+    /// Somebody waits for more names than it registers, perhaps for one of these. For each of them to
+    /// be left to it for a moment would slow down everybody; for none would starve it.
+    fn be_fair(&mut self, released: &[i64]) {
+        self.told_everybody = self.told_everybody.wrapping_add(1);
+        if self.told_everybody.is_multiple_of(FAIR_EVERY) {
+            let until = Instant::now() + HAND_OVER;
+            for key in released {
+                self.due.remove(key);
+                self.courtesy.insert(*key, until);
             }
         }
     }
@@ -332,6 +353,8 @@ impl Driver {
                 }
                 Row::Watched(keys) => {
                     self.keys.remove(&keys.lock);
+                    // They ask for themselves, and hear why it does not work.
+                    self.desk.board.wake(keys.lock);
                 }
                 Row::Unregister | Row::RegisterForEverything | Row::TellEverybody => {}
             }
@@ -374,7 +397,8 @@ impl Batch {
                 .bind(marker)
                 .bind(&self.steps)
                 .bind(&self.locks)
-                .bind(&self.waits),
+                .bind(&self.waits)
+                .bind(sql::EVERYTHING),
         };
         let answers: Vec<Option<String>> = query.fetch_all(connection).await?;
         Ok(answers.into_iter().next().flatten())

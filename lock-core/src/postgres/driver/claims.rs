@@ -1,6 +1,7 @@
 //! Of many locks those that are free, up to a limit.
 
 use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 
 use sqlx::Row;
 
@@ -45,7 +46,8 @@ impl Driver {
         for (position, keys) in keys.iter().enumerate() {
             let key = keys.lock;
             let is_taken = self.keys.contains_key(&key) || self.courtesy.contains_key(&key);
-            if !is_taken && free.insert(key, (position, *keys)).is_none() {
+            if !is_taken && let Entry::Vacant(place) = free.entry(key) {
+                place.insert((position, *keys));
                 asked.push(key);
             }
         }

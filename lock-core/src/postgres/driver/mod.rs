@@ -22,7 +22,7 @@ use std::sync::{Arc, Weak};
 use std::thread;
 use std::time::Duration;
 
-use backon::{BackoffBuilder, ExponentialBuilder};
+use backon::{BackoffBuilder, ExponentialBackoff, ExponentialBuilder};
 use tokio::runtime::Builder;
 use tokio::sync::oneshot;
 use tokio::time::{Instant, sleep, sleep_until, timeout};
@@ -47,6 +47,9 @@ const CONNECT_WITHIN: Duration = Duration::from_secs(5);
 
 /// After this long without a connection a new command makes for a new attempt.
 const EAGER_AFTER: Duration = Duration::from_millis(100);
+
+/// After this long a session counts as one that works.
+const STABLE: Duration = Duration::from_secs(1);
 
 /// How often whoever waits is tried for, also without a notification: the locks of a session that
 /// ended are told by nobody.
@@ -120,6 +123,12 @@ struct Driver {
     former: Option<(i32, String)>,
     next_fallback: Instant,
     next_reap: Instant,
+    /// Until the next connection, if there is one; forgotten when a session has lived for a while.
+    backoff: Option<ExponentialBackoff>,
+    /// Whether no command can come after those in the backlog.
+    is_last: bool,
+    /// How often a release told those who wait for everything.
+    told_everybody: u32,
 }
 
 impl Driver {
@@ -138,6 +147,9 @@ impl Driver {
             former: None,
             next_fallback: Instant::now(),
             next_reap: Instant::now(),
+            backoff: None,
+            is_last: false,
+            told_everybody: 0,
         }
     }
 
@@ -150,8 +162,20 @@ impl Driver {
             let runtime = match Builder::new_current_thread().enable_all().build() {
                 Ok(runtime) => runtime,
                 Err(error) => {
-                    tracing::error!(%error, "the driver of distributed locks has no runtime");
-                    return;
+                    let error = LockError::unavailable(
+                        "the process has no file descriptor left for a connection",
+                    )
+                    .with_source(error);
+                    if let Some(started) = started.take() {
+                        let _ = started.send(Err(error));
+                        return;
+                    }
+                    self.refuse_all(&error);
+                    thread::sleep(EAGER_AFTER);
+                    if self.desk.is_closed() {
+                        return;
+                    }
+                    continue;
                 }
             };
             let goes_on = runtime.block_on(self.live(&mut started));
@@ -167,7 +191,11 @@ impl Driver {
         let Some(mut session) = self.connect(started).await else {
             return false;
         };
+        let begun = Instant::now();
         let end = self.serve(&mut session).await;
+        if begun.elapsed() >= STABLE {
+            self.backoff = None;
+        }
         let End::Lost(reason) = end else {
             return false;
         };
@@ -196,7 +224,10 @@ impl Driver {
         &mut self,
         started: &mut Option<oneshot::Sender<Result<(), LockError>>>,
     ) -> Option<Session> {
-        let mut backoff = BACKOFF.build();
+        // One that ended as soon as it had begun is not made anew at full speed.
+        if let Some(delay) = self.backoff.as_mut().and_then(Iterator::next) {
+            sleep(delay).await;
+        }
         loop {
             let opened = {
                 let open = timeout(
@@ -212,6 +243,7 @@ impl Driver {
             let error = match opened {
                 Ok((session, home)) => {
                     self.desk.set_home(Some(home));
+                    self.backoff.get_or_insert_with(|| BACKOFF.build());
                     if let Some(started) = started.take() {
                         // Nobody there: the handle is gone too, which ends the service.
                         let _ = started.send(Ok(()));
@@ -229,6 +261,7 @@ impl Driver {
                 "no PostgreSQL session for distributed locks"
             );
             self.refuse_all(&error);
+            let backoff = self.backoff.get_or_insert_with(|| BACKOFF.build());
             let delay = backoff.next().unwrap_or(EAGER_AFTER);
             let begun = Instant::now();
             let _ = timeout(delay, async {
@@ -267,7 +300,7 @@ impl Driver {
                 // Each step answers for its own failures.
                 Err(Failed::Statement(_)) => return End::Lost(LossReason::Disconnected),
             }
-            if self.desk.is_closed() && self.backlog.is_empty() {
+            if self.is_last && self.backlog.is_empty() {
                 return End::Done;
             }
             let pause = self.until_next(session);
@@ -293,7 +326,7 @@ impl Driver {
             self.told(notification.payload());
         }
         self.look_at_the_clock();
-        self.desk.take(&mut self.backlog);
+        self.is_last = !self.desk.take(&mut self.backlog);
         let mut has_worked = self.run_batch(session).await?;
         has_worked |= self.run_tokens(session).await?;
         has_worked |= self.run_claim(session).await?;
@@ -470,6 +503,7 @@ struct Abandon(Arc<Desk>);
 
 impl Drop for Abandon {
     fn drop(&mut self) {
+        self.0.set_home(None);
         self.0.abandon();
     }
 }

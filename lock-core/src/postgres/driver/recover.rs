@@ -75,7 +75,13 @@ impl Driver {
                     .await
             })
             .await?;
-        Ok(rows.iter().map(|row| (row.get(0), row.get(1))).collect())
+        let locks: Vec<(i64, bool)> = rows.iter().map(|row| (row.get(0), row.get(1))).collect();
+        // Our session holds that of its lease, always: another one has answered.
+        let lease_key = postgres_lease_key(self.config.target.terms.lease_ms());
+        if !locks.contains(&(lease_key, false)) {
+            return Err(Failed::Session(LossReason::Revoked));
+        }
+        Ok(locks)
     }
 
     /// Takes over what the server says of our registrations; gives those that are nobody's.
