@@ -54,7 +54,7 @@ impl Target {
         let mut witness = made.map_err(errors::connecting)?;
         let limits = check_server(&mut witness).await?;
 
-        let mut listener = self.listener().await.map_err(errors::connecting)?;
+        let mut listener = self.listener().await.map_err(errors::setting_up)?;
         // First: behind a proxy that shares sessions, settings would be somebody else's.
         check_notifications(&mut listener, &mut witness).await?;
         let marker = format!("{:032x}", fastrand::u128(..));
@@ -69,7 +69,7 @@ impl Target {
             ended
                 .fetch_all(&mut witness)
                 .await
-                .map_err(errors::connecting)?;
+                .map_err(errors::setting_up)?;
         }
         let home = DatabaseIdentity::read(&mut witness)
             .await
@@ -104,7 +104,7 @@ async fn check_server(witness: &mut PgConnection) -> Result<Limits, LockError> {
          current_setting('max_locks_per_transaction')::int8, \
          current_setting('max_connections')::int8",
     );
-    let row = asked.fetch_one(witness).await.map_err(errors::connecting)?;
+    let row = asked.fetch_one(witness).await.map_err(errors::setting_up)?;
     check_version(row.get(0))?;
     if row.get(1) {
         return Err(errors::standby());
@@ -142,10 +142,10 @@ async fn set_up(
         .bind(&values)
         .fetch_all(&mut *listener)
         .await
-        .map_err(errors::connecting)?;
+        .map_err(errors::setting_up)?;
     let read = sqlx::query("SELECT name, setting FROM pg_settings WHERE name = ANY($1)");
     let read = read.bind(&names).fetch_all(&mut *listener).await;
-    for row in read.map_err(errors::connecting)? {
+    for row in read.map_err(errors::setting_up)? {
         let (name, setting): (&str, &str) = (row.get(0), row.get(1));
         let expected = settings.iter().find(|(other, ..)| *other == name);
         if let Some((_, value, rule)) = expected
@@ -168,7 +168,7 @@ async fn set_up(
         .bind(postgres_lease_key(terms.lease_ms()))
         .fetch_one(&mut *listener)
         .await
-        .map_err(errors::connecting)?;
+        .map_err(errors::setting_up)?;
     let started: Option<String> = row.get(1);
     Ok((row.get(0), started.unwrap_or_default()))
 }
@@ -218,7 +218,7 @@ async fn check_notifications(
     listener
         .listen(sql::CHANNEL)
         .await
-        .map_err(errors::connecting)?;
+        .map_err(errors::setting_up)?;
     let payload = format!("check {:016x}", fastrand::u64(..));
     let sent = sqlx::query(sql::TELL_IN_TIME).bind(&payload);
     match sent.fetch_all(witness).await {
@@ -226,7 +226,7 @@ async fn check_notifications(
         Err(error) if errors::is_notification_late(&error) => {
             return Err(errors::notifications_held_up().with_source(error));
         }
-        Err(error) => return Err(errors::connecting(error)),
+        Err(error) => return Err(errors::setting_up(error)),
     }
     let arrived = timeout(ARRIVES_WITHIN, async {
         loop {
@@ -234,7 +234,7 @@ async fn check_notifications(
                 Ok(Some(notification)) if notification.payload() == payload => return Ok(()),
                 Ok(Some(_)) => {}
                 Ok(None) => return Err(errors::disconnected()),
-                Err(error) => return Err(errors::connecting(error)),
+                Err(error) => return Err(errors::setting_up(error)),
             }
         }
     });
@@ -251,12 +251,12 @@ async fn check_locks(
     let ours = ours.fetch_one(&mut *listener).await;
     let theirs = sqlx::query_scalar::<_, bool>(TRY).bind(key);
     let theirs = theirs.fetch_one(witness).await;
-    if !ours.map_err(errors::connecting)? || theirs.map_err(errors::connecting)? {
+    if !ours.map_err(errors::setting_up)? || theirs.map_err(errors::setting_up)? {
         return Err(errors::look_alike());
     }
     let unlocked = sqlx::query_scalar::<_, bool>("SELECT pg_advisory_unlock($1)").bind(key);
     let unlocked = unlocked.fetch_one(&mut *listener).await;
-    if !unlocked.map_err(errors::connecting)? {
+    if !unlocked.map_err(errors::setting_up)? {
         return Err(errors::look_alike());
     }
     Ok(())

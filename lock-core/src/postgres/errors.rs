@@ -125,6 +125,15 @@ pub(super) fn connecting(error: Error) -> LockError {
     made.with_source(error)
 }
 
+/// A step failed on a connection that was made. That it speaks PostgreSQL's protocol is known by then:
+/// answers that do not fit are those to somebody else.
+pub(super) fn setting_up(error: Error) -> LockError {
+    match error {
+        Error::Protocol(_) => pooler().with_source(error),
+        error => connecting(error),
+    }
+}
+
 /// The server did not answer while the connection was made.
 pub(super) fn connect_timed_out() -> LockError {
     LockError::unavailable(

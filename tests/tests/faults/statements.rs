@@ -4,7 +4,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
-use lock_core::LockName;
+use futures_util::future::join_all;
+use lock_core::{LockGuard, LockName};
 use lock_tests::servers::PostgresServer;
 use lock_tests::{Lateness, PostgresStore, Store, eventually};
 use sha2::{Digest, Sha256};
@@ -197,7 +198,7 @@ async fn a_release_does_not_wait_for_notifications_of_others() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn cancelled_statements_cost_no_guard_and_leave_no_lock() {
     /// How many statements are to fail.
-    const REFUSED: u32 = 20;
+    const REFUSED: u32 = 5;
     let store = PostgresStore::open().await;
     let locks = client(&store.server.url()).await;
     let guard = take(&locks, name()).await;
@@ -220,6 +221,28 @@ async fn cancelled_statements_cost_no_guard_and_leave_no_lock() {
             }
         });
     }
+    // Long enough to be cancelled in their middle.
+    for task in 0..2 {
+        let (locks, refused) = (locks.clone(), Arc::clone(&refused));
+        load.spawn(async move {
+            let names = (0..1_000).map(|number| numbered(1_000 * (10 * task + 1) + number));
+            let names: Vec<_> = names.collect();
+            while refused.load(Ordering::Relaxed) < REFUSED {
+                match locks.claim(names.clone(), names.len()).await {
+                    Ok(claimed) => {
+                        let releases = claimed.into_iter().map(LockGuard::release);
+                        for released in join_all(releases).await {
+                            released.unwrap();
+                        }
+                    }
+                    Err(error) if error.is_unavailable() => {
+                        refused.fetch_add(1, Ordering::Relaxed);
+                    }
+                    Err(error) => panic!("{error:?}"),
+                }
+            }
+        });
+    }
     let pid = sqlx::query_scalar::<_, i32>(
         "SELECT pid FROM pg_stat_activity WHERE application_name = 'distributed_lock'",
     );
@@ -229,6 +252,8 @@ async fn cancelled_statements_cost_no_guard_and_leave_no_lock() {
         loop {
             let cancel = sqlx::query("SELECT pg_cancel_backend(pid) FROM unnest($1) AS t(pid)");
             cancel.bind(&pid).execute(&pool).await.unwrap();
+            // Time for the session to find out what is left: it is ended if it never can.
+            tokio::time::sleep(Duration::from_millis(fastrand::u64(5..40))).await;
         }
     });
     let done = timeout(PATIENCE, async {
