@@ -14,6 +14,10 @@
     feature = "file",
     doc = "| [`file::FileBackend`] | `file` | the processes of one machine, nothing installed |"
 )]
+#![cfg_attr(
+    feature = "redis",
+    doc = "| [`redis::RedisBackend`] | `redis` | whatever shares a Redis server or cluster |"
+)]
 //!
 //! Others are made by implementing [`backend::Backend`].
 //!
@@ -104,6 +108,8 @@ mod observe;
 mod policy;
 mod provider;
 mod queue;
+#[cfg(feature = "redis")]
+pub mod redis;
 mod sync;
 mod token;
 
