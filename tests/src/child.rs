@@ -25,7 +25,12 @@ pub struct Child {
 impl Child {
     /// Starts the program over the locks at this address; returns when it has opened them.
     pub async fn start(locker: &str, address: &str) -> Self {
-        let mut process = Command::new(locker)
+        Self::start_by(Command::new(locker), address).await
+    }
+
+    /// The same with a command that starts the program elsewhere, as in a network namespace.
+    pub async fn start_by(mut command: Command, address: &str) -> Self {
+        let mut process = command
             .arg(address)
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())

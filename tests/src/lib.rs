@@ -7,6 +7,7 @@
 //! - [`history`] judges what several of them did, by times of the clock that they share.
 //! - [`puppet`] is a backend whose every answer a test can delay, withhold or forge.
 //! - [`orders`] starts the example service and calls it.
+//! - [`servers`] starts real servers that can be frozen, killed and cut off.
 
 #![allow(
     clippy::unwrap_used,
@@ -23,6 +24,7 @@ pub mod orders;
 pub mod puppet;
 #[cfg(doctest)]
 mod readme;
+pub mod servers;
 mod stores;
 mod stress;
 mod timing;

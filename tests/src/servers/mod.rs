@@ -1,0 +1,42 @@
+//! Real servers, private to a test, that can be frozen, killed, restarted and cut off.
+//!
+//! - [`PostgresServer`] and its standbys, [`PgBouncer`] in front of one.
+//! - [`Proxy`], which delays, holds, swallows and resets what goes through it.
+//! - [`Lan`]: network namespaces with a router between them that can go silent.
+//!
+//! Every server listens on 127.0.0.1 (or in a namespace of its test), on a port that nobody else
+//! has, and keeps its data in a temporary directory. A small process, the *guardian*, is its parent:
+//! when the test ends, however it ends, the guardian kills what it has started and removes what was
+//! written. The program `guardian` is built with the tests and benches of this package.
+//!
+//! ```no_run
+//! # async fn example() {
+//! use lock_tests::servers::{PostgresServer, Server};
+//!
+//! let server = PostgresServer::with(&[("max_locks_per_transaction", "512")]).await;
+//! server.freeze().await;
+//! server.thaw().await;
+//! server.kill().await;
+//! server.restart().await;
+//! # }
+//! ```
+
+mod daemon;
+mod guardian;
+mod keep;
+mod lan;
+mod pgbouncer;
+mod port;
+mod postgres;
+mod processes;
+mod proxy;
+mod template;
+
+pub use daemon::{Daemon, Server};
+pub use keep::guard;
+pub use lan::{Lan, NetworkNamespace};
+pub use pgbouncer::PgBouncer;
+pub use port::Port;
+pub use postgres::{PostgresOptions, PostgresServer};
+pub use processes::{descendants, lives};
+pub use proxy::{Direction, Proxy};

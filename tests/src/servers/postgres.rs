@@ -1,0 +1,315 @@
+//! PostgreSQL servers.
+
+use std::fmt::Write;
+use std::fs;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::path::{Path, PathBuf};
+
+use rustix::process::Signal;
+use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
+use sqlx::{AssertSqlSafe, ConnectOptions, Connection, PgConnection, PgPool};
+
+use super::daemon::{Daemon, Server, daemon_command};
+use super::guardian::{Guardian, unprivileged};
+use super::lan::NetworkNamespace;
+use super::port::Port;
+use super::template::{copy_template, postgres_program};
+use crate::timing::eventually;
+
+/// Settings that every server has, unless it is started with others.
+const SETTINGS: [(&str, &str); 4] = [
+    // What is killed is the server, not the machine: nothing is lost.
+    ("fsync", "off"),
+    // Part of the directory, so that a killed server leaves nothing in /dev/shm.
+    ("dynamic_shared_memory_type", "mmap"),
+    ("shared_buffers", "16MB"),
+    ("log_line_prefix", "%m [%p] %a "),
+];
+
+/// Members of `by_password` are asked for it, all others are trusted.
+const HBA: &str = "\
+local all,replication all trust
+host all +by_password all scram-sha-256
+host all,replication all all trust
+";
+
+/// A PostgreSQL server of one test: see [`Server`] for what can be done to it.
+///
+/// Roles: `postgres`, the superuser; `app`, without rights; `secretive`, with the password `secret`.
+/// Only the last is asked for it.
+#[derive(Debug)]
+pub struct PostgresServer {
+    daemon: Daemon,
+    port: Port,
+    options: PostgresOptions,
+}
+
+/// How a server is started.
+#[derive(Clone, Debug, Default)]
+pub struct PostgresOptions {
+    settings: Vec<(String, String)>,
+    namespace: Option<NetworkNamespace>,
+}
+
+impl PostgresOptions {
+    /// A line of `postgresql.conf`; the last of several counts. `fsync` is off otherwise.
+    #[must_use]
+    pub fn setting(mut self, name: &str, value: &str) -> Self {
+        self.settings.push((name.to_owned(), value.to_owned()));
+        self
+    }
+
+    /// Starts it inside a network namespace, on the address of that.
+    #[must_use]
+    pub fn inside(mut self, namespace: &NetworkNamespace) -> Self {
+        self.namespace = Some(namespace.clone());
+        self
+    }
+
+    /// Starts the server; returns when it answers.
+    pub async fn start(self) -> PostgresServer {
+        let guardian = Guardian::start();
+        copy_template(&guardian, &guardian.directory().join("data")).await;
+        PostgresServer::over(guardian, self).await
+    }
+
+    fn address(&self) -> IpAddr {
+        let namespace = self.namespace.as_ref();
+        namespace.map_or(Ipv4Addr::LOCALHOST.into(), NetworkNamespace::address)
+    }
+
+    fn namespace_name(&self) -> Option<&str> {
+        self.namespace.as_ref().map(NetworkNamespace::name)
+    }
+
+    fn file(&self, directory: &Path, port: u16) -> String {
+        let mut file = format!(
+            "listen_addresses = '{}'\nport = {port}\nunix_socket_directories = '{}'\nhba_file = '{}'\n",
+            self.address(),
+            directory.display(),
+            directory.join("pg_hba.conf").display(),
+        );
+        let own = self
+            .settings
+            .iter()
+            .map(|(name, value)| (name.as_str(), value.as_str()));
+        for (name, value) in SETTINGS.into_iter().chain(own) {
+            writeln!(file, "{name} = {}", quoted(value)).unwrap();
+        }
+        file
+    }
+}
+
+impl PostgresServer {
+    /// A server with the settings of a fresh installation, but that nothing waits for the disk.
+    pub async fn start() -> Self {
+        Self::options().start().await
+    }
+
+    /// One with other settings.
+    pub async fn with(settings: &[(&str, &str)]) -> Self {
+        let options = settings
+            .iter()
+            .fold(Self::options(), |options, (name, value)| {
+                options.setting(name, value)
+            });
+        options.start().await
+    }
+
+    /// More to choose.
+    #[must_use]
+    pub fn options() -> PostgresOptions {
+        PostgresOptions::default()
+    }
+
+    /// A server over the data that the guardian has in its directory.
+    async fn over(guardian: Guardian, options: PostgresOptions) -> Self {
+        let port = Port::reserve();
+        let directory = guardian.directory();
+        let (data, conf) = (directory.join("data"), directory.join("postgresql.conf"));
+        fs::write(&conf, options.file(directory, port.number())).unwrap();
+        fs::write(directory.join("pg_hba.conf"), HBA).unwrap();
+        guardian.finally(remove_shared_memory(&data));
+        let command = [
+            postgres_program("postgres"),
+            "-D".into(),
+            data.to_str().unwrap().into(),
+            format!("--config-file={}", conf.display()),
+        ];
+        let command = daemon_command(command, options.namespace_name());
+        let server = Self {
+            daemon: Daemon::new(guardian, command, Signal::INT),
+            port,
+            options,
+        };
+        server.daemon.start();
+        server.ready().await;
+        server
+    }
+
+    /// A connection string for the superuser.
+    #[must_use]
+    pub fn url(&self) -> String {
+        self.url_for("postgres", "postgres")
+    }
+
+    /// A connection string for a role (or `role:password`) and a database.
+    #[must_use]
+    pub fn url_for(&self, role: &str, database: &str) -> String {
+        format!("postgres://{role}@{}/{database}", self.address())
+    }
+
+    /// Where it listens.
+    #[must_use]
+    pub fn address(&self) -> SocketAddr {
+        (self.options.address(), self.port()).into()
+    }
+
+    /// The port, which is also that of its socket.
+    #[must_use]
+    pub fn port(&self) -> u16 {
+        self.port.number()
+    }
+
+    /// The directory of its Unix socket.
+    #[must_use]
+    pub fn socket_directory(&self) -> &Path {
+        self.daemon.directory()
+    }
+
+    /// The directory of its data.
+    #[must_use]
+    pub fn data(&self) -> PathBuf {
+        self.daemon.directory().join("data")
+    }
+
+    /// Connections to look at it as its superuser, over its Unix socket: not part of any network.
+    pub async fn pool(&self) -> PgPool {
+        let pool = PgPoolOptions::new().max_connections(4);
+        pool.connect_with(self.looking()).await.unwrap()
+    }
+
+    fn looking(&self) -> PgConnectOptions {
+        PgConnectOptions::new_without_pgpass()
+            .socket(self.socket_directory())
+            .port(self.port())
+            .username("postgres")
+            .database("postgres")
+            .application_name("looking")
+            .disable_statement_logging()
+    }
+
+    async fn connection(&self) -> PgConnection {
+        PgConnection::connect_with(&self.looking()).await.unwrap()
+    }
+
+    /// Changes a setting while it runs; returns when new sessions have it. One that needs a restart
+    /// gets it with that.
+    ///
+    /// # Errors
+    ///
+    /// When the server does not take the value.
+    pub async fn set(&self, name: &str, value: &str) -> sqlx::Result<()> {
+        let mut connection = self.connection().await;
+        let set = format!("ALTER SYSTEM SET {name} = {}", quoted(value));
+        sqlx::query(AssertSqlSafe(set))
+            .execute(&mut connection)
+            .await?;
+        let before = self.settings_loaded().await;
+        sqlx::query("SELECT pg_reload_conf()")
+            .execute(&mut connection)
+            .await
+            .unwrap();
+        eventually("the setting is loaded", || async {
+            self.settings_loaded().await > before
+        })
+        .await;
+        Ok(())
+    }
+
+    async fn settings_loaded(&self) -> f64 {
+        // A new session has the settings of the postmaster.
+        let when = sqlx::query_scalar("SELECT extract(epoch FROM pg_conf_load_time())::float8");
+        when.fetch_one(&mut self.connection().await).await.unwrap()
+    }
+
+    /// Ends the sessions of that application name; returns how many there were.
+    pub async fn terminate_backends(&self, application_name: &str) -> usize {
+        let terminate = sqlx::query_scalar::<_, bool>(
+            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = $1",
+        );
+        let mut connection = self.connection().await;
+        let ended = terminate
+            .bind(application_name)
+            .fetch_all(&mut connection)
+            .await;
+        ended.unwrap().into_iter().filter(|ended| *ended).count()
+    }
+
+    /// A standby of it with the same settings, in the same network, that streams as the application
+    /// `standby`. What was [`set`](Self::set) here before is set there as well.
+    pub async fn standby(&self) -> Self {
+        let guardian = Guardian::start();
+        let backup = [
+            postgres_program("pg_basebackup"),
+            format!(
+                "--dbname=host={} port={} user=postgres application_name=standby",
+                self.options.address(),
+                self.port()
+            ),
+            format!("--pgdata={}", guardian.directory().join("data").display()),
+            "--write-recovery-conf".into(),
+            "--wal-method=stream".into(),
+            "--checkpoint=fast".into(),
+            "--no-sync".into(),
+        ];
+        let backup = daemon_command(backup, self.options.namespace_name());
+        guardian.run(backup).await;
+        Self::over(guardian, self.options.clone()).await
+    }
+
+    /// Makes a standby a server of its own; returns when it takes writes.
+    pub async fn promote(&self) {
+        let promote = sqlx::query_scalar::<_, bool>("SELECT pg_promote()");
+        let promoted = promote
+            .fetch_one(&mut self.connection().await)
+            .await
+            .unwrap();
+        assert!(promoted, "the standby was promoted: {}", self.log());
+    }
+}
+
+impl Server for PostgresServer {
+    fn daemon(&self) -> &Daemon {
+        &self.daemon
+    }
+
+    async fn ready(&self) {
+        let file = self.data().join("postmaster.pid");
+        self.daemon
+            .until_ready(|| async {
+                // The first line is the pid, since one of an earlier start may still be there.
+                let file = fs::read_to_string(&file).unwrap_or_default();
+                let mut lines = file.lines();
+                let pid = lines.next().and_then(|pid| pid.parse().ok());
+                let ours = self.daemon.pid().map(|pid| pid.as_raw_nonzero().get());
+                pid == ours
+                    && lines
+                        .next_back()
+                        .is_some_and(|state| state.trim() == "ready")
+            })
+            .await;
+    }
+}
+
+fn quoted(value: &str) -> String {
+    format!("'{}'", value.replace('\'', "''"))
+}
+
+/// Every server has a tiny segment of System V shared memory, which a killed one leaves behind.
+fn remove_shared_memory(data: &Path) -> Vec<String> {
+    let script = r#"sed -n 7p "$0" | while read -r key id; do ipcrm -m "$id"; done"#;
+    let file = data.join("postmaster.pid");
+    let command = ["sh", "-c", script, file.to_str().unwrap()];
+    unprivileged(command)
+}
