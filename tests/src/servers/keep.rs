@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
+use rustix::fs::statvfs;
 use rustix::process::{
     Pid, Signal, WaitOptions, getpid, getuid, kill_process, set_child_subreaper, setsid, wait,
     waitpid,
@@ -19,6 +20,9 @@ use super::processes::descendants;
 /// Whom servers run as when the test is root: most refuse to be root themselves. It is `nobody`, and
 /// its group, on every Linux.
 pub(super) const NOBODY: u32 = 65_534;
+
+/// Bytes of memory for the servers of several tests.
+const ENOUGH: u64 = 2 << 30;
 
 /// What a test asks of its guardian, a line of JSON each. None takes long: the guardian is to see
 /// the end of its test at once.
@@ -45,9 +49,9 @@ pub(super) enum Answer {
     Failed(String),
 }
 
-/// Makes a temporary directory and obeys the orders on the standard input. When that ends, as it
-/// does with the test, however the test ends: kills every process that came of it, stopped ones as
-/// well, and removes the directory.
+/// Makes a temporary directory (in `TMPDIR` if that is set, else in memory if there is room) and
+/// obeys the orders on the standard input. When that ends, as it does with the test, however the test
+/// ends: kills every process that came of it, stopped ones as well, and removes the directory.
 ///
 /// # Errors
 ///
@@ -84,11 +88,23 @@ fn directory() -> io::Result<TempDir> {
     let directory = tempfile::Builder::new()
         .prefix("lock-tests-")
         .permissions(Permissions::from_mode(0o700))
-        .tempdir()?;
+        .tempdir_in(parent())?;
     if getuid().is_root() {
         std::os::unix::fs::chown(directory.path(), Some(NOBODY), Some(NOBODY))?;
     }
     Ok(directory)
+}
+
+/// `TMPDIR` where it is set; else memory where there is enough, since a thousand small files on a
+/// disk cost several times what the server that they are for does.
+fn parent() -> PathBuf {
+    let memory = Path::new("/dev/shm");
+    let is_large = statvfs(memory).is_ok_and(|free| free.f_bavail * free.f_frsize > ENOUGH);
+    if std::env::var_os("TMPDIR").is_none() && is_large {
+        memory.to_owned()
+    } else {
+        std::env::temp_dir()
+    }
 }
 
 fn obey(directory: &TempDir, finally: &mut Vec<Vec<String>>) -> io::Result<()> {

@@ -2,24 +2,15 @@
 
 use std::future::Future;
 use std::net::{IpAddr, Ipv4Addr};
-use std::process::Stdio;
-use std::sync::atomic::{AtomicU32, Ordering};
-
-use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 use std::os::fd::AsFd;
+use std::process::Stdio;
+
+use rustix::process::getuid;
+use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 use tokio::io::AsyncWriteExt;
 use tokio::process::Command;
 
 use super::guardian::Guardian;
-
-/// The addresses are set aside for documentation, and exist in the namespaces of this test alone.
-const LEFT: (Ipv4Addr, Ipv4Addr) = (Ipv4Addr::new(192, 0, 2, 2), Ipv4Addr::new(192, 0, 2, 1));
-const RIGHT: (Ipv4Addr, Ipv4Addr) = (
-    Ipv4Addr::new(198, 51, 100, 2),
-    Ipv4Addr::new(198, 51, 100, 1),
-);
-
-static LANS: AtomicU32 = AtomicU32::new(0);
 
 /// Two hosts, `left` and `right`, with a router between them that can go silent. It needs root.
 ///
@@ -39,53 +30,62 @@ pub struct Lan {
 pub struct NetworkNamespace {
     name: String,
     address: Ipv4Addr,
+    gateway: Ipv4Addr,
 }
 
 impl Lan {
     /// Makes the namespaces and joins them.
     pub async fn new() -> Self {
+        assert!(getuid().is_root(), "network namespaces need root");
         let guardian = Guardian::start();
-        let number = LANS.fetch_add(1, Ordering::Relaxed);
-        let name = |role| format!("lock-tests-{}-{number}-{role}", std::process::id());
-        let lan = Self {
-            left: NetworkNamespace {
-                name: name("left"),
-                address: LEFT.0,
-            },
-            right: NetworkNamespace {
-                name: name("right"),
-                address: RIGHT.0,
-            },
-            router: name("router"),
-            _guardian: guardian,
+        // Nobody else has a directory of that name.
+        let unique = guardian.directory().file_name().unwrap();
+        let name = |role| format!("{}-{role}", unique.display());
+        // The networks are set aside for documentation, and exist in these namespaces alone.
+        let host = |role, network: [u8; 3]| {
+            let [a, b, c] = network;
+            NetworkNamespace {
+                name: name(role),
+                address: Ipv4Addr::new(a, b, c, 2),
+                gateway: Ipv4Addr::new(a, b, c, 1),
+            }
         };
-        for namespace in [&lan.left.name, &lan.right.name, &lan.router] {
-            let delete = ["ip", "netns", "delete", namespace];
-            lan._guardian.finally(delete.map(Into::into).into());
-            succeed(Command::new("ip").args(["netns", "add", namespace])).await;
+        let left = host("left", [192, 0, 2]);
+        let right = host("right", [198, 51, 100]);
+        let router = name("router");
+        for namespace in [&left.name, &right.name, &router] {
+            let command = |verb: &str| ["ip", "netns", verb, namespace].map(Into::into).into();
+            guardian.finally(command("delete"));
+            guardian.run(command("add")).await;
         }
-        let mut router = "link set lo up\n".to_owned();
-        for (host, link, (address, gateway)) in
-            [(&lan.left, "left", LEFT), (&lan.right, "right", RIGHT)]
-        {
-            router += &format!(
-                "link add {link} type veth peer name eth0 netns {}\n\
-                 address add {gateway}/24 dev {link}\nlink set {link} up\n",
-                host.name
+        let mut lines = "link set lo up\n".to_owned();
+        for (NetworkNamespace { name, gateway, .. }, link) in [(&left, "left"), (&right, "right")] {
+            lines += &format!(
+                "link add {link} type veth peer name eth0 netns {name}\n\
+                 address add {gateway}/24 dev {link}\nlink set {link} up\n"
             );
-            debug_assert_eq!(host.address, address);
         }
-        ip(&lan.router, &router).await;
+        ip(&router, &lines).await;
         let forward = "echo 1 > /proc/sys/net/ipv4/ip_forward";
-        succeed(inside(&lan.router, "sh").args(["-c", forward])).await;
-        for (host, (address, gateway)) in [(&lan.left, LEFT), (&lan.right, RIGHT)] {
-            let host_side = format!(
+        succeed(inside(&router, "sh").args(["-c", forward])).await;
+        for NetworkNamespace {
+            name,
+            address,
+            gateway,
+        } in [&left, &right]
+        {
+            let lines = format!(
                 "link set lo up\naddress add {address}/24 dev eth0\nlink set eth0 up\n\
                  route add default via {gateway}\n"
             );
-            ip(&host.name, &host_side).await;
+            ip(name, &lines).await;
         }
-        lan
+        Self {
+            left,
+            right,
+            router,
+            _guardian: guardian,
+        }
     }
 
     /// The one host.
@@ -146,7 +146,7 @@ impl NetworkNamespace {
     {
         let namespace = std::fs::File::open(format!("/run/netns/{}", self.name)).unwrap();
         let (result, ran) = tokio::sync::oneshot::channel();
-        std::thread::spawn(move || {
+        let thread = std::thread::spawn(move || {
             move_into_link_name_space(namespace.as_fd(), Some(LinkNameSpaceType::Network)).unwrap();
             let runtime = tokio::runtime::Builder::new_current_thread()
                 .enable_all()
@@ -154,7 +154,10 @@ impl NetworkNamespace {
             // The test may have ended meanwhile.
             let _ = result.send(runtime.unwrap().block_on(future));
         });
-        ran.await.expect("the future does not panic")
+        match ran.await {
+            Ok(result) => result,
+            Err(_) => std::panic::resume_unwind(thread.join().expect_err("it sent nothing")),
+        }
     }
 }
 

@@ -1,6 +1,7 @@
 //! Real servers, private to a test, that can be frozen, killed, restarted and cut off.
 //!
 //! - [`PostgresServer`] and its standbys, [`PgBouncer`] in front of one.
+//! - [`RedisServer`] and its replicas, [`RedisCluster`].
 //! - [`Proxy`], which delays, holds, swallows and resets what goes through it.
 //! - [`Lan`]: network namespaces with a router between them that can go silent.
 //!
@@ -21,6 +22,7 @@
 //! # }
 //! ```
 
+mod certificates;
 mod daemon;
 mod guardian;
 mod keep;
@@ -30,6 +32,8 @@ mod port;
 mod postgres;
 mod processes;
 mod proxy;
+mod redis;
+mod redis_cluster;
 mod template;
 
 pub use daemon::{Daemon, Server};
@@ -40,3 +44,5 @@ pub use port::Port;
 pub use postgres::{PostgresOptions, PostgresServer};
 pub use processes::{descendants, lives};
 pub use proxy::{Direction, Proxy};
+pub use redis::{RedisOptions, RedisServer};
+pub use redis_cluster::RedisCluster;

@@ -4,11 +4,15 @@ use std::fmt::Write;
 use std::fs;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use rustix::process::Signal;
 use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
-use sqlx::{AssertSqlSafe, ConnectOptions, Connection, PgConnection, PgPool};
+use sqlx::{
+    AssertSqlSafe, ConnectOptions, Connection, Decode, PgConnection, PgPool, Postgres, Type,
+};
 
+use super::certificates::Authority;
 use super::daemon::{Daemon, Server, daemon_command};
 use super::guardian::{Guardian, unprivileged};
 use super::lan::NetworkNamespace;
@@ -33,6 +37,9 @@ host all +by_password all scram-sha-256
 host all,replication all all trust
 ";
 
+/// What comes first on a server with TLS.
+const HBA_TLS: &str = "hostnossl all,replication all all reject\n";
+
 /// A PostgreSQL server of one test: see [`Server`] for what can be done to it.
 ///
 /// Roles: `postgres`, the superuser; `app`, without rights; `secretive`, with the password `secret`.
@@ -42,6 +49,7 @@ pub struct PostgresServer {
     daemon: Daemon,
     port: Port,
     options: PostgresOptions,
+    authority: Option<PathBuf>,
 }
 
 /// How a server is started.
@@ -49,6 +57,7 @@ pub struct PostgresServer {
 pub struct PostgresOptions {
     settings: Vec<(String, String)>,
     namespace: Option<NetworkNamespace>,
+    tls: Option<Arc<Authority>>,
 }
 
 impl PostgresOptions {
@@ -63,6 +72,13 @@ impl PostgresOptions {
     #[must_use]
     pub fn inside(mut self, namespace: &NetworkNamespace) -> Self {
         self.namespace = Some(namespace.clone());
+        self
+    }
+
+    /// Over TCP it speaks TLS and nothing else.
+    #[must_use]
+    pub fn tls(mut self) -> Self {
+        self.tls = Some(Arc::new(Authority::new()));
         self
     }
 
@@ -127,8 +143,20 @@ impl PostgresServer {
         let port = Port::reserve();
         let directory = guardian.directory();
         let (data, conf) = (directory.join("data"), directory.join("postgresql.conf"));
-        fs::write(&conf, options.file(directory, port.number())).unwrap();
-        fs::write(directory.join("pg_hba.conf"), HBA).unwrap();
+        let mut lines = options.file(directory, port.number());
+        let mut hba = HBA.to_owned();
+        let certificates = options
+            .tls
+            .as_ref()
+            .map(|authority| authority.vouch(directory, options.address()));
+        if let Some(files) = &certificates {
+            hba.insert_str(0, HBA_TLS);
+            let (certificate, key) = (files.certificate.display(), files.key.display());
+            lines +=
+                &format!("ssl = on\nssl_cert_file = '{certificate}'\nssl_key_file = '{key}'\n");
+        }
+        fs::write(&conf, lines).unwrap();
+        fs::write(directory.join("pg_hba.conf"), hba).unwrap();
         guardian.finally(remove_shared_memory(&data));
         let command = [
             postgres_program("postgres"),
@@ -141,6 +169,7 @@ impl PostgresServer {
             daemon: Daemon::new(guardian, command, Signal::INT),
             port,
             options,
+            authority: certificates.map(|files| files.authority),
         };
         server.daemon.start();
         server.ready().await;
@@ -153,10 +182,21 @@ impl PostgresServer {
         self.url_for("postgres", "postgres")
     }
 
-    /// A connection string for a role (or `role:password`) and a database.
+    /// A connection string for a role (or `role:password`) and a database. With TLS it names the
+    /// authority and demands the right name.
     #[must_use]
     pub fn url_for(&self, role: &str, database: &str) -> String {
-        format!("postgres://{role}@{}/{database}", self.address())
+        let url = format!("postgres://{role}@{}/{database}", self.address());
+        match &self.authority {
+            None => url,
+            Some(file) => format!("{url}?sslmode=verify-full&sslrootcert={}", file.display()),
+        }
+    }
+
+    /// What a client of a server with TLS has to trust, in PEM.
+    #[must_use]
+    pub fn authority(&self) -> Option<&Path> {
+        self.authority.as_deref()
     }
 
     /// Where it listens.
@@ -224,13 +264,31 @@ impl PostgresServer {
             self.settings_loaded().await > before
         })
         .await;
+        // Whether commits wait for a standby is what the checkpointer has last read; it reads before
+        // a checkpoint, but may have been past that when it was told to.
+        for _ in 0..2 {
+            sqlx::query("CHECKPOINT")
+                .execute(&mut connection)
+                .await
+                .unwrap();
+        }
         Ok(())
     }
 
     async fn settings_loaded(&self) -> f64 {
         // A new session has the settings of the postmaster.
-        let when = sqlx::query_scalar("SELECT extract(epoch FROM pg_conf_load_time())::float8");
-        when.fetch_one(&mut self.connection().await).await.unwrap()
+        self.look("SELECT extract(epoch FROM pg_conf_load_time())::float8")
+            .await
+    }
+
+    /// The one value of a query, in a session of its own.
+    async fn look<T>(&self, query: &str) -> T
+    where
+        T: for<'r> Decode<'r, Postgres> + Type<Postgres> + Send + Unpin,
+    {
+        let query = sqlx::query_scalar(AssertSqlSafe(query));
+        let value = query.fetch_one(&mut self.connection().await).await;
+        value.unwrap()
     }
 
     /// Ends the sessions of that application name; returns how many there were.
@@ -247,7 +305,7 @@ impl PostgresServer {
     }
 
     /// A standby of it with the same settings, in the same network, that streams as the application
-    /// `standby`. What was [`set`](Self::set) here before is set there as well.
+    /// `standby`; returns when it does. What was [`set`](Self::set) here before is set there as well.
     pub async fn standby(&self) -> Self {
         let guardian = Guardian::start();
         let backup = [
@@ -265,16 +323,26 @@ impl PostgresServer {
         ];
         let backup = daemon_command(backup, self.options.namespace_name());
         guardian.run(backup).await;
-        Self::over(guardian, self.options.clone()).await
+        let standby = Self::over(guardian, self.options.clone()).await;
+        eventually("the standby streams", || async {
+            let streams =
+                "SELECT count(*) > 0 FROM pg_stat_wal_receiver WHERE status = 'streaming'";
+            standby.look(streams).await
+        })
+        .await;
+        standby
+    }
+
+    /// Returns when a standby has replayed all that its primary had written when this was called.
+    pub async fn catch_up_with(&self, primary: &Self) {
+        let written: String = primary.look("SELECT pg_current_wal_lsn()::text").await;
+        let replayed = format!("SELECT pg_last_wal_replay_lsn() >= '{written}'::pg_lsn");
+        eventually("the standby has caught up", || self.look(&replayed)).await;
     }
 
     /// Makes a standby a server of its own; returns when it takes writes.
     pub async fn promote(&self) {
-        let promote = sqlx::query_scalar::<_, bool>("SELECT pg_promote()");
-        let promoted = promote
-            .fetch_one(&mut self.connection().await)
-            .await
-            .unwrap();
+        let promoted: bool = self.look("SELECT pg_promote()").await;
         assert!(promoted, "the standby was promoted: {}", self.log());
     }
 }

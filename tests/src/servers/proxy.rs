@@ -206,7 +206,8 @@ async fn run(
             }
             client = accept => {
                 if let Ok((client, _)) = client {
-                    connections.spawn(connection(client, target, Arc::clone(&switches)));
+                    let resets = switches.reset.subscribe();
+                    connections.spawn(connection(client, target, resets, Arc::clone(&switches)));
                 }
             }
             Some(_) = connections.join_next() => {}
@@ -214,9 +215,12 @@ async fn run(
     }
 }
 
-async fn connection(mut client: TcpStream, target: SocketAddr, switches: Arc<Switches>) {
-    let mut resets = switches.reset.subscribe();
-    resets.mark_unchanged();
+async fn connection(
+    mut client: TcpStream,
+    target: SocketAddr,
+    mut resets: watch::Receiver<u64>,
+    switches: Arc<Switches>,
+) {
     let Ok(mut server) = TcpStream::connect(target).await else {
         // The nearest to a refusal for one that was accepted.
         let _ = client.set_zero_linger();

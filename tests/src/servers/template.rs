@@ -38,7 +38,7 @@ pub(super) fn postgres_program(name: &str) -> String {
 pub(super) async fn copy_template(guardian: &Guardian, data: &Path) {
     let cache = programs().join("servers");
     fs::create_dir_all(&cache).unwrap();
-    let name = format!("{}-{RECIPE}-of-{}", version(), getuid().as_raw());
+    let name = format!("postgres-{}-{RECIPE}-of-{}", version(), getuid().as_raw());
     let template = cache.join(&name);
     if !template.exists() {
         let lock = File::create(cache.join(format!("{name}.lock"))).unwrap();
@@ -60,18 +60,8 @@ fn version() -> String {
         .output()
         .expect("PostgreSQL is installed: tests/run does it");
     let output = String::from_utf8(output.stdout).unwrap();
-    output
-        .chars()
-        .map(|c| {
-            if c.is_alphanumeric() || c == '.' {
-                c
-            } else {
-                '-'
-            }
-        })
-        .collect::<String>()
-        .trim_matches('-')
-        .to_owned()
+    // As in `postgres (PostgreSQL) 15.20 (Debian 15.20-0+deb12u1)`.
+    output.split(' ').nth(2).unwrap().trim().to_owned()
 }
 
 async fn make(template: &Path) {
@@ -95,7 +85,7 @@ async fn make(template: &Path) {
     let single = format!("'{postgres}' --single -F -D '{data_arg}' postgres < '{roles_arg}'");
     guardian.run(unprivileged(["sh", "-c", &single])).await;
     // Under another name until it is whole.
-    let partial = template.with_extension("partial");
+    let partial = template.with_file_name("partial");
     if partial.exists() {
         fs::remove_dir_all(&partial).unwrap();
     }

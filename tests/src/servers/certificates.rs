@@ -1,0 +1,75 @@
+//! Certificates for servers that speak TLS.
+
+use std::fs::{self, Permissions};
+use std::net::IpAddr;
+use std::os::unix::fs::{PermissionsExt, chown};
+use std::path::{Path, PathBuf};
+
+use rcgen::{
+    BasicConstraints, CertificateParams, DistinguishedName, DnType, IsCa, Issuer, KeyPair,
+    KeyUsagePurpose,
+};
+use rustix::process::getuid;
+
+use super::keep::NOBODY;
+
+/// An authority that nobody else knows. A server and its replicas have the same.
+#[derive(Debug)]
+pub(super) struct Authority {
+    issuer: Issuer<'static, KeyPair>,
+    certificate: String,
+}
+
+/// The files of a server that an authority vouches for.
+#[derive(Debug)]
+pub(super) struct Certificates {
+    /// What a client has to trust.
+    pub(super) authority: PathBuf,
+    pub(super) certificate: PathBuf,
+    pub(super) key: PathBuf,
+}
+
+impl Authority {
+    pub(super) fn new() -> Self {
+        let key = KeyPair::generate().unwrap();
+        let mut params = CertificateParams::default();
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        params.key_usages = vec![KeyUsagePurpose::KeyCertSign];
+        params.distinguished_name = named("authority of a test");
+        let certificate = params.self_signed(&key).unwrap().pem();
+        Self {
+            issuer: Issuer::new(params, key),
+            certificate,
+        }
+    }
+
+    /// The files of a server at `localhost` and this address.
+    pub(super) fn vouch(&self, directory: &Path, address: IpAddr) -> Certificates {
+        let key = KeyPair::generate().unwrap();
+        let names = ["localhost".to_owned(), address.to_string()];
+        let mut params = CertificateParams::new(names).unwrap();
+        params.distinguished_name = named("server of a test");
+        let certificate = params.signed_by(&key, &self.issuer).unwrap().pem();
+        let files = Certificates {
+            authority: directory.join("authority.crt"),
+            certificate: directory.join("server.crt"),
+            key: directory.join("server.key"),
+        };
+        fs::write(&files.authority, &self.certificate).unwrap();
+        fs::write(&files.certificate, certificate).unwrap();
+        fs::write(&files.key, key.serialize_pem()).unwrap();
+        // Servers refuse a key that others can read.
+        fs::set_permissions(&files.key, Permissions::from_mode(0o600)).unwrap();
+        if getuid().is_root() {
+            chown(&files.key, Some(NOBODY), Some(NOBODY)).unwrap();
+        }
+        files
+    }
+}
+
+/// A certificate that has the name of its issuer counts as its own.
+fn named(name: &str) -> DistinguishedName {
+    let mut distinguished = DistinguishedName::new();
+    distinguished.push(DnType::CommonName, name);
+    distinguished
+}

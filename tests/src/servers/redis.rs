@@ -1,0 +1,275 @@
+//! Redis servers.
+
+use std::fmt::Write;
+use std::fs;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use redis::FromRedisValue;
+use redis::aio::MultiplexedConnection;
+use rustix::process::Signal;
+
+use super::certificates::{Authority, Certificates};
+use super::daemon::{Daemon, Server, daemon_command};
+use super::guardian::Guardian;
+use super::lan::NetworkNamespace;
+use super::port::Port;
+use crate::timing::eventually;
+
+/// Settings that every server has, unless it is started with others: nothing is kept.
+const SETTINGS: [(&str, &str); 3] = [
+    ("save", "\"\""),
+    ("appendonly", "no"),
+    // A replica is there at once.
+    ("repl-diskless-sync-delay", "0"),
+];
+
+/// A Redis server of one test: see [`Server`] for what can be done to it.
+#[derive(Debug)]
+pub struct RedisServer {
+    daemon: Daemon,
+    port: Port,
+    authority: Option<PathBuf>,
+    options: RedisOptions,
+    /// Of the members of a cluster.
+    bus: Option<Port>,
+}
+
+/// How a server is started.
+#[derive(Clone, Debug, Default)]
+pub struct RedisOptions {
+    settings: Vec<(String, String)>,
+    namespace: Option<NetworkNamespace>,
+    tls: Option<Arc<Authority>>,
+    cluster: bool,
+}
+
+impl RedisOptions {
+    /// A line of `redis.conf`, the value as it stands there; the last of several counts.
+    #[must_use]
+    pub fn setting(mut self, name: &str, value: &str) -> Self {
+        self.settings.push((name.to_owned(), value.to_owned()));
+        self
+    }
+
+    /// Starts it inside a network namespace, on the address of that.
+    #[must_use]
+    pub fn inside(mut self, namespace: &NetworkNamespace) -> Self {
+        self.namespace = Some(namespace.clone());
+        self
+    }
+
+    /// It speaks TLS and nothing else.
+    #[must_use]
+    pub fn tls(mut self) -> Self {
+        self.tls = Some(Arc::new(Authority::new()));
+        self
+    }
+
+    /// It is to be a member of a cluster.
+    pub(super) fn cluster(mut self) -> Self {
+        self.cluster = true;
+        self
+    }
+
+    /// Starts the server; returns when it answers.
+    pub async fn start(self) -> RedisServer {
+        let guardian = Guardian::start();
+        let (port, bus) = (Port::reserve(), self.cluster.then(Port::reserve));
+        let directory = guardian.directory();
+        let certificates = self
+            .tls
+            .as_ref()
+            .map(|authority| authority.vouch(directory, self.address()));
+        let conf = directory.join("redis.conf");
+        let mut lines = self.connections(directory, port.number(), certificates.as_ref());
+        if let Some(bus) = &bus {
+            writeln!(lines, "cluster-enabled yes\ncluster-port {}", bus.number()).unwrap();
+        }
+        let own = self.settings.iter();
+        let own = own.map(|(name, value)| (name.as_str(), value.as_str()));
+        for (name, value) in SETTINGS.into_iter().chain(own) {
+            writeln!(lines, "{name} {value}").unwrap();
+        }
+        fs::write(&conf, lines).unwrap();
+        let command = ["redis-server", conf.to_str().unwrap()];
+        let namespace = self.namespace.as_ref().map(NetworkNamespace::name);
+        let command = daemon_command(command, namespace);
+        let server = RedisServer {
+            daemon: Daemon::new(guardian, command, Signal::TERM),
+            port,
+            authority: certificates.map(|files| files.authority),
+            options: self,
+            bus,
+        };
+        server.daemon.start();
+        server.ready().await;
+        server
+    }
+
+    fn address(&self) -> IpAddr {
+        let namespace = self.namespace.as_ref();
+        namespace.map_or(Ipv4Addr::LOCALHOST.into(), NetworkNamespace::address)
+    }
+
+    fn connections(&self, directory: &Path, port: u16, tls: Option<&Certificates>) -> String {
+        let ports = match tls {
+            None => format!("port {port}"),
+            Some(files) => format!(
+                "port 0\ntls-port {port}\ntls-auth-clients no\ntls-replication yes\n\
+                 tls-ca-cert-file {}\ntls-cert-file {}\ntls-key-file {}",
+                files.authority.display(),
+                files.certificate.display(),
+                files.key.display(),
+            ),
+        };
+        let directory = directory.display();
+        let address = self.address();
+        format!(
+            "bind {address}\n{ports}\nprotected-mode no\ndir {directory}\n\
+             unixsocket {directory}/socket\nunixsocketperm 700\n"
+        )
+    }
+}
+
+impl RedisServer {
+    /// A server that keeps nothing on disk.
+    pub async fn start() -> Self {
+        Self::options().start().await
+    }
+
+    /// One with other settings.
+    pub async fn with(settings: &[(&str, &str)]) -> Self {
+        let options = settings
+            .iter()
+            .fold(Self::options(), |options, (name, value)| {
+                options.setting(name, value)
+            });
+        options.start().await
+    }
+
+    /// One that speaks TLS and nothing else.
+    pub async fn tls() -> Self {
+        Self::options().tls().start().await
+    }
+
+    /// More to choose.
+    #[must_use]
+    pub fn options() -> RedisOptions {
+        RedisOptions::default()
+    }
+
+    /// A connection string.
+    #[must_use]
+    pub fn url(&self) -> String {
+        format!("{}://{}", self.scheme(), self.address())
+    }
+
+    /// A connection string with `user:password` or `:password`.
+    #[must_use]
+    pub fn url_for(&self, credentials: &str) -> String {
+        format!("{}://{credentials}@{}", self.scheme(), self.address())
+    }
+
+    fn scheme(&self) -> &'static str {
+        if self.options.tls.is_some() {
+            "rediss"
+        } else {
+            "redis"
+        }
+    }
+
+    /// What a client of a server with TLS has to trust, in PEM.
+    #[must_use]
+    pub fn authority(&self) -> Option<&Path> {
+        self.authority.as_deref()
+    }
+
+    /// Where it listens.
+    #[must_use]
+    pub fn address(&self) -> SocketAddr {
+        (self.options.address(), self.port()).into()
+    }
+
+    /// The port.
+    #[must_use]
+    pub fn port(&self) -> u16 {
+        self.port.number()
+    }
+
+    /// The port by which the members of a cluster know each other.
+    pub(super) fn bus(&self) -> Option<u16> {
+        self.bus.as_ref().map(Port::number)
+    }
+
+    /// A connection to look at it, over its Unix socket: not part of any network. With the password
+    /// that it was started with.
+    pub async fn connection(&self) -> MultiplexedConnection {
+        self.connect().await.unwrap()
+    }
+
+    async fn connect(&self) -> redis::RedisResult<MultiplexedConnection> {
+        let mut url = format!("unix://{}/socket", self.daemon.directory().display());
+        let settings = &self.options.settings;
+        if let Some((_, password)) = settings.iter().rfind(|(name, _)| name == "requirepass") {
+            write!(url, "?pass={password}").unwrap();
+        }
+        let client = redis::Client::open(url)?;
+        client.get_multiplexed_async_connection().await
+    }
+
+    /// Gives a command over a connection of its own, and waits for the answer.
+    ///
+    /// # Errors
+    ///
+    /// What the server answers, or that the answer is of another type.
+    pub async fn ask<T: FromRedisValue>(&self, command: &[&str]) -> redis::RedisResult<T> {
+        let mut request = redis::cmd(command[0]);
+        for argument in &command[1..] {
+            request.arg(argument);
+        }
+        request.query_async(&mut self.connect().await?).await
+    }
+
+    /// A replica of it with the same settings, in the same network; returns when it is in step.
+    pub async fn replica(&self) -> Self {
+        let mut options = self.options.clone();
+        if let Some((_, password)) = options
+            .settings
+            .iter()
+            .rfind(|(name, _)| name == "requirepass")
+        {
+            let password = password.clone();
+            options = options.setting("masterauth", &password);
+        }
+        let address = self.address();
+        let of = format!("{} {}", address.ip(), address.port());
+        let replica = options.setting("replicaof", &of).start().await;
+        eventually("the replica is in step", || async {
+            let info: String = replica.ask(&["INFO", "replication"]).await.unwrap();
+            info.contains("master_link_status:up")
+        })
+        .await;
+        replica
+    }
+
+    /// Makes a replica a server of its own, also after a restart.
+    pub async fn promote(&self) {
+        let () = self.ask(&["REPLICAOF", "NO", "ONE"]).await.unwrap();
+        let () = self.ask(&["CONFIG", "REWRITE"]).await.unwrap();
+    }
+}
+
+impl Server for RedisServer {
+    fn daemon(&self) -> &Daemon {
+        &self.daemon
+    }
+
+    async fn ready(&self) {
+        // It refuses while it loads what it has on disk.
+        self.daemon
+            .until_ready(|| async { self.ask::<String>(&["PING"]).await.is_ok() })
+            .await;
+    }
+}
