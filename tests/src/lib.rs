@@ -31,6 +31,8 @@ mod timing;
 
 pub use bed::{Bed, run};
 pub use inventory::Case;
-pub use stores::{FileStore, MemoryStore, OneBackend, Store};
+pub use stores::{
+    FileStore, MemoryStore, OneBackend, RedisClusterStore, RedisStore, Store, redis_key,
+};
 pub use stress::{Storm, abandon, seed};
 pub use timing::{Lateness, boottime, eventually};

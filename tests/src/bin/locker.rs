@@ -22,7 +22,7 @@ use std::time::Duration;
 use fork::Fork;
 use lock_core::file::FileBackend;
 use lock_core::{LockError, LockGuard, LockName, LockProvider};
-use lock_tests::boottime;
+use lock_tests::{RedisStore, boottime};
 use lock_tests::history::Hold;
 use rustix::process::{
     Resource, Rlimit, Signal, getrlimit, set_parent_process_death_signal, setrlimit,
@@ -41,7 +41,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
     // Also when it is frozen, and cannot see the end of its input.
     set_parent_process_death_signal(Some(Signal::KILL))?;
     let address = std::env::args().nth(1).ok_or("usage: locker ADDRESS")?;
-    let locks = open(&address)?;
+    let locks = open(&address).await?;
     let mut commands = commands();
     say("ready");
     let mut guard = None;
@@ -90,9 +90,10 @@ async fn main() -> Result<(), Box<dyn Error>> {
     Ok(())
 }
 
-fn open(address: &str) -> Result<LockProvider, Box<dyn Error>> {
+async fn open(address: &str) -> Result<LockProvider, Box<dyn Error>> {
     match address.split_once(':') {
         Some(("file", directory)) => Ok(LockProvider::new(FileBackend::open(directory)?)),
+        Some(("redis", url)) => Ok(LockProvider::new(RedisStore::connect(url).await?)),
         _ => Err(format!("unknown address `{address}`").into()),
     }
 }

@@ -3,6 +3,7 @@
 mod file;
 mod memory;
 mod one_backend;
+mod redis;
 
 use std::future::Future;
 use std::time::Duration;
@@ -13,6 +14,7 @@ use lock_core::{LockName, LockProvider};
 pub use file::FileStore;
 pub use memory::MemoryStore;
 pub use one_backend::OneBackend;
+pub use redis::{RedisClusterStore, RedisStore, redis_key};
 
 /// A place where locks are kept, for one test alone; for a backend with a server, an empty corner
 /// of it.

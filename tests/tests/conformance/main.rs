@@ -5,4 +5,6 @@ mod inventory;
 lock_tests::conformance! {
     memory: lock_tests::MemoryStore,
     file: lock_tests::FileStore,
+    redis: lock_tests::RedisStore,
+    redis_cluster: lock_tests::RedisClusterStore,
 }
