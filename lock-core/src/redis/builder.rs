@@ -21,9 +21,6 @@ const LEASES: RangeInclusive<Duration> =
 /// How long connecting to a server may take, unless the connection string says it.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// How long replicas are waited for.
-const REPLICAS_WITHIN: Duration = Duration::from_millis(500);
-
 /// Makes a [`RedisBackend`]; from [`RedisBackend::builder`].
 ///
 /// # Default
@@ -34,7 +31,6 @@ const REPLICAS_WITHIN: Duration = Duration::from_millis(500);
 /// | [`namespace`](Self::namespace) | empty |
 /// | [`quarantine`](Self::quarantine) | one lease |
 /// | [`allow_eviction`](Self::allow_eviction) | no |
-/// | [`replicas`](Self::replicas) | 0 |
 #[derive(Clone)]
 #[must_use = "a builder does nothing until `connect`"]
 pub struct RedisBuilder {
@@ -43,7 +39,6 @@ pub struct RedisBuilder {
     namespace: String,
     quarantine: Option<Duration>,
     allow_eviction: bool,
-    replicas: u32,
 }
 
 /// Where the server is said to be. Without `Debug`: it can hold a password.
@@ -61,7 +56,6 @@ pub(super) struct Settings {
     pub(super) namespace: String,
     pub(super) quarantine: Duration,
     pub(super) allow_eviction: bool,
-    pub(super) replicas: u32,
 }
 
 impl RedisBuilder {
@@ -80,7 +74,6 @@ impl RedisBuilder {
             namespace: String::new(),
             quarantine: None,
             allow_eviction: false,
-            replicas: 0,
         }
     }
 
@@ -110,14 +103,6 @@ impl RedisBuilder {
     /// held.
     pub const fn allow_eviction(mut self, allow: bool) -> Self {
         self.allow_eviction = allow;
-        self
-    }
-
-    /// A lock is granted only when so many replicas have it, in 500 ms; one that has not reached
-    /// them is released, and the answer is [`Unavailable`](crate::LockErrorKind::Unavailable).
-    /// It makes the loss of a lock in a failover less likely, not impossible.
-    pub const fn replicas(mut self, replicas: u32) -> Self {
-        self.replicas = replicas;
         self
     }
 
@@ -154,7 +139,6 @@ impl RedisBuilder {
             namespace: self.namespace,
             quarantine: self.quarantine.unwrap_or(self.lease).min(*LEASES.end()),
             allow_eviction: self.allow_eviction,
-            replicas: self.replicas,
         })
     }
 }
@@ -166,7 +150,6 @@ impl fmt::Debug for RedisBuilder {
             .field("namespace", &self.namespace)
             .field("quarantine", &self.quarantine)
             .field("allow_eviction", &self.allow_eviction)
-            .field("replicas", &self.replicas)
             .finish_non_exhaustive()
     }
 }
@@ -195,9 +178,5 @@ impl Settings {
     /// How long one answer of the server is waited for; after that the connection is replaced.
     pub(super) fn answer_within(&self) -> Duration {
         self.heartbeat().min(Duration::from_secs(2))
-    }
-
-    pub(super) const fn replicas_within() -> Duration {
-        REPLICAS_WITHIN
     }
 }
