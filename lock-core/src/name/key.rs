@@ -193,6 +193,56 @@ mod tests {
         }
     }
 
+    #[cfg(feature = "redis")]
+    #[test]
+    fn redis_keys_are_frozen() {
+        let vectors = [
+            (
+                "",
+                "order:process:42",
+                "lock:{b133}:v1-hdvvms5dzyqfslkmwblkpoqawzkxddkg",
+            ),
+            (
+                "shop",
+                "order:process:42",
+                "lock:{b41}:v1-abvyxqonv2pmxklgd7fg6g6etm2jbft7",
+            ),
+            (
+                "",
+                "order:process:43",
+                "lock:{b237}:v1-am765dpf4jfgvw7mjzpyqnd5lze4wihc",
+            ),
+            (
+                "",
+                "order:process:a",
+                "lock:{b83}:v1-5nx4yegl6lyftepo4siuyjx46p6xh7ki",
+            ),
+            (
+                "",
+                "order:process:A",
+                "lock:{b200}:v1-gyjawxkmzymcrrkoryrrhspnujjlejry",
+            ),
+            (
+                "",
+                "job:cleanup-tokens",
+                "lock:{b104}:v1-6sheas5mdm7u6p6exlyne44ldusdw5n3",
+            ),
+        ];
+        for (namespace, name, expected) in vectors {
+            let (bucket, key) = redis_key(namespace, &name.parse().unwrap());
+            assert_eq!(key, expected, "{namespace} {name}");
+            assert!(key.starts_with(&format!("lock:{{b{bucket}}}:")));
+        }
+        assert_eq!(
+            redis_server_key("", 17),
+            "lock:{b17}:server-v1-ib6jrqlybqtztrcy5w4ysqo6orrz66ok"
+        );
+        assert_eq!(
+            redis_server_key("shop", 255),
+            "lock:{b255}:server-v1-tqpjyqarczuxaa3sddvvq7l3zv7ilwjr"
+        );
+    }
+
     #[cfg(feature = "file")]
     #[test]
     fn namespace_and_name_do_not_run_into_each_other() {

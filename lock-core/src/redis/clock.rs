@@ -115,8 +115,14 @@ mod tests {
         let mut clock = ServerClock::default();
         assert_eq!(clock.observe(ms(0), ms(1), EPOCH, MARGIN), None);
         // Read at once, answered a minute later; and read late.
-        assert_eq!(clock.observe(ms(10), ms(60_000), EPOCH + 10_000, MARGIN), None);
-        assert_eq!(clock.observe(ms(10), ms(60_000), EPOCH + 60_000_000, MARGIN), None);
+        assert_eq!(
+            clock.observe(ms(10), ms(60_000), EPOCH + 10_000, MARGIN),
+            None
+        );
+        assert_eq!(
+            clock.observe(ms(10), ms(60_000), EPOCH + 60_000_000, MARGIN),
+            None
+        );
         // 0.05 % fast, looked at once in 1,000 s.
         for step in 1..10 {
             let now = ms(step * 1_000_000);

@@ -6,8 +6,8 @@ use std::time::Duration;
 use ::redis::aio::MultiplexedConnection;
 use ::redis::io::tcp::TcpSettings;
 use ::redis::{
-    AsyncConnectionConfig, Client, ConnectionInfo, ErrorKind, PushInfo, RedisError, ServerErrorKind,
-    Value, from_redis_value,
+    AsyncConnectionConfig, Client, ConnectionInfo, ErrorKind, PushInfo, RedisError,
+    ServerErrorKind, Value, from_redis_value,
 };
 use tokio::sync::mpsc;
 use tokio::time::timeout;
@@ -62,7 +62,8 @@ fn choose_cryptography(info: &ConnectionInfo) {
     use ::redis::ConnectionAddr;
     use rustls::crypto::CryptoProvider;
 
-    if matches!(info.addr(), ConnectionAddr::TcpTls { .. }) && CryptoProvider::get_default().is_none()
+    if matches!(info.addr(), ConnectionAddr::TcpTls { .. })
+        && CryptoProvider::get_default().is_none()
     {
         #[cfg(feature = "rustls-ring")]
         let provider = rustls::crypto::ring::default_provider();
@@ -85,9 +86,9 @@ fn refused(address: &str, error: RedisError) -> LockError {
         _ if matches!(code, "WRONGPASS" | "NOAUTH") => Some("refused the user or the password"),
         _ if code == "NOPERM" => Some("does not give this user the rights that locks need"),
         ErrorKind::RESP3NotSupported => Some("does not speak RESP3: it is older than 6.0"),
-        ErrorKind::Parse | ErrorKind::UnexpectedReturnType => {
-            Some("does not speak the protocol of Redis: is it another service, or does it want TLS?")
-        }
+        ErrorKind::Parse | ErrorKind::UnexpectedReturnType => Some(
+            "does not speak the protocol of Redis: is it another service, or does it want TLS?",
+        ),
         ErrorKind::InvalidClientConfig => Some("cannot be connected to with these settings"),
         ErrorKind::Io if is_tls(&error) => {
             Some("could not be trusted, or does not speak TLS on this port")
@@ -150,8 +151,9 @@ pub(super) async fn check(
     settings: &Settings,
 ) -> Result<About, LockError> {
     let info = ask(connection, &::redis::cmd("INFO"), settings.answer_within()).await?;
-    let info: String = from_redis_value(info)
-        .map_err(|error| LockError::unavailable("the Redis server answered nonsense").with_source(error))?;
+    let info: String = from_redis_value(info).map_err(|error| {
+        LockError::unavailable("the Redis server answered nonsense").with_source(error)
+    })?;
     judge(&info, settings)
 }
 
@@ -186,8 +188,10 @@ pub(super) async fn rehearse(
     match RENEW.invoke(connection, &renew, within).await {
         Ok(_) => Ok(()),
         Err(Failure::Refused(error)) if error.code() == Some("NOPERM") => Err(refused(error)),
-        Err(failure) => Err(LockError::unavailable("the Redis server does not run scripts")
-            .with_source(failure.to_string())),
+        Err(failure) => Err(
+            LockError::unavailable("the Redis server does not run scripts")
+                .with_source(failure.to_string()),
+        ),
     }
 }
 
@@ -200,8 +204,13 @@ fn judge(info: &str, settings: &Settings) -> Result<About, LockError> {
     };
     let is_cluster = field("redis_mode") == "cluster";
     let version = field("redis_version");
-    let mut parts = version.split('.').map(|part| part.parse::<u32>().unwrap_or_default());
-    let (major, minor) = (parts.next().unwrap_or_default(), parts.next().unwrap_or_default());
+    let mut parts = version
+        .split('.')
+        .map(|part| part.parse::<u32>().unwrap_or_default());
+    let (major, minor) = (
+        parts.next().unwrap_or_default(),
+        parts.next().unwrap_or_default(),
+    );
     let oldest = if is_cluster { OLDEST_CLUSTER } else { OLDEST };
     if (major, minor) < oldest {
         let (major, minor) = oldest;
@@ -216,7 +225,9 @@ fn judge(info: &str, settings: &Settings) -> Result<About, LockError> {
         ));
     }
     if !matches!(field("loading"), "0" | "") {
-        return Err(LockError::unavailable("the Redis server is loading its data"));
+        return Err(LockError::unavailable(
+            "the Redis server is loading its data",
+        ));
     }
     let policy = field("maxmemory_policy");
     if policy != "noeviction" && !settings.allow_eviction {
@@ -257,7 +268,11 @@ mod tests {
     fn a_server_that_cannot_is_refused_with_the_reason() {
         for (from, to, reason) in [
             ("7.0.15", "6.0.16", "version 6.0.16; locks need 6.2"),
-            ("7.0.15\r\nredis_mode:standalone", "6.2.7\r\nredis_mode:cluster", "locks need 7.0"),
+            (
+                "7.0.15\r\nredis_mode:standalone",
+                "6.2.7\r\nredis_mode:cluster",
+                "locks need 7.0",
+            ),
             ("role:master", "role:slave", "read-only replica"),
             ("loading:0", "loading:1", "loading its data"),
             ("noeviction", "allkeys-lru", "`allkeys-lru`"),

@@ -53,7 +53,11 @@ impl Target {
 
 impl fmt::Debug for Target {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let seeds: Vec<_> = self.seeds.iter().map(|seed| seed.addr().to_string()).collect();
+        let seeds: Vec<_> = self
+            .seeds
+            .iter()
+            .map(|seed| seed.addr().to_string())
+            .collect();
         f.debug_struct("Target")
             .field("seeds", &seeds)
             .field("connect_timeout", &self.connect_timeout)
@@ -106,7 +110,11 @@ fn options(text: &str) -> Result<Target, LockError> {
     let (mut password, mut user, mut database) = (None, None, 0);
     let (mut tls, mut connect_timeout) = (false, None);
     let mut seen = false;
-    for part in text.split(',').map(str::trim).filter(|part| !part.is_empty()) {
+    for part in text
+        .split(',')
+        .map(str::trim)
+        .filter(|part| !part.is_empty())
+    {
         let Some((option, value)) = part.split_once('=') else {
             // Not shown: it can be the rest of a password.
             if seen {
@@ -183,7 +191,9 @@ pub(super) fn resp3(info: ConnectionInfo) -> ConnectionInfo {
 
 fn host(text: &str) -> Result<(String, Option<u16>), LockError> {
     let (host, port) = if let Some(rest) = text.strip_prefix('[') {
-        let (host, rest) = rest.split_once(']').ok_or_else(|| wrong("its `[` is not closed"))?;
+        let (host, rest) = rest
+            .split_once(']')
+            .ok_or_else(|| wrong("its `[` is not closed"))?;
         host.parse::<Ipv6Addr>()
             .map_err(|error| wrong("what its brackets hold is no address").with_source(error))?;
         match rest {
@@ -201,7 +211,10 @@ fn host(text: &str) -> Result<(String, Option<u16>), LockError> {
         return Err(wrong("a host in it is no name or address"));
     }
     let port = port
-        .map(|port| port.parse().map_err(|_| wrong("the port of a host is no number up to 65535")))
+        .map(|port| {
+            port.parse()
+                .map_err(|_| wrong("the port of a host is no number up to 65535"))
+        })
         .transpose()?;
     Ok((host.to_owned(), port))
 }
@@ -210,7 +223,9 @@ fn boolean(option: &str, value: &str) -> Result<bool, LockError> {
     match value.to_ascii_lowercase().as_str() {
         "true" => Ok(true),
         "false" => Ok(false),
-        _ => Err(wrong(format_args!("its `{option}` is neither true nor false"))),
+        _ => Err(wrong(format_args!(
+            "its `{option}` is neither true nor false"
+        ))),
     }
 }
 
@@ -223,7 +238,11 @@ fn out_of_range(option: &str) -> LockError {
 }
 
 fn require_tls() -> Result<(), LockError> {
-    if cfg!(any(feature = "rustls-ring", feature = "tls-rustls-aws-lc-rs", feature = "tls-native-tls")) {
+    if cfg!(any(
+        feature = "rustls-ring",
+        feature = "tls-rustls-aws-lc-rs",
+        feature = "tls-native-tls"
+    )) {
         return Ok(());
     }
     Err(LockError::misconfigured(
@@ -282,7 +301,11 @@ mod tests {
     #[test]
     fn several_hosts_are_the_nodes_of_a_cluster() {
         let target = Target::parse("a:7000, b:7001 ,c,connectTimeout=1500,password=x").unwrap();
-        let hosts: Vec<_> = target.seeds.iter().map(|seed| seed.addr().to_string()).collect();
+        let hosts: Vec<_> = target
+            .seeds
+            .iter()
+            .map(|seed| seed.addr().to_string())
+            .collect();
         assert_eq!(hosts, ["a:7000", "b:7001", "c:6379"]);
         assert_eq!(target.connect_timeout, Some(Duration::from_millis(1500)));
     }

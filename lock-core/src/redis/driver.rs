@@ -138,8 +138,9 @@ pub(super) async fn connect(info: &ConnectionInfo, shared: &Shared) -> Result<Op
     let sent = shared.clock.now();
     let time = ask(&mut connection, &cmd("TIME"), settings.answer_within()).await?;
     let received = shared.clock.now();
-    let (seconds, micros): (u64, u64) = from_redis_value(time)
-        .map_err(|error| LockError::unavailable("the Redis server has no time").with_source(error))?;
+    let (seconds, micros): (u64, u64) = from_redis_value(time).map_err(|error| {
+        LockError::unavailable("the Redis server has no time").with_source(error)
+    })?;
     Ok(Opened {
         connection,
         is_cluster: about.is_cluster,
@@ -159,7 +160,11 @@ impl Driver {
     ) -> Self {
         let layout = Arc::clone(&topology.borrow());
         let namespace = &shared.settings.namespace;
-        let lanes = if layout.is_cluster { layout.of_bucket.len() } else { 1 };
+        let lanes = if layout.is_cluster {
+            layout.of_bucket.len()
+        } else {
+            1
+        };
         let lane = |bucket: usize| Lane {
             server_key: redis_server_key(namespace, u8::try_from(bucket).unwrap_or_default()),
             node: layout.of_bucket[bucket],
@@ -182,7 +187,10 @@ impl Driver {
             quarantine_until: None,
             shared,
         };
-        let node = driver.nodes.iter().position(|node| node.info.addr() == first.addr());
+        let node = driver
+            .nodes
+            .iter()
+            .position(|node| node.info.addr() == first.addr());
         if let Some(node) = node {
             driver.connected(node, Ok(opened));
         }
@@ -206,7 +214,9 @@ impl Driver {
                     return;
                 }
             }
-            let wake = self.next_look().min(farewell.unwrap_or_else(|| Instant::now() + FAR));
+            let wake = self
+                .next_look()
+                .min(farewell.unwrap_or_else(|| Instant::now() + FAR));
             let shared = Arc::clone(&self.shared);
             tokio::select! {
                 biased;
@@ -228,17 +238,15 @@ impl Driver {
 
     fn receive(&mut self, command: Command) {
         match command {
-            Command::Acquire(acquire) => {
-                match self.handed_over.get(&acquire.key) {
-                    Some(&until) if until > Instant::now() => {
-                        self.park(until, Command::Acquire(acquire));
-                    }
-                    _ => {
-                        let lane = self.lane_of(acquire.key.bucket);
-                        self.lanes[lane].acquires.push_back(acquire);
-                    }
+            Command::Acquire(acquire) => match self.handed_over.get(&acquire.key) {
+                Some(&until) if until > Instant::now() => {
+                    self.park(until, Command::Acquire(acquire));
                 }
-            }
+                _ => {
+                    let lane = self.lane_of(acquire.key.bucket);
+                    self.lanes[lane].acquires.push_back(acquire);
+                }
+            },
             Command::Release(release) => {
                 let lane = self.lane_of(release.key.bucket);
                 self.lanes[lane].releases.push_back(release);
@@ -260,15 +268,20 @@ impl Driver {
 
     fn unpark(&mut self) {
         let now = Instant::now();
-        let due: Vec<_> = self.parked.extract_if(.., |(until, _)| *until <= now).collect();
-        due.into_iter().for_each(|(_, command)| self.receive(command));
+        let due: Vec<_> = self
+            .parked
+            .extract_if(.., |(until, _)| *until <= now)
+            .collect();
+        due.into_iter()
+            .for_each(|(_, command)| self.receive(command));
     }
 
     /// Others wait for what was released: they go first.
     pub(super) fn hand_over(&mut self, release: &Release) {
         let now = Instant::now();
         self.handed_over.retain(|_, until| *until > now);
-        self.handed_over.insert(release.key.clone(), now + HAND_OVER);
+        self.handed_over
+            .insert(release.key.clone(), now + HAND_OVER);
     }
 
     pub(super) fn in_quarantine(&mut self, left: Duration) {
@@ -290,7 +303,12 @@ impl Driver {
         if !self.shared.held.is_empty() {
             next = next.min(self.renewals.next);
         }
-        for at in self.renewals.again.into_iter().chain(self.parked.iter().map(|(at, _)| *at)) {
+        for at in self
+            .renewals
+            .again
+            .into_iter()
+            .chain(self.parked.iter().map(|(at, _)| *at))
+        {
             next = next.min(at);
         }
         let boot = self.shared.clock.now();
@@ -339,12 +357,20 @@ impl Driver {
 
     /// Gives up what is too late.
     fn expire(&mut self, lane: usize, now: Duration) {
-        while self.lanes[lane].acquires.front().is_some_and(|acquire| acquire.until <= now) {
+        while self.lanes[lane]
+            .acquires
+            .front()
+            .is_some_and(|acquire| acquire.until <= now)
+        {
             if let Some(acquire) = self.lanes[lane].acquires.pop_front() {
                 self.give_up(lane, acquire, LockError::unanswered());
             }
         }
-        while self.lanes[lane].releases.front().is_some_and(|release| release.until <= now) {
+        while self.lanes[lane]
+            .releases
+            .front()
+            .is_some_and(|release| release.until <= now)
+        {
             if let Some(release) = self.lanes[lane].releases.pop_front() {
                 release.answer(Err(LockError::unanswered()));
             }
@@ -384,7 +410,13 @@ impl Driver {
         let sent = self.shared.clock.now();
         let from = &mut self.lanes[lane];
         let not_after = self.nodes[from.node].clock.not_after(sent, PATIENCE);
-        let call = batch.call(settings, &from.server_key, not_after, self.newest, is_cluster);
+        let call = batch.call(
+            settings,
+            &from.server_key,
+            not_after,
+            self.newest,
+            is_cluster,
+        );
         from.in_flight += 1;
         self.calls.push(Box::pin(async move {
             let answer = EXCHANGE.invoke(&mut connection, &call, within).await;
@@ -460,7 +492,9 @@ impl Driver {
                 this.generation += 1;
                 this.backoff = BACKOFF.0;
                 let margin = self.shared.settings.margin();
-                let jump = this.clock.observe(opened.sent, opened.received, opened.time, margin);
+                let jump = this
+                    .clock
+                    .observe(opened.sent, opened.received, opened.time, margin);
                 if jump == Some(super::clock::Jump::Forward) {
                     self.jumped(node);
                 }
@@ -577,7 +611,10 @@ impl Driver {
             .nodes
             .into_iter()
             .map(|info| {
-                let known = self.nodes.iter().position(|node| node.info.addr() == info.addr());
+                let known = self
+                    .nodes
+                    .iter()
+                    .position(|node| node.info.addr() == info.addr());
                 known.unwrap_or_else(|| {
                     self.nodes.push(Node::new(info));
                     self.nodes.len() - 1

@@ -34,7 +34,10 @@ pub(super) struct Batch {
 
 impl Batch {
     pub(super) fn is_empty(&self) -> bool {
-        self.releases.is_empty() && self.acquires.is_empty() && self.probes.is_empty() && !self.jumped
+        self.releases.is_empty()
+            && self.acquires.is_empty()
+            && self.probes.is_empty()
+            && !self.jumped
     }
 
     pub(super) fn call(
@@ -122,7 +125,8 @@ impl Driver {
         }
         for probe in batch.probes {
             let answer = left.as_ref().map(|_| ()).map_err(|error| {
-                LockError::unavailable("the Redis server cannot grant locks").with_source(error.clone())
+                LockError::unavailable("the Redis server cannot grant locks")
+                    .with_source(error.clone())
             });
             let _ = probe.send(answer);
         }
@@ -178,8 +182,9 @@ impl Driver {
                     retry_in: Some(Duration::from_millis(wait.unsigned_abs())),
                 })
             }
-            Err(error) => Err(LockError::unavailable("the Redis server refused to lock")
-                .with_source(error)),
+            Err(error) => {
+                Err(LockError::unavailable("the Redis server refused to lock").with_source(error))
+            }
         };
         // Nobody may wait any more.
         let _ = acquire.reply.send(answer);
@@ -220,9 +225,8 @@ impl Driver {
             self.look_for_nodes(lane);
         }
         let reason = failure.to_string();
-        let error = || {
-            LockError::unavailable("the Redis server did not do it").with_source(reason.clone())
-        };
+        let error =
+            || LockError::unavailable("the Redis server did not do it").with_source(reason.clone());
         for release in batch.releases {
             if refused {
                 self.park(Instant::now() + AGAIN, Command::Release(release));

@@ -53,7 +53,11 @@ impl Driver {
         } else {
             // What was renewed a heartbeat ago or earlier: the others were answered.
             let left = self.shared.settings.lease - self.shared.settings.margin() - heartbeat;
-            locks.retain(|lock| lock.lease.remaining().is_some_and(|remaining| remaining <= left));
+            locks.retain(|lock| {
+                lock.lease
+                    .remaining()
+                    .is_some_and(|remaining| remaining <= left)
+            });
         }
         self.renewals.again = None;
         let mut of_lanes: Vec<Vec<HeldLock>> = Vec::new();

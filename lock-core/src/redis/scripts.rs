@@ -16,12 +16,20 @@ pub(super) struct Lua {
 
 pub(super) static EXCHANGE: Lua = Lua {
     code: include_str!("scripts/exchange.lua"),
-    hash: LazyLock::new(|| Script::new(include_str!("scripts/exchange.lua")).get_hash().into()),
+    hash: LazyLock::new(|| {
+        Script::new(include_str!("scripts/exchange.lua"))
+            .get_hash()
+            .into()
+    }),
 };
 
 pub(super) static RENEW: Lua = Lua {
     code: include_str!("scripts/renew.lua"),
-    hash: LazyLock::new(|| Script::new(include_str!("scripts/renew.lua")).get_hash().into()),
+    hash: LazyLock::new(|| {
+        Script::new(include_str!("scripts/renew.lua"))
+            .get_hash()
+            .into()
+    }),
 };
 
 /// Why a call has no answer.
@@ -80,12 +88,17 @@ impl Lua {
             }
             let mut load = cmd("SCRIPT");
             load.arg("LOAD").arg(self.code);
-            connection.send_packed_command(&load).await?.extract_error()?;
+            connection
+                .send_packed_command(&load)
+                .await?
+                .extract_error()?;
             connection.send_packed_command(call).await
         };
         let answer = match timeout(within, invoke).await {
             // Errors of the server come as values, but for that of the loading.
-            Ok(Err(error)) if matches!(error.kind(), ErrorKind::Server(_) | ErrorKind::Extension) => {
+            Ok(Err(error))
+                if matches!(error.kind(), ErrorKind::Server(_) | ErrorKind::Extension) =>
+            {
                 return Err(Failure::Refused(error));
             }
             Ok(Err(error)) => return Err(Failure::Unknown(Some(error))),

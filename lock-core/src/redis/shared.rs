@@ -138,7 +138,9 @@ impl Held {
     /// What is still ours.
     pub(super) fn all(&self) -> Vec<HeldLock> {
         let all: Vec<_> = self.locks().values().cloned().collect();
-        all.into_iter().filter(|lock| lock.lease.is_valid()).collect()
+        all.into_iter()
+            .filter(|lock| lock.lease.is_valid())
+            .collect()
     }
 
     /// Ends the leases of these.

@@ -149,9 +149,12 @@ impl Subscriber {
             while !subscribe.is_empty() {
                 let rest = subscribe.split_off(subscribe.len().min(MAX_CHANNELS));
                 let some = std::mem::replace(&mut subscribe, rest);
-                self.ask(connection.clone(), "SUBSCRIBE", some, move |keys, result| {
-                    Done::Subscribed(node, keys, result)
-                });
+                self.ask(
+                    connection.clone(),
+                    "SUBSCRIBE",
+                    some,
+                    move |keys, result| Done::Subscribed(node, keys, result),
+                );
             }
         }
         if missing.is_empty() {
@@ -192,7 +195,11 @@ impl Subscriber {
         let sharded = self.is_cluster();
         let mut commands = pipe();
         for key in &keys {
-            let name = if sharded { format!("S{command}") } else { command.to_owned() };
+            let name = if sharded {
+                format!("S{command}")
+            } else {
+                command.to_owned()
+            };
             commands.cmd(&name).arg(&*key.text);
         }
         let within = self.shared.settings.answer_within();

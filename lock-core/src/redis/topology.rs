@@ -44,7 +44,9 @@ impl Topology {
             let owner = ranges
                 .iter()
                 .find(|range| (range.first..=range.last).contains(&slot))
-                .ok_or_else(|| LockError::unavailable("the Redis cluster does not serve all slots"))?;
+                .ok_or_else(|| {
+                    LockError::unavailable("the Redis cluster does not serve all slots")
+                })?;
             let known = nodes.iter().position(|node| node.addr() == &owner.address);
             of_bucket.push(known.unwrap_or_else(|| {
                 nodes.push(node.clone().set_addr(owner.address.clone()));
@@ -122,7 +124,10 @@ async fn slots_of_buckets(
 ) -> Result<Vec<u16>, LockError> {
     let mut questions = pipe();
     for bucket in 0..BUCKETS {
-        questions.cmd("CLUSTER").arg("KEYSLOT").arg(format!("lock:{{b{bucket}}}:"));
+        questions
+            .cmd("CLUSTER")
+            .arg("KEYSLOT")
+            .arg(format!("lock:{{b{bucket}}}:"));
     }
     let asking = questions.query_async(connection);
     match tokio::time::timeout(settings.answer_within(), asking).await {

@@ -87,15 +87,18 @@ impl Waiting {
         let table = &mut *guard;
         table.last_id += 1;
         let id = table.last_id;
-        let channel = table.channels.entry(Arc::clone(&key.text)).or_insert_with(|| {
-            table.news.push(Arc::clone(&key.text));
-            Channel {
-                bucket: key.bucket,
-                state: State::Unknown,
-                waiters: Vec::new(),
-                left_at: None,
-            }
-        });
+        let channel = table
+            .channels
+            .entry(Arc::clone(&key.text))
+            .or_insert_with(|| {
+                table.news.push(Arc::clone(&key.text));
+                Channel {
+                    bucket: key.bucket,
+                    state: State::Unknown,
+                    waiters: Vec::new(),
+                    left_at: None,
+                }
+            });
         channel.waiters.push((id, sender));
         channel.left_at = None;
         let is_new = channel.state == State::Unknown;
@@ -127,7 +130,10 @@ impl Waiting {
     /// Whether messages of this channel come here.
     pub(super) fn is_subscribed(&self, key: &Key) -> bool {
         let table = self.table();
-        table.channels.get(&key.text).is_some_and(|channel| channel.state == State::Confirmed)
+        table
+            .channels
+            .get(&key.text)
+            .is_some_and(|channel| channel.state == State::Confirmed)
     }
 
     pub(super) fn is_empty(&self) -> bool {

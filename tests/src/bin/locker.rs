@@ -22,8 +22,8 @@ use std::time::Duration;
 use fork::Fork;
 use lock_core::file::FileBackend;
 use lock_core::{LockError, LockGuard, LockName, LockProvider};
-use lock_tests::{RedisStore, boottime};
 use lock_tests::history::Hold;
+use lock_tests::{RedisStore, boottime};
 use rustix::process::{
     Resource, Rlimit, Signal, getrlimit, set_parent_process_death_signal, setrlimit,
 };

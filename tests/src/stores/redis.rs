@@ -102,7 +102,10 @@ impl Store for RedisClusterStore {
         let mut deleted = 0;
         for node in self.0.nodes() {
             // The others say where it is.
-            deleted += node.ask::<u32>(&["DEL", &redis_key("", name)]).await.unwrap_or(0);
+            deleted += node
+                .ask::<u32>(&["DEL", &redis_key("", name)])
+                .await
+                .unwrap_or(0);
         }
         assert_eq!(deleted, 1, "a lock that is to be lost is held");
     }

@@ -16,7 +16,10 @@ async fn kill_clients(server: &RedisServer) {
         .ask(&["CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes"])
         .await
         .unwrap();
-    let pubsub: u32 = server.ask(&["CLIENT", "KILL", "TYPE", "pubsub"]).await.unwrap();
+    let pubsub: u32 = server
+        .ask(&["CLIENT", "KILL", "TYPE", "pubsub"])
+        .await
+        .unwrap();
     assert!(killed + pubsub > 0, "somebody is connected");
 }
 
@@ -52,7 +55,13 @@ async fn waiters_subscribe_again_after_the_death_of_their_connection() {
     // Nothing but the message can be that fast: what is left of the lease is longer.
     sleep(LEASE / 3).await;
     guard.release().await.unwrap();
-    timeout(BOUND, waiting).await.unwrap().unwrap().release().await.unwrap();
+    timeout(BOUND, waiting)
+        .await
+        .unwrap()
+        .unwrap()
+        .release()
+        .await
+        .unwrap();
 }
 
 #[tokio::test]
@@ -65,7 +74,12 @@ async fn a_server_that_is_frozen_costs_the_lock_at_its_deadline_and_no_caller_mo
     assert!(guard.is_valid(), "not before its deadline");
     let wait = Duration::from_millis(300);
     let asked = Instant::now();
-    let error = there.lock("order:process:7").unwrap().try_acquire(wait).await.unwrap_err();
+    let error = there
+        .lock("order:process:7")
+        .unwrap()
+        .try_acquire(wait)
+        .await
+        .unwrap_err();
     assert!(error.is_unavailable(), "{error}");
     assert!(asked.elapsed() < wait + RESPONSE_TIMEOUT + BOUND);
     timeout(LEASE, guard.lost()).await.unwrap();
@@ -179,7 +193,13 @@ async fn scripts_that_were_flushed_are_loaded_again() {
         sleep(LEASE / 2).await;
         assert!(guard.is_valid());
         let other = here.lock("order:process:7").unwrap();
-        other.acquire(PATIENCE).await.unwrap().release().await.unwrap();
+        other
+            .acquire(PATIENCE)
+            .await
+            .unwrap()
+            .release()
+            .await
+            .unwrap();
     }
     guard.release().await.unwrap();
 }
@@ -204,12 +224,21 @@ async fn a_server_that_was_demoted_is_unavailable_and_not_contended() {
     let here = client(&server.url()).await;
     let guard = take(&here).await;
     let () = server.ask(&["REPLICAOF", "127.0.0.1", "1"]).await.unwrap();
-    let error = here.lock("order:process:7").unwrap().try_acquire(Duration::ZERO).await;
+    let error = here
+        .lock("order:process:7")
+        .unwrap()
+        .try_acquire(Duration::ZERO)
+        .await;
     assert!(error.unwrap_err().is_unavailable());
     timeout(LEASE + BOUND, guard.lost()).await.unwrap();
     let waiting = tokio::spawn({
         let here = here.clone();
-        async move { here.lock("order:process:7").unwrap().acquire(PATIENCE).await }
+        async move {
+            here.lock("order:process:7")
+                .unwrap()
+                .acquire(PATIENCE)
+                .await
+        }
     });
     sleep(LEASE / 4).await;
     let () = server.ask(&["REPLICAOF", "NO", "ONE"]).await.unwrap();
@@ -222,13 +251,19 @@ async fn a_full_memory_is_unavailable_and_leaves_what_is_held_alone() {
     let server = RedisServer::start().await;
     let (here, there) = (client(&server.url()).await, client(&server.url()).await);
     let guard = take(&here).await;
-    let () = server.ask(&["CONFIG", "SET", "maxmemory", "1"]).await.unwrap();
+    let () = server
+        .ask(&["CONFIG", "SET", "maxmemory", "1"])
+        .await
+        .unwrap();
     let error = try_once(&there).await.unwrap_err();
     assert!(error.is_unavailable(), "{error}");
     sleep(2 * LEASE).await;
     assert!(guard.is_valid());
     guard.release().await.unwrap();
-    let () = server.ask(&["CONFIG", "SET", "maxmemory", "0"]).await.unwrap();
+    let () = server
+        .ask(&["CONFIG", "SET", "maxmemory", "0"])
+        .await
+        .unwrap();
     take(&there).await.release().await.unwrap();
 }
 

@@ -18,7 +18,9 @@ async fn keys(server: &RedisServer) -> Vec<String> {
 async fn every_key_is_documented_and_has_an_end() {
     let server = RedisServer::start().await;
     let here = client(&server.url()).await;
-    let names: Vec<LockName> = (0..50).map(|id| LockName::new("order", "process", id).unwrap()).collect();
+    let names: Vec<LockName> = (0..50)
+        .map(|id| LockName::new("order", "process", id).unwrap())
+        .collect();
     let guards = here.acquire_all(names.clone(), PATIENCE).await.unwrap();
     let mut left = keys(&server).await;
     left.retain(|key| !key.contains("}:server-v1-"));
@@ -74,8 +76,15 @@ async fn renewals_stop_with_the_release() {
     guard.release().await.unwrap();
     let calls = async || {
         let stats: String = server.ask(&["INFO", "commandstats"]).await.unwrap();
-        let line = stats.lines().find(|line| line.starts_with("cmdstat_evalsha:"));
-        line.unwrap().split(['=', ',']).nth(1).unwrap().parse::<u64>().unwrap()
+        let line = stats
+            .lines()
+            .find(|line| line.starts_with("cmdstat_evalsha:"));
+        line.unwrap()
+            .split(['=', ','])
+            .nth(1)
+            .unwrap()
+            .parse::<u64>()
+            .unwrap()
     };
     let before = calls().await;
     sleep(LEASE).await;
@@ -87,10 +96,17 @@ async fn one_bad_key_fails_its_own_name_alone() {
     let server = RedisServer::start().await;
     let here = client(&server.url()).await;
     let bad: LockName = "order:process:bad".parse().unwrap();
-    let () = server.ask(&["LPUSH", &redis_key("", &bad), "x"]).await.unwrap();
+    let () = server
+        .ask(&["LPUSH", &redis_key("", &bad), "x"])
+        .await
+        .unwrap();
     let all: Vec<_> = (0..100)
         .map(|id| {
-            let name = if id == 50 { bad.clone() } else { LockName::new("order", "process", id).unwrap() };
+            let name = if id == 50 {
+                bad.clone()
+            } else {
+                LockName::new("order", "process", id).unwrap()
+            };
             let lock = here.lock(name).unwrap();
             tokio::spawn(async move { lock.try_acquire(Duration::ZERO).await })
         })

@@ -43,7 +43,9 @@ async fn a_replica_is_refused() {
 #[tokio::test]
 async fn a_wrong_password_is_refused_and_not_shown() {
     let server = RedisServer::with(&[("requirepass", "hunter2")]).await;
-    RedisBackend::connect(&server.url_for(":hunter2")).await.unwrap();
+    RedisBackend::connect(&server.url_for(":hunter2"))
+        .await
+        .unwrap();
     let address = server.address();
     let right = format!("{address},password=hunter2");
     RedisBackend::connect(&right).await.unwrap();
@@ -68,9 +70,18 @@ async fn a_user_without_the_rights_is_refused() {
         .await
         .unwrap();
     let error = refused(&server.url_for("app:secret")).await;
-    assert!(error.is_misconfigured() && text(&error).contains("channels"), "{}", text(&error));
-    let () = server.ask(&["ACL", "SETUSER", "app", "&lock:*"]).await.unwrap();
-    RedisBackend::connect(&server.url_for("app:secret")).await.unwrap();
+    assert!(
+        error.is_misconfigured() && text(&error).contains("channels"),
+        "{}",
+        text(&error)
+    );
+    let () = server
+        .ask(&["ACL", "SETUSER", "app", "&lock:*"])
+        .await
+        .unwrap();
+    RedisBackend::connect(&server.url_for("app:secret"))
+        .await
+        .unwrap();
 }
 
 #[tokio::test]
@@ -80,7 +91,10 @@ async fn a_port_that_speaks_another_protocol_is_refused() {
     let server = tokio::spawn(async move {
         loop {
             let (mut stream, _) = listener.accept().await.unwrap();
-            stream.write_all(b"HTTP/1.1 400 Bad Request\r\n\r\n").await.unwrap();
+            stream
+                .write_all(b"HTTP/1.1 400 Bad Request\r\n\r\n")
+                .await
+                .unwrap();
         }
     });
     let error = refused(&format!("redis://{address}")).await;

@@ -10,7 +10,10 @@ use crate::support::{BOUND, LEASE, careful_client, client, is_held, take, token}
 #[tokio::test]
 async fn nobody_is_granted_a_lock_for_one_lease_after_a_restart_without_data() {
     let server = RedisServer::start().await;
-    let (here, there) = (careful_client(&server.url()).await, careful_client(&server.url()).await);
+    let (here, there) = (
+        careful_client(&server.url()).await,
+        careful_client(&server.url()).await,
+    );
     let guard = take(&here).await;
     let before = token(&guard).await;
     server.restart().await;
@@ -20,7 +23,11 @@ async fn nobody_is_granted_a_lock_for_one_lease_after_a_restart_without_data() {
     timeout(LEASE / 3 + BOUND, guard.lost()).await.unwrap();
     let next = take(&there).await;
     // The start of the server, in whole seconds, was before it answered.
-    assert!(restarted.elapsed() + BOUND > LEASE, "{:?}", restarted.elapsed());
+    assert!(
+        restarted.elapsed() + BOUND > LEASE,
+        "{:?}",
+        restarted.elapsed()
+    );
     assert!(restarted.elapsed() < LEASE + 2 * BOUND);
     assert!(token(&next).await > before);
 }
@@ -28,7 +35,10 @@ async fn nobody_is_granted_a_lock_for_one_lease_after_a_restart_without_data() {
 #[tokio::test]
 async fn nobody_is_granted_a_lock_for_one_lease_after_a_restart_from_an_old_snapshot() {
     let server = RedisServer::start().await;
-    let (here, there) = (careful_client(&server.url()).await, careful_client(&server.url()).await);
+    let (here, there) = (
+        careful_client(&server.url()).await,
+        careful_client(&server.url()).await,
+    );
     take(&here).await.release().await.unwrap();
     let () = server.ask(&["SAVE"]).await.unwrap();
     let guard = take(&here).await;
@@ -49,7 +59,11 @@ async fn without_a_quarantine_a_restarted_server_grants_at_once() {
     let guard = take(&here).await;
     server.restart().await;
     let restarted = Instant::now();
-    take(&client(&server.url()).await).await.release().await.unwrap();
+    take(&client(&server.url()).await)
+        .await
+        .release()
+        .await
+        .unwrap();
     assert!(restarted.elapsed() < LEASE / 2);
     timeout(LEASE / 3 + BOUND, guard.lost()).await.unwrap();
 }
@@ -66,7 +80,11 @@ async fn a_promoted_replica_grants_after_one_lease_with_newer_tokens() {
     let promoted = Instant::now();
     let there = careful_client(&replica.url()).await;
     let next = take(&there).await;
-    assert!(promoted.elapsed() + BOUND > LEASE, "{:?}", promoted.elapsed());
+    assert!(
+        promoted.elapsed() + BOUND > LEASE,
+        "{:?}",
+        promoted.elapsed()
+    );
     assert!(!guard.is_valid());
     assert!(token(&next).await > before);
 }

@@ -17,8 +17,15 @@ async fn connections(server: &RedisServer) -> usize {
 
 async fn calls(server: &RedisServer) -> u64 {
     let stats: String = server.ask(&["INFO", "commandstats"]).await.unwrap();
-    let line = stats.lines().find(|line| line.starts_with("cmdstat_evalsha:"));
-    line.unwrap().split(['=', ',']).nth(1).unwrap().parse().unwrap()
+    let line = stats
+        .lines()
+        .find(|line| line.starts_with("cmdstat_evalsha:"));
+    line.unwrap()
+        .split(['=', ','])
+        .nth(1)
+        .unwrap()
+        .parse()
+        .unwrap()
 }
 
 #[tokio::test]
@@ -84,7 +91,9 @@ async fn who_waits_does_not_poll() {
 async fn renewals_of_ten_thousand_locks_travel_together() {
     let server = RedisServer::start().await;
     let here = client(&server.url()).await;
-    let names: Vec<_> = (0..10_000).map(|id| LockName::new("order", "process", id).unwrap()).collect();
+    let names: Vec<_> = (0..10_000)
+        .map(|id| LockName::new("order", "process", id).unwrap())
+        .collect();
     let guards = here.claim(names, 10_000).await.unwrap();
     assert_eq!(guards.len(), 10_000);
     let before = calls(&server).await;
