@@ -334,7 +334,8 @@ mod tests {
             ("host,connectTimeout=-1", "`connectTimeout`"),
             ("redis://host?protocol=2", "resp3"),
             ("redis://host/one", "driver does not take it"),
-            ("redis://", "not a URL"),
+            ("redis://", "driver does not take it"),
+            ("redis://host:port", "not a URL"),
             ("redis://host#insecure", "`#`"),
         ] {
             assert!(error(text).contains(says), "{text}: {}", error(text));

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use lock_core::LockName;
+use lock_core::{LockGuard, LockName};
 use lock_tests::servers::RedisServer;
 use lock_tests::{eventually, redis_key};
 use tokio::time::sleep;
@@ -101,7 +101,7 @@ async fn renewals_of_ten_thousand_locks_travel_together() {
     let asked = calls(&server).await - before;
     // Three or four times, 40 calls each.
     assert!((80..=200).contains(&asked), "{asked} calls in a lease");
-    assert!(guards.iter().all(|guard| guard.is_valid()));
+    assert!(guards.iter().all(LockGuard::is_valid));
     drop(guards);
     sleep(Duration::from_millis(1)).await;
 }
