@@ -8,4 +8,5 @@ mod keys;
 mod refusals;
 mod restarts;
 mod support;
+mod tls;
 mod waiting;
