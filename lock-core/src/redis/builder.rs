@@ -45,7 +45,7 @@ pub struct RedisBuilder {
 #[derive(Clone)]
 enum Source {
     Text(String),
-    Client(ConnectionInfo),
+    Client(Box<ConnectionInfo>),
 }
 
 /// What was chosen.
@@ -64,7 +64,9 @@ impl RedisBuilder {
     }
 
     pub(super) fn client(client: &::redis::Client) -> Self {
-        Self::new(Source::Client(client.get_connection_info().clone()))
+        Self::new(Source::Client(Box::new(
+            client.get_connection_info().clone(),
+        )))
     }
 
     fn new(source: Source) -> Self {
@@ -126,7 +128,7 @@ impl RedisBuilder {
     pub(super) fn settings(self) -> Result<Settings, LockError> {
         let target = match self.source {
             Source::Text(text) => Target::parse(&text)?,
-            Source::Client(info) => Target::new(resp3(info)),
+            Source::Client(info) => Target::new(resp3(*info)),
         };
         if !LEASES.contains(&self.lease) {
             return Err(LockError::misconfigured(
