@@ -150,7 +150,12 @@ pub(super) async fn check(
     connection: &mut MultiplexedConnection,
     settings: &Settings,
 ) -> Result<About, LockError> {
-    let info = ask(connection, &::redis::cmd("INFO"), settings.answer_within()).await?;
+    let info = ask(
+        connection,
+        &::redis::cmd("INFO"),
+        settings.connect_timeout(),
+    )
+    .await?;
     let info: String = from_redis_value(info).map_err(|error| {
         LockError::unavailable("the Redis server answered nonsense").with_source(error)
     })?;
@@ -175,7 +180,7 @@ pub(super) async fn rehearse(
         channels.cmd(command).arg(&server_key);
     }
     channels.cmd("PUBLISH").arg(&server_key).arg("");
-    let within = settings.answer_within();
+    let within = settings.connect_timeout();
     let answers = timeout(within, connection.send_packed_commands(&channels, 0, 3)).await;
     let answers = answers.map_err(|_| LockError::unanswered())?;
     let answers = answers.map_err(|error| unavailable(error, "the Redis server left"))?;

@@ -1,6 +1,6 @@
 //! The thread's work: commands in, calls out, one loop.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
@@ -54,8 +54,12 @@ pub(super) struct Driver {
     /// The newest token that we know of.
     pub(super) newest: u64,
     topology: watch::Sender<Arc<Topology>>,
-    parked: Vec<(Instant, Command)>,
+    /// By when they are due, and counted.
+    parked: BTreeMap<(Instant, u64), Command>,
+    parked_ever: u64,
     handed_over: HashMap<Key, Instant>,
+    /// The same, the first to end first.
+    handed_over_until: VecDeque<(Instant, Key)>,
     looked: Option<Instant>,
     quarantine_until: Option<Instant>,
 }
@@ -136,7 +140,7 @@ pub(super) async fn connect(info: &ConnectionInfo, shared: &Shared) -> Result<Op
     let mut connection = open(info, settings, None).await?;
     let about = check(&mut connection, settings).await?;
     let sent = shared.clock.now();
-    let time = ask(&mut connection, &cmd("TIME"), settings.answer_within()).await?;
+    let time = ask(&mut connection, &cmd("TIME"), settings.connect_timeout()).await?;
     let received = shared.clock.now();
     let (seconds, micros): (u64, u64) = from_redis_value(time).map_err(|error| {
         LockError::unavailable("the Redis server has no time").with_source(error)
@@ -181,8 +185,10 @@ impl Driver {
             renewals: Renewals::new(shared.settings.heartbeat()),
             newest: 0,
             topology,
-            parked: Vec::new(),
+            parked: BTreeMap::new(),
+            parked_ever: 0,
             handed_over: HashMap::new(),
+            handed_over_until: VecDeque::new(),
             looked: None,
             quarantine_until: None,
             shared,
@@ -263,25 +269,36 @@ impl Driver {
     }
 
     pub(super) fn park(&mut self, until: Instant, command: Command) {
-        self.parked.push((until, command));
+        self.parked_ever += 1;
+        self.parked.insert((until, self.parked_ever), command);
     }
 
     fn unpark(&mut self) {
         let now = Instant::now();
-        let due: Vec<_> = self
-            .parked
-            .extract_if(.., |(until, _)| *until <= now)
-            .collect();
-        due.into_iter()
-            .for_each(|(_, command)| self.receive(command));
+        while let Some(first) = self.parked.first_entry()
+            && first.key().0 <= now
+        {
+            let command = first.remove();
+            self.receive(command);
+        }
     }
 
     /// Others wait for what was released: they go first.
     pub(super) fn hand_over(&mut self, release: &Release) {
         let now = Instant::now();
-        self.handed_over.retain(|_, until| *until > now);
-        self.handed_over
-            .insert(release.key.clone(), now + HAND_OVER);
+        while let Some((until, key)) = self
+            .handed_over_until
+            .pop_front_if(|(until, _)| *until <= now)
+        {
+            // Not if it was handed over once more.
+            if self.handed_over.get(&key) == Some(&until) {
+                self.handed_over.remove(&key);
+            }
+        }
+        let until = now + HAND_OVER;
+        self.handed_over.insert(release.key.clone(), until);
+        self.handed_over_until
+            .push_back((until, release.key.clone()));
     }
 
     pub(super) fn in_quarantine(&mut self, left: Duration) {
@@ -307,7 +324,7 @@ impl Driver {
             .renewals
             .again
             .into_iter()
-            .chain(self.parked.iter().map(|(at, _)| *at))
+            .chain(self.parked.first_key_value().map(|((at, _), _)| *at))
         {
             next = next.min(at);
         }

@@ -32,7 +32,7 @@ impl Topology {
         node: &ConnectionInfo,
         settings: &Settings,
     ) -> Result<Self, LockError> {
-        let within = settings.answer_within();
+        let within = settings.connect_timeout();
         let mut slots = cmd("CLUSTER");
         slots.arg("SLOTS");
         let ranges = ask(connection, &slots, within).await?;
@@ -130,7 +130,7 @@ async fn slots_of_buckets(
             .arg(format!("lock:{{b{bucket}}}:"));
     }
     let asking = questions.query_async(connection);
-    match tokio::time::timeout(settings.answer_within(), asking).await {
+    match tokio::time::timeout(settings.connect_timeout(), asking).await {
         Ok(slots) => {
             slots.map_err(|error| unavailable(error, "the Redis cluster did not tell its slots"))
         }

@@ -1,6 +1,6 @@
 //! Who waits for which lock, and which channels that takes.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::future::Future;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -25,8 +25,10 @@ pub(super) struct Waiting {
 #[derive(Default)]
 struct Table {
     channels: HashMap<Arc<str>, Channel>,
-    /// To be looked at by the subscriber: new, or left by the last that waited.
+    /// To be subscribed to.
     news: Vec<Arc<str>>,
+    /// Left by the last that waited, the first to be given up first.
+    left: VecDeque<(Instant, Arc<str>)>,
     last_id: u64,
 }
 
@@ -116,13 +118,16 @@ impl Waiting {
             return;
         };
         channel.waiters.retain(|(waiter, _)| *waiter != id);
-        let is_last = channel.waiters.is_empty() && channel.left_at.is_none();
-        if is_last {
-            channel.left_at = Some(Instant::now());
-            table.news.push(Arc::clone(&key.text));
+        if !channel.waiters.is_empty() || channel.left_at.is_some() {
+            return;
         }
+        let now = Instant::now();
+        channel.left_at = Some(now);
+        // The subscriber looks again when the first of them is due.
+        let is_first = table.left.is_empty();
+        table.left.push_back((now, Arc::clone(&key.text)));
         drop(guard);
-        if is_last {
+        if is_first {
             self.changed.notify_one();
         }
     }
@@ -145,35 +150,35 @@ impl Waiting {
         let mut guard = self.table();
         let table = &mut *guard;
         let mut work = Work::default();
-        let mut later = Vec::new();
-        for text in std::mem::take(&mut table.news) {
-            let Some(channel) = table.channels.get_mut(&text) else {
+        while let Some((left, text)) = table.left.pop_front_if(|(left, _)| *left + LINGER <= now) {
+            // Not if somebody has waited there since.
+            let Some(channel) = table
+                .channels
+                .get(&text)
+                .filter(|c| c.left_at == Some(left))
+            else {
                 continue;
             };
-            let key = Key {
-                text: Arc::clone(&text),
-                bucket: channel.bucket,
-            };
-            match channel.left_at.map(|left| left + LINGER) {
-                Some(end) if end <= now => {
-                    if channel.state != State::Unknown {
-                        work.leave.push(key);
-                    }
-                    table.channels.remove(&text);
-                }
-                Some(end) => {
-                    work.again = Some(work.again.map_or(end, |again| again.min(end)));
-                    later.push(text);
-                }
-                None => {
-                    if channel.state == State::Unknown {
-                        channel.state = State::Asked;
-                        work.subscribe.push(key);
-                    }
-                }
+            if channel.state != State::Unknown {
+                work.leave.push(Key {
+                    text: Arc::clone(&text),
+                    bucket: channel.bucket,
+                });
+            }
+            table.channels.remove(&text);
+        }
+        work.again = table.left.front().map(|(left, _)| *left + LINGER);
+        for text in std::mem::take(&mut table.news) {
+            if let Some(channel) = table.channels.get_mut(&text)
+                && channel.state == State::Unknown
+            {
+                channel.state = State::Asked;
+                work.subscribe.push(Key {
+                    text,
+                    bucket: channel.bucket,
+                });
             }
         }
-        table.news = later;
         work
     }
 
