@@ -18,6 +18,10 @@
     feature = "postgres",
     doc = "| [`postgres::PostgresBackend`] | `postgres` | whoever uses the database |"
 )]
+#![cfg_attr(
+    feature = "redis",
+    doc = "| [`redis::RedisBackend`] | `redis` | whatever shares a Redis server or cluster |"
+)]
 //!
 //! Others are made by implementing [`backend::Backend`].
 //!
@@ -110,6 +114,8 @@ mod policy;
 pub mod postgres;
 mod provider;
 mod queue;
+#[cfg(feature = "redis")]
+pub mod redis;
 mod sync;
 mod token;
 

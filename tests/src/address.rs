@@ -12,6 +12,8 @@ use lock_core::file::FileBackend;
 use lock_core::postgres::PostgresBackend;
 use lock_core::{LockError, LockName, LockProvider};
 
+use crate::RedisStore;
+
 /// Locks that were opened.
 #[derive(Clone, Debug)]
 pub struct Opened {
@@ -34,7 +36,7 @@ impl Opened {
     }
 }
 
-/// Opens the locks at an address: `file:DIRECTORY`, or `postgres:LEASE_MS:URL`.
+/// Opens the locks at an address: `file:DIRECTORY`, `postgres:LEASE_MS:URL`, or `redis:URL`.
 ///
 /// # Errors
 ///
@@ -48,6 +50,7 @@ pub async fn open(address: &str) -> Result<Opened, Box<dyn Error + Send + Sync>>
             let backend = PostgresBackend::builder(url).lease(lease).connect();
             Ok(Opened::over(backend.await?))
         }
+        Some(("redis", url)) => Ok(Opened::over(RedisStore::connect(url).await?)),
         _ => Err(format!("unknown address `{address}`").into()),
     }
 }

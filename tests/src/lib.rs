@@ -39,6 +39,9 @@ mod timing;
 
 pub use bed::{Bed, run};
 pub use inventory::Case;
-pub use stores::{FileStore, MemoryStore, OneBackend, PostgresStore, Store};
+pub use stores::{
+    FileStore, MemoryStore, OneBackend, PostgresStore, RedisClusterStore, RedisStore, Store,
+    redis_key,
+};
 pub use stress::{Storm, abandon, seed};
 pub use timing::{Lateness, boottime, eventually};

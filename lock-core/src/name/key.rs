@@ -1,7 +1,7 @@
 //! What backends derive from a name. Each form is versioned and frozen: programs of different
 //! versions meet at the same keys.
 
-#[cfg(feature = "file")]
+#[cfg(any(feature = "file", feature = "redis"))]
 use data_encoding::BASE32_NOPAD;
 use sha2::{Digest, Sha256};
 
@@ -82,6 +82,42 @@ fn keys_of(namespace: &str, text: &str) -> PostgresKeys {
         lock: word(0),
         wait: word(8),
     }
+}
+
+/// Before what makes the keys of a Redis lock. Part of every key: never to be changed.
+#[cfg(feature = "redis")]
+const REDIS: &[u8] = b"lock-redis-v1\0";
+
+/// The key of a lock in Redis, which is the name of its channel as well, and the bucket that it is
+/// in: `lock:{bN}:v1-H`, where `N` is the first byte, in decimal, and `H` the next 160 bits, in
+/// lower-case base32 without padding, of SHA-256 over `"lock-redis-v1" NUL namespace NUL name`.
+///
+/// What is in the braces decides the slot of a cluster: locks of one bucket can share a call, and
+/// no text of a user's gets there.
+#[cfg(feature = "redis")]
+pub(crate) fn redis_key(namespace: &str, name: &LockName) -> (u8, String) {
+    let (bucket, stem) = redis_digest(namespace, name.as_str());
+    (bucket, format!("lock:{{b{bucket}}}:v1-{stem}"))
+}
+
+/// The key beside the locks of a bucket, where the server that granted them and the last token are
+/// noted: `lock:{bN}:server-v1-H`, `H` as for a lock with the empty name, which none has.
+#[cfg(feature = "redis")]
+pub(crate) fn redis_server_key(namespace: &str, bucket: u8) -> String {
+    let (_, stem) = redis_digest(namespace, "");
+    format!("lock:{{b{bucket}}}:server-v1-{stem}")
+}
+
+#[cfg(feature = "redis")]
+fn redis_digest(namespace: &str, name: &str) -> (u8, String) {
+    let digest = Sha256::new_with_prefix(REDIS)
+        .chain_update(namespace)
+        .chain_update(b"\0")
+        .chain_update(name)
+        .finalize();
+    let mut stem = BASE32_NOPAD.encode(&digest[1..21]);
+    stem.make_ascii_lowercase();
+    (digest[0], stem)
 }
 
 #[cfg(test)]
@@ -173,6 +209,56 @@ mod tests {
             );
         }
         assert_eq!(keys_of("", "everything").lock, POSTGRES_EVERYTHING);
+    }
+
+    #[cfg(feature = "redis")]
+    #[test]
+    fn redis_keys_are_frozen() {
+        let vectors = [
+            (
+                "",
+                "order:process:42",
+                "lock:{b133}:v1-hdvvms5dzyqfslkmwblkpoqawzkxddkg",
+            ),
+            (
+                "shop",
+                "order:process:42",
+                "lock:{b41}:v1-abvyxqonv2pmxklgd7fg6g6etm2jbft7",
+            ),
+            (
+                "",
+                "order:process:43",
+                "lock:{b237}:v1-am765dpf4jfgvw7mjzpyqnd5lze4wihc",
+            ),
+            (
+                "",
+                "order:process:a",
+                "lock:{b83}:v1-5nx4yegl6lyftepo4siuyjx46p6xh7ki",
+            ),
+            (
+                "",
+                "order:process:A",
+                "lock:{b200}:v1-gyjawxkmzymcrrkoryrrhspnujjlejry",
+            ),
+            (
+                "",
+                "job:cleanup-tokens",
+                "lock:{b104}:v1-6sheas5mdm7u6p6exlyne44ldusdw5n3",
+            ),
+        ];
+        for (namespace, name, expected) in vectors {
+            let (bucket, key) = redis_key(namespace, &name.parse().unwrap());
+            assert_eq!(key, expected, "{namespace} {name}");
+            assert!(key.starts_with(&format!("lock:{{b{bucket}}}:")));
+        }
+        assert_eq!(
+            redis_server_key("", 17),
+            "lock:{b17}:server-v1-ib6jrqlybqtztrcy5w4ysqo6orrz66ok"
+        );
+        assert_eq!(
+            redis_server_key("shop", 255),
+            "lock:{b255}:server-v1-tqpjyqarczuxaa3sddvvq7l3zv7ilwjr"
+        );
     }
 
     #[cfg(feature = "file")]

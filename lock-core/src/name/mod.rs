@@ -2,7 +2,7 @@
 //! part. The rules stand at [`LockName`]; the grammar is `lock-grammar`'s.
 
 mod hashed;
-#[cfg(any(feature = "file", feature = "postgres"))]
+#[cfg(any(feature = "file", feature = "postgres", feature = "redis"))]
 pub(crate) mod key;
 mod lock_name;
 #[cfg(feature = "serde")]

@@ -4,6 +4,7 @@ mod file;
 mod memory;
 mod one_backend;
 mod postgres;
+mod redis;
 
 use std::future::Future;
 use std::time::Duration;
@@ -15,6 +16,7 @@ pub use file::FileStore;
 pub use memory::MemoryStore;
 pub use one_backend::OneBackend;
 pub use postgres::PostgresStore;
+pub use redis::{RedisClusterStore, RedisStore, redis_key};
 
 /// A place where locks are kept, for one test alone; for a backend with a server, an empty corner
 /// of it.

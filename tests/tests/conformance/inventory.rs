@@ -7,10 +7,10 @@ use std::path::Path;
 use std::process::Command;
 use std::{env, fs};
 
-use lock_tests::{Case, FileStore, MemoryStore, Store};
+use lock_tests::{Case, FileStore, MemoryStore, RedisClusterStore, RedisStore, Store};
 
 /// The backends of the library; `every_backend_runs_every_case` fails for one that is not in `main.rs`.
-const BACKENDS: [&str; 3] = ["memory", "file", "postgres"];
+const BACKENDS: [&str; 5] = ["memory", "file", "postgres", "redis", "redis_cluster"];
 
 const CASES: &[Case] = lock_tests::conformance!(@cases @inventory []);
 
@@ -89,4 +89,6 @@ fn exceptions_exist<S: Store>() {
 fn what_does_not_apply_to_a_backend_is_a_case() {
     exceptions_exist::<MemoryStore>();
     exceptions_exist::<FileStore>();
+    exceptions_exist::<RedisStore>();
+    exceptions_exist::<RedisClusterStore>();
 }

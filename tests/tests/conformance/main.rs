@@ -6,4 +6,6 @@ lock_tests::conformance! {
     memory: lock_tests::MemoryStore,
     file: lock_tests::FileStore,
     postgres: lock_tests::PostgresStore,
+    redis: lock_tests::RedisStore,
+    redis_cluster: lock_tests::RedisClusterStore,
 }

@@ -1,0 +1,184 @@
+//! What can be chosen about a Redis backend.
+
+use std::fmt;
+use std::ops::RangeInclusive;
+use std::time::Duration;
+
+use ::redis::ConnectionInfo;
+
+use super::RedisBackend;
+use super::connection_string::{Target, resp3};
+use super::thread;
+use crate::LockError;
+
+/// The lease, unless chosen.
+const LEASE: Duration = Duration::from_secs(30);
+
+/// Shorter leases are lost to a hiccup, longer ones never end.
+const LEASES: RangeInclusive<Duration> =
+    Duration::from_millis(500)..=Duration::from_secs(24 * 3600);
+
+/// How long connecting to a server may take, unless the connection string says it.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// Makes a [`RedisBackend`]; from [`RedisBackend::builder`].
+///
+/// # Default
+///
+/// | | |
+/// |---|---|
+/// | [`lease`](Self::lease) | 30 s |
+/// | [`namespace`](Self::namespace) | empty |
+/// | [`quarantine`](Self::quarantine) | one lease |
+/// | [`allow_eviction`](Self::allow_eviction) | no |
+#[derive(Clone)]
+#[must_use = "a builder does nothing until `connect`"]
+pub struct RedisBuilder {
+    source: Source,
+    lease: Duration,
+    namespace: String,
+    quarantine: Option<Duration>,
+    allow_eviction: bool,
+}
+
+/// Where the server is said to be. Without `Debug`: it can hold a password.
+#[derive(Clone)]
+enum Source {
+    Text(String),
+    Client(Box<ConnectionInfo>),
+}
+
+/// What was chosen.
+#[derive(Clone, Debug)]
+pub(super) struct Settings {
+    pub(super) target: Target,
+    pub(super) lease: Duration,
+    pub(super) namespace: String,
+    pub(super) quarantine: Duration,
+    pub(super) allow_eviction: bool,
+}
+
+impl RedisBuilder {
+    pub(super) fn parse(connection_string: &str) -> Self {
+        Self::new(Source::Text(connection_string.to_owned()))
+    }
+
+    pub(super) fn client(client: &::redis::Client) -> Self {
+        Self::new(Source::Client(Box::new(
+            client.get_connection_info().clone(),
+        )))
+    }
+
+    fn new(source: Source) -> Self {
+        Self {
+            source,
+            lease: LEASE,
+            namespace: String::new(),
+            quarantine: None,
+            allow_eviction: false,
+        }
+    }
+
+    /// How long a lock lives without a renewal: how long a crashed holder keeps it, and how long
+    /// nobody is granted one after the server lost its memory. From 500 ms to 24 h; the same in
+    /// every process of a namespace.
+    pub const fn lease(mut self, lease: Duration) -> Self {
+        self.lease = lease;
+        self
+    }
+
+    /// Keeps the locks of two applications on one server apart.
+    pub fn namespace(mut self, namespace: impl Into<String>) -> Self {
+        self.namespace = namespace.into();
+        self
+    }
+
+    /// For how long nobody is granted a lock after the server was restarted, replaced or had its
+    /// clock put forward, since locks that it has forgotten may still be held. Zero for tests and
+    /// demonstrations: two may then hold one lock for up to a lease after a restart.
+    pub const fn quarantine(mut self, quarantine: Duration) -> Self {
+        self.quarantine = Some(quarantine);
+        self
+    }
+
+    /// Accepts a server that evicts keys when its memory is full, and with them locks that are
+    /// held.
+    pub const fn allow_eviction(mut self, allow: bool) -> Self {
+        self.allow_eviction = allow;
+        self
+    }
+
+    /// Connects, and checks that the server can keep locks.
+    ///
+    /// # Errors
+    ///
+    /// [`Misconfigured`](crate::LockErrorKind::Misconfigured) for a connection string that is
+    /// wrong, a refused password, a replica, a server older than 6.2 (7.0 in a cluster), one that
+    /// evicts keys, a lease out of bounds; [`Unavailable`](crate::LockErrorKind::Unavailable) when
+    /// the server cannot be reached or is loading its data.
+    ///
+    /// # Cancel safety
+    ///
+    /// Cancel safe: nothing is left behind.
+    pub async fn connect(self) -> Result<RedisBackend, LockError> {
+        let settings = self.settings()?;
+        thread::start(settings).await
+    }
+
+    pub(super) fn settings(self) -> Result<Settings, LockError> {
+        let target = match self.source {
+            Source::Text(text) => Target::parse(&text)?,
+            Source::Client(info) => Target::new(resp3(*info)),
+        };
+        if !LEASES.contains(&self.lease) {
+            return Err(LockError::misconfigured(
+                "the lease of Redis locks must be from 500 ms to 24 h",
+            ));
+        }
+        Ok(Settings {
+            target,
+            lease: self.lease,
+            namespace: self.namespace,
+            quarantine: self.quarantine.unwrap_or(self.lease).min(*LEASES.end()),
+            allow_eviction: self.allow_eviction,
+        })
+    }
+}
+
+impl fmt::Debug for RedisBuilder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("RedisBuilder")
+            .field("lease", &self.lease)
+            .field("namespace", &self.namespace)
+            .field("quarantine", &self.quarantine)
+            .field("allow_eviction", &self.allow_eviction)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Settings {
+    /// How often what is held is renewed.
+    pub(super) fn heartbeat(&self) -> Duration {
+        self.lease / 3
+    }
+
+    /// By how much our validity ends before the key does: clocks that run at different rates, and
+    /// the time between a look and what it leads to.
+    pub(super) fn margin(&self) -> Duration {
+        self.lease / 100 + Duration::from_millis(50)
+    }
+
+    /// When a lease ends that was asked for then.
+    pub(super) fn valid_until(&self, sent: Duration) -> Duration {
+        sent + self.lease - self.margin()
+    }
+
+    pub(super) fn connect_timeout(&self) -> Duration {
+        self.target.connect_timeout.unwrap_or(CONNECT_TIMEOUT)
+    }
+
+    /// How long one answer of the server is waited for; after that the connection is replaced.
+    pub(super) fn answer_within(&self) -> Duration {
+        self.heartbeat().min(Duration::from_secs(2))
+    }
+}

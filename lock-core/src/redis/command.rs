@@ -1,0 +1,68 @@
+//! What tasks ask of the thread.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::{mpsc, oneshot};
+
+use super::backend::RedisGrant;
+use super::key::{Key, Owner};
+use super::shared::Client;
+use crate::LockError;
+use crate::backend::{Attempt, Lease};
+
+pub(super) enum Command {
+    Acquire(Acquire),
+    Release(Release),
+    Probe(Probe),
+}
+
+/// Answered by each node, and then by its end.
+pub(super) type Probe = mpsc::UnboundedSender<Result<(), LockError>>;
+
+pub(super) type Answer = Result<Attempt<RedisGrant>, LockError>;
+
+pub(super) struct Acquire {
+    pub(super) client: Arc<Client>,
+    pub(super) key: Key,
+    pub(super) owner: Owner,
+    pub(super) reply: oneshot::Sender<Answer>,
+    /// When it is not tried again, on CLOCK_BOOTTIME.
+    pub(super) until: Duration,
+    /// Until when the server may take a copy that was sent and not answered.
+    pub(super) ghost: Option<Duration>,
+}
+
+pub(super) struct Release {
+    pub(super) key: Key,
+    pub(super) owner: Owner,
+    /// Where somebody waits for the end, and the lease that was to be released.
+    pub(super) reply: Option<(oneshot::Sender<Result<(), LockError>>, Lease)>,
+    /// When the key has ended by itself.
+    pub(super) until: Duration,
+    /// Whether it was sent and not answered.
+    pub(super) sent_before: bool,
+    /// Until when the server may take a copy of the acquire that this undoes.
+    pub(super) ghost: Option<Duration>,
+}
+
+impl Release {
+    /// Undoes an acquire of which nobody knows whether it was granted.
+    pub(super) fn undo(acquire: &Acquire, until: Duration) -> Self {
+        Self {
+            key: acquire.key.clone(),
+            owner: acquire.owner,
+            reply: None,
+            until,
+            sent_before: false,
+            ghost: acquire.ghost,
+        }
+    }
+
+    pub(super) fn answer(self, answer: Result<(), LockError>) {
+        if let Some((reply, _)) = self.reply {
+            // Nobody may wait any more.
+            let _ = reply.send(answer);
+        }
+    }
+}

@@ -1,0 +1,290 @@
+//! A connection to one server, and whether that server can keep locks.
+
+use std::io;
+use std::time::Duration;
+
+use ::redis::aio::MultiplexedConnection;
+use ::redis::io::tcp::TcpSettings;
+use ::redis::{
+    AsyncConnectionConfig, Client, ConnectionInfo, ErrorKind, PushInfo, RedisError,
+    ServerErrorKind, Value, from_redis_value,
+};
+use tokio::sync::mpsc;
+use tokio::time::timeout;
+
+use super::builder::Settings;
+use super::scripts::{Failure, RENEW};
+use crate::LockError;
+use crate::name::key::redis_server_key;
+
+/// The oldest server that does what the scripts need.
+const OLDEST: (u32, u32) = (6, 2);
+/// Channels that stay on their node.
+const OLDEST_CLUSTER: (u32, u32) = (7, 0);
+
+/// Opens a connection; what the server says unasked goes to `pushes`.
+pub(super) async fn open(
+    info: &ConnectionInfo,
+    settings: &Settings,
+    pushes: Option<mpsc::UnboundedSender<PushInfo>>,
+) -> Result<MultiplexedConnection, LockError> {
+    choose_cryptography(info);
+    // A peer that does not acknowledge is gone before the lease is: no connection outlives it.
+    let tcp = TcpSettings::default()
+        .set_nodelay(true)
+        .set_user_timeout(settings.lease);
+    let info = info.clone().set_tcp_settings(tcp);
+    let address = info.addr().to_string();
+    let client = Client::open(info).map_err(|error| refused(&address, error))?;
+    let mut config = AsyncConnectionConfig::new()
+        // Ours are around whole exchanges.
+        .set_response_timeout(None)
+        .set_connection_timeout(None);
+    if let Some(pushes) = pushes {
+        config = config.set_push_sender(pushes);
+    }
+    match timeout(
+        settings.connect_timeout(),
+        client.get_multiplexed_async_connection_with_config(&config),
+    )
+    .await
+    {
+        Ok(connection) => connection.map_err(|error| refused(&address, error)),
+        Err(_) => Err(LockError::unavailable(format!(
+            "the Redis server at {address} did not answer in time"
+        ))),
+    }
+}
+
+/// The driver panics when rustls has no provider of cryptography or a choice between two.
+#[cfg(any(feature = "rustls-ring", feature = "tls-rustls-aws-lc-rs"))]
+fn choose_cryptography(info: &ConnectionInfo) {
+    use ::redis::ConnectionAddr;
+    use rustls::crypto::CryptoProvider;
+
+    if matches!(info.addr(), ConnectionAddr::TcpTls { .. })
+        && CryptoProvider::get_default().is_none()
+    {
+        #[cfg(feature = "rustls-ring")]
+        let provider = rustls::crypto::ring::default_provider();
+        #[cfg(not(feature = "rustls-ring"))]
+        let provider = rustls::crypto::aws_lc_rs::default_provider();
+        // An error is another's choice, made meanwhile.
+        let _ = provider.install_default();
+    }
+}
+
+#[cfg(not(any(feature = "rustls-ring", feature = "tls-rustls-aws-lc-rs")))]
+fn choose_cryptography(_: &ConnectionInfo) {}
+
+/// Why there is no connection. The texts of the driver and the server hold no password.
+fn refused(address: &str, error: RedisError) -> LockError {
+    let at = |what: &str| format!("the Redis server at {address} {what}");
+    let code = error.code().unwrap_or_default();
+    let wrong = match error.kind() {
+        ErrorKind::AuthenticationFailed => Some("refused the user or the password"),
+        _ if matches!(code, "WRONGPASS" | "NOAUTH") => Some("refused the user or the password"),
+        _ if code == "NOPERM" => Some("does not give this user the rights that locks need"),
+        ErrorKind::RESP3NotSupported => Some("does not speak RESP3: it is older than 6.0"),
+        ErrorKind::Parse | ErrorKind::UnexpectedReturnType => Some(
+            "does not speak the protocol of Redis: is it another service, or does it want TLS?",
+        ),
+        ErrorKind::InvalidClientConfig => Some("cannot be connected to with these settings"),
+        ErrorKind::Io if is_tls(&error) => {
+            Some("could not be trusted, or does not speak TLS on this port")
+        }
+        ErrorKind::Server(ServerErrorKind::ResponseError) => {
+            Some("refused the database or the protocol")
+        }
+        _ => None,
+    };
+    match wrong {
+        Some(wrong) => LockError::misconfigured(at(wrong)),
+        None => LockError::unavailable(at("cannot be connected to")),
+    }
+    .with_source(error)
+}
+
+/// Whether a handshake failed, and not the network.
+fn is_tls(error: &RedisError) -> bool {
+    let mut source = std::error::Error::source(error);
+    while let Some(error) = source {
+        if let Some(error) = error.downcast_ref::<io::Error>()
+            && error.kind() == io::ErrorKind::InvalidData
+        {
+            return true;
+        }
+        source = error.source();
+    }
+    // The driver keeps its source in an `Arc`, which hides the type.
+    error.to_string().contains("certificate") || error.to_string().contains("InvalidContentType")
+}
+
+/// Asks within the bound of one answer.
+pub(super) async fn ask(
+    connection: &mut MultiplexedConnection,
+    command: &::redis::Cmd,
+    within: Duration,
+) -> Result<Value, LockError> {
+    match timeout(within, connection.send_packed_command(command)).await {
+        Ok(answer) => answer
+            .and_then(Value::extract_error)
+            .map_err(|error| unavailable(error, "the Redis server refused a question")),
+        Err(_) => Err(LockError::unanswered()),
+    }
+}
+
+/// An error of the driver under a sentence of ours.
+pub(super) fn unavailable(error: RedisError, sentence: &'static str) -> LockError {
+    LockError::unavailable(sentence).with_source(error)
+}
+
+/// What a server says about itself.
+#[derive(Debug)]
+pub(super) struct About {
+    pub(super) is_cluster: bool,
+}
+
+/// Refuses a server that cannot keep locks.
+pub(super) async fn check(
+    connection: &mut MultiplexedConnection,
+    settings: &Settings,
+) -> Result<About, LockError> {
+    let info = ask(
+        connection,
+        &::redis::cmd("INFO"),
+        settings.connect_timeout(),
+    )
+    .await?;
+    let info: String = from_redis_value(info).map_err(|error| {
+        LockError::unavailable("the Redis server answered nonsense").with_source(error)
+    })?;
+    judge(&info, settings)
+}
+
+/// Does once what locks need: a user without the rights is told at once.
+pub(super) async fn rehearse(
+    connection: &mut MultiplexedConnection,
+    settings: &Settings,
+) -> Result<(), LockError> {
+    let refused = |error: RedisError| {
+        LockError::misconfigured(
+            "the Redis server does not let this user do what locks need: scripts, the keys and the \
+             channels `lock:*`",
+        )
+        .with_source(error)
+    };
+    let server_key = redis_server_key(&settings.namespace, 0);
+    let mut channels = ::redis::pipe();
+    for command in ["SUBSCRIBE", "UNSUBSCRIBE"] {
+        channels.cmd(command).arg(&server_key);
+    }
+    channels.cmd("PUBLISH").arg(&server_key).arg("");
+    let within = settings.connect_timeout();
+    let answers = timeout(within, connection.send_packed_commands(&channels, 0, 3)).await;
+    let answers = answers.map_err(|_| LockError::unanswered())?;
+    let answers = answers.map_err(|error| unavailable(error, "the Redis server left"))?;
+    answers
+        .into_iter()
+        .try_for_each(|answer| answer.extract_error().map(drop))
+        .map_err(refused)?;
+    let mut renew = RENEW.call(1);
+    renew.arg(&server_key).arg(u64::MAX).arg(1);
+    match RENEW.invoke(connection, &renew, within).await {
+        Ok(_) => Ok(()),
+        Err(Failure::Refused(error)) if error.code() == Some("NOPERM") => Err(refused(error)),
+        Err(failure) => Err(
+            LockError::unavailable("the Redis server does not run scripts")
+                .with_source(failure.to_string()),
+        ),
+    }
+}
+
+fn judge(info: &str, settings: &Settings) -> Result<About, LockError> {
+    let field = |name: &str| {
+        info.lines()
+            .filter_map(|line| line.trim_end().split_once(':'))
+            .find_map(|(key, value)| (key == name).then_some(value))
+            .unwrap_or_default()
+    };
+    let is_cluster = field("redis_mode") == "cluster";
+    let version = field("redis_version");
+    let mut parts = version
+        .split('.')
+        .map(|part| part.parse::<u32>().unwrap_or_default());
+    let (major, minor) = (
+        parts.next().unwrap_or_default(),
+        parts.next().unwrap_or_default(),
+    );
+    let oldest = if is_cluster { OLDEST_CLUSTER } else { OLDEST };
+    if (major, minor) < oldest {
+        let (major, minor) = oldest;
+        let what = if is_cluster { "cluster" } else { "server" };
+        return Err(LockError::misconfigured(format!(
+            "the Redis {what} is of version {version}; locks need {major}.{minor} or newer"
+        )));
+    }
+    if field("role") != "master" {
+        return Err(LockError::misconfigured(
+            "the Redis server is a read-only replica; connect to its master",
+        ));
+    }
+    if !matches!(field("loading"), "0" | "") {
+        return Err(LockError::unavailable(
+            "the Redis server is loading its data",
+        ));
+    }
+    let policy = field("maxmemory_policy");
+    if policy != "noeviction" && !settings.allow_eviction {
+        return Err(LockError::misconfigured(format!(
+            "the Redis server evicts keys when its memory is full (`maxmemory-policy` is \
+             `{policy}`), and with them locks that are held: set it to `noeviction`, or allow it \
+             with `allow_eviction(true)`"
+        )));
+    }
+    Ok(About { is_cluster })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::builder::RedisBuilder;
+    use super::*;
+
+    const INFO: &str = "# Server\r\nredis_version:7.0.15\r\nredis_mode:standalone\r\n\
+        # Memory\r\nmaxmemory_policy:noeviction\r\n# Persistence\r\nloading:0\r\n\
+        # Replication\r\nrole:master\r\n";
+
+    fn verdict(from: &str, to: &str) -> Result<bool, String> {
+        let settings = RedisBuilder::parse("host").settings().unwrap();
+        assert!(INFO.contains(from));
+        judge(&INFO.replace(from, to), &settings)
+            .map(|about| about.is_cluster)
+            .map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn a_server_that_can_keep_locks_is_taken() {
+        assert_eq!(verdict("7.0.15", "6.2.0"), Ok(false));
+        assert_eq!(verdict("standalone", "cluster"), Ok(true));
+        assert_eq!(verdict("loading:0\r\n", ""), Ok(false));
+    }
+
+    #[test]
+    fn a_server_that_cannot_is_refused_with_the_reason() {
+        for (from, to, reason) in [
+            ("7.0.15", "6.0.16", "version 6.0.16; locks need 6.2"),
+            (
+                "7.0.15\r\nredis_mode:standalone",
+                "6.2.7\r\nredis_mode:cluster",
+                "locks need 7.0",
+            ),
+            ("role:master", "role:slave", "read-only replica"),
+            ("loading:0", "loading:1", "loading its data"),
+            ("noeviction", "allkeys-lru", "`allkeys-lru`"),
+            ("redis_version", "other_version", "locks need 6.2"),
+        ] {
+            let error = verdict(from, to).unwrap_err();
+            assert!(error.contains(reason), "{error}");
+        }
+    }
+}

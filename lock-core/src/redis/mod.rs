@@ -1,0 +1,61 @@
+//! Locks in a Redis server or cluster: leased keys, for many locks at high rates.
+//!
+//! One key per lock holds its owner and its token, and lives for one lease unless it is renewed.
+//! Every step is a script, so that each is decided by the server alone; what many tasks ask for
+//! travels in few calls. A backend has a thread of its own and two connections per node, one for
+//! commands and one for what it waits for, whatever is held or awaited.
+//!
+//! ```no_run
+//! use lock_core::{LockError, LockProvider, redis::RedisBackend};
+//!
+//! # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), LockError> {
+//! let backend = RedisBackend::connect("redis://127.0.0.1:6379").await?;
+//! let locks = LockProvider::new(backend);
+//! let guard = locks.lock("order:process:42")?.acquire(std::time::Duration::from_secs(5)).await?;
+//! # guard.release().await }
+//! ```
+//!
+//! # What is promised
+//!
+//! - **Leases.** A lock that nobody renews ends with its [lease](RedisBuilder::lease): that of a
+//!   crashed holder after at most 30 s, unless chosen otherwise. Everything a process holds is
+//!   renewed together, three times per lease; a renewal that fails is tried again until the lease
+//!   ends. Our side of it ends earlier by a margin (1 % and 50 ms), counted from before the request
+//!   was sent.
+//! - **No false answers.** An acquire knows itself by its owner: a lost reply, or a request that
+//!   arrives twice or too late, neither looks like contention nor leaves a lock behind.
+//! - **Waiting** is by a message of the release. A process is subscribed to the names that it waits
+//!   for; what ends without a release is asked for when it ends.
+//! - **Tokens** are the server's time in microseconds, and greater than all earlier ones of the name
+//!   also when that clock goes back.
+//!
+//! # What is not
+//!
+//! A server that forgets (restarted, failed over to a replica that lagged, its clock put forward)
+//! forgets locks that are held. Then nobody is granted a lock for one lease, the
+//! [quarantine](RedisBuilder::quarantine); the holders learn it with their next renewal. Until then
+//! [tokens](crate::FencingToken) protect what the locks are for. Keys that somebody deletes are
+//! noticed with the next renewal, and protected by nothing else.
+//!
+//! Locks live in the database (`/2`) of the connection string; channels are shared by all databases
+//! of a server, which costs a try too many at worst.
+
+mod backend;
+mod builder;
+mod clock;
+mod command;
+mod connect;
+mod connection_string;
+mod driver;
+mod exchange;
+mod key;
+mod renewal;
+mod scripts;
+mod shared;
+mod subscriber;
+mod thread;
+mod topology;
+mod waiting;
+
+pub use backend::{RedisBackend, RedisGrant};
+pub use builder::RedisBuilder;

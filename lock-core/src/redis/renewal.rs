@@ -1,0 +1,176 @@
+//! Leases: everything that is held is renewed together, three times per lease.
+
+use std::time::Duration;
+
+use ::redis::Value;
+use tokio::time::Instant;
+
+use super::clock::Jump;
+use super::driver::{Done, Driver};
+use super::key::millis;
+use super::scripts::{Failure, RENEW};
+use super::shared::HeldLock;
+use crate::LossReason;
+
+/// How many leases one call renews: more would keep the server from others for long.
+const MAX_RENEWED: usize = 256;
+
+/// The time of the lease that was left when a renewal was answered.
+const HEADROOM: &str = "distributed_lock_renew_headroom_seconds";
+
+/// When there is something to renew.
+pub(super) struct Renewals {
+    /// Of everything.
+    pub(super) next: Instant,
+    /// Of what was not renewed.
+    pub(super) again: Option<Instant>,
+    /// How many calls are not answered yet.
+    pub(super) asking: usize,
+}
+
+impl Renewals {
+    pub(super) fn new(heartbeat: Duration) -> Self {
+        Self {
+            next: Instant::now() + heartbeat,
+            again: None,
+            asking: 0,
+        }
+    }
+}
+
+impl Driver {
+    /// Starts the renewals that are due.
+    pub(super) fn renew(&mut self) {
+        let now = Instant::now();
+        let heartbeat = self.shared.settings.heartbeat();
+        let all = self.renewals.next <= now;
+        if !all && self.renewals.again.is_none_or(|again| again > now) {
+            return;
+        }
+        let mut locks = self.shared.held.all();
+        if all {
+            self.renewals.next = now + heartbeat;
+        } else {
+            // What was renewed a heartbeat ago or earlier: the others were answered.
+            let left = self.shared.settings.lease - self.shared.settings.margin() - heartbeat;
+            locks.retain(|lock| {
+                lock.lease
+                    .remaining()
+                    .is_some_and(|remaining| remaining <= left)
+            });
+        }
+        self.renewals.again = None;
+        let mut of_lanes: Vec<Vec<HeldLock>> = Vec::new();
+        of_lanes.resize_with(self.lanes.len(), Vec::new);
+        for lock in locks {
+            of_lanes[self.lane_of(lock.key.bucket)].push(lock);
+        }
+        for (lane, mut locks) in of_lanes.into_iter().enumerate() {
+            while !locks.is_empty() {
+                let rest = locks.split_off(locks.len().min(MAX_RENEWED));
+                self.renew_some(lane, std::mem::replace(&mut locks, rest));
+            }
+        }
+    }
+
+    fn renew_some(&mut self, lane: usize, locks: Vec<HeldLock>) {
+        let Some((mut connection, generation)) = self.connection(lane) else {
+            // Asked for by `connection`; a failure of it is one of ours.
+            return self.renew_again();
+        };
+        let settings = &self.shared.settings;
+        let within = settings.answer_within();
+        let sent = self.shared.clock.now();
+        let lane_of = &self.lanes[lane];
+        let not_after = self.nodes[lane_of.node].clock.not_after(sent, within);
+        let mut call = RENEW.call(1 + locks.len());
+        call.arg(lane_of.server_key.as_str());
+        for lock in &locks {
+            call.arg(&*lock.key.text);
+        }
+        call.arg(not_after).arg(millis(settings.lease));
+        for lock in &locks {
+            call.arg(&lock.owner.text()[..]);
+        }
+        self.renewals.asking += 1;
+        self.calls.push(Box::pin(async move {
+            let answer = RENEW.invoke(&mut connection, &call, within).await;
+            Done::Renewed {
+                lane,
+                generation,
+                sent,
+                locks,
+                answer,
+            }
+        }));
+    }
+
+    pub(super) fn renewed(
+        &mut self,
+        lane: usize,
+        sent: Duration,
+        locks: Vec<HeldLock>,
+        answer: Result<Vec<Value>, Failure>,
+    ) {
+        self.renewals.asking -= 1;
+        let values = match answer {
+            Ok(values) => values,
+            Err(failure) => {
+                tracing::warn!(reason = %failure, locks = locks.len(), "leases in Redis were not renewed");
+                if failure.is_elsewhere() {
+                    self.look_for_nodes(lane);
+                }
+                return self.renew_again();
+            }
+        };
+        let mut values = values.into_iter();
+        let Some(Value::Int(time)) = values.next() else {
+            return self.renew_again();
+        };
+        if self.saw_time(lane, sent, time.unsigned_abs()) == Some(Jump::Forward) {
+            // All of them are lost.
+            return;
+        }
+        let until = self.shared.settings.valid_until(sent);
+        let mut headroom: Option<Duration> = None;
+        for lock in locks {
+            match values.next() {
+                Some(Value::Int(0)) => {
+                    lock.lease.lose(LossReason::Revoked);
+                    self.shared.held.remove(lock.owner);
+                }
+                Some(_) => {
+                    let left = lock.lease.remaining();
+                    headroom = headroom.into_iter().chain(left).min();
+                    lock.lease.extend(until);
+                }
+                None => {
+                    // Too late by the server's clock, which we know now.
+                    self.renew_again();
+                }
+            }
+        }
+        if let Some(headroom) = headroom {
+            metrics::histogram!(HEADROOM).record(headroom);
+        }
+    }
+
+    /// Soon, and until the leases end.
+    pub(super) fn renew_again(&mut self) {
+        let soon = Instant::now() + self.shared.settings.heartbeat() / 8;
+        self.renewals.again = Some(self.renewals.again.map_or(soon, |again| again.min(soon)));
+    }
+
+    /// A server's clock was put forward: leases on it may have ended early.
+    pub(super) fn jumped(&mut self, node: usize) {
+        tracing::error!("the clock of the Redis server was put forward: its locks are lost");
+        let lanes = &self.lanes;
+        let lane_of = |bucket: u8| &lanes[usize::from(bucket) % lanes.len()];
+        self.shared
+            .held
+            .lose(LossReason::Expired, |key| lane_of(key.bucket).node == node);
+        for lane in &mut self.lanes {
+            lane.jumped |= lane.node == node;
+        }
+    }
+}

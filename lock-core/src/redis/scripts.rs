@@ -1,0 +1,118 @@
+//! The scripts, and how they are called.
+
+use std::fmt;
+use std::sync::LazyLock;
+use std::time::Duration;
+
+use ::redis::aio::MultiplexedConnection;
+use ::redis::{Cmd, ErrorKind, RedisError, Script, ServerErrorKind, Value, cmd};
+use tokio::time::timeout;
+
+/// A script that the server knows by its hash.
+pub(super) struct Lua {
+    code: &'static str,
+    hash: LazyLock<String>,
+}
+
+pub(super) static EXCHANGE: Lua = Lua {
+    code: include_str!("scripts/exchange.lua"),
+    hash: LazyLock::new(|| {
+        Script::new(include_str!("scripts/exchange.lua"))
+            .get_hash()
+            .into()
+    }),
+};
+
+pub(super) static RENEW: Lua = Lua {
+    code: include_str!("scripts/renew.lua"),
+    hash: LazyLock::new(|| {
+        Script::new(include_str!("scripts/renew.lua"))
+            .get_hash()
+            .into()
+    }),
+};
+
+/// Why a call has no answer.
+pub(super) enum Failure {
+    /// The server says that it did not do it.
+    Refused(RedisError),
+    /// It may have been done, or be done later.
+    Unknown(Option<RedisError>),
+}
+
+impl Failure {
+    /// Whether the keys are elsewhere in the cluster, or another server is the master now.
+    pub(super) fn is_elsewhere(&self) -> bool {
+        match self {
+            Self::Refused(error) => {
+                matches!(
+                    error.kind(),
+                    ErrorKind::Server(
+                        ServerErrorKind::Moved | ServerErrorKind::Ask | ServerErrorKind::ReadOnly
+                    )
+                ) || error.to_string().contains("READONLY")
+            }
+            Self::Unknown(_) => false,
+        }
+    }
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Refused(error) | Self::Unknown(Some(error)) => error.fmt(f),
+            Self::Unknown(None) => f.write_str("no answer in time"),
+        }
+    }
+}
+
+impl Lua {
+    /// A call with so many keys; keys and arguments follow.
+    pub(super) fn call(&self, keys: usize) -> Cmd {
+        let mut call = cmd("EVALSHA");
+        call.arg(self.hash.as_str()).arg(keys);
+        call
+    }
+
+    /// Calls; a server that does not know the script is taught it.
+    pub(super) async fn invoke(
+        &self,
+        connection: &mut MultiplexedConnection,
+        call: &Cmd,
+        within: Duration,
+    ) -> Result<Vec<Value>, Failure> {
+        let invoke = async {
+            let answer = connection.send_packed_command(call).await?;
+            if !is_no_script(&answer) {
+                return Ok(answer);
+            }
+            let mut load = cmd("SCRIPT");
+            load.arg("LOAD").arg(self.code);
+            connection
+                .send_packed_command(&load)
+                .await?
+                .extract_error()?;
+            connection.send_packed_command(call).await
+        };
+        let answer = match timeout(within, invoke).await {
+            // Errors of the server come as values, but for that of the loading.
+            Ok(Err(error))
+                if matches!(error.kind(), ErrorKind::Server(_) | ErrorKind::Extension) =>
+            {
+                return Err(Failure::Refused(error));
+            }
+            Ok(Err(error)) => return Err(Failure::Unknown(Some(error))),
+            Err(_) => return Err(Failure::Unknown(None)),
+            Ok(Ok(answer)) => answer,
+        };
+        match answer.extract_error() {
+            Ok(Value::Array(values)) => Ok(values),
+            Ok(_) => Err(Failure::Unknown(None)),
+            Err(error) => Err(Failure::Refused(error)),
+        }
+    }
+}
+
+fn is_no_script(answer: &Value) -> bool {
+    matches!(answer, Value::ServerError(error) if error.kind() == Some(ServerErrorKind::NoScript))
+}

@@ -1,0 +1,120 @@
+-- Releases, then tries to acquire; all keys are of one slot.
+--
+-- KEYS: the server key of the slot, the locks to release, the locks to acquire.
+-- ARGV: not after (us), lease (ms), quarantine (ms), newest token known, the command that
+--       publishes, how many releases, '1' if the clock of the server was seen to jump, '1' to ask
+--       whether locks could be granted, then an owner for each lock.
+-- Reply: the time (us), what is left of the quarantine (ms) or why nothing can be granted, then for
+--       each lock a text that tells what is wrong with it, or a number:
+--       released: 1 and as many as heard of it; 0: it was not this owner's
+--       acquired: its token; 0: too late; below 0: not granted, and how many ms to wait
+--
+-- A lock is a string: the owner (32 bytes), a space, the token. Numbers are doubles, exact below
+-- 2^53; as text only through %.0f, since tostring() rounds to 14 digits.
+
+local OWNER = 32
+local TOKEN = OWNER + 2
+-- The server key outlives every lock: 30 days.
+local KEPT = 2592000000
+
+local time = redis.call('TIME')
+local now = time[1] * 1000000 + time[2]
+local not_after, lease, quarantine = tonumber(ARGV[1]), ARGV[2], tonumber(ARGV[3])
+local newest, publish, releases = tonumber(ARGV[4]), ARGV[5], tonumber(ARGV[6])
+local jumped, probe = ARGV[7] == '1', ARGV[8] == '1'
+local count = #KEYS - 1
+local reply = { now, 0 }
+
+for i = 1, releases do
+  local key = KEYS[i + 1]
+  local value = redis.pcall('GET', key)
+  if type(value) == 'table' then
+    reply[i + 2] = value.err
+  elseif value and string.sub(value, 1, OWNER) == ARGV[i + 8] then
+    redis.call('DEL', key)
+    local heard = redis.pcall(publish, key, '')
+    reply[i + 2] = type(heard) == 'number' and heard + 1 or 1
+  else
+    reply[i + 2] = 0
+  end
+end
+
+if count == releases and not probe and not jumped then
+  return reply
+end
+
+local late = now > not_after
+if late then
+  for i = releases + 1, count do
+    reply[i + 2] = 0
+  end
+  if not jumped and not probe then
+    return reply
+  end
+end
+
+-- Which server this is, and which one the locks are of.
+local info = redis.call('INFO', 'server')
+local run_id = string.match(info, 'run_id:(%x+)')
+local note = redis.pcall('GET', KEYS[1])
+local known, till, last, length
+if type(note) == 'string' then
+  known, till, last, length = string.match(note, '^(%x+) (%d+) (%d+) (%d+)$')
+end
+till, last = tonumber(till) or 0, math.max(tonumber(last) or 0, newest)
+if quarantine > 0 then
+  -- Another client may grant for longer than we do.
+  quarantine = math.max(quarantine, tonumber(length) or 0)
+end
+local whole = now + quarantine * 1000
+if jumped or (known and known ~= run_id) then
+  till = whole
+elseif not known then
+  -- Nothing is known of earlier locks. What was granted before this server started has ended one
+  -- lease after its start.
+  local up = tonumber(string.match(info, 'uptime_in_seconds:(%d+)')) * 1000000
+  till = math.max(now, whole - up)
+end
+-- A clock that went back must not make it longer.
+till = math.min(till, whole)
+
+-- A token for each lock that may be granted below. Noted first: where nothing can be written this
+-- fails before anything is granted.
+local token = math.max(last + 1, now)
+last = token + count - releases
+local noted = redis.pcall('SET', KEYS[1], run_id .. ' ' .. string.format('%.0f', till) .. ' '
+  .. string.format('%.0f', last) .. ' ' .. string.format('%.0f', quarantine), 'PX', KEPT)
+if noted.err then
+  reply[2] = noted.err
+  for i = releases + 1, count do
+    reply[i + 2] = noted.err
+  end
+  return reply
+end
+local left = math.ceil((till - now) / 1000)
+reply[2] = left
+if late then
+  return reply
+end
+
+for i = releases + 1, count do
+  local key, owner = KEYS[i + 1], ARGV[i + 8]
+  local value = redis.pcall('GET', key)
+  if type(value) == 'table' then
+    reply[i + 2] = value.err
+  elseif left > 0 then
+    reply[i + 2] = -left
+  elseif not value then
+    local set = redis.pcall('SET', key, owner .. ' ' .. string.format('%.0f', token), 'PX', lease)
+    reply[i + 2] = set.err or token
+    token = token + 1
+  elseif string.sub(value, 1, OWNER) == owner then
+    -- The answer to an earlier copy of this request was lost.
+    redis.call('PEXPIRE', key, lease)
+    reply[i + 2] = tonumber(string.sub(value, TOKEN))
+  else
+    local rest = redis.call('PTTL', key)
+    reply[i + 2] = -math.max(rest < 0 and tonumber(lease) or rest, 1)
+  end
+end
+return reply

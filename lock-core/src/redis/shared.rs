@@ -1,0 +1,158 @@
+//! What the thread of a backend shares with the tasks that use it.
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use tokio::sync::Notify;
+
+use super::builder::Settings;
+use super::command::Command;
+use super::key::{Key, Owner};
+use super::waiting::Waiting;
+use crate::LossReason;
+use crate::backend::{BootClock, Clock, Lease};
+
+pub(super) struct Shared {
+    pub(super) settings: Settings,
+    pub(super) inbox: Inbox,
+    pub(super) held: Held,
+    pub(super) waiting: Waiting,
+    pub(super) clock: Arc<dyn Clock>,
+    client: u64,
+    owners: AtomicU64,
+}
+
+impl Shared {
+    pub(super) fn new(settings: Settings) -> Self {
+        Self {
+            settings,
+            inbox: Inbox::default(),
+            held: Held::default(),
+            waiting: Waiting::default(),
+            clock: Arc::new(BootClock),
+            client: fastrand::u64(..),
+            owners: AtomicU64::new(0),
+        }
+    }
+
+    pub(super) fn new_owner(&self) -> Owner {
+        Owner {
+            client: self.client,
+            number: self.owners.fetch_add(1, Ordering::Relaxed),
+        }
+    }
+}
+
+/// Whoever uses a backend: when the last of them is gone, its thread ends.
+pub(super) struct Client(pub(super) Arc<Shared>);
+
+impl Drop for Client {
+    fn drop(&mut self) {
+        self.0.inbox.close();
+    }
+}
+
+/// Commands for the thread, from any thread and without waiting.
+#[derive(Default)]
+pub(super) struct Inbox {
+    state: Mutex<State>,
+    pub(super) filled: Notify,
+}
+
+#[derive(Default)]
+struct State {
+    commands: Vec<Command>,
+    closed: bool,
+}
+
+impl Inbox {
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A command that comes too late is dropped, which answers it.
+    pub(super) fn push(&self, command: Command) {
+        let mut state = self.state();
+        if state.closed {
+            drop(state);
+            return drop(command);
+        }
+        state.commands.push(command);
+        drop(state);
+        self.filled.notify_one();
+    }
+
+    pub(super) fn push_all(&self, commands: impl Iterator<Item = Command>) {
+        let mut state = self.state();
+        if !state.closed {
+            state.commands.extend(commands);
+        }
+        drop(state);
+        self.filled.notify_one();
+    }
+
+    /// All commands, and whether more can come.
+    pub(super) fn take(&self, into: &mut Vec<Command>) -> bool {
+        let mut state = self.state();
+        into.append(&mut state.commands);
+        !state.closed
+    }
+
+    pub(super) fn close(&self) {
+        self.state().closed = true;
+        self.filled.notify_one();
+    }
+}
+
+/// What is held and renewed, by the number of its owner.
+#[derive(Default)]
+pub(super) struct Held(Mutex<HashMap<u64, HeldLock>>);
+
+#[derive(Clone)]
+pub(super) struct HeldLock {
+    pub(super) key: Key,
+    pub(super) owner: Owner,
+    pub(super) lease: Lease,
+}
+
+impl Held {
+    fn locks(&self) -> MutexGuard<'_, HashMap<u64, HeldLock>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn insert(&self, lock: HeldLock) {
+        self.locks().insert(lock.owner.number, lock);
+    }
+
+    pub(super) fn remove(&self, owner: Owner) {
+        let lock = self.locks().remove(&owner.number);
+        // Its drop can run a waker: not under the lock.
+        drop(lock);
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.locks().is_empty()
+    }
+
+    /// What is still ours.
+    pub(super) fn all(&self) -> Vec<HeldLock> {
+        let all: Vec<_> = self.locks().values().cloned().collect();
+        all.into_iter()
+            .filter(|lock| lock.lease.is_valid())
+            .collect()
+    }
+
+    /// Ends the leases of these.
+    pub(super) fn lose(&self, reason: LossReason, is_lost: impl Fn(&Key) -> bool) {
+        let mut lost = Vec::new();
+        self.locks().retain(|_, lock| {
+            let keep = !is_lost(&lock.key);
+            if !keep {
+                lost.push(lock.lease.clone());
+            }
+            keep
+        });
+        lost.iter().for_each(|lease| lease.lose(reason));
+    }
+}

@@ -1,0 +1,290 @@
+//! The second connection of each node: messages of releases.
+
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use ::redis::aio::MultiplexedConnection;
+use ::redis::{PushInfo, PushKind, RedisError, Value, cmd, pipe};
+use futures_util::stream::{FuturesUnordered, StreamExt};
+use tokio::sync::{mpsc, watch};
+use tokio::time::{Instant, sleep_until, timeout};
+
+use super::connect::open;
+use super::key::Key;
+use super::shared::Shared;
+use super::topology::Topology;
+use crate::LockError;
+
+/// How many channels are asked for at a time.
+const MAX_CHANNELS: usize = 512;
+
+/// Between attempts to connect or to subscribe.
+const AGAIN: Duration = Duration::from_millis(200);
+
+/// No timer is set for longer.
+const FAR: Duration = Duration::from_secs(3600);
+
+type Call = Pin<Box<dyn Future<Output = Done> + Send>>;
+
+pub(super) struct Subscriber {
+    shared: Arc<Shared>,
+    topology: watch::Receiver<Arc<Topology>>,
+    nodes: Vec<Link>,
+    calls: FuturesUnordered<Call>,
+    heard: mpsc::UnboundedReceiver<PushInfo>,
+    hearing: mpsc::UnboundedSender<PushInfo>,
+    heartbeat: Instant,
+}
+
+enum Link {
+    Down { retry_at: Instant },
+    Connecting,
+    Up(MultiplexedConnection),
+}
+
+enum Done {
+    Connected(usize, Result<MultiplexedConnection, LockError>),
+    Subscribed(usize, Vec<Key>, Result<(), Trouble>),
+    Left(usize, Result<(), Trouble>),
+    Lives(usize, Result<(), Trouble>),
+}
+
+/// Why channels are not subscribed to.
+enum Trouble {
+    /// The server refuses.
+    Refused(RedisError),
+    /// The connection is dead, or may be.
+    Gone,
+}
+
+impl Subscriber {
+    pub(super) fn new(shared: Arc<Shared>, topology: watch::Receiver<Arc<Topology>>) -> Self {
+        let (hearing, heard) = mpsc::unbounded_channel();
+        let heartbeat = Instant::now() + shared.settings.heartbeat();
+        let mut this = Self {
+            shared,
+            topology,
+            nodes: Vec::new(),
+            calls: FuturesUnordered::new(),
+            heard,
+            hearing,
+            heartbeat,
+        };
+        this.take_nodes();
+        this
+    }
+
+    /// Until it is dropped.
+    pub(super) async fn run(mut self) {
+        loop {
+            let again = self.subscribe();
+            self.beat();
+            let shared = Arc::clone(&self.shared);
+            let is_waiting = !shared.waiting.is_empty();
+            let mut wake = again.unwrap_or_else(|| Instant::now() + FAR);
+            if is_waiting {
+                wake = wake.min(self.heartbeat);
+            }
+            tokio::select! {
+                biased;
+                Some(push) = self.heard.recv() => {
+                    self.hear(push);
+                    while let Ok(push) = self.heard.try_recv() {
+                        self.hear(push);
+                    }
+                }
+                Some(done) = self.calls.next(), if !self.calls.is_empty() => self.finish(done),
+                Ok(()) = self.topology.changed() => {
+                    self.take_nodes();
+                    // What has moved is asked for where it is now; the rest once more.
+                    shared.waiting.forget(|_, _| true);
+                }
+                () = shared.waiting.changed.notified() => {}
+                () = sleep_until(wake) => {}
+            }
+        }
+    }
+
+    fn take_nodes(&mut self) {
+        let topology = self.topology.borrow_and_update();
+        self.nodes.resize_with(topology.nodes.len(), || Link::Down {
+            retry_at: Instant::now(),
+        });
+    }
+
+    fn is_cluster(&self) -> bool {
+        self.topology.borrow().is_cluster
+    }
+
+    fn node_of(&self, bucket: u8) -> usize {
+        self.topology.borrow().of_bucket[usize::from(bucket)]
+    }
+
+    /// Subscribes to what is waited for and leaves what is not; gives when to look again.
+    fn subscribe(&mut self) -> Option<Instant> {
+        let now = Instant::now();
+        let mut work = self.shared.waiting.work(now);
+        let mut missing = Vec::new();
+        for node in 0..self.nodes.len() {
+            let of_node = |key: &mut Key| self.node_of(key.bucket) == node;
+            let mut subscribe: Vec<Key> = work.subscribe.extract_if(.., of_node).collect();
+            let of_node = |key: &mut Key| self.node_of(key.bucket) == node;
+            let mut leave: Vec<Key> = work.leave.extract_if(.., of_node).collect();
+            if subscribe.is_empty() && leave.is_empty() {
+                continue;
+            }
+            let Some(connection) = self.connection(node) else {
+                // Leaving is done where there is no connection.
+                missing.append(&mut subscribe);
+                continue;
+            };
+            while !leave.is_empty() {
+                let rest = leave.split_off(leave.len().min(MAX_CHANNELS));
+                let some = std::mem::replace(&mut leave, rest);
+                self.ask(connection.clone(), "UNSUBSCRIBE", some, move |_, result| {
+                    Done::Left(node, result)
+                });
+            }
+            while !subscribe.is_empty() {
+                let rest = subscribe.split_off(subscribe.len().min(MAX_CHANNELS));
+                let some = std::mem::replace(&mut subscribe, rest);
+                self.ask(
+                    connection.clone(),
+                    "SUBSCRIBE",
+                    some,
+                    move |keys, result| Done::Subscribed(node, keys, result),
+                );
+            }
+        }
+        if missing.is_empty() {
+            return work.again;
+        }
+        self.shared.waiting.put_back(&missing);
+        let retry = self.nodes.iter().filter_map(|node| match node {
+            Link::Down { retry_at } => Some(*retry_at),
+            _ => None,
+        });
+        retry.chain(work.again).min()
+    }
+
+    fn connection(&mut self, at: usize) -> Option<MultiplexedConnection> {
+        match &self.nodes[at] {
+            Link::Up(connection) => return Some(connection.clone()),
+            Link::Connecting => return None,
+            Link::Down { retry_at } if *retry_at > Instant::now() => return None,
+            Link::Down { .. } => {}
+        }
+        self.nodes[at] = Link::Connecting;
+        let info = self.topology.borrow().nodes[at].clone();
+        let (shared, hearing) = (Arc::clone(&self.shared), self.hearing.clone());
+        self.calls.push(Box::pin(async move {
+            Done::Connected(at, open(&info, &shared.settings, Some(hearing)).await)
+        }));
+        None
+    }
+
+    /// One command for each channel: the driver counts one answer for each.
+    fn ask(
+        &self,
+        mut connection: MultiplexedConnection,
+        command: &'static str,
+        keys: Vec<Key>,
+        done: impl FnOnce(Vec<Key>, Result<(), Trouble>) -> Done + Send + 'static,
+    ) {
+        let sharded = self.is_cluster();
+        let mut commands = pipe();
+        for key in &keys {
+            let name = if sharded {
+                format!("S{command}")
+            } else {
+                command.to_owned()
+            };
+            commands.cmd(&name).arg(&*key.text);
+        }
+        let within = self.shared.settings.answer_within();
+        let count = keys.len();
+        self.calls.push(Box::pin(async move {
+            let answers = connection.send_packed_commands(&commands, 0, count);
+            let result = match timeout(within, answers).await {
+                Ok(Ok(answers)) => answers
+                    .into_iter()
+                    .try_for_each(|answer| answer.extract_error().map(drop))
+                    .map_err(Trouble::Refused),
+                Ok(Err(_)) | Err(_) => Err(Trouble::Gone),
+            };
+            done(keys, result)
+        }));
+    }
+
+    /// A connection that is dead says nothing: it is asked.
+    fn beat(&mut self) {
+        let now = Instant::now();
+        if self.heartbeat > now {
+            return;
+        }
+        let heartbeat = self.shared.settings.heartbeat();
+        self.heartbeat = now + heartbeat;
+        let within = self.shared.settings.answer_within();
+        for (at, node) in self.nodes.iter().enumerate() {
+            let Link::Up(connection) = node else { continue };
+            let mut connection = connection.clone();
+            self.calls.push(Box::pin(async move {
+                let ping = cmd("PING");
+                let answer = timeout(within, connection.send_packed_command(&ping)).await;
+                let lives = matches!(answer, Ok(Ok(_)));
+                Done::Lives(at, if lives { Ok(()) } else { Err(Trouble::Gone) })
+            }));
+        }
+    }
+
+    fn hear(&mut self, push: PushInfo) {
+        match push.kind {
+            PushKind::Message | PushKind::SMessage => {
+                if let Some(Value::BulkString(channel)) = push.data.first()
+                    && let Ok(channel) = std::str::from_utf8(channel)
+                {
+                    self.shared.waiting.wake(channel);
+                }
+            }
+            // It does not say of which connection: they are asked.
+            PushKind::Disconnection => self.heartbeat = Instant::now(),
+            _ => {}
+        }
+    }
+
+    fn finish(&mut self, done: Done) {
+        match done {
+            Done::Connected(at, Ok(connection)) => self.nodes[at] = Link::Up(connection),
+            Done::Connected(at, Err(error)) => {
+                tracing::warn!(%error, "releases in Redis are not heard");
+                self.nodes[at] = Link::Down {
+                    retry_at: Instant::now() + AGAIN,
+                };
+            }
+            Done::Subscribed(_, keys, Ok(())) => self.shared.waiting.confirmed(&keys),
+            Done::Subscribed(at, _, Err(Trouble::Refused(error))) => {
+                tracing::warn!(%error, "the Redis server refuses a subscription");
+                self.down(at);
+            }
+            Done::Subscribed(at, _, Err(Trouble::Gone))
+            | Done::Left(at, Err(_))
+            | Done::Lives(at, Err(_)) => self.down(at),
+            Done::Left(_, Ok(())) | Done::Lives(_, Ok(())) => {}
+        }
+    }
+
+    /// Nothing is subscribed to over a connection that is gone.
+    fn down(&mut self, at: usize) {
+        if !matches!(self.nodes[at], Link::Up(_)) {
+            return;
+        }
+        self.nodes[at] = Link::Down {
+            retry_at: Instant::now() + AGAIN,
+        };
+        let topology = Arc::clone(&self.topology.borrow());
+        self.shared
+            .waiting
+            .forget(|_, bucket| topology.of_bucket[usize::from(bucket)] == at);
+    }
+}

@@ -1,0 +1,104 @@
+//! The thread of a backend: a runtime of its own for the driver, which outlives the application's.
+
+use std::sync::Arc;
+
+use tokio::runtime::Builder;
+use tokio::sync::{oneshot, watch};
+
+use super::backend::RedisBackend;
+use super::builder::Settings;
+use super::driver::{Driver, connect};
+use super::shared::{Client, Shared};
+use super::subscriber::Subscriber;
+use super::topology::Topology;
+use crate::{LockError, LossReason};
+
+/// Starts the thread; returns when it has connected.
+pub(super) async fn start(settings: Settings) -> Result<RedisBackend, LockError> {
+    let shared = Arc::new(Shared::new(settings));
+    let (ready, started) = oneshot::channel();
+    let of_thread = Arc::clone(&shared);
+    std::thread::Builder::new()
+        .name("lock-redis".to_owned())
+        .spawn(move || run(of_thread, ready))
+        .map_err(|error| {
+            LockError::unavailable("no thread can be started for the Redis backend")
+                .with_source(error)
+        })?;
+    // Dropped before the answer, it ends the thread as every last user does.
+    let client = Arc::new(Client(shared));
+    started.await.unwrap_or_else(|_| Err(ended()))?;
+    Ok(RedisBackend::new(client))
+}
+
+fn ended() -> LockError {
+    LockError::unavailable("the thread of the Redis backend has ended")
+}
+
+fn run(shared: Arc<Shared>, ready: oneshot::Sender<Result<(), LockError>>) {
+    // However this ends.
+    let _ending = Ending(Arc::clone(&shared));
+    let runtime = match Builder::new_current_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => {
+            let error = LockError::unavailable("no runtime can be made for the Redis backend")
+                .with_source(error);
+            let _ = ready.send(Err(error));
+            return;
+        }
+    };
+    runtime.block_on(async {
+        match first(&shared).await {
+            Ok((driver, subscriber)) => {
+                if ready.send(Ok(())).is_err() {
+                    return;
+                }
+                // The end of either ends the thread, which is a loss.
+                let subscriber = tokio::spawn(subscriber.run());
+                tokio::select! {
+                    () = driver.run() => {}
+                    _ = subscriber => {}
+                }
+            }
+            Err(error) => drop(ready.send(Err(error))),
+        }
+    });
+}
+
+/// Connects to the first of the servers that can be had.
+async fn first(shared: &Arc<Shared>) -> Result<(Driver, Subscriber), LockError> {
+    let mut last = None;
+    for seed in &shared.settings.target.seeds {
+        let mut opened = match connect(seed, shared).await {
+            Ok(opened) => opened,
+            Err(error) => {
+                last.get_or_insert(error);
+                continue;
+            }
+        };
+        let topology = if opened.is_cluster {
+            Topology::of_cluster(&mut opened.connection, seed, &shared.settings).await?
+        } else {
+            super::connect::rehearse(&mut opened.connection, &shared.settings).await?;
+            Topology::single(seed.clone())
+        };
+        let (topology, changes) = watch::channel(Arc::new(topology));
+        let driver = Driver::new(Arc::clone(shared), topology, seed, opened);
+        return Ok((driver, Subscriber::new(Arc::clone(shared), changes)));
+    }
+    Err(last.unwrap_or_else(ended))
+}
+
+/// Nothing is granted, renewed or woken any more.
+struct Ending(Arc<Shared>);
+
+impl Drop for Ending {
+    fn drop(&mut self) {
+        let shared = &self.0;
+        shared.inbox.close();
+        // Dropped, they are answered.
+        shared.inbox.take(&mut Vec::new());
+        shared.held.lose(LossReason::Disconnected, |_| true);
+        shared.waiting.wake_all();
+    }
+}

@@ -1,0 +1,139 @@
+//! Which node has which bucket.
+
+use ::redis::aio::MultiplexedConnection;
+use ::redis::{ConnectionAddr, ConnectionInfo, Value, cmd, from_redis_value, pipe};
+
+use super::builder::Settings;
+use super::connect::{ask, unavailable};
+use super::key::BUCKETS;
+use crate::LockError;
+
+/// The nodes, and which of them has which bucket. A single server has all.
+#[derive(Clone, Debug)]
+pub(super) struct Topology {
+    pub(super) is_cluster: bool,
+    pub(super) nodes: Vec<ConnectionInfo>,
+    /// An index of `nodes` for each bucket.
+    pub(super) of_bucket: Vec<usize>,
+}
+
+impl Topology {
+    pub(super) fn single(info: ConnectionInfo) -> Self {
+        Self {
+            is_cluster: false,
+            nodes: vec![info],
+            of_bucket: vec![0; BUCKETS],
+        }
+    }
+
+    /// Asks a node of a cluster.
+    pub(super) async fn of_cluster(
+        connection: &mut MultiplexedConnection,
+        node: &ConnectionInfo,
+        settings: &Settings,
+    ) -> Result<Self, LockError> {
+        let within = settings.connect_timeout();
+        let mut slots = cmd("CLUSTER");
+        slots.arg("SLOTS");
+        let ranges = ask(connection, &slots, within).await?;
+        let ranges = ranges_of(ranges, node)?;
+        let slots = slots_of_buckets(connection, settings).await?;
+        let mut nodes: Vec<ConnectionInfo> = Vec::new();
+        let mut of_bucket = Vec::with_capacity(BUCKETS);
+        for slot in slots {
+            let owner = ranges
+                .iter()
+                .find(|range| (range.first..=range.last).contains(&slot))
+                .ok_or_else(|| {
+                    LockError::unavailable("the Redis cluster does not serve all slots")
+                })?;
+            let known = nodes.iter().position(|node| node.addr() == &owner.address);
+            of_bucket.push(known.unwrap_or_else(|| {
+                nodes.push(node.clone().set_addr(owner.address.clone()));
+                nodes.len() - 1
+            }));
+        }
+        Ok(Self {
+            is_cluster: true,
+            nodes,
+            of_bucket,
+        })
+    }
+}
+
+struct Range {
+    first: u16,
+    last: u16,
+    address: ConnectionAddr,
+}
+
+fn ranges_of(answer: Value, asked: &ConnectionInfo) -> Result<Vec<Range>, LockError> {
+    let nonsense = || LockError::unavailable("the Redis cluster answered nonsense about its slots");
+    let Value::Array(ranges) = answer else {
+        return Err(nonsense());
+    };
+    let range = |value: Value| {
+        let Value::Array(parts) = value else {
+            return Err(nonsense());
+        };
+        let mut parts = parts.into_iter();
+        let mut next = || parts.next().ok_or_else(nonsense);
+        let (first, last, master) = (next()?, next()?, next()?);
+        let number = |value| from_redis_value::<u16>(value).map_err(|_| nonsense());
+        let Value::Array(master) = master else {
+            return Err(nonsense());
+        };
+        let mut master = master.into_iter();
+        // Unknown to the node itself, it is the address that we have asked at.
+        let host: Option<String> =
+            from_redis_value(master.next().unwrap_or(Value::Nil)).map_err(|_| nonsense())?;
+        let host = host.filter(|host| !host.is_empty() && host != "?");
+        let port = number(master.next().ok_or_else(nonsense)?)?;
+        Ok(Range {
+            first: number(first)?,
+            last: number(last)?,
+            address: address(asked.addr(), host, port),
+        })
+    };
+    ranges.into_iter().map(range).collect()
+}
+
+/// The address of another node, reached as the one that was asked.
+fn address(asked: &ConnectionAddr, host: Option<String>, port: u16) -> ConnectionAddr {
+    match asked.clone() {
+        ConnectionAddr::TcpTls {
+            host: known,
+            insecure,
+            tls_params,
+            ..
+        } => ConnectionAddr::TcpTls {
+            host: host.unwrap_or(known),
+            port,
+            insecure,
+            tls_params,
+        },
+        ConnectionAddr::Tcp(known, _) => ConnectionAddr::Tcp(host.unwrap_or(known), port),
+        _ => ConnectionAddr::Tcp(host.unwrap_or_else(|| "127.0.0.1".to_owned()), port),
+    }
+}
+
+/// The slot of each bucket, as the server computes it.
+async fn slots_of_buckets(
+    connection: &mut MultiplexedConnection,
+    settings: &Settings,
+) -> Result<Vec<u16>, LockError> {
+    let mut questions = pipe();
+    for bucket in 0..BUCKETS {
+        questions
+            .cmd("CLUSTER")
+            .arg("KEYSLOT")
+            .arg(format!("lock:{{b{bucket}}}:"));
+    }
+    let asking = questions.query_async(connection);
+    match tokio::time::timeout(settings.connect_timeout(), asking).await {
+        Ok(slots) => {
+            slots.map_err(|error| unavailable(error, "the Redis cluster did not tell its slots"))
+        }
+        Err(_) => Err(LockError::unanswered()),
+    }
+}

@@ -1,0 +1,122 @@
+//! Locks in a Redis server or cluster.
+
+use std::time::Duration;
+
+use data_encoding::BASE32_NOPAD;
+use lock_core::redis::{RedisBackend, RedisBuilder};
+use lock_core::{LockError, LockName};
+use sha2::{Digest, Sha256};
+
+use super::Store;
+use crate::servers::{RedisCluster, RedisServer};
+
+/// Short, and long enough for a machine that is busy.
+const LEASE: Duration = Duration::from_secs(2);
+
+/// A server; every [`RedisBackend`] over it is a connection.
+#[derive(Debug)]
+pub struct RedisStore(RedisServer);
+
+/// A cluster of three masters.
+#[derive(Debug)]
+pub struct RedisClusterStore(RedisCluster);
+
+/// The key of a lock, as it is documented.
+#[must_use]
+pub fn redis_key(namespace: &str, name: &LockName) -> String {
+    let digest = Sha256::digest(format!("lock-redis-v1\0{namespace}\0{name}"));
+    let stem = BASE32_NOPAD.encode(&digest[1..21]).to_lowercase();
+    format!("lock:{{b{}}}:v1-{stem}", digest[0])
+}
+
+impl RedisStore {
+    /// The server.
+    #[must_use]
+    pub fn server(&self) -> &RedisServer {
+        &self.0
+    }
+
+    /// A backend with the lease of the suite, and without a quarantine: its servers are new.
+    ///
+    /// # Errors
+    ///
+    /// As connecting.
+    pub async fn connect(url: &str) -> Result<RedisBackend, LockError> {
+        builder(url).connect().await
+    }
+}
+
+fn builder(url: &str) -> RedisBuilder {
+    RedisBackend::builder(url)
+        .lease(LEASE)
+        .quarantine(Duration::ZERO)
+}
+
+impl Store for RedisStore {
+    type Backend = RedisBackend;
+
+    const NOT_FOR: &'static [(&'static str, &'static str)] = &[];
+    const LEASE: Option<Duration> = Some(LEASE);
+    const NOTICED_WITHIN: Duration = LEASE.checked_div(3).unwrap();
+    const GRANTED_AFTER_A_KILL: Duration = LEASE;
+
+    async fn open() -> Self {
+        Self(RedisServer::start().await)
+    }
+
+    async fn backend(&self) -> RedisBackend {
+        Self::connect(&self.0.url()).await.unwrap()
+    }
+
+    async fn lose(&self, name: &LockName) {
+        let deleted: u32 = self.0.ask(&["DEL", &redis_key("", name)]).await.unwrap();
+        assert_eq!(deleted, 1, "a lock that is to be lost is held");
+    }
+
+    async fn lose_all(&self) {
+        let () = self.0.ask(&["FLUSHALL"]).await.unwrap();
+    }
+
+    fn address(&self) -> Option<String> {
+        Some(format!("redis:{}", self.0.url()))
+    }
+}
+
+impl Store for RedisClusterStore {
+    type Backend = RedisBackend;
+
+    const NOT_FOR: &'static [(&'static str, &'static str)] = &[];
+    const LEASE: Option<Duration> = Some(LEASE);
+    const NOTICED_WITHIN: Duration = RedisStore::NOTICED_WITHIN;
+    const GRANTED_AFTER_A_KILL: Duration = LEASE;
+
+    async fn open() -> Self {
+        Self(RedisCluster::start().await)
+    }
+
+    async fn backend(&self) -> RedisBackend {
+        RedisStore::connect(&self.0.urls()[0]).await.unwrap()
+    }
+
+    async fn lose(&self, name: &LockName) {
+        let mut deleted = 0;
+        for node in self.0.nodes() {
+            // The others say where it is.
+            deleted += node
+                .ask::<u32>(&["DEL", &redis_key("", name)])
+                .await
+                .unwrap_or(0);
+        }
+        assert_eq!(deleted, 1, "a lock that is to be lost is held");
+    }
+
+    async fn lose_all(&self) {
+        for node in self.0.nodes() {
+            let () = node.ask(&["FLUSHALL"]).await.unwrap();
+        }
+    }
+
+    fn address(&self) -> Option<String> {
+        Some(format!("redis:{}", self.0.urls()[0]))
+    }
+}

@@ -1,0 +1,294 @@
+//! Faults of the network and the server, one after the other.
+
+use std::time::{Duration, Instant};
+
+use lock_tests::servers::{Direction, Proxy, RedisServer, Server};
+use lock_tests::{eventually, redis_key};
+use tokio::time::{sleep, timeout};
+
+use crate::support::{
+    BOUND, LEASE, NAME, PATIENCE, RESPONSE_TIMEOUT, client, is_held, take, token, try_once,
+};
+
+/// Kills all connections of clients but the asking one.
+async fn kill_clients(server: &RedisServer) {
+    let killed: u32 = server
+        .ask(&["CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes"])
+        .await
+        .unwrap();
+    let pubsub: u32 = server
+        .ask(&["CLIENT", "KILL", "TYPE", "pubsub"])
+        .await
+        .unwrap();
+    assert!(killed + pubsub > 0, "somebody is connected");
+}
+
+#[tokio::test]
+async fn a_lock_survives_the_death_of_its_connection() {
+    let server = RedisServer::start().await;
+    let (here, there) = (client(&server.url()).await, client(&server.url()).await);
+    let guard = take(&here).await;
+    for _ in 0..3 {
+        kill_clients(&server).await;
+        sleep(LEASE).await;
+        assert!(guard.is_valid() && is_held(&there).await);
+    }
+    guard.release().await.unwrap();
+    take(&there).await.release().await.unwrap();
+}
+
+#[tokio::test]
+async fn waiters_subscribe_again_after_the_death_of_their_connection() {
+    let server = RedisServer::start().await;
+    let (here, there) = (client(&server.url()).await, client(&server.url()).await);
+    let guard = take(&here).await;
+    let waiting = tokio::spawn(async move { take(&there).await });
+    let key = redis_key("", &NAME.parse().unwrap());
+    let subscribed = async || {
+        let answer: (String, u32) = server.ask(&["PUBSUB", "NUMSUB", &key]).await.unwrap();
+        answer.1 == 1
+    };
+    eventually("it is subscribed", &subscribed).await;
+    kill_clients(&server).await;
+    eventually("it is not", async || !subscribed().await).await;
+    eventually("it is subscribed again", &subscribed).await;
+    // Nothing but the message can be that fast: what is left of the lease is longer.
+    sleep(LEASE / 3).await;
+    guard.release().await.unwrap();
+    timeout(BOUND, waiting)
+        .await
+        .unwrap()
+        .unwrap()
+        .release()
+        .await
+        .unwrap();
+}
+
+#[tokio::test]
+async fn a_server_that_is_frozen_costs_the_lock_at_its_deadline_and_no_caller_more_than_its_own() {
+    let server = RedisServer::start().await;
+    let (here, there) = (client(&server.url()).await, client(&server.url()).await);
+    let guard = take(&here).await;
+    let frozen = Instant::now();
+    server.freeze().await;
+    assert!(guard.is_valid(), "not before its deadline");
+    let wait = Duration::from_millis(300);
+    let asked = Instant::now();
+    let error = there
+        .lock("order:process:7")
+        .unwrap()
+        .try_acquire(wait)
+        .await
+        .unwrap_err();
+    assert!(error.is_unavailable(), "{error}");
+    assert!(asked.elapsed() < wait + RESPONSE_TIMEOUT + BOUND);
+    timeout(LEASE, guard.lost()).await.unwrap();
+    assert!(frozen.elapsed() < LEASE + BOUND);
+    server.thaw().await;
+    take(&there).await.release().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_pause_that_is_shorter_than_the_lease_costs_nothing() {
+    let server = RedisServer::start().await;
+    let here = client(&server.url()).await;
+    let guard = take(&here).await;
+    for _ in 0..3 {
+        let () = server.ask(&["CLIENT", "PAUSE", "600"]).await.unwrap();
+        sleep(LEASE / 2).await;
+        assert!(guard.is_valid());
+    }
+    guard.release().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_swallowed_network_costs_the_lock_before_anybody_else_has_it() {
+    for direction in [Direction::ToServer, Direction::ToClient] {
+        let server = RedisServer::start().await;
+        let proxy = Proxy::to(server.address()).await;
+        let here = client(&proxy.url(&server.url())).await;
+        let there = client(&server.url()).await;
+        let guard = take(&here).await;
+        let before = token(&guard).await;
+        proxy.swallow(direction);
+        let cut = Instant::now();
+        let lost = tokio::spawn({
+            let lost = guard.lost();
+            async move {
+                lost.await;
+                Instant::now()
+            }
+        });
+        // Renewals that arrive keep the key; their answers that do not arrive keep no guard.
+        let next = take(&there).await;
+        let granted = Instant::now();
+        let lost = lost.await.unwrap();
+        assert!(lost < granted, "{direction:?}: the loss comes first");
+        assert!(lost.duration_since(cut) < LEASE + BOUND);
+        assert!(token(&next).await > before);
+        assert!(granted.duration_since(cut) < 2 * LEASE + BOUND);
+    }
+}
+
+#[tokio::test]
+async fn resets_of_the_connection_cost_nothing() {
+    let server = RedisServer::start().await;
+    let proxy = Proxy::to(server.address()).await;
+    let here = client(&proxy.url(&server.url())).await;
+    let guard = take(&here).await;
+    for _ in 0..20 {
+        proxy.reset();
+        sleep(LEASE / 10).await;
+        assert!(guard.is_valid());
+    }
+    guard.release().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_lost_reply_is_neither_contention_nor_a_ghost() {
+    let server = RedisServer::start().await;
+    let proxy = Proxy::to(server.address()).await;
+    let here = client(&proxy.url(&server.url())).await;
+    let there = client(&server.url()).await;
+    for _ in 0..20 {
+        proxy.drop_next_reply();
+        let guard = try_once(&here).await.unwrap().expect("it is free, or ours");
+        assert!(is_held(&there).await);
+        // The reply to the release is lost: it was done all the same.
+        proxy.drop_next_reply();
+        guard.release().await.unwrap();
+        assert!(!is_held(&there).await);
+    }
+}
+
+#[tokio::test]
+async fn an_acquire_that_is_dropped_at_any_time_leaves_no_lock_behind() {
+    let server = RedisServer::start().await;
+    let proxy = Proxy::to(server.address()).await;
+    let here = client(&proxy.url(&server.url())).await;
+    let there = client(&server.url()).await;
+    proxy.delay(Duration::from_millis(5));
+    for after in 0..25 {
+        let here = here.clone();
+        let asking = tokio::spawn(async move { drop(try_once(&here).await) });
+        sleep(Duration::from_millis(after)).await;
+        asking.abort();
+        let _ = asking.await;
+        take(&there).await.release().await.unwrap();
+    }
+    let key = redis_key("", &NAME.parse().unwrap());
+    eventually("nothing is left", async || {
+        server.ask::<u32>(&["EXISTS", &key]).await.unwrap() == 0
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn scripts_that_were_flushed_are_loaded_again() {
+    let server = RedisServer::start().await;
+    let here = client(&server.url()).await;
+    let guard = take(&here).await;
+    for _ in 0..5 {
+        let () = server.ask(&["SCRIPT", "FLUSH"]).await.unwrap();
+        sleep(LEASE / 2).await;
+        assert!(guard.is_valid());
+        let other = here.lock("order:process:7").unwrap();
+        other
+            .acquire(PATIENCE)
+            .await
+            .unwrap()
+            .release()
+            .await
+            .unwrap();
+    }
+    guard.release().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_key_that_is_deleted_is_a_loss_within_a_heartbeat() {
+    let server = RedisServer::start().await;
+    let here = client(&server.url()).await;
+    let guard = take(&here).await;
+    let key = redis_key("", &NAME.parse().unwrap());
+    assert_eq!(server.ask::<u32>(&["DEL", &key]).await.unwrap(), 1);
+    timeout(LEASE / 3 + BOUND, guard.lost()).await.unwrap();
+    let guard = take(&here).await;
+    let () = server.ask(&["FLUSHALL"]).await.unwrap();
+    timeout(LEASE / 3 + BOUND, guard.lost()).await.unwrap();
+    assert!(guard.release().await.unwrap_err().is_lost());
+}
+
+#[tokio::test]
+async fn a_server_that_was_demoted_is_unavailable_and_not_contended() {
+    let server = RedisServer::start().await;
+    let here = client(&server.url()).await;
+    let guard = take(&here).await;
+    let () = server.ask(&["REPLICAOF", "127.0.0.1", "1"]).await.unwrap();
+    let error = here
+        .lock("order:process:7")
+        .unwrap()
+        .try_acquire(Duration::ZERO)
+        .await;
+    assert!(error.unwrap_err().is_unavailable());
+    timeout(LEASE + BOUND, guard.lost()).await.unwrap();
+    let waiting = tokio::spawn({
+        let here = here.clone();
+        async move {
+            here.lock("order:process:7")
+                .unwrap()
+                .acquire(PATIENCE)
+                .await
+        }
+    });
+    sleep(LEASE / 4).await;
+    let () = server.ask(&["REPLICAOF", "NO", "ONE"]).await.unwrap();
+    // Retried inside the deadline.
+    waiting.await.unwrap().unwrap().release().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_full_memory_is_unavailable_and_leaves_what_is_held_alone() {
+    let server = RedisServer::start().await;
+    let (here, there) = (client(&server.url()).await, client(&server.url()).await);
+    let guard = take(&here).await;
+    let () = server
+        .ask(&["CONFIG", "SET", "maxmemory", "1"])
+        .await
+        .unwrap();
+    let error = try_once(&there).await.unwrap_err();
+    assert!(error.is_unavailable(), "{error}");
+    sleep(2 * LEASE).await;
+    assert!(guard.is_valid());
+    guard.release().await.unwrap();
+    let () = server
+        .ask(&["CONFIG", "SET", "maxmemory", "0"])
+        .await
+        .unwrap();
+    take(&there).await.release().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_server_that_is_busy_with_a_script_is_unavailable_and_then_serves() {
+    let server = RedisServer::with(&[("busy-reply-threshold", "50")]).await;
+    let here = client(&server.url()).await;
+    let mut looking = server.connection().await;
+    let busy = tokio::spawn(async move {
+        let script = "local t = redis.call('TIME')[1] + 2 \
+                      while tonumber(redis.call('TIME')[1]) < t do end return 1";
+        let mut eval = ::redis::cmd("EVAL");
+        eval.arg(script).arg(0);
+        // It is killed below.
+        let _ = eval.query_async::<()>(&mut looking).await;
+    });
+    eventually("the server is busy", async || {
+        let pong = server.ask::<String>(&["PING"]).await;
+        pong.is_err_and(|error| error.code() == Some("BUSY"))
+    })
+    .await;
+    let error = try_once(&here).await.unwrap_err();
+    assert!(error.is_unavailable(), "{error}");
+    let waiting = tokio::spawn(async move { take(&here).await });
+    let _ = server.ask::<String>(&["SCRIPT", "KILL"]).await;
+    waiting.await.unwrap().release().await.unwrap();
+    busy.await.unwrap();
+}

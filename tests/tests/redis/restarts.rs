@@ -1,0 +1,90 @@
+//! Servers that come back without what they knew.
+
+use std::time::Instant;
+
+use lock_tests::servers::{RedisServer, Server};
+use tokio::time::timeout;
+
+use crate::support::{BOUND, LEASE, careful_client, client, is_held, take, token};
+
+#[tokio::test]
+async fn nobody_is_granted_a_lock_for_one_lease_after_a_restart_without_data() {
+    let server = RedisServer::start().await;
+    let (here, there) = (
+        careful_client(&server.url()).await,
+        careful_client(&server.url()).await,
+    );
+    let guard = take(&here).await;
+    let before = token(&guard).await;
+    server.restart().await;
+    let restarted = Instant::now();
+    let new = careful_client(&server.url()).await;
+    assert!(is_held(&new).await, "a client that is new keeps to it");
+    timeout(LEASE / 3 + BOUND, guard.lost()).await.unwrap();
+    let next = take(&there).await;
+    // The start of the server, in whole seconds, was before it answered.
+    assert!(
+        restarted.elapsed() + BOUND > LEASE,
+        "{:?}",
+        restarted.elapsed()
+    );
+    assert!(restarted.elapsed() < LEASE + 2 * BOUND);
+    assert!(token(&next).await > before);
+}
+
+#[tokio::test]
+async fn nobody_is_granted_a_lock_for_one_lease_after_a_restart_from_an_old_snapshot() {
+    let server = RedisServer::start().await;
+    let (here, there) = (
+        careful_client(&server.url()).await,
+        careful_client(&server.url()).await,
+    );
+    take(&here).await.release().await.unwrap();
+    let () = server.ask(&["SAVE"]).await.unwrap();
+    let guard = take(&here).await;
+    let before = token(&guard).await;
+    server.restart().await;
+    let restarted = Instant::now();
+    assert!(is_held(&there).await);
+    timeout(LEASE / 3 + BOUND, guard.lost()).await.unwrap();
+    let next = take(&there).await;
+    assert!(restarted.elapsed() + BOUND > LEASE);
+    assert!(token(&next).await > before);
+}
+
+#[tokio::test]
+async fn without_a_quarantine_a_restarted_server_grants_at_once() {
+    let server = RedisServer::start().await;
+    let here = client(&server.url()).await;
+    let guard = take(&here).await;
+    server.restart().await;
+    let restarted = Instant::now();
+    take(&client(&server.url()).await)
+        .await
+        .release()
+        .await
+        .unwrap();
+    assert!(restarted.elapsed() < LEASE / 2);
+    timeout(LEASE / 3 + BOUND, guard.lost()).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_promoted_replica_grants_after_one_lease_with_newer_tokens() {
+    let server = RedisServer::start().await;
+    let replica = server.replica().await;
+    let here = careful_client(&server.url()).await;
+    let guard = take(&here).await;
+    let before = token(&guard).await;
+    server.kill().await;
+    replica.promote().await;
+    let promoted = Instant::now();
+    let there = careful_client(&replica.url()).await;
+    let next = take(&there).await;
+    assert!(
+        promoted.elapsed() + BOUND > LEASE,
+        "{:?}",
+        promoted.elapsed()
+    );
+    assert!(!guard.is_valid());
+    assert!(token(&next).await > before);
+}

@@ -1,0 +1,51 @@
+//! What these tests have in common.
+
+use std::time::Duration;
+
+use lock_core::redis::RedisBackend;
+use lock_core::{LockError, LockGuard, LockProvider};
+
+/// Short, and long enough for a machine that is busy.
+pub(crate) const LEASE: Duration = Duration::from_secs(2);
+
+/// By when an answer that does not come is given up: see `LockProvider::new`.
+pub(crate) const RESPONSE_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// Longer than anything takes.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
+
+/// For work of the machine between two events.
+pub(crate) const BOUND: Duration = Duration::from_millis(500);
+
+pub(crate) const NAME: &str = "order:process:42";
+
+/// A client without a quarantine: its server is new.
+pub(crate) async fn client(url: &str) -> LockProvider {
+    let backend = RedisBackend::builder(url)
+        .lease(LEASE)
+        .quarantine(Duration::ZERO);
+    LockProvider::new(backend.connect().await.unwrap())
+}
+
+/// A client as production has it.
+pub(crate) async fn careful_client(url: &str) -> LockProvider {
+    let backend = RedisBackend::builder(url).lease(LEASE);
+    LockProvider::new(backend.connect().await.unwrap())
+}
+
+pub(crate) async fn take(client: &LockProvider) -> LockGuard {
+    client.lock(NAME).unwrap().acquire(PATIENCE).await.unwrap()
+}
+
+pub(crate) async fn try_once(client: &LockProvider) -> Result<Option<LockGuard>, LockError> {
+    client.lock(NAME).unwrap().try_acquire(Duration::ZERO).await
+}
+
+/// A try that is answered and refused.
+pub(crate) async fn is_held(client: &LockProvider) -> bool {
+    try_once(client).await.unwrap().is_none()
+}
+
+pub(crate) async fn token(guard: &LockGuard) -> u64 {
+    guard.fencing_token().await.unwrap().get()
+}

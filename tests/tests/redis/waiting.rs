@@ -1,0 +1,107 @@
+//! What waiting and holding cost.
+
+use std::time::Duration;
+
+use lock_core::{LockGuard, LockName};
+use lock_tests::servers::RedisServer;
+use lock_tests::{eventually, redis_key};
+use tokio::time::sleep;
+
+use crate::support::{LEASE, NAME, PATIENCE, client, take};
+
+async fn connections(server: &RedisServer) -> usize {
+    let list: String = server.ask(&["CLIENT", "LIST"]).await.unwrap();
+    // The asking one is not theirs.
+    list.lines().count() - 1
+}
+
+async fn calls(server: &RedisServer) -> u64 {
+    let stats: String = server.ask(&["INFO", "commandstats"]).await.unwrap();
+    let line = stats
+        .lines()
+        .find(|line| line.starts_with("cmdstat_evalsha:"));
+    line.unwrap()
+        .split(['=', ','])
+        .nth(1)
+        .unwrap()
+        .parse()
+        .unwrap()
+}
+
+#[tokio::test]
+async fn two_connections_are_enough_for_whatever_is_held_and_awaited() {
+    let server = RedisServer::start().await;
+    let holder = client(&server.url()).await;
+    let before = connections(&server).await;
+    let here = client(&server.url()).await;
+    let names = || (0..1_000).map(|id| LockName::new("order", "process", id).unwrap());
+    let guards = holder.acquire_all(names(), PATIENCE).await.unwrap();
+    let waiting: Vec<_> = names()
+        .map(|name| {
+            let lock = here.lock(name).unwrap();
+            tokio::spawn(async move { lock.acquire(PATIENCE).await.unwrap() })
+        })
+        .collect();
+    sleep(LEASE).await;
+    assert_eq!(connections(&server).await, before + 2);
+    drop(guards);
+    let mut guards = Vec::new();
+    for waiting in waiting {
+        guards.push(waiting.await.unwrap());
+    }
+    assert_eq!(connections(&server).await, before + 2);
+}
+
+#[tokio::test]
+async fn a_channel_is_subscribed_to_while_somebody_waits_and_no_longer() {
+    let server = RedisServer::start().await;
+    let (here, there) = (client(&server.url()).await, client(&server.url()).await);
+    let key = redis_key("", &NAME.parse().unwrap());
+    let subscribers = async || {
+        let answer: (String, u32) = server.ask(&["PUBSUB", "NUMSUB", &key]).await.unwrap();
+        answer.1
+    };
+    let guard = take(&here).await;
+    assert_eq!(subscribers().await, 0);
+    let waiting = tokio::spawn(async move { take(&there).await });
+    eventually("it is subscribed", async || subscribers().await == 1).await;
+    guard.release().await.unwrap();
+    let guard = waiting.await.unwrap();
+    eventually("it has left", async || subscribers().await == 0).await;
+    drop(guard);
+}
+
+#[tokio::test]
+async fn who_waits_does_not_poll() {
+    let server = RedisServer::start().await;
+    let (here, there) = (client(&server.url()).await, client(&server.url()).await);
+    let guard = take(&here).await;
+    let waiting = tokio::spawn(async move { take(&there).await });
+    sleep(LEASE / 2).await;
+    let before = calls(&server).await;
+    sleep(3 * LEASE).await;
+    // 9 renewals, and a try at the end of each lease as it was last seen.
+    let asked = calls(&server).await - before;
+    assert!(asked <= 16, "{asked} calls in three leases");
+    guard.release().await.unwrap();
+    waiting.await.unwrap().release().await.unwrap();
+}
+
+#[tokio::test]
+async fn renewals_of_ten_thousand_locks_travel_together() {
+    let server = RedisServer::start().await;
+    let here = client(&server.url()).await;
+    let names: Vec<_> = (0..10_000)
+        .map(|id| LockName::new("order", "process", id).unwrap())
+        .collect();
+    let guards = here.claim(names, 10_000).await.unwrap();
+    assert_eq!(guards.len(), 10_000);
+    let before = calls(&server).await;
+    sleep(LEASE).await;
+    let asked = calls(&server).await - before;
+    // Three or four times, 40 calls each.
+    assert!((80..=200).contains(&asked), "{asked} calls in a lease");
+    assert!(guards.iter().all(LockGuard::is_valid));
+    drop(guards);
+    sleep(Duration::from_millis(1)).await;
+}
