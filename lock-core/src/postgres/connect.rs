@@ -17,7 +17,6 @@ use super::terms::Terms;
 use super::transaction::DatabaseIdentity;
 use crate::LockError;
 use crate::backend::{BootClock, Clock};
-use crate::name::key::postgres_lease_key;
 
 /// The oldest that ends sessions which are idle for too long.
 const OLDEST: i32 = 140_000;
@@ -63,9 +62,7 @@ impl Target {
         check_locks(&mut listener, &mut witness).await?;
         if let Some((pid, started)) = former {
             let ended = sqlx::query(sql::END_FORMER).bind(pid).bind(started);
-            let ended = ended
-                .bind(process.0)
-                .bind(postgres_lease_key(self.terms.lease_ms()));
+            let ended = ended.bind(process.0).bind(self.terms.lease_key());
             ended
                 .fetch_all(&mut witness)
                 .await
@@ -165,7 +162,7 @@ async fn set_up(
     );
     let row = marked
         .bind(marker)
-        .bind(postgres_lease_key(terms.lease_ms()))
+        .bind(terms.lease_key())
         .fetch_one(&mut *listener)
         .await
         .map_err(errors::setting_up)?;

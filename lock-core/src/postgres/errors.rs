@@ -5,6 +5,7 @@ use std::io::ErrorKind;
 use sqlx::Error;
 use sqlx::postgres::{PgDatabaseError, PgSeverity};
 
+use super::in_transaction::sqlstate;
 use crate::LockError;
 
 /// The limits that a full lock table is about.
@@ -28,12 +29,12 @@ pub(super) fn is_fatal(error: &Error) -> bool {
 
 /// Whether the server did not take a notification, because somebody else's commit stands before it.
 pub(super) fn is_notification_late(error: &Error) -> bool {
-    code(error).as_deref() == Some("55P03")
+    sqlstate(error).as_deref() == Some("55P03")
 }
 
 /// A statement failed in a session that lives.
 pub(super) fn statement(error: Error, limits: Limits) -> LockError {
-    let code = code(&error);
+    let code = sqlstate(&error);
     let detail = match code.as_deref() {
         Some("53200") => format!(
             "the lock table of the server is full; raise max_locks_per_transaction (now {}) or \
@@ -199,9 +200,4 @@ pub(super) fn full(cap: usize, held: usize) -> LockError {
 
 pub(super) fn not_ours() -> LockError {
     LockError::lost("the server had not locked it for us any more")
-}
-
-/// The code that PostgreSQL gave, if it did.
-fn code(error: &Error) -> Option<String> {
-    Some(error.as_database_error()?.code()?.into_owned())
 }

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use crate::LockError;
+use crate::name::key::postgres_lease_key;
 
 /// Shorter leases end by themselves on a busy machine.
 const SHORTEST: Duration = Duration::from_secs(1);
@@ -35,6 +36,11 @@ impl Terms {
     /// After this long without a word the server ends the session, never earlier.
     pub(super) fn lease_ms(self) -> u64 {
         u64::try_from(self.lease.as_millis()).unwrap_or(u64::MAX)
+    }
+
+    /// The advisory lock key that sessions with this lease hold shared.
+    pub(super) fn lease_key(self) -> i64 {
+        postgres_lease_key(self.lease_ms())
     }
 
     /// How long after a statement was sent we count on it, once it was answered.

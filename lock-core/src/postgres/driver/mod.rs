@@ -33,7 +33,6 @@ use super::session::{Failed, Session};
 use super::{errors, sql};
 use crate::LockError;
 use crate::backend::LossReason;
-use crate::name::key::postgres_lease_key;
 
 /// Between attempts to connect.
 const BACKOFF: ExponentialBuilder = ExponentialBuilder::new()
@@ -427,7 +426,7 @@ impl Driver {
     /// Ends sessions that stand still inside a statement and still hold locks.
     async fn reap(&mut self, session: &mut Session) -> Result<(), Failed> {
         let lease = i64::try_from(self.config.target.terms.lease_ms()).unwrap_or(i64::MAX);
-        let key = postgres_lease_key(lease.unsigned_abs());
+        let key = self.config.target.terms.lease_key();
         let reaped = session
             .run(&self.desk.board, async |listener, _| {
                 let reap = sqlx::query_scalar::<_, i64>(sql::REAP)

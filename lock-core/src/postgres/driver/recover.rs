@@ -10,7 +10,6 @@ use sqlx::Row;
 
 use super::Driver;
 use crate::backend::LossReason;
-use crate::name::key::postgres_lease_key;
 use crate::postgres::session::{Failed, Session};
 use crate::postgres::sql;
 
@@ -77,7 +76,7 @@ impl Driver {
             .await?;
         let locks: Vec<(i64, bool)> = rows.iter().map(|row| (row.get(0), row.get(1))).collect();
         // Our session holds that of its lease, always: another one has answered.
-        let lease_key = postgres_lease_key(self.config.target.terms.lease_ms());
+        let lease_key = self.config.target.terms.lease_key();
         if !locks.contains(&(lease_key, false)) {
             return Err(Failed::Session(LossReason::Revoked));
         }
@@ -89,7 +88,7 @@ impl Driver {
         self.registered.retain(|_, wait| shared.contains(wait));
         self.is_registered_for_everything = shared.contains(&sql::EVERYTHING);
         let known: HashSet<i64> = self.registered.values().copied().collect();
-        let lease_key = postgres_lease_key(self.config.target.terms.lease_ms());
+        let lease_key = self.config.target.terms.lease_key();
         let is_unknown =
             |key: &i64| *key != sql::EVERYTHING && *key != lease_key && !known.contains(key);
         shared.iter().copied().filter(is_unknown).collect()
