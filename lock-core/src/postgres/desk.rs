@@ -60,6 +60,8 @@ pub(super) struct Desk {
 #[derive(Default)]
 struct Inbox {
     commands: Vec<Command>,
+    /// Whether the driver waits for the bell; awake it looks by itself.
+    is_asleep: bool,
     /// No handle is left, so that no command will come.
     is_closed: bool,
     /// The driver is gone, so that no command will be answered.
@@ -89,10 +91,9 @@ impl Desk {
             return;
         }
         inbox.commands.push(command);
-        let is_first = inbox.commands.len() == 1;
+        let is_asleep = std::mem::take(&mut inbox.is_asleep);
         drop(inbox);
-        // The driver takes all that is there: one ring for the first is enough.
-        if is_first {
+        if is_asleep {
             self.ring();
         }
     }
@@ -102,14 +103,26 @@ impl Desk {
         self.bell.notify_one();
     }
 
-    /// Completes when something may have changed.
+    /// Completes when a command has come, or something else may have changed.
     pub(super) async fn rung(&self) {
+        {
+            let mut inbox = self.inbox();
+            if !inbox.commands.is_empty() {
+                return;
+            }
+            inbox.is_asleep = true;
+        }
         self.bell.notified().await;
+    }
+
+    pub(super) fn has_commands(&self) -> bool {
+        !self.inbox().commands.is_empty()
     }
 
     /// Moves all commands to `backlog`, oldest first. Tells whether more can come.
     pub(super) fn take(&self, backlog: &mut impl Extend<Command>) -> bool {
         let mut inbox = self.inbox();
+        inbox.is_asleep = false;
         backlog.extend(inbox.commands.drain(..));
         !inbox.is_closed
     }

@@ -1,12 +1,14 @@
 //! One session on the server: the connection, its lease, and one statement at a time.
 
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
 use sqlx::Error;
 use sqlx::postgres::{PgListener, PgNotification};
-use tokio::time::sleep;
+use tokio::time::{Instant, sleep};
 
+use super::awake::Patience;
 use super::board::Board;
 use super::errors::{self, Limits};
 use super::terms::Terms;
@@ -37,6 +39,8 @@ pub(super) struct Session {
     terms: Terms,
     /// When the last statement was sent that was answered.
     last_sent: Duration,
+    /// With the server.
+    patience: Patience,
 }
 
 /// However a session ends, by a panic as well: the socket goes, and with it every lock.
@@ -75,6 +79,7 @@ impl Session {
             clock,
             terms,
             last_sent: sent,
+            patience: Patience::new(),
         }
     }
 
@@ -87,10 +92,13 @@ impl Session {
         board: &Board,
         statement: impl AsyncFnOnce(&mut PgListener, &str) -> Result<T, Error>,
     ) -> Result<T, Failed> {
-        let sent = self.clock.now();
-        let answer = {
-            let mut answer = std::pin::pin!(statement(&mut self.listener, &self.marker));
-            let mut stalled = std::pin::pin!(sleep(STALLED));
+        let (sent, started) = (self.clock.now(), Instant::now());
+        let mut answer = pin!(statement(&mut self.listener, &self.marker));
+        let at_once = self.patience.look(started, |cx| answer.as_mut().poll(cx));
+        let answer = if let Some(answer) = at_once.await {
+            Some(answer)
+        } else {
+            let mut stalled = pin!(sleep(STALLED));
             let mut is_stalled = false;
             loop {
                 let left = self.lease.remaining().unwrap_or_default();
@@ -108,6 +116,7 @@ impl Session {
                 }
             }
         };
+        self.patience.took(started);
         match answer {
             None => Err(Failed::Session(LossReason::Expired)),
             Some(Err(error)) if errors::is_fatal(&error) => {

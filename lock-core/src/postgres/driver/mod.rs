@@ -18,15 +18,19 @@ mod recover;
 mod tokens;
 
 use std::collections::{BTreeSet, HashMap, HashSet};
+use std::pin::pin;
 use std::sync::{Arc, Weak};
+use std::task::Poll;
 use std::thread;
 use std::time::Duration;
 
 use backon::{BackoffBuilder, ExponentialBackoff, ExponentialBuilder};
+use sqlx::postgres::PgNotification;
 use tokio::runtime::Builder;
 use tokio::sync::oneshot;
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 
+use super::awake::Patience;
 use super::connect::Target;
 use super::desk::{Command, Desk, Handle, Hold};
 use super::session::{Failed, Session};
@@ -102,6 +106,20 @@ enum End {
     Lost(LossReason),
 }
 
+/// What ends the wait for something to do.
+enum Event {
+    Told(PgNotification),
+    Asked,
+    Time,
+    Disconnected,
+}
+
+impl From<Option<PgNotification>> for Event {
+    fn from(notification: Option<PgNotification>) -> Self {
+        notification.map_or(Self::Disconnected, Self::Told)
+    }
+}
+
 struct Driver {
     config: Config,
     desk: Arc<Desk>,
@@ -128,6 +146,8 @@ struct Driver {
     is_last: bool,
     /// How often a release told those who wait for everything.
     told_everybody: u32,
+    /// With those who ask.
+    patience: Patience,
 }
 
 impl Driver {
@@ -149,6 +169,7 @@ impl Driver {
             backoff: None,
             is_last: false,
             told_everybody: 0,
+            patience: Patience::new(),
         }
     }
 
@@ -302,20 +323,39 @@ impl Driver {
             if self.is_last && self.backlog.is_empty() {
                 return End::Done;
             }
-            let pause = self.until_next(session);
-            tokio::select! {
-                biased;
-                notified = session.notified() => match notified {
-                    Some(notification) => self.told(notification.payload()),
-                    None => return End::Lost(LossReason::Disconnected),
-                },
-                () = self.desk.rung() => {}
-                () = sleep(pause) => {}
+            match self.idle(session).await {
+                Event::Told(notification) => self.told(notification.payload()),
+                Event::Asked | Event::Time => {}
+                Event::Disconnected => return End::Lost(LossReason::Disconnected),
             }
             if let Some(reason) = session.lease.reason() {
                 return End::Lost(reason);
             }
         }
+    }
+
+    /// Waits for something to do.
+    async fn idle(&mut self, session: &mut Session) -> Event {
+        let pause = self.until_next(session);
+        let started = Instant::now();
+        let mut notified = pin!(session.notified());
+        let at_once = self.patience.look(started, |cx| {
+            if self.desk.has_commands() {
+                return Poll::Ready(Event::Asked);
+            }
+            notified.as_mut().poll(cx).map(Event::from)
+        });
+        let event = match at_once.await {
+            Some(event) => event,
+            None => tokio::select! {
+                biased;
+                notified = notified => notified.into(),
+                () = self.desk.rung() => Event::Asked,
+                () = sleep(pause) => Event::Time,
+            },
+        };
+        self.patience.took(started);
+        event
     }
 
     /// One round: a statement of each kind for which there is something to do. Tells whether there

@@ -1,0 +1,100 @@
+//! Waiting awake for what is about to come.
+//!
+//! To put a thread to sleep and to wake it again takes longer than a statement on a server nearby.
+//! So the driver stays awake for a moment where what it waits for has mostly come within that
+//! moment: as the spinning of an adaptive mutex, it costs nothing where it does not help.
+
+use std::future::poll_fn;
+use std::sync::LazyLock;
+use std::task::{Context, Poll};
+use std::thread::available_parallelism;
+use std::time::Duration;
+
+use tokio::task::yield_now;
+use tokio::time::Instant;
+
+/// How long the driver stays awake at most; about what it costs to be woken.
+const MOST: Duration = Duration::from_micros(100);
+
+/// What takes longer counts as this, so that one long pause is soon forgotten.
+const LONG: Duration = Duration::from_millis(1);
+
+/// On one core whoever is awaited could not run meanwhile.
+static IS_ALONE: LazyLock<bool> =
+    LazyLock::new(|| available_parallelism().is_ok_and(|cores| cores.get() == 1));
+
+/// What one kind of wait has taken until now.
+pub(super) struct Patience {
+    expected: Duration,
+}
+
+impl Patience {
+    pub(super) const fn new() -> Self {
+        Self { expected: LONG }
+    }
+
+    /// Polls until it is ready, for as long as that promises to be soon; the runtime looks at its
+    /// sockets between two polls. The caller says how long it [took](Self::took) in the end.
+    pub(super) async fn look<T>(
+        &self,
+        started: Instant,
+        mut look: impl FnMut(&mut Context<'_>) -> Poll<T>,
+    ) -> Option<T> {
+        if self.expected > MOST || *IS_ALONE {
+            return None;
+        }
+        loop {
+            let looked = poll_fn(|cx| Poll::Ready(look(cx))).await;
+            if let Poll::Ready(found) = looked {
+                return Some(found);
+            }
+            if started.elapsed() >= MOST {
+                return None;
+            }
+            yield_now().await;
+        }
+    }
+
+    /// A wait that began then is over: the newest weighs a quarter.
+    pub(super) fn took(&mut self, started: Instant) {
+        self.expected = (3 * self.expected + started.elapsed().min(LONG)) / 4;
+    }
+}
+
+#[cfg(all(test, not(lock_model)))]
+mod tests {
+    use super::*;
+
+    async fn looks(patience: &Patience) -> u32 {
+        let mut looks = 0;
+        let found: Option<()> = patience
+            .look(Instant::now(), |_| {
+                looks += 1;
+                Poll::Pending
+            })
+            .await;
+        assert!(found.is_none());
+        looks
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn it_stays_awake_only_while_waits_have_been_short() {
+        let mut patience = Patience::new();
+        assert_eq!(looks(&patience).await, 0);
+        for _ in 0..16 {
+            patience.took(Instant::now());
+        }
+        if *IS_ALONE {
+            assert_eq!(looks(&patience).await, 0);
+            return;
+        }
+        let came = patience
+            .look(Instant::now(), |_| Poll::Ready("at once"))
+            .await;
+        assert_eq!(came, Some("at once"));
+        let begun = Instant::now();
+        tokio::time::advance(LONG).await;
+        patience.took(begun);
+        assert_eq!(looks(&patience).await, 0);
+    }
+}
