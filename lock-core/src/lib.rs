@@ -87,6 +87,8 @@ guard.release().await?;
 //! - **First come, first served** within a process. A thousand tasks that wait for one name are one
 //!   waiter for the backend.
 //!
+//! The [`guide`] tells which primitive is for which problem, and what to do when it does not work.
+//!
 //! A lock is not re-entrant. It is also not the tool for everything: updates of one entity are
 //! optimistic concurrency's, work inside one database is a transaction's.
 
@@ -102,6 +104,7 @@ mod error;
 #[cfg(feature = "file")]
 pub mod file;
 mod guard;
+pub mod guide;
 mod health;
 mod lease;
 mod lock;

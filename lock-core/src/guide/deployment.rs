@@ -1,0 +1,65 @@
+//! Poolers, replicas, eviction, rolling updates, shutdown.
+//!
+//! # PostgreSQL
+//!
+//! - **The primary**, PostgreSQL 14 or newer. A standby is refused at connect, since its locks exclude
+//!   nobody on the primary.
+//! - **No transaction pooling.** Behind a pooler that gives one session to several clients in turns,
+//!   two clients hold one lock. It is refused at connect. Give the locks a port of the pooler that
+//!   pools by session, or the server itself: one connection for each process is all they need.
+//! - **The lock table** is shared by the whole server, and its other clients fail when it is full. A
+//!   process holds a quarter of it at most, `max_locks_per_transaction * max_connections / 4` (1,600
+//!   on a fresh server), and is refused beyond. For `n` locks at once in one process set
+//!   `max_locks_per_transaction` to `4 * n / max_connections` or more.
+//! - **Rights**: to connect. No table, no extension; `Fence` has one table, which its user may write.
+//! - **Monitoring**: the session is called `distributed_lock` in `pg_stat_activity`, and mostly idle.
+//!   Do not let a tool end idle sessions; `idle_session_timeout` is set for the session itself.
+//!
+//! # Redis
+//!
+//! - **`maxmemory-policy noeviction`**. A server that evicts keys evicts locks, and is refused
+//!   unless that is allowed explicitly.
+//! - **A master.** A read-only replica is refused. With asynchronous replication a fail-over forgets
+//!   what was not replicated; `replicas(n)` waits for so many of them before a lock is granted, and
+//!   fencing remains the answer for the rest.
+//! - **Restarts.** A server that restarted has forgotten locks whose holders still work. Nobody is
+//!   granted a lock until one lease has passed. Plan for it: a shorter lease is a shorter pause.
+//! - **Time.** Leases count on the server's clock: let it be slewed, not set.
+//!
+//! # Virtual machines and containers
+//!
+//! Leases are measured on a clock that runs while the machine sleeps. No clock of a guest sees that a
+//! virtual machine was paused, or restored from a snapshot: its first writes after that can be too
+//! late. Fence what matters. A container with a CPU quota can be stopped for long enough to lose a
+//! short lease.
+//!
+//! Lock *files* reach as far as their directory: each container, each `PrivateTmp=` service and each
+//! user has another one unless you give them the same.
+//!
+//! # Rolling updates
+//!
+//! Old and new instances exclude each other as long as they agree on the server, the namespace, the
+//! secret of hashed names and the names themselves. A release that renames a lock runs for a while
+//! beside one that uses the old name: take both, in one attribute, for one release.
+//!
+//! # Shutdown
+//!
+//! ```
+//! # use std::time::Duration;
+//! # use lock_core::LockProvider;
+//! # async fn f(locks: LockProvider) {
+//! // After the server stopped accepting requests:
+//! locks.shutdown(Duration::from_secs(20)).await;
+//! # }
+//! ```
+//!
+//! New acquires are refused, holders have the grace to finish, the rest is declared lost, which stops
+//! its work, and unlocked. Without it PostgreSQL frees the locks when the connection closes, but Redis
+//! keeps them for the rest of their lease, half a minute of refusals after each deployment. Choose a
+//! grace shorter than the time after which the orchestrator kills.
+//!
+//! # Probes
+//!
+//! `lock_tower::health` has routes for them. Liveness never asks a server: restarting an instance does
+//! not repair a database. Readiness does; whether trouble of a *shared* server is to take all instances
+//! out of rotation at once is your choice.

@@ -1,0 +1,39 @@
+//! The guide: what to lock, how, and what to do when it does not work.
+//!
+//! | page | |
+//! |---|---|
+//! | [`timeouts`] | how long to wait, how long to hold |
+//! | [`naming`] | names, values in them, sensitive data |
+//! | [`nesting`] | several locks at once |
+//! | [`fencing`] | what to do about work that was too late |
+//! | [`servers`] | files, PostgreSQL or Redis |
+//! | [`deployment`] | poolers, replicas, eviction, rolling updates, shutdown |
+//! | [`troubleshooting`] | symptom, cause, remedy |
+//!
+//! # Which primitive for which problem
+//!
+//! | problem | primitive |
+//! |---|---|
+//! | two requests change one row | none of these: optimistic concurrency, `UPDATE .. WHERE version = $2` |
+//! | work inside one database | none of these: a transaction, `SELECT .. FOR UPDATE`, a unique constraint |
+//! | the same work in a transaction *and* under guards elsewhere | `PostgresBackend::lock_in_transaction` |
+//! | something must happen once, however often it is asked for | an idempotency key; a lock keeps two from doing it at the same time only |
+//! | a function that one caller at a time may be in | `#[distributed_lock("order:process:<id>")]` |
+//! | the same for a route, also where the handler is not yours | the layers of the crate `lock-tower` |
+//! | a job that every instance starts and one is to do | `#[distributed_lock("job:cleanup-tokens", skip)]` |
+//! | one instance is to do something for as long as it lives | [`LockProvider::leader`](crate::LockProvider::leader) |
+//! | two accounts, three files: all or none | [`LockProvider::acquire_all`](crate::LockProvider::acquire_all), or several templates in one attribute |
+//! | many workers share a list of things to do | [`LockProvider::claim`](crate::LockProvider::claim) |
+//! | a lock that outlives a function: a stream, an upgrade, a spawned task | a [`LockGuard`](crate::LockGuard) by hand |
+//! | a thousand requests a second for one name | a queue, or an owner for each partition; a lock would be a slow queue |
+//!
+//! A lock is right for what spans systems or takes long: charging a card and writing it down, one
+//! report at a time, one instance that sends what an outbox holds.
+
+pub mod deployment;
+pub mod fencing;
+pub mod naming;
+pub mod nesting;
+pub mod servers;
+pub mod timeouts;
+pub mod troubleshooting;

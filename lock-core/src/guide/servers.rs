@@ -1,0 +1,28 @@
+//! Files, PostgreSQL or Redis.
+//!
+//! | | files | PostgreSQL | Redis |
+//! |---|---|---|---|
+//! | reach | the processes of one machine | whoever uses the database | whoever uses the server or cluster |
+//! | to install | nothing | nothing, if there is a database | a server |
+//! | connections of a process | none | 1 | 2 for each node |
+//! | a crashed holder | free at once | free at once | free after the lease |
+//! | a frozen or cut off holder | keeps its locks | free after the lease | free after the lease |
+//! | the holder learns that it lost a lock | does not lose it | in milliseconds, from the server | with the next renewal (a third of the lease) |
+//! | the server crashes and comes back | - | all locks are lost, and known to be | nobody is granted for one lease |
+//! | fail-over to a replica | - | locks are lost, tokens grow on | may forget locks and quarantines; tokens grow by time |
+//! | transactions | - | `lock_in_transaction`, `Fence` | - |
+//! | limit | files | the server's lock table | memory |
+//!
+//! **Take PostgreSQL if you have it.** It knows at once when a session ends; the lock lives where
+//! the data lives, so that they fail together. **Take Redis** where there is no PostgreSQL, where
+//! locks are so many that the database should not see them, or where services with different databases
+//! exclude each other. **Take files** on one machine, in tests and at the beginning; the code does not
+//! change.
+//!
+//! Neither is a consensus system. What a server does to itself (an administrator who ends sessions,
+//! a fail-over that loses the last second, a clock of Redis that is set) it does to its locks; that is
+//! what [fencing](super::fencing) is for.
+//!
+//! One provider for a whole fleet: instances that lock in two places exclude nobody. Where a database
+//! is configured, a mark in it makes the second kind refuse to start; see
+//! [`LockSettings`](crate::LockSettings).

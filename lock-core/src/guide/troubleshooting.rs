@@ -1,0 +1,45 @@
+//! Symptom, cause, remedy.
+//!
+//! | symptom | cause | remedy |
+//! |---|---|---|
+//! | 409 `lock-contended`, errors of kind `Contended` | another holds the lock | expected; wait longer, or do less under the lock. `distributed_lock_hold_duration_seconds` tells who holds for long |
+//! | 409 `lock-wait-timeout` | it was held for the whole wait | a hot name: see [`timeouts`](super::timeouts) |
+//! | 409 that never ends, nobody works | a holder hangs, or a frozen process holds a file lock | set [`max_hold`](crate::LockPolicy::max_hold); find the process (below) |
+//! | an acquire waits, alone, until its wait is over | the task holds the lock already | [`nesting`](super::nesting); the watch says so in debug builds |
+//! | 503, errors of kind `Unavailable` | the server is down, slow or full; the text and its `source()` say which | nothing runs unlocked meanwhile; requests are tried again within their wait |
+//! | 500 `lock-lost`, errors of kind `Lost` | the process was frozen or cut off past its lease, the session was ended, `max_hold` was over | the reason is in the log and in `distributed_lock_lost_total{reason}`; the outcome is unknown, so make the work repeatable and [fence](super::fencing) it |
+//! | `Lost` with reason `expired` under load | the machine is short of CPU, or the lease is | watch `distributed_lock_renew_headroom_seconds`; a longer lease, more CPU |
+//! | 500 and `Misconfigured` in the log | a template that names no parameter, no provider installed, a setting | the text says which; it is an error of the program, and not of the request |
+//! | two instances do the same work | they lock in two places: other server, database, namespace, directory, user, or `LOCK_NAME_SECRET` | compare their first log lines and settings |
+//! | the same, and the settings agree | the work goes on after its lock was lost: something was spawned, or blocks | [`fencing`](super::fencing) |
+//! | "shares sessions between clients" at start | a pooler in transaction mode | [`deployment`](super::deployment): session mode, or the server itself |
+//! | "this server is a standby" at start | the address of a replica | connect to the primary |
+//! | "evicts keys when its memory is full" at start | `maxmemory-policy` | `noeviction`, or a server of its own for locks |
+//! | "the lock table of the server is full" | more locks than `max_locks_per_transaction * max_connections` | raise the first; hold fewer |
+//! | nothing is granted for half a minute after Redis restarted | the quarantine | expected; a shorter lease makes it shorter |
+//! | half a minute of refusals after each deployment | the process ended without [`shutdown`](crate::LockProvider::shutdown) | call it on SIGTERM |
+//! | "no file descriptor left" | `ulimit -n` | raise it; one backend for a process is enough |
+//! | metrics with the label `other` | more than 1,000 labels: an entity made of user input | put the value into the id |
+//!
+//! # Who holds a lock in PostgreSQL
+//!
+//! Keys are hashes, so that the server does not tell names. Which sessions hold locks, and how many:
+//!
+//! ```sql
+//! SELECT a.pid, a.application_name, a.client_addr, a.state, count(*)
+//!   FROM pg_locks AS l JOIN pg_stat_activity AS a USING (pid)
+//!  WHERE l.locktype = 'advisory' AND l.mode = 'ExclusiveLock' AND l.granted
+//!  GROUP BY 1, 2, 3, 4 ORDER BY 5 DESC
+//! ```
+//!
+//! `SELECT pg_terminate_backend(pid)` frees all of a session's locks; its holders hear it at once and
+//! are told that they lost them.
+//!
+//! # What to alert on
+//!
+//! - `distributed_lock_lost_total` grows: work was stopped half-way.
+//! - `distributed_lock_acquire_duration_seconds{outcome="unavailable"}` counts: requests are refused.
+//! - `distributed_lock_renew_headroom_seconds` comes near zero: losses are next.
+//! - `distributed_lock_release_failures_total` grows: others wait for a lease to end.
+//!
+//! Contention (`outcome="contended"`) is not an error; a jump of it is worth a look.
