@@ -48,6 +48,7 @@ mod connect;
 mod connection_string;
 mod driver;
 mod key;
+mod rehearsal;
 mod scripts;
 mod shared;
 mod subscriber;

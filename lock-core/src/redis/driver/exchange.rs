@@ -14,7 +14,7 @@ use crate::LockError;
 use crate::backend::{Attempt, Lease};
 use crate::redis::backend::{PATIENCE, RedisGrant};
 use crate::redis::clock::Jump;
-use crate::redis::command::{Acquire, Command, Release};
+use crate::redis::command::{Acquire, Claim, Command, Release};
 use crate::redis::scripts::{EXCHANGE, Failure};
 use crate::redis::shared::HeldLock;
 
@@ -68,6 +68,12 @@ impl Driver {
             if let Some(acquire) = self.lanes[lane].acquires.pop_front() {
                 self.give_up(lane, acquire, LockError::unanswered());
             }
+        }
+        while let Some(claim) = self.lanes[lane]
+            .claims
+            .pop_front_if(|claim| claim.until() <= now)
+        {
+            self.give_up_claim(lane, claim, LockError::unanswered);
         }
         while self.lanes[lane]
             .releases
@@ -137,7 +143,7 @@ impl Driver {
                 self.undo(lane, &acquire);
                 let _ = acquire.reply.send(Ok(Attempt::Held { retry_in }));
             } else {
-                self.acquire_answered(lane, sent, acquire, answer);
+                self.acquire_answered(lane, sent, acquire, answer, batch.limit.is_some());
             }
         }
         if let Ok(left @ 1..) = left {
@@ -188,9 +194,11 @@ impl Driver {
         sent: Duration,
         acquire: Acquire,
         answer: Result<i64, String>,
+        is_claim: bool,
     ) {
         let answer = match answer {
             Ok(token @ 1..) => return self.granted(lane, sent, acquire, token.unsigned_abs()),
+            Ok(0) if is_claim => return self.give_up(lane, acquire, LockError::unanswered()),
             // Too late by the server's clock, which we know now.
             Ok(0) => return self.retry(lane, acquire, None, LockError::unanswered),
             Ok(wait) => {
@@ -229,8 +237,7 @@ impl Driver {
             lease: lease.clone(),
         });
         let grant = RedisGrant::new(&acquire, token, lease);
-        // Wanted by nobody any more, it comes back and is dropped, which releases it.
-        drop(acquire.reply.send(Ok(Attempt::Granted(grant))));
+        self.give(lane, grant, acquire.reply);
     }
 
     /// What to do with a batch that has no answer.
@@ -253,6 +260,18 @@ impl Driver {
                     .put(Instant::now() + AGAIN, Command::Release(release));
             } else {
                 self.lanes[lane].releases.push_back(release);
+            }
+        }
+        if let Some(limit) = batch.limit {
+            let claim = Claim {
+                acquires: std::mem::take(&mut batch.acquires),
+                limit,
+            };
+            if (refused && !moved) || claim.is_closed() {
+                self.give_up_claim(lane, claim, error);
+            } else {
+                self.parked
+                    .put(Instant::now() + HAND_OVER, Command::Claim(claim));
             }
         }
         for acquire in batch.acquires {
@@ -295,6 +314,17 @@ impl Driver {
             self.undo(lane, &acquire);
         }
         let _ = acquire.reply.send(Err(error));
+    }
+
+    pub(super) fn give_up_claim(
+        &mut self,
+        lane: usize,
+        claim: Claim,
+        error: impl Fn() -> LockError,
+    ) {
+        for acquire in claim.acquires {
+            self.give_up(lane, acquire, error());
+        }
     }
 
     fn undo(&mut self, lane: usize, acquire: &Acquire) {

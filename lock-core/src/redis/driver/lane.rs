@@ -7,7 +7,7 @@ use ::redis::Cmd;
 
 use crate::redis::backend::PATIENCE;
 use crate::redis::builder::Settings;
-use crate::redis::command::{Acquire, Probe, Release};
+use crate::redis::command::{Acquire, Claim, Probe, Release};
 use crate::redis::key::millis;
 use crate::redis::scripts::EXCHANGE;
 
@@ -20,11 +20,14 @@ pub(super) struct Lane {
     pub(super) node: usize,
     pub(super) releases: VecDeque<Release>,
     pub(super) acquires: VecDeque<Acquire>,
+    pub(super) claims: VecDeque<Claim>,
     pub(super) probes: Vec<Probe>,
     /// The server is to be told that its clock jumped.
     pub(super) jumped: bool,
     /// How many calls are not answered yet.
     pub(super) in_flight: usize,
+    /// Whether the last call was for a claim: they take turns with acquires.
+    claimed: bool,
 }
 
 impl Lane {
@@ -34,9 +37,11 @@ impl Lane {
             node,
             releases: VecDeque::new(),
             acquires: VecDeque::new(),
+            claims: VecDeque::new(),
             probes: Vec::new(),
             jumped: false,
             in_flight: 0,
+            claimed: false,
         }
     }
 
@@ -44,6 +49,7 @@ impl Lane {
     pub(super) fn is_empty(&self) -> bool {
         self.releases.is_empty()
             && self.acquires.is_empty()
+            && self.claims.is_empty()
             && self.probes.is_empty()
             && !self.jumped
     }
@@ -59,9 +65,18 @@ impl Lane {
         let mut batch = Batch {
             releases: self.releases.drain(..releases).collect(),
             acquires: Vec::new(),
+            limit: None,
             probes: std::mem::take(&mut self.probes),
             jumped: std::mem::take(&mut self.jumped),
         };
+        let is_turn = !self.claimed || self.acquires.is_empty();
+        let claim = self.claims.pop_front_if(|_| is_turn);
+        self.claimed = claim.is_some();
+        if let Some(claim) = claim {
+            batch.limit = Some(claim.limit);
+            batch.acquires = claim.acquires;
+            return batch;
+        }
         while batch.releases.len() + batch.acquires.len() < MAX_BATCH {
             match self.acquires.pop_front() {
                 // Nobody waits for it, and nothing was sent.
@@ -79,6 +94,8 @@ impl Lane {
 pub(super) struct Batch {
     pub(super) releases: Vec<Release>,
     pub(super) acquires: Vec<Acquire>,
+    /// How many of the acquires are to be granted at most, if they are a claim.
+    pub(super) limit: Option<usize>,
     pub(super) probes: Vec<Probe>,
     pub(super) jumped: bool,
 }
@@ -116,7 +133,8 @@ impl Batch {
             .arg(if is_cluster { "SPUBLISH" } else { "PUBLISH" })
             .arg(self.releases.len())
             .arg(u8::from(self.jumped))
-            .arg(u8::from(!self.probes.is_empty()));
+            .arg(u8::from(!self.probes.is_empty()))
+            .arg(self.limit.unwrap_or(self.acquires.len()));
         locks().for_each(|(_, owner)| {
             call.arg(&owner.text()[..]);
         });

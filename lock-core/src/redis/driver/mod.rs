@@ -5,6 +5,7 @@ mod lane;
 mod later;
 mod nodes;
 mod renewal;
+mod replicas;
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -13,19 +14,22 @@ use std::time::Duration;
 use ::redis::{ConnectionInfo, Value};
 use futures_util::FutureExt;
 use futures_util::stream::{FuturesUnordered, StreamExt};
-use tokio::sync::watch;
+use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, sleep_until};
 
-use super::command::Command;
+use super::command::{Acquire, Claim, Command};
 use super::scripts::Failure;
 use super::shared::{HeldLock, Shared};
+use super::subscriber::Question;
 use super::topology::Topology;
 use crate::LockError;
+use crate::backend::Attempt;
 use crate::name::key::redis_server_key;
 use lane::{Batch, Lane};
 use later::{HandedOver, Parked};
 use nodes::{Link, Node};
 use renewal::Renewals;
+use replicas::Unconfirmed;
 
 pub(super) use nodes::{Opened, connect};
 
@@ -46,6 +50,8 @@ pub(super) struct Driver {
     /// The newest token that we know of.
     newest: u64,
     topology: watch::Sender<Arc<Topology>>,
+    /// To who has the second connections.
+    questions: mpsc::UnboundedSender<Question>,
     parked: Parked,
     handed_over: HandedOver,
     looked: Option<Instant>,
@@ -73,6 +79,11 @@ enum Done {
         answer: Result<Vec<Value>, Failure>,
     },
     Looked(Result<Topology, LockError>),
+    Confirmed {
+        node: usize,
+        grants: Vec<Unconfirmed>,
+        known: bool,
+    },
 }
 
 impl Driver {
@@ -80,6 +91,7 @@ impl Driver {
     pub(super) fn new(
         shared: Arc<Shared>,
         topology: watch::Sender<Arc<Topology>>,
+        questions: mpsc::UnboundedSender<Question>,
         first: &ConnectionInfo,
         opened: Opened,
     ) -> Self {
@@ -101,6 +113,7 @@ impl Driver {
             renewals: Renewals::new(shared.settings.heartbeat()),
             newest: 0,
             topology,
+            questions,
             parked: Parked::default(),
             handed_over: HandedOver::default(),
             looked: None,
@@ -117,6 +130,11 @@ impl Driver {
         driver
     }
 
+    /// How many kinds of keys there are that cannot share a call.
+    pub(super) fn lanes(&self) -> usize {
+        self.lanes.len()
+    }
+
     /// Until the last user has left.
     pub(super) async fn run(mut self) {
         let mut commands = Vec::new();
@@ -130,6 +148,7 @@ impl Driver {
             }
             self.renew();
             self.dispatch();
+            self.confirm();
             if !more {
                 let end = *farewell.get_or_insert_with(|| Instant::now() + FAREWELL);
                 let is_idle = self.parked.is_empty() && self.lanes.iter().all(Lane::is_idle);
@@ -168,6 +187,7 @@ impl Driver {
                     self.lanes[lane].acquires.push_back(acquire);
                 }
             },
+            Command::Claim(claim) => self.receive_claim(claim),
             Command::Release(release) => {
                 let lane = self.lane_of(release.key.bucket);
                 self.lanes[lane].releases.push_back(release);
@@ -180,6 +200,21 @@ impl Driver {
                     }
                 }
             }
+        }
+    }
+
+    fn receive_claim(&mut self, mut claim: Claim) {
+        // Not those that may be ours already.
+        let handed_over = |acquire: &mut Acquire| {
+            acquire.ghost.is_none() && self.handed_over.until(&acquire.key).is_some()
+        };
+        for acquire in claim.acquires.extract_if(.., handed_over) {
+            // Nobody may wait any more.
+            let _ = acquire.reply.send(Ok(Attempt::Held { retry_in: None }));
+        }
+        if let Some(first) = claim.acquires.first() {
+            let lane = self.lane_of(first.key.bucket);
+            self.lanes[lane].claims.push_back(claim);
         }
     }
 
@@ -213,8 +248,10 @@ impl Driver {
             if let Link::Down { retry_at } = self.nodes[lane.node].link {
                 next = next.min(retry_at);
             }
-            if let Some(acquire) = lane.acquires.front() {
-                next = next.min(now + acquire.until.saturating_sub(boot));
+            let acquire = lane.acquires.front().map(|acquire| acquire.until);
+            let claim = lane.claims.front().map(Claim::until);
+            for until in acquire.into_iter().chain(claim) {
+                next = next.min(now + until.saturating_sub(boot));
             }
         }
         next
@@ -252,6 +289,11 @@ impl Driver {
                 self.renewed(lane, sent, locks, answer);
             }
             Done::Looked(result) => self.looked(result),
+            Done::Confirmed {
+                node,
+                grants,
+                known,
+            } => self.confirmed(node, grants, known),
         }
     }
 }

@@ -7,6 +7,7 @@ use ::redis::aio::MultiplexedConnection;
 use ::redis::{ConnectionInfo, cmd, from_redis_value};
 use tokio::time::Instant;
 
+use super::replicas::Unconfirmed;
 use super::{Done, Driver};
 use crate::LockError;
 use crate::redis::clock::{Jump, ServerClock};
@@ -29,6 +30,10 @@ pub(super) struct Node {
     generation: u64,
     backoff: Duration,
     pub(super) clock: ServerClock,
+    /// Granted there, and to be known to its replicas.
+    pub(super) unconfirmed: Vec<Unconfirmed>,
+    /// Whether its replicas are being asked for.
+    pub(super) is_asked: bool,
 }
 
 pub(super) enum Link {
@@ -79,6 +84,8 @@ impl Node {
             generation: 0,
             backoff: BACKOFF.0,
             clock: ServerClock::default(),
+            unconfirmed: Vec::new(),
+            is_asked: false,
         }
     }
 }
@@ -142,6 +149,9 @@ impl Driver {
             }
             for acquire in std::mem::take(&mut self.lanes[lane].acquires) {
                 self.give_up(lane, acquire, error());
+            }
+            for claim in std::mem::take(&mut self.lanes[lane].claims) {
+                self.give_up_claim(lane, claim, error);
             }
             for probe in std::mem::take(&mut self.lanes[lane].probes) {
                 let _ = probe.send(Err(error()));
