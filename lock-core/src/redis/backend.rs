@@ -238,6 +238,11 @@ impl Grant for RedisGrant {
     }
 
     async fn release(mut self) -> Result<(), LockError> {
+        if let Some(reason) = self.lease.reason() {
+            // What is left of it is removed all the same, and waited for by nobody: who asks for
+            // the lock next is to hear of the server.
+            return Err(LockError::lost(reason.to_string()));
+        }
         let (reply, answer) = oneshot::channel();
         self.start_release(Some(reply));
         drop(self);
