@@ -165,6 +165,8 @@ impl Backend for RedisBackend {
         }
         // A call whose answer was lost can have been granted other locks when it came again.
         granted.truncate(limit);
+        // As they were asked for, not by lanes.
+        granted.sort_unstable_by_key(|(position, _)| *position);
         Ok(granted)
     }
 

@@ -73,8 +73,8 @@ async fn a_holder_behind_a_dead_network_knows_before_another_is_granted() {
         "{last_valid} {told} {granted}"
     );
     assert!(token(&next).await > old);
-    // Behind a guard of its own it would not be asked.
-    drop(guard);
+    let guard = Arc::into_inner(guard).unwrap();
+    assert!(guard.release().await.unwrap_err().is_lost());
     // Cut off, it hears that there is no server, and not that the lock is held.
     let error = try_once(&holder).await.unwrap_err();
     assert!(error.is_unavailable(), "{error}");

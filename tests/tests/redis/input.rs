@@ -315,8 +315,7 @@ async fn nothing_that_is_logged_at_work_shows_the_password() {
     sleep(LEASE).await;
     server.kill().await;
     guard.lost().await;
-    // Behind a guard of our own nobody would be asked.
-    drop(guard);
+    assert!(guard.release().await.unwrap_err().is_lost());
     let error = try_once(&here).await.unwrap_err();
     let health = here.health().await;
     eventually("it is told", async || {
