@@ -20,6 +20,8 @@ const HOLD: &str = "distributed_lock_hold_duration_seconds";
 const HELD: &str = "distributed_lock_held";
 const WAITING: &str = "distributed_lock_waiting";
 const LOST: &str = "distributed_lock_lost_total";
+#[cfg(feature = "redis")]
+const RENEW_HEADROOM: &str = "distributed_lock_renew_headroom_seconds";
 const RELEASE_FAILURES: &str = "distributed_lock_release_failures_total";
 
 static METADATA: Metadata<'static> =
@@ -177,6 +179,13 @@ impl Drop for Waiting {
 /// Counts a lock that was lost while it was held.
 pub(crate) fn lost(reason: LossReason) {
     metrics::counter!(LOST, "reason" => reason.as_str()).increment(1);
+}
+
+/// Notes what was left of a lease when its renewal was acknowledged: how much slower the server
+/// could have been.
+#[cfg(feature = "redis")]
+pub(crate) fn renewed(headroom: Duration) {
+    metrics::histogram!(RENEW_HEADROOM).record(headroom);
 }
 
 /// Logs and counts a release that failed after the work was done.

@@ -12,7 +12,6 @@ use lock_core::file::FileBackend;
 use lock_core::postgres::PostgresBackend;
 use lock_core::{LockError, LockName, LockProvider};
 
-#[cfg(feature = "redis")]
 use crate::RedisStore;
 
 /// Locks that were opened.
@@ -51,7 +50,6 @@ pub async fn open(address: &str) -> Result<Opened, Box<dyn Error + Send + Sync>>
             let backend = PostgresBackend::builder(url).lease(lease).connect();
             Ok(Opened::over(backend.await?))
         }
-        #[cfg(feature = "redis")]
         Some(("redis", url)) => Ok(Opened::over(RedisStore::connect(url).await?)),
         _ => Err(format!("unknown address `{address}`").into()),
     }

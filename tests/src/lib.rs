@@ -39,8 +39,9 @@ mod timing;
 
 pub use bed::{Bed, run};
 pub use inventory::Case;
-pub use stores::{FileStore, MemoryStore, OneBackend, PostgresStore, Store};
-#[cfg(feature = "redis")]
-pub use stores::{RedisClusterStore, RedisStore, redis_key};
+pub use stores::{
+    FileStore, MemoryStore, OneBackend, PostgresStore, RedisClusterStore, RedisStore, Store,
+    redis_key,
+};
 pub use stress::{Storm, abandon, seed};
 pub use timing::{Lateness, boottime, eventually};

@@ -1,5 +1,6 @@
 //! The backend and its grants: commands to the thread, and their answers.
 
+use std::collections::{BTreeMap, VecDeque};
 use std::fmt;
 use std::future::{Future, ready};
 use std::sync::Arc;
@@ -8,7 +9,7 @@ use std::time::Duration;
 use tokio::sync::{mpsc, oneshot};
 
 use super::builder::RedisBuilder;
-use super::command::{Acquire, Answer, Command, Release};
+use super::command::{Acquire, Answer, Claim, Command, Release};
 use super::key::{Key, Owner};
 use super::shared::{Client, Shared};
 use crate::backend::{Attempt, Backend, Grant, Lease};
@@ -17,9 +18,14 @@ use crate::{LockError, LockName};
 /// How long an acquire is tried again after its answer was lost.
 pub(super) const PATIENCE: Duration = Duration::from_secs(2);
 
+/// How many locks the first call of a claim asks for, and how many any asks for at most.
+const CLAIMED: (usize, usize) = (128, 1_024);
+
 /// Locks in a Redis server or cluster. See the [module](super).
 pub struct RedisBackend {
     client: Arc<Client>,
+    /// How many kinds of keys there are that cannot share a call.
+    lanes: usize,
 }
 
 impl RedisBackend {
@@ -61,27 +67,49 @@ impl RedisBackend {
         RedisBuilder::client(client)
     }
 
-    pub(super) fn new(client: Arc<Client>) -> Self {
-        Self { client }
+    pub(super) fn new(client: Arc<Client>, lanes: usize) -> Self {
+        Self { client, lanes }
     }
 
     fn shared(&self) -> &Shared {
         &self.client.0
     }
 
-    fn acquire(&self, name: &LockName) -> (Command, oneshot::Receiver<Answer>) {
+    fn key(&self, name: &LockName) -> Key {
+        Key::new(&self.shared().settings.namespace, name)
+    }
+
+    fn acquire(&self, key: Key) -> (Acquire, oneshot::Receiver<Answer>) {
         let shared = self.shared();
         let (reply, answer) = oneshot::channel();
         let acquire = Acquire {
             client: Arc::clone(&self.client),
-            key: Key::new(&shared.settings.namespace, name),
+            key,
             owner: shared.new_owner(),
             reply,
             until: shared.clock.now() + PATIENCE,
             ghost: None,
         };
-        (Command::Acquire(acquire), answer)
+        (acquire, answer)
     }
+}
+
+/// What of a claim travels in one call: keys of one lane, by their positions. The first call of a
+/// lane is small, in case that it is enough.
+fn chunks(keys: &[Key], lanes: usize, limit: usize) -> impl Iterator<Item = Vec<usize>> + use<> {
+    let mut of_lanes: BTreeMap<usize, VecDeque<usize>> = BTreeMap::new();
+    for (position, key) in keys.iter().enumerate() {
+        let lane = usize::from(key.bucket) % lanes;
+        of_lanes.entry(lane).or_default().push_back(position);
+    }
+    of_lanes.into_values().flat_map(move |mut lane| {
+        let mut size = limit.clamp(CLAIMED.0, CLAIMED.1);
+        std::iter::from_fn(move || {
+            let chunk: Vec<_> = lane.drain(..size.min(lane.len())).collect();
+            size = (size * 2).min(CLAIMED.1);
+            (!chunk.is_empty()).then_some(chunk)
+        })
+    })
 }
 
 /// The thread is gone, and with it every lock.
@@ -95,8 +123,8 @@ impl Backend for RedisBackend {
     const KIND: &'static str = "redis";
 
     async fn try_acquire(&self, name: &LockName) -> Answer {
-        let (command, answer) = self.acquire(name);
-        self.shared().inbox.push(command);
+        let (acquire, answer) = self.acquire(self.key(name));
+        self.shared().inbox.push(Command::Acquire(acquire));
         answer.await.map_err(ended)?
     }
 
@@ -105,35 +133,45 @@ impl Backend for RedisBackend {
         names: &[LockName],
         limit: usize,
     ) -> Result<Vec<(usize, RedisGrant)>, LockError> {
+        let keys: Vec<Key> = names.iter().map(|name| self.key(name)).collect();
+        let mut chunks = chunks(&keys, self.lanes, limit);
         let mut granted = Vec::new();
-        let mut rest = names.iter().enumerate();
         while granted.len() < limit {
-            // No more than are wanted: what is granted beyond would be held for a moment.
-            let (commands, answers): (Vec<_>, Vec<_>) = rest
-                .by_ref()
-                .take(limit - granted.len())
-                .map(|(position, name)| {
-                    let (command, answer) = self.acquire(name);
-                    (command, (position, answer))
-                })
-                .unzip();
-            if commands.is_empty() {
+            // As many calls at once as can all be granted what they ask for.
+            let mut wanted = limit - granted.len();
+            let (mut claims, mut answers) = (Vec::new(), Vec::new());
+            while wanted > 0
+                && let Some(chunk) = chunks.next()
+            {
+                let limit = wanted.min(chunk.len());
+                wanted -= limit;
+                let mut acquires = Vec::with_capacity(chunk.len());
+                for position in chunk {
+                    let (acquire, answer) = self.acquire(keys[position].clone());
+                    acquires.push(acquire);
+                    answers.push((position, answer));
+                }
+                claims.push(Command::Claim(Claim { acquires, limit }));
+            }
+            if claims.is_empty() {
                 break;
             }
-            self.shared().inbox.push_all(commands.into_iter());
+            self.shared().inbox.push_all(claims.into_iter());
             for (position, answer) in answers {
                 if let Attempt::Granted(grant) = answer.await.map_err(ended)?? {
                     granted.push((position, grant));
                 }
             }
         }
+        // A call whose answer was lost can have been granted other locks when it came again.
+        granted.truncate(limit);
+        // As they were asked for, not by lanes.
+        granted.sort_unstable_by_key(|(position, _)| *position);
         Ok(granted)
     }
 
     fn changed(&self, name: &LockName) -> impl Future<Output = ()> + Send + 'static {
-        let shared = &self.client.0;
-        let key = Key::new(&shared.settings.namespace, name);
-        super::waiting::register(Arc::clone(shared), key)
+        super::waiting::register(Arc::clone(&self.client.0), self.key(name))
     }
 
     async fn health(&self) -> Result<(), LockError> {
@@ -202,6 +240,11 @@ impl Grant for RedisGrant {
     }
 
     async fn release(mut self) -> Result<(), LockError> {
+        if let Some(reason) = self.lease.reason() {
+            // What is left of it is removed all the same, and waited for by nobody: who asks for
+            // the lock next is to hear of the server.
+            return Err(LockError::lost(reason.to_string()));
+        }
         let (reply, answer) = oneshot::channel();
         self.start_release(Some(reply));
         drop(self);

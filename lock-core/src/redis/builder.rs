@@ -31,6 +31,7 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
 /// | [`namespace`](Self::namespace) | empty |
 /// | [`quarantine`](Self::quarantine) | one lease |
 /// | [`allow_eviction`](Self::allow_eviction) | no |
+/// | [`replicas`](Self::replicas) | 0 |
 #[derive(Clone)]
 #[must_use = "a builder does nothing until `connect`"]
 pub struct RedisBuilder {
@@ -39,6 +40,7 @@ pub struct RedisBuilder {
     namespace: String,
     quarantine: Option<Duration>,
     allow_eviction: bool,
+    replicas: u8,
 }
 
 /// Where the server is said to be. Without `Debug`: it can hold a password.
@@ -56,6 +58,7 @@ pub(super) struct Settings {
     pub(super) namespace: String,
     pub(super) quarantine: Duration,
     pub(super) allow_eviction: bool,
+    pub(super) replicas: u8,
 }
 
 impl RedisBuilder {
@@ -76,6 +79,7 @@ impl RedisBuilder {
             namespace: String::new(),
             quarantine: None,
             allow_eviction: false,
+            replicas: 0,
         }
     }
 
@@ -105,6 +109,16 @@ impl RedisBuilder {
     /// held.
     pub const fn allow_eviction(mut self, allow: bool) -> Self {
         self.allow_eviction = allow;
+        self
+    }
+
+    /// How many replicas of the server have to know of a lock before it is given out (`WAIT`), so
+    /// that it survives the loss of its master. Where they do not within 0.6 s, or a ninth of a
+    /// lease shorter than 6 s, the lock is released and the acquire is
+    /// [`Unavailable`](crate::LockErrorKind::Unavailable). Costs a round trip to them for each
+    /// acquire; renewals and releases are not waited for.
+    pub const fn replicas(mut self, replicas: u8) -> Self {
+        self.replicas = replicas;
         self
     }
 
@@ -141,6 +155,7 @@ impl RedisBuilder {
             namespace: self.namespace,
             quarantine: self.quarantine.unwrap_or(self.lease).min(*LEASES.end()),
             allow_eviction: self.allow_eviction,
+            replicas: self.replicas,
         })
     }
 }
@@ -152,6 +167,7 @@ impl fmt::Debug for RedisBuilder {
             .field("namespace", &self.namespace)
             .field("quarantine", &self.quarantine)
             .field("allow_eviction", &self.allow_eviction)
+            .field("replicas", &self.replicas)
             .finish_non_exhaustive()
     }
 }
@@ -180,5 +196,11 @@ impl Settings {
     /// How long one answer of the server is waited for; after that the connection is replaced.
     pub(super) fn answer_within(&self) -> Duration {
         self.heartbeat().min(Duration::from_secs(2))
+    }
+
+    /// How long replicas have to know of a lock: while they are waited for, the second connection
+    /// answers nothing else.
+    pub(super) fn replicas_within(&self) -> Duration {
+        self.answer_within() / 3
     }
 }

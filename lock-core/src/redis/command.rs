@@ -13,6 +13,7 @@ use crate::backend::{Attempt, Lease};
 
 pub(super) enum Command {
     Acquire(Acquire),
+    Claim(Claim),
     Release(Release),
     Probe(Probe),
 }
@@ -31,6 +32,27 @@ pub(super) struct Acquire {
     pub(super) until: Duration,
     /// Until when the server may take a copy that was sent and not answered.
     pub(super) ghost: Option<Duration>,
+}
+
+/// Of these, keys of one lane, as many as are free, up to a limit; never empty.
+pub(super) struct Claim {
+    pub(super) acquires: Vec<Acquire>,
+    pub(super) limit: usize,
+}
+
+impl Claim {
+    /// When it is not tried again, on CLOCK_BOOTTIME.
+    pub(super) fn until(&self) -> Duration {
+        let all = self.acquires.iter();
+        all.map(|acquire| acquire.until).min().unwrap_or_default()
+    }
+
+    /// Whether nobody waits for the answer any more.
+    pub(super) fn is_closed(&self) -> bool {
+        self.acquires
+            .iter()
+            .all(|acquire| acquire.reply.is_closed())
+    }
 }
 
 pub(super) struct Release {

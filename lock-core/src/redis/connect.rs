@@ -6,16 +6,14 @@ use std::time::Duration;
 use ::redis::aio::MultiplexedConnection;
 use ::redis::io::tcp::TcpSettings;
 use ::redis::{
-    AsyncConnectionConfig, Client, ConnectionInfo, ErrorKind, PushInfo, RedisError,
+    AsyncConnectionConfig, Client, ConnectionAddr, ConnectionInfo, ErrorKind, PushInfo, RedisError,
     ServerErrorKind, Value, from_redis_value,
 };
 use tokio::sync::mpsc;
 use tokio::time::timeout;
 
 use super::builder::Settings;
-use super::scripts::{Failure, RENEW};
 use crate::LockError;
-use crate::name::key::redis_server_key;
 
 /// The oldest server that does what the scripts need.
 const OLDEST: (u32, u32) = (6, 2);
@@ -50,16 +48,22 @@ pub(super) async fn open(
     .await
     {
         Ok(connection) => connection.map_err(|error| refused(&address, error)),
-        Err(_) => Err(LockError::unavailable(format!(
-            "the Redis server at {address} did not answer in time"
-        ))),
+        Err(_) => {
+            let hint = match client.get_connection_info().addr() {
+                // Without it, a server waits for the end of what it takes for a command.
+                ConnectionAddr::TcpTls { .. } => "; does it speak TLS on this port?",
+                _ => "",
+            };
+            Err(LockError::unavailable(format!(
+                "the Redis server at {address} did not answer in time{hint}"
+            )))
+        }
     }
 }
 
 /// The driver panics when rustls has no provider of cryptography or a choice between two.
 #[cfg(any(feature = "rustls-ring", feature = "tls-rustls-aws-lc-rs"))]
 fn choose_cryptography(info: &ConnectionInfo) {
-    use ::redis::ConnectionAddr;
     use rustls::crypto::CryptoProvider;
 
     if matches!(info.addr(), ConnectionAddr::TcpTls { .. })
@@ -136,7 +140,19 @@ pub(super) async fn ask(
 
 /// An error of the driver under a sentence of ours.
 pub(super) fn unavailable(error: RedisError, sentence: &'static str) -> LockError {
+    if error.code() == Some("NOPERM") {
+        return not_permitted(error);
+    }
     LockError::unavailable(sentence).with_source(error)
+}
+
+/// The rights of the user are not enough.
+pub(super) fn not_permitted(error: RedisError) -> LockError {
+    LockError::misconfigured(
+        "the Redis server does not let this user do what locks need: scripts, the keys and the \
+         channels `lock:*`, and in a cluster to ask where they are",
+    )
+    .with_source(error)
 }
 
 /// What a server says about itself.
@@ -160,44 +176,6 @@ pub(super) async fn check(
         LockError::unavailable("the Redis server answered nonsense").with_source(error)
     })?;
     judge(&info, settings)
-}
-
-/// Does once what locks need: a user without the rights is told at once.
-pub(super) async fn rehearse(
-    connection: &mut MultiplexedConnection,
-    settings: &Settings,
-) -> Result<(), LockError> {
-    let refused = |error: RedisError| {
-        LockError::misconfigured(
-            "the Redis server does not let this user do what locks need: scripts, the keys and the \
-             channels `lock:*`",
-        )
-        .with_source(error)
-    };
-    let server_key = redis_server_key(&settings.namespace, 0);
-    let mut channels = ::redis::pipe();
-    for command in ["SUBSCRIBE", "UNSUBSCRIBE"] {
-        channels.cmd(command).arg(&server_key);
-    }
-    channels.cmd("PUBLISH").arg(&server_key).arg("");
-    let within = settings.connect_timeout();
-    let answers = timeout(within, connection.send_packed_commands(&channels, 0, 3)).await;
-    let answers = answers.map_err(|_| LockError::unanswered())?;
-    let answers = answers.map_err(|error| unavailable(error, "the Redis server left"))?;
-    answers
-        .into_iter()
-        .try_for_each(|answer| answer.extract_error().map(drop))
-        .map_err(refused)?;
-    let mut renew = RENEW.call(1);
-    renew.arg(&server_key).arg(u64::MAX).arg(1);
-    match RENEW.invoke(connection, &renew, within).await {
-        Ok(_) => Ok(()),
-        Err(Failure::Refused(error)) if error.code() == Some("NOPERM") => Err(refused(error)),
-        Err(failure) => Err(
-            LockError::unavailable("the Redis server does not run scripts")
-                .with_source(failure.to_string()),
-        ),
-    }
 }
 
 fn judge(info: &str, settings: &Settings) -> Result<About, LockError> {

@@ -48,7 +48,11 @@ impl Failure {
                 matches!(
                     error.kind(),
                     ErrorKind::Server(
-                        ServerErrorKind::Moved | ServerErrorKind::Ask | ServerErrorKind::ReadOnly
+                        // The last while a slot moves.
+                        ServerErrorKind::Moved
+                            | ServerErrorKind::ReadOnly
+                            | ServerErrorKind::Ask
+                            | ServerErrorKind::TryAgain
                     )
                 ) || error.to_string().contains("READONLY")
             }

@@ -1,4 +1,4 @@
-//! The second connection of each node: messages of releases.
+//! The second connection of each node: messages of releases, and what replicas know.
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -7,11 +7,11 @@ use std::time::Duration;
 use ::redis::aio::MultiplexedConnection;
 use ::redis::{PushInfo, PushKind, RedisError, Value, cmd, pipe};
 use futures_util::stream::{FuturesUnordered, StreamExt};
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::{Instant, sleep_until, timeout};
 
 use super::connect::open;
-use super::key::Key;
+use super::key::{Key, millis};
 use super::shared::Shared;
 use super::topology::Topology;
 use crate::LockError;
@@ -25,6 +25,9 @@ const AGAIN: Duration = Duration::from_millis(200);
 /// No timer is set for longer.
 const FAR: Duration = Duration::from_secs(3600);
 
+/// The scripts' own: a server key is kept for 30 days.
+const KEPT: u64 = 30 * 24 * 3600 * 1000;
+
 type Call = Pin<Box<dyn Future<Output = Done> + Send>>;
 
 pub(super) struct Subscriber {
@@ -35,6 +38,17 @@ pub(super) struct Subscriber {
     heard: mpsc::UnboundedReceiver<PushInfo>,
     hearing: mpsc::UnboundedSender<PushInfo>,
     heartbeat: Instant,
+    questions: mpsc::UnboundedReceiver<Question>,
+    /// Not put yet: their connections are being made.
+    open_questions: Vec<Question>,
+}
+
+/// Whether as many replicas as are wanted know what this node has written so far. Dropped: no.
+pub(super) struct Question {
+    pub(super) node: usize,
+    /// What can be written to there: a server key.
+    pub(super) key: String,
+    pub(super) reply: oneshot::Sender<bool>,
 }
 
 enum Link {
@@ -48,6 +62,7 @@ enum Done {
     Subscribed(usize, Vec<Key>, Result<(), Trouble>),
     Left(usize, Result<(), Trouble>),
     Lives(usize, Result<(), Trouble>),
+    Replicated(usize, Result<(), Trouble>),
 }
 
 /// Why channels are not subscribed to.
@@ -59,7 +74,11 @@ enum Trouble {
 }
 
 impl Subscriber {
-    pub(super) fn new(shared: Arc<Shared>, topology: watch::Receiver<Arc<Topology>>) -> Self {
+    pub(super) fn new(
+        shared: Arc<Shared>,
+        topology: watch::Receiver<Arc<Topology>>,
+        questions: mpsc::UnboundedReceiver<Question>,
+    ) -> Self {
         let (hearing, heard) = mpsc::unbounded_channel();
         let heartbeat = Instant::now() + shared.settings.heartbeat();
         let mut this = Self {
@@ -70,6 +89,8 @@ impl Subscriber {
             heard,
             hearing,
             heartbeat,
+            questions,
+            open_questions: Vec::new(),
         };
         this.take_nodes();
         this
@@ -79,6 +100,7 @@ impl Subscriber {
     pub(super) async fn run(mut self) {
         loop {
             let again = self.subscribe();
+            self.ask_replicas();
             self.beat();
             let shared = Arc::clone(&self.shared);
             let is_waiting = !shared.waiting.is_empty();
@@ -100,6 +122,7 @@ impl Subscriber {
                     // What has moved is asked for where it is now; the rest once more.
                     shared.waiting.forget(|_, _| true);
                 }
+                Some(question) = self.questions.recv() => self.open_questions.push(question),
                 () = shared.waiting.changed.notified() => {}
                 () = sleep_until(wake) => {}
             }
@@ -217,6 +240,30 @@ impl Subscriber {
         }));
     }
 
+    /// Puts the questions that can be put.
+    fn ask_replicas(&mut self) {
+        for question in std::mem::take(&mut self.open_questions) {
+            let node = question.node;
+            if node >= self.nodes.len() {
+                // Known to who asks, and to us in a moment.
+                self.open_questions.push(question);
+            } else if let Some(connection) = self.connection(node) {
+                let (replicas, within) = (
+                    self.shared.settings.replicas,
+                    self.shared.settings.answer_within(),
+                );
+                let wait = self.shared.settings.replicas_within();
+                self.calls.push(Box::pin(async move {
+                    let asking = question.put(connection, replicas, wait);
+                    let result = timeout(within, asking).await;
+                    Done::Replicated(node, result.unwrap_or(Err(Trouble::Gone)))
+                }));
+            } else if matches!(self.nodes[node], Link::Connecting) {
+                self.open_questions.push(question);
+            }
+        }
+    }
+
     /// A connection that is dead says nothing: it is asked.
     fn beat(&mut self) {
         let now = Instant::now();
@@ -269,8 +316,12 @@ impl Subscriber {
             }
             Done::Subscribed(at, _, Err(Trouble::Gone))
             | Done::Left(at, Err(_))
-            | Done::Lives(at, Err(_)) => self.down(at),
-            Done::Left(_, Ok(())) | Done::Lives(_, Ok(())) => {}
+            | Done::Lives(at, Err(_))
+            | Done::Replicated(at, Err(Trouble::Gone)) => self.down(at),
+            Done::Replicated(_, Err(Trouble::Refused(error))) => {
+                tracing::warn!(%error, "the Redis server does not tell what its replicas know");
+            }
+            Done::Left(_, Ok(())) | Done::Lives(_, Ok(())) | Done::Replicated(_, Ok(())) => {}
         }
     }
 
@@ -286,5 +337,31 @@ impl Subscriber {
         self.shared
             .waiting
             .forget(|_, bucket| topology.of_bucket[usize::from(bucket)] == at);
+    }
+}
+
+impl Question {
+    async fn put(
+        self,
+        mut connection: MultiplexedConnection,
+        replicas: u8,
+        wait: Duration,
+    ) -> Result<(), Trouble> {
+        let mut commands = pipe();
+        commands.cmd("PEXPIRE").arg(&self.key).arg(KEPT);
+        commands.cmd("WAIT").arg(replicas).arg(millis(wait));
+        let answers = connection.send_packed_commands(&commands, 0, 2).await;
+        let mut numbers = Vec::new();
+        for answer in answers.map_err(|_| Trouble::Gone)? {
+            match answer.extract_error().map_err(Trouble::Refused)? {
+                Value::Int(number) => numbers.push(number),
+                _ => return Err(Trouble::Gone),
+            }
+        }
+        // Without a key there was no write, and the count is of an earlier one.
+        let known = matches!(numbers[..], [1, know] if know >= i64::from(replicas));
+        // Nobody may wait any more.
+        let _ = self.reply.send(known);
+        Ok(())
     }
 }

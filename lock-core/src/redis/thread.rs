@@ -3,11 +3,12 @@
 use std::sync::Arc;
 
 use tokio::runtime::Builder;
-use tokio::sync::{oneshot, watch};
+use tokio::sync::{mpsc, oneshot, watch};
 
 use super::backend::RedisBackend;
 use super::builder::Settings;
 use super::driver::{Driver, connect};
+use super::rehearsal::rehearse;
 use super::shared::{Client, Shared};
 use super::subscriber::Subscriber;
 use super::topology::Topology;
@@ -27,15 +28,15 @@ pub(super) async fn start(settings: Settings) -> Result<RedisBackend, LockError>
         })?;
     // Dropped before the answer, it ends the thread as every last user does.
     let client = Arc::new(Client(shared));
-    started.await.unwrap_or_else(|_| Err(ended()))?;
-    Ok(RedisBackend::new(client))
+    let lanes = started.await.unwrap_or_else(|_| Err(ended()))?;
+    Ok(RedisBackend::new(client, lanes))
 }
 
 fn ended() -> LockError {
     LockError::unavailable("the thread of the Redis backend has ended")
 }
 
-fn run(shared: Arc<Shared>, ready: oneshot::Sender<Result<(), LockError>>) {
+fn run(shared: Arc<Shared>, ready: oneshot::Sender<Result<usize, LockError>>) {
     // However this ends.
     let _ending = Ending(Arc::clone(&shared));
     let runtime = match Builder::new_current_thread().enable_all().build() {
@@ -50,7 +51,7 @@ fn run(shared: Arc<Shared>, ready: oneshot::Sender<Result<(), LockError>>) {
     runtime.block_on(async {
         match first(&shared).await {
             Ok((driver, subscriber)) => {
-                if ready.send(Ok(())).is_err() {
+                if ready.send(Ok(driver.lanes())).is_err() {
                     return;
                 }
                 // The end of either ends the thread, which is a loss.
@@ -76,15 +77,18 @@ async fn first(shared: &Arc<Shared>) -> Result<(Driver, Subscriber), LockError> 
                 continue;
             }
         };
+        let settings = &shared.settings;
         let topology = if opened.is_cluster {
-            Topology::of_cluster(&mut opened.connection, seed, &shared.settings).await?
+            Topology::of_cluster(&mut opened.connection, seed, settings).await?
         } else {
-            super::connect::rehearse(&mut opened.connection, &shared.settings).await?;
             Topology::single(seed.clone())
         };
+        rehearse(&topology, seed, &opened.connection, settings).await?;
         let (topology, changes) = watch::channel(Arc::new(topology));
-        let driver = Driver::new(Arc::clone(shared), topology, seed, opened);
-        return Ok((driver, Subscriber::new(Arc::clone(shared), changes)));
+        let (questions, asked) = mpsc::unbounded_channel();
+        let driver = Driver::new(Arc::clone(shared), topology, questions, seed, opened);
+        let subscriber = Subscriber::new(Arc::clone(shared), changes, asked);
+        return Ok((driver, subscriber));
     }
     Err(last.unwrap_or_else(ended))
 }

@@ -23,6 +23,7 @@
 //! ```
 
 mod certificates;
+mod clock;
 mod daemon;
 mod guardian;
 mod keep;

@@ -11,6 +11,7 @@ use redis::aio::MultiplexedConnection;
 use rustix::process::Signal;
 
 use super::certificates::{Authority, Certificates};
+use super::clock::WallClock;
 use super::daemon::{Daemon, Server, daemon_command};
 use super::guardian::Guardian;
 use super::lan::NetworkNamespace;
@@ -34,6 +35,7 @@ pub struct RedisServer {
     options: RedisOptions,
     /// Of the members of a cluster.
     bus: Option<Port>,
+    clock: Option<WallClock>,
 }
 
 /// How a server is started.
@@ -43,6 +45,7 @@ pub struct RedisOptions {
     namespace: Option<NetworkNamespace>,
     tls: Option<Arc<Authority>>,
     cluster: bool,
+    own_clock: bool,
 }
 
 impl RedisOptions {
@@ -64,6 +67,13 @@ impl RedisOptions {
     #[must_use]
     pub fn tls(mut self) -> Self {
         self.tls = Some(Arc::new(Authority::new()));
+        self
+    }
+
+    /// It has a wall clock of its own: see [`RedisServer::put_clock`].
+    #[must_use]
+    pub fn own_clock(mut self) -> Self {
+        self.own_clock = true;
         self
     }
 
@@ -94,6 +104,14 @@ impl RedisOptions {
         }
         fs::write(&conf, lines).unwrap();
         let command = ["redis-server", conf.to_str().unwrap()];
+        let clock = match self.own_clock {
+            true => Some(WallClock::new(&guardian).await),
+            false => None,
+        };
+        let command = match &clock {
+            Some(clock) => clock.of(command),
+            None => command.map(Into::into).into(),
+        };
         let namespace = self.namespace.as_ref().map(NetworkNamespace::name);
         let command = daemon_command(command, namespace);
         let server = RedisServer {
@@ -102,6 +120,7 @@ impl RedisOptions {
             authority: certificates.map(|files| files.authority),
             options: self,
             bus,
+            clock,
         };
         server.daemon.start();
         server.ready().await;
@@ -232,6 +251,18 @@ impl RedisServer {
         request.query_async(&mut self.connect().await?).await
     }
 
+    /// Puts its wall clock so many seconds ahead of the real one, or behind it.
+    ///
+    /// # Panics
+    ///
+    /// When it was started without a [clock of its own](RedisOptions::own_clock).
+    pub fn put_clock(&self, seconds: i64) {
+        self.clock
+            .as_ref()
+            .expect("it has a clock of its own")
+            .put(seconds);
+    }
+
     /// A replica of it with the same settings, in the same network; returns when it is in step.
     pub async fn replica(&self) -> Self {
         let mut options = self.options.clone();
@@ -251,7 +282,28 @@ impl RedisServer {
             info.contains("master_link_status:up")
         })
         .await;
+        self.until_replicas_follow().await;
         replica
+    }
+
+    /// Returns when all replicas have acknowledged what was written before: only after the first
+    /// acknowledgement, which takes a second, a new one is sent anything.
+    pub(super) async fn until_replicas_follow(&self) {
+        let info: String = self.ask(&["INFO", "replication"]).await.unwrap();
+        let count = info
+            .lines()
+            .find_map(|line| line.strip_prefix("connected_slaves:"));
+        let count: u32 = count.unwrap().trim().parse().unwrap();
+        eventually("the replicas follow", || async {
+            // Sent to replicas as a write is, and changes nothing.
+            let mut commands = redis::pipe();
+            commands.cmd("PUBLISH").arg("lock-tests").arg("").ignore();
+            commands.cmd("WAIT").arg(count).arg(100);
+            let mut connection = self.connection().await;
+            let (following,): (u32,) = commands.query_async(&mut connection).await.unwrap();
+            following >= count
+        })
+        .await;
     }
 
     /// Makes a replica a server of its own, also after a restart.

@@ -1,8 +1,10 @@
 //! A Redis Cluster.
 
+use std::future::Future;
+
 use futures_util::future::join_all;
 
-use super::redis::RedisServer;
+use super::redis::{RedisOptions, RedisServer};
 use crate::timing::eventually;
 
 /// All slots of a cluster.
@@ -11,7 +13,7 @@ const SLOTS: usize = 16_384;
 /// How long a member is silent until the others take it for dead, in milliseconds.
 const NODE_TIMEOUT: &str = "1000";
 
-/// Three masters that share the slots, without replicas.
+/// Three masters that share the slots, without replicas unless they are added.
 #[derive(Debug)]
 pub struct RedisCluster {
     nodes: Vec<RedisServer>,
@@ -20,10 +22,7 @@ pub struct RedisCluster {
 impl RedisCluster {
     /// Starts the members and joins them; returns when all of them say that the cluster works.
     pub async fn start() -> Self {
-        let options = RedisServer::options()
-            .cluster()
-            .setting("cluster-node-timeout", NODE_TIMEOUT);
-        let nodes = join_all((0..3).map(|_| options.clone().start())).await;
+        let nodes = join_all((0..3).map(|_| member().start())).await;
         let share = |member: usize| (SLOTS * member / nodes.len()).to_string();
         for (member, node) in nodes.iter().enumerate() {
             let (first, after) = (share(member), SLOTS * (member + 1) / nodes.len());
@@ -33,27 +32,108 @@ impl RedisCluster {
             let epoch = ["CLUSTER", "SET-CONFIG-EPOCH", &(member + 1).to_string()];
             let () = node.ask(&epoch).await.unwrap();
         }
-        for node in &nodes[1..] {
-            let (address, bus) = (node.address(), node.bus().expect("it is a member"));
-            let [host, port, bus] = [
-                address.ip().to_string(),
-                address.port().to_string(),
-                bus.to_string(),
-            ];
-            let () = nodes[0]
-                .ask(&["CLUSTER", "MEET", &host, &port, &bus])
-                .await
-                .unwrap();
+        let cluster = Self { nodes };
+        for node in &cluster.nodes[1..] {
+            cluster.meet(node).await;
         }
-        for node in &nodes {
+        for node in &cluster.nodes {
             eventually("the cluster works", || async {
                 let info: String = node.ask(&["CLUSTER", "INFO"]).await.unwrap();
-                let knows_all = info.contains(&format!("cluster_known_nodes:{}", nodes.len()));
-                info.contains("cluster_state:ok") && knows_all
+                info.contains("cluster_state:ok") && info.contains("cluster_known_nodes:3")
             })
             .await;
         }
-        Self { nodes }
+        cluster
+    }
+
+    async fn meet(&self, node: &RedisServer) {
+        let (address, bus) = (node.address(), node.bus().expect("it is a member"));
+        let [host, port, bus] = [
+            address.ip().to_string(),
+            address.port().to_string(),
+            bus.to_string(),
+        ];
+        let () = self.nodes[0]
+            .ask(&["CLUSTER", "MEET", &host, &port, &bus])
+            .await
+            .unwrap();
+    }
+
+    /// Adds a replica of this master, which the others make a master when that is dead; returns when
+    /// it is in step and the others know of it.
+    pub async fn replica(&self, master: &RedisServer) -> RedisServer {
+        let replica = member().start().await;
+        self.meet(&replica).await;
+        let (of, id) = (id(master).await, id(&replica).await);
+        eventually("it knows its master", || async {
+            let nodes: String = replica.ask(&["CLUSTER", "NODES"]).await.unwrap();
+            nodes.contains(&of)
+        })
+        .await;
+        let () = replica.ask(&["CLUSTER", "REPLICATE", &of]).await.unwrap();
+        for node in &self.nodes {
+            eventually("the members know the replica", || async {
+                let nodes: String = node.ask(&["CLUSTER", "NODES"]).await.unwrap();
+                let mut lines = nodes.lines();
+                lines.any(|line| line.starts_with(&id) && line.contains(&format!("slave {of}")))
+            })
+            .await;
+        }
+        eventually("the replica is in step", || async {
+            let info: String = replica.ask(&["INFO", "replication"]).await.unwrap();
+            info.contains("master_link_status:up")
+        })
+        .await;
+        master.until_replicas_follow().await;
+        replica
+    }
+
+    /// The master that has the slot of this key.
+    pub async fn master_of(&self, key: &str) -> &RedisServer {
+        for node in &self.nodes {
+            match node.ask::<bool>(&["EXISTS", key]).await {
+                Ok(_) => return node,
+                Err(error) => assert_eq!(error.code(), Some("MOVED"), "{error}"),
+            }
+        }
+        panic!("nobody has {key}");
+    }
+
+    /// Moves the slot of this key, with all that is in it. When the first of its keys was moved and
+    /// the others were not, `meanwhile` is awaited.
+    pub async fn move_slot(
+        &self,
+        key: &str,
+        to: &RedisServer,
+        meanwhile: impl Future<Output = ()>,
+    ) {
+        let from = self.master_of(key).await;
+        let slot: u16 = from.ask(&["CLUSTER", "KEYSLOT", key]).await.unwrap();
+        let slot = slot.to_string();
+        let (source, target) = (id(from).await, id(to).await);
+        let set = async |node: &RedisServer, state: &str, other: &str| {
+            let command = ["CLUSTER", "SETSLOT", &slot, state, other];
+            node.ask::<()>(&command).await.unwrap();
+        };
+        set(to, "IMPORTING", &source).await;
+        set(from, "MIGRATING", &target).await;
+        let keys: Vec<String> = from
+            .ask(&["CLUSTER", "GETKEYSINSLOT", &slot, "1000"])
+            .await
+            .unwrap();
+        let (host, port) = (to.address().ip().to_string(), to.port().to_string());
+        let mut meanwhile = Some(meanwhile);
+        for key in &keys {
+            let migrate = ["MIGRATE", &host, &port, key, "0", "5000"];
+            let answer: String = from.ask(&migrate).await.unwrap();
+            assert_eq!(answer, "OK");
+            if let Some(meanwhile) = meanwhile.take() {
+                meanwhile.await;
+            }
+        }
+        for node in [to, from] {
+            set(node, "NODE", &target).await;
+        }
     }
 
     /// The members.
@@ -67,4 +147,16 @@ impl RedisCluster {
     pub fn urls(&self) -> Vec<String> {
         self.nodes.iter().map(RedisServer::url).collect()
     }
+}
+
+/// A server that can join.
+fn member() -> RedisOptions {
+    RedisServer::options()
+        .cluster()
+        .setting("cluster-node-timeout", NODE_TIMEOUT)
+}
+
+/// What the members call it.
+async fn id(node: &RedisServer) -> String {
+    node.ask(&["CLUSTER", "MYID"]).await.unwrap()
 }

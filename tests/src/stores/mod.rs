@@ -4,7 +4,6 @@ mod file;
 mod memory;
 mod one_backend;
 mod postgres;
-#[cfg(feature = "redis")]
 mod redis;
 
 use std::future::Future;
@@ -17,7 +16,6 @@ pub use file::FileStore;
 pub use memory::MemoryStore;
 pub use one_backend::OneBackend;
 pub use postgres::PostgresStore;
-#[cfg(feature = "redis")]
 pub use redis::{RedisClusterStore, RedisStore, redis_key};
 
 /// A place where locks are kept, for one test alone; for a backend with a server, an empty corner

@@ -7,16 +7,10 @@ use std::path::Path;
 use std::process::Command;
 use std::{env, fs};
 
-use lock_tests::{Case, FileStore, MemoryStore, Store};
-#[cfg(feature = "redis")]
-use lock_tests::{RedisClusterStore, RedisStore};
+use lock_tests::{Case, FileStore, MemoryStore, RedisClusterStore, RedisStore, Store};
 
 /// The backends of the library; `every_backend_runs_every_case` fails for one that is not in `main.rs`.
-const BACKENDS: &[&str] = if cfg!(feature = "redis") {
-    &["memory", "file", "postgres", "redis", "redis_cluster"]
-} else {
-    &["memory", "file", "postgres"]
-};
+const BACKENDS: &[&str] = &["memory", "file", "postgres", "redis", "redis_cluster"];
 
 const CASES: &[Case] = lock_tests::conformance!(@cases @inventory []);
 
@@ -95,9 +89,6 @@ fn exceptions_exist<S: Store>() {
 fn what_does_not_apply_to_a_backend_is_a_case() {
     exceptions_exist::<MemoryStore>();
     exceptions_exist::<FileStore>();
-    #[cfg(feature = "redis")]
-    {
-        exceptions_exist::<RedisStore>();
-        exceptions_exist::<RedisClusterStore>();
-    }
+    exceptions_exist::<RedisStore>();
+    exceptions_exist::<RedisClusterStore>();
 }

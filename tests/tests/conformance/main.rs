@@ -6,10 +6,6 @@ lock_tests::conformance! {
     memory: lock_tests::MemoryStore,
     file: lock_tests::FileStore,
     postgres: lock_tests::PostgresStore,
-}
-
-#[cfg(feature = "redis")]
-lock_tests::conformance! {
     redis: lock_tests::RedisStore,
     redis_cluster: lock_tests::RedisClusterStore,
 }

@@ -168,13 +168,20 @@ async fn an_acquire_that_is_dropped_at_any_time_leaves_no_lock_behind() {
     let here = client(&proxy.url(&server.url())).await;
     let there = client(&server.url()).await;
     proxy.delay(Duration::from_millis(5));
-    for after in 0..25 {
-        let here = here.clone();
-        let asking = tokio::spawn(async move { drop(try_once(&here).await) });
-        sleep(Duration::from_millis(after)).await;
-        asking.abort();
-        let _ = asking.await;
-        take(&there).await.release().await.unwrap();
+    for is_held in [false, true] {
+        for after in 0..25 {
+            let holder = match is_held {
+                true => Some(take(&there).await),
+                false => None,
+            };
+            let here = here.clone();
+            let asking = tokio::spawn(async move { drop(take(&here).await) });
+            sleep(Duration::from_millis(after)).await;
+            asking.abort();
+            let _ = asking.await;
+            drop(holder);
+            take(&there).await.release().await.unwrap();
+        }
     }
     let key = redis_key("", &NAME.parse().unwrap());
     eventually("nothing is left", async || {

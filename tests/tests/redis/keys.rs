@@ -8,7 +8,7 @@ use lock_tests::redis_key;
 use lock_tests::servers::RedisServer;
 use tokio::time::sleep;
 
-use crate::support::{LEASE, NAME, PATIENCE, client, take, token, try_once};
+use crate::support::{LEASE, NAME, PATIENCE, client, scripts_run, take, token, try_once};
 
 async fn keys(server: &RedisServer) -> Vec<String> {
     server.ask(&["KEYS", "*"]).await.unwrap()
@@ -74,21 +74,9 @@ async fn renewals_stop_with_the_release() {
     sleep(2 * LEASE).await;
     assert!(guard.is_valid());
     guard.release().await.unwrap();
-    let calls = async || {
-        let stats: String = server.ask(&["INFO", "commandstats"]).await.unwrap();
-        let line = stats
-            .lines()
-            .find(|line| line.starts_with("cmdstat_evalsha:"));
-        line.unwrap()
-            .split(['=', ','])
-            .nth(1)
-            .unwrap()
-            .parse::<u64>()
-            .unwrap()
-    };
-    let before = calls().await;
+    let before = scripts_run(&server).await;
     sleep(LEASE).await;
-    assert_eq!(calls().await, before);
+    assert_eq!(scripts_run(&server).await, before);
 }
 
 #[tokio::test]

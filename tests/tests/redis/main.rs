@@ -3,10 +3,18 @@
 
 #![allow(clippy::unwrap_used, reason = "what does not hold in a test ends it")]
 
+mod claims;
+mod clock;
+mod cluster;
 mod faults;
+mod holders;
+mod input;
 mod keys;
 mod refusals;
+mod renewals;
+mod replicas;
 mod restarts;
+mod silence;
 mod support;
 mod tls;
 mod waiting;

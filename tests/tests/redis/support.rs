@@ -4,9 +4,13 @@ use std::time::Duration;
 
 use lock_core::redis::RedisBackend;
 use lock_core::{LockError, LockGuard, LockProvider};
+use lock_tests::servers::RedisServer;
 
 /// Short, and long enough for a machine that is busy.
 pub(crate) const LEASE: Duration = Duration::from_secs(2);
+
+/// How much earlier than its lease a guard ends: 1 % and 50 ms.
+pub(crate) const MARGIN: Duration = Duration::from_millis(70);
 
 /// By when an answer that does not come is given up: see `LockProvider::new`.
 pub(crate) const RESPONSE_TIMEOUT: Duration = Duration::from_secs(2);
@@ -48,4 +52,18 @@ pub(crate) async fn is_held(client: &LockProvider) -> bool {
 
 pub(crate) async fn token(guard: &LockGuard) -> u64 {
     guard.fencing_token().await.unwrap().get()
+}
+
+/// How many scripts the server has run.
+pub(crate) async fn scripts_run(server: &RedisServer) -> u64 {
+    let stats: String = server.ask(&["INFO", "commandstats"]).await.unwrap();
+    let line = stats
+        .lines()
+        .find(|line| line.starts_with("cmdstat_evalsha:"));
+    line.unwrap()
+        .split(['=', ','])
+        .nth(1)
+        .unwrap()
+        .parse()
+        .unwrap()
 }

@@ -7,25 +7,12 @@ use lock_tests::servers::RedisServer;
 use lock_tests::{eventually, redis_key};
 use tokio::time::sleep;
 
-use crate::support::{LEASE, NAME, PATIENCE, client, take};
+use crate::support::{LEASE, NAME, PATIENCE, client, scripts_run, take};
 
 async fn connections(server: &RedisServer) -> usize {
     let list: String = server.ask(&["CLIENT", "LIST"]).await.unwrap();
     // The asking one is not theirs.
     list.lines().count() - 1
-}
-
-async fn calls(server: &RedisServer) -> u64 {
-    let stats: String = server.ask(&["INFO", "commandstats"]).await.unwrap();
-    let line = stats
-        .lines()
-        .find(|line| line.starts_with("cmdstat_evalsha:"));
-    line.unwrap()
-        .split(['=', ','])
-        .nth(1)
-        .unwrap()
-        .parse()
-        .unwrap()
 }
 
 #[tokio::test]
@@ -78,10 +65,10 @@ async fn who_waits_does_not_poll() {
     let guard = take(&here).await;
     let waiting = tokio::spawn(async move { take(&there).await });
     sleep(LEASE / 2).await;
-    let before = calls(&server).await;
+    let before = scripts_run(&server).await;
     sleep(3 * LEASE).await;
     // 9 renewals, and a try at the end of each lease as it was last seen.
-    let asked = calls(&server).await - before;
+    let asked = scripts_run(&server).await - before;
     assert!(asked <= 16, "{asked} calls in three leases");
     guard.release().await.unwrap();
     waiting.await.unwrap().release().await.unwrap();
@@ -96,9 +83,9 @@ async fn renewals_of_ten_thousand_locks_travel_together() {
         .collect();
     let guards = here.claim(names, 10_000).await.unwrap();
     assert_eq!(guards.len(), 10_000);
-    let before = calls(&server).await;
+    let before = scripts_run(&server).await;
     sleep(LEASE).await;
-    let asked = calls(&server).await - before;
+    let asked = scripts_run(&server).await - before;
     // Three or four times, 40 calls each.
     assert!((80..=200).contains(&asked), "{asked} calls in a lease");
     assert!(guards.iter().all(LockGuard::is_valid));

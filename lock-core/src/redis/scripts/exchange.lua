@@ -3,7 +3,7 @@
 -- KEYS: the server key of the slot, the locks to release, the locks to acquire.
 -- ARGV: not after (us), lease (ms), quarantine (ms), newest token known, the command that
 --       publishes, how many releases, '1' if the clock of the server was seen to jump, '1' to ask
---       whether locks could be granted, then an owner for each lock.
+--       whether locks could be granted, how many to grant at most, then an owner for each lock.
 -- Reply: the time (us), what is left of the quarantine (ms) or why nothing can be granted, then for
 --       each lock a text that tells what is wrong with it, or a number:
 --       released: 1 and as many as heard of it; 0: it was not this owner's
@@ -21,7 +21,8 @@ local time = redis.call('TIME')
 local now = time[1] * 1000000 + time[2]
 local not_after, lease, quarantine = tonumber(ARGV[1]), ARGV[2], tonumber(ARGV[3])
 local newest, publish, releases = tonumber(ARGV[4]), ARGV[5], tonumber(ARGV[6])
-local jumped, probe = ARGV[7] == '1', ARGV[8] == '1'
+local jumped, probe, most = ARGV[7] == '1', ARGV[8] == '1', tonumber(ARGV[9])
+local OWNERS = 9
 local count = #KEYS - 1
 local reply = { now, 0 }
 
@@ -30,7 +31,7 @@ for i = 1, releases do
   local value = redis.pcall('GET', key)
   if type(value) == 'table' then
     reply[i + 2] = value.err
-  elseif value and string.sub(value, 1, OWNER) == ARGV[i + 8] then
+  elseif value and string.sub(value, 1, OWNER) == ARGV[i + OWNERS] then
     redis.call('DEL', key)
     local heard = redis.pcall(publish, key, '')
     reply[i + 2] = type(heard) == 'number' and heard + 1 or 1
@@ -97,20 +98,26 @@ if late then
   return reply
 end
 
+local granted = 0
 for i = releases + 1, count do
-  local key, owner = KEYS[i + 1], ARGV[i + 8]
+  local key, owner = KEYS[i + 1], ARGV[i + OWNERS]
   local value = redis.pcall('GET', key)
   if type(value) == 'table' then
     reply[i + 2] = value.err
   elseif left > 0 then
     reply[i + 2] = -left
+  elseif not value and granted >= most then
+    -- Free, and not wanted any more.
+    reply[i + 2] = -1
   elseif not value then
     local set = redis.pcall('SET', key, owner .. ' ' .. string.format('%.0f', token), 'PX', lease)
     reply[i + 2] = set.err or token
     token = token + 1
+    granted = granted + (set.err and 0 or 1)
   elseif string.sub(value, 1, OWNER) == owner then
     -- The answer to an earlier copy of this request was lost.
     redis.call('PEXPIRE', key, lease)
+    granted = granted + 1
     reply[i + 2] = tonumber(string.sub(value, TOKEN))
   else
     local rest = redis.call('PTTL', key)

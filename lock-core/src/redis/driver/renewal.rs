@@ -5,18 +5,15 @@ use std::time::Duration;
 use ::redis::Value;
 use tokio::time::Instant;
 
-use super::clock::Jump;
-use super::driver::{Done, Driver};
-use super::key::millis;
-use super::scripts::{Failure, RENEW};
-use super::shared::HeldLock;
-use crate::LossReason;
+use super::{Done, Driver};
+use crate::redis::clock::Jump;
+use crate::redis::key::millis;
+use crate::redis::scripts::{Failure, RENEW};
+use crate::redis::shared::HeldLock;
+use crate::{LossReason, observe};
 
 /// How many leases one call renews: more would keep the server from others for long.
 const MAX_RENEWED: usize = 256;
-
-/// The time of the lease that was left when a renewal was answered.
-const HEADROOM: &str = "distributed_lock_renew_headroom_seconds";
 
 /// When there is something to renew.
 pub(super) struct Renewals {
@@ -151,7 +148,7 @@ impl Driver {
             }
         }
         if let Some(headroom) = headroom {
-            metrics::histogram!(HEADROOM).record(headroom);
+            observe::renewed(headroom);
         }
     }
 

@@ -1,0 +1,88 @@
+//! Grants that replicas are to know of before they are given out.
+//!
+//! `WAIT` stops its connection, and counts what that connection has written. So it is asked on the
+//! second connection of a node, after a write of its own: what was granted before that write is
+//! before it in what replicas are sent. One question at a time is about all grants of a node so far.
+
+use std::mem;
+
+use tokio::sync::oneshot;
+use tokio::time::timeout;
+
+use super::{Done, Driver};
+use crate::LockError;
+use crate::backend::Attempt;
+use crate::redis::backend::RedisGrant;
+use crate::redis::command::Answer;
+use crate::redis::subscriber::Question;
+
+/// Granted by a server whose replicas may not know it yet. Dropped, it is released.
+pub(super) struct Unconfirmed {
+    grant: RedisGrant,
+    reply: oneshot::Sender<Answer>,
+    lane: usize,
+}
+
+impl Driver {
+    /// Gives out what was granted, at once or when replicas know of it.
+    pub(super) fn give(&mut self, lane: usize, grant: RedisGrant, reply: oneshot::Sender<Answer>) {
+        if self.shared.settings.replicas == 0 {
+            // Wanted by nobody any more, it comes back and is dropped, which releases it.
+            drop(reply.send(Ok(Attempt::Granted(grant))));
+            return;
+        }
+        let node = self.lanes[lane].node;
+        let unconfirmed = Unconfirmed { grant, reply, lane };
+        self.nodes[node].unconfirmed.push(unconfirmed);
+    }
+
+    /// Asks for the replicas of each node that has granted something.
+    pub(super) fn confirm(&mut self) {
+        for (at, node) in self.nodes.iter_mut().enumerate() {
+            let Some(first) = node.unconfirmed.first() else {
+                continue;
+            };
+            if mem::replace(&mut node.is_asked, true) {
+                continue;
+            }
+            let (reply, known) = oneshot::channel();
+            let question = Question {
+                node: at,
+                key: self.lanes[first.lane].server_key.clone(),
+                reply,
+            };
+            // Where nobody is left to answer, the reply is dropped.
+            let _ = self.questions.send(question);
+            let grants = mem::take(&mut node.unconfirmed);
+            let within = self.shared.settings.answer_within();
+            self.calls.push(Box::pin(async move {
+                Done::Confirmed {
+                    node: at,
+                    grants,
+                    known: timeout(within, known).await == Ok(Ok(true)),
+                }
+            }));
+        }
+    }
+
+    pub(super) fn confirmed(&mut self, node: usize, grants: Vec<Unconfirmed>, known: bool) {
+        self.nodes[node].is_asked = false;
+        if !known {
+            tracing::warn!(
+                locks = grants.len(),
+                "too few replicas of a Redis server know its locks"
+            );
+        }
+        for Unconfirmed { grant, reply, .. } in grants {
+            let answer = if known {
+                Ok(Attempt::Granted(grant))
+            } else {
+                drop(grant);
+                Err(LockError::unavailable(
+                    "too few replicas of the Redis server knew of the lock in time",
+                ))
+            };
+            drop(reply.send(answer));
+        }
+    }
+}

@@ -1,0 +1,95 @@
+//! What locks need is done once: a user without the rights is told at once.
+
+use std::time::Duration;
+
+use ::redis::aio::MultiplexedConnection;
+use ::redis::{ConnectionInfo, Value, pipe};
+use tokio::time::timeout;
+
+use super::builder::Settings;
+use super::connect::{not_permitted, open, unavailable};
+use super::scripts::{Failure, RENEW};
+use super::topology::Topology;
+use crate::LockError;
+use crate::name::key::redis_server_key;
+
+/// Does it on a server that was just connected to; in a cluster, which can know that one by another
+/// address, on the first node that can be had.
+pub(super) async fn rehearse(
+    topology: &Topology,
+    connected: &ConnectionInfo,
+    connection: &MultiplexedConnection,
+    settings: &Settings,
+) -> Result<(), LockError> {
+    let is_connected = |at: usize| topology.nodes[at].addr() == connected.addr();
+    let mut places: Vec<usize> = (0..topology.nodes.len()).collect();
+    places.sort_by_key(|at| !is_connected(*at));
+    let mut last = LockError::unavailable("the Redis cluster has no node");
+    for at in places {
+        let connection = if is_connected(at) {
+            Ok(connection.clone())
+        } else {
+            open(&topology.nodes[at], settings, None).await
+        };
+        let bucket = topology.of_bucket.iter().position(|place| *place == at);
+        let bucket = u8::try_from(bucket.unwrap_or_default()).unwrap_or_default();
+        match connection {
+            Ok(mut connection) => {
+                let key = redis_server_key(&settings.namespace, bucket);
+                let within = settings.connect_timeout();
+                give_commands(&mut connection, &key, topology.is_cluster, settings).await?;
+                return run_a_script(&mut connection, &key, within).await;
+            }
+            Err(error) => last = error,
+        }
+    }
+    Err(last)
+}
+
+async fn give_commands(
+    connection: &mut MultiplexedConnection,
+    key: &str,
+    is_cluster: bool,
+    settings: &Settings,
+) -> Result<(), LockError> {
+    let [subscribe, unsubscribe, publish] = if is_cluster {
+        ["SSUBSCRIBE", "SUNSUBSCRIBE", "SPUBLISH"]
+    } else {
+        ["SUBSCRIBE", "UNSUBSCRIBE", "PUBLISH"]
+    };
+    let mut commands = pipe();
+    commands.cmd(subscribe).arg(key);
+    commands.cmd(unsubscribe).arg(key);
+    commands.cmd(publish).arg(key).arg("");
+    if settings.replicas > 0 {
+        // For none, which does not take time.
+        commands.cmd("WAIT").arg(0).arg(1);
+    }
+    let count = commands.len();
+    let answers = connection.send_packed_commands(&commands, 0, count);
+    let answers = timeout(settings.connect_timeout(), answers).await;
+    let answers = answers.map_err(|_| LockError::unanswered())?;
+    let refused = |error| unavailable(error, "the Redis server does not do what locks need");
+    let answers = answers.map_err(refused)?;
+    answers
+        .into_iter()
+        .try_for_each(|answer: Value| answer.extract_error().map(drop))
+        .map_err(refused)
+}
+
+async fn run_a_script(
+    connection: &mut MultiplexedConnection,
+    key: &str,
+    within: Duration,
+) -> Result<(), LockError> {
+    let mut renew = RENEW.call(1);
+    renew.arg(key).arg(u64::MAX).arg(1);
+    match RENEW.invoke(connection, &renew, within).await {
+        Ok(_) => Ok(()),
+        Err(Failure::Refused(error)) if error.code() == Some("NOPERM") => Err(not_permitted(error)),
+        Err(failure) => Err(
+            LockError::unavailable("the Redis server does not run scripts")
+                .with_source(failure.to_string()),
+        ),
+    }
+}

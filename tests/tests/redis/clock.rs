@@ -1,0 +1,86 @@
+//! The wall clock of the server is put.
+
+use std::time::{Duration, Instant};
+
+use lock_core::LossReason;
+use lock_tests::servers::RedisServer;
+use tokio::time::{sleep, timeout};
+
+use crate::support::{BOUND, LEASE, careful_client, is_held, take, token};
+
+/// Much longer than a lease.
+const STEP: i64 = 60;
+
+async fn server() -> RedisServer {
+    RedisServer::options().own_clock().start().await
+}
+
+#[tokio::test]
+async fn a_clock_that_is_put_forward_costs_the_locks_and_nobody_is_granted_one_for_a_lease() {
+    let server = server().await;
+    // The first lease of a server that nobody knows is over.
+    let (here, there) = (
+        careful_client(&server.url()).await,
+        careful_client(&server.url()).await,
+    );
+    let guard = take(&here).await;
+    let before = token(&guard).await;
+    server.put_clock(STEP);
+    let put = Instant::now();
+    let reason = timeout(LEASE / 3 + BOUND, guard.lost()).await.unwrap();
+    assert_eq!(reason, LossReason::Expired);
+    let lost = Instant::now();
+    // The key has expired; also a client that knows of no jump keeps to the quarantine.
+    let new = careful_client(&server.url()).await;
+    assert!(is_held(&new).await && is_held(&there).await);
+    let next = take(&there).await;
+    assert!(lost.elapsed() + BOUND > LEASE, "{:?}", lost.elapsed());
+    assert!(put.elapsed() < 2 * LEASE + BOUND, "{:?}", put.elapsed());
+    assert!(token(&next).await > before);
+    next.release().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_clock_that_is_put_back_costs_nothing_and_tokens_go_on() {
+    let server = server().await;
+    let (here, there) = (
+        careful_client(&server.url()).await,
+        careful_client(&server.url()).await,
+    );
+    let guard = take(&here).await;
+    let mut last = token(&guard).await;
+    server.put_clock(-STEP);
+    for _ in 0..6 {
+        sleep(LEASE / 3).await;
+        assert!(guard.is_valid() && is_held(&there).await);
+    }
+    guard.release().await.unwrap();
+    for client in [&there, &here, &there] {
+        let guard = take(client).await;
+        let next = token(&guard).await;
+        assert!(next > last, "{next} after {last}");
+        last = next;
+        guard.release().await.unwrap();
+    }
+    // A client that has seen no other time.
+    let new = careful_client(&server.url()).await;
+    let guard = take(&new).await;
+    assert!(token(&guard).await > last);
+    guard.release().await.unwrap();
+}
+
+#[tokio::test]
+async fn tokens_do_not_go_back_when_a_clock_goes_forward_and_back() {
+    let server = server().await;
+    let here = careful_client(&server.url()).await;
+    let mut last = 0;
+    for seconds in [0, STEP, 0, -STEP, 0] {
+        server.put_clock(seconds);
+        let guard = take(&here).await;
+        let next = token(&guard).await;
+        assert!(next > last, "{next} after {last}");
+        last = next;
+        drop(guard);
+        sleep(Duration::from_millis(20)).await;
+    }
+}

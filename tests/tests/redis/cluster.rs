@@ -1,0 +1,160 @@
+//! What happens to a cluster alone: slots that move, masters that are succeeded.
+
+use std::time::{Duration, Instant};
+
+use lock_core::LockProvider;
+use lock_core::redis::RedisBackend;
+use lock_tests::servers::{RedisCluster, RedisServer, Server};
+use lock_tests::{eventually, redis_key};
+use tokio::time::{sleep, timeout};
+
+use crate::support::{BOUND, LEASE, NAME, PATIENCE, client, is_held, take, token, try_once};
+
+fn key() -> String {
+    redis_key("", &NAME.parse().unwrap())
+}
+
+/// Another member than the one that has the lock.
+async fn other_than(cluster: &RedisCluster) -> &RedisServer {
+    let master = cluster.master_of(&key()).await.port();
+    let mut nodes = cluster.nodes().iter();
+    nodes.find(|node| node.port() != master).unwrap()
+}
+
+#[tokio::test]
+async fn a_lock_whose_slot_moves_is_held_on() {
+    let cluster = RedisCluster::start().await;
+    let (here, there) = (
+        client(&cluster.urls()[0]).await,
+        client(&cluster.urls()[1]).await,
+    );
+    let guard = take(&here).await;
+    let waiting = tokio::spawn({
+        let there = there.clone();
+        async move { take(&there).await }
+    });
+    sleep(LEASE / 2).await;
+    let to = other_than(&cluster).await;
+    cluster.move_slot(&key(), to, async {}).await;
+    assert_eq!(cluster.master_of(&key()).await.port(), to.port());
+    sleep(2 * LEASE).await;
+    assert!(guard.is_valid() && !waiting.is_finished());
+    // Who waits hears of the release at the new place.
+    let released = Instant::now();
+    let before = token(&guard).await;
+    guard.release().await.unwrap();
+    let next = timeout(PATIENCE, waiting).await.unwrap().unwrap();
+    assert!(released.elapsed() < BOUND, "{:?}", released.elapsed());
+    assert!(token(&next).await > before);
+    next.release().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_lock_whose_slot_is_half_moved_for_a_while_is_held_on() {
+    let cluster = RedisCluster::start().await;
+    let (here, there) = (
+        client(&cluster.urls()[0]).await,
+        client(&cluster.urls()[1]).await,
+    );
+    let guard = take(&here).await;
+    let to = other_than(&cluster).await;
+    let mut waiting = None;
+    let meanwhile = async {
+        // One of the keys is there, the other here: for now nobody can be asked.
+        let there = there.clone();
+        waiting = Some(tokio::spawn(async move { take(&there).await }));
+        sleep(LEASE / 2).await;
+        assert!(guard.is_valid());
+    };
+    cluster.move_slot(&key(), to, meanwhile).await;
+    // Renewed in time, at the new place.
+    sleep(2 * LEASE).await;
+    assert!(guard.is_valid() && !waiting.as_ref().unwrap().is_finished());
+    guard.release().await.unwrap();
+    let next = timeout(PATIENCE, waiting.unwrap()).await.unwrap().unwrap();
+    assert!(is_held(&here).await);
+    next.release().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_master_that_is_succeeded_by_its_replica_keeps_its_locks_and_grants_none_for_a_lease() {
+    const LONG: Duration = Duration::from_secs(10);
+    let cluster = RedisCluster::start().await;
+    let connect = async |url: &str| {
+        let backend = RedisBackend::builder(url).lease(LONG).replicas(1);
+        backend.connect().await.unwrap()
+    };
+    let master = cluster.master_of(&key()).await;
+    let replica = cluster.replica(master).await;
+    // Any member knows the others.
+    let url = other_than(&cluster).await.url();
+    let here = LockProvider::new(connect(&url).await);
+    let there = RedisBackend::builder(&url).lease(LONG);
+    let there = LockProvider::new(there.connect().await.unwrap());
+    let guard = take(&here).await;
+    let before = token(&guard).await;
+    master.kill().await;
+    eventually("the replica is a master", async || {
+        let info: String = replica.ask(&["INFO", "replication"]).await.unwrap();
+        info.contains("role:master")
+    })
+    .await;
+    let promoted = Instant::now();
+    eventually("the lock is renewed there", async || {
+        let left: i64 = replica.ask(&["PTTL", &key()]).await.unwrap();
+        left > 9_000
+    })
+    .await;
+    assert!(guard.is_valid());
+    guard.release().await.unwrap();
+    eventually(
+        "another client has found the new master",
+        async || match try_once(&there).await {
+            Ok(guard) => {
+                assert!(guard.is_none(), "nobody is granted a lock yet");
+                true
+            }
+            Err(error) => {
+                assert!(error.is_unavailable(), "{error}");
+                false
+            }
+        },
+    )
+    .await;
+    let next = take(&there).await;
+    assert!(
+        promoted.elapsed() + BOUND > LONG,
+        "{:?}",
+        promoted.elapsed()
+    );
+    assert!(token(&next).await > before);
+    next.release().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_user_without_the_rights_is_refused_by_a_cluster_as_well() {
+    let cluster = RedisCluster::start().await;
+    let rights = async |more: &[&str]| {
+        for node in cluster.nodes() {
+            let command = [&["ACL", "SETUSER", "app"][..], more].concat();
+            node.ask::<()>(&command).await.unwrap();
+        }
+    };
+    rights(&["on", ">hunter2", "~lock:*", "+@all", "-cluster"]).await;
+    for node in cluster.nodes() {
+        let url = node.url_for("app:hunter2");
+        let connect = async || RedisBackend::connect(&url).await.unwrap_err();
+        for more in ["+cluster", "-evalsha"] {
+            let error = connect().await;
+            assert!(error.is_misconfigured(), "{error:?}");
+            assert!(error.to_string().contains("let this user"), "{error}");
+            rights(&[more]).await;
+        }
+        rights(&["&lock:*"]).await;
+        let error = connect().await;
+        assert!(error.is_misconfigured(), "{error:?}");
+        rights(&["+evalsha"]).await;
+        RedisBackend::connect(&url).await.unwrap();
+        rights(&["resetchannels", "-cluster"]).await;
+    }
+}

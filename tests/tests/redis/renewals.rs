@@ -1,0 +1,55 @@
+//! How much time renewals have left.
+
+use std::time::Duration;
+
+use lock_tests::servers::RedisServer;
+use metrics_util::MetricKind;
+use metrics_util::debugging::{DebugValue, DebuggingRecorder, Snapshotter};
+use tokio::time::sleep;
+
+use crate::support::{BOUND, LEASE, MARGIN, client, take};
+
+/// What was recorded since the last look, in seconds.
+fn headroom(metrics: &Snapshotter) -> Vec<f64> {
+    let recorded = metrics.snapshot().into_vec().into_iter();
+    let mut of_it = recorded.filter_map(|(key, _, _, value)| match value {
+        DebugValue::Histogram(values)
+            if key.kind() == MetricKind::Histogram
+                && key.key().name() == "distributed_lock_renew_headroom_seconds" =>
+        {
+            Some(values.into_iter().map(|value| value.0).collect())
+        }
+        _ => None,
+    });
+    of_it.next().unwrap_or_default()
+}
+
+#[tokio::test]
+async fn what_is_left_of_a_lease_when_it_is_renewed_is_measured() {
+    let recorder = DebuggingRecorder::new();
+    let metrics = recorder.snapshotter();
+    recorder.install().unwrap();
+    let server = RedisServer::start().await;
+    let here = client(&server.url()).await;
+    let guard = take(&here).await;
+    sleep(2 * LEASE).await;
+    let at_best = (LEASE - MARGIN - LEASE / 3).as_secs_f64();
+    let calm = headroom(&metrics);
+    assert!((4..=6).contains(&calm.len()), "{calm:?}");
+    // The first heartbeat is the backend's, which may come soon after the grant.
+    for left in &calm[1..] {
+        assert!(
+            (at_best - BOUND.as_secs_f64()..at_best + 0.01).contains(left),
+            "{calm:?}"
+        );
+    }
+    // A server that is slow leaves less.
+    let slow = Duration::from_millis(600);
+    let () = server.ask(&["CLIENT", "PAUSE", "600"]).await.unwrap();
+    sleep(LEASE).await;
+    let left = headroom(&metrics).into_iter().fold(f64::MAX, f64::min);
+    assert!(left < at_best && left > at_best - slow.as_secs_f64() - BOUND.as_secs_f64());
+    guard.release().await.unwrap();
+    sleep(LEASE).await;
+    assert_eq!(headroom(&metrics), [0.0; 0]);
+}
