@@ -103,6 +103,7 @@ mod error;
 pub mod file;
 mod guard;
 mod health;
+mod leader;
 mod lease;
 mod lock;
 #[cfg(feature = "memory")]
@@ -122,6 +123,7 @@ mod token;
 pub use error::{LockError, LockErrorKind};
 pub use guard::{LockGuard, LockGuards, Lost};
 pub use health::Health;
+pub use leader::Leader;
 pub use lease::LossReason;
 pub use lock::DistributedLock;
 #[cfg(feature = "macros")]

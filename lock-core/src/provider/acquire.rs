@@ -358,13 +358,13 @@ impl Caller {
 }
 
 /// Completes when the provider is shut down.
-struct Closing<'a> {
+pub(crate) struct Closing<'a> {
     shared: &'a Shared,
     registration: Registration,
 }
 
 impl<'a> Closing<'a> {
-    fn of(shared: &'a Shared) -> Self {
+    pub(crate) fn of(shared: &'a Shared) -> Self {
         Self {
             shared,
             registration: Registration::default(),

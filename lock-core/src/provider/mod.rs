@@ -11,6 +11,7 @@ use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
 pub use acquire::Acquire;
+pub(crate) use acquire::Closing;
 
 use crate::backend::{Backend, DynBackend, Granted, Held, erase};
 use crate::lease::Latch;
@@ -122,7 +123,7 @@ impl LockProvider {
 }
 
 impl Shared {
-    fn is_closing(&self) -> bool {
+    pub(crate) fn is_closing(&self) -> bool {
         self.closing.get().is_some()
     }
 }
