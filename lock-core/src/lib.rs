@@ -109,6 +109,7 @@ mod lock;
 #[cfg(feature = "memory")]
 pub mod memory;
 mod name;
+mod nesting;
 mod observe;
 mod policy;
 #[cfg(feature = "postgres")]
