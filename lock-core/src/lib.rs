@@ -106,11 +106,13 @@ pub mod file;
 mod guard;
 pub mod guide;
 mod health;
+mod leader;
 mod lease;
 mod lock;
 #[cfg(feature = "memory")]
 pub mod memory;
 mod name;
+mod nesting;
 mod observe;
 mod policy;
 #[cfg(feature = "postgres")]
@@ -125,6 +127,7 @@ mod token;
 pub use error::{LockError, LockErrorKind};
 pub use guard::{LockGuard, LockGuards, Lost};
 pub use health::Health;
+pub use leader::Leader;
 pub use lease::LossReason;
 pub use lock::DistributedLock;
 #[cfg(feature = "macros")]

@@ -9,6 +9,7 @@
 //!   backend that is broken on purpose, which it must find.
 //! - [`address`] opens the locks that the programs of this crate are told of.
 //! - [`puppet`] is a backend whose every answer a test can delay, withhold or forge.
+//! - [`examples`] builds the programs of the examples.
 //! - [`orders`] starts the example service and calls it.
 //! - [`row`] is what a holder writes to, with a check of its token or without.
 //! - [`servers`] starts real servers that can be frozen, killed and cut off.
@@ -25,6 +26,7 @@ pub mod campaign;
 pub mod cases;
 pub mod checker;
 pub mod child;
+pub mod examples;
 mod inventory;
 pub mod orders;
 pub mod puppet;

@@ -6,7 +6,6 @@ use std::process::{ExitStatus, Stdio};
 use std::sync::{Arc, LazyLock, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use escargot::CargoBuild;
 use lock_core::file::FileBackend;
 use lock_core::{LockName, LockProvider};
 use reqwest::header::{CONTENT_TYPE, RETRY_AFTER};
@@ -20,24 +19,13 @@ use tokio::process::{Child, ChildStdout, Command};
 use tokio::sync::Notify;
 
 use crate::checker::{Action, Event, Rules, Stage, judge};
+use crate::examples::program;
 
 /// Longer than anything here takes on a busy machine; what takes longer hangs.
 pub const PATIENCE: Duration = Duration::from_secs(30);
 
 /// The binary, built with the profile of the tests.
-static BINARY: LazyLock<PathBuf> = LazyLock::new(|| {
-    let build = CargoBuild::new().package("orders").bin("orders");
-    let build = if cfg!(debug_assertions) {
-        build
-    } else {
-        build.release()
-    };
-    build
-        .run()
-        .expect("`cargo build -p orders` succeeds")
-        .path()
-        .to_owned()
-});
+static BINARY: LazyLock<PathBuf> = LazyLock::new(|| program("orders"));
 
 /// A lock directory that the instances of one test share.
 #[derive(Debug)]

@@ -16,6 +16,7 @@ use tokio::time::{Instant, timeout};
 use super::lost::watch;
 use crate::backend::{Granted, Held};
 use crate::lease::{Latch, Lease, LossReason};
+use crate::nesting::Mark;
 use crate::observe::{self, HoldOutcome, Keys};
 use crate::provider::{Shared, Turn};
 use crate::queue::Stage;
@@ -39,6 +40,8 @@ pub(crate) struct Hold {
     /// Whether no guard but a `SharedGuard` stands for this hold.
     pub(super) shared: AtomicBool,
     seat: Mutex<Option<Seat>>,
+    /// Where the order of locks is watched.
+    mark: Option<Box<Mark>>,
     /// Tells that the seat was taken.
     left: Notify,
 }
@@ -63,8 +66,17 @@ impl Hold {
             over: AtomicBool::new(false),
             shared: AtomicBool::new(false),
             seat: Mutex::new(None),
+            mark: None,
             left: Notify::new(),
         }
+    }
+
+    pub(crate) fn watch_order(&mut self, mark: Option<Mark>) {
+        self.mark = mark.map(Box::new);
+    }
+
+    pub(crate) fn mark(&self) -> Option<&Mark> {
+        self.mark.as_deref()
     }
 
     pub(crate) fn is_over(&self) -> bool {
@@ -82,6 +94,9 @@ impl Hold {
     fn take_seat(&self) -> Option<Seat> {
         let seat = self.seat().take()?;
         self.left.notify_waiters();
+        if let Some(mark) = &self.mark {
+            mark.end();
+        }
         if let Some(watchdog) = &seat.watchdog {
             watchdog.abort();
         }

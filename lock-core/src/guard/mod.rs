@@ -18,6 +18,7 @@ pub use settle::Settle;
 pub use shared::SharedGuard;
 
 use crate::backend::Granted;
+use crate::nesting::Mark;
 use crate::{FencingToken, LockError, LockName};
 
 /// A lock that is held. Dropping it releases the lock in the background; it needs no runtime for
@@ -54,6 +55,11 @@ impl LockGuard {
     /// Starts to count `max_hold`.
     pub(crate) fn limit(&self, max_hold: Option<Duration>) {
         self.held.limit(max_hold);
+    }
+
+    /// Where the order of locks is watched.
+    pub(crate) fn mark(&self) -> Option<&Mark> {
+        self.held.hold.mark()
     }
 
     /// The name of the lock.

@@ -6,6 +6,7 @@ use std::task::Poll;
 
 use super::{LockGuard, Lost};
 use crate::LockError;
+use crate::nesting::Protection;
 
 /// Runs `work` as long as all guards are valid.
 ///
@@ -16,11 +17,15 @@ pub(super) async fn protect<F: Future>(
     work: F,
 ) -> Result<F::Output, LockError> {
     let mut work = pin!(work);
+    let protection = Protection::of(guards);
     let mut first: Option<Lost> = None;
     let mut more: Vec<Lost> = Vec::new();
     poll_fn(move |cx| {
         guards.iter().try_for_each(LockGuard::check)?;
-        if let Poll::Ready(output) = work.as_mut().poll(cx) {
+        let entered = protection.as_ref().map(Protection::enter);
+        let poll = work.as_mut().poll(cx);
+        drop(entered);
+        if let Poll::Ready(output) = poll {
             guards.iter().try_for_each(LockGuard::check)?;
             return Poll::Ready(Ok(output));
         }

@@ -12,9 +12,10 @@ use tokio::time::{Instant, sleep_until, timeout_at};
 
 use super::exchange::Exchange;
 use super::{LockProvider, Shared, Ticket, Turn};
-use crate::backend::{Attempt, Begun, Granted};
+use crate::backend::{Attempt, Begun, Granted, Held};
 use crate::guard::seat;
 use crate::lease::Registration;
+use crate::nesting::{Asking, Group};
 use crate::observe::{AcquireOutcome, Keys};
 use crate::queue::{Called, Entry, Stage};
 use crate::{LockError, LockGuard, LockName, LockPolicy};
@@ -45,15 +46,15 @@ impl Acquire {
     }
 
     /// With a deadline that others share, and no `max_hold`.
-    pub(super) fn within(provider: LockProvider, name: LockName, wait: Wait) -> Self {
-        Self(State::Start(provider, name, Waiting::Within(wait)))
+    pub(super) fn within(provider: LockProvider, name: LockName, wait: Wait, group: Group) -> Self {
+        Self(State::Start(provider, name, Waiting::Within(wait, group)))
     }
 }
 
 /// When the wait begins: with the first poll, or it has begun.
 enum Waiting {
     From(LockPolicy),
-    Within(Wait),
+    Within(Wait, Group),
 }
 
 impl Future for Acquire {
@@ -62,10 +63,12 @@ impl Future for Acquire {
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let state = std::mem::replace(&mut self.0, State::Done);
         let mut slow = match state {
-            State::Start(provider, name, waiting) => match start(provider.shared, name, waiting) {
-                Started::Over(result) => return Poll::Ready(result),
-                Started::Slow(slow) => slow,
-            },
+            State::Start(provider, name, waiting) => {
+                match start(provider.shared, name, waiting, cx) {
+                    Started::Over(result) => return Poll::Ready(result),
+                    Started::Slow(slow) => slow,
+                }
+            }
             State::Slow(slow) => slow,
             State::Done => return Poll::Pending,
         };
@@ -89,21 +92,24 @@ enum Started {
 }
 
 /// The part that needs no waiting, and so no allocation.
-fn start(shared: Arc<Shared>, name: LockName, waiting: Waiting) -> Started {
-    let (wait, max_hold) = match waiting {
+fn start(shared: Arc<Shared>, name: LockName, waiting: Waiting, cx: &Context<'_>) -> Started {
+    let (wait, max_hold, group) = match waiting {
         Waiting::From(policy) => (
             Wait::new(policy.get_wait(), shared.response_timeout),
             policy.get_max_hold(),
+            Group::default(),
         ),
-        Waiting::Within(wait) => (wait, None),
+        Waiting::Within(wait, group) => (wait, None, group),
     };
     let keys = shared.observer.keys(name.label());
+    let asking = shared.nesting.asks(&name, !wait.zero, group, cx.waker());
     let caller = Caller {
         shared,
         name,
         keys,
         wait,
         max_hold,
+        asking,
     };
     match caller.shared.queue.enter(&caller.name, caller.wait.zero) {
         Entry::Turn(turn) => match caller.shared.backend.begin(&caller.name) {
@@ -124,6 +130,7 @@ fn start(shared: Arc<Shared>, name: LockName, waiting: Waiting) -> Started {
             // Somebody waits now: a hold that is lost and kept must not keep them waiting.
             if let Some(held) = holder.and_then(|holder| holder.upgrade()) {
                 held.watch();
+                caller.waits_behind(&held);
             }
             Started::Slow(Box::pin(async move {
                 let waiting = caller.keys.waiting();
@@ -196,6 +203,8 @@ struct Caller {
     keys: Arc<Keys>,
     wait: Wait,
     max_hold: Option<Duration>,
+    /// For the watch over the order of locks, where that is on.
+    asking: Option<Asking>,
 }
 
 impl Caller {
@@ -209,9 +218,13 @@ impl Caller {
             keys,
             wait,
             max_hold,
+            asking,
         } = self;
         match outcome {
-            Ok((turn, granted)) => {
+            Ok((turn, mut granted)) => {
+                if let (Some(asking), Some(held)) = (asking, Arc::get_mut(&mut granted)) {
+                    held.hold.watch_order(shared.nesting.granted(asking, name));
+                }
                 let held = seat(shared, Arc::clone(keys), turn, granted);
                 held.limit(*max_hold);
                 let guard = LockGuard::new(held);
@@ -226,6 +239,16 @@ impl Caller {
                 keys.acquired(error.kind().into(), wait.waited());
                 Err(error.with_lock(name).with_waited(wait.waited()))
             }
+        }
+    }
+
+    /// Somebody in this process has the lock: it should not be the caller.
+    fn waits_behind(&self, held: &Held) {
+        if let (Some(asking), Some(holder)) = (&self.asking, held.hold.mark())
+            && held.loss().is_none()
+        {
+            let nesting = &self.shared.nesting;
+            nesting.waits_behind(asking, &self.name, holder);
         }
     }
 
@@ -358,13 +381,13 @@ impl Caller {
 }
 
 /// Completes when the provider is shut down.
-struct Closing<'a> {
+pub(crate) struct Closing<'a> {
     shared: &'a Shared,
     registration: Registration,
 }
 
 impl<'a> Closing<'a> {
-    fn of(shared: &'a Shared) -> Self {
+    pub(crate) fn of(shared: &'a Shared) -> Self {
         Self {
             shared,
             registration: Registration::default(),

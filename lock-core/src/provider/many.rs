@@ -45,9 +45,10 @@ impl LockProvider {
         }
         let policy = policy.into();
         let wait = Wait::new(policy.get_wait(), self.shared.response_timeout);
+        let group = self.shared.nesting.group();
         let mut guards = Vec::with_capacity(names.len());
         for name in names {
-            guards.push(Acquire::within(self.clone(), name, wait).await?);
+            guards.push(Acquire::within(self.clone(), name, wait, group).await?);
         }
         // Held for as long as all of them are.
         guards

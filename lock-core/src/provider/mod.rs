@@ -11,9 +11,11 @@ use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
 pub use acquire::Acquire;
+pub(crate) use acquire::Closing;
 
 use crate::backend::{Backend, DynBackend, Granted, Held, erase};
 use crate::lease::Latch;
+use crate::nesting::Watch;
 use crate::observe::Observer;
 use crate::{DistributedLock, Health, LockError, LockName, queue};
 
@@ -56,6 +58,7 @@ pub(crate) struct Shared {
     pub(crate) backend: Box<dyn DynBackend>,
     pub(crate) queue: Arc<Queue>,
     pub(crate) observer: Observer,
+    pub(crate) nesting: Arc<Watch>,
     pub(crate) response_timeout: Duration,
     /// Set when the provider is shut down.
     closing: Latch,
@@ -75,12 +78,46 @@ impl LockProvider {
             observer: Observer::new(backend.kind()),
             backend,
             queue: Queue::new(),
+            nesting: Watch::new(),
             response_timeout: response_timeout.min(MAX_RESPONSE_TIMEOUT),
             closing: Latch::new(),
         };
         Self {
             shared: Arc::new(shared),
         }
+    }
+
+    /// Turns the watch over the order of locks on or off, for this provider and all its clones.
+    ///
+    /// The watch reports, each once and at `warn`:
+    ///
+    /// - two locks that are taken in opposite orders, one while the other is held, wherever that is
+    ///   in the program and whether or not two tasks have met in it: they are told by
+    ///   `entity:operation`, and two of the same by their whole names, of which the log shows the
+    ///   [labels](LockName::label);
+    /// - a task that waits for a lock which it holds itself.
+    ///
+    /// It goes by what is protected ([`LockGuard::protect`](crate::LockGuard::protect), the macro,
+    /// [`run`](DistributedLock::run)) by what, and by what a task takes by hand before it releases
+    /// what it took before. A guard that is released in another task than it was taken in says
+    /// nothing, nor do tries that do not wait, [`claim`](Self::claim), and the locks of one
+    /// [`acquire_all`](Self::acquire_all) among themselves. Parts of one task that hold guards by hand
+    /// side by side, in `join!` or `select!`, look nested: protect their work, or spawn them.
+    ///
+    /// # Default
+    ///
+    /// On in programs with debug assertions, off in others, where it costs a look at a flag. What it
+    /// keeps is bounded.
+    ///
+    /// ```
+    /// # use lock_core::{LockProvider, memory::MemoryBackend};
+    /// let on = std::env::var_os("WATCH_LOCK_ORDER").is_some();
+    /// let locks = LockProvider::new(MemoryBackend::new()).watch_lock_order(on);
+    /// ```
+    #[must_use]
+    pub fn watch_lock_order(self, on: bool) -> Self {
+        self.shared.nesting.turn(on);
+        self
     }
 
     /// The lock of this name. Nothing is locked yet, and the backend is not asked.
@@ -122,7 +159,7 @@ impl LockProvider {
 }
 
 impl Shared {
-    fn is_closing(&self) -> bool {
+    pub(crate) fn is_closing(&self) -> bool {
         self.closing.get().is_some()
     }
 }

@@ -1,0 +1,106 @@
+//! What all handles of a candidate share: the term, if it leads, and whether somebody campaigns.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+
+use tokio::runtime::Handle;
+use tokio::sync::watch;
+
+use super::campaign::campaign;
+use crate::provider::Shared;
+use crate::{DistributedLock, LockGuard, LockName, LockProvider};
+
+pub(super) struct Candidate {
+    locks: LockProvider,
+    lock: DistributedLock,
+    /// Here and not in the campaign, whose runtime may end.
+    term: watch::Sender<Option<Arc<Term>>>,
+    terms: AtomicU64,
+    /// Whether a task of some runtime campaigns.
+    campaigning: AtomicBool,
+}
+
+/// A time of leadership. Work that needs it keeps its lock held.
+pub(super) struct Term {
+    pub(super) number: u64,
+    pub(super) guard: LockGuard,
+}
+
+impl Candidate {
+    pub(super) fn new(locks: LockProvider, lock: DistributedLock) -> Arc<Self> {
+        Arc::new(Self {
+            locks,
+            lock,
+            term: watch::Sender::new(None),
+            terms: AtomicU64::new(0),
+            campaigning: AtomicBool::new(false),
+        })
+    }
+
+    pub(super) fn name(&self) -> &LockName {
+        self.lock.name()
+    }
+
+    pub(super) fn lock(&self) -> &DistributedLock {
+        &self.lock
+    }
+
+    pub(super) fn shared(&self) -> &Arc<Shared> {
+        &self.locks.shared
+    }
+
+    /// Whether there is nothing to campaign for any more.
+    pub(super) fn is_over(&self) -> bool {
+        self.shared().is_closing()
+    }
+
+    /// The term, if it is valid at this moment.
+    pub(super) fn leading(&self) -> Option<Arc<Term>> {
+        let term = self.term();
+        term.filter(|term| !self.is_over() && term.guard.is_valid())
+    }
+
+    /// The term, valid or not.
+    pub(super) fn term(&self) -> Option<Arc<Term>> {
+        self.term.borrow().clone()
+    }
+
+    pub(super) fn changes(&self) -> watch::Receiver<Option<Arc<Term>>> {
+        self.term.subscribe()
+    }
+
+    pub(super) fn take_office(&self, guard: LockGuard) {
+        let number = self.terms.fetch_add(1, Ordering::Relaxed);
+        let term = Arc::new(Term { number, guard });
+        self.term.send_replace(Some(term));
+    }
+
+    /// Lets go of the lock, unless work under way still needs it.
+    pub(super) fn leave_office(&self) {
+        self.term.send_replace(None);
+    }
+
+    /// Sees to it that somebody campaigns, if that can be done from here.
+    pub(super) fn keep_campaigning(self: &Arc<Self>) {
+        let Ok(runtime) = Handle::try_current() else {
+            return;
+        };
+        if !self.is_over() && !self.campaigning.swap(true, Ordering::AcqRel) {
+            runtime.spawn(campaign(self));
+        }
+    }
+
+    /// The campaign has ended; whoever waits carries it on.
+    pub(super) fn campaign_ended(&self) {
+        self.campaigning.store(false, Ordering::Release);
+        self.term.send_modify(|_| {});
+    }
+}
+
+/// The last handle is gone.
+impl Drop for Candidate {
+    fn drop(&mut self) {
+        // At once: the campaign, which sees the same value, ends when its runtime comes to that.
+        self.leave_office();
+    }
+}

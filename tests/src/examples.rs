@@ -1,0 +1,23 @@
+//! The programs of the examples, which tests start.
+
+use std::path::PathBuf;
+
+use escargot::CargoBuild;
+
+/// Builds an example with the profile of the tests, if that was not done, and tells where it is.
+///
+/// # Panics
+///
+/// When it does not compile.
+#[must_use]
+pub fn program(example: &str) -> PathBuf {
+    let build = CargoBuild::new().package(example).bin(example);
+    let build = if cfg!(debug_assertions) {
+        build
+    } else {
+        build.release()
+    };
+    let built = build.run();
+    let built = built.unwrap_or_else(|error| panic!("`cargo build -p {example}`: {error}"));
+    built.path().to_owned()
+}

@@ -1,0 +1,121 @@
+//! What a campaign outlasts: a backend that is away, and the runtime that it began in.
+
+use std::io;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use lock_core::LockProvider;
+use lock_core::memory::MemoryBackend;
+use tokio::runtime::{Builder, Runtime};
+
+use super::leading::{NAME, elected, pair};
+
+#[derive(Clone, Default)]
+struct Log(Arc<Mutex<Vec<u8>>>);
+
+impl io::Write for Log {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0.lock().unwrap().extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+impl Log {
+    /// Logs everything of this thread to itself, until the result is dropped.
+    fn listen(&self) -> impl Sized {
+        let log = self.clone();
+        let subscriber = tracing_subscriber::fmt()
+            .with_ansi(false)
+            .with_writer(move || log.clone())
+            .finish();
+        tracing_subscriber::util::SubscriberInitExt::set_default(subscriber)
+    }
+
+    fn count(&self, text: &str) -> usize {
+        let log = String::from_utf8(self.0.lock().unwrap().clone()).unwrap();
+        log.lines().filter(|line| line.contains(text)).count()
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_outage_is_told_once_and_outlasted() {
+    let (log, store) = (Log::default(), MemoryBackend::new());
+    let _listening = log.listen();
+    store.set_available(false);
+    let locks = LockProvider::new(store.clone());
+    let mut leader = locks.leader(NAME).unwrap();
+    let early = tokio::time::timeout(Duration::from_secs(120), leader.changed());
+    assert!(early.await.is_err());
+    assert_eq!(log.count("WARN"), 1);
+    assert_eq!(log.count("a campaign for leadership fails"), 1);
+    store.set_available(true);
+    let soon = tokio::time::timeout(Duration::from_secs(3), elected(&mut leader));
+    soon.await.expect("it is asked again within seconds");
+    assert_eq!(log.count("this instance leads"), 1);
+    // While it leads it asks for nothing; after that the same again.
+    store.set_available(false);
+    assert!(leader.is_leader());
+    store.revoke(leader.name());
+    assert!(!leader.changed().await.unwrap());
+    let early = tokio::time::timeout(Duration::from_secs(120), leader.changed());
+    assert!(early.await.is_err());
+    assert_eq!(log.count("a campaign for leadership fails"), 2);
+    store.set_available(true);
+    elected(&mut leader).await;
+}
+
+fn runtime() -> Runtime {
+    Builder::new_current_thread().enable_all().build().unwrap()
+}
+
+#[test]
+fn leadership_outlives_the_runtime_of_its_campaign() {
+    let (store, locks, _) = pair();
+    let (first, second) = (runtime(), runtime());
+    let mut leader = first.block_on(async {
+        let mut leader = locks.leader(NAME).unwrap();
+        elected(&mut leader).await;
+        leader
+    });
+    drop(first);
+    assert!(leader.is_leader(), "the handle holds the lock");
+    store.revoke(leader.name());
+    assert!(!leader.is_leader());
+    second.block_on(async {
+        assert!(!leader.changed().await.unwrap());
+        elected(&mut leader).await;
+    });
+}
+
+#[test]
+fn whoever_waits_in_another_runtime_carries_the_campaign_on() {
+    let (_store, one, other) = pair();
+    let (first, second) = (runtime(), runtime());
+    // Led by somebody else for now.
+    let mut present = second.block_on(async { other.leader(NAME).unwrap() });
+    second.block_on(elected(&mut present));
+    let leader = first.block_on(async { one.leader(NAME).unwrap() });
+    let mut waiting = leader.clone();
+    let waiter = std::thread::spawn(move || {
+        let runtime = runtime();
+        runtime.block_on(elected(&mut waiting));
+        waiting
+    });
+    first.block_on(tokio::task::yield_now());
+    drop(first);
+    drop(present);
+    let waiting = waiter.join().unwrap();
+    assert!(leader.is_leader() && waiting.is_leader());
+}
+
+#[test]
+fn a_candidate_that_was_made_outside_of_a_runtime_campaigns_once_it_is_asked_in_one() {
+    let (_store, locks, _) = pair();
+    let mut leader = locks.leader(NAME).unwrap();
+    assert!(!leader.is_leader());
+    runtime().block_on(elected(&mut leader));
+}
