@@ -59,3 +59,4 @@ mod waiting;
 
 pub use backend::{RedisBackend, RedisGrant};
 pub use builder::RedisBuilder;
+pub use connect::client;
