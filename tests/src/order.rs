@@ -42,8 +42,8 @@ impl Order {
 
     /// Places a new one.
     pub async fn place(instance: &Instance, id: &str, quantity: i32) -> Self {
-        let placed = instance.put(&path(id), &json!({ "quantity": quantity }));
-        Self::of(&placed.await)
+        let order = json!({ "quantity": quantity });
+        Self::of(&instance.put(&path(id), &order).await)
     }
 
     /// Asks for another quantity of it as it is here.

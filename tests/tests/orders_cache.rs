@@ -240,7 +240,7 @@ async fn that_there_is_no_order_is_known_for_a_second_at_most() {
             let read = join(bed.here.get(&path(id)), bed.there.get(&path(id))).await;
             assert_eq!((read.0.status, read.1.status), (404, 404));
         }
-        assert!(bed.keys().await.iter().all(|key| !key.contains("theirs")));
+        assert!(!bed.keys().await.iter().any(|key| key.ends_with(&theirs)));
         Order::place(&bed.here, &ours, 1).await;
         // Past the service: nobody tells it.
         sqlx::query("INSERT INTO orders (id, quantity) VALUES ($1, 1)")
