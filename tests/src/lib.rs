@@ -8,6 +8,7 @@
 //! - [`campaign`] is a run of processes under stress with faults, for it to judge; [`saboteur`] is a
 //!   backend that is broken on purpose, which it must find.
 //! - [`address`] opens the locks that the programs of this crate are told of.
+//! - [`order`] is what the example service tells of an order, and how old that is.
 //! - [`puppet`] is a backend whose every answer a test can delay, withhold or forge.
 //! - [`examples`] builds the programs of the examples.
 //! - [`orders`] starts the example service and calls it.
@@ -28,6 +29,7 @@ pub mod checker;
 pub mod child;
 pub mod examples;
 mod inventory;
+pub mod order;
 pub mod orders;
 pub mod puppet;
 #[cfg(doctest)]

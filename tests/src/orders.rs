@@ -142,6 +142,11 @@ impl Instance {
         self.send(self.client.post(self.url(path))).await
     }
 
+    /// `PUT path` with this body.
+    pub async fn put(&self, path: &str, body: &serde_json::Value) -> Answer {
+        self.send(self.client.put(self.url(path)).json(body)).await
+    }
+
     /// `POST /accounts/transfer`.
     pub async fn transfer(&self, from: &str, to: &str, work_ms: u64) -> Answer {
         let url = self.url(&format!("/accounts/transfer?work_ms={work_ms}"));
@@ -180,12 +185,17 @@ impl Instance {
         }
     }
 
-    /// Sends a request and leaves the answer to whoever wants it; dropping the connection is a
+    /// Sends a `POST` and leaves the answer to whoever wants it; dropping the connection is a
     /// client that leaves.
     pub async fn begin_post(&self, path: &str, json: &str) -> TcpStream {
+        self.begin_request("POST", path, json).await
+    }
+
+    /// The same with any method.
+    pub async fn begin_request(&self, method: &str, path: &str, json: &str) -> TcpStream {
         let mut connection = TcpStream::connect(self.address).await.expect("it listens");
         let request = format!(
-            "POST {path} HTTP/1.1\r\nhost: {}\r\ncontent-type: application/json\r\n\
+            "{method} {path} HTTP/1.1\r\nhost: {}\r\ncontent-type: application/json\r\n\
              content-length: {}\r\n\r\n{json}",
             self.address,
             json.len(),

@@ -14,16 +14,20 @@
 //! | `POST /payments/{id}/refund` | `payment:refund:<id>`, does not wait | the macro |
 //! | `POST /users/{email}/login` | `user:login:<email:hashed>`, waits 5 s | the macro |
 //! | `POST /accounts/transfer` | `account:transfer:<..>` of both accounts, waits 5 s | the macro |
-//! | `GET /orders/{id}`, `GET /health` | none | |
+//! | `GET /orders/{id}` | `order:read:<id>` where it is in no cache | [by hand](order_cache) |
+//! | `PUT /orders/{id}` | none: the version decides | |
+//! | `GET /health` | none | |
 //! | every 2 s | `job:cleanup-tokens`, skipped where another instance is at it | the macro |
 //!
 //! Environment: `BIND` (default `127.0.0.1:3000`), `DATABASE_URL` (a PostgreSQL server that holds the
-//! locks, `postgres://user:password@host/database`), `LOCK_DIR` (without a server: default, a
-//! directory of the user), `LOCK_NAME_SECRET` (the key of hashed names), `RUST_LOG`.
+//! orders and the locks, `postgres://user:password@host/database`), `REDIS_URL` (with a database: a
+//! cache that the instances share), `LOCK_DIR` (without a server: default, a directory of the user),
+//! `LOCK_NAME_SECRET` (the key of hashed names), `RUST_LOG`.
 
 mod cleanup;
 mod config;
 mod locks;
+mod order_cache;
 mod order_store;
 mod problem;
 mod routes;
@@ -35,19 +39,21 @@ use anyhow::Context;
 use tokio::net::TcpListener;
 
 use crate::config::Config;
+use crate::order_store::OrderStore;
 
 #[tokio::main]
 async fn main() -> anyhow::Result<()> {
     startup::init_logging();
     let config = Config::from_env();
     let locks = locks::open(&config).await?;
+    let orders = OrderStore::open(&config, &locks).await?;
     let listener = TcpListener::bind(&config.bind)
         .await
         .with_context(|| format!("cannot listen on {}", config.bind))?;
 
     let stop = shutdown::on_signal()?;
     let job = tokio::spawn(cleanup::run(locks.clone(), stop.clone()));
-    let app = routes::router(locks.clone())?;
+    let app = routes::router(locks.clone(), orders)?;
     startup::greet(listener.local_addr()?);
 
     shutdown::serve(listener, app, stop).await?;

@@ -13,12 +13,33 @@ use tokio::sync::mpsc;
 use tokio::time::timeout;
 
 use super::builder::Settings;
+use super::connection_string::Target;
 use crate::LockError;
 
 /// The oldest server that does what the scripts need.
 const OLDEST: (u32, u32) = (6, 2);
 /// Channels that stay on their node.
 const OLDEST_CLUSTER: (u32, u32) = (7, 0);
+
+/// A client of the server of a connection string, in either of the forms that
+/// [`RedisBackend::connect`](super::RedisBackend::connect) takes: for what else a service does with
+/// that server, such as a cache. It connects when it is told to.
+///
+/// # Errors
+///
+/// [`Misconfigured`](crate::LockErrorKind::Misconfigured) when the string is wrong, or names the nodes
+/// of a cluster, which have no client in common.
+pub fn client(connection_string: &str) -> Result<Client, LockError> {
+    let mut seeds = Target::parse(connection_string)?.seeds;
+    let (Some(info), None) = (seeds.pop(), seeds.pop()) else {
+        return Err(LockError::misconfigured(
+            "the Redis connection string names several nodes; a client is one of a single server",
+        ));
+    };
+    choose_cryptography(&info);
+    let address = info.addr().to_string();
+    Client::open(info).map_err(|error| refused(&address, error))
+}
 
 /// Opens a connection; what the server says unasked goes to `pushes`.
 pub(super) async fn open(

@@ -58,3 +58,4 @@ mod waiting;
 
 pub use backend::{RedisBackend, RedisGrant};
 pub use builder::RedisBuilder;
+pub use connect::client;

@@ -127,7 +127,6 @@ async fn postgres_elects_another_when_the_network_of_the_leader_is_silent() {
     silence_the_network(&lan, &address).await;
 }
 
-#[cfg(feature = "redis")]
 mod redis {
     use lock_tests::RedisStore;
     use lock_tests::servers::RedisServer;

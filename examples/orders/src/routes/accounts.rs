@@ -7,7 +7,7 @@ use lock_core::{FencingToken, LockError, LockProvider, distributed_lock};
 use lock_tower::LockRejection;
 use serde::Deserialize;
 
-use crate::problem::Conflict;
+use crate::problem::Problem;
 use crate::work::{Receipt, Work};
 
 /// What to move from where to where.
@@ -31,7 +31,7 @@ pub(super) enum TransferError {
 impl IntoResponse for TransferError {
     fn into_response(self) -> Response {
         match self {
-            Self::AccountBusy => Conflict::new(
+            Self::AccountBusy => Problem::conflict(
                 "account-busy",
                 "Account busy",
                 "Other transfers use one of the accounts; nothing was moved.",

@@ -24,19 +24,16 @@ struct AppState {
 }
 
 /// The service.
-pub(crate) fn router(locks: LockProvider) -> Result<Router, LockError> {
+pub(crate) fn router(locks: LockProvider, orders: OrderStore) -> Result<Router, LockError> {
     let route_locks = RouteLocks::new(locks.clone()).route(
         Method::POST,
         "/orders/{id}/process",
         "order:process:<id>",
         LockPolicy::user_request(),
     )?;
-    let state = AppState {
-        locks,
-        orders: OrderStore::default(),
-    };
+    let state = AppState { locks, orders };
     Ok(Router::new()
-        .route("/orders/{id}", get(orders::show))
+        .route("/orders/{id}", get(orders::show).put(orders::put))
         .route("/orders/{id}/process", post(orders::process))
         .route("/payments/{id}/refund", post(payments::refund))
         .route("/users/{email}/login", post(users::login))

@@ -1,28 +1,49 @@
-//! Orders: locked by the layer, see the table in [`super::router`].
+//! Orders: processed under a lock of the layer, see the table in [`super::router`]; changed without.
 
 use axum::Json;
 use axum::extract::{Path, Query, State};
-use lock_core::{FencingToken, LockError};
+use axum::http::StatusCode;
+use axum::response::{IntoResponse, Response};
 use lock_tower::{HeldLock, LockRejection};
-use serde::Serialize;
+use serde::Deserialize;
 
-use crate::order_store::OrderStore;
+use crate::order_store::{Order, OrderStore, StoreError, WriteError};
+use crate::problem::Problem;
 use crate::work::{Receipt, Work};
 
-/// An order as clients see it.
-#[derive(Debug, Serialize)]
-pub(super) struct Order {
-    id: String,
-    status: &'static str,
-    /// Of the request that processed it.
-    token: Option<FencingToken>,
+/// An order as it shall be.
+#[derive(Debug, Deserialize)]
+pub(super) struct Change {
+    quantity: i32,
+    /// That of the order which the change is based on; none for a new order.
+    version: Option<String>,
 }
 
-/// Reading needs no lock.
-pub(super) async fn show(State(orders): State<OrderStore>, Path(id): Path<String>) -> Json<Order> {
-    let token = orders.processed_by(&id);
-    let status = if token.is_some() { "processed" } else { "open" };
-    Json(Order { id, status, token })
+/// Reading needs no lock of the caller's; see [`crate::order_cache`] for how old the answer can be.
+pub(super) async fn show(
+    State(orders): State<OrderStore>,
+    Path(id): Path<String>,
+) -> Result<Response, StoreError> {
+    Ok(match orders.find(&id).await? {
+        Some(order) => Json(order).into_response(),
+        None => Problem::new(
+            StatusCode::NOT_FOUND,
+            "order-unknown",
+            "Order unknown",
+            "There is no order with this id.",
+        )
+        .into_response(),
+    })
+}
+
+/// Places or changes an order. No lock: this is one row of one database, where it is enough to see
+/// at the write that nobody else was faster. Who was not reads again, and decides again.
+pub(super) async fn put(
+    State(orders): State<OrderStore>,
+    Path(id): Path<String>,
+    Json(Change { quantity, version }): Json<Change>,
+) -> Result<Json<Order>, WriteError> {
+    orders.save(id, quantity, version).await.map(Json)
 }
 
 /// Processes an order. It runs to its end, and locked, even when the client does not wait for it.
@@ -34,11 +55,52 @@ pub(super) async fn process(
     Path(id): Path<String>,
     Query(work): Query<Work>,
     held: HeldLock,
-) -> Result<Json<Receipt>, LockRejection> {
+) -> Result<Json<Receipt>, WriteError> {
     let token = held.fencing_token().await?;
     let receipt = work.perform(held.name().as_str(), token).await;
-    if !orders.mark_processed(&id, token) {
-        return Err(LockError::lost("a later holder has written the order").into());
-    }
+    orders
+        .mark_processed(id, held.name().clone(), token)
+        .await?;
     Ok(Json(receipt))
+}
+
+impl IntoResponse for StoreError {
+    fn into_response(self) -> Response {
+        match self {
+            Self::InvalidId => Problem::new(
+                StatusCode::BAD_REQUEST,
+                "order-id-invalid",
+                "Not an order id",
+                "No order can have this id.",
+            ),
+            Self::Silent | Self::Database(_) => {
+                tracing::error!(
+                    error = &self as &dyn std::error::Error,
+                    "orders are unavailable"
+                );
+                Problem::new(
+                    StatusCode::SERVICE_UNAVAILABLE,
+                    "orders-unavailable",
+                    "Orders are unavailable",
+                    "The orders cannot be reached now; try again later.",
+                )
+            }
+        }
+        .into_response()
+    }
+}
+
+impl IntoResponse for WriteError {
+    fn into_response(self) -> Response {
+        match self {
+            Self::Changed => Problem::conflict(
+                "order-changed",
+                "Order changed",
+                "The order is not as it was when you read it; nothing was changed. Read it again.",
+            )
+            .into_response(),
+            Self::Lock(error) => LockRejection::from(error).into_response(),
+            Self::Store(error) => error.into_response(),
+        }
+    }
 }

@@ -6,7 +6,7 @@ use axum::response::{IntoResponse, Response};
 use lock_core::{LockError, LockProvider, distributed_lock};
 use lock_tower::LockRejection;
 
-use crate::problem::Conflict;
+use crate::problem::Problem;
 use crate::work::{Receipt, Work};
 
 /// Why a payment was not refunded.
@@ -22,7 +22,7 @@ pub(super) enum RefundError {
 impl IntoResponse for RefundError {
     fn into_response(self) -> Response {
         match self {
-            Self::InProgress(_) => Conflict::new(
+            Self::InProgress(_) => Problem::conflict(
                 "refund-in-progress",
                 "Refund in progress",
                 "Another request refunds this payment right now; this one did nothing.",
