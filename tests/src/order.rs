@@ -10,6 +10,9 @@ use tokio::time::sleep;
 use crate::orders::{Answer, Instance};
 use crate::servers::{PostgresServer, Server};
 
+/// How often [`assert_seen_within`] writes.
+const LAST: i32 = 16;
+
 /// An order that was read or written.
 #[derive(Clone, Debug, Deserialize, PartialEq, Eq)]
 #[serde(deny_unknown_fields)]
@@ -70,7 +73,7 @@ pub fn database_reads(server: &PostgresServer, id: &str) -> usize {
     reads.count()
 }
 
-/// Writes through either instance while both are read, and asserts that a read which begins `bound`
+/// Writes through one instance and then through the other while both are read, and asserts that a read which begins `bound`
 /// after the answer to a write sees that write.
 pub async fn assert_seen_within(bound: Duration, instances: [&Instance; 2], id: &str) {
     let (writes, reads) = (RefCell::new(Vec::new()), RefCell::new(Vec::new()));
@@ -78,9 +81,10 @@ pub async fn assert_seen_within(bound: Duration, instances: [&Instance; 2], id: 
     let write = async {
         let mut order = Order::place(instances[0], id, 0).await;
         writes.borrow_mut().push((Instant::now(), 0));
-        for quantity in 1..=10 {
+        for quantity in 1..=LAST {
             sleep(Duration::from_millis(fastrand::u64(10..400))).await;
-            let instance = instances[fastrand::usize(0..2)];
+            // Long enough through one that the other knows nothing but what it looks for.
+            let instance = instances[usize::from(quantity > 8)];
             order = Order::of(&order.change(instance, quantity).await);
             writes.borrow_mut().push((Instant::now(), quantity));
         }
@@ -108,7 +112,7 @@ pub async fn assert_seen_within(bound: Duration, instances: [&Instance; 2], id: 
     let last = reads.iter().max_by_key(|(began, _)| *began);
     assert_eq!(
         last.and_then(|(_, seen)| *seen),
-        Some(10),
+        Some(LAST),
         "the last write was read"
     );
 }
