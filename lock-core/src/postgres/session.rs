@@ -37,6 +37,8 @@ pub(super) struct Session {
     terms: Terms,
     /// When the last statement was sent that was answered.
     last_sent: Duration,
+    /// What was left of the lease when it was.
+    pub(super) headroom: Duration,
 }
 
 /// However a session ends, by a panic as well: the socket goes, and with it every lock.
@@ -75,6 +77,7 @@ impl Session {
             clock,
             terms,
             last_sent: sent,
+            headroom: Duration::ZERO,
         }
     }
 
@@ -119,6 +122,7 @@ impl Session {
             }
             Some(answer) => {
                 self.last_sent = sent;
+                self.headroom = self.lease.remaining().unwrap_or_default();
                 self.lease.extend(sent + self.terms.validity());
                 // What was frozen until now has no lease to extend, whatever the answer says.
                 if let Some(reason) = self.lease.reason() {
