@@ -7,6 +7,8 @@ use hmac::{Hmac, KeyInit, Mac};
 use lock_grammar::HASH_LEN;
 use sha2::{Digest, Sha256};
 
+use crate::LockError;
+
 /// Before a value that is shortened. Part of every such name: never to be changed.
 const SHORTENED: &[u8] = b"lock-name-v1:shortened\0";
 
@@ -19,6 +21,25 @@ const HASH_BYTES: usize = 16;
 /// The key of `:hashed` values.
 pub(super) struct NameSecret(Option<Hmac<Sha256>>);
 
+static OF_PROCESS: OnceLock<NameSecret> = OnceLock::new();
+
+/// Makes this the secret of the process. It cannot change: names that are one lock would become two.
+///
+/// # Errors
+///
+/// [`Misconfigured`](crate::LockErrorKind::Misconfigured) when another one is in use.
+pub(crate) fn set_name_secret(secret: &[u8]) -> Result<(), LockError> {
+    let new = NameSecret::new(secret);
+    let fingerprint = |secret: &NameSecret| ValueHash::hashed(secret).finish();
+    let expected = fingerprint(&new);
+    if fingerprint(OF_PROCESS.get_or_init(|| new)) == expected {
+        return Ok(());
+    }
+    Err(LockError::misconfigured(
+        "LOCK_NAME_SECRET: this process has made names with another secret already",
+    ))
+}
+
 impl NameSecret {
     /// A secret of these bytes; none when there are no bytes.
     pub(super) fn new(secret: &[u8]) -> Self {
@@ -30,8 +51,7 @@ impl NameSecret {
 
     /// That of this process: `LOCK_NAME_SECRET`, read at the first `:hashed` value.
     pub(super) fn of_process() -> &'static Self {
-        static SECRET: OnceLock<NameSecret> = OnceLock::new();
-        SECRET.get_or_init(|| {
+        OF_PROCESS.get_or_init(|| {
             let secret = std::env::var_os("LOCK_NAME_SECRET").unwrap_or_default();
             Self::new(secret.as_encoded_bytes())
         })

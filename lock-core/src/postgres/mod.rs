@@ -55,6 +55,7 @@
 //! with one key, by chance one pair in 2^64, exclude each other.
 
 mod backend;
+mod beside;
 mod board;
 mod builder;
 mod connect;
@@ -63,6 +64,7 @@ mod driver;
 mod errors;
 mod fence;
 mod in_transaction;
+mod mark;
 mod session;
 mod sql;
 mod terms;
@@ -71,5 +73,7 @@ mod transaction;
 mod url;
 
 pub use backend::{PostgresBackend, PostgresGrant};
+pub(crate) use beside::DatabaseBeside;
 pub use builder::PostgresBuilder;
 pub use fence::Fence;
+pub(crate) use mark::Mark;
