@@ -39,6 +39,16 @@ static BINARY: LazyLock<PathBuf> = LazyLock::new(|| {
         .to_owned()
 });
 
+/// What decides where locks are; nothing of it comes from whoever runs the tests.
+const SETTINGS: [&str; 6] = [
+    "DATABASE_URL",
+    "REDIS_URL",
+    "LOCK_PROVIDER",
+    "LOCK_NAMESPACE",
+    "LOCK_NAME_SECRET",
+    "LOCK_SWITCH",
+];
+
 /// A lock directory that the instances of one test share.
 #[derive(Debug)]
 pub struct Shop {
@@ -241,11 +251,12 @@ impl Instance {
 #[must_use]
 pub fn command(lock_dir: &Path, environment: &[(&str, &str)]) -> Command {
     let mut command = Command::new(&*BINARY);
+    for variable in SETTINGS {
+        command.env_remove(variable);
+    }
     command
         .env("BIND", "127.0.0.1:0")
         .env("LOCK_DIR", lock_dir)
-        .env_remove("DATABASE_URL")
-        .env_remove("LOCK_NAME_SECRET")
         .env_remove("RUST_LOG")
         .envs(environment.iter().copied())
         .stdin(Stdio::null())

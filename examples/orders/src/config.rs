@@ -1,27 +1,24 @@
 //! What the environment configures.
 
 use std::env;
-use std::path::PathBuf;
+
+use lock_core::{LockError, LockSettings};
 
 /// The configuration of this instance.
 pub(crate) struct Config {
     /// Where to listen.
     pub(crate) bind: String,
-    /// Where the lock files are; `None` for the default directory of the user.
-    pub(crate) lock_dir: Option<PathBuf>,
-    /// The PostgreSQL server that holds the locks; `None` for files.
-    pub(crate) database_url: Option<String>,
+    /// Where the locks are.
+    pub(crate) locks: LockSettings,
 }
 
 impl Config {
-    /// Reads `BIND`, `LOCK_DIR` and `DATABASE_URL`; an empty one counts as absent.
-    pub(crate) fn from_env() -> Self {
-        let var = |name| env::var_os(name).filter(|value| !value.is_empty());
-        let text = |name| var(name).map(|value| value.to_string_lossy().into_owned());
-        Self {
-            bind: text("BIND").unwrap_or_else(|| "127.0.0.1:3000".to_owned()),
-            lock_dir: var("LOCK_DIR").map(PathBuf::from),
-            database_url: text("DATABASE_URL"),
-        }
+    /// Reads `BIND` and what [`LockSettings::from_env`] reads; an empty one counts as absent.
+    pub(crate) fn from_env() -> Result<Self, LockError> {
+        let bind = env::var("BIND").ok().filter(|bind| !bind.is_empty());
+        Ok(Self {
+            bind: bind.unwrap_or_else(|| "127.0.0.1:3000".to_owned()),
+            locks: LockSettings::from_env()?,
+        })
     }
 }

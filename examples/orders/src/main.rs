@@ -14,16 +14,19 @@
 //! | `POST /payments/{id}/refund` | `payment:refund:<id>`, does not wait | the macro |
 //! | `POST /users/{email}/login` | `user:login:<email:hashed>`, waits 5 s | the macro |
 //! | `POST /accounts/transfer` | `account:transfer:<..>` of both accounts, waits 5 s | the macro |
-//! | `GET /orders/{id}`, `GET /health` | none | |
+//! | `GET /orders/{id}` | none | |
+//! | `GET /health`, `/health/live`, `/health/ready`, `/metrics` | none | |
 //! | every 2 s | `job:cleanup-tokens`, skipped where another instance is at it | the macro |
 //!
-//! Environment: `BIND` (default `127.0.0.1:3000`), `DATABASE_URL` (a PostgreSQL server that holds the
-//! locks, `postgres://user:password@host/database`), `LOCK_DIR` (without a server: default, a
-//! directory of the user), `LOCK_NAME_SECRET` (the key of hashed names), `RUST_LOG`.
+//! Environment: `BIND` (default `127.0.0.1:3000`), `RUST_LOG`, and where the locks are, as
+//! [`LockSettings`](lock_core::LockSettings) reads it: in Redis with `REDIS_URL`
+//! (`redis://:password@host` or `host:6379,password=..`), else in PostgreSQL with `DATABASE_URL`
+//! (`postgres://user:password@host/database`), else in the files of `LOCK_DIR`; `LOCK_PROVIDER`,
+//! `LOCK_NAMESPACE`, `LOCK_NAME_SECRET` (the key of hashed names), `LOCK_SWITCH`.
 
 mod cleanup;
 mod config;
-mod locks;
+mod metrics;
 mod order_store;
 mod problem;
 mod routes;
@@ -32,6 +35,7 @@ mod startup;
 mod work;
 
 use anyhow::Context;
+use lock_core::LockProvider;
 use tokio::net::TcpListener;
 
 use crate::config::Config;
@@ -39,15 +43,16 @@ use crate::config::Config;
 #[tokio::main]
 async fn main() -> anyhow::Result<()> {
     startup::init_logging();
-    let config = Config::from_env();
-    let locks = locks::open(&config).await?;
+    let config = Config::from_env()?;
+    let metrics = metrics::install()?;
+    let locks = LockProvider::connect(config.locks).await?;
     let listener = TcpListener::bind(&config.bind)
         .await
         .with_context(|| format!("cannot listen on {}", config.bind))?;
 
     let stop = shutdown::on_signal()?;
     let job = tokio::spawn(cleanup::run(locks.clone(), stop.clone()));
-    let app = routes::router(locks.clone())?;
+    let app = routes::router(locks.clone(), metrics)?;
     startup::greet(listener.local_addr()?);
 
     shutdown::serve(listener, app, stop).await?;

@@ -1,7 +1,7 @@
 //! The routes, and the locks of those that the layer locks.
 
 mod accounts;
-mod health;
+mod metrics;
 mod orders;
 mod payments;
 mod users;
@@ -11,7 +11,8 @@ use axum::extract::FromRef;
 use axum::http::Method;
 use axum::routing::{get, post};
 use lock_core::{LockError, LockPolicy, LockProvider};
-use lock_tower::RouteLocks;
+use lock_tower::{RouteLocks, health};
+use metrics_exporter_prometheus::PrometheusHandle;
 
 use crate::order_store::OrderStore;
 
@@ -21,10 +22,11 @@ use crate::order_store::OrderStore;
 struct AppState {
     locks: LockProvider,
     orders: OrderStore,
+    metrics: PrometheusHandle,
 }
 
 /// The service.
-pub(crate) fn router(locks: LockProvider) -> Result<Router, LockError> {
+pub(crate) fn router(locks: LockProvider, metrics: PrometheusHandle) -> Result<Router, LockError> {
     let route_locks = RouteLocks::new(locks.clone()).route(
         Method::POST,
         "/orders/{id}/process",
@@ -32,8 +34,9 @@ pub(crate) fn router(locks: LockProvider) -> Result<Router, LockError> {
         LockPolicy::user_request(),
     )?;
     let state = AppState {
-        locks,
+        locks: locks.clone(),
         orders: OrderStore::default(),
+        metrics,
     };
     Ok(Router::new()
         .route("/orders/{id}", get(orders::show))
@@ -41,7 +44,8 @@ pub(crate) fn router(locks: LockProvider) -> Result<Router, LockError> {
         .route("/payments/{id}/refund", post(payments::refund))
         .route("/users/{email}/login", post(users::login))
         .route("/accounts/transfer", post(accounts::transfer))
-        .route("/health", get(health::show))
+        .route("/metrics", get(metrics::show))
         .route_layer(route_locks)
+        .merge(health::router(locks))
         .with_state(state))
 }
