@@ -119,6 +119,7 @@ pub mod redis;
 mod settings;
 mod sync;
 mod token;
+mod trace;
 
 pub use error::{LockError, LockErrorKind};
 pub use guard::{LockGuard, LockGuards, Lost};

@@ -54,6 +54,10 @@ impl AcquireOutcome {
         (Self::Closed, "closed"),
         (Self::Failed, "failed"),
     ];
+
+    pub(crate) fn as_str(self) -> &'static str {
+        Self::ALL[self as usize].1
+    }
 }
 
 impl From<LockErrorKind> for AcquireOutcome {
@@ -74,6 +78,15 @@ impl From<LockErrorKind> for AcquireOutcome {
 pub(crate) enum HoldOutcome {
     Released,
     Lost,
+}
+
+impl HoldOutcome {
+    pub(crate) fn as_str(self) -> &'static str {
+        match self {
+            Self::Released => "released",
+            Self::Lost => "lost",
+        }
+    }
 }
 
 /// The metric keys of every label of one provider.
@@ -134,8 +147,8 @@ impl Keys {
         };
         Self {
             acquire: AcquireOutcome::ALL.map(|(_, text)| outcome(ACQUIRE, text)),
-            released: outcome(HOLD, "released"),
-            lost: outcome(HOLD, "lost"),
+            released: outcome(HOLD, HoldOutcome::Released.as_str()),
+            lost: outcome(HOLD, HoldOutcome::Lost.as_str()),
             held: Key::from_parts(HELD, labels()),
             waiting: Key::from_parts(WAITING, labels()),
         }

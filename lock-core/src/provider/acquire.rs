@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use backon::{BackoffBuilder, ExponentialBuilder};
 use tokio::time::{Instant, sleep_until, timeout_at};
+use tracing::{Instrument, Span};
 
 use super::exchange::Exchange;
 use super::{LockProvider, Shared, Ticket, Turn};
@@ -17,7 +18,7 @@ use crate::guard::seat;
 use crate::lease::Registration;
 use crate::observe::{AcquireOutcome, Keys};
 use crate::queue::{Called, Entry, Stage};
-use crate::{LockError, LockGuard, LockName, LockPolicy};
+use crate::{LockError, LockGuard, LockName, LockPolicy, trace};
 
 /// Between tries of a backend that is unavailable.
 const BACKOFF: ExponentialBuilder = ExponentialBuilder::new()
@@ -98,12 +99,14 @@ fn start(shared: Arc<Shared>, name: LockName, waiting: Waiting) -> Started {
         Waiting::Within(wait) => (wait, None),
     };
     let keys = shared.observer.keys(name.label());
+    let span = trace::acquiring(shared.backend.kind(), &name, wait.limit());
     let caller = Caller {
         shared,
         name,
         keys,
         wait,
         max_hold,
+        span: span.clone(),
     };
     match caller.shared.queue.enter(&caller.name, caller.wait.zero) {
         Entry::Turn(turn) => match caller.shared.backend.begin(&caller.name) {
@@ -114,7 +117,7 @@ fn start(shared: Arc<Shared>, name: LockName, waiting: Waiting) -> Started {
                 let exchange = caller.exchange(turn, begun);
                 Started::Slow(Box::pin(async move {
                     let waiting = caller.keys.waiting();
-                    let outcome = caller.ask(exchange).await;
+                    let outcome = caller.ask(exchange).instrument(span).await;
                     drop(waiting);
                     caller.conclude(outcome)
                 }))
@@ -129,7 +132,7 @@ fn start(shared: Arc<Shared>, name: LockName, waiting: Waiting) -> Started {
                 let waiting = caller.keys.waiting();
                 let outcome = match caller.in_line(&mut ticket).await {
                     // Boxed: only the first in line needs it, and the line can be long.
-                    Ok((turn, gift)) => Box::pin(caller.called(turn, gift)).await,
+                    Ok((turn, gift)) => Box::pin(caller.called(turn, gift).instrument(span)).await,
                     Err(error) => Err(error),
                 };
                 drop(waiting);
@@ -161,6 +164,11 @@ impl Wait {
             zero: wait.is_zero(),
             response_timeout,
         }
+    }
+
+    /// How long it may take; `None` for ever.
+    fn limit(&self) -> Option<Duration> {
+        (self.deadline).map(|deadline| deadline.saturating_duration_since(self.started))
     }
 
     pub(super) fn waited(&self) -> Duration {
@@ -196,6 +204,7 @@ struct Caller {
     keys: Arc<Keys>,
     wait: Wait,
     max_hold: Option<Duration>,
+    span: Span,
 }
 
 impl Caller {
@@ -209,6 +218,7 @@ impl Caller {
             keys,
             wait,
             max_hold,
+            ..
         } = self;
         match outcome {
             Ok((turn, granted)) => {
@@ -219,14 +229,20 @@ impl Caller {
                 if shared.is_closing() {
                     return self.conclude(Err(LockError::closed()));
                 }
-                keys.acquired(AcquireOutcome::Acquired, wait.waited());
+                self.report(AcquireOutcome::Acquired);
                 Ok(guard)
             }
             Err(error) => {
-                keys.acquired(error.kind().into(), wait.waited());
+                self.report(error.kind().into());
                 Err(error.with_lock(name).with_waited(wait.waited()))
             }
         }
+    }
+
+    fn report(&self, outcome: AcquireOutcome) {
+        let waited = self.wait.waited();
+        self.keys.acquired(outcome, waited);
+        trace::acquired(&self.span, outcome.as_str(), waited);
     }
 
     fn exchange(&self, turn: Turn, begun: Begun) -> Exchange {
