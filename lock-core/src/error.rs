@@ -115,6 +115,12 @@ impl LockError {
         Self::unavailable(self.0.detail.clone())
     }
 
+    /// The same error as one of this setting, by the name that it has in the environment.
+    pub(crate) fn in_setting(mut self, name: &str) -> Self {
+        self.0.detail = format!("{name}: {}", self.0.detail).into();
+        self
+    }
+
     /// The same error with its cause.
     #[must_use]
     pub fn with_source(mut self, source: impl Into<BoxError>) -> Self {

@@ -1,49 +1,166 @@
-//! Whether a backend is well.
+//! Whether the servers are well.
 
-use std::time::Duration;
+use std::fmt;
+use std::future::Future;
+use std::pin::Pin;
+use std::time::{Duration, Instant};
+
+use tokio::task::JoinSet;
+use tokio::time::timeout;
 
 use crate::LockError;
 
-/// The answer of a backend to [`LockProvider::health`](crate::LockProvider::health).
+/// The answer to one question.
+pub(crate) type Answer = Pin<Box<dyn Future<Output = Result<(), LockError>> + Send>>;
+
+/// A server that is configured and does not hold the locks.
+pub(crate) trait Beside: fmt::Debug + Send + Sync {
+    fn name(&self) -> &'static str;
+    /// Asks it how it is.
+    fn health(&self) -> Answer;
+}
+
+#[cfg(feature = "postgres")]
+impl Beside for crate::postgres::DatabaseBeside {
+    fn name(&self) -> &'static str {
+        crate::ProviderKind::Postgres.as_str()
+    }
+
+    fn health(&self) -> Answer {
+        Box::pin(self.health())
+    }
+}
+
+#[cfg(feature = "redis")]
+impl Beside for crate::redis::RedisBeside {
+    fn name(&self) -> &'static str {
+        crate::ProviderKind::Redis.as_str()
+    }
+
+    fn health(&self) -> Answer {
+        Box::pin(self.health())
+    }
+}
+
+/// How the servers are that the configuration names; the answer of
+/// [`LockProvider::health`](crate::LockProvider::health).
 #[derive(Debug)]
 pub struct Health {
-    backend: &'static str,
+    servers: Vec<ServerHealth>,
+}
+
+impl Health {
+    /// Asks all of them at once, each for at most so long.
+    pub(crate) async fn ask(
+        servers: impl IntoIterator<Item = (&'static str, ServerRole, Answer)>,
+        within: Duration,
+    ) -> Self {
+        let mut asked = JoinSet::new();
+        for (position, (name, role, answer)) in servers.into_iter().enumerate() {
+            let health = ServerHealth::ask(name, role, answer, within);
+            asked.spawn(async move { (position, health.await) });
+        }
+        let mut servers = asked.join_all().await;
+        servers.sort_unstable_by_key(|(position, _)| *position);
+        Self {
+            servers: servers.into_iter().map(|(_, server)| server).collect(),
+        }
+    }
+
+    /// Whether locks could be granted: every server that they need is up.
+    #[must_use]
+    pub fn is_up(&self) -> bool {
+        self.error().is_none()
+    }
+
+    /// Why locks could not be granted, where they could not.
+    #[must_use]
+    pub fn error(&self) -> Option<&LockError> {
+        let needed = self.servers.iter().filter(|server| server.is_needed());
+        needed.filter_map(ServerHealth::error).next()
+    }
+
+    /// Each server; the one that holds the locks is the first.
+    #[must_use]
+    pub fn servers(&self) -> &[ServerHealth] {
+        &self.servers
+    }
+}
+
+/// How one server is.
+#[derive(Debug)]
+pub struct ServerHealth {
+    name: &'static str,
+    role: ServerRole,
     latency: Duration,
     result: Result<(), LockError>,
 }
 
-impl Health {
-    pub(crate) fn new(
-        backend: &'static str,
-        latency: Duration,
-        result: Result<(), LockError>,
-    ) -> Self {
+/// What a server is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum ServerRole {
+    /// It holds the locks.
+    Locks,
+    /// It is configured, and told about; the locks do not need it.
+    Reported,
+}
+
+impl ServerRole {
+    /// In one word: `locks`, `reported`.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Locks => "locks",
+            Self::Reported => "reported",
+        }
+    }
+}
+
+impl ServerHealth {
+    async fn ask(name: &'static str, role: ServerRole, answer: Answer, within: Duration) -> Self {
+        let started = Instant::now();
+        let answer = timeout(within, answer).await;
         Self {
-            backend,
-            latency,
-            result,
+            name,
+            role,
+            latency: started.elapsed(),
+            result: answer.unwrap_or_else(|_| Err(LockError::unanswered())),
         }
     }
 
-    /// Whether the backend could grant locks.
+    /// What kind of server it is: `postgres`, `redis`, or, of locks without a server, `file`,
+    /// `memory`, ..
+    #[must_use]
+    pub fn name(&self) -> &'static str {
+        self.name
+    }
+
+    /// What it is for.
+    #[must_use]
+    pub fn role(&self) -> ServerRole {
+        self.role
+    }
+
+    /// Whether locks need it.
+    #[must_use]
+    pub fn is_needed(&self) -> bool {
+        self.role == ServerRole::Locks
+    }
+
+    /// Whether it answered, and is well.
     #[must_use]
     pub fn is_up(&self) -> bool {
         self.result.is_ok()
     }
 
-    /// What kind of backend it is: `memory`, `file`, ..
-    #[must_use]
-    pub fn backend(&self) -> &'static str {
-        self.backend
-    }
-
-    /// How long the answer took.
+    /// How long the answer took, or was waited for.
     #[must_use]
     pub fn latency(&self) -> Duration {
         self.latency
     }
 
-    /// Why the backend could not grant locks, where it could not.
+    /// What is wrong with it, if anything is.
     #[must_use]
     pub fn error(&self) -> Option<&LockError> {
         self.result.as_ref().err()

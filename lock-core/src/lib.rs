@@ -121,12 +121,14 @@ mod provider;
 mod queue;
 #[cfg(feature = "redis")]
 pub mod redis;
+mod settings;
 mod sync;
 mod token;
+mod trace;
 
 pub use error::{LockError, LockErrorKind};
 pub use guard::{LockGuard, LockGuards, Lost};
-pub use health::Health;
+pub use health::{Health, ServerHealth, ServerRole};
 pub use leader::Leader;
 pub use lease::LossReason;
 pub use lock::DistributedLock;
@@ -135,4 +137,5 @@ pub use lock_macros::{distributed_lock, lock_name};
 pub use name::{LockName, LockTemplate};
 pub use policy::LockPolicy;
 pub use provider::{Acquire, LockProvider};
+pub use settings::{LockSettings, ProviderKind};
 pub use token::FencingToken;

@@ -1,6 +1,16 @@
 //! What operators see: metrics through the `metrics` facade.
 //!
-//! Keys are built once per label and backend; a cycle costs no allocation here.
+//! | metric | labels | counts |
+//! |---|---|---|
+//! | `distributed_lock_acquire_duration_seconds` | `backend`, `lock`, `outcome` | each acquire, by how it ended: `acquired`; `contended`, which is no failure; `unavailable`, `closed`, `failed` |
+//! | `distributed_lock_hold_duration_seconds` | `backend`, `lock`, `outcome` | each hold that ended: `released` or `lost` |
+//! | `distributed_lock_held`, `distributed_lock_waiting` | `backend`, `lock` | now |
+//! | `distributed_lock_lost_total` | `reason` | losses |
+//! | `distributed_lock_renew_headroom_seconds` | `backend` | what was left of the lease, or of the shortest of several, when a renewal was answered |
+//! | `distributed_lock_release_failures_total` | | releases after the work was done that failed |
+//!
+//! `lock` is a template or `entity:operation`. A job that was skipped is an acquire of `job:..` that
+//! was `contended`. Keys are built once per label and backend; a cycle costs no allocation here.
 
 use std::collections::HashMap;
 use std::sync::{Arc, PoisonError, RwLock};
@@ -20,7 +30,6 @@ const HOLD: &str = "distributed_lock_hold_duration_seconds";
 const HELD: &str = "distributed_lock_held";
 const WAITING: &str = "distributed_lock_waiting";
 const LOST: &str = "distributed_lock_lost_total";
-#[cfg(feature = "redis")]
 const RENEW_HEADROOM: &str = "distributed_lock_renew_headroom_seconds";
 const RELEASE_FAILURES: &str = "distributed_lock_release_failures_total";
 
@@ -45,6 +54,10 @@ impl AcquireOutcome {
         (Self::Closed, "closed"),
         (Self::Failed, "failed"),
     ];
+
+    pub(crate) fn as_str(self) -> &'static str {
+        Self::ALL[self as usize].1
+    }
 }
 
 impl From<LockErrorKind> for AcquireOutcome {
@@ -67,6 +80,15 @@ pub(crate) enum HoldOutcome {
     Lost,
 }
 
+impl HoldOutcome {
+    pub(crate) fn as_str(self) -> &'static str {
+        match self {
+            Self::Released => "released",
+            Self::Lost => "lost",
+        }
+    }
+}
+
 /// The metric keys of every label of one provider.
 pub(crate) struct Observer {
     backend: &'static str,
@@ -84,6 +106,7 @@ pub(crate) struct Keys {
 
 impl Observer {
     pub(crate) fn new(backend: &'static str) -> Self {
+        describe();
         Self {
             backend,
             keys: RwLock::default(),
@@ -124,8 +147,8 @@ impl Keys {
         };
         Self {
             acquire: AcquireOutcome::ALL.map(|(_, text)| outcome(ACQUIRE, text)),
-            released: outcome(HOLD, "released"),
-            lost: outcome(HOLD, "lost"),
+            released: outcome(HOLD, HoldOutcome::Released.as_str()),
+            lost: outcome(HOLD, HoldOutcome::Lost.as_str()),
             held: Key::from_parts(HELD, labels()),
             waiting: Key::from_parts(WAITING, labels()),
         }
@@ -176,16 +199,44 @@ impl Drop for Waiting {
     }
 }
 
+/// Tells the recorder, if there is one already, what the metrics are.
+fn describe() {
+    use metrics::{Unit, describe_counter, describe_gauge, describe_histogram};
+
+    describe_histogram!(
+        ACQUIRE,
+        Unit::Seconds,
+        "How long asking for a lock took, by how it ended"
+    );
+    describe_histogram!(
+        HOLD,
+        Unit::Seconds,
+        "How long a lock was held, by how that ended"
+    );
+    describe_gauge!(HELD, "Locks that this process holds");
+    describe_gauge!(WAITING, "Tasks of this process that wait for a lock");
+    describe_counter!(LOST, "Locks that were lost while they were held");
+    describe_histogram!(
+        RENEW_HEADROOM,
+        Unit::Seconds,
+        "What was left of a lease when its renewal was answered"
+    );
+    describe_counter!(
+        RELEASE_FAILURES,
+        "Releases that failed after the work was done"
+    );
+}
+
+/// Records what was left of a lease when its renewal was answered; of several that were renewed
+/// together, the least.
+#[cfg(any(feature = "postgres", feature = "redis"))]
+pub(crate) fn renew_headroom(backend: &'static str, left: Duration) {
+    metrics::histogram!(RENEW_HEADROOM, "backend" => backend).record(left);
+}
+
 /// Counts a lock that was lost while it was held.
 pub(crate) fn lost(reason: LossReason) {
     metrics::counter!(LOST, "reason" => reason.as_str()).increment(1);
-}
-
-/// Notes what was left of a lease when its renewal was acknowledged: how much slower the server
-/// could have been.
-#[cfg(feature = "redis")]
-pub(crate) fn renewed(headroom: Duration) {
-    metrics::histogram!(RENEW_HEADROOM).record(headroom);
 }
 
 /// Logs and counts a release that failed after the work was done.

@@ -125,12 +125,15 @@
 //!
 //! # Features
 //!
-//! - `axum` (default): route parameters, `RouteLocks`, the extractor and the response. Without it:
+//! - `axum` (default): route parameters, `RouteLocks`, the extractor, the response, and the routes
+//!   for probes in `health`. Without it:
 //!   [`LockLayer::key`] and [`LockLayer::param`].
 
 mod body;
 mod disconnect;
 mod future;
+#[cfg(feature = "axum")]
+pub mod health;
 mod held;
 mod hold;
 mod layer;

@@ -27,6 +27,16 @@ pub const PATIENCE: Duration = Duration::from_secs(30);
 /// The binary, built with the profile of the tests.
 static BINARY: LazyLock<PathBuf> = LazyLock::new(|| program("orders"));
 
+/// What decides where locks are; nothing of it comes from whoever runs the tests.
+const SETTINGS: [&str; 6] = [
+    "DATABASE_URL",
+    "REDIS_URL",
+    "LOCK_PROVIDER",
+    "LOCK_NAMESPACE",
+    "LOCK_NAME_SECRET",
+    "LOCK_SWITCH",
+];
+
 /// A lock directory that the instances of one test share.
 #[derive(Debug)]
 pub struct Shop {
@@ -239,11 +249,12 @@ impl Instance {
 #[must_use]
 pub fn command(lock_dir: &Path, environment: &[(&str, &str)]) -> Command {
     let mut command = Command::new(&*BINARY);
+    for variable in SETTINGS {
+        command.env_remove(variable);
+    }
     command
         .env("BIND", "127.0.0.1:0")
         .env("LOCK_DIR", lock_dir)
-        .env_remove("DATABASE_URL")
-        .env_remove("LOCK_NAME_SECRET")
         .env_remove("RUST_LOG")
         .envs(environment.iter().copied())
         .stdin(Stdio::null())

@@ -60,16 +60,14 @@ async fn it_says_that_it_is_well_without_a_lock() {
     let shop = Shop::new();
     let instance = shop.open().await;
     let health = instance.get("/health").await;
-    assert_eq!(
-        (health.status, health.body.as_str()),
-        (200, r#"{"status":"up","locks":"file"}"#)
-    );
+    assert_eq!(health.status, 200, "{health:?}");
+    assert!(health.body.starts_with(r#"{"status":"up""#), "{health:?}");
     std::fs::remove_dir_all(shop.lock_dir()).unwrap();
-    let health = instance.get("/health").await;
-    assert_eq!(
-        (health.status, health.body.as_str()),
-        (503, r#"{"status":"down","locks":"file"}"#)
-    );
+    // An answer is given again for a second.
+    eventually("it is down", || async {
+        instance.get("/health").await.status == 503
+    })
+    .await;
     // And nothing runs unlocked.
     let refused = instance.post("/payments/7/refund?work_ms=0").await;
     assert_eq!(refused.problem(503)["reason"], "lock-unavailable");

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use futures_util::future::join_all;
 use lock_core::postgres::PostgresBackend;
+use lock_tests::eventually;
 use lock_tests::orders::{Answer, Instance, PATIENCE, Shop, assert_one_at_a_time, command};
 use lock_tests::servers::{PostgresServer, Server};
 use rustix::process::Signal;
@@ -73,13 +74,19 @@ async fn a_database_that_goes_away_is_503_and_the_service_recovers() {
     let instance = open(&shop, &server).await;
     let _ = instance.post("/orders/1/process?work_ms=0").await.receipt();
     server.kill().await;
-    assert_eq!(instance.get("/health").await.status, 503);
+    eventually("it is down", || async {
+        instance.get("/health").await.status == 503
+    })
+    .await;
     let answer = instance.post("/payments/7/refund?work_ms=0").await;
     assert_eq!(answer.status, 503, "{answer:?}");
     server.restart().await;
     // It waits for its lock, and the lock for its server.
     let _ = instance.post("/orders/1/process?work_ms=0").await.receipt();
-    assert_eq!(instance.get("/health").await.status, 200);
+    eventually("it is up", || async {
+        instance.get("/health").await.status == 200
+    })
+    .await;
 }
 
 #[tokio::test]

@@ -1,30 +1,31 @@
 //! What the environment configures.
 
 use std::env;
-use std::path::PathBuf;
+
+use lock_core::{LockError, LockSettings};
 
 /// The configuration of this instance.
 pub(crate) struct Config {
     /// Where to listen.
     pub(crate) bind: String,
-    /// Where the lock files are; `None` for the default directory of the user.
-    pub(crate) lock_dir: Option<PathBuf>,
-    /// The PostgreSQL server that holds the orders and the locks; `None` for memory and files.
+    /// Where the locks are.
+    pub(crate) locks: LockSettings,
+    /// The PostgreSQL server that holds the orders; `None` for memory.
     pub(crate) database_url: Option<String>,
     /// The Redis server that holds what was read; `None` for the memory of each instance.
     pub(crate) redis_url: Option<String>,
 }
 
 impl Config {
-    /// Reads `BIND`, `LOCK_DIR`, `DATABASE_URL` and `REDIS_URL`; an empty one counts as absent.
-    pub(crate) fn from_env() -> Self {
-        let var = |name| env::var_os(name).filter(|value| !value.is_empty());
-        let text = |name| var(name).map(|value| value.to_string_lossy().into_owned());
-        Self {
-            bind: text("BIND").unwrap_or_else(|| "127.0.0.1:3000".to_owned()),
-            lock_dir: var("LOCK_DIR").map(PathBuf::from),
-            database_url: text("DATABASE_URL"),
-            redis_url: text("REDIS_URL"),
-        }
+    /// Reads `BIND` and what [`LockSettings::from_env`] reads; an empty one counts as absent.
+    pub(crate) fn from_env() -> Result<Self, LockError> {
+        let var = |name| env::var(name).ok().filter(|value| !value.is_empty());
+        Ok(Self {
+            bind: var("BIND").unwrap_or_else(|| "127.0.0.1:3000".to_owned()),
+            // First: it says what is wrong with these variables.
+            locks: LockSettings::from_env()?,
+            database_url: var("DATABASE_URL"),
+            redis_url: var("REDIS_URL"),
+        })
     }
 }

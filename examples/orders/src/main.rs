@@ -16,17 +16,19 @@
 //! | `POST /accounts/transfer` | `account:transfer:<..>` of both accounts, waits 5 s | the macro |
 //! | `GET /orders/{id}` | `order:read:<id>` where it is in no cache | [by hand](order_cache) |
 //! | `PUT /orders/{id}` | none: the version decides | |
-//! | `GET /health` | none | |
+//! | `GET /health`, `/health/live`, `/health/ready`, `/metrics` | none | |
 //! | every 2 s | `job:cleanup-tokens`, skipped where another instance is at it | the macro |
 //!
-//! Environment: `BIND` (default `127.0.0.1:3000`), `DATABASE_URL` (a PostgreSQL server that holds the
-//! orders and the locks, `postgres://user:password@host/database`), `REDIS_URL` (with a database: a
-//! cache that the instances share), `LOCK_DIR` (without a server: default, a directory of the user),
-//! `LOCK_NAME_SECRET` (the key of hashed names), `RUST_LOG`.
+//! Environment: `BIND` (default `127.0.0.1:3000`), `RUST_LOG`, and where the locks are, as
+//! [`LockSettings`](lock_core::LockSettings) reads it: in Redis with `REDIS_URL`
+//! (`redis://:password@host` or `host:6379,password=..`), else in PostgreSQL with `DATABASE_URL`
+//! (`postgres://user:password@host/database`), else in the files of `LOCK_DIR`; `LOCK_PROVIDER`,
+//! `LOCK_NAMESPACE`, `LOCK_NAME_SECRET` (the key of hashed names), `LOCK_SWITCH`. The database of
+//! `DATABASE_URL` holds the orders, and the server of `REDIS_URL` then what was read of them.
 
 mod cleanup;
 mod config;
-mod locks;
+mod metrics;
 mod order_cache;
 mod order_store;
 mod problem;
@@ -36,6 +38,7 @@ mod startup;
 mod work;
 
 use anyhow::Context;
+use lock_core::LockProvider;
 use tokio::net::TcpListener;
 
 use crate::config::Config;
@@ -44,8 +47,9 @@ use crate::order_store::OrderStore;
 #[tokio::main]
 async fn main() -> anyhow::Result<()> {
     startup::init_logging();
-    let config = Config::from_env();
-    let locks = locks::open(&config).await?;
+    let config = Config::from_env()?;
+    let metrics = metrics::install()?;
+    let locks = LockProvider::connect(config.locks.clone()).await?;
     let orders = OrderStore::open(&config, &locks).await?;
     let listener = TcpListener::bind(&config.bind)
         .await
@@ -53,7 +57,7 @@ async fn main() -> anyhow::Result<()> {
 
     let stop = shutdown::on_signal()?;
     let job = tokio::spawn(cleanup::run(locks.clone(), stop.clone()));
-    let app = routes::router(locks.clone(), orders)?;
+    let app = routes::router(locks.clone(), orders, metrics)?;
     startup::greet(listener.local_addr()?);
 
     shutdown::serve(listener, app, stop).await?;

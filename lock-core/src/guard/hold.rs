@@ -12,6 +12,7 @@ use tokio::runtime::Handle;
 use tokio::sync::{Notify, OnceCell};
 use tokio::task::AbortHandle;
 use tokio::time::{Instant, timeout};
+use tracing::Span;
 
 use super::lost::watch;
 use crate::backend::{Granted, Held};
@@ -20,7 +21,7 @@ use crate::nesting::Mark;
 use crate::observe::{self, HoldOutcome, Keys};
 use crate::provider::{Shared, Turn};
 use crate::queue::Stage;
-use crate::{FencingToken, LockError, LockName};
+use crate::{FencingToken, LockError, LockName, trace};
 
 /// How long the work of a lock that was taken away has to stop by itself, before the lock is
 /// unlocked under it. It is not valid any more from the start of this time.
@@ -52,6 +53,7 @@ struct Seat {
     shared: Arc<Shared>,
     keys: Arc<Keys>,
     watchdog: Option<AbortHandle>,
+    span: Span,
 }
 
 impl Hold {
@@ -121,6 +123,7 @@ pub(crate) fn seat(
         shared: Arc::clone(shared),
         keys,
         watchdog: None,
+        span: trace::holding(shared.backend.kind(), &granted.hold.name),
     });
     let is_awaited = seat.turn.stage(Stage::Holding(Arc::downgrade(&granted)));
     drop(place);
@@ -344,7 +347,10 @@ struct Leaving {
 
 impl Drop for Leaving {
     fn drop(&mut self) {
-        let Some(Seat { turn, keys, .. }) = self.seat.take() else {
+        let Some(Seat {
+            turn, keys, span, ..
+        }) = self.seat.take()
+        else {
             return;
         };
         let hold = &self.held.hold;
@@ -353,7 +359,9 @@ impl Drop for Leaving {
             Some(_) => HoldOutcome::Lost,
         };
         keys.held(-1.0);
-        keys.held_for(outcome, hold.since.elapsed());
+        let held_for = hold.since.elapsed();
+        keys.held_for(outcome, held_for);
+        trace::held(&span, outcome.as_str(), held_for);
         drop(turn);
     }
 }

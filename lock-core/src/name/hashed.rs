@@ -7,17 +7,41 @@ use hmac::{Hmac, KeyInit, Mac};
 use lock_grammar::HASH_LEN;
 use sha2::{Digest, Sha256};
 
+use crate::{LockError, LockName};
+
 /// Before a value that is shortened. Part of every such name: never to be changed.
 const SHORTENED: &[u8] = b"lock-name-v1:shortened\0";
 
 /// Before a value of a `:hashed` placeholder. Part of every such name: never to be changed.
 const HASHED: &[u8] = b"lock-name-v1:hashed\0";
 
+/// Before a name that is told apart from others in traces.
+const TRACED: &[u8] = b"lock-name-v1:traced\0";
+
 /// The bits of a hash that a name keeps.
 const HASH_BYTES: usize = 16;
 
 /// The key of `:hashed` values.
 pub(super) struct NameSecret(Option<Hmac<Sha256>>);
+
+static OF_PROCESS: OnceLock<NameSecret> = OnceLock::new();
+
+/// Makes this the secret of the process. It cannot change: names that are one lock would become two.
+///
+/// # Errors
+///
+/// [`Misconfigured`](crate::LockErrorKind::Misconfigured) when another one is in use.
+pub(crate) fn set_name_secret(secret: &[u8]) -> Result<(), LockError> {
+    let new = NameSecret::new(secret);
+    let fingerprint = |secret: &NameSecret| ValueHash::hashed(secret).finish();
+    let expected = fingerprint(&new);
+    if fingerprint(OF_PROCESS.get_or_init(|| new)) == expected {
+        return Ok(());
+    }
+    Err(LockError::misconfigured(
+        "LOCK_NAME_SECRET: this process has made names with another secret already",
+    ))
+}
 
 impl NameSecret {
     /// A secret of these bytes; none when there are no bytes.
@@ -30,8 +54,7 @@ impl NameSecret {
 
     /// That of this process: `LOCK_NAME_SECRET`, read at the first `:hashed` value.
     pub(super) fn of_process() -> &'static Self {
-        static SECRET: OnceLock<NameSecret> = OnceLock::new();
-        SECRET.get_or_init(|| {
+        OF_PROCESS.get_or_init(|| {
             let secret = std::env::var_os("LOCK_NAME_SECRET").unwrap_or_default();
             Self::new(secret.as_encoded_bytes())
         })
@@ -51,11 +74,15 @@ impl ValueHash {
     }
 
     pub(super) fn hashed(secret: &NameSecret) -> Self {
+        Self::with_prefix(HASHED, secret)
+    }
+
+    fn with_prefix(prefix: &[u8], secret: &NameSecret) -> Self {
         match &secret.0 {
-            None => Self::Plain(Sha256::new_with_prefix(HASHED)),
+            None => Self::Plain(Sha256::new_with_prefix(prefix)),
             Some(keyed) => {
                 let mut keyed = keyed.clone();
-                keyed.update(HASHED);
+                keyed.update(prefix);
                 Self::Keyed(keyed)
             }
         }
@@ -78,6 +105,17 @@ impl ValueHash {
         BASE64URL_NOPAD.encode_mut(&digest[..HASH_BYTES], &mut text);
         text
     }
+}
+
+/// Tells a name from others without showing it: 128 bits in base64url, keyed as `:hashed` values are.
+pub(crate) fn fingerprint(name: &LockName) -> String {
+    fingerprint_under(NameSecret::of_process(), name)
+}
+
+fn fingerprint_under(secret: &NameSecret, name: &LockName) -> String {
+    let mut hash = ValueHash::with_prefix(TRACED, secret);
+    hash.update(name.as_str().as_bytes());
+    String::from_utf8_lossy(&hash.finish()).into_owned()
 }
 
 #[cfg(test)]
@@ -120,6 +158,18 @@ mod tests {
         }
         let shortened = finish(ValueHash::shortened(), &["x".repeat(87).as_str()]);
         assert_eq!(shortened, "eHhC7jhMw2yJ_tx2MwyqwA");
+    }
+
+    #[test]
+    fn fingerprints_are_frozen() {
+        let name = "order:process:42".parse().unwrap();
+        for (secret, fingerprint) in [
+            ("", "kHE8oN2HZZLFr4CbewwruQ"),
+            ("correct horse", "mRr1r9WD485Sb7ba74iAoQ"),
+        ] {
+            let secret = NameSecret::new(secret.as_bytes());
+            assert_eq!(fingerprint_under(&secret, &name), fingerprint);
+        }
     }
 
     #[test]

@@ -66,6 +66,14 @@ pub(crate) fn postgres_lease_key(lease_ms: u64) -> i64 {
     keys_of("", &format!("lease {lease_ms}")).lock
 }
 
+/// The advisory lock key that processes hold shared which lock with this provider (`redis`,
+/// `postgres`, `file`) in this namespace: as the key of a lock, over the text
+/// `provider SPACE PROVIDER`, which is no name.
+#[cfg(feature = "postgres")]
+pub(crate) fn postgres_mark_key(namespace: &str, provider: &str) -> i64 {
+    keys_of(namespace, &format!("provider {provider}")).lock
+}
+
 #[cfg(feature = "postgres")]
 fn keys_of(namespace: &str, text: &str) -> PostgresKeys {
     let digest = Sha256::new_with_prefix(POSTGRES)
@@ -209,6 +217,24 @@ mod tests {
             );
         }
         assert_eq!(keys_of("", "everything").lock, POSTGRES_EVERYTHING);
+    }
+
+    #[cfg(feature = "postgres")]
+    #[test]
+    fn marks_of_providers_are_frozen() {
+        let vectors = [
+            ("", "redis", 8533519142338570984),
+            ("", "postgres", 4318822448026328615),
+            ("", "file", 4734691395366462995),
+            ("shop", "redis", 3019555322091001400),
+        ];
+        for (namespace, provider, key) in vectors {
+            assert_eq!(
+                postgres_mark_key(namespace, provider),
+                key,
+                "{namespace} {provider}"
+            );
+        }
     }
 
     #[cfg(feature = "redis")]

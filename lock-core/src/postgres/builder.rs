@@ -8,6 +8,7 @@ use sqlx::postgres::PgConnectOptions;
 use super::backend::PostgresBackend;
 use super::connect::Target;
 use super::driver::{self, Config};
+use super::mark::Mark;
 use super::terms::Terms;
 use super::url;
 use crate::LockError;
@@ -34,6 +35,7 @@ pub struct PostgresBuilder {
     application_name: String,
     max_held: Option<usize>,
     token_epoch: u8,
+    mark: Option<Mark>,
 }
 
 enum Source {
@@ -58,6 +60,7 @@ impl PostgresBuilder {
             application_name: "distributed_lock".to_owned(),
             max_held: None,
             token_epoch: 0,
+            mark: None,
         }
     }
 
@@ -118,6 +121,13 @@ impl PostgresBuilder {
         self
     }
 
+    /// Says on each session what holds the locks of this process, and opens none where another
+    /// provider does.
+    pub(crate) fn mark(mut self, mark: Mark) -> Self {
+        self.mark = Some(mark);
+        self
+    }
+
     /// Connects, and checks that locks lock on this server.
     ///
     /// # Errors
@@ -143,7 +153,7 @@ impl PostgresBuilder {
         }
         let terms = Terms::new(self.lease)?;
         let config = Config {
-            target: Target::new(options, &self.application_name, terms),
+            target: Target::new(options, &self.application_name, terms, self.mark),
             max_held: self.max_held,
             token_epoch: self.token_epoch,
         };

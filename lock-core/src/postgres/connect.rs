@@ -11,6 +11,7 @@ use sqlx::{ConnectOptions, Connection, Row};
 use tokio::time::timeout;
 
 use super::errors::{self, Limits};
+use super::mark::Mark;
 use super::session::Session;
 use super::sql;
 use super::terms::Terms;
@@ -27,17 +28,27 @@ const ARRIVES_WITHIN: Duration = Duration::from_secs(2);
 /// What a session needs.
 #[derive(Clone)]
 pub(super) struct Target {
-    options: PgConnectOptions,
+    pub(super) options: PgConnectOptions,
     pub(super) terms: Terms,
+    pub(super) mark: Option<Mark>,
 }
 
 impl Target {
-    pub(super) fn new(options: PgConnectOptions, application_name: &str, terms: Terms) -> Self {
+    pub(super) fn new(
+        options: PgConnectOptions,
+        application_name: &str,
+        terms: Terms,
+        mark: Option<Mark>,
+    ) -> Self {
         // Neither keys nor slow statements belong in the log of the application.
         let options = options
             .application_name(application_name)
             .disable_statement_logging();
-        Self { options, terms }
+        Self {
+            options,
+            terms,
+            mark,
+        }
     }
 
     /// Opens a session and ends the former one, if that still lives. Tells where the session is.
@@ -67,6 +78,10 @@ impl Target {
                 .fetch_all(&mut witness)
                 .await
                 .map_err(errors::setting_up)?;
+        }
+        if let Some(mark) = &self.mark {
+            mark.take(&mut listener).await?;
+            mark.check(&mut listener).await?;
         }
         let home = DatabaseIdentity::read(&mut witness)
             .await

@@ -56,6 +56,7 @@
 
 mod awake;
 mod backend;
+mod beside;
 mod board;
 mod builder;
 mod connect;
@@ -64,6 +65,7 @@ mod driver;
 mod errors;
 mod fence;
 mod in_transaction;
+mod mark;
 mod session;
 mod sql;
 mod terms;
@@ -72,5 +74,7 @@ mod transaction;
 mod url;
 
 pub use backend::{PostgresBackend, PostgresGrant};
+pub(crate) use beside::DatabaseBeside;
 pub use builder::PostgresBuilder;
 pub use fence::Fence;
+pub(crate) use mark::Mark;

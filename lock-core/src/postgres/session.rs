@@ -41,6 +41,8 @@ pub(super) struct Session {
     last_sent: Duration,
     /// With the server.
     patience: Patience,
+    /// What was left of the lease when it was.
+    pub(super) headroom: Duration,
 }
 
 /// However a session ends, by a panic as well: the socket goes, and with it every lock.
@@ -80,6 +82,7 @@ impl Session {
             terms,
             last_sent: sent,
             patience: Patience::new(),
+            headroom: Duration::ZERO,
         }
     }
 
@@ -128,6 +131,7 @@ impl Session {
             }
             Some(answer) => {
                 self.last_sent = sent;
+                self.headroom = self.lease.remaining().unwrap_or_default();
                 self.lease.extend(sent + self.terms.validity());
                 // What was frozen until now has no lease to extend, whatever the answer says.
                 if let Some(reason) = self.lease.reason() {

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use backon::{BackoffBuilder, ExponentialBuilder};
 use tokio::time::{Instant, sleep_until, timeout_at};
+use tracing::{Instrument, Span};
 
 use super::exchange::Exchange;
 use super::{LockProvider, Shared, Ticket, Turn};
@@ -18,7 +19,7 @@ use crate::lease::Registration;
 use crate::nesting::{Asking, Group};
 use crate::observe::{AcquireOutcome, Keys};
 use crate::queue::{Called, Entry, Stage};
-use crate::{LockError, LockGuard, LockName, LockPolicy};
+use crate::{LockError, LockGuard, LockName, LockPolicy, trace};
 
 /// Between tries of a backend that is unavailable.
 const BACKOFF: ExponentialBuilder = ExponentialBuilder::new()
@@ -103,6 +104,7 @@ fn start(shared: Arc<Shared>, name: LockName, waiting: Waiting, cx: &Context<'_>
     };
     let keys = shared.observer.keys(name.label());
     let asking = shared.nesting.asks(&name, !wait.zero, group, cx.waker());
+    let span = trace::acquiring(shared.backend.kind(), &name, wait.limit());
     let caller = Caller {
         shared,
         name,
@@ -110,6 +112,7 @@ fn start(shared: Arc<Shared>, name: LockName, waiting: Waiting, cx: &Context<'_>
         wait,
         max_hold,
         asking,
+        span: span.clone(),
     };
     match caller.shared.queue.enter(&caller.name, caller.wait.zero) {
         Entry::Turn(turn) => match caller.shared.backend.begin(&caller.name) {
@@ -120,7 +123,7 @@ fn start(shared: Arc<Shared>, name: LockName, waiting: Waiting, cx: &Context<'_>
                 let exchange = caller.exchange(turn, begun);
                 Started::Slow(Box::pin(async move {
                     let waiting = caller.keys.waiting();
-                    let outcome = caller.ask(exchange).await;
+                    let outcome = caller.ask(exchange).instrument(span).await;
                     drop(waiting);
                     caller.conclude(outcome)
                 }))
@@ -136,7 +139,7 @@ fn start(shared: Arc<Shared>, name: LockName, waiting: Waiting, cx: &Context<'_>
                 let waiting = caller.keys.waiting();
                 let outcome = match caller.in_line(&mut ticket).await {
                     // Boxed: only the first in line needs it, and the line can be long.
-                    Ok((turn, gift)) => Box::pin(caller.called(turn, gift)).await,
+                    Ok((turn, gift)) => Box::pin(caller.called(turn, gift).instrument(span)).await,
                     Err(error) => Err(error),
                 };
                 drop(waiting);
@@ -168,6 +171,11 @@ impl Wait {
             zero: wait.is_zero(),
             response_timeout,
         }
+    }
+
+    /// How long it may take; `None` for ever.
+    fn limit(&self) -> Option<Duration> {
+        (self.deadline).map(|deadline| deadline.saturating_duration_since(self.started))
     }
 
     pub(super) fn waited(&self) -> Duration {
@@ -205,6 +213,7 @@ struct Caller {
     max_hold: Option<Duration>,
     /// For the watch over the order of locks, where that is on.
     asking: Option<Asking>,
+    span: Span,
 }
 
 impl Caller {
@@ -219,6 +228,7 @@ impl Caller {
             wait,
             max_hold,
             asking,
+            ..
         } = self;
         match outcome {
             Ok((turn, mut granted)) => {
@@ -232,11 +242,11 @@ impl Caller {
                 if shared.is_closing() {
                     return self.conclude(Err(LockError::closed()));
                 }
-                keys.acquired(AcquireOutcome::Acquired, wait.waited());
+                self.report(AcquireOutcome::Acquired);
                 Ok(guard)
             }
             Err(error) => {
-                keys.acquired(error.kind().into(), wait.waited());
+                self.report(error.kind().into());
                 Err(error.with_lock(name).with_waited(wait.waited()))
             }
         }
@@ -250,6 +260,12 @@ impl Caller {
             let nesting = &self.shared.nesting;
             nesting.waits_behind(asking, &self.name, holder);
         }
+    }
+
+    fn report(&self, outcome: AcquireOutcome) {
+        let waited = self.wait.waited();
+        self.keys.acquired(outcome, waited);
+        trace::acquired(&self.span, outcome.as_str(), waited);
     }
 
     fn exchange(&self, turn: Turn, begun: Begun) -> Exchange {

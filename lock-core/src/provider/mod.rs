@@ -1,6 +1,7 @@
 //! What applications hold: a backend, joined to the queue, the policies and the metrics.
 
 mod acquire;
+mod connect;
 mod exchange;
 mod installed;
 mod many;
@@ -8,16 +9,17 @@ mod shutdown;
 
 use std::fmt;
 use std::sync::{Arc, Weak};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 pub use acquire::Acquire;
 pub(crate) use acquire::Closing;
 
 use crate::backend::{Backend, DynBackend, Granted, Held, erase};
+use crate::health::Beside;
 use crate::lease::Latch;
 use crate::nesting::Watch;
 use crate::observe::Observer;
-use crate::{DistributedLock, Health, LockError, LockName, queue};
+use crate::{DistributedLock, Health, LockError, LockName, ServerRole, queue};
 
 /// The queue of locks: grants are handed on, holders are known by their hold.
 pub(crate) type Queue = queue::Queue<LockName, Granted, Weak<Held>>;
@@ -62,6 +64,8 @@ pub(crate) struct Shared {
     pub(crate) response_timeout: Duration,
     /// Set when the provider is shut down.
     closing: Latch,
+    /// What is configured and does not hold the locks.
+    beside: Vec<Box<dyn Beside>>,
 }
 
 impl LockProvider {
@@ -73,6 +77,14 @@ impl LockProvider {
     /// A provider whose callers wait for one answer of the backend for at most `response_timeout`
     /// (as [`new`](Self::new) makes it, 2 s). An acquire is over by its wait plus this.
     pub fn with_response_timeout(backend: impl Backend, response_timeout: Duration) -> Self {
+        Self::with_servers(backend, response_timeout, Vec::new())
+    }
+
+    fn with_servers(
+        backend: impl Backend,
+        response_timeout: Duration,
+        beside: Vec<Box<dyn Beside>>,
+    ) -> Self {
         let backend = erase(backend);
         let shared = Shared {
             observer: Observer::new(backend.kind()),
@@ -81,6 +93,7 @@ impl LockProvider {
             nesting: Watch::new(),
             response_timeout: response_timeout.min(MAX_RESPONSE_TIMEOUT),
             closing: Latch::new(),
+            beside,
         };
         Self {
             shared: Arc::new(shared),
@@ -134,21 +147,22 @@ impl LockProvider {
         Ok(DistributedLock::new(self.clone(), name))
     }
 
-    /// Asks the backend whether it could grant locks now, for at most the response timeout. Takes
-    /// no lock.
+    /// Asks the backend whether it could grant locks now, and the other servers of the
+    /// [settings](crate::LockSettings) whether they are well; each for at most the response timeout.
+    /// Takes no lock.
     ///
     /// # Cancel safety
     ///
     /// Cancel safe.
     pub async fn health(&self) -> Health {
-        let started = Instant::now();
-        let answer =
-            tokio::time::timeout(self.shared.response_timeout, self.shared.backend.health());
-        let result = match answer.await {
-            Ok(result) => result,
-            Err(_) => Err(LockError::unanswered()),
-        };
-        Health::new(self.backend(), started.elapsed(), result)
+        let Shared {
+            backend, beside, ..
+        } = &*self.shared;
+        let locks = (backend.kind(), ServerRole::Locks, backend.health());
+        let beside =
+            (beside.iter()).map(|server| (server.name(), ServerRole::Reported, server.health()));
+        let servers = std::iter::once(locks).chain(beside);
+        Health::ask(servers, self.shared.response_timeout).await
     }
 
     /// What kind of backend grants the locks: `memory`, `file`, ..

@@ -41,6 +41,7 @@
 //! of a server, which costs a try too many at worst.
 
 mod backend;
+mod beside;
 mod builder;
 mod clock;
 mod command;
@@ -57,5 +58,6 @@ mod topology;
 mod waiting;
 
 pub use backend::{RedisBackend, RedisGrant};
+pub(crate) use beside::RedisBeside;
 pub use builder::RedisBuilder;
 pub use connect::client;

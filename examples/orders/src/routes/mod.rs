@@ -1,7 +1,7 @@
 //! The routes, and the locks of those that the layer locks.
 
 mod accounts;
-mod health;
+mod metrics;
 mod orders;
 mod payments;
 mod users;
@@ -11,7 +11,8 @@ use axum::extract::FromRef;
 use axum::http::Method;
 use axum::routing::{get, post};
 use lock_core::{LockError, LockPolicy, LockProvider};
-use lock_tower::RouteLocks;
+use lock_tower::{RouteLocks, health};
+use metrics_exporter_prometheus::PrometheusHandle;
 
 use crate::order_store::OrderStore;
 
@@ -21,24 +22,34 @@ use crate::order_store::OrderStore;
 struct AppState {
     locks: LockProvider,
     orders: OrderStore,
+    metrics: PrometheusHandle,
 }
 
 /// The service.
-pub(crate) fn router(locks: LockProvider, orders: OrderStore) -> Result<Router, LockError> {
+pub(crate) fn router(
+    locks: LockProvider,
+    orders: OrderStore,
+    metrics: PrometheusHandle,
+) -> Result<Router, LockError> {
     let route_locks = RouteLocks::new(locks.clone()).route(
         Method::POST,
         "/orders/{id}/process",
         "order:process:<id>",
         LockPolicy::user_request(),
     )?;
-    let state = AppState { locks, orders };
+    let state = AppState {
+        locks: locks.clone(),
+        orders,
+        metrics,
+    };
     Ok(Router::new()
         .route("/orders/{id}", get(orders::show).put(orders::put))
         .route("/orders/{id}/process", post(orders::process))
         .route("/payments/{id}/refund", post(payments::refund))
         .route("/users/{email}/login", post(users::login))
         .route("/accounts/transfer", post(accounts::transfer))
-        .route("/health", get(health::show))
+        .route("/metrics", get(metrics::show))
         .route_layer(route_locks)
+        .merge(health::router(locks))
         .with_state(state))
 }

@@ -31,12 +31,13 @@ use tokio::sync::oneshot;
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 
 use super::awake::Patience;
+use super::backend::PostgresBackend;
 use super::connect::Target;
 use super::desk::{Command, Desk, Handle, Hold};
 use super::session::{Failed, Session};
 use super::{errors, sql};
-use crate::LockError;
-use crate::backend::LossReason;
+use crate::backend::{Backend, LossReason};
+use crate::{LockError, observe};
 
 /// Between attempts to connect.
 const BACKOFF: ExponentialBuilder = ExponentialBuilder::new()
@@ -442,7 +443,10 @@ impl Driver {
             })
             .await;
         let result = match answer {
-            Ok(answer) if answer == [Some(true)] => Ok(()),
+            Ok(answer) if answer == [Some(true)] => {
+                observe::renew_headroom(PostgresBackend::KIND, session.headroom);
+                Ok(())
+            }
             // Another session answered, which has none of our locks.
             Ok(_) => return Err(Failed::Session(LossReason::Revoked)),
             Err(Failed::Statement(error)) => Err(errors::statement(error, session.limits)),

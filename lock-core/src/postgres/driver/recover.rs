@@ -10,6 +10,7 @@ use sqlx::Row;
 
 use super::Driver;
 use crate::backend::LossReason;
+use crate::postgres::mark::Mark;
 use crate::postgres::session::{Failed, Session};
 use crate::postgres::sql;
 
@@ -88,9 +89,17 @@ impl Driver {
         self.registered.retain(|_, wait| shared.contains(wait));
         self.is_registered_for_everything = shared.contains(&sql::EVERYTHING);
         let known: HashSet<i64> = self.registered.values().copied().collect();
-        let lease_key = self.config.target.terms.lease_key();
-        let is_unknown =
-            |key: &i64| *key != sql::EVERYTHING && *key != lease_key && !known.contains(key);
+        let target = &self.config.target;
+        let (lease_key, mark) = (
+            target.terms.lease_key(),
+            target.mark.as_ref().map(Mark::key),
+        );
+        let is_unknown = |key: &i64| {
+            *key != sql::EVERYTHING
+                && *key != lease_key
+                && Some(*key) != mark
+                && !known.contains(key)
+        };
         shared.iter().copied().filter(is_unknown).collect()
     }
 

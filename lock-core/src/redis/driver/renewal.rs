@@ -6,6 +6,8 @@ use ::redis::Value;
 use tokio::time::Instant;
 
 use super::{Done, Driver};
+use crate::backend::Backend;
+use crate::redis::RedisBackend;
 use crate::redis::clock::Jump;
 use crate::redis::key::millis;
 use crate::redis::scripts::{Failure, RENEW};
@@ -148,7 +150,7 @@ impl Driver {
             }
         }
         if let Some(headroom) = headroom {
-            observe::renewed(headroom);
+            observe::renew_headroom(RedisBackend::KIND, headroom);
         }
     }
 

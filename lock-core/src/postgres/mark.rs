@@ -1,0 +1,90 @@
+//! The mark of the provider: what holds the locks of those who use this database.
+//!
+//! Each process holds, shared, the key of its own provider, and looks for holders of the others'. It
+//! takes its own before it looks, and `pg_locks` shows what is held at one moment: of two that start at
+//! once, the one that looks last sees the other.
+
+use sqlx::postgres::PgListener;
+
+use super::errors;
+use crate::LockError;
+use crate::name::key::postgres_mark_key;
+use crate::settings::ProviderKind;
+
+const TAKE: &str = "SELECT pg_try_advisory_lock_shared($1)";
+
+/// The position of a key that somebody holds.
+const LOOK: &str = "SELECT k.position::int4 FROM unnest($1::int8[]) WITH ORDINALITY AS k(key, position) \
+     JOIN pg_locks AS l ON ((l.classid::int8 << 32) | l.objid::int8) = k.key \
+     WHERE l.locktype = 'advisory' AND l.objsubid = 1 AND l.granted AND l.mode = 'ShareLock' \
+     AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database()) LIMIT 1";
+
+/// Which provider a process uses, in a form that others find.
+#[derive(Clone, Debug)]
+pub(crate) struct Mark {
+    own: ProviderKind,
+    key: i64,
+    others: Vec<(ProviderKind, i64)>,
+    may_switch: bool,
+}
+
+impl Mark {
+    /// The mark of a provider, and whether it goes with those of others.
+    pub(crate) fn new(namespace: &str, own: ProviderKind, may_switch: bool) -> Self {
+        let key = |kind: ProviderKind| postgres_mark_key(namespace, kind.as_str());
+        let others = ProviderKind::ALL.into_iter().filter(|kind| *kind != own);
+        Self {
+            own,
+            key: key(own),
+            others: others.map(|kind| (kind, key(kind))).collect(),
+            may_switch,
+        }
+    }
+
+    /// The key that the session holds shared.
+    pub(super) fn key(&self) -> i64 {
+        self.key
+    }
+
+    /// Holds the mark for as long as the session lives.
+    pub(super) async fn take(&self, listener: &mut PgListener) -> Result<(), LockError> {
+        let taken = sqlx::query_scalar::<_, bool>(TAKE).bind(self.key);
+        match taken.fetch_one(listener).await {
+            Ok(true) => Ok(()),
+            Ok(false) => Err(LockError::unavailable(
+                "another session holds the key of our mark alone, which nothing of ours does",
+            )),
+            Err(error) => Err(errors::setting_up(error)),
+        }
+    }
+
+    /// Looks for other marks; one is an error, unless a switch is allowed. To be called with our own
+    /// taken.
+    pub(super) async fn check(&self, listener: &mut PgListener) -> Result<(), LockError> {
+        let keys: Vec<i64> = self.others.iter().map(|(_, key)| *key).collect();
+        let held = sqlx::query_scalar::<_, i32>(LOOK).bind(&keys);
+        let held = held.fetch_optional(listener).await;
+        let position = held.map_err(errors::setting_up)?;
+        let other = position
+            .and_then(|position| usize::try_from(position).ok()?.checked_sub(1))
+            .and_then(|index| self.others.get(index));
+        let Some((other, _)) = other else {
+            return Ok(());
+        };
+        let own = self.own;
+        if self.may_switch {
+            tracing::warn!(
+                %own, %other,
+                "other processes lock with another provider, which LOCK_SWITCH allows: they and this \
+                 one do not exclude each other"
+            );
+            return Ok(());
+        }
+        Err(LockError::misconfigured(format!(
+            "the locks of other processes that use this database are held by `{other}`, and those of \
+             this one would be by `{own}`, so that they would not exclude each other; give all the \
+             same DATABASE_URL, REDIS_URL and LOCK_PROVIDER, or, for a planned switch, set \
+             LOCK_SWITCH=allow"
+        )))
+    }
+}

@@ -1,0 +1,176 @@
+//! A provider from configuration.
+
+use super::{LockProvider, RESPONSE_TIMEOUT};
+use crate::backend::Backend;
+use crate::health::Beside;
+use crate::settings::{LockSettings, ProviderKind};
+use crate::{LockError, name};
+
+impl LockProvider {
+    /// Connects to what the settings choose: Redis if it is given, else PostgreSQL if it is given, else
+    /// files of this machine. Logs which, in one line:
+    ///
+    /// ```text
+    /// Distributed locks: Redis provider (high-performance mode)
+    /// Distributed locks: PostgreSQL advisory locks (using existing database)
+    /// Distributed locks: file locks in DIR (embedded, this machine only)
+    /// ```
+    ///
+    /// The last is a warning. A server that is configured and does not hold the locks is part of
+    /// [`health`](Self::health); a database is also [where fleets are told
+    /// apart](LockSettings#a-database-tells-fleets-apart), which takes one connection to it.
+    ///
+    /// ```
+    /// # use lock_core::{LockError, LockProvider, LockSettings};
+    /// # async fn f() -> Result<(), LockError> {
+    /// let locks = LockProvider::connect(LockSettings::from_env()?).await?;
+    /// # Ok(()) }
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// [`Misconfigured`](crate::LockErrorKind::Misconfigured) for a setting that is wrong, which names
+    /// it (and never its secret); for a server whose feature was not compiled in, which names the
+    /// feature; for a database in which others say that they lock with another provider.
+    /// [`Unavailable`](crate::LockErrorKind::Unavailable) when a server does not answer.
+    ///
+    /// # Cancel safety
+    ///
+    /// Cancel safe: what was connected is closed.
+    pub async fn connect(settings: LockSettings) -> Result<Self, LockError> {
+        let kind = settings.choose()?;
+        if let Some(secret) = settings.get_name_secret() {
+            name::set_name_secret(secret)?;
+        }
+        // First, since the mark of others ends the start.
+        let beside = beside(&settings, kind).await?;
+        match kind {
+            ProviderKind::Redis => redis(&settings, beside).await,
+            ProviderKind::Postgres => postgres(&settings, beside).await,
+            ProviderKind::File => file(&settings, beside),
+        }
+    }
+
+    fn over(backend: impl Backend, beside: Vec<Box<dyn Beside>>) -> Self {
+        Self::with_servers(backend, RESPONSE_TIMEOUT, beside)
+    }
+}
+
+/// The servers that do not hold the locks.
+async fn beside(
+    settings: &LockSettings,
+    kind: ProviderKind,
+) -> Result<Vec<Box<dyn Beside>>, LockError> {
+    let mut beside: Vec<Box<dyn Beside>> = Vec::new();
+    if let Some(url) = settings.get_database_url()
+        && kind != ProviderKind::Postgres
+    {
+        #[cfg(feature = "postgres")]
+        {
+            let database = crate::postgres::DatabaseBeside::open(url, mark(settings, kind)).await;
+            beside.push(Box::new(
+                database.map_err(|error| error.in_setting("DATABASE_URL"))?,
+            ));
+        }
+        #[cfg(not(feature = "postgres"))]
+        unwatched(url, "DATABASE_URL", "postgres");
+    }
+    if let Some(text) = settings.get_redis_url()
+        && kind != ProviderKind::Redis
+    {
+        #[cfg(feature = "redis")]
+        {
+            let redis = crate::redis::RedisBeside::new(text);
+            beside.push(Box::new(
+                redis.map_err(|error| error.in_setting("REDIS_URL"))?,
+            ));
+        }
+        #[cfg(not(feature = "redis"))]
+        unwatched(text, "REDIS_URL", "redis");
+    }
+    Ok(beside)
+}
+
+#[cfg(not(all(feature = "postgres", feature = "redis")))]
+fn unwatched(_: &str, variable: &str, feature: &str) {
+    tracing::warn!(
+        "{variable} is set, and `lock-core` was built without its feature `{feature}`: that server is \
+         not watched"
+    );
+}
+
+#[cfg(feature = "postgres")]
+fn mark(settings: &LockSettings, kind: ProviderKind) -> crate::postgres::Mark {
+    crate::postgres::Mark::new(settings.get_namespace(), kind, settings.may_switch())
+}
+
+#[cfg(feature = "redis")]
+async fn redis(
+    settings: &LockSettings,
+    beside: Vec<Box<dyn Beside>>,
+) -> Result<LockProvider, LockError> {
+    let builder = crate::redis::RedisBackend::builder(settings.get_redis_url().unwrap_or_default())
+        .namespace(settings.get_namespace());
+    let connected = builder.connect().await;
+    let backend = connected.map_err(|error| error.in_setting("REDIS_URL"))?;
+    tracing::info!("Distributed locks: Redis provider (high-performance mode)");
+    Ok(LockProvider::over(backend, beside))
+}
+
+#[cfg(feature = "postgres")]
+async fn postgres(
+    settings: &LockSettings,
+    beside: Vec<Box<dyn Beside>>,
+) -> Result<LockProvider, LockError> {
+    let url = settings.get_database_url().unwrap_or_default();
+    let builder = crate::postgres::PostgresBackend::builder(url)
+        .namespace(settings.get_namespace())
+        .mark(mark(settings, ProviderKind::Postgres));
+    let connected = builder.connect().await;
+    let backend = connected.map_err(|error| error.in_setting("DATABASE_URL"))?;
+    tracing::info!("Distributed locks: PostgreSQL advisory locks (using existing database)");
+    Ok(LockProvider::over(backend, beside))
+}
+
+#[cfg(feature = "file")]
+fn file(settings: &LockSettings, beside: Vec<Box<dyn Beside>>) -> Result<LockProvider, LockError> {
+    use crate::file::FileBackend;
+
+    let dir = settings.get_dir();
+    let builder = match dir {
+        Some(dir) => FileBackend::builder(dir),
+        None => FileBackend::builder(FileBackend::default_dir()),
+    };
+    let opened = builder.namespace(settings.get_namespace()).open();
+    let backend = opened.map_err(|error| match dir {
+        Some(_) => error.in_setting("LOCK_DIR"),
+        None => error,
+    })?;
+    // A warning: instances on other machines, or with another directory, are not excluded.
+    tracing::warn!(
+        "Distributed locks: file locks in {} (embedded, this machine only)",
+        backend.directory().display()
+    );
+    Ok(LockProvider::over(backend, beside))
+}
+
+// `LockSettings::choose` refuses what is not compiled in.
+
+#[cfg(not(feature = "redis"))]
+async fn redis(_: &LockSettings, _: Vec<Box<dyn Beside>>) -> Result<LockProvider, LockError> {
+    Err(LockError::misconfigured(
+        "built without the feature `redis`",
+    ))
+}
+
+#[cfg(not(feature = "postgres"))]
+async fn postgres(_: &LockSettings, _: Vec<Box<dyn Beside>>) -> Result<LockProvider, LockError> {
+    Err(LockError::misconfigured(
+        "built without the feature `postgres`",
+    ))
+}
+
+#[cfg(not(feature = "file"))]
+fn file(_: &LockSettings, _: Vec<Box<dyn Beside>>) -> Result<LockProvider, LockError> {
+    Err(LockError::misconfigured("built without the feature `file`"))
+}

@@ -1,0 +1,50 @@
+//! The providers that can be chosen by name.
+
+use std::fmt;
+use std::str::FromStr;
+
+use crate::LockError;
+
+/// What holds the locks, by the name that configuration has for it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum ProviderKind {
+    /// `redis`: a Redis server or cluster.
+    Redis,
+    /// `postgres`: the advisory locks of a PostgreSQL server.
+    Postgres,
+    /// `file`: files of this machine.
+    File,
+}
+
+impl ProviderKind {
+    pub(crate) const ALL: [Self; 3] = [Self::Redis, Self::Postgres, Self::File];
+
+    pub(crate) const fn as_str(self) -> &'static str {
+        match self {
+            Self::Redis => "redis",
+            Self::Postgres => "postgres",
+            Self::File => "file",
+        }
+    }
+}
+
+impl fmt::Display for ProviderKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+impl FromStr for ProviderKind {
+    type Err = LockError;
+
+    /// # Errors
+    ///
+    /// [`Misconfigured`](crate::LockErrorKind::Misconfigured) for any other text.
+    fn from_str(text: &str) -> Result<Self, LockError> {
+        let known = Self::ALL.into_iter().find(|kind| kind.as_str() == text);
+        known.ok_or_else(|| {
+            LockError::misconfigured("there is no such provider; known are redis, postgres, file")
+        })
+    }
+}

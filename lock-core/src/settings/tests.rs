@@ -1,0 +1,158 @@
+use super::*;
+
+fn from_vars(vars: &[(&str, &str)]) -> Result<LockSettings, LockError> {
+    LockSettings::from_vars(|name| {
+        let var = vars.iter().find(|(other, _)| *other == name);
+        var.map(|(_, value)| value.into())
+    })
+}
+
+fn chosen(vars: &[(&str, &str)]) -> Result<ProviderKind, String> {
+    let settings = from_vars(vars).map_err(|error| error.to_string())?;
+    settings.choose().map_err(|error| error.to_string())
+}
+
+const DATABASE: (&str, &str) = ("DATABASE_URL", "postgres://app:hunter2@db/shop");
+const REDIS: (&str, &str) = ("REDIS_URL", "cache:6379,password=hunter2");
+
+#[cfg(all(feature = "redis", feature = "postgres", feature = "file"))]
+#[test]
+fn redis_comes_before_postgres_and_postgres_before_files() {
+    assert_eq!(chosen(&[REDIS, DATABASE]), Ok(ProviderKind::Redis));
+    assert_eq!(chosen(&[REDIS]), Ok(ProviderKind::Redis));
+    assert_eq!(chosen(&[DATABASE]), Ok(ProviderKind::Postgres));
+    assert_eq!(chosen(&[]), Ok(ProviderKind::File));
+}
+
+#[cfg(all(feature = "postgres", feature = "file"))]
+#[test]
+fn an_empty_variable_counts_as_absent() {
+    let empty = [
+        ("REDIS_URL", ""),
+        ("LOCK_PROVIDER", ""),
+        ("LOCK_DIR", ""),
+        ("LOCK_SWITCH", ""),
+        ("LOCK_NAME_SECRET", ""),
+    ];
+    let settings = from_vars(&empty).unwrap();
+    assert_eq!(settings.choose().unwrap(), ProviderKind::File);
+    assert!(settings.get_dir().is_none() && settings.get_name_secret().is_none());
+    assert!(!settings.may_switch());
+    assert_eq!(
+        chosen(&[DATABASE, ("REDIS_URL", " ")]),
+        Ok(ProviderKind::Postgres)
+    );
+}
+
+#[cfg(all(feature = "redis", feature = "postgres", feature = "file"))]
+#[test]
+fn a_provider_that_is_named_is_taken_and_never_replaced_by_another() {
+    let named = |name| ("LOCK_PROVIDER", name);
+    assert_eq!(
+        chosen(&[REDIS, DATABASE, named("postgres")]),
+        Ok(ProviderKind::Postgres)
+    );
+    assert_eq!(
+        chosen(&[REDIS, DATABASE, named("file")]),
+        Ok(ProviderKind::File)
+    );
+    for (provider, variable, other) in [
+        ("redis", "REDIS_URL", DATABASE),
+        ("postgres", "DATABASE_URL", REDIS),
+    ] {
+        let error = chosen(&[other, named(provider)]).unwrap_err();
+        assert!(
+            error.contains(variable) && error.contains("LOCK_PROVIDER"),
+            "{error}"
+        );
+    }
+}
+
+#[cfg(not(feature = "redis"))]
+#[test]
+fn a_server_whose_feature_is_missing_is_told_by_the_name_of_the_feature() {
+    let error = chosen(&[REDIS, DATABASE]).unwrap_err();
+    assert!(
+        error.contains("feature `redis`") && error.contains("REDIS_URL"),
+        "{error}"
+    );
+}
+
+#[cfg(not(feature = "file"))]
+#[test]
+fn files_whose_feature_is_missing_are_told_by_the_name_of_the_feature() {
+    let error = chosen(&[]).unwrap_err();
+    assert!(error.contains("feature `file`"), "{error}");
+}
+
+#[test]
+fn a_wrong_value_is_told_by_the_name_of_its_variable() {
+    for variable in ["LOCK_PROVIDER", "LOCK_SWITCH"] {
+        let error = from_vars(&[(variable, "hunter2")]).unwrap_err();
+        assert!(error.is_misconfigured());
+        let said = format!("{error} {error:?}");
+        assert!(
+            said.contains(variable) && !said.contains("hunter2"),
+            "{said}"
+        );
+    }
+}
+
+#[cfg(unix)]
+#[test]
+fn what_is_not_utf_8_is_told_by_the_name_of_its_variable() {
+    use std::ffi::OsString;
+    use std::os::unix::ffi::OsStringExt;
+
+    for variable in ["DATABASE_URL", "REDIS_URL", "LOCK_NAMESPACE"] {
+        let error = LockSettings::from_vars(|name| {
+            (name == variable).then(|| OsString::from_vec(vec![b'x', 0xff]))
+        })
+        .unwrap_err();
+        assert!(error.to_string().contains(variable), "{error}");
+    }
+}
+
+#[test]
+fn no_secret_is_in_debug() {
+    let settings = from_vars(&[DATABASE, REDIS, ("LOCK_NAME_SECRET", "hunter2")]).unwrap();
+    let shown = format!("{settings:?}");
+    assert!(!shown.contains("hunter2"), "{shown}");
+    // Nor as the bytes that it is kept as.
+    assert!(!shown.contains("104, 117"), "{shown}");
+}
+
+#[cfg(all(feature = "serde", feature = "postgres"))]
+#[test]
+fn settings_are_read_from_a_configuration_that_has_more() {
+    use ::serde::Deserialize;
+
+    #[derive(Deserialize)]
+    struct Config {
+        bind: String,
+        #[serde(flatten)]
+        locks: LockSettings,
+    }
+
+    let text = r#"{ "bind": "[::]:80", "database_url": "postgres://db/shop", "redis_url": "",
+        "lock_provider": "postgres", "lock_namespace": "billing", "lock_dir": "/x",
+        "lock_name_secret": "s", "lock_switch": "allow" }"#;
+    let Config { bind, locks } = serde_json::from_str(text).unwrap();
+    assert_eq!(bind, "[::]:80");
+    assert_eq!(locks.choose().unwrap(), ProviderKind::Postgres);
+    assert_eq!(locks.get_database_url(), Some("postgres://db/shop"));
+    assert_eq!(locks.get_redis_url(), None);
+    assert_eq!(locks.get_namespace(), "billing");
+    assert_eq!(locks.get_name_secret(), Some(&b"s"[..]));
+    assert!(locks.may_switch());
+
+    let nothing: LockSettings = serde_json::from_str("{}").unwrap();
+    assert!(nothing.get_database_url().is_none());
+    for wrong in [
+        r#"{ "lock_provider": "etcd" }"#,
+        r#"{ "lock_switch": "yes" }"#,
+    ] {
+        let error = serde_json::from_str::<LockSettings>(wrong).unwrap_err();
+        assert!(error.to_string().contains("LOCK_"), "{error}");
+    }
+}

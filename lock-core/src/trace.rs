@@ -1,0 +1,58 @@
+//! What traces show: a span for each acquisition and each hold.
+//!
+//! A span has the label of the lock, a hash of its name to tell one lock from another, and the
+//! backend; what values are in the name is told at `debug` only. Where no subscriber wants them,
+//! spans cost a look at a static.
+
+use std::time::Duration;
+
+use tracing::field::Empty;
+use tracing::{Span, debug, info_span};
+
+use crate::LockName;
+use crate::name::fingerprint;
+
+/// The span of one acquisition, from the call to the grant or the refusal.
+pub(crate) fn acquiring(backend: &'static str, name: &LockName, wait: Option<Duration>) -> Span {
+    let span = info_span!(
+        target: "lock_core",
+        "distributed_lock.acquire",
+        lock = name.label(),
+        key = %fingerprint(name),
+        backend,
+        wait_ms = wait.map(millis),
+        waited_ms = Empty,
+        outcome = Empty,
+    );
+    debug!(target: "lock_core", parent: &span, name = name.as_str(), "asking for a lock");
+    span
+}
+
+/// How an acquisition ended.
+pub(crate) fn acquired(span: &Span, outcome: &'static str, waited: Duration) {
+    span.record("waited_ms", millis(waited));
+    span.record("outcome", outcome);
+}
+
+/// The span of one hold, from the grant to the end of its release.
+pub(crate) fn holding(backend: &'static str, name: &LockName) -> Span {
+    info_span!(
+        target: "lock_core",
+        "distributed_lock.hold",
+        lock = name.label(),
+        key = %fingerprint(name),
+        backend,
+        held_ms = Empty,
+        outcome = Empty,
+    )
+}
+
+/// How a hold ended.
+pub(crate) fn held(span: &Span, outcome: &'static str, held: Duration) {
+    span.record("held_ms", millis(held));
+    span.record("outcome", outcome);
+}
+
+fn millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}

@@ -1,0 +1,207 @@
+//! The service of the README as Prometheus sees it: what was done is what is counted, and no name is
+//! shown.
+
+#![allow(clippy::unwrap_used, reason = "what does not hold in a test ends it")]
+
+use std::collections::BTreeMap;
+
+use futures_util::future::join_all;
+use lock_tests::orders::{Instance, Shop};
+use lock_tests::servers::{PostgresServer, Server};
+use lock_tests::{PostgresStore, eventually};
+
+const ACQUIRE: &str = "distributed_lock_acquire_duration_seconds";
+const HOLD: &str = "distributed_lock_hold_duration_seconds";
+
+/// Values by series: the name and its labels in order.
+#[derive(Debug)]
+struct Scrape(BTreeMap<(String, BTreeMap<String, String>), f64>);
+
+impl Scrape {
+    async fn of(instance: &Instance) -> Self {
+        let answer = instance.get("/metrics").await;
+        assert_eq!(answer.status, 200);
+        let is_text = |media: &String| media.starts_with("text/plain; version=0.0.4");
+        assert!(
+            answer.content_type.as_ref().is_some_and(is_text),
+            "{answer:?}"
+        );
+        let lines = answer.body.lines().filter(|line| !line.is_empty());
+        let lines = lines.filter(|line| !line.starts_with('#'));
+        Self(lines.map(parse).collect())
+    }
+
+    /// The value of a series; zero where there is none.
+    fn value(&self, name: &str, labels: &[(&str, &str)]) -> f64 {
+        let labels = labels
+            .iter()
+            .map(|(label, value)| ((*label).to_owned(), (*value).to_owned()));
+        let series = (name.to_owned(), labels.collect());
+        self.0.get(&series).copied().unwrap_or_default()
+    }
+
+    fn acquires(&self, lock: &str, outcome: &str) -> f64 {
+        self.count(ACQUIRE, lock, outcome)
+    }
+
+    fn holds(&self, lock: &str, outcome: &str) -> f64 {
+        self.count(HOLD, lock, outcome)
+    }
+
+    fn count(&self, metric: &str, lock: &str, outcome: &str) -> f64 {
+        let labels = [
+            ("backend", "postgres"),
+            ("lock", lock),
+            ("outcome", outcome),
+        ];
+        self.value(&format!("{metric}_count"), &labels)
+    }
+
+    fn gauge(&self, metric: &str, lock: &str) -> f64 {
+        self.value(metric, &[("backend", "postgres"), ("lock", lock)])
+    }
+}
+
+/// `name{label="value",..} 1`
+fn parse(line: &str) -> ((String, BTreeMap<String, String>), f64) {
+    let (series, value) = line.rsplit_once(' ').unwrap();
+    let (name, labels) = series.split_once('{').unwrap_or((series, "}"));
+    let labels = labels.strip_suffix('}').unwrap().split(',');
+    let labels = labels.filter(|label| !label.is_empty()).map(|label| {
+        let (label, value) = label.split_once('=').unwrap();
+        (label.to_owned(), value.trim_matches('"').to_owned())
+    });
+    ((name.to_owned(), labels.collect()), value.parse().unwrap())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[allow(clippy::float_cmp, reason = "counts are whole")]
+async fn what_was_done_is_what_is_counted_and_no_name_is_shown() {
+    const ORDER: &str = "order:process:<id>";
+    const REFUND: &str = "payment:refund:<id>";
+    let (shop, server) = (Shop::new(), PostgresServer::start().await);
+    let instance = shop.open_with(&[("DATABASE_URL", &server.url())]).await;
+
+    // A line for one order, seen from outside while it stands.
+    let line = async {
+        let requests = (0..10).map(|_| instance.post("/orders/zz7/process?work_ms=100"));
+        for answer in join_all(requests).await {
+            let _ = answer.receipt();
+        }
+    };
+    let seen = eventually("somebody waits and one holds", || async {
+        let scrape = Scrape::of(&instance).await;
+        let (held, waiting) = ("distributed_lock_held", "distributed_lock_waiting");
+        scrape.gauge(held, ORDER) == 1.0 && scrape.gauge(waiting, ORDER) >= 1.0
+    });
+    tokio::join!(line, seen);
+    // Load over many orders, accounts and users.
+    let load = (0..40).map(|number| {
+        let path = format!("/orders/zz{number}/process?work_ms=2");
+        let instance = &instance;
+        async move { instance.post(&path).await }
+    });
+    for answer in join_all(load).await {
+        let _ = answer.receipt();
+    }
+    for number in 0..5 {
+        let _ = instance.transfer("zzann", "zzbob", 0).await.receipt();
+        let _ = instance
+            .post(&format!("/users/zz{number}@example.org/login?work_ms=0"))
+            .await
+            .receipt();
+    }
+    // Contention: one has it, and five do not wait.
+    let refunds = (0..6).map(|_| instance.post("/payments/zz9/refund?work_ms=1000"));
+    let mut statuses: Vec<_> = join_all(refunds)
+        .await
+        .iter()
+        .map(|answer| answer.status)
+        .collect();
+    statuses.sort_unstable();
+    assert_eq!(statuses, [200, 409, 409, 409, 409, 409]);
+    // A job that somebody else is at: skipped, which is contention.
+    let job = "job:cleanup-tokens";
+    let pool = server.pool().await;
+    let mut elsewhere = pool.acquire().await.unwrap();
+    let key = PostgresStore::key_of(&job.parse().unwrap());
+    let hold = sqlx::query("SELECT pg_advisory_lock($1)").bind(key);
+    hold.execute(&mut *elsewhere).await.unwrap();
+    eventually("the job is skipped", || async {
+        Scrape::of(&instance).await.acquires(job, "contended") >= 1.0
+    })
+    .await;
+    let runs = Scrape::of(&instance).await.acquires(job, "acquired");
+    assert!(runs >= 1.0, "and was run before that");
+    // Renewals, by a heartbeat that a look at the health makes.
+    assert_eq!(instance.get("/health").await.status, 200);
+    // A loss, and then failure, which is not contention.
+    let lost = instance.post("/orders/zz99/process?work_ms=60000");
+    let kill = async {
+        eventually("it works", || async {
+            Scrape::of(&instance)
+                .await
+                .gauge("distributed_lock_held", ORDER)
+                == 1.0
+        })
+        .await;
+        server.kill().await;
+    };
+    let (lost, ()) = tokio::join!(lost, kill);
+    assert_eq!(lost.problem(500)["reason"], "lock-lost");
+    let refused = instance.post("/payments/zz9/refund?work_ms=0").await;
+    assert_eq!(refused.status, 503);
+
+    let scrape = Scrape::of(&instance).await;
+    let counts = [
+        (scrape.acquires(ORDER, "acquired"), 51.0),
+        (scrape.holds(ORDER, "released"), 50.0),
+        (scrape.holds(ORDER, "lost"), 1.0),
+        (scrape.acquires(REFUND, "acquired"), 1.0),
+        (scrape.acquires(REFUND, "contended"), 5.0),
+        (scrape.acquires(REFUND, "unavailable"), 1.0),
+        (scrape.holds(REFUND, "released"), 1.0),
+        (scrape.acquires("account:transfer:<from>", "acquired"), 5.0),
+        (scrape.acquires("account:transfer:<to>", "acquired"), 5.0),
+        (
+            scrape.acquires("user:login:<email:hashed>", "acquired"),
+            5.0,
+        ),
+        (scrape.gauge("distributed_lock_held", ORDER), 0.0),
+        (scrape.gauge("distributed_lock_waiting", ORDER), 0.0),
+        (scrape.gauge("distributed_lock_held", REFUND), 0.0),
+    ];
+    for (position, (counted, done)) in counts.into_iter().enumerate() {
+        assert_eq!(counted, done, "{position}: {scrape:#?}");
+    }
+    let reason = [("reason", "disconnected")];
+    assert!(
+        scrape.value("distributed_lock_lost_total", &reason) >= 1.0,
+        "{scrape:#?}"
+    );
+    let postgres = [("backend", "postgres")];
+    let renewed = scrape.value("distributed_lock_renew_headroom_seconds_count", &postgres);
+    assert!(renewed >= 1.0, "{scrape:#?}");
+    // In seconds: the line alone took most of one.
+    let held = [
+        ("backend", "postgres"),
+        ("lock", ORDER),
+        ("outcome", "released"),
+    ];
+    let held = scrape.value(&format!("{HOLD}_sum"), &held);
+    assert!((1.0..60.0).contains(&held), "{held}");
+
+    for (name, labels) in scrape.0.keys() {
+        assert!(name.starts_with("distributed_lock_"), "{name}");
+        let known: &[&str] = match name.as_str() {
+            "distributed_lock_lost_total" => &["reason"],
+            name if name.contains("renew_headroom") => &["backend", "le"],
+            name if name.contains("_seconds") => &["backend", "lock", "outcome", "le"],
+            _ => &["backend", "lock"],
+        };
+        for (label, value) in labels {
+            assert!(known.contains(&&**label), "{name} has a label {label}");
+            assert!(!value.contains("zz"), "{name} shows a name: {value}");
+        }
+    }
+}

@@ -1,0 +1,102 @@
+//! Servers that are configured and do not hold the locks.
+
+use lock_core::{LockProvider, ProviderKind, ServerRole};
+use lock_tests::eventually;
+use lock_tests::servers::{Port, PostgresServer, Server};
+use tempfile::tempdir;
+
+use super::support::{in_files, in_postgres};
+
+#[tokio::test]
+async fn the_database_is_reported_also_where_it_does_not_hold_the_locks() {
+    let (server, dir) = (PostgresServer::start().await, tempdir().unwrap());
+    let locks = LockProvider::connect(in_files(&server, dir.path()))
+        .await
+        .unwrap();
+    let health = locks.health().await;
+    let servers: Vec<_> = (health.servers().iter())
+        .map(|server| (server.name(), server.role(), server.is_up()))
+        .collect();
+    assert_eq!(
+        servers,
+        [
+            ("file", ServerRole::Locks, true),
+            ("postgres", ServerRole::Reported, true)
+        ]
+    );
+    for freeze in [false, true] {
+        if freeze {
+            server.freeze().await;
+        } else {
+            server.kill().await;
+        }
+        let health = locks.health().await;
+        assert!(!health.servers()[1].is_up(), "{health:?}");
+        assert!(health.is_up() && health.error().is_none(), "{health:?}");
+        // And locks go on.
+        let lock = locks.lock("order:process:1").unwrap();
+        drop(lock.acquire(std::time::Duration::ZERO).await.unwrap());
+        if freeze {
+            server.thaw().await;
+        } else {
+            server.restart().await;
+        }
+        eventually("it is back", || async {
+            locks.health().await.servers()[1].is_up()
+        })
+        .await;
+    }
+}
+
+#[tokio::test]
+async fn a_database_whose_mark_cannot_be_looked_at_ends_the_start() {
+    let (server, dir) = (PostgresServer::start().await, tempdir().unwrap());
+    let port = Port::reserve();
+    let nobody = format!("postgres://app:hunter2@127.0.0.1:{}/shop", port.number());
+    for (url, said) in [
+        (nobody.as_str(), "nothing listens"),
+        (&server.url_for("secretive:hunter2", "postgres"), "password"),
+        (&server.url_for("app", "missing"), "database does not exist"),
+    ] {
+        let settings = in_files(&server, dir.path()).database_url(url);
+        let error = LockProvider::connect(settings).await.unwrap_err();
+        let text = format!("{error} {error:?}");
+        assert!(text.contains(said), "{text}");
+        assert!(
+            text.contains("DATABASE_URL: ") && !text.contains("hunter2"),
+            "{text}"
+        );
+    }
+}
+
+#[tokio::test]
+async fn redis_is_reported_where_postgres_holds_the_locks() {
+    use lock_tests::servers::RedisServer;
+
+    let (database, redis) = tokio::join!(PostgresServer::start(), RedisServer::start());
+    let settings = in_postgres(&database)
+        .redis_url(redis.url())
+        .provider(ProviderKind::Postgres);
+    let locks = LockProvider::connect(settings).await.unwrap();
+    let state = || async {
+        let health = locks.health().await;
+        let servers = health.servers().iter();
+        let servers = servers.map(|server| (server.name(), server.role(), server.is_up()));
+        servers.collect::<Vec<_>>()
+    };
+    let with_redis = |is_up| {
+        vec![
+            ("postgres", ServerRole::Locks, true),
+            ("redis", ServerRole::Reported, is_up),
+        ]
+    };
+    assert_eq!(state().await, with_redis(true));
+    redis.kill().await;
+    assert_eq!(state().await, with_redis(false));
+    redis.restart().await;
+    assert_eq!(state().await, with_redis(true));
+    redis.freeze().await;
+    assert_eq!(state().await, with_redis(false));
+    redis.thaw().await;
+    assert_eq!(state().await, with_redis(true));
+}

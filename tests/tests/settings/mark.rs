@@ -1,0 +1,216 @@
+//! Fleets with two providers and one database: told apart, whoever comes first.
+
+use std::time::Duration;
+
+use lock_core::LockProvider;
+use lock_tests::eventually;
+use lock_tests::servers::{PgBouncer, PostgresServer, Server};
+use tempfile::tempdir;
+
+use super::support::{in_files, in_postgres, key_of_mark, markers, marks, refused, sessions};
+
+#[tokio::test]
+async fn whoever_finds_the_mark_of_another_provider_does_not_start() {
+    let (server, dir) = (PostgresServer::start().await, tempdir().unwrap());
+    let pool = server.pool().await;
+    let postgres = LockProvider::connect(in_postgres(&server)).await.unwrap();
+    let said = refused(LockProvider::connect(in_files(&server, dir.path())).await);
+    assert!(
+        said.contains("held by `postgres`") && said.contains("by `file`"),
+        "{said}"
+    );
+    // One of the same provider does.
+    let another = LockProvider::connect(in_postgres(&server)).await.unwrap();
+    assert_eq!(marks(&pool, "postgres").await, 2);
+    drop((postgres, another));
+    eventually("the marks go with their processes", || async {
+        marks(&pool, "postgres").await == 0
+    })
+    .await;
+
+    let files = LockProvider::connect(in_files(&server, dir.path()))
+        .await
+        .unwrap();
+    let said = refused(LockProvider::connect(in_postgres(&server)).await);
+    assert!(said.contains("held by `file`"), "{said}");
+    drop(files);
+    eventually("the mark goes", || async { sessions(&pool).await == 0 }).await;
+    LockProvider::connect(in_postgres(&server)).await.unwrap();
+}
+
+#[tokio::test]
+async fn of_two_that_start_at_once_with_different_providers_one_at_least_is_refused() {
+    let (server, dir) = (PostgresServer::start().await, tempdir().unwrap());
+    let pool = server.pool().await;
+    for round in 0..25 {
+        let late = Duration::from_micros(fastrand::u64(..20_000));
+        let (one, other) = tokio::join!(LockProvider::connect(in_postgres(&server)), async {
+            tokio::time::sleep(late).await;
+            LockProvider::connect(in_files(&server, dir.path())).await
+        });
+        assert!(
+            one.is_err() || other.is_err(),
+            "round {round}: locks are in two places"
+        );
+        for error in [one.err(), other.err()].into_iter().flatten() {
+            assert!(error.to_string().contains("LOCK_SWITCH"), "{error}");
+        }
+        eventually("all are gone", || async { sessions(&pool).await == 0 }).await;
+    }
+}
+
+#[tokio::test]
+async fn another_namespace_is_another_fleet() {
+    let (server, dir) = (PostgresServer::start().await, tempdir().unwrap());
+    let here = in_postgres(&server).namespace("billing");
+    let _here = LockProvider::connect(here).await.unwrap();
+    let there = in_files(&server, dir.path()).namespace("shop");
+    let _there = LockProvider::connect(there).await.unwrap();
+    let wrong = in_files(&server, dir.path()).namespace("billing");
+    refused(LockProvider::connect(wrong).await);
+}
+
+#[tokio::test]
+async fn a_planned_switch_is_allowed_by_those_who_switch() {
+    let (server, dir) = (PostgresServer::start().await, tempdir().unwrap());
+    let pool = server.pool().await;
+    let _old = LockProvider::connect(in_postgres(&server)).await.unwrap();
+    let new = in_files(&server, dir.path()).allow_switch(true);
+    let _new = LockProvider::connect(new).await.unwrap();
+    assert_eq!(
+        (marks(&pool, "postgres").await, marks(&pool, "file").await),
+        (1, 1)
+    );
+    // It is not for everybody: whoever does not know of it is refused, on either side.
+    refused(LockProvider::connect(in_postgres(&server)).await);
+    refused(LockProvider::connect(in_files(&server, dir.path())).await);
+}
+
+#[tokio::test]
+async fn a_mark_costs_one_connection_and_none_where_the_locks_have_one() {
+    let (server, dir) = (PostgresServer::start().await, tempdir().unwrap());
+    let pool = server.pool().await;
+    let postgres = LockProvider::connect(in_postgres(&server)).await.unwrap();
+    let lock = postgres.lock("order:process:1").unwrap();
+    drop(lock.acquire(Duration::ZERO).await.unwrap());
+    eventually("the second was there for moments", || async {
+        sessions(&pool).await == 1
+    })
+    .await;
+    drop((postgres, lock));
+    eventually("it is closed", || async { sessions(&pool).await == 0 }).await;
+    let files = LockProvider::connect(in_files(&server, dir.path()))
+        .await
+        .unwrap();
+    eventually("there is one", || async { sessions(&pool).await == 1 }).await;
+    assert!(files.health().await.is_up());
+    assert_eq!(sessions(&pool).await, 1);
+}
+
+#[tokio::test]
+async fn a_mark_is_taken_again_after_its_connection_was_lost() {
+    let (server, dir) = (PostgresServer::start().await, tempdir().unwrap());
+    let pool = server.pool().await;
+    let files = LockProvider::connect(in_files(&server, dir.path()))
+        .await
+        .unwrap();
+    let before = markers(&pool, "file").await;
+    assert!(server.terminate_backends("distributed_lock").await > 0);
+    eventually("another session has the mark", || async {
+        let now = markers(&pool, "file").await;
+        now.len() == 1 && now != before
+    })
+    .await;
+    refused(LockProvider::connect(in_postgres(&server)).await);
+    drop(files);
+    eventually("it is gone", || async { sessions(&pool).await == 0 }).await;
+
+    let _postgres = LockProvider::connect(in_postgres(&server)).await.unwrap();
+    let before = markers(&pool, "postgres").await;
+    assert!(server.terminate_backends("distributed_lock").await > 0);
+    eventually("another session has the mark", || async {
+        let now = markers(&pool, "postgres").await;
+        now.len() == 1 && now != before
+    })
+    .await;
+    refused(LockProvider::connect(in_files(&server, dir.path())).await);
+
+    server.restart().await;
+    let pool = server.pool().await;
+    eventually("the mark is back", || async {
+        marks(&pool, "postgres").await == 1
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn locks_in_the_database_stop_while_it_has_the_mark_of_others() {
+    let (server, dir) = (PostgresServer::start().await, tempdir().unwrap());
+    let postgres = LockProvider::connect(in_postgres(&server)).await.unwrap();
+    let new = in_files(&server, dir.path()).allow_switch(true);
+    let new = LockProvider::connect(new).await.unwrap();
+    let lock = postgres.lock("order:process:1").unwrap();
+    // What had started goes on, until it needs another session.
+    drop(lock.acquire(Duration::ZERO).await.unwrap());
+    let pool = server.pool().await;
+    let terminate = "SELECT pg_terminate_backend(l.pid) FROM pg_locks AS l \
+         WHERE ((l.classid::int8 << 32) | l.objid::int8) = $1";
+    let mark = key_of_mark("postgres");
+    sqlx::query(terminate)
+        .bind(mark)
+        .execute(&pool)
+        .await
+        .unwrap();
+    eventually("it is told why", || async {
+        let refused = lock.acquire(Duration::ZERO).await.err();
+        refused.is_some_and(|error| error.to_string().contains("LOCK_SWITCH"))
+    })
+    .await;
+    drop(new);
+    drop(lock.acquire(Duration::from_secs(10)).await.unwrap());
+}
+
+#[tokio::test]
+async fn statements_that_fail_leave_the_mark() {
+    let server = PostgresServer::start().await;
+    let pool = server.pool().await;
+    let locks = LockProvider::connect(in_postgres(&server)).await.unwrap();
+    let guard = locks.lock("order:process:1").unwrap();
+    let guard = guard.acquire(Duration::ZERO).await.unwrap();
+    // A full lock table: the batch fails, and what it has left is looked for and undone.
+    let hog = "SELECT count(pg_advisory_lock(n)) FROM generate_series(1, 1000000) AS n";
+    let mut hogging = pool.acquire().await.unwrap();
+    assert!(sqlx::query(hog).execute(&mut *hogging).await.is_err());
+    let refused = locks.claim(
+        (0..200).map(|number| format!("order:process:1{number}")),
+        200,
+    );
+    let error = refused.await.unwrap_err();
+    assert!(
+        error.to_string().contains("max_locks_per_transaction"),
+        "{error}"
+    );
+    let rest = "SELECT pg_advisory_unlock_all()";
+    sqlx::query(rest).execute(&mut *hogging).await.unwrap();
+    // The session was not replaced, and still says what holds its locks.
+    assert!(guard.is_valid());
+    assert_eq!(marks(&pool, "postgres").await, 1);
+    guard.release().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_pooler_that_shares_sessions_carries_no_mark_and_is_no_obstacle() {
+    let (server, dir) = (PostgresServer::start().await, tempdir().unwrap());
+    let pooler = PgBouncer::transaction(&server).await;
+    let url = server
+        .url()
+        .replace(&server.address().to_string(), &pooler.address().to_string());
+    let settings = in_files(&server, dir.path()).database_url(url);
+    let locks = LockProvider::connect(settings).await.unwrap();
+    let health = locks.health().await;
+    assert!(
+        health.servers().iter().all(lock_core::ServerHealth::is_up),
+        "{health:?}"
+    );
+    assert_eq!(marks(&server.pool().await, "file").await, 0);
+}
