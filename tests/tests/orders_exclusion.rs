@@ -4,46 +4,20 @@ use std::time::Duration;
 
 use futures_util::future::{join_all, select};
 use lock_core::LockTemplate;
-use lock_tests::orders::{Answer, Shop, assert_one_at_a_time};
-
-/// Of two refunds that were sent at once, one is made and the other is refused, at once.
-fn assert_one_refund(answers: [&Answer; 2]) {
-    let (refused, made): (Vec<_>, Vec<_>) =
-        answers.into_iter().partition(|answer| answer.status == 409);
-    assert_eq!((refused.len(), made.len()), (1, 1), "{answers:#?}");
-    assert_eq!(made[0].receipt().lock, "payment:refund:7");
-    let problem = refused[0].conflict();
-    assert_eq!(problem["reason"], "refund-in-progress");
-    assert!(
-        refused[0].took < Duration::from_millis(100),
-        "{:?}",
-        refused[0].took
-    );
-}
+use lock_tests::orders::{Answer, Shop, assert_one_at_a_time, cases};
 
 #[tokio::test]
 async fn of_two_refunds_at_once_one_is_refused() {
     let shop = Shop::new();
     let instance = shop.open().await;
-    let path = "/payments/7/refund?work_ms=1000";
-    let (one, other) = tokio::join!(instance.post(path), instance.post(path));
-    assert_one_refund([&one, &other]);
-    // Once it is made the lock is free again, at once.
-    let _ = instance
-        .post("/payments/7/refund?work_ms=0")
-        .await
-        .receipt();
+    cases::of_two_refunds_one_is_refused(&instance, &instance).await;
 }
 
 #[tokio::test]
 async fn of_two_refunds_in_two_processes_one_is_refused() {
     let shop = Shop::new();
     let (here, there) = tokio::join!(shop.open(), shop.open());
-    let path = "/payments/7/refund?work_ms=1000";
-    let (one, other) = tokio::join!(here.post(path), there.post(path));
-    assert_one_refund([&one, &other]);
-    let _ = there.post("/payments/7/refund?work_ms=0").await.receipt();
-    let _ = here.post("/payments/7/refund?work_ms=0").await.receipt();
+    cases::of_two_refunds_one_is_refused(&here, &there).await;
 }
 
 #[tokio::test]
@@ -96,24 +70,7 @@ async fn two_hundred_requests_for_one_order_are_served_one_at_a_time() {
 async fn two_processes_share_a_hundred_requests_for_one_order() {
     let shop = Shop::new();
     let (here, there) = tokio::join!(shop.open(), shop.open());
-    let answers = join_all((0..100).map(|n| {
-        let instance = if n % 2 == 0 { &here } else { &there };
-        instance.post("/orders/1/process?work_ms=5")
-    }))
-    .await;
-    let receipts: Vec<_> = answers.iter().map(Answer::receipt).collect();
-    assert_one_at_a_time(&receipts);
-    for instance in [&here, &there] {
-        let share = receipts
-            .iter()
-            .filter(|receipt| receipt.instance == instance.id())
-            .count();
-        assert_eq!(share, 50);
-    }
-    println!(
-        "the slowest of 100 took {:?}",
-        answers.iter().map(|answer| answer.took).max()
-    );
+    cases::a_hundred_requests_for_one_order_are_shared(&here, &there).await;
 }
 
 #[tokio::test]

@@ -4,10 +4,9 @@
 
 use std::time::{Duration, Instant};
 
-use futures_util::future::join_all;
 use lock_core::postgres::PostgresBackend;
 use lock_tests::eventually;
-use lock_tests::orders::{Answer, Instance, PATIENCE, Shop, assert_one_at_a_time, command};
+use lock_tests::orders::{Instance, PATIENCE, Shop, cases, command};
 use lock_tests::servers::{PostgresServer, Server};
 use rustix::process::Signal;
 
@@ -23,31 +22,14 @@ async fn two_processes_share_a_hundred_requests_for_one_order() {
     for instance in [&here, &there] {
         assert!(instance.until_printed(line).await.contains("INFO"));
     }
-    let answers = join_all((0..100).map(|number| {
-        let instance = if number % 2 == 0 { &here } else { &there };
-        instance.post("/orders/1/process?work_ms=5")
-    }))
-    .await;
-    let receipts: Vec<_> = answers.iter().map(Answer::receipt).collect();
-    assert_one_at_a_time(&receipts);
-    for instance in [&here, &there] {
-        let share = receipts
-            .iter()
-            .filter(|receipt| receipt.instance == instance.id());
-        assert_eq!(share.count(), 50);
-    }
+    cases::a_hundred_requests_for_one_order_are_shared(&here, &there).await;
 }
 
 #[tokio::test]
 async fn of_two_refunds_in_two_processes_one_is_refused() {
     let (shop, server) = (Shop::new(), PostgresServer::start().await);
     let (here, there) = tokio::join!(open(&shop, &server), open(&shop, &server));
-    let path = "/payments/7/refund?work_ms=1000";
-    let (one, other) = tokio::join!(here.post(path), there.post(path));
-    let mut statuses = [one.status, other.status];
-    statuses.sort_unstable();
-    assert_eq!(statuses, [200, 409], "{one:?} {other:?}");
-    let _ = there.post("/payments/7/refund?work_ms=0").await.receipt();
+    cases::of_two_refunds_one_is_refused(&here, &there).await;
 }
 
 #[tokio::test]

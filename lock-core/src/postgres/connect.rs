@@ -58,7 +58,7 @@ impl Target {
     /// What is wrong with the server, or with the way to it.
     pub(super) async fn open(
         &self,
-        former: Option<&(i32, String)>,
+        former: Option<i64>,
     ) -> Result<(Session, DatabaseIdentity), LockError> {
         let made = PgConnection::connect_with(&self.options).await;
         let mut witness = made.map_err(errors::connecting)?;
@@ -68,12 +68,12 @@ impl Target {
         // First: behind a proxy that shares sessions, settings would be somebody else's.
         check_notifications(&mut listener, &mut witness).await?;
         let marker = format!("{:032x}", fastrand::u128(..));
+        let identity = fastrand::i64(..);
         let sent = BootClock.now();
-        let process = set_up(&mut listener, self.terms, &marker).await?;
+        set_up(&mut listener, self.terms, &marker, identity).await?;
         check_locks(&mut listener, &mut witness).await?;
-        if let Some((pid, started)) = former {
-            let ended = sqlx::query(sql::END_FORMER).bind(pid).bind(started);
-            let ended = ended.bind(process.0).bind(self.terms.lease_key());
+        if let Some(former) = former {
+            let ended = sqlx::query(sql::END_FORMER).bind(former);
             ended
                 .fetch_all(&mut witness)
                 .await
@@ -88,7 +88,7 @@ impl Target {
             .map_err(|_| errors::disconnected())?;
         // Its session ends with the socket, if not in order.
         let _ = witness.close().await;
-        let session = Session::new(listener, marker, process, limits, self.terms, sent);
+        let session = Session::new(listener, marker, identity, limits, self.terms, sent);
         Ok((session, home))
     }
 
@@ -134,12 +134,13 @@ fn check_version(version: i32) -> Result<(), LockError> {
     Ok(())
 }
 
-/// Makes the session a lease on the server's side, and marks it. Returns its process.
+/// Makes the session a lease on the server's side, and marks it.
 async fn set_up(
     listener: &mut PgListener,
     terms: Terms,
     marker: &str,
-) -> Result<(i32, String), LockError> {
+    identity: i64,
+) -> Result<(), LockError> {
     let settings = settings(terms);
     let (names, values): (Vec<_>, Vec<_>) = settings
         .iter()
@@ -167,22 +168,22 @@ async fn set_up(
         }
     }
     let marked = sqlx::query(
-        "SELECT pg_backend_pid(), (SELECT backend_start::text FROM pg_stat_activity \
-         WHERE pid = pg_backend_pid()), set_config('distributed_lock.session', $1, false), \
+        "SELECT set_config('distributed_lock.session', $1, false), \
          set_config('plan_cache_mode', 'force_generic_plan', false), \
          set_config('client_min_messages', 'error', false), \
          set_config('default_transaction_isolation', 'read committed', false), \
          set_config('default_transaction_read_only', 'off', false), \
-         pg_try_advisory_lock_shared($2)",
+         pg_try_advisory_lock_shared($2), \
+         pg_try_advisory_lock_shared(($3::int8 >> 32)::int4, ($3::int8::bit(32))::int4)",
     );
-    let row = marked
+    marked
         .bind(marker)
         .bind(terms.lease_key())
+        .bind(identity)
         .fetch_one(&mut *listener)
         .await
         .map_err(errors::setting_up)?;
-    let started: Option<String> = row.get(1);
-    Ok((row.get(0), started.unwrap_or_default()))
+    Ok(())
 }
 
 /// What is read back of a setting.

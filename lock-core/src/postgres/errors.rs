@@ -60,14 +60,12 @@ pub(super) fn connecting(error: Error) -> LockError {
         Error::Database(database) => {
             let message = database.message();
             match database.code().as_deref() {
-                Some("28000")
-                    if message.contains("no encryption") || message.contains("SSL off") =>
-                {
-                    LockError::misconfigured(
-                        "the server does not let us in without TLS; set sslmode=require and build \
-                         with one of the `tls-*` features",
-                    )
-                }
+                // Said as well where there is no TLS at all, and no line for this client either.
+                Some("28000") if message.contains("no encryption") => LockError::misconfigured(
+                    "the server has no line in pg_hba.conf that lets this user in from here without \
+                     TLS; add one or, where it has one for TLS, set sslmode=require and build with \
+                     one of the `tls-*` features",
+                ),
                 Some("28P01" | "28000") => LockError::misconfigured(
                     "PostgreSQL refused the user or its password; correct them in the connection \
                      string, or let the user in (pg_hba.conf)",
@@ -86,6 +84,13 @@ pub(super) fn connecting(error: Error) -> LockError {
                     "a proxy refuses a startup parameter of the connection string; remove \
                          `options` from it",
                 ),
+                // In the start of a session; later ones are those of a statement of ours.
+                Some("42704" | "22023" | "55P02" | "42601") if is_fatal(&error) => {
+                    LockError::misconfigured(
+                        "the server does not take the `options` of the connection string; correct \
+                         the name or the value of that setting",
+                    )
+                }
                 Some("53300") => LockError::unavailable(
                     "the server has no connection left; raise max_connections or use fewer",
                 ),
@@ -107,14 +112,13 @@ pub(super) fn connecting(error: Error) -> LockError {
             ErrorKind::UnexpectedEof | ErrorKind::ConnectionReset => LockError::unavailable(
                 "what listens there closed the connection; is it a PostgreSQL server, and is it up?",
             ),
+            // What the handshake of rustls says of a certificate.
+            ErrorKind::InvalidData => tls(),
             _ => {
                 LockError::unavailable("the server cannot be reached; check host, port and network")
             }
         },
-        Error::Tls(_) => LockError::misconfigured(
-            "TLS does not work with this server; make sslmode, the certificates and the server \
-             agree, and build with one of the `tls-*` features",
-        ),
+        Error::Tls(_) => tls(),
         Error::Protocol(_) => LockError::misconfigured(
             "what listens there does not speak PostgreSQL's protocol; correct host and port",
         ),
@@ -124,6 +128,13 @@ pub(super) fn connecting(error: Error) -> LockError {
         _ => LockError::unavailable("the connection to PostgreSQL could not be made"),
     };
     made.with_source(error)
+}
+
+fn tls() -> LockError {
+    LockError::misconfigured(
+        "TLS does not work with what listens there; see that it is a PostgreSQL server, make \
+         sslmode, the certificates and the server agree, and build with one of the `tls-*` features",
+    )
 }
 
 /// A step failed on a connection that was made. That it speaks PostgreSQL's protocol is known by then:

@@ -32,8 +32,8 @@ pub(super) struct Session {
     pub(super) lease: Lease,
     /// Marks the session, so that a statement which reaches another one does nothing.
     pub(super) marker: String,
-    /// Its process on the server, and when that was started.
-    pub(super) process: (i32, String),
+    /// The key that it alone holds on the server, for as long as it is ours.
+    pub(super) identity: i64,
     pub(super) limits: Limits,
     clock: BootClock,
     terms: Terms,
@@ -65,7 +65,7 @@ impl Session {
     pub(super) fn new(
         listener: PgListener,
         marker: String,
-        process: (i32, String),
+        identity: i64,
         limits: Limits,
         terms: Terms,
         sent: Duration,
@@ -76,7 +76,7 @@ impl Session {
             listener,
             lease,
             marker,
-            process,
+            identity,
             limits,
             clock,
             terms,

@@ -232,15 +232,12 @@ pub(super) const TELL: &str = "SELECT pg_notify('distributed_lock', $1)::text";
 pub(super) const TELL_IN_TIME: &str =
     "SELECT set_config('lock_timeout', '200', true), pg_notify('distributed_lock', $1)::text";
 
-/// Ends our former session, if it still lives: its process and start, the process of the present one,
-/// and the key of the lease. A proxy may have given the process to another client, or to us again;
-/// then it does not hold that key any more, or is the present one.
+/// Ends our former session, if it still lives: the key that it alone holds, in the space of keys that
+/// are pairs. A proxy that has given it to another client has taken that key from it.
 pub(super) const END_FORMER: &str = concat!(
-    "SELECT count(pg_terminate_backend(a.pid)) FROM pg_stat_activity AS a ",
-    "WHERE a.pid = $1 AND a.backend_start::text = $2 AND a.pid <> $3 AND a.pid <> pg_backend_pid() ",
-    "AND EXISTS (SELECT FROM pg_locks AS l WHERE l.pid = a.pid AND l.locktype = 'advisory' ",
-    "AND l.mode = 'ShareLock' AND l.objsubid = 1 ",
-    "AND ((l.classid::int8 << 32) | l.objid::int8) = $4)"
+    "SELECT count(pg_terminate_backend(pid)) FROM pg_locks ",
+    "WHERE locktype = 'advisory' AND mode = 'ShareLock' AND objsubid = 2 ",
+    "AND ((classid::int8 << 32) | objid::int8) = $1"
 );
 
 /// Ends sessions of our kind that stand still inside a statement: their lease as milliseconds and as

@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
+use tokio::task::coop::consume_budget;
 use tokio::time::timeout;
 
 use super::acquire::{Acquire, Wait};
@@ -63,6 +64,9 @@ impl LockProvider {
     /// by somebody, or somebody in this process waits for them. For workers that share a set of
     /// jobs.
     ///
+    /// An answer can be ready at once. Who asks again and again lets others run all the same: the
+    /// call takes part in the [cooperation](tokio::task::coop) of the runtime's tasks.
+    ///
     /// # Errors
     ///
     /// [`Unavailable`](crate::LockErrorKind::Unavailable) and its like; nothing stays locked then.
@@ -77,6 +81,8 @@ impl LockProvider {
     {
         let names = distinct(names)?;
         let shared = &self.shared;
+        // Before anything is taken: it may wait for others to run.
+        consume_budget().await;
         if shared.queue.is_closed() {
             return Err(LockError::closed());
         }

@@ -43,11 +43,12 @@ impl PostgresStore {
         ended.into_iter().filter(|ended| *ended).count()
     }
 
-    /// How many advisory locks the sessions of the library hold, registrations and all.
+    /// How many advisory locks the sessions of the library hold under keys of locks and such:
+    /// registrations, and a lease for each session.
     pub async fn advisory_locks(&self) -> i64 {
         let locks = sqlx::query_scalar(
             "SELECT count(*) FROM pg_locks JOIN pg_stat_activity USING (pid) \
-             WHERE locktype = 'advisory' AND application_name = 'distributed_lock'",
+             WHERE locktype = 'advisory' AND objsubid = 1 AND application_name = 'distributed_lock'",
         );
         locks.fetch_one(&self.pool).await.unwrap()
     }

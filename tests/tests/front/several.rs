@@ -2,7 +2,8 @@
 
 use std::time::Duration;
 
-use lock_core::{LockErrorKind, LockName, LockPolicy};
+use lock_core::memory::MemoryBackend;
+use lock_core::{LockErrorKind, LockName, LockPolicy, LockProvider};
 use lock_tests::puppet::{Play, Puppet};
 use tokio::time::sleep;
 
@@ -165,4 +166,19 @@ async fn a_claim_without_a_limit_to_fill_asks_no_more_than_it_needs() {
     assert_eq!(names().map(|name| puppet.tried(&name)), [1, 0, 0]);
     assert!(client.claim(names(), 0).await.unwrap().is_empty());
     assert_eq!(names().map(|name| puppet.tried(&name)), [1, 0, 0]);
+}
+
+/// Nothing of it is waited for, whatever the reason is that nothing is free.
+#[tokio::test]
+async fn a_loop_over_claims_that_get_nothing_lets_others_run() {
+    let store = MemoryBackend::new();
+    let (here, there) = (LockProvider::new(store.clone()), LockProvider::new(store));
+    let _guards = here.claim(names(), 3).await.unwrap();
+    for (client, limit) in [(&here, 3), (&there, 3), (&there, 0)] {
+        let other = tokio::spawn(tokio::task::yield_now());
+        for _ in 0..10_000 {
+            assert!(client.claim(names(), limit).await.unwrap().is_empty());
+        }
+        assert!(other.is_finished());
+    }
 }

@@ -6,13 +6,30 @@
     reason = "what does not hold in a test ends it"
 )]
 
+mod bounds;
+mod connection_strings;
 mod fence;
-mod limits;
+mod fence_refusals;
+mod ghost;
+mod keys;
+mod load;
+mod lock_table;
+mod loss;
 mod lost_update;
+mod network;
+mod notice;
+mod panics;
+mod poolers;
+mod reconnect;
 mod refusals;
 mod sessions;
+mod statement_log;
+mod statements;
 mod support;
+mod tls;
 mod tokens;
 mod transaction;
 mod transaction_faults;
 mod transaction_place;
+mod transaction_settings;
+mod waiting;

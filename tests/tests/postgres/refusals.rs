@@ -1,14 +1,12 @@
-//! Servers, proxies and connection strings with which locks would lock nothing, or that do not work:
-//! refused at connect, in one sentence that says what to do.
+//! Servers, proxies and settings with which locks would lock nothing: refused at connect, in one
+//! sentence that says what to do.
 
 use std::error::Error;
 
 use lock_core::postgres::PostgresBackend;
 use lock_core::{LockError, LockErrorKind, LockProvider};
-use lock_tests::servers::{Direction, PgBouncer, Port, PostgresServer, Proxy};
+use lock_tests::servers::{PgBouncer, PostgresServer};
 use sqlx::{AssertSqlSafe, Executor};
-use tokio::io::AsyncWriteExt;
-use tokio::net::TcpListener;
 
 use crate::support::{Bed, ZERO};
 
@@ -94,80 +92,6 @@ async fn a_role_that_may_not_lock_is_told_so() {
 }
 
 #[tokio::test]
-async fn wrong_credentials_and_a_wrong_database_are_told_without_the_password() {
-    let server = PostgresServer::start().await;
-    let right = server.url_for("secretive:secret", "postgres");
-    PostgresBackend::connect(&right).await.unwrap();
-    for (role, database, what) in [
-        ("secretive:hunter2", "postgres", "the user or its password"),
-        ("nobody:hunter2", "postgres", "the user or its password"),
-        (
-            "secretive:secret",
-            "elsewhere",
-            "the database does not exist",
-        ),
-    ] {
-        let error = refusal(&server.url_for(role, database)).await;
-        assert_says(&error, LockErrorKind::Misconfigured, what);
-        let said = all_of(&error);
-        assert!(
-            !said.contains("hunter2") && !said.contains("secret\""),
-            "{said}"
-        );
-    }
-}
-
-#[tokio::test]
-async fn a_server_that_is_not_there_or_does_not_answer_is_unavailable() {
-    let port = Port::reserve();
-    let nobody = format!("postgres://app:hunter2@127.0.0.1:{}/shop", port.number());
-    let error = refusal(&nobody).await;
-    assert_says(&error, LockErrorKind::Unavailable, "nothing listens");
-    assert!(!all_of(&error).contains("hunter2"));
-
-    let unknown = "postgres://app:hunter2@no-such-host.invalid/shop";
-    let error = refusal(unknown).await;
-    assert_says(&error, LockErrorKind::Unavailable, "check host");
-    assert!(!all_of(&error).contains("hunter2"));
-
-    let server = PostgresServer::start().await;
-    let proxy = Proxy::to(server.address()).await;
-    proxy.swallow(Direction::ToClient);
-    let error = refusal(&proxy.url(&server.url())).await;
-    assert_says(&error, LockErrorKind::Unavailable, "did not answer");
-}
-
-#[tokio::test]
-async fn what_does_not_speak_the_protocol_is_told_from_a_server() {
-    for says in [
-        "-ERR unknown command\r\n",
-        "HTTP/1.1 400 Bad Request\r\n\r\n",
-        "",
-    ] {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let address = listener.local_addr().unwrap();
-        tokio::spawn(async move {
-            while let Ok((mut connection, _)) = listener.accept().await {
-                let _ = connection.write_all(says.as_bytes()).await;
-                let _ = connection.shutdown().await;
-            }
-        });
-        let error = refusal(&format!("postgres://app@{address}/shop")).await;
-        let kinds = [LockErrorKind::Misconfigured, LockErrorKind::Unavailable];
-        assert!(kinds.contains(&error.kind()), "{}", all_of(&error));
-        assert!(error.to_string().contains("PostgreSQL"), "{error}");
-    }
-}
-
-#[tokio::test]
-async fn tls_that_the_server_does_not_have_is_told() {
-    let server = PostgresServer::start().await;
-    let url = format!("{}?sslmode=require", server.url());
-    let error = refusal(&url).await;
-    assert_says(&error, LockErrorKind::Misconfigured, "sslmode");
-}
-
-#[tokio::test]
 async fn what_the_builder_is_given_is_checked() {
     let server = PostgresServer::start().await;
     let builder = || PostgresBackend::builder(server.url());
@@ -177,8 +101,6 @@ async fn what_the_builder_is_given_is_checked() {
     }
     let error = builder().token_epoch(127).connect().await.unwrap_err();
     assert_says(&error, LockErrorKind::Misconfigured, "epoch");
-    let error = refusal(&format!("{}?pool=5", server.url())).await;
-    assert_says(&error, LockErrorKind::Misconfigured, "`pool`");
 }
 
 /// What a mistake leaves behind would fill the server.
@@ -199,4 +121,38 @@ async fn a_refused_connect_leaves_no_session_behind() {
         sqlx::Row::get::<i64, _>(&row, 0) == 0
     })
     .await;
+}
+
+/// A limit that is shorter than the lease would free locks that are counted on.
+#[tokio::test]
+async fn a_server_that_does_not_keep_the_limits_of_the_session_is_refused() {
+    let bed = Bed::new().await;
+    let url = bed.server.url_for("app", "postgres");
+    PostgresBackend::connect(&url).await.unwrap();
+    let fake = "CREATE SCHEMA fake; GRANT USAGE ON SCHEMA fake TO app; \
+         ALTER ROLE app SET search_path = fake, pg_catalog";
+    bed.pool.execute(fake).await.unwrap();
+    for (setting, value) in [
+        ("idle_session_timeout", "5s"),
+        ("idle_session_timeout", "0"),
+        ("idle_in_transaction_session_timeout", "5s"),
+        ("statement_timeout", "60s"),
+        ("lock_timeout", "0"),
+        ("tcp_user_timeout", "5s"),
+        ("tcp_keepalives_idle", "5"),
+        ("tcp_keepalives_count", "1"),
+    ] {
+        // One that takes all settings but this.
+        let deaf = AssertSqlSafe(format!(
+            "CREATE OR REPLACE FUNCTION fake.set_config(text, text, boolean) RETURNS text \
+               LANGUAGE sql AS $$ SELECT CASE $1 WHEN '{setting}' THEN $2 \
+               ELSE pg_catalog.set_config($1, $2, $3) END $$; \
+             ALTER ROLE app SET {setting} = '{value}'"
+        ));
+        bed.pool.execute(deaf).await.unwrap();
+        let error = refusal(&url).await;
+        assert_says(&error, LockErrorKind::Misconfigured, setting);
+        let reset = AssertSqlSafe(format!("ALTER ROLE app RESET {setting}"));
+        bed.pool.execute(reset).await.unwrap();
+    }
 }

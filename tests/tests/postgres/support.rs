@@ -1,18 +1,20 @@
-//! A database, and sessions that hold and want the keys of locks by plain SQL.
+//! What several of these tests need.
 
 use std::error::Error;
+use std::sync::Arc;
 use std::time::Duration;
 
-use lock_core::postgres::PostgresBackend;
-use lock_core::{LockError, LockName};
-use lock_tests::eventually;
+use lock_core::postgres::{PostgresBackend, PostgresBuilder};
+use lock_core::{LockError, LockGuard, LockName, LockPolicy, LockProvider};
+use lock_tests::child::Child;
 use lock_tests::servers::PostgresServer;
+use lock_tests::{PostgresStore, Store, boottime, eventually};
 use sha2::{Digest, Sha256};
+use sqlx::postgres::PgQueryResult;
 use sqlx::{Connection, Executor, PgConnection, PgPool, Postgres, Row, Transaction};
+use tokio::task::JoinHandle;
 
 pub(crate) const ZERO: Duration = Duration::ZERO;
-/// Not reached.
-pub(crate) const LONG: Duration = Duration::from_secs(60);
 /// Waited for to its end.
 pub(crate) const SHORT: Duration = Duration::from_millis(60);
 
@@ -173,4 +175,149 @@ pub(crate) async fn pid(connection: &mut PgConnection) -> i32 {
 pub(crate) fn sqlstate(error: &LockError) -> Option<String> {
     let source = error.source()?.downcast_ref::<sqlx::Error>()?;
     Some(source.as_database_error()?.code()?.into_owned())
+}
+
+/// The lease of all sessions here.
+pub(crate) const LEASE: Duration = Duration::from_secs(2);
+
+/// How much earlier than its lease a guard ends: 1 % and 50 ms.
+pub(crate) const MARGIN: Duration = Duration::from_millis(70);
+
+/// How late the locks of a holder that has fallen silent can be had.
+pub(crate) const GRANTED_WITHIN: Duration = Duration::from_millis(2_500);
+
+/// What the library may add to a wait.
+pub(crate) const BOUND: Duration = Duration::from_millis(100);
+
+/// Longer than any hand-over takes on a busy machine.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
+
+pub(crate) fn order() -> LockName {
+    numbered(42)
+}
+
+pub(crate) fn numbered(number: usize) -> LockName {
+    LockName::new("order", "process", number).unwrap()
+}
+
+pub(crate) fn builder(server: &PostgresServer) -> PostgresBuilder {
+    PostgresBackend::builder(server.url()).lease(LEASE)
+}
+
+/// A provider over a connection that leads through this URL.
+pub(crate) async fn client(url: &str) -> LockProvider {
+    LockProvider::new(backend(url).await)
+}
+
+pub(crate) async fn backend(url: &str) -> PostgresBackend {
+    let builder = PostgresBackend::builder(url).lease(LEASE);
+    builder.connect().await.unwrap()
+}
+
+/// Takes a lock that is free.
+pub(crate) async fn take(client: &LockProvider, name: LockName) -> LockGuard {
+    acquire(client, name, Duration::ZERO).await
+}
+
+/// Takes a lock within this time.
+pub(crate) async fn acquire(
+    client: &LockProvider,
+    name: LockName,
+    policy: impl Into<LockPolicy>,
+) -> LockGuard {
+    client.lock(name).unwrap().acquire(policy).await.unwrap()
+}
+
+/// Whether the lock is refused at once.
+pub(crate) async fn is_held(client: &LockProvider, name: LockName) -> bool {
+    let tried = client.lock(name).unwrap().try_acquire(Duration::ZERO).await;
+    tried.unwrap().is_none()
+}
+
+pub(crate) async fn child(store: &PostgresStore) -> Child {
+    Child::start(env!("CARGO_BIN_EXE_locker"), &store.address().unwrap()).await
+}
+
+/// The process on the server whose session holds a lock.
+pub(crate) async fn session_of(pool: &PgPool, name: &LockName) -> i32 {
+    let holder = sqlx::query_scalar(
+        "SELECT pid FROM pg_locks WHERE locktype = 'advisory' AND mode = 'ExclusiveLock' \
+         AND objsubid = 1 AND ((classid::int8 << 32) | objid::int8) = $1",
+    );
+    holder.bind(key("", name)).fetch_one(pool).await.unwrap()
+}
+
+/// How the hold of a lock ended, by the clock of [`boottime`].
+#[derive(Debug)]
+pub(crate) struct Ended {
+    /// When it was seen to be valid for the last time.
+    pub(crate) last_valid: u64,
+    /// When whoever listened was told.
+    pub(crate) told: u64,
+}
+
+impl Ended {
+    /// Looks at a guard until its lock is lost.
+    pub(crate) async fn of(guard: Arc<LockGuard>) -> Self {
+        let lost = guard.lost();
+        let told = tokio::spawn(async move {
+            lost.await;
+            boottime()
+        });
+        let mut last_valid = 0;
+        loop {
+            let before = boottime();
+            if !guard.is_valid() {
+                break;
+            }
+            last_valid = before;
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+        let told = told.await.unwrap();
+        assert!(!guard.is_valid(), "a loss lasts");
+        Self { last_valid, told }
+    }
+}
+
+/// A duration in the nanoseconds of [`boottime`].
+pub(crate) fn nanoseconds(duration: Duration) -> u64 {
+    u64::try_from(duration.as_nanos()).unwrap()
+}
+
+/// The commit of somebody who notifies waits for a standby that is not there, and all other
+/// notifications of the server wait for it.
+pub(crate) struct HeldUp<'a> {
+    server: &'a PostgresServer,
+    commit: JoinHandle<sqlx::Result<PgQueryResult>>,
+}
+
+impl<'a> HeldUp<'a> {
+    pub(crate) async fn on(server: &'a PostgresServer) -> Self {
+        let pool = server.pool().await;
+        let table = "CREATE TABLE written (number int)";
+        pool.execute(table).await.unwrap();
+        server
+            .set("synchronous_standby_names", "nobody")
+            .await
+            .unwrap();
+        let mut stuck = PgConnection::connect(&server.url()).await.unwrap();
+        let commit = tokio::spawn(async move {
+            let write = "BEGIN; INSERT INTO written VALUES (1); NOTIFY elsewhere; COMMIT";
+            sqlx::raw_sql(write).execute(&mut stuck).await
+        });
+        eventually("its commit waits for the standby", || async {
+            let waiting = "SELECT count(*) FROM pg_stat_activity WHERE wait_event = 'SyncRep'";
+            pool.fetch_one(waiting).await.unwrap().get::<i64, _>(0) == 1
+        })
+        .await;
+        Self { server, commit }
+    }
+
+    /// Checks that it still waits, and lets it go on.
+    pub(crate) async fn end(self) {
+        assert!(!self.commit.is_finished(), "it waits all the time");
+        let set = self.server.set("synchronous_standby_names", "");
+        set.await.unwrap();
+        self.commit.await.unwrap().unwrap();
+    }
 }

@@ -1,5 +1,4 @@
-//! A lock in a transaction: it is one with the locks of guards, it ends with the transaction, and it
-//! leaves it as it was.
+//! A lock in a transaction: it is one with the locks of guards, and it ends with the transaction.
 
 use std::time::{Duration, Instant};
 
@@ -8,14 +7,14 @@ use lock_tests::Lateness;
 use lock_tests::servers::PgBouncer;
 use sqlx::{Connection, Executor, PgConnection, Row};
 
-use crate::support::{Bed, LONG, SHORT, ZERO, answers, key, name, setting};
+use crate::support::{Bed, PATIENCE, SHORT, ZERO, answers, key, name, setting};
 
 #[tokio::test]
 async fn commit_and_rollback_release_the_lock() {
     let bed = Bed::new().await;
     let name = name("order:process:42");
     for commit in [true, false] {
-        for wait in [ZERO, LONG] {
+        for wait in [ZERO, PATIENCE] {
             let mut tx = bed.begin().await;
             bed.lock(&mut tx, &name, wait).await.unwrap();
             assert!(!bed.is_free(&name).await, "commit {commit}, wait {wait:?}");
@@ -100,7 +99,7 @@ async fn two_transactions_exclude_each_other() {
 async fn a_wait_of_any_length_is_served_when_the_holder_leaves() {
     let bed = Bed::new().await;
     let name = name("order:process:42");
-    for wait in [LONG, Duration::MAX] {
+    for wait in [PATIENCE, Duration::MAX] {
         let holder = bed.hold(&name).await;
         let mut tx = bed.begin().await;
         let (locked, ()) = tokio::join!(bed.lock(&mut tx, &name, wait), async {
@@ -115,25 +114,6 @@ async fn a_wait_of_any_length_is_served_when_the_holder_leaves() {
 }
 
 #[tokio::test]
-async fn the_wait_counts_and_not_the_users_lock_timeout() {
-    let bed = Bed::new().await;
-    let name = name("order:process:42");
-    let holder = bed.hold(&name).await;
-    let mut tx = bed.begin().await;
-    tx.execute("SET LOCAL lock_timeout = '1ms'").await.unwrap();
-    let late = Lateness::of(SHORT);
-    let error = bed.lock(&mut tx, &name, SHORT).await.unwrap_err();
-    late.check(Duration::from_millis(100)).await;
-    assert!(error.is_contended(), "{error}");
-    let (locked, ()) = tokio::join!(bed.lock(&mut tx, &name, LONG), async {
-        bed.waiting(1).await;
-        holder.release().await;
-    });
-    locked.unwrap();
-    assert_eq!(setting(&mut tx, "lock_timeout").await, "1ms");
-}
-
-#[tokio::test]
 async fn it_sees_what_the_holder_committed() {
     let bed = Bed::new().await;
     let name = name("order:process:42");
@@ -145,7 +125,7 @@ async fn it_sees_what_the_holder_committed() {
     bed.lock(&mut first, &name, ZERO).await.unwrap();
     // So that the second has been looking at the table since before the write.
     second.fetch_one("SELECT value FROM counter").await.unwrap();
-    let (locked, ()) = tokio::join!(bed.lock(&mut second, &name, LONG), async {
+    let (locked, ()) = tokio::join!(bed.lock(&mut second, &name, PATIENCE), async {
         bed.waiting(1).await;
         first.execute("UPDATE counter SET value = 1").await.unwrap();
         first.commit().await.unwrap();
@@ -155,114 +135,6 @@ async fn it_sees_what_the_holder_committed() {
     assert_eq!(seen.get::<i32, _>(0), 1);
 }
 
-/// How a session and its transaction may have set what a wait needs to set.
-const SETTINGS: [(&str, &str); 5] = [
-    ("SELECT 1", "SELECT 1"),
-    ("SET lock_timeout = '1h'", "SELECT 1"),
-    ("SET lock_timeout = '90s'", "SET lock_timeout = '1234ms'"),
-    ("SET lock_timeout = '90s'", "SET LOCAL lock_timeout = '7s'"),
-    (
-        "SELECT 1",
-        "SET lock_timeout = '5s'; SET LOCAL lock_timeout = '1d'",
-    ),
-];
-
-#[tokio::test]
-async fn settings_are_as_they_were_whatever_the_answer_was() {
-    let bed = Bed::new().await;
-    let name = name("order:process:42");
-    for (before, inside) in SETTINGS {
-        for answer in ["free", "served", "timeout", "busy", "savepoint"] {
-            for commit in [true, false] {
-                let case = format!("{before}; {inside}; {answer}; commit {commit}");
-                let mut session = bed.session().await;
-                session.execute(before).await.unwrap();
-                let mut tx = session.begin().await.unwrap();
-                tx.execute(inside).await.unwrap();
-                let within = setting(&mut tx, "lock_timeout").await;
-
-                let holder = match answer {
-                    "free" => None,
-                    _ => Some(bed.hold(&name).await),
-                };
-                match (answer, holder) {
-                    ("free", _) => bed.lock(&mut tx, &name, LONG).await.unwrap(),
-                    ("served", Some(holder)) => {
-                        let (locked, ()) = tokio::join!(bed.lock(&mut tx, &name, LONG), async {
-                            bed.waiting(1).await;
-                            holder.release().await;
-                        });
-                        locked.unwrap();
-                    }
-                    ("busy", _holder) => {
-                        assert!(
-                            bed.lock(&mut tx, &name, ZERO)
-                                .await
-                                .unwrap_err()
-                                .is_contended()
-                        );
-                    }
-                    ("savepoint", Some(holder)) => {
-                        tx.execute("SAVEPOINT mine").await.unwrap();
-                        let (locked, ()) = tokio::join!(bed.lock(&mut tx, &name, LONG), async {
-                            bed.waiting(1).await;
-                            holder.release().await;
-                        });
-                        locked.unwrap();
-                        assert_eq!(setting(&mut tx, "lock_timeout").await, within, "{case}");
-                        tx.execute("ROLLBACK TO mine").await.unwrap();
-                    }
-                    (_, _holder) => {
-                        let wait = Duration::from_millis(5);
-                        assert!(
-                            bed.lock(&mut tx, &name, wait)
-                                .await
-                                .unwrap_err()
-                                .is_contended()
-                        );
-                    }
-                }
-                assert_eq!(setting(&mut tx, "lock_timeout").await, within, "{case}");
-                if commit {
-                    tx.commit().await.unwrap();
-                } else {
-                    tx.rollback().await.unwrap();
-                }
-                let after = setting(&mut session, "lock_timeout").await;
-                assert_eq!(after, control(&bed, before, inside, commit).await, "{case}");
-            }
-        }
-    }
-}
-
-/// What is set after the same transaction without the lock.
-async fn control(bed: &Bed, before: &'static str, inside: &'static str, commit: bool) -> String {
-    let mut session = bed.session().await;
-    session.execute(before).await.unwrap();
-    session.execute("BEGIN").await.unwrap();
-    session.execute(inside).await.unwrap();
-    let end = if commit { "COMMIT" } else { "ROLLBACK" };
-    session.execute(end).await.unwrap();
-    setting(&mut session, "lock_timeout").await
-}
-
-#[tokio::test]
-async fn what_is_set_after_the_wait_counts() {
-    let bed = Bed::new().await;
-    let name = name("order:process:42");
-    let mut session = bed.session().await;
-    let holder = bed.hold(&name).await;
-    let mut tx = session.begin().await.unwrap();
-    let (locked, ()) = tokio::join!(bed.lock(&mut tx, &name, LONG), async {
-        bed.waiting(1).await;
-        holder.release().await;
-    });
-    locked.unwrap();
-    tx.execute("SET lock_timeout = '9s'").await.unwrap();
-    tx.commit().await.unwrap();
-    assert_eq!(setting(&mut session, "lock_timeout").await, "9s");
-}
-
 #[tokio::test]
 async fn a_read_only_transaction_can_lock() {
     let bed = Bed::new().await;
@@ -270,7 +142,7 @@ async fn a_read_only_transaction_can_lock() {
     let holder = bed.hold(&name).await;
     let mut session = bed.session().await;
     let mut tx = session.begin_with("BEGIN READ ONLY").await.unwrap();
-    let (locked, ()) = tokio::join!(bed.lock(&mut tx, &name, LONG), async {
+    let (locked, ()) = tokio::join!(bed.lock(&mut tx, &name, PATIENCE), async {
         bed.waiting(1).await;
         holder.release().await;
     });
@@ -283,7 +155,7 @@ async fn a_transaction_takes_several_locks_and_each_of_them_again() {
     let bed = Bed::new().await;
     let names = ["account:transfer:3", "account:transfer:7"].map(name);
     let mut tx = bed.begin().await;
-    for wait in [ZERO, LONG] {
+    for wait in [ZERO, PATIENCE] {
         for name in &names {
             bed.lock(&mut tx, name, wait).await.unwrap();
         }
@@ -326,36 +198,6 @@ async fn going_back_to_a_savepoint_gives_back_what_was_locked_since() {
 }
 
 #[tokio::test]
-async fn a_savepoint_of_the_same_name_stays_the_users() {
-    let bed = Bed::new().await;
-    let name = name("order:process:42");
-    let _holder = bed.hold(&name).await;
-    let mut tx = bed.begin().await;
-    tx.execute("CREATE TEMP TABLE seen (what text)")
-        .await
-        .unwrap();
-    tx.execute("INSERT INTO seen VALUES ('before')")
-        .await
-        .unwrap();
-    tx.execute("SAVEPOINT distributed_lock").await.unwrap();
-    tx.execute("INSERT INTO seen VALUES ('after')")
-        .await
-        .unwrap();
-    assert!(
-        bed.lock(&mut tx, &name, SHORT)
-            .await
-            .unwrap_err()
-            .is_contended()
-    );
-    let rows = "SELECT count(*) FROM seen";
-    let count = tx.fetch_one(rows).await.unwrap().get::<i64, _>(0);
-    assert_eq!(count, 2);
-    tx.execute("ROLLBACK TO distributed_lock").await.unwrap();
-    let count = tx.fetch_one(rows).await.unwrap().get::<i64, _>(0);
-    assert_eq!(count, 1);
-}
-
-#[tokio::test]
 async fn a_transaction_through_a_pooler_of_transactions_can_lock() {
     let bed = Bed::new().await;
     let bouncer = PgBouncer::transaction(&bed.server).await;
@@ -363,7 +205,7 @@ async fn a_transaction_through_a_pooler_of_transactions_can_lock() {
     let holder = bed.hold(&name).await;
     let mut session = PgConnection::connect(&bouncer.url()).await.unwrap();
     let mut tx = session.begin().await.unwrap();
-    let (locked, ()) = tokio::join!(bed.lock(&mut tx, &name, LONG), async {
+    let (locked, ()) = tokio::join!(bed.lock(&mut tx, &name, PATIENCE), async {
         bed.waiting(1).await;
         holder.release().await;
     });
@@ -383,7 +225,7 @@ async fn a_role_without_rights_can_lock_and_be_told_where_it_is() {
     let mut tx = session.begin().await.unwrap();
     let url = bed.server.url_for("app", "postgres");
     let backend = PostgresBackend::connect(&url).await.unwrap();
-    let wait = backend.lock_in_transaction(&mut tx, &name, LONG);
+    let wait = backend.lock_in_transaction(&mut tx, &name, PATIENCE);
     let (locked, ()) = tokio::join!(wait, async {
         bed.waiting(1).await;
         holder.release().await;

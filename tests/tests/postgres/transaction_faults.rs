@@ -6,7 +6,7 @@ use lock_core::{LockError, LockName};
 use lock_tests::eventually;
 use sqlx::{AssertSqlSafe, Connection, Executor, Postgres, Row, Transaction};
 
-use crate::support::{Bed, LONG, SHORT, ZERO, answers, name, pid, setting, sqlstate};
+use crate::support::{Bed, PATIENCE, SHORT, ZERO, answers, name, pid, setting, sqlstate};
 
 #[tokio::test]
 async fn a_transaction_that_has_failed_says_so() {
@@ -57,7 +57,7 @@ async fn the_users_statement_timeout_ends_the_wait() {
     tx.execute("SET LOCAL statement_timeout = '100ms'")
         .await
         .unwrap();
-    let error = bed.lock(&mut tx, &name, LONG).await.unwrap_err();
+    let error = bed.lock(&mut tx, &name, PATIENCE).await.unwrap_err();
     assert!(error.is_unavailable(), "{error}");
     assert!(error.to_string().contains("statement_timeout"), "{error}");
     assert_eq!(setting(&mut tx, "statement_timeout").await, "100ms");
@@ -74,7 +74,7 @@ async fn a_cancelled_statement_leaves_the_transaction_usable() {
     let holder = bed.hold(&name).await;
     let mut tx = bed.begin().await;
     let pid = pid(&mut tx).await;
-    let (refused, ()) = tokio::join!(bed.lock(&mut tx, &name, LONG), async {
+    let (refused, ()) = tokio::join!(bed.lock(&mut tx, &name, PATIENCE), async {
         bed.waiting(1).await;
         tell(&bed, "pg_cancel_backend", pid).await;
     });
@@ -94,7 +94,7 @@ async fn a_terminated_session_is_unavailable() {
     let holder = bed.hold(&name).await;
     let mut tx = bed.begin().await;
     let pid = pid(&mut tx).await;
-    let (refused, ()) = tokio::join!(bed.lock(&mut tx, &name, LONG), async {
+    let (refused, ()) = tokio::join!(bed.lock(&mut tx, &name, PATIENCE), async {
         bed.waiting(1).await;
         tell(&bed, "pg_terminate_backend", pid).await;
     });
@@ -136,7 +136,7 @@ async fn lock_and_end(
     mut tx: Transaction<'_, Postgres>,
     name: &LockName,
 ) -> Result<(), LockError> {
-    let locked = bed.lock(&mut tx, name, LONG).await;
+    let locked = bed.lock(&mut tx, name, PATIENCE).await;
     assert!(answers(&mut tx).await);
     match &locked {
         Ok(()) => tx.commit().await.unwrap(),
@@ -180,7 +180,7 @@ async fn a_dropped_wait_is_undone_by_dropping_the_transaction() {
     let mut session = bed.session().await;
     let mut tx = session.begin().await.unwrap();
     tokio::select! {
-        done = bed.lock(&mut tx, &name, LONG) => panic!("it is held: {done:?}"),
+        done = bed.lock(&mut tx, &name, PATIENCE) => panic!("it is held: {done:?}"),
         () = bed.waiting(1) => {}
     }
     drop(tx);
@@ -202,7 +202,7 @@ async fn a_dropped_wait_that_fails_later_is_not_taken_for_contention() {
         () = bed.waiting(1) => {}
     }
     // What this one is told is the answer to the other.
-    let error = bed.lock(&mut tx, &name, LONG).await.unwrap_err();
+    let error = bed.lock(&mut tx, &name, PATIENCE).await.unwrap_err();
     assert!(error.is_unavailable(), "{error}");
     tx.rollback().await.unwrap();
 }

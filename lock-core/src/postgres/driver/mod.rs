@@ -137,8 +137,8 @@ struct Driver {
     due: BTreeSet<i64>,
     /// Keys that are left to other processes for a moment.
     courtesy: HashMap<i64, Instant>,
-    /// The process of the former session, and when that was started.
-    former: Option<(i32, String)>,
+    /// What the former session alone holds.
+    former: Option<i64>,
     next_fallback: Instant,
     next_reap: Instant,
     /// Until the next connection, if there is one; forgotten when a session has lived for a while.
@@ -231,7 +231,7 @@ impl Driver {
 
     /// What was known of a session that is over.
     fn forget(&mut self, session: &Session) {
-        self.former = Some(session.process.clone());
+        self.former = Some(session.identity);
         self.keys.clear();
         self.registered.clear();
         self.is_registered_for_everything = false;
@@ -251,10 +251,7 @@ impl Driver {
         }
         loop {
             let opened = {
-                let open = timeout(
-                    CONNECT_WITHIN,
-                    self.config.target.open(self.former.as_ref()),
-                );
+                let open = timeout(CONNECT_WITHIN, self.config.target.open(self.former));
                 tokio::select! {
                     biased;
                     opened = open => opened.unwrap_or_else(|_| Err(errors::connect_timed_out())),

@@ -5,85 +5,13 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use futures_util::future::join_all;
-use lock_core::{LockGuard, LockName};
-use lock_tests::servers::PostgresServer;
+use lock_core::LockGuard;
 use lock_tests::{Lateness, PostgresStore, Store, eventually};
-use sha2::{Digest, Sha256};
-use sqlx::{Connection, PgConnection};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 
-use super::support::{LEASE, PATIENCE, acquire, client, name, numbered, take};
-
-/// A client that speaks the protocol by itself, and stops where no other does.
-struct RawClient(TcpStream);
-
-impl RawClient {
-    /// One that holds this lock as the library does.
-    async fn holding(
-        server: &PostgresServer,
-        application_name: &str,
-        lease: &str,
-        name: &LockName,
-    ) -> Self {
-        let mut client = Self(TcpStream::connect(server.address()).await.unwrap());
-        let mut startup = 196_608_u32.to_be_bytes().to_vec();
-        for text in [
-            "user",
-            "postgres",
-            "database",
-            "postgres",
-            "application_name",
-            application_name,
-            "",
-        ] {
-            startup.extend_from_slice(text.as_bytes());
-            startup.push(0);
-        }
-        client.send(&startup).await;
-        client.until_ready().await;
-        let digest = Sha256::digest(format!("lock-postgres-v1\0\0{lease}"));
-        let marker = i64::from_be_bytes(digest[..8].try_into().unwrap());
-        let lock = format!(
-            "SELECT pg_advisory_lock({}), pg_advisory_lock_shared({marker})\0",
-            PostgresStore::key_of(name)
-        );
-        client.0.write_all(b"Q").await.unwrap();
-        client.send(lock.as_bytes()).await;
-        client.until_ready().await;
-        client
-    }
-
-    /// Begins a statement and does not end it.
-    async fn stop_inside_a_statement(&mut self) {
-        self.0.write_all(b"P").await.unwrap();
-        self.send(b"\0SELECT 1\0\0\0").await;
-    }
-
-    /// Sends what a message has after its kind.
-    async fn send(&mut self, body: &[u8]) {
-        let length = u32::try_from(body.len() + 4).unwrap();
-        self.0.write_all(&length.to_be_bytes()).await.unwrap();
-        self.0.write_all(body).await.unwrap();
-    }
-
-    /// Reads to the message that says that the server waits for a query.
-    async fn until_ready(&mut self) {
-        loop {
-            let kind = self.0.read_u8().await.unwrap();
-            let length = self.0.read_u32().await.unwrap();
-            let mut body = vec![0; length as usize - 4];
-            self.0.read_exact(&mut body).await.unwrap();
-            match kind {
-                b'E' => panic!("{}", String::from_utf8_lossy(&body)),
-                b'Z' => return,
-                _ => {}
-            }
-        }
-    }
-}
+use crate::ghost::Ghost;
+use crate::support::{HeldUp, LEASE, PATIENCE, acquire, client, numbered, order, take};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_holder_that_is_frozen_inside_a_statement_is_ended_in_time() {
@@ -93,7 +21,7 @@ async fn a_holder_that_is_frozen_inside_a_statement_is_ended_in_time() {
     // At any moment between two looks.
     for number in 0..4 {
         let name = numbered(number);
-        let holder = RawClient::holding(&store.server, "distributed_lock", "lease 2000", &name);
+        let holder = Ghost::holding(&store.server, "distributed_lock", "lease 2000", &name);
         let (mut holder, lock) = (holder.await, client.lock(&name).unwrap());
         waiters.spawn(async move {
             let in_time = Lateness::of(LEASE + Duration::from_secs(1));
@@ -119,7 +47,7 @@ async fn sessions_of_others_are_left_alone_inside_a_statement() {
         (3, "distributed_lock", "lease 2000"),
     ] {
         let name = numbered(number);
-        let mut holder = RawClient::holding(&store.server, application_name, lease, &name).await;
+        let mut holder = Ghost::holding(&store.server, application_name, lease, &name).await;
         holder.stop_inside_a_statement().await;
         holders.push(holder);
     }
@@ -144,9 +72,9 @@ async fn tokens_and_releases_do_not_wait_for_a_standby() {
     let (holder, other) = (store.client().await, store.client().await);
     timeout(LEASE, async {
         for _ in 0..3 {
-            let guard = take(&holder, name()).await;
+            let guard = take(&holder, order()).await;
             guard.fencing_token().await.unwrap();
-            let lock = other.lock(name()).unwrap();
+            let lock = other.lock(order()).unwrap();
             let waiter = tokio::spawn(async move { lock.acquire(PATIENCE).await });
             eventually("it waits", || async { store.advisory_locks().await == 4 }).await;
             guard.release().await.unwrap();
@@ -163,36 +91,18 @@ async fn tokens_and_releases_do_not_wait_for_a_standby() {
 async fn a_release_does_not_wait_for_notifications_of_others() {
     let store = PostgresStore::open().await;
     let (holder, other) = (store.client().await, store.client().await);
-    let guard = take(&holder, name()).await;
-    let lock = other.lock(name()).unwrap();
+    let guard = take(&holder, order()).await;
+    let lock = other.lock(order()).unwrap();
     let waiter = tokio::spawn(async move { lock.acquire(PATIENCE).await });
     eventually("it waits", || async { store.advisory_locks().await == 4 }).await;
 
-    sqlx::query("CREATE TABLE written (number int)")
-        .execute(&store.pool)
-        .await
-        .unwrap();
-    let set = store.server.set("synchronous_standby_names", "nobody");
-    set.await.unwrap();
-    let mut stuck = PgConnection::connect(&store.server.url()).await.unwrap();
-    let stuck = tokio::spawn(async move {
-        let write = "BEGIN; INSERT INTO written VALUES (1); NOTIFY elsewhere; COMMIT";
-        sqlx::raw_sql(write).execute(&mut stuck).await
-    });
-    eventually("its commit waits for the standby", || async {
-        let waiting = sqlx::query_scalar::<_, i64>(
-            "SELECT count(*) FROM pg_stat_activity WHERE wait_event = 'SyncRep'",
-        );
-        waiting.fetch_one(&store.pool).await.unwrap() == 1
-    })
-    .await;
+    let held_up = HeldUp::on(&store.server).await;
     let in_time = Lateness::of(Duration::from_millis(500));
     guard.release().await.unwrap();
     in_time.at_most(Duration::ZERO).await;
     let granted = waiter.await.unwrap().unwrap();
-    assert!(!stuck.is_finished(), "the other commit waits all the time");
     assert!(granted.is_valid());
-    stuck.abort();
+    held_up.end().await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -201,7 +111,7 @@ async fn cancelled_statements_cost_no_guard_and_leave_no_lock() {
     const REFUSED: u32 = 5;
     let store = PostgresStore::open().await;
     let locks = client(&store.server.url()).await;
-    let guard = take(&locks, name()).await;
+    let guard = take(&locks, order()).await;
     let refused = Arc::new(AtomicU32::new(0));
     let mut load = JoinSet::new();
     for task in 0..16 {

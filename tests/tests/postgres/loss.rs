@@ -1,20 +1,22 @@
 //! Who holds a lock and is cut off, frozen or ended: it knows in time, and others go on in time.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use lock_core::LockProvider;
+use lock_core::backend::{Attempt, Backend, Grant};
+use lock_core::postgres::{PostgresBackend, PostgresGrant};
 use lock_tests::servers::{Lan, PostgresServer, Proxy, Server};
 use lock_tests::{Lateness, PostgresStore, Store, boottime, eventually};
-use tokio::io::copy;
-use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::watch;
-use tokio::task::JoinSet;
 
-use super::support::{
-    BOUND, Ended, GRANTED_WITHIN, LEASE, MARGIN, NOTICED, PATIENCE, ROUNDS, acquire, backend,
-    builder, child, client, is_held, name, nanoseconds, noticed, numbered, take,
+use crate::notice::Notice;
+use crate::support::{
+    BOUND, Ended, GRANTED_WITHIN, LEASE, MARGIN, PATIENCE, acquire, backend, child, client,
+    is_held, nanoseconds, numbered, order, session_of, take,
 };
+
+/// How often something is done whose time is told in milliseconds.
+const ROUNDS: usize = 5;
 
 /// How soon the locks of a session that has ended can be had.
 const FREED: Duration = Duration::from_millis(500);
@@ -23,12 +25,12 @@ const FREED: Duration = Duration::from_millis(500);
 async fn a_frozen_holder_is_succeeded_in_time_and_knows_at_its_first_look() {
     let store = PostgresStore::open().await;
     let (mut holder, other) = (child(&store).await, store.client().await);
-    holder.hold(&name()).await;
+    holder.hold(&order()).await;
     let old = holder.ask("token").await;
     let old: u64 = old.strip_prefix("token ").unwrap().parse().unwrap();
     let lateness = Lateness::of(GRANTED_WITHIN);
     holder.freeze().await;
-    let guard = acquire(&other, name(), PATIENCE).await;
+    let guard = acquire(&other, order(), PATIENCE).await;
     lateness.at_most(Duration::ZERO).await;
     assert!(guard.fencing_token().await.unwrap().get() > old);
     holder.thaw().await;
@@ -46,8 +48,8 @@ async fn a_frozen_holder_is_succeeded_in_time_and_knows_at_its_first_look() {
 async fn the_lock_of_a_killed_holder_is_granted_within_half_a_second() {
     let store = PostgresStore::open().await;
     let (mut holder, other) = (child(&store).await, store.client().await);
-    holder.hold(&name()).await;
-    let lock = other.lock(name()).unwrap();
+    holder.hold(&order()).await;
+    let lock = other.lock(order()).unwrap();
     let waiter = tokio::spawn(async move { lock.acquire(PATIENCE).await });
     eventually("the other waits", || async {
         store.advisory_locks().await == 4
@@ -66,9 +68,9 @@ async fn a_holder_behind_a_dead_network_knows_before_another_is_granted() {
     let (near, far) = (server.url(), server.url());
     let holder = lan.left().run(async move { client(&far).await }).await;
     let other = lan.right().run(async move { client(&near).await }).await;
-    let guard = Arc::new(take(&holder, name()).await);
+    let guard = Arc::new(take(&holder, order()).await);
     let old = guard.fencing_token().await.unwrap();
-    let lock = other.lock(name()).unwrap();
+    let lock = other.lock(order()).unwrap();
     let waiter = tokio::spawn(async move {
         let guard = lock.acquire(PATIENCE).await.unwrap();
         (guard, boottime())
@@ -90,12 +92,12 @@ async fn a_holder_behind_a_dead_network_knows_before_another_is_granted() {
     assert!(next.fencing_token().await.unwrap() > old);
 
     // Cut off, it hears that there is no server, and not that the lock is held.
-    let lock = holder.lock(name()).unwrap();
+    let lock = holder.lock(order()).unwrap();
     let error = lock.acquire(Duration::ZERO).await.unwrap_err();
     assert!(error.is_unavailable(), "{error}");
     lan.up().await;
     next.release().await.unwrap();
-    drop(acquire(&holder, name(), PATIENCE).await);
+    drop(acquire(&holder, order(), PATIENCE).await);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -103,20 +105,18 @@ async fn a_reset_connection_is_noticed_at_once_and_made_again_within_the_wait() 
     let server = PostgresServer::start().await;
     let proxy = Proxy::to(server.address()).await;
     let client = client(&proxy.url(&server.url())).await;
-    let mut took = Vec::new();
     for _ in 0..ROUNDS {
-        let guard = take(&client, name()).await;
+        let guard = take(&client, order()).await;
         let token = guard.fencing_token().await.unwrap();
-        let reset = Instant::now();
+        let notice = Notice::of_now();
         proxy.reset();
         guard.lost().await;
-        took.push(reset.elapsed());
+        notice.is_in_time();
         assert!(guard.release().await.unwrap_err().is_lost());
-        let next = acquire(&client, name(), Duration::from_secs(5)).await;
+        let next = acquire(&client, order(), Duration::from_secs(5)).await;
         assert!(next.fencing_token().await.unwrap() > token);
         next.release().await.unwrap();
     }
-    noticed(&took);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -126,9 +126,9 @@ async fn a_frozen_server_costs_the_lock_and_nobody_waits_longer_than_allowed() {
     let url = server.url();
     let holder = client(&url).await;
     let other = LockProvider::with_response_timeout(backend(&url).await, ANSWERS);
-    let guard = Arc::new(take(&holder, name()).await);
+    let guard = Arc::new(take(&holder, order()).await);
     // One who waits already, one who begins to wait, and one who only tries.
-    let (early, wait) = (other.lock(name()).unwrap(), Duration::from_millis(1_200));
+    let (early, wait) = (other.lock(order()).unwrap(), Duration::from_millis(1_200));
     let (earliest, early_bound) = (Lateness::of(wait), Lateness::of(wait + ANSWERS));
     let early = tokio::spawn(async move {
         let error = early.acquire(wait).await.unwrap_err();
@@ -155,12 +155,12 @@ async fn a_frozen_server_costs_the_lock_and_nobody_waits_longer_than_allowed() {
     at_the_deadline.at_most(BOUND).await;
     assert!(ended.last_valid <= frozen + nanoseconds(LEASE - MARGIN) + nanoseconds(BOUND));
     server.thaw().await;
-    acquire(&holder, name(), PATIENCE)
+    acquire(&holder, order(), PATIENCE)
         .await
         .release()
         .await
         .unwrap();
-    acquire(&other, name(), PATIENCE)
+    acquire(&other, order(), PATIENCE)
         .await
         .release()
         .await
@@ -172,7 +172,7 @@ async fn registrations(server: &PostgresServer) -> i64 {
     let pool = server.pool().await;
     let shared = sqlx::query_scalar::<_, i64>(
         "SELECT count(*) - count(DISTINCT pid) FROM pg_locks \
-         WHERE locktype = 'advisory' AND mode = 'ShareLock'",
+         WHERE locktype = 'advisory' AND objsubid = 1 AND mode = 'ShareLock'",
     );
     shared.fetch_one(&pool).await.unwrap()
 }
@@ -181,18 +181,18 @@ async fn registrations(server: &PostgresServer) -> i64 {
 async fn a_killed_server_costs_the_lock_at_once_and_waits_outlast_its_restart() {
     let server = PostgresServer::start().await;
     let client = client(&server.url()).await;
-    let guard = take(&client, name()).await;
+    let guard = take(&client, order()).await;
     let token = guard.fencing_token().await.unwrap();
     let lost = tokio::spawn(guard.lost());
     server.kill().await;
-    let lateness = Lateness::of(NOTICED);
+    let notice = Notice::of_now();
     lost.await.unwrap();
-    lateness.at_most(Duration::ZERO).await;
+    notice.is_in_time();
     let error = client.lock(numbered(1)).unwrap();
     let error = error.acquire(Duration::ZERO).await;
     let error = error.unwrap_err();
     assert!(error.is_unavailable(), "{error:?}");
-    let lock = client.lock(name()).unwrap();
+    let lock = client.lock(order()).unwrap();
     let waiter = tokio::spawn(async move { lock.acquire(PATIENCE).await });
     server.restart().await;
     let next = waiter.await.unwrap().unwrap();
@@ -232,7 +232,7 @@ async fn an_acquire_that_is_dropped_anywhere_leaves_nothing_behind() {
     }
     // The session that it was done to goes on.
     assert_eq!(store.sessions().await, 2);
-    acquire(&slow, name(), PATIENCE)
+    acquire(&slow, order(), PATIENCE)
         .await
         .release()
         .await
@@ -243,23 +243,22 @@ async fn an_acquire_that_is_dropped_anywhere_leaves_nothing_behind() {
 async fn a_terminated_session_loses_all_its_locks_at_once_and_is_made_again() {
     let store = PostgresStore::open().await;
     let (holder, other) = (store.client().await, store.client().await);
-    let mut took = Vec::new();
     for _ in 0..ROUNDS {
-        let guard = acquire(&holder, name(), PATIENCE).await;
+        let guard = acquire(&holder, order(), PATIENCE).await;
         let second = acquire(&holder, numbered(1), PATIENCE).await;
         let token = guard.fencing_token().await.unwrap();
-        let lock = other.lock(name()).unwrap();
+        let lock = other.lock(order()).unwrap();
         let waiter = tokio::spawn(async move { lock.acquire(PATIENCE).await });
         eventually("the other waits", || async {
             store.advisory_locks().await == 5
         })
         .await;
+        let notice = Notice::of_the_end_of(session_of(&store.pool, &order()).await);
         let freed = Lateness::of(FREED);
-        store.lose(&name()).await;
-        let ended = Instant::now();
+        store.lose(&order()).await;
         guard.lost().await;
         second.lost().await;
-        took.push(ended.elapsed());
+        notice.await.unwrap().is_in_time();
         let next = waiter.await.unwrap().unwrap();
         freed.at_most(Duration::ZERO).await;
         assert!(next.fencing_token().await.unwrap() > token);
@@ -268,76 +267,65 @@ async fn a_terminated_session_loses_all_its_locks_at_once_and_is_made_again() {
             assert!(lost.release().await.unwrap_err().is_lost());
         }
         drop(acquire(&holder, numbered(1), Duration::from_secs(5)).await);
-        assert!(is_held(&holder, name()).await);
+        assert!(is_held(&holder, order()).await);
         next.release().await.unwrap();
     }
-    noticed(&took);
 }
 
+/// The time of a caller ends its wait, and nothing else.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn who_comes_back_ends_the_session_that_it_left() {
-    let server = PostgresServer::start().await;
-    let network = HalfOpen::to(server.address()).await;
-    let url = server.url();
-    let url = url.replacen(
-        &server.address().to_string(),
-        &network.address.to_string(),
-        1,
-    );
-    // Long enough that a lease which ends by itself is told from one that was ended.
-    let long = lock_core::postgres::PostgresBackend::builder(url).lease(Duration::from_secs(60));
-    let holder = LockProvider::new(long.connect().await.unwrap());
-    let other = LockProvider::new(builder(&server).connect().await.unwrap());
-    let guard = take(&holder, name()).await;
-    network.reset_clients();
-    guard.lost().await;
-    drop(acquire(&other, name(), Duration::from_secs(5)).await);
-    drop(acquire(&holder, name(), Duration::from_secs(5)).await);
-}
-
-/// A network in which a client can lose its connection while the server keeps it.
-struct HalfOpen {
-    address: std::net::SocketAddr,
-    resets: watch::Sender<u32>,
-    _connections: JoinSet<()>,
-}
-
-impl HalfOpen {
-    async fn to(target: std::net::SocketAddr) -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let address = listener.local_addr().unwrap();
-        let resets = watch::Sender::new(0);
-        let mut running = JoinSet::new();
-        let reset = resets.clone();
-        running.spawn(async move {
-            let mut connections = JoinSet::new();
-            while let Ok((mut client, _)) = listener.accept().await {
-                let mut reset = reset.subscribe();
-                connections.spawn(async move {
-                    let mut server = TcpStream::connect(target).await.unwrap();
-                    let (mut from_server, mut to_server) = server.split();
-                    let (mut from_client, mut to_client) = client.split();
-                    tokio::select! {
-                        _ = reset.changed() => {}
-                        _ = async { tokio::join!(
-                            copy(&mut from_client, &mut to_server),
-                            copy(&mut from_server, &mut to_client),
-                        ) } => {}
-                    }
-                    drop(client);
-                    // The server hears nothing of that.
-                    std::future::pending::<()>().await;
-                });
-            }
-        });
-        Self {
-            address,
-            resets,
-            _connections: running,
-        }
+async fn a_server_that_stands_still_for_less_than_the_lease_costs_no_lock() {
+    const ANSWERS: Duration = Duration::from_millis(100);
+    let store = PostgresStore::open().await;
+    let client = LockProvider::with_response_timeout(store.backend().await, ANSWERS);
+    let guard = take(&client, order()).await;
+    let session = session_of(&store.pool, &order()).await;
+    store.server.freeze().await;
+    for number in 0..5 {
+        let lock = client.lock(numbered(number)).unwrap();
+        let error = lock.acquire(Duration::ZERO).await.unwrap_err();
+        assert!(error.is_unavailable(), "{error}");
     }
+    store.server.thaw().await;
+    // All that was asked for meanwhile is answered, and given back.
+    for number in 0..5 {
+        drop(acquire(&client, numbered(number), PATIENCE).await);
+    }
+    assert!(guard.is_valid());
+    assert_eq!(session_of(&store.pool, &order()).await, session);
+    guard.release().await.unwrap();
+}
 
-    fn reset_clients(&self) {
-        self.resets.send_modify(|resets| *resets += 1);
+/// Grants outlive the session that their locks were on, and are released then.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_left_of_a_lost_session_touches_nothing_of_the_next() {
+    let store = PostgresStore::open().await;
+    let (backend, other) = (store.backend().await, store.client().await);
+    for dropped in [true, false] {
+        let old = grant(&backend).await;
+        store.lose(&order()).await;
+        eventually("it is lost", || async { !old.lease().is_valid() }).await;
+        let new = grant(&backend).await;
+        assert!(old.fencing_token().await.unwrap_err().is_lost());
+        match dropped {
+            true => drop(old),
+            false => assert!(old.release().await.unwrap_err().is_lost()),
+        }
+        // Answered after whatever the driver was asked before.
+        backend.health().await.unwrap();
+        assert!(is_held(&other, order()).await && new.lease().is_valid());
+        new.fencing_token().await.unwrap();
+        new.release().await.unwrap();
+    }
+}
+
+/// Asks until the lock is granted.
+async fn grant(backend: &PostgresBackend) -> PostgresGrant {
+    loop {
+        match backend.try_acquire(&order()).await {
+            Ok(Attempt::Granted(grant)) => return grant,
+            Ok(Attempt::Held { .. }) => panic!("nobody has it"),
+            Err(error) => assert!(error.is_unavailable(), "{error}"),
+        }
     }
 }

@@ -1,4 +1,4 @@
-//! Connection strings, waits and lists that are wrong or extreme: each has a clear answer.
+//! Connection strings that are wrong, and what they lead to that is no server: each has a clear answer.
 
 use std::error::Error;
 use std::io::{self, Write};
@@ -6,13 +6,15 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use lock_core::postgres::PostgresBackend;
-use lock_core::{LockError, LockErrorKind, LockName};
+use lock_core::{LockError, LockErrorKind};
+use lock_tests::Lateness;
 use lock_tests::servers::{Port, PostgresServer};
-use lock_tests::{Lateness, PostgresStore, Store};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
 
-use super::support::{BOUND, PATIENCE, acquire, is_held, name, numbered, take};
+use crate::support::BOUND;
+
+use LockErrorKind::{Misconfigured, Unavailable};
 
 /// In every connection string here, and in nothing that is said about one.
 const PASSWORD: &str = "hunter2";
@@ -71,14 +73,14 @@ async fn refused(url: &str, kind: LockErrorKind, says: &str) -> LockError {
     error
 }
 
-use LockErrorKind::{Misconfigured, Unavailable};
-
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_wrong_connection_string_is_told_without_its_password() {
     let log = Log::start();
     let server = PostgresServer::start().await;
     let (address, ip) = (server.address(), server.address().ip());
     let closed = Port::reserve();
+    let right = server.url_for("secretive:secret", "postgres");
+    PostgresBackend::connect(&right).await.unwrap();
     for (url, kind, says) in [
         (
             format!("postgres://secretive:{PASSWORD}@{address}/postgres"),
@@ -111,7 +113,7 @@ async fn a_wrong_connection_string_is_told_without_its_password() {
         (
             format!("postgres://postgres:{PASSWORD}@{address}/postgres?sslmode=require"),
             Misconfigured,
-            "TLS",
+            "sslmode",
         ),
         (
             format!("postgres://postgres:{PASSWORD}@{address}/postgres?ssl=true"),
@@ -125,8 +127,8 @@ async fn a_wrong_connection_string_is_told_without_its_password() {
         ),
         (
             format!("postgres://postgres:{PASSWORD}@{address}/postgres?options[no_such]=1"),
-            Unavailable,
-            "PostgreSQL refused the connection",
+            Misconfigured,
+            "`options` of the connection string",
         ),
         (
             format!("host={ip} user=postgres password={PASSWORD}"),
@@ -139,17 +141,27 @@ async fn a_wrong_connection_string_is_told_without_its_password() {
     assert!(!log.text().contains(PASSWORD), "{}", log.text());
 }
 
+/// The server says the same in both cases: there is no line for a client without encryption.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_server_that_demands_encryption_says_so() {
+async fn a_server_that_lets_in_nobody_without_tls_or_from_here_says_so() {
     let server = PostgresServer::start().await;
     let hba = server.socket_directory().join("pg_hba.conf");
-    std::fs::write(hba, "local all all trust\nhostssl all all all trust\n").unwrap();
-    server.set("log_min_messages", "warning").await.unwrap();
     let url = format!(
         "postgres://postgres:{PASSWORD}@{}/postgres",
         server.address()
     );
-    refused(&url, Misconfigured, "without TLS").await;
+    for lines in [
+        // Those who come with TLS, which this server does not even have.
+        "local all all trust\nhostssl all all all trust\n",
+        // Others, from here; all, from elsewhere.
+        "local all all trust\nhost all app all trust\nhost all all 192.0.2.0/24 trust\n",
+        "local all all trust\nhost all postgres all reject\n",
+    ] {
+        std::fs::write(&hba, lines).unwrap();
+        server.set("log_min_messages", "warning").await.unwrap();
+        let error = refused(&url, Misconfigured, "without TLS").await;
+        assert!(error.to_string().contains("pg_hba.conf"), "{error}");
+    }
 }
 
 /// A listener that does this with every connection after the first bytes have come.
@@ -198,52 +210,4 @@ async fn what_does_not_speak_the_protocol_is_told_from_a_server() {
     refused(&listener(b"", false).await, Unavailable, "did not answer").await;
     in_time.at_most(BOUND).await;
     assert!(!log.text().contains(PASSWORD), "{}", log.text());
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn the_shortest_and_the_longest_waits_behave() {
-    let store = PostgresStore::open().await;
-    let (client, other) = (store.client().await, store.client().await);
-    for wait in [Duration::ZERO, Duration::from_nanos(1), Duration::MAX] {
-        acquire(&client, name(), wait)
-            .await
-            .release()
-            .await
-            .unwrap();
-    }
-    let guard = take(&client, name()).await;
-    for wait in [Duration::ZERO, Duration::from_nanos(1)] {
-        for client in [&client, &other] {
-            let late = Lateness::of(wait);
-            let tried = client.lock(name()).unwrap().try_acquire(wait).await;
-            late.at_most(BOUND).await;
-            assert!(tried.unwrap().is_none());
-        }
-    }
-    let lock = other.lock(name()).unwrap();
-    let waits = tokio::spawn(async move { lock.acquire(Duration::MAX).await });
-    tokio::time::sleep(Duration::from_millis(100)).await;
-    assert!(!waits.is_finished());
-    guard.release().await.unwrap();
-    drop(waits.await.unwrap().unwrap());
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn lists_of_no_names_and_of_ten_thousand_behave() {
-    let store = PostgresStore::open().await;
-    let (client, other) = (store.client().await, store.client().await);
-    let none: [LockName; 0] = [];
-    let nothing = client.acquire_all(none.clone(), Duration::ZERO).await;
-    assert!(nothing.unwrap_err().is_invalid_name());
-    assert!(client.claim(none, 10).await.unwrap().is_empty());
-    assert!(client.claim([name()], 0).await.unwrap().is_empty());
-    assert!(!is_held(&other, name()).await);
-
-    let names: Vec<LockName> = (0..10_000).map(numbered).collect();
-    let all = client.acquire_all(names.clone(), PATIENCE).await.unwrap();
-    assert!(all.is_valid());
-    assert!(other.claim(names.clone(), 10_000).await.unwrap().is_empty());
-    all.release().await.unwrap();
-    let claimed = other.claim(names, 10_000).await.unwrap();
-    assert_eq!(claimed.len(), 10_000);
 }

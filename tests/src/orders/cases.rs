@@ -1,0 +1,49 @@
+//! What the service does wherever its locks are: for two instances that share them, or one.
+
+use std::time::Duration;
+
+use futures_util::future::join_all;
+
+use super::{Answer, Instance, assert_one_at_a_time};
+
+/// Of two refunds that were sent at once, one is made and the other is refused, at once.
+pub async fn of_two_refunds_one_is_refused(here: &Instance, there: &Instance) {
+    let path = "/payments/7/refund?work_ms=1000";
+    let (one, other) = tokio::join!(here.post(path), there.post(path));
+    let (refused, made): (Vec<_>, Vec<_>) = [one, other]
+        .into_iter()
+        .partition(|answer| answer.status == 409);
+    assert_eq!(
+        (refused.len(), made.len()),
+        (1, 1),
+        "{refused:#?} {made:#?}"
+    );
+    assert_eq!(made[0].receipt().lock, "payment:refund:7");
+    assert_eq!(refused[0].conflict()["reason"], "refund-in-progress");
+    let took = refused[0].took;
+    assert!(took < Duration::from_millis(100), "{took:?}");
+    // Once it is made the lock is free again, at once.
+    for instance in [there, here] {
+        let _ = instance
+            .post("/payments/7/refund?work_ms=0")
+            .await
+            .receipt();
+    }
+}
+
+/// A hundred requests for one order are worked on one at a time, and neither instance is preferred.
+pub async fn a_hundred_requests_for_one_order_are_shared(here: &Instance, there: &Instance) {
+    let answers = join_all((0..100).map(|number| {
+        let instance = if number % 2 == 0 { here } else { there };
+        instance.post("/orders/1/process?work_ms=5")
+    }));
+    let answers = answers.await;
+    let receipts: Vec<_> = answers.iter().map(Answer::receipt).collect();
+    assert_one_at_a_time(&receipts);
+    for instance in [here, there] {
+        let share = receipts
+            .iter()
+            .filter(|receipt| receipt.instance == instance.id());
+        assert_eq!(share.count(), 50);
+    }
+}

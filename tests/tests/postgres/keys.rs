@@ -1,0 +1,86 @@
+//! The keys of locks, as others on the server see them.
+
+use lock_core::postgres::PostgresBackend;
+use lock_core::{LockGuard, LockProvider};
+use lock_tests::{OneBackend, PostgresStore, Store};
+use sqlx::{Connection, Executor, PgConnection, Row};
+
+use crate::support::{is_held, key, order, take};
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn whoever_has_the_key_has_the_lock() {
+    const TRY: &str = "SELECT pg_try_advisory_lock($1)";
+    let store = PostgresStore::open().await;
+    let client = store.client().await;
+    let mut session = PgConnection::connect(&store.server.url()).await.unwrap();
+    let key = key("", &order());
+    let tried = sqlx::query_scalar::<_, bool>(TRY).bind(key);
+    assert!(tried.fetch_one(&mut session).await.unwrap());
+    assert!(is_held(&client, order()).await);
+    let unlock = sqlx::query("SELECT pg_advisory_unlock($1)").bind(key);
+    unlock.execute(&mut session).await.unwrap();
+    let guard = take(&client, order()).await;
+    let tried = sqlx::query_scalar::<_, bool>(TRY).bind(key);
+    assert!(!tried.fetch_one(&mut session).await.unwrap());
+    guard.release().await.unwrap();
+}
+
+/// The server lets a session take a key again; two names with one key are as one.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_key_that_the_session_has_is_not_taken_again() {
+    let store = PostgresStore::open().await;
+    let backend = OneBackend::new(store.backend().await);
+    let (one, other) = (
+        LockProvider::new(backend.clone()),
+        LockProvider::new(backend),
+    );
+    let guard = take(&one, order()).await;
+    assert!(is_held(&other, order()).await);
+    assert!(other.claim([order()], 1).await.unwrap().is_empty());
+    guard.release().await.unwrap();
+    take(&other, order()).await.release().await.unwrap();
+    assert_eq!(store.advisory_locks().await, 1);
+}
+
+#[tokio::test]
+async fn namespaces_and_databases_are_apart() {
+    let store = PostgresStore::open().await;
+    store.pool.execute("CREATE DATABASE other").await.unwrap();
+    let url = store.server.url();
+    let other = store.server.url_for("postgres", "other");
+    let shop = || PostgresBackend::builder(&url).namespace("shop");
+    let mut guards = Vec::new();
+    for builder in [
+        shop(),
+        PostgresBackend::builder(&url),
+        PostgresBackend::builder(&url).namespace("Shop"),
+        PostgresBackend::builder(&other),
+    ] {
+        let locks = LockProvider::new(builder.connect().await.unwrap());
+        guards.push(take(&locks, order()).await);
+    }
+    // Within each of them there is one lock.
+    let again = LockProvider::new(shop().connect().await.unwrap());
+    assert!(is_held(&again, order()).await);
+    guards.remove(0).release().await.unwrap();
+    drop(take(&again, order()).await);
+    assert!(is_held(&store.client().await, order()).await);
+    assert!(guards.iter().all(LockGuard::is_valid));
+}
+
+#[tokio::test]
+async fn operators_find_the_session_by_its_name_and_what_it_holds_by_its_key() {
+    let store = PostgresStore::open().await;
+    let builder = PostgresBackend::builder(store.server.url()).application_name("shop-locks");
+    let locks = LockProvider::new(builder.connect().await.unwrap());
+    let _guard = take(&locks, order()).await;
+    let held = sqlx::query(
+        "SELECT a.state, current_database() FROM pg_locks AS l JOIN pg_stat_activity AS a USING (pid) \
+         WHERE locktype = 'advisory' AND objsubid = 1 AND application_name = 'shop-locks' \
+         AND ((classid::int8 << 32) | objid::int8) = $1 AND mode = 'ExclusiveLock'",
+    );
+    // As it is documented, for the empty namespace.
+    let held = held.bind(-4_392_062_105_972_231_254_i64);
+    let row = held.fetch_one(&store.pool).await.unwrap();
+    assert_eq!(row.get::<String, _>(0), "idle");
+}

@@ -1,0 +1,107 @@
+//! Behind a proxy that gives each client a session for as long as it stays, and to another when it
+//! has left.
+
+use lock_core::LockProvider;
+use lock_tests::eventually;
+use lock_tests::servers::{PgBouncer, PostgresServer, Proxy};
+use sqlx::{Connection, PgConnection, PgPool};
+
+use crate::support::{PATIENCE, acquire, client, numbered, order, pid, session_of, take};
+
+/// A client of the library that is cut off from its proxy, and the session on the server that it
+/// had.
+struct CutOff {
+    client: LockProvider,
+    network: Proxy,
+    session: i32,
+}
+
+impl CutOff {
+    async fn from(bouncer: &PgBouncer, pool: &PgPool) -> Self {
+        let network = Proxy::to(bouncer.address()).await;
+        let client = client(&network.url(&bouncer.url())).await;
+        let guard = take(&client, order()).await;
+        let session = session_of(pool, &order()).await;
+        network.refuse().await;
+        network.reset();
+        guard.lost().await;
+        eventually("the proxy has the session back", || async {
+            let locks = "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND pid = $1";
+            let locks = sqlx::query_scalar::<_, i64>(locks).bind(session);
+            locks.fetch_one(pool).await.unwrap() == 0
+        })
+        .await;
+        Self {
+            client,
+            network,
+            session,
+        }
+    }
+
+    /// It connects again, and ends the session that it had if that still is its own.
+    async fn comes_back(&self) {
+        self.network.heal().await;
+        drop(acquire(&self.client, order(), PATIENCE).await);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_session_that_was_given_to_a_stranger_is_left_alone() {
+    let server = PostgresServer::start().await;
+    let pool = server.pool().await;
+    let bouncer = PgBouncer::session(&server).await;
+    let cut_off = CutOff::from(&bouncer, &pool).await;
+    let mut strangers = Vec::new();
+    loop {
+        let mut stranger = PgConnection::connect(&bouncer.url()).await.unwrap();
+        let is_it = pid(&mut stranger).await == cut_off.session;
+        strangers.push(stranger);
+        if is_it {
+            break;
+        }
+        assert!(strangers.len() < 10, "the proxy has kept the session");
+    }
+    cut_off.comes_back().await;
+    for stranger in &mut strangers {
+        stranger.ping().await.unwrap();
+    }
+}
+
+/// Another process with the same locks and the same lease.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_session_that_was_given_to_another_of_our_kind_is_left_alone() {
+    let server = PostgresServer::start().await;
+    let pool = server.pool().await;
+    let bouncer = PgBouncer::session(&server).await;
+    let cut_off = CutOff::from(&bouncer, &pool).await;
+    // Which of the sessions that it has got back the proxy gives away first is its own affair; and a
+    // second connection is needed before the one that counts.
+    let mut attempts = 0;
+    let (_other, guard) = loop {
+        let stranger = PgConnection::connect(&bouncer.url()).await.unwrap();
+        give_back(stranger, &pool).await;
+        let other = client(&bouncer.url()).await;
+        let guard = take(&other, numbered(1)).await;
+        if session_of(&pool, &numbered(1)).await == cut_off.session {
+            break (other, guard);
+        }
+        guard.release().await.unwrap();
+        attempts += 1;
+        assert!(attempts < 20, "the proxy keeps the session");
+    };
+    cut_off.comes_back().await;
+    guard.release().await.unwrap();
+}
+
+/// Closes a connection; returns when the proxy can give its session to another.
+async fn give_back(mut connection: PgConnection, pool: &PgPool) {
+    let session = pid(&mut connection).await;
+    connection.close().await.unwrap();
+    eventually("the session is reset", || async {
+        let reset = "SELECT state = 'idle' AND query LIKE 'DISCARD%' FROM pg_stat_activity \
+             WHERE pid = $1";
+        let reset = sqlx::query_scalar::<_, bool>(reset).bind(session);
+        reset.fetch_one(pool).await.unwrap()
+    })
+    .await;
+}

@@ -1,0 +1,100 @@
+//! What it takes to be back: after a loss, without descriptors, over a network that gives no rest.
+
+use std::time::Duration;
+
+use lock_core::LockProvider;
+use lock_core::postgres::PostgresBackend;
+use lock_tests::servers::PostgresServer;
+use lock_tests::{PostgresStore, Store};
+
+use crate::network::Network;
+use crate::support::{HeldUp, PATIENCE, acquire, builder, child, client, order, take};
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_comes_back_ends_the_session_that_it_left() {
+    let server = PostgresServer::start().await;
+    let network = Network::half_open(&server).await;
+    // Long enough that a lease which ends by itself is told from one that was ended.
+    let url = network.url(&server.url());
+    let long = PostgresBackend::builder(url).lease(Duration::from_secs(60));
+    let holder = LockProvider::new(long.connect().await.unwrap());
+    let other = LockProvider::new(builder(&server).connect().await.unwrap());
+    let guard = take(&holder, order()).await;
+    network.lose();
+    guard.lost().await;
+    drop(acquire(&other, order(), Duration::from_secs(5)).await);
+    drop(acquire(&holder, order(), Duration::from_secs(5)).await);
+}
+
+/// Each pause is as long as the one before, and longer; without them this takes milliseconds.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_session_that_never_lasts_is_made_anew_after_growing_pauses() {
+    const SHORTEST: Duration = Duration::from_millis(10);
+    let server = PostgresServer::start().await;
+    let network = Network::without_rest(&server).await;
+    let client = client(&network.url(&server.url())).await;
+    let losses = network.losses(8).await;
+    for (round, pair) in losses.windows(2).enumerate() {
+        let pause = pair[1] - pair[0];
+        assert!(pause >= SHORTEST * (1 << round), "round {round}: {pause:?}");
+    }
+    let lock = client.lock(order()).unwrap();
+    let error = lock.acquire(Duration::from_millis(50)).await.unwrap_err();
+    assert!(error.is_unavailable(), "{error:?}");
+}
+
+/// Whatever it is that cannot be opened: the runtime of a session, its socket.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_process_without_descriptors_is_refused_and_recovers() {
+    let store = PostgresStore::open().await;
+    let mut process = child(&store).await;
+    let ask = format!("acquire {} 0", order());
+    let wait = format!("acquire {} 30000", order());
+    for files in 3..16 {
+        assert_eq!(process.ask(&format!("files {files}")).await, "limited");
+        store.terminate(None).await;
+        let answer = process.ask(&ask).await;
+        match answer.as_str() {
+            "error unavailable" => {}
+            // With the descriptors of the session that was lost it has enough.
+            "granted" => {
+                assert!(files > 8, "{files}");
+                process.release().await;
+            }
+            _ => panic!("{answer} with {files} descriptors"),
+        }
+        assert_eq!(process.ask("files 256").await, "limited");
+        assert_eq!(process.ask(&wait).await, "granted");
+        process.release().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn notifications_that_somebody_else_holds_up_are_told_at_connect() {
+    let server = PostgresServer::start().await;
+    let held_up = HeldUp::on(&server).await;
+    let error = PostgresBackend::connect(&server.url()).await.unwrap_err();
+    assert!(error.is_unavailable(), "{error:?}");
+    let told = error.to_string();
+    assert!(told.contains("takes no notifications now"), "{told}");
+    held_up.end().await;
+    PostgresBackend::connect(&server.url()).await.unwrap();
+}
+
+/// A wait outlasts it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn notifications_that_somebody_else_holds_up_delay_who_comes_back() {
+    let server = PostgresServer::start().await;
+    let client = client(&server.url()).await;
+    let guard = take(&client, order()).await;
+    let held_up = HeldUp::on(&server).await;
+    assert_eq!(server.terminate_backends("distributed_lock").await, 1);
+    guard.lost().await;
+    assert!(guard.release().await.unwrap_err().is_lost());
+    let lock = client.lock(order()).unwrap();
+    let error = lock.acquire(Duration::ZERO).await.unwrap_err();
+    assert!(error.is_unavailable(), "{error:?}");
+    let waiter = tokio::spawn(async move { lock.acquire(PATIENCE).await });
+    held_up.end().await;
+    drop(waiter.await.unwrap().unwrap());
+}
