@@ -8,6 +8,7 @@
 //! - [`campaign`] is a run of processes under stress with faults, for it to judge; [`saboteur`] is a
 //!   backend that is broken on purpose, which it must find.
 //! - [`address`] opens the locks that the programs of this crate are told of.
+//! - [`comparison`] measures locks beside those of a peer, for the benches.
 //! - [`puppet`] is a backend whose every answer a test can delay, withhold or forge.
 //! - [`orders`] starts the example service and calls it.
 //! - [`row`] is what a holder writes to, with a check of its token or without.
@@ -25,6 +26,7 @@ pub mod campaign;
 pub mod cases;
 pub mod checker;
 pub mod child;
+pub mod comparison;
 mod inventory;
 pub mod orders;
 pub mod puppet;

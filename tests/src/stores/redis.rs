@@ -36,6 +36,13 @@ impl RedisStore {
         &self.0
     }
 
+    /// What the program `locker` is to open for the locks at this URL, with the lease of the suite.
+    #[must_use]
+    pub fn address_of(url: &str, quarantine: Duration) -> String {
+        let (lease, quarantine) = (LEASE.as_millis(), quarantine.as_millis());
+        format!("redis:{lease}:{quarantine}:{url}")
+    }
+
     /// A backend with the lease of the suite, and without a quarantine: its servers are new.
     ///
     /// # Errors
@@ -78,7 +85,7 @@ impl Store for RedisStore {
     }
 
     fn address(&self) -> Option<String> {
-        Some(format!("redis:{}", self.0.url()))
+        Some(RedisStore::address_of(&self.0.url(), Duration::ZERO))
     }
 }
 
@@ -117,6 +124,6 @@ impl Store for RedisClusterStore {
     }
 
     fn address(&self) -> Option<String> {
-        Some(format!("redis:{}", self.0.urls()[0]))
+        Some(RedisStore::address_of(&self.0.urls()[0], Duration::ZERO))
     }
 }
