@@ -12,6 +12,7 @@
 //! - [`puppet`] is a backend whose every answer a test can delay, withhold or forge.
 //! - [`orders`] starts the example service and calls it.
 //! - [`row`] is what a holder writes to, with a check of its token or without.
+//! - [`lost_update`] is what a lock alone does not prevent, and a check of tokens does.
 //! - [`servers`] starts real servers that can be frozen, killed and cut off.
 
 #![allow(
@@ -28,6 +29,7 @@ pub mod checker;
 pub mod child;
 pub mod comparison;
 mod inventory;
+pub mod lost_update;
 pub mod orders;
 pub mod puppet;
 #[cfg(doctest)]

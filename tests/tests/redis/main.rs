@@ -5,6 +5,7 @@
 
 mod faults;
 mod keys;
+mod lost_update;
 mod refusals;
 mod restarts;
 mod support;
