@@ -3,85 +3,26 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use ::redis::{Cmd, Value};
+use ::redis::Value;
+use ::redis::aio::MultiplexedConnection;
 use tokio::time::Instant;
 
-use super::backend::{PATIENCE, RedisGrant};
-use super::builder::Settings;
-use super::clock::Jump;
-use super::command::{Acquire, Command, Probe, Release};
-use super::driver::Driver;
-use super::key::millis;
-use super::scripts::{EXCHANGE, Failure};
-use super::shared::HeldLock;
+use super::lane::Batch;
+use super::later::HAND_OVER;
+use super::{Done, Driver};
 use crate::LockError;
 use crate::backend::{Attempt, Lease};
+use crate::redis::backend::{PATIENCE, RedisGrant};
+use crate::redis::clock::Jump;
+use crate::redis::command::{Acquire, Command, Release};
+use crate::redis::scripts::{EXCHANGE, Failure};
+use crate::redis::shared::HeldLock;
 
-/// How long a lock that others wait for is left to them before this process asks for it again.
-pub(super) const HAND_OVER: Duration = Duration::from_millis(5);
+/// How many calls are on their way: few, so that batches grow with the load.
+const MAX_CALLS: usize = 4;
 
 /// Between copies of a release that the server refused.
 const AGAIN: Duration = Duration::from_millis(50);
-
-/// What travels in one call.
-#[derive(Default)]
-pub(super) struct Batch {
-    pub(super) releases: Vec<Release>,
-    pub(super) acquires: Vec<Acquire>,
-    pub(super) probes: Vec<Probe>,
-    pub(super) jumped: bool,
-}
-
-impl Batch {
-    pub(super) fn is_empty(&self) -> bool {
-        self.releases.is_empty()
-            && self.acquires.is_empty()
-            && self.probes.is_empty()
-            && !self.jumped
-    }
-
-    pub(super) fn call(
-        &self,
-        settings: &Settings,
-        server_key: &str,
-        not_after: u64,
-        newest: u64,
-        is_cluster: bool,
-    ) -> Cmd {
-        let locks = || {
-            let releases = self.releases.iter().map(|r| (&r.key, r.owner));
-            releases.chain(self.acquires.iter().map(|a| (&a.key, a.owner)))
-        };
-        let mut call = EXCHANGE.call(1 + self.releases.len() + self.acquires.len());
-        call.arg(server_key);
-        locks().for_each(|(key, _)| {
-            call.arg(&*key.text);
-        });
-        call.arg(not_after)
-            .arg(millis(settings.lease))
-            .arg(millis(settings.quarantine))
-            .arg(newest)
-            // In a cluster the message stays on the node of the lock.
-            .arg(if is_cluster { "SPUBLISH" } else { "PUBLISH" })
-            .arg(self.releases.len())
-            .arg(u8::from(self.jumped))
-            .arg(u8::from(!self.probes.is_empty()));
-        locks().for_each(|(_, owner)| {
-            call.arg(&owner.text()[..]);
-        });
-        call
-    }
-
-    /// Notes that the server may take this later.
-    pub(super) fn mark_sent(&mut self, sent: Duration) {
-        for acquire in &mut self.acquires {
-            acquire.ghost = Some(sent + PATIENCE);
-        }
-        for release in &mut self.releases {
-            release.sent_before = true;
-        }
-    }
-}
 
 /// An answer for one lock.
 fn number(value: Option<Value>) -> Result<i64, String> {
@@ -93,6 +34,85 @@ fn number(value: Option<Value>) -> Result<i64, String> {
 }
 
 impl Driver {
+    /// Sends what can be sent.
+    pub(super) fn dispatch(&mut self) {
+        let now = self.shared.clock.now();
+        for lane in 0..self.lanes.len() {
+            if self.lanes[lane].is_idle() {
+                continue;
+            }
+            self.expire(lane, now);
+            while self.lanes[lane].in_flight < MAX_CALLS {
+                if self.lanes[lane].is_empty() {
+                    break;
+                }
+                let Some((connection, generation)) = self.connection(lane) else {
+                    break;
+                };
+                let batch = self.lanes[lane].take();
+                if batch.is_empty() {
+                    break;
+                }
+                self.send(lane, connection, generation, batch);
+            }
+        }
+    }
+
+    /// Gives up what is too late.
+    fn expire(&mut self, lane: usize, now: Duration) {
+        while self.lanes[lane]
+            .acquires
+            .front()
+            .is_some_and(|acquire| acquire.until <= now)
+        {
+            if let Some(acquire) = self.lanes[lane].acquires.pop_front() {
+                self.give_up(lane, acquire, LockError::unanswered());
+            }
+        }
+        while self.lanes[lane]
+            .releases
+            .front()
+            .is_some_and(|release| release.until <= now)
+        {
+            if let Some(release) = self.lanes[lane].releases.pop_front() {
+                release.answer(Err(LockError::unanswered()));
+            }
+        }
+    }
+
+    fn send(
+        &mut self,
+        lane: usize,
+        mut connection: MultiplexedConnection,
+        generation: u64,
+        batch: Batch,
+    ) {
+        let is_cluster = self.lanes.len() > 1;
+        let settings = &self.shared.settings;
+        let within = settings.answer_within();
+        let sent = self.shared.clock.now();
+        let from = &mut self.lanes[lane];
+        let not_after = self.nodes[from.node].clock.not_after(sent, PATIENCE);
+        let call = batch.call(
+            settings,
+            &from.server_key,
+            not_after,
+            self.newest,
+            is_cluster,
+        );
+        from.in_flight += 1;
+        self.calls.push(Box::pin(async move {
+            let answer = EXCHANGE.invoke(&mut connection, &call, within).await;
+            Done::Exchanged {
+                lane,
+                generation,
+                sent,
+                batch,
+                answer,
+            }
+        }));
+    }
+
     pub(super) fn answered(
         &mut self,
         lane: usize,
@@ -137,7 +157,7 @@ impl Driver {
             Ok(heard @ 1..) => {
                 let ours = i64::from(self.shared.waiting.is_subscribed(&release.key));
                 if heard - 1 > ours {
-                    self.hand_over(&release);
+                    self.handed_over.note(&release.key);
                 }
                 release.answer(Ok(()));
             }
@@ -147,7 +167,7 @@ impl Driver {
                     let now = self.shared.clock.now();
                     if ghost > now {
                         let at = Instant::now() + (ghost - now) + HAND_OVER;
-                        return self.park(at, Command::Release(release));
+                        return self.parked.put(at, Command::Release(release));
                     }
                 }
                 // The copy before did it, or it was not ours any more.
@@ -229,7 +249,8 @@ impl Driver {
             || LockError::unavailable("the Redis server did not do it").with_source(reason.clone());
         for release in batch.releases {
             if refused {
-                self.park(Instant::now() + AGAIN, Command::Release(release));
+                self.parked
+                    .put(Instant::now() + AGAIN, Command::Release(release));
             } else {
                 self.lanes[lane].releases.push_back(release);
             }
@@ -261,7 +282,9 @@ impl Driver {
             return self.give_up(lane, acquire, error());
         }
         match after {
-            Some(after) => self.park(Instant::now() + after, Command::Acquire(acquire)),
+            Some(after) => self
+                .parked
+                .put(Instant::now() + after, Command::Acquire(acquire)),
             None => self.lanes[lane].acquires.push_back(acquire),
         }
     }

@@ -5,12 +5,12 @@ use std::time::Duration;
 use ::redis::Value;
 use tokio::time::Instant;
 
-use super::clock::Jump;
-use super::driver::{Done, Driver};
-use super::key::millis;
-use super::scripts::{Failure, RENEW};
-use super::shared::HeldLock;
+use super::{Done, Driver};
 use crate::LossReason;
+use crate::redis::clock::Jump;
+use crate::redis::key::millis;
+use crate::redis::scripts::{Failure, RENEW};
+use crate::redis::shared::HeldLock;
 
 /// How many leases one call renews: more would keep the server from others for long.
 const MAX_RENEWED: usize = 256;

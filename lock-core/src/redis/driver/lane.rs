@@ -1,0 +1,135 @@
+//! What is to be sent, by the keys that can share a call, and the calls that are made of it.
+
+use std::collections::VecDeque;
+use std::time::Duration;
+
+use ::redis::Cmd;
+
+use crate::redis::backend::PATIENCE;
+use crate::redis::builder::Settings;
+use crate::redis::command::{Acquire, Probe, Release};
+use crate::redis::key::millis;
+use crate::redis::scripts::EXCHANGE;
+
+/// How many locks one call releases or acquires.
+const MAX_BATCH: usize = 128;
+
+/// Keys that can share a call: all of a server, or a bucket of a cluster.
+pub(super) struct Lane {
+    pub(super) server_key: String,
+    pub(super) node: usize,
+    pub(super) releases: VecDeque<Release>,
+    pub(super) acquires: VecDeque<Acquire>,
+    pub(super) probes: Vec<Probe>,
+    /// The server is to be told that its clock jumped.
+    pub(super) jumped: bool,
+    /// How many calls are not answered yet.
+    pub(super) in_flight: usize,
+}
+
+impl Lane {
+    pub(super) fn new(server_key: String, node: usize) -> Self {
+        Self {
+            server_key,
+            node,
+            releases: VecDeque::new(),
+            acquires: VecDeque::new(),
+            probes: Vec::new(),
+            jumped: false,
+            in_flight: 0,
+        }
+    }
+
+    /// Whether there is nothing to send.
+    pub(super) fn is_empty(&self) -> bool {
+        self.releases.is_empty()
+            && self.acquires.is_empty()
+            && self.probes.is_empty()
+            && !self.jumped
+    }
+
+    /// Whether there is nothing to send and nothing to hear of.
+    pub(super) fn is_idle(&self) -> bool {
+        self.is_empty() && self.in_flight == 0
+    }
+
+    /// What goes into the next call.
+    pub(super) fn take(&mut self) -> Batch {
+        let releases = self.releases.len().min(MAX_BATCH);
+        let mut batch = Batch {
+            releases: self.releases.drain(..releases).collect(),
+            acquires: Vec::new(),
+            probes: std::mem::take(&mut self.probes),
+            jumped: std::mem::take(&mut self.jumped),
+        };
+        while batch.releases.len() + batch.acquires.len() < MAX_BATCH {
+            match self.acquires.pop_front() {
+                // Nobody waits for it, and nothing was sent.
+                Some(acquire) if acquire.reply.is_closed() && acquire.ghost.is_none() => {}
+                Some(acquire) => batch.acquires.push(acquire),
+                None => break,
+            }
+        }
+        batch
+    }
+}
+
+/// What travels in one call.
+#[derive(Default)]
+pub(super) struct Batch {
+    pub(super) releases: Vec<Release>,
+    pub(super) acquires: Vec<Acquire>,
+    pub(super) probes: Vec<Probe>,
+    pub(super) jumped: bool,
+}
+
+impl Batch {
+    pub(super) fn is_empty(&self) -> bool {
+        self.releases.is_empty()
+            && self.acquires.is_empty()
+            && self.probes.is_empty()
+            && !self.jumped
+    }
+
+    pub(super) fn call(
+        &self,
+        settings: &Settings,
+        server_key: &str,
+        not_after: u64,
+        newest: u64,
+        is_cluster: bool,
+    ) -> Cmd {
+        let locks = || {
+            let releases = self.releases.iter().map(|r| (&r.key, r.owner));
+            releases.chain(self.acquires.iter().map(|a| (&a.key, a.owner)))
+        };
+        let mut call = EXCHANGE.call(1 + self.releases.len() + self.acquires.len());
+        call.arg(server_key);
+        locks().for_each(|(key, _)| {
+            call.arg(&*key.text);
+        });
+        call.arg(not_after)
+            .arg(millis(settings.lease))
+            .arg(millis(settings.quarantine))
+            .arg(newest)
+            // In a cluster the message stays on the node of the lock.
+            .arg(if is_cluster { "SPUBLISH" } else { "PUBLISH" })
+            .arg(self.releases.len())
+            .arg(u8::from(self.jumped))
+            .arg(u8::from(!self.probes.is_empty()));
+        locks().for_each(|(_, owner)| {
+            call.arg(&owner.text()[..]);
+        });
+        call
+    }
+
+    /// Notes that the server may take this later.
+    pub(super) fn mark_sent(&mut self, sent: Duration) {
+        for acquire in &mut self.acquires {
+            acquire.ghost = Some(sent + PATIENCE);
+        }
+        for release in &mut self.releases {
+            release.sent_before = true;
+        }
+    }
+}

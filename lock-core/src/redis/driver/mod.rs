@@ -1,0 +1,257 @@
+//! The thread's work: commands in, calls out, one loop.
+
+mod exchange;
+mod lane;
+mod later;
+mod nodes;
+mod renewal;
+
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use ::redis::{ConnectionInfo, Value};
+use futures_util::FutureExt;
+use futures_util::stream::{FuturesUnordered, StreamExt};
+use tokio::sync::watch;
+use tokio::time::{Instant, sleep_until};
+
+use super::command::Command;
+use super::scripts::Failure;
+use super::shared::{HeldLock, Shared};
+use super::topology::Topology;
+use crate::LockError;
+use crate::name::key::redis_server_key;
+use lane::{Batch, Lane};
+use later::{HandedOver, Parked};
+use nodes::{Link, Node};
+use renewal::Renewals;
+
+pub(super) use nodes::{Opened, connect};
+
+/// How long releases are still tried for after the last user has left.
+const FAREWELL: Duration = Duration::from_secs(2);
+
+/// No timer is set for longer.
+const FAR: Duration = Duration::from_secs(3600);
+
+type Call = Pin<Box<dyn Future<Output = Done> + Send>>;
+
+pub(super) struct Driver {
+    shared: Arc<Shared>,
+    lanes: Vec<Lane>,
+    nodes: Vec<Node>,
+    calls: FuturesUnordered<Call>,
+    renewals: Renewals,
+    /// The newest token that we know of.
+    newest: u64,
+    topology: watch::Sender<Arc<Topology>>,
+    parked: Parked,
+    handed_over: HandedOver,
+    looked: Option<Instant>,
+    quarantine_until: Option<Instant>,
+}
+
+/// What a call led to.
+enum Done {
+    Connected {
+        node: usize,
+        result: Result<Opened, LockError>,
+    },
+    Exchanged {
+        lane: usize,
+        generation: u64,
+        sent: Duration,
+        batch: Batch,
+        answer: Result<Vec<Value>, Failure>,
+    },
+    Renewed {
+        lane: usize,
+        generation: u64,
+        sent: Duration,
+        locks: Vec<HeldLock>,
+        answer: Result<Vec<Value>, Failure>,
+    },
+    Looked(Result<Topology, LockError>),
+}
+
+impl Driver {
+    /// Over the connection that was made first, to this node.
+    pub(super) fn new(
+        shared: Arc<Shared>,
+        topology: watch::Sender<Arc<Topology>>,
+        first: &ConnectionInfo,
+        opened: Opened,
+    ) -> Self {
+        let layout = Arc::clone(&topology.borrow());
+        let namespace = &shared.settings.namespace;
+        let lanes = if layout.is_cluster {
+            layout.of_bucket.len()
+        } else {
+            1
+        };
+        let lane = |bucket: usize| {
+            let tag = u8::try_from(bucket).unwrap_or_default();
+            Lane::new(redis_server_key(namespace, tag), layout.of_bucket[bucket])
+        };
+        let mut driver = Self {
+            lanes: (0..lanes).map(lane).collect(),
+            nodes: layout.nodes.iter().cloned().map(Node::new).collect(),
+            calls: FuturesUnordered::new(),
+            renewals: Renewals::new(shared.settings.heartbeat()),
+            newest: 0,
+            topology,
+            parked: Parked::default(),
+            handed_over: HandedOver::default(),
+            looked: None,
+            quarantine_until: None,
+            shared,
+        };
+        let node = driver
+            .nodes
+            .iter()
+            .position(|node| node.info.addr() == first.addr());
+        if let Some(node) = node {
+            driver.connected(node, Ok(opened));
+        }
+        driver
+    }
+
+    /// Until the last user has left.
+    pub(super) async fn run(mut self) {
+        let mut commands = Vec::new();
+        let mut farewell = None;
+        loop {
+            let more = self.shared.inbox.take(&mut commands);
+            commands.drain(..).for_each(|command| self.receive(command));
+            let now = Instant::now();
+            while let Some(command) = self.parked.take(now) {
+                self.receive(command);
+            }
+            self.renew();
+            self.dispatch();
+            if !more {
+                let end = *farewell.get_or_insert_with(|| Instant::now() + FAREWELL);
+                let is_idle = self.parked.is_empty() && self.lanes.iter().all(Lane::is_idle);
+                if is_idle || end <= Instant::now() {
+                    return;
+                }
+            }
+            let wake = self
+                .next_look()
+                .min(farewell.unwrap_or_else(|| Instant::now() + FAR));
+            let shared = Arc::clone(&self.shared);
+            tokio::select! {
+                biased;
+                Some(done) = self.calls.next(), if !self.calls.is_empty() => {
+                    self.finish(done);
+                    while let Some(Some(done)) = self.calls.next().now_or_never() {
+                        self.finish(done);
+                    }
+                }
+                () = shared.inbox.filled.notified() => {}
+                () = sleep_until(wake) => {}
+            }
+        }
+    }
+
+    fn lane_of(&self, bucket: u8) -> usize {
+        usize::from(bucket) % self.lanes.len()
+    }
+
+    fn receive(&mut self, command: Command) {
+        match command {
+            Command::Acquire(acquire) => match self.handed_over.until(&acquire.key) {
+                Some(until) => self.parked.put(until, Command::Acquire(acquire)),
+                None => {
+                    let lane = self.lane_of(acquire.key.bucket);
+                    self.lanes[lane].acquires.push_back(acquire);
+                }
+            },
+            Command::Release(release) => {
+                let lane = self.lane_of(release.key.bucket);
+                self.lanes[lane].releases.push_back(release);
+            }
+            Command::Probe(probe) => {
+                for node in 0..self.nodes.len() {
+                    // One lane of it stands for the node.
+                    if let Some(lane) = self.lanes.iter_mut().find(|lane| lane.node == node) {
+                        lane.probes.push(probe.clone());
+                    }
+                }
+            }
+        }
+    }
+
+    fn in_quarantine(&mut self, left: Duration) {
+        let now = Instant::now();
+        if self.quarantine_until.is_none_or(|until| until <= now) {
+            tracing::warn!(
+                ?left,
+                "the Redis server has lost its memory, or its clock was put: no lock is granted \
+                 until those that it has forgotten have ended"
+            );
+            self.quarantine_until = Some(now + left);
+        }
+    }
+
+    /// When there is something to do without being told.
+    fn next_look(&self) -> Instant {
+        let now = Instant::now();
+        let mut next = now + FAR;
+        if !self.shared.held.is_empty() {
+            next = next.min(self.renewals.next);
+        }
+        for at in self.renewals.again.into_iter().chain(self.parked.next()) {
+            next = next.min(at);
+        }
+        let boot = self.shared.clock.now();
+        for lane in &self.lanes {
+            if lane.is_idle() {
+                continue;
+            }
+            if let Link::Down { retry_at } = self.nodes[lane.node].link {
+                next = next.min(retry_at);
+            }
+            if let Some(acquire) = lane.acquires.front() {
+                next = next.min(now + acquire.until.saturating_sub(boot));
+            }
+        }
+        next
+    }
+
+    fn finish(&mut self, done: Done) {
+        match done {
+            Done::Connected { node, result } => self.connected(node, result),
+            Done::Exchanged {
+                lane,
+                generation,
+                sent,
+                batch,
+                answer,
+            } => {
+                self.lanes[lane].in_flight -= 1;
+                match answer {
+                    Ok(values) => self.answered(lane, sent, batch, values),
+                    Err(failure) => {
+                        self.drop_link(lane, generation, &failure);
+                        self.failed(lane, batch, failure);
+                    }
+                }
+            }
+            Done::Renewed {
+                lane,
+                generation,
+                sent,
+                locks,
+                answer,
+            } => {
+                if let Err(failure) = &answer {
+                    self.drop_link(lane, generation, failure);
+                }
+                self.renewed(lane, sent, locks, answer);
+            }
+            Done::Looked(result) => self.looked(result),
+        }
+    }
+}

@@ -1,0 +1,252 @@
+//! The servers: connections for commands, made when they are needed, and where a cluster has what.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use ::redis::aio::MultiplexedConnection;
+use ::redis::{ConnectionInfo, cmd, from_redis_value};
+use tokio::time::Instant;
+
+use super::{Done, Driver};
+use crate::LockError;
+use crate::redis::clock::{Jump, ServerClock};
+use crate::redis::connect::{ask, check, open};
+use crate::redis::scripts::Failure;
+use crate::redis::shared::Shared;
+use crate::redis::topology::Topology;
+
+/// Between attempts to connect.
+const BACKOFF: (Duration, Duration) = (Duration::from_millis(10), Duration::from_millis(500));
+
+/// Between questions to a cluster which node has what.
+const LOOK_AGAIN: Duration = Duration::from_millis(100);
+
+/// One server.
+pub(super) struct Node {
+    pub(super) info: ConnectionInfo,
+    pub(super) link: Link,
+    /// Counts the connections.
+    generation: u64,
+    backoff: Duration,
+    pub(super) clock: ServerClock,
+}
+
+pub(super) enum Link {
+    Down { retry_at: Instant },
+    Connecting,
+    Up(MultiplexedConnection),
+}
+
+/// A connection to a server that can keep locks, and when which time was read there.
+pub(in crate::redis) struct Opened {
+    pub(in crate::redis) connection: MultiplexedConnection,
+    pub(in crate::redis) is_cluster: bool,
+    sent: Duration,
+    received: Duration,
+    time: u64,
+}
+
+/// Connects and checks.
+pub(in crate::redis) async fn connect(
+    info: &ConnectionInfo,
+    shared: &Shared,
+) -> Result<Opened, LockError> {
+    let settings = &shared.settings;
+    let mut connection = open(info, settings, None).await?;
+    let about = check(&mut connection, settings).await?;
+    let sent = shared.clock.now();
+    let time = ask(&mut connection, &cmd("TIME"), settings.connect_timeout()).await?;
+    let received = shared.clock.now();
+    let (seconds, micros): (u64, u64) = from_redis_value(time).map_err(|error| {
+        LockError::unavailable("the Redis server has no time").with_source(error)
+    })?;
+    Ok(Opened {
+        connection,
+        is_cluster: about.is_cluster,
+        sent,
+        received,
+        time: seconds * 1_000_000 + micros,
+    })
+}
+
+impl Node {
+    pub(super) fn new(info: ConnectionInfo) -> Self {
+        Self {
+            info,
+            link: Link::Down {
+                retry_at: Instant::now(),
+            },
+            generation: 0,
+            backoff: BACKOFF.0,
+            clock: ServerClock::default(),
+        }
+    }
+}
+
+impl Driver {
+    /// The connection of a lane; where there is none, one is asked for.
+    pub(super) fn connection(&mut self, lane: usize) -> Option<(MultiplexedConnection, u64)> {
+        let at = self.lanes[lane].node;
+        let node = &mut self.nodes[at];
+        match &node.link {
+            Link::Up(connection) => return Some((connection.clone(), node.generation)),
+            Link::Connecting => return None,
+            Link::Down { retry_at } if *retry_at > Instant::now() => return None,
+            Link::Down { .. } => {}
+        }
+        node.link = Link::Connecting;
+        let (info, shared) = (node.info.clone(), Arc::clone(&self.shared));
+        self.calls.push(Box::pin(async move {
+            let result = connect(&info, &shared).await;
+            Done::Connected { node: at, result }
+        }));
+        None
+    }
+
+    pub(super) fn connected(&mut self, node: usize, result: Result<Opened, LockError>) {
+        let this = &mut self.nodes[node];
+        match result {
+            Ok(opened) => {
+                this.link = Link::Up(opened.connection);
+                this.generation += 1;
+                this.backoff = BACKOFF.0;
+                let margin = self.shared.settings.margin();
+                let jump = this
+                    .clock
+                    .observe(opened.sent, opened.received, opened.time, margin);
+                if jump == Some(Jump::Forward) {
+                    self.jumped(node);
+                }
+            }
+            Err(error) => {
+                this.link = Link::Down {
+                    retry_at: Instant::now() + this.backoff,
+                };
+                this.backoff = (this.backoff * 2).min(BACKOFF.1);
+                let reason = format!("{error}");
+                tracing::warn!(%reason, "a Redis server cannot be connected to");
+                self.without(node, &reason);
+            }
+        }
+    }
+
+    /// What waited for this node is told that it is not there; releases wait on.
+    fn without(&mut self, node: usize, reason: &str) {
+        let error = || {
+            LockError::unavailable("the Redis server cannot be connected to")
+                .with_source(reason.to_owned())
+        };
+        for lane in 0..self.lanes.len() {
+            if self.lanes[lane].node != node {
+                continue;
+            }
+            for acquire in std::mem::take(&mut self.lanes[lane].acquires) {
+                self.give_up(lane, acquire, error());
+            }
+            for probe in std::mem::take(&mut self.lanes[lane].probes) {
+                let _ = probe.send(Err(error()));
+            }
+        }
+        if self.lanes.len() > 1 {
+            self.look();
+        }
+    }
+
+    /// Nothing more goes over a connection that may be dead, or whose server is no master.
+    pub(super) fn drop_link(&mut self, lane: usize, generation: u64, failure: &Failure) {
+        let node = &mut self.nodes[self.lanes[lane].node];
+        let is_dead = matches!(failure, Failure::Unknown(_));
+        let is_single = self.lanes.len() == 1;
+        if node.generation == generation
+            && matches!(node.link, Link::Up(_))
+            && (is_dead || (is_single && failure.is_elsewhere()))
+        {
+            node.link = Link::Down {
+                retry_at: Instant::now(),
+            };
+        }
+    }
+
+    /// The keys of a lane are elsewhere.
+    pub(super) fn look_for_nodes(&mut self, lane: usize) {
+        if self.lanes.len() > 1 {
+            tracing::debug!(lane, "a bucket is on another node of the Redis cluster");
+            self.look();
+        }
+    }
+
+    /// Asks the cluster which node has what.
+    fn look(&mut self) {
+        let now = Instant::now();
+        if self.looked.is_some_and(|looked| looked + LOOK_AGAIN > now) {
+            return;
+        }
+        self.looked = Some(now);
+        let shared = Arc::clone(&self.shared);
+        let mut candidates: Vec<_> = self
+            .nodes
+            .iter()
+            .map(|node| match &node.link {
+                Link::Up(connection) => (node.info.clone(), Some(connection.clone())),
+                _ => (node.info.clone(), None),
+            })
+            .collect();
+        let seeds = shared.settings.target.seeds.iter();
+        candidates.extend(seeds.map(|seed| (seed.clone(), None)));
+        // Those that are connected first.
+        candidates.sort_by_key(|(_, connection)| connection.is_none());
+        self.calls.push(Box::pin(async move {
+            let mut last = LockError::unavailable("the Redis cluster has no node");
+            for (info, connection) in candidates {
+                let connection = match connection {
+                    Some(connection) => Ok(connection),
+                    None => open(&info, &shared.settings, None).await,
+                };
+                let topology = match connection {
+                    Ok(mut connection) => {
+                        Topology::of_cluster(&mut connection, &info, &shared.settings).await
+                    }
+                    Err(error) => Err(error),
+                };
+                match topology {
+                    Ok(topology) => return Done::Looked(Ok(topology)),
+                    Err(error) => last = error,
+                }
+            }
+            Done::Looked(Err(last))
+        }));
+    }
+
+    pub(super) fn looked(&mut self, result: Result<Topology, LockError>) {
+        let found = match result {
+            Ok(found) => found,
+            Err(error) => {
+                tracing::warn!(%error, "the Redis cluster does not say which node has what");
+                return;
+            }
+        };
+        // Nodes keep their places: calls on their way know them by these.
+        let places: Vec<usize> = found
+            .nodes
+            .into_iter()
+            .map(|info| {
+                let known = self
+                    .nodes
+                    .iter()
+                    .position(|node| node.info.addr() == info.addr());
+                known.unwrap_or_else(|| {
+                    self.nodes.push(Node::new(info));
+                    self.nodes.len() - 1
+                })
+            })
+            .collect();
+        for (lane, place) in self.lanes.iter_mut().zip(&found.of_bucket) {
+            lane.node = places[*place];
+        }
+        self.topology.send_replace(Arc::new(Topology {
+            is_cluster: true,
+            nodes: self.nodes.iter().map(|node| node.info.clone()).collect(),
+            of_bucket: self.lanes.iter().map(|lane| lane.node).collect(),
+        }));
+    }
+}
