@@ -4,15 +4,15 @@ use std::collections::HashMap;
 use std::error::Error;
 use std::fmt;
 use std::future::Future;
+use std::num::ParseIntError;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use lock_core::backend::{Attempt, Backend, Grant, Lease};
 use lock_core::file::FileBackend;
 use lock_core::postgres::PostgresBackend;
+use lock_core::redis::RedisBackend;
 use lock_core::{LockError, LockName, LockProvider};
-
-use crate::RedisStore;
 
 /// Locks that were opened.
 #[derive(Clone, Debug)]
@@ -36,7 +36,8 @@ impl Opened {
     }
 }
 
-/// Opens the locks at an address: `file:DIRECTORY`, `postgres:LEASE_MS:URL`, or `redis:URL`.
+/// Opens the locks at an address: `file:DIRECTORY`, `postgres:LEASE_MS:URL`, or
+/// `redis:LEASE_MS:QUARANTINE_MS:URL`.
 ///
 /// # Errors
 ///
@@ -46,13 +47,27 @@ pub async fn open(address: &str) -> Result<Opened, Box<dyn Error + Send + Sync>>
         Some(("file", directory)) => Ok(Opened::over(FileBackend::open(directory)?)),
         Some(("postgres", rest)) => {
             let (lease, url) = rest.split_once(':').ok_or("postgres:LEASE_MS:URL")?;
-            let lease = Duration::from_millis(lease.parse()?);
-            let backend = PostgresBackend::builder(url).lease(lease).connect();
-            Ok(Opened::over(backend.await?))
+            let backend = PostgresBackend::builder(url).lease(millis(lease)?);
+            Ok(Opened::over(backend.connect().await?))
         }
-        Some(("redis", url)) => Ok(Opened::over(RedisStore::connect(url).await?)),
+        Some(("redis", rest)) => {
+            let mut parts = rest.splitn(3, ':');
+            let (Some(lease), Some(quarantine), Some(url)) =
+                (parts.next(), parts.next(), parts.next())
+            else {
+                return Err("redis:LEASE_MS:QUARANTINE_MS:URL".into());
+            };
+            let backend = RedisBackend::builder(url)
+                .lease(millis(lease)?)
+                .quarantine(millis(quarantine)?);
+            Ok(Opened::over(backend.connect().await?))
+        }
         _ => Err(format!("unknown address `{address}`").into()),
     }
+}
+
+fn millis(number: &str) -> Result<Duration, ParseIntError> {
+    number.parse().map(Duration::from_millis)
 }
 
 /// What guards do not tell: until when their locks are theirs. The latest lease of each name, since

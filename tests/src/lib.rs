@@ -8,11 +8,13 @@
 //! - [`campaign`] is a run of processes under stress with faults, for it to judge; [`saboteur`] is a
 //!   backend that is broken on purpose, which it must find.
 //! - [`address`] opens the locks that the programs of this crate are told of.
+//! - [`comparison`] measures locks beside those of a peer, for the benches.
 //! - [`order`] is what the example service tells of an order, and how old that is.
 //! - [`puppet`] is a backend whose every answer a test can delay, withhold or forge.
 //! - [`examples`] builds the programs of the examples.
 //! - [`orders`] starts the example service and calls it.
 //! - [`row`] is what a holder writes to, with a check of its token or without.
+//! - [`lost_update`] is what a lock alone does not prevent, and a check of tokens does.
 //! - [`servers`] starts real servers that can be frozen, killed and cut off.
 
 #![allow(
@@ -27,8 +29,10 @@ pub mod campaign;
 pub mod cases;
 pub mod checker;
 pub mod child;
+pub mod comparison;
 pub mod examples;
 mod inventory;
+pub mod lost_update;
 pub mod order;
 pub mod orders;
 pub mod puppet;

@@ -8,6 +8,7 @@ use lock_core::backend::{BootClock, Clock, TokioClock};
 use lock_core::memory::MemoryBackend;
 use lock_tests::address::Opened;
 use lock_tests::campaign::{Bare, Campaign, MemoryResource, PAUSE, StormyPostgres, Together};
+use lock_tests::campaign::{StormyRedis, StormyRedisCluster, Subject};
 use lock_tests::checker::{Check, Event, FaultRule, Rules, Verdict, judge};
 use lock_tests::saboteur::{Sabotage, Saboteur};
 use lock_tests::{FileStore, Store, seed};
@@ -202,5 +203,30 @@ async fn processes_that_are_killed_frozen_and_cut_off_keep_the_promises_over_pos
     for fault in ["kill", "freeze", "terminate", "terminate-all", "blackhole"] {
         assert!(counts.faults.contains_key(fault), "{fault}: {verdict}");
     }
+    assert!(counts.losses > 0, "{verdict}");
+}
+
+/// Whatever happens to processes, the network and the server; also when the server forgets.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn processes_that_are_killed_frozen_cut_off_and_forgotten_keep_the_promises_over_redis() {
+    let store = StormyRedis::open().await;
+    let campaign = Campaign::new(Duration::from_secs(30));
+    let verdict = campaign.run(STRESSER, &store).await.assert_clean();
+    println!("{verdict}");
+    let counts = &verdict.counts;
+    assert!(counts.acquires.done > 100, "{verdict}");
+    assert_eq!(counts.faults.len(), store.faults().len(), "{verdict}");
+    assert!(counts.losses > 0, "{verdict}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn processes_that_are_killed_frozen_and_forgotten_keep_the_promises_over_a_redis_cluster() {
+    let store = StormyRedisCluster::open().await;
+    let campaign = Campaign::new(Duration::from_secs(20));
+    let verdict = campaign.run(STRESSER, &store).await.assert_clean();
+    println!("{verdict}");
+    let counts = &verdict.counts;
+    assert!(counts.acquires.done > 100, "{verdict}");
+    assert_eq!(counts.faults.len(), store.faults().len(), "{verdict}");
     assert!(counts.losses > 0, "{verdict}");
 }

@@ -228,7 +228,7 @@ impl RedisGrant {
             owner: self.owner,
             reply: reply.map(|reply| (reply, self.lease.clone())),
             until: shared.clock.now() + shared.settings.lease,
-            sent_before: false,
+            sent_to: None,
             ghost: None,
         }));
     }

@@ -62,8 +62,8 @@ pub(super) struct Release {
     pub(super) reply: Option<(oneshot::Sender<Result<(), LockError>>, Lease)>,
     /// When the key has ended by itself.
     pub(super) until: Duration,
-    /// Whether it was sent and not answered.
-    pub(super) sent_before: bool,
+    /// The server that it was sent to first, if that did not answer.
+    pub(super) sent_to: Option<u64>,
     /// Until when the server may take a copy of the acquire that this undoes.
     pub(super) ghost: Option<Duration>,
 }
@@ -76,7 +76,7 @@ impl Release {
             owner: acquire.owner,
             reply: None,
             until,
-            sent_before: false,
+            sent_to: None,
             ghost: acquire.ghost,
         }
     }

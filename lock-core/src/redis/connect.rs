@@ -180,6 +180,8 @@ pub(super) fn not_permitted(error: RedisError) -> LockError {
 #[derive(Debug)]
 pub(super) struct About {
     pub(super) is_cluster: bool,
+    /// Another after every start.
+    pub(super) run_id: String,
 }
 
 /// Refuses a server that cannot keep locks.
@@ -241,7 +243,10 @@ fn judge(info: &str, settings: &Settings) -> Result<About, LockError> {
              with `allow_eviction(true)`"
         )));
     }
-    Ok(About { is_cluster })
+    Ok(About {
+        is_cluster,
+        run_id: field("run_id").to_owned(),
+    })
 }
 
 #[cfg(test)]

@@ -11,6 +11,7 @@ use std::path::Path;
 use std::process;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use fastrand::Rng;
 use lock_core::LockName;
@@ -19,6 +20,9 @@ use lock_tests::campaign::{FileResource, Worker};
 use lock_tests::checker::Journal;
 use rustix::process::{Signal, set_parent_process_death_signal};
 use tokio::task::JoinSet;
+
+/// Longer than most leases of tests, and seldom enough for others to have their turns.
+const LINGERING: (u32, Duration) = (300, Duration::from_secs(3));
 
 // One thread, so that the history has the order of the calls.
 #[tokio::main(flavor = "current_thread")]
@@ -57,6 +61,7 @@ async fn main() -> Result<(), Box<dyn Error + Send + Sync>> {
             names: names.clone(),
             rng: rng.fork(),
             pausing: None,
+            lingering: Some(LINGERING),
         };
         workers.spawn(worker.work(Arc::clone(&stop)));
     }

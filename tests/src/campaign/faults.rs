@@ -71,12 +71,16 @@ impl Fault for Freeze {
         let victim = scene.victim();
         let broken = scene.begin(self.name(), victim);
         scene.child(victim).freeze().await;
-        let lease = self.lease.unwrap_or(Duration::from_millis(500));
-        tokio::time::sleep(lease + Duration::from_millis(700)).await;
+        tokio::time::sleep(beyond(self.lease)).await;
         // It is over before the process can do anything again.
         broken.over();
         scene.child(victim).thaw().await;
     }
+}
+
+/// Long enough to cost a lease.
+pub(super) fn beyond(lease: Option<Duration>) -> Duration {
+    lease.unwrap_or(Duration::from_millis(500)) + Duration::from_millis(700)
 }
 
 /// A store that a campaign can be led against. What it does not say is as for any store.

@@ -16,7 +16,9 @@
 
 mod faults;
 mod locks;
+mod network;
 mod postgres;
+mod redis;
 mod resource;
 mod scene;
 mod together;
@@ -36,6 +38,7 @@ use tokio::time::{Instant, sleep_until};
 pub use faults::{Fault, Freeze, Kill, Subject, common};
 pub use locks::{Bare, Held, Locks, Taken};
 pub use postgres::StormyPostgres;
+pub use redis::{StormyRedis, StormyRedisCluster};
 pub use resource::{FileResource, MemoryResource, Resource, State};
 use scene::Setting;
 pub use scene::{Broken, Scene};
@@ -150,10 +153,15 @@ impl Campaign {
                 bag = (0..faults.len()).collect();
                 rng.shuffle(&mut bag);
             }
+            let begun = Instant::now();
+            due += self.every;
             if let Some(next) = bag.pop() {
                 faults[next].inject(scene).await;
+                // What it frees is granted before another keeps the server from it.
+                let granted = faults[next].rule().granted_within;
+                due = due.max(begun + granted.unwrap_or_default());
             }
-            due = (due + self.every).max(Instant::now());
+            due = due.max(Instant::now());
         }
         sleep_until(end).await;
     }

@@ -9,9 +9,10 @@ use lock_core::postgres::PostgresBackend;
 use sqlx::PgPool;
 
 use super::faults::{Fault, Subject, common};
+use super::network::Blackhole;
 use super::scene::Scene;
-use crate::checker::{Cost, FaultRule};
-use crate::servers::{Direction, Proxy};
+use crate::checker::FaultRule;
+use crate::servers::Proxy;
 use crate::{PostgresStore, Store};
 
 /// A server whose clients come through a proxy.
@@ -23,9 +24,6 @@ pub struct StormyPostgres {
 
 /// Within which time a session that the server ends is noticed.
 const NOTICED: Duration = Duration::from_millis(50);
-
-/// What a blackhole lasts beyond the lease.
-const BEYOND: Duration = Duration::from_millis(700);
 
 impl Store for StormyPostgres {
     type Backend = PostgresBackend;
@@ -71,8 +69,7 @@ impl Subject for StormyPostgres {
             pool: pool(),
             all: true,
         }));
-        let proxy = Arc::clone(&self.proxy);
-        faults.push(Box::new(Blackhole { proxy }));
+        faults.push(Box::new(Blackhole::beyond::<Self>(&self.proxy)));
         faults
     }
 
@@ -123,34 +120,5 @@ impl Fault for Terminate {
         let ended = ended.bind(limit).fetch_all(&self.pool).await;
         assert!(!ended.unwrap().is_empty(), "there are sessions");
         broken.over();
-    }
-}
-
-/// Nothing arrives anywhere, for longer than a lease.
-#[derive(Debug)]
-struct Blackhole {
-    proxy: Arc<Proxy>,
-}
-
-#[async_trait]
-impl Fault for Blackhole {
-    fn name(&self) -> &'static str {
-        "blackhole"
-    }
-
-    fn rule(&self) -> FaultRule {
-        let mut rule = FaultRule::harmless();
-        // Before its end: the lease is over by then.
-        rule.cost = Cost::Must(Duration::ZERO);
-        rule
-    }
-
-    async fn inject(&self, scene: &mut Scene) {
-        let broken = scene.begin_for_all(self.name());
-        self.proxy.swallow(Direction::ToServer);
-        self.proxy.swallow(Direction::ToClient);
-        tokio::time::sleep(StormyPostgres::LEASE.unwrap_or_default() + BEYOND).await;
-        broken.over();
-        self.proxy.heal().await;
     }
 }

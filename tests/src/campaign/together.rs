@@ -55,6 +55,7 @@ impl Together {
                     names: names.clone(),
                     rng: rng.fork(),
                     pausing: self.pausing,
+                    lingering: None,
                 };
                 workers.spawn(worker.work(Arc::clone(&stop)));
             }

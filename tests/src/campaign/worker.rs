@@ -33,6 +33,9 @@ pub struct Worker<L, R> {
     pub rng: Rng,
     /// Every how many holds it stands still, and for how long, as a frozen process does.
     pub pausing: Option<(u32, Duration)>,
+    /// One of how many holds is a long one, and how long at most: it is renewed, and what is broken
+    /// meanwhile costs it.
+    pub lingering: Option<(u32, Duration)>,
 }
 
 impl<L: Locks, R: Resource> Worker<L, R> {
@@ -88,18 +91,13 @@ impl<L: Locks, R: Resource> Worker<L, R> {
             fault.note(Action::Fault, Stage::Ok);
         }
         let mut is_ours = held.is_valid();
-        // Most holds are short; some are long enough for a fault to meet them.
-        let patience = if self.rng.u8(0..16) == 0 {
-            100_000
-        } else {
-            2_000
-        };
+        let patience = self.patience();
         for _ in 0..self.rng.u8(1..=3) {
             if !is_ours {
                 break;
             }
             self.write(name, &held, operation, token).await;
-            let step = Duration::from_micros(self.rng.u64(0..patience));
+            let step = patience.mul_f64(self.rng.f64());
             if !stop.load(Ordering::Relaxed) {
                 is_ours = timeout(step, held.lost()).await.is_err();
             }
@@ -119,6 +117,16 @@ impl<L: Locks, R: Resource> Worker<L, R> {
             Err(_) => Stage::Info,
         };
         operation.note(Action::Release, stage);
+    }
+
+    /// How long it works at most between two looks at the lock. Most holds are short; some are long
+    /// enough for a fault to meet them.
+    fn patience(&mut self) -> Duration {
+        match self.lingering {
+            Some((of, lasts)) if self.rng.u32(..of) == 0 => lasts,
+            _ if self.rng.u8(..16) == 0 => Duration::from_millis(100),
+            _ => Duration::from_millis(2),
+        }
     }
 
     async fn write(

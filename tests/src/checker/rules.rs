@@ -160,10 +160,17 @@ impl FaultRule {
     /// longer.
     #[must_use]
     pub const fn dropped_by_the_server(noticed: Duration) -> Self {
-        let mut rule = Self::harmless();
-        rule.cost = Cost::Must(noticed);
+        let mut rule = Self::harmless().costs_locks(noticed);
         rule.overlap = Some(noticed);
         rule
+    }
+
+    /// One that costs every lock that is held from its beginning to its end: its holder hears of it
+    /// this soon after the end.
+    #[must_use]
+    pub const fn costs_locks(mut self, noticed: Duration) -> Self {
+        self.cost = Cost::Must(noticed);
+        self
     }
 
     /// One that can cost locks and need not.

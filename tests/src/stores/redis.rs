@@ -1,10 +1,11 @@
 //! Locks in a Redis server or cluster.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use data_encoding::BASE32_NOPAD;
+use lock_core::LockName;
 use lock_core::redis::{RedisBackend, RedisBuilder};
-use lock_core::{LockError, LockName};
 use sha2::{Digest, Sha256};
 
 use super::Store;
@@ -15,11 +16,11 @@ const LEASE: Duration = Duration::from_secs(2);
 
 /// A server; every [`RedisBackend`] over it is a connection.
 #[derive(Debug)]
-pub struct RedisStore(RedisServer);
+pub struct RedisStore(Arc<RedisServer>);
 
 /// A cluster of three masters.
 #[derive(Debug)]
-pub struct RedisClusterStore(RedisCluster);
+pub struct RedisClusterStore(Arc<RedisCluster>);
 
 /// The key of a lock, as it is documented.
 #[must_use]
@@ -32,24 +33,35 @@ pub fn redis_key(namespace: &str, name: &LockName) -> String {
 impl RedisStore {
     /// The server.
     #[must_use]
-    pub fn server(&self) -> &RedisServer {
+    pub fn server(&self) -> &Arc<RedisServer> {
         &self.0
     }
 
-    /// A backend with the lease of the suite, and without a quarantine: its servers are new.
-    ///
-    /// # Errors
-    ///
-    /// As connecting.
-    pub async fn connect(url: &str) -> Result<RedisBackend, LockError> {
-        builder(url).connect().await
+    /// What the program `locker` is to open for the locks at this URL, with the lease of the suite.
+    #[must_use]
+    pub fn address_of(url: &str, quarantine: Duration) -> String {
+        let (lease, quarantine) = (LEASE.as_millis(), quarantine.as_millis());
+        format!("redis:{lease}:{quarantine}:{url}")
+    }
+
+    /// A backend with the lease of the suite, to choose more about.
+    pub fn builder(url: &str) -> RedisBuilder {
+        RedisBackend::builder(url).lease(LEASE)
     }
 }
 
-fn builder(url: &str) -> RedisBuilder {
-    RedisBackend::builder(url)
-        .lease(LEASE)
-        .quarantine(Duration::ZERO)
+impl RedisClusterStore {
+    /// The cluster.
+    #[must_use]
+    pub fn cluster(&self) -> &Arc<RedisCluster> {
+        &self.0
+    }
+}
+
+/// Without a quarantine: the server is new.
+async fn connect(url: &str) -> RedisBackend {
+    let backend = RedisStore::builder(url).quarantine(Duration::ZERO);
+    backend.connect().await.unwrap()
 }
 
 impl Store for RedisStore {
@@ -61,11 +73,11 @@ impl Store for RedisStore {
     const GRANTED_AFTER_A_KILL: Duration = LEASE;
 
     async fn open() -> Self {
-        Self(RedisServer::start().await)
+        Self(Arc::new(RedisServer::start().await))
     }
 
     async fn backend(&self) -> RedisBackend {
-        Self::connect(&self.0.url()).await.unwrap()
+        connect(&self.0.url()).await
     }
 
     async fn lose(&self, name: &LockName) {
@@ -78,7 +90,7 @@ impl Store for RedisStore {
     }
 
     fn address(&self) -> Option<String> {
-        Some(format!("redis:{}", self.0.url()))
+        Some(RedisStore::address_of(&self.0.url(), Duration::ZERO))
     }
 }
 
@@ -91,11 +103,11 @@ impl Store for RedisClusterStore {
     const GRANTED_AFTER_A_KILL: Duration = LEASE;
 
     async fn open() -> Self {
-        Self(RedisCluster::start().await)
+        Self(Arc::new(RedisCluster::start().await))
     }
 
     async fn backend(&self) -> RedisBackend {
-        RedisStore::connect(&self.0.urls()[0]).await.unwrap()
+        connect(&self.0.urls()[0]).await
     }
 
     async fn lose(&self, name: &LockName) {
@@ -117,6 +129,6 @@ impl Store for RedisClusterStore {
     }
 
     fn address(&self) -> Option<String> {
-        Some(format!("redis:{}", self.0.urls()[0]))
+        Some(RedisStore::address_of(&self.0.urls()[0], Duration::ZERO))
     }
 }

@@ -156,6 +156,6 @@ mod redis {
     async fn redis_elects_another_when_the_network_of_the_leader_is_silent() {
         let lan = Lan::new().await;
         let server = RedisServer::options().inside(lan.right()).start().await;
-        silence_the_network(&lan, &format!("redis:{}", server.url())).await;
+        silence_the_network(&lan, &RedisStore::address_of(&server.url(), Duration::ZERO)).await;
     }
 }

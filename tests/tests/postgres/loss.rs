@@ -111,7 +111,7 @@ async fn a_reset_connection_is_noticed_at_once_and_made_again_within_the_wait() 
         let notice = Notice::of_now();
         proxy.reset();
         guard.lost().await;
-        notice.is_in_time();
+        notice.assert_in_time();
         assert!(guard.release().await.unwrap_err().is_lost());
         let next = acquire(&client, order(), Duration::from_secs(5)).await;
         assert!(next.fencing_token().await.unwrap() > token);
@@ -187,7 +187,7 @@ async fn a_killed_server_costs_the_lock_at_once_and_waits_outlast_its_restart() 
     server.kill().await;
     let notice = Notice::of_now();
     lost.await.unwrap();
-    notice.is_in_time();
+    notice.assert_in_time();
     let error = client.lock(numbered(1)).unwrap();
     let error = error.acquire(Duration::ZERO).await;
     let error = error.unwrap_err();
@@ -258,7 +258,7 @@ async fn a_terminated_session_loses_all_its_locks_at_once_and_is_made_again() {
         store.lose(&order()).await;
         guard.lost().await;
         second.lost().await;
-        notice.await.unwrap().is_in_time();
+        notice.await.unwrap().assert_in_time();
         let next = waiter.await.unwrap().unwrap();
         freed.at_most(Duration::ZERO).await;
         assert!(next.fencing_token().await.unwrap() > token);

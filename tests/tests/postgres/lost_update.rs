@@ -1,36 +1,11 @@
-//! The update that a lock alone does not save: its holder stands still between its last look at the
-//! lock and its write.
+//! A holder that is overtaken: see [`lock_tests::lost_update`].
 
-use lock_tests::child::Child;
-use lock_tests::{PostgresStore, Store, row};
+use lock_tests::{PostgresStore, Store, lost_update};
 
-const LOCK: &str = "account:withdraw:1";
-
-/// A reads, and stands still past its lease; B takes the lock, and writes; A goes on, and writes what
-/// it had worked out. Tells whether A was let, and what is in the row then.
 async fn overtaken(guarded: &str) -> (bool, i64) {
     let store = PostgresStore::open().await;
-    let url = store.server.url();
-    row::create(&url).await.unwrap();
-    let start =
-        || async { Child::start(env!("CARGO_BIN_EXE_locker"), &store.address().unwrap()).await };
-    let (mut a, mut b) = (start().await, start().await);
-    a.hold(&LOCK).await;
-    assert!(a.ask("token").await.starts_with("token "));
-    let seen = row::balance(&url).await.unwrap();
-    a.freeze().await;
-
-    assert_eq!(b.ask(&format!("acquire {LOCK} 30000")).await, "granted");
-    assert!(b.ask("token").await.starts_with("token "));
-    let withdrawn = row::balance(&url).await.unwrap() - 30;
-    let written = b.ask(&format!("write {url} {guarded} {withdrawn}")).await;
-    assert_eq!(written, "written");
-    b.release().await;
-
-    a.thaw().await;
-    let written = a.ask(&format!("write {url} {guarded} {}", seen - 50)).await;
-    assert_eq!(a.ask("valid").await, "valid false");
-    (written == "written", row::balance(&url).await.unwrap())
+    let (locker, rows) = (env!("CARGO_BIN_EXE_locker"), store.server.url());
+    lost_update::overtaken(locker, &store, &rows, guarded).await
 }
 
 #[tokio::test]

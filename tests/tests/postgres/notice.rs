@@ -45,7 +45,7 @@ impl Notice {
 
     /// It was noticed now.
     #[track_caller]
-    pub(crate) fn is_in_time(self) {
+    pub(crate) fn assert_in_time(self) {
         let took = self.began.elapsed();
         // Threads that have ended are not counted any more.
         let delayed = delayed().saturating_sub(self.delayed);

@@ -1,10 +1,11 @@
 //! Holders that are frozen, and holders behind a dead network.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use lock_tests::child::Child;
 use lock_tests::servers::{Lan, RedisServer};
-use lock_tests::{Lateness, boottime};
+use lock_tests::{Lateness, RedisStore, boottime};
 use tokio::time::{sleep, timeout};
 
 use crate::support::{BOUND, LEASE, MARGIN, NAME, PATIENCE, client, take, token, try_once};
@@ -12,7 +13,7 @@ use crate::support::{BOUND, LEASE, MARGIN, NAME, PATIENCE, client, take, token, 
 #[tokio::test]
 async fn a_frozen_holder_is_succeeded_in_time_and_knows_at_its_first_look() {
     let server = RedisServer::start().await;
-    let address = format!("redis:{}", server.url());
+    let address = RedisStore::address_of(&server.url(), Duration::ZERO);
     let mut holder = Child::start(env!("CARGO_BIN_EXE_locker"), &address).await;
     let other = client(&server.url()).await;
     holder.hold(&NAME).await;
@@ -62,7 +63,7 @@ async fn a_holder_behind_a_dead_network_knows_before_another_is_granted() {
     let mut last_valid = 0;
     while guard.is_valid() {
         last_valid = boottime();
-        sleep(std::time::Duration::from_millis(1)).await;
+        sleep(Duration::from_millis(1)).await;
     }
     at_the_deadline.at_most(BOUND).await;
     let (next, granted) = timeout(PATIENCE, waiting).await.unwrap().unwrap();

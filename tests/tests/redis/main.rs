@@ -10,6 +10,7 @@ mod faults;
 mod holders;
 mod input;
 mod keys;
+mod lost_update;
 mod refusals;
 mod renewals;
 mod replicas;

@@ -88,3 +88,14 @@ async fn a_promoted_replica_grants_after_one_lease_with_newer_tokens() {
     assert!(!guard.is_valid());
     assert!(token(&next).await > before);
 }
+
+#[tokio::test]
+async fn a_release_after_a_restart_without_data_says_that_the_lock_was_lost() {
+    let server = RedisServer::start().await;
+    let here = careful_client(&server.url()).await;
+    let guard = take(&here).await;
+    server.restart().await;
+    // Sent to the server that is gone, and again to the one that knows of nothing.
+    let error = guard.release().await.unwrap_err();
+    assert!(error.is_lost(), "{error:?}");
+}

@@ -9,6 +9,7 @@ use tokio::time::Instant;
 
 use super::lane::Batch;
 use super::later::HAND_OVER;
+use super::nodes::Via;
 use super::{Done, Driver};
 use crate::LockError;
 use crate::backend::{Attempt, Lease};
@@ -46,14 +47,14 @@ impl Driver {
                 if self.lanes[lane].is_empty() {
                     break;
                 }
-                let Some((connection, generation)) = self.connection(lane) else {
+                let Some((connection, via)) = self.connection(lane) else {
                     break;
                 };
                 let batch = self.lanes[lane].take();
                 if batch.is_empty() {
                     break;
                 }
-                self.send(lane, connection, generation, batch);
+                self.send(lane, connection, via, batch);
             }
         }
     }
@@ -86,13 +87,7 @@ impl Driver {
         }
     }
 
-    fn send(
-        &mut self,
-        lane: usize,
-        mut connection: MultiplexedConnection,
-        generation: u64,
-        batch: Batch,
-    ) {
+    fn send(&mut self, lane: usize, mut connection: MultiplexedConnection, via: Via, batch: Batch) {
         let is_cluster = self.lanes.len() > 1;
         let settings = &self.shared.settings;
         let within = settings.answer_within();
@@ -111,7 +106,7 @@ impl Driver {
             let answer = EXCHANGE.invoke(&mut connection, &call, within).await;
             Done::Exchanged {
                 lane,
-                generation,
+                via,
                 sent,
                 batch,
                 answer,
@@ -122,18 +117,19 @@ impl Driver {
     pub(super) fn answered(
         &mut self,
         lane: usize,
+        via: Via,
         sent: Duration,
         batch: Batch,
         values: Vec<Value>,
     ) {
         let mut values = values.into_iter();
         let (Ok(time), left) = (number(values.next()), number(values.next())) else {
-            return self.failed(lane, batch, Failure::Unknown(None));
+            return self.failed(lane, via, batch, Failure::Unknown(None));
         };
         let jump = self.saw_time(lane, sent, time.unsigned_abs());
         for release in batch.releases {
             let answer = number(values.next());
-            self.release_answered(release, answer);
+            self.release_answered(via, release, answer);
         }
         for acquire in batch.acquires {
             let answer = number(values.next());
@@ -158,7 +154,7 @@ impl Driver {
         }
     }
 
-    fn release_answered(&mut self, mut release: Release, answer: Result<i64, String>) {
+    fn release_answered(&mut self, via: Via, mut release: Release, answer: Result<i64, String>) {
         match answer {
             Ok(heard @ 1..) => {
                 let ours = i64::from(self.shared.waiting.is_subscribed(&release.key));
@@ -176,9 +172,10 @@ impl Driver {
                         return self.parked.put(at, Command::Release(release));
                     }
                 }
-                // The copy before did it, or it was not ours any more.
+                // The copy before did it, or it was not ours any more: a server that was started
+                // since has forgotten which.
                 let was_ours = (release.reply.as_ref()).is_some_and(|(_, lease)| lease.is_valid());
-                let done = release.sent_before && was_ours;
+                let done = release.sent_to == Some(via.server) && was_ours;
                 release.answer(if done { Ok(()) } else { Err(taken_away()) });
             }
             // Something else is under its key.
@@ -241,12 +238,12 @@ impl Driver {
     }
 
     /// What to do with a batch that has no answer.
-    pub(super) fn failed(&mut self, lane: usize, mut batch: Batch, failure: Failure) {
+    pub(super) fn failed(&mut self, lane: usize, via: Via, mut batch: Batch, failure: Failure) {
         let refused = matches!(failure, Failure::Refused(_));
         let moved = failure.is_elsewhere();
         if !refused {
             // `sent` is not after now.
-            batch.mark_sent(self.shared.clock.now());
+            batch.mark_sent(self.shared.clock.now(), via.server);
         }
         if moved {
             self.look_for_nodes(lane);

@@ -142,12 +142,12 @@ impl Batch {
     }
 
     /// Notes that the server may take this later.
-    pub(super) fn mark_sent(&mut self, sent: Duration) {
+    pub(super) fn mark_sent(&mut self, sent: Duration, server: u64) {
         for acquire in &mut self.acquires {
             acquire.ghost = Some(sent + PATIENCE);
         }
         for release in &mut self.releases {
-            release.sent_before = true;
+            release.sent_to.get_or_insert(server);
         }
     }
 }

@@ -27,7 +27,7 @@ use crate::backend::Attempt;
 use crate::name::key::redis_server_key;
 use lane::{Batch, Lane};
 use later::{HandedOver, Parked};
-use nodes::{Link, Node};
+use nodes::{Link, Node, Via};
 use renewal::Renewals;
 use replicas::Unconfirmed;
 
@@ -49,6 +49,8 @@ pub(super) struct Driver {
     renewals: Renewals,
     /// The newest token that we know of.
     newest: u64,
+    /// Counts the servers that were met.
+    last_server: u64,
     topology: watch::Sender<Arc<Topology>>,
     /// To who has the second connections.
     questions: mpsc::UnboundedSender<Question>,
@@ -66,14 +68,14 @@ enum Done {
     },
     Exchanged {
         lane: usize,
-        generation: u64,
+        via: Via,
         sent: Duration,
         batch: Batch,
         answer: Result<Vec<Value>, Failure>,
     },
     Renewed {
         lane: usize,
-        generation: u64,
+        via: Via,
         sent: Duration,
         locks: Vec<HeldLock>,
         answer: Result<Vec<Value>, Failure>,
@@ -112,6 +114,7 @@ impl Driver {
             calls: FuturesUnordered::new(),
             renewals: Renewals::new(shared.settings.heartbeat()),
             newest: 0,
+            last_server: 0,
             topology,
             questions,
             parked: Parked::default(),
@@ -262,29 +265,29 @@ impl Driver {
             Done::Connected { node, result } => self.connected(node, result),
             Done::Exchanged {
                 lane,
-                generation,
+                via,
                 sent,
                 batch,
                 answer,
             } => {
                 self.lanes[lane].in_flight -= 1;
                 match answer {
-                    Ok(values) => self.answered(lane, sent, batch, values),
+                    Ok(values) => self.answered(lane, via, sent, batch, values),
                     Err(failure) => {
-                        self.drop_link(lane, generation, &failure);
-                        self.failed(lane, batch, failure);
+                        self.drop_link(lane, via, &failure);
+                        self.failed(lane, via, batch, failure);
                     }
                 }
             }
             Done::Renewed {
                 lane,
-                generation,
+                via,
                 sent,
                 locks,
                 answer,
             } => {
                 if let Err(failure) = &answer {
-                    self.drop_link(lane, generation, failure);
+                    self.drop_link(lane, via, failure);
                 }
                 self.renewed(lane, sent, locks, answer);
             }

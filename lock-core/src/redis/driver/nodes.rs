@@ -26,14 +26,24 @@ const LOOK_AGAIN: Duration = Duration::from_millis(100);
 pub(super) struct Node {
     pub(super) info: ConnectionInfo,
     pub(super) link: Link,
-    /// Counts the connections.
-    generation: u64,
+    via: Via,
+    /// What the server calls itself since its start.
+    run_id: String,
     backoff: Duration,
     pub(super) clock: ServerClock,
     /// Granted there, and to be known to its replicas.
     pub(super) unconfirmed: Vec<Unconfirmed>,
     /// Whether its replicas are being asked for.
     pub(super) is_asked: bool,
+}
+
+/// Which connection a call went over.
+#[derive(Clone, Copy, Default)]
+pub(super) struct Via {
+    /// Counts the connections of a node.
+    generation: u64,
+    /// Counts the servers that were met: one that was started again is another.
+    pub(super) server: u64,
 }
 
 pub(super) enum Link {
@@ -46,6 +56,7 @@ pub(super) enum Link {
 pub(in crate::redis) struct Opened {
     pub(in crate::redis) connection: MultiplexedConnection,
     pub(in crate::redis) is_cluster: bool,
+    run_id: String,
     sent: Duration,
     received: Duration,
     time: u64,
@@ -68,6 +79,7 @@ pub(in crate::redis) async fn connect(
     Ok(Opened {
         connection,
         is_cluster: about.is_cluster,
+        run_id: about.run_id,
         sent,
         received,
         time: seconds * 1_000_000 + micros,
@@ -81,7 +93,8 @@ impl Node {
             link: Link::Down {
                 retry_at: Instant::now(),
             },
-            generation: 0,
+            via: Via::default(),
+            run_id: String::new(),
             backoff: BACKOFF.0,
             clock: ServerClock::default(),
             unconfirmed: Vec::new(),
@@ -92,11 +105,11 @@ impl Node {
 
 impl Driver {
     /// The connection of a lane; where there is none, one is asked for.
-    pub(super) fn connection(&mut self, lane: usize) -> Option<(MultiplexedConnection, u64)> {
+    pub(super) fn connection(&mut self, lane: usize) -> Option<(MultiplexedConnection, Via)> {
         let at = self.lanes[lane].node;
         let node = &mut self.nodes[at];
         match &node.link {
-            Link::Up(connection) => return Some((connection.clone(), node.generation)),
+            Link::Up(connection) => return Some((connection.clone(), node.via)),
             Link::Connecting => return None,
             Link::Down { retry_at } if *retry_at > Instant::now() => return None,
             Link::Down { .. } => {}
@@ -115,7 +128,12 @@ impl Driver {
         match result {
             Ok(opened) => {
                 this.link = Link::Up(opened.connection);
-                this.generation += 1;
+                this.via.generation += 1;
+                if this.run_id != opened.run_id {
+                    this.run_id = opened.run_id;
+                    self.last_server += 1;
+                    this.via.server = self.last_server;
+                }
                 this.backoff = BACKOFF.0;
                 let margin = self.shared.settings.margin();
                 let jump = this
@@ -163,11 +181,11 @@ impl Driver {
     }
 
     /// Nothing more goes over a connection that may be dead, or whose server is no master.
-    pub(super) fn drop_link(&mut self, lane: usize, generation: u64, failure: &Failure) {
+    pub(super) fn drop_link(&mut self, lane: usize, via: Via, failure: &Failure) {
         let node = &mut self.nodes[self.lanes[lane].node];
         let is_dead = matches!(failure, Failure::Unknown(_));
         let is_single = self.lanes.len() == 1;
-        if node.generation == generation
+        if node.via.generation == via.generation
             && matches!(node.link, Link::Up(_))
             && (is_dead || (is_single && failure.is_elsewhere()))
         {

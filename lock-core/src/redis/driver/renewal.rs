@@ -73,7 +73,7 @@ impl Driver {
     }
 
     fn renew_some(&mut self, lane: usize, locks: Vec<HeldLock>) {
-        let Some((mut connection, generation)) = self.connection(lane) else {
+        let Some((mut connection, via)) = self.connection(lane) else {
             // Asked for by `connection`; a failure of it is one of ours.
             return self.renew_again();
         };
@@ -96,7 +96,7 @@ impl Driver {
             let answer = RENEW.invoke(&mut connection, &call, within).await;
             Done::Renewed {
                 lane,
-                generation,
+                via,
                 sent,
                 locks,
                 answer,
