@@ -1,5 +1,7 @@
 //! The programs of the examples, which tests start.
 
+use std::env;
+use std::ffi::OsStr;
 use std::path::PathBuf;
 
 use escargot::CargoBuild;
@@ -11,14 +13,11 @@ use escargot::CargoBuild;
 /// When it does not compile.
 #[must_use]
 pub fn program(example: &str) -> PathBuf {
-    // What cargo tells a test about its package would make build scripts run again that ask for it,
-    // and compile again what depends on them.
-    let ours = std::env::vars_os().map(|(name, _)| name).filter(|name| {
-        let name = name.to_string_lossy();
-        name.starts_with("CARGO_PKG_") || name.starts_with("CARGO_MANIFEST_")
-    });
     let build = CargoBuild::new().package(example).bin(example);
-    let build = ours.fold(build, CargoBuild::env_remove);
+    let told = env::vars_os().map(|(variable, _)| variable);
+    let build = told
+        .filter(|variable| is_about_this_package(variable))
+        .fold(build, CargoBuild::env_remove);
     let build = if cfg!(debug_assertions) {
         build
     } else {
@@ -27,4 +26,12 @@ pub fn program(example: &str) -> PathBuf {
     let built = build.run();
     let built = built.unwrap_or_else(|error| panic!("`cargo build -p {example}`: {error}"));
     built.path().to_owned()
+}
+
+/// Whether Cargo has told this of the package of the test. Build scripts look at it, and what depends on
+/// them would be compiled again, here and then by whoever builds next.
+fn is_about_this_package(variable: &OsStr) -> bool {
+    let variable = variable.to_string_lossy();
+    let is_about = |prefix| variable.starts_with(prefix);
+    is_about("CARGO_PKG_") || is_about("CARGO_MANIFEST_")
 }

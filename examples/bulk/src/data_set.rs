@@ -62,5 +62,5 @@ impl DataSet {
 
 fn is_prime(number: u64) -> bool {
     let mut divisors = (2..).take_while(|divisor| divisor * divisor <= number);
-    number > 1 && divisors.all(|divisor| !number.is_multiple_of(divisor))
+    number > 1 && !divisors.any(|divisor| number.is_multiple_of(divisor))
 }

@@ -14,7 +14,7 @@ use std::process;
 use std::time::Duration;
 
 use lock_core::backend::Lease;
-use lock_core::{Leader, LockName};
+use lock_core::{Leader, LockError, LockName};
 use lock_tests::address::{self, Leases};
 use lock_tests::campaign::{FileResource, Resource};
 use lock_tests::checker::{Action, Journal, Operation, Stage};
@@ -50,10 +50,15 @@ async fn main() -> Result<(), Box<dyn Error + Send + Sync>> {
     say("ready")?;
     let mut held = None;
     while held.is_none() && !*stop.borrow() {
+        let operation = candidate.journal.operation(&candidate.name);
+        operation.note(Action::Acquire, Stage::Invoke);
         tokio::select! {
             biased;
             _ = stop.changed() => {}
-            term = candidate.elected() => held = candidate.lead(term?, &stopping).await?,
+            elected = candidate.elected() => {
+                elected?;
+                held = candidate.lead(operation, &stopping).await?;
+            }
         }
     }
     drop(candidate);
@@ -73,26 +78,22 @@ struct Candidate {
     name: LockName,
 }
 
-type Term = (Operation, Option<u64>);
-
 impl Candidate {
-    /// Waits until this process leads.
-    async fn elected(&mut self) -> Result<Term, Box<dyn Error + Send + Sync>> {
-        let operation = self.journal.operation(&self.name);
-        operation.note(Action::Acquire, Stage::Invoke);
+    /// Waits until this process leads. It can be cancelled, and has written nothing down then.
+    async fn elected(&mut self) -> Result<(), LockError> {
         while !self.leader.changed().await? {}
-        operation.note_until(Action::Acquire, Stage::Ok, self.until(0));
-        say(&format!("leads {}", self.journal.now()))?;
-        let token = self.leader.fencing_token().await;
-        Ok((operation, token.ok().map(u64::from)))
+        Ok(())
     }
 
     /// Leads until that is lost, or gives the operation back when it is not wanted any more.
     async fn lead(
         &mut self,
-        (operation, token): Term,
+        operation: Operation,
         stop: &watch::Receiver<bool>,
     ) -> io::Result<Option<Operation>> {
+        operation.note_until(Action::Acquire, Stage::Ok, self.until(0));
+        say(&format!("leads {}", self.journal.now()))?;
+        let token = self.leader.fencing_token().await.ok().map(u64::from);
         loop {
             let seen = self.journal.now();
             if !self.leader.is_leader() {
