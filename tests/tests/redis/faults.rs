@@ -2,6 +2,8 @@
 
 use std::time::{Duration, Instant};
 
+use lock_core::LockProvider;
+use lock_core::redis::RedisBackend;
 use lock_tests::servers::{Direction, Proxy, RedisServer, Server};
 use lock_tests::{eventually, redis_key};
 use tokio::time::{sleep, timeout};
@@ -158,6 +160,33 @@ async fn a_lost_reply_is_neither_contention_nor_a_ghost() {
         proxy.drop_next_reply();
         guard.release().await.unwrap();
         assert!(!is_held(&there).await);
+    }
+}
+
+#[tokio::test]
+async fn a_grant_whose_answer_never_comes_is_given_back_long_before_its_lease_ends() {
+    for is_claim in [false, true] {
+        let server = RedisServer::start().await;
+        let proxy = Proxy::to(server.address()).await;
+        let connect = async |url: &str| {
+            let long = RedisBackend::builder(url).quarantine(Duration::ZERO);
+            LockProvider::new(long.connect().await.unwrap())
+        };
+        let here = connect(&proxy.url(&server.url())).await;
+        let there = connect(&server.url()).await;
+        // So that the server knows the script.
+        take(&here).await.release().await.unwrap();
+        proxy.swallow(Direction::ToClient);
+        let error = match is_claim {
+            true => here.claim([NAME], 1).await.unwrap_err(),
+            false => try_once(&here).await.unwrap_err(),
+        };
+        assert!(error.is_unavailable(), "{error}");
+        assert!(is_held(&there).await, "nobody has heard of the grant");
+        proxy.heal().await;
+        let healed = Instant::now();
+        take(&there).await.release().await.unwrap();
+        assert!(healed.elapsed() < LEASE * 3, "{:?}", healed.elapsed());
     }
 }
 

@@ -6,7 +6,7 @@ use lock_core::LockError;
 use lock_core::redis::RedisBackend;
 use lock_tests::servers::{RedisServer, Server};
 use lock_tests::{Lateness, eventually};
-use tokio::time::sleep;
+use tokio::time::{sleep, timeout};
 
 use crate::support::{BOUND, LEASE, MARGIN, NAME, RESPONSE_TIMEOUT, client, take, try_once};
 
@@ -27,6 +27,11 @@ async fn a_silence_costs_the_lock_at_its_deadline(command: &[&str]) {
     let silent = Instant::now();
     // The driver does not wait that long.
     let silence = tokio::spawn(async move { drop(ask.query_async::<()>(&mut connection).await) });
+    eventually("it is silent", async || {
+        let pong = server.ask::<String>(&["PING"]);
+        timeout(BOUND / 5, pong).await.is_err()
+    })
+    .await;
     let (earliest, latest) = (LEASE - MARGIN - LEASE / 3, Lateness::of(LEASE - MARGIN));
     let wait = Duration::from_millis(300);
     let in_time = Lateness::of(wait + RESPONSE_TIMEOUT);
