@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use lock_core::LockProvider;
 use lock_tests::eventually;
-use lock_tests::servers::{PgBouncer, PostgresServer, Server};
+use lock_tests::servers::{PgBouncer, PostgresServer, Proxy, Server};
 use tempfile::tempdir;
 
 use super::support::{in_files, in_postgres, key_of_mark, markers, marks, refused, sessions};
@@ -42,12 +42,23 @@ async fn whoever_finds_the_mark_of_another_provider_does_not_start() {
 async fn of_two_that_start_at_once_with_different_providers_one_at_least_is_refused() {
     let (server, dir) = (PostgresServer::start().await, tempdir().unwrap());
     let pool = server.pool().await;
-    for round in 0..25 {
-        let late = Duration::from_micros(fastrand::u64(..20_000));
-        let (one, other) = tokio::join!(LockProvider::connect(in_postgres(&server)), async {
-            tokio::time::sleep(late).await;
-            LockProvider::connect(in_files(&server, dir.path())).await
-        });
+    // A slow network: the steps of the two meet in every order.
+    let network = Proxy::to(server.address()).await;
+    network.delay(Duration::from_millis(5));
+    let url = network.url(&server.url());
+    for round in 0..20 {
+        let late = || Duration::from_micros(fastrand::u64(..60_000));
+        let (one, other) = tokio::join!(
+            async {
+                tokio::time::sleep(late()).await;
+                LockProvider::connect(in_postgres(&server).database_url(&url)).await
+            },
+            async {
+                tokio::time::sleep(late()).await;
+                let settings = in_files(&server, dir.path()).database_url(&url);
+                LockProvider::connect(settings).await
+            }
+        );
         assert!(
             one.is_err() || other.is_err(),
             "round {round}: locks are in two places"
