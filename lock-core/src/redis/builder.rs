@@ -113,7 +113,7 @@ impl RedisBuilder {
     }
 
     /// How many replicas of the server have to know of a lock before it is given out (`WAIT`), so
-    /// that it survives the loss of its master. Where they do not within 0.6 s, or a ninth of a
+    /// that it survives the loss of its master. Where they do not within 0.67 s, or a ninth of a
     /// lease shorter than 6 s, the lock is released and the acquire is
     /// [`Unavailable`](crate::LockErrorKind::Unavailable). Costs a round trip to them for each
     /// acquire; renewals and releases are not waited for.
