@@ -34,9 +34,9 @@ pub(crate) fn acquired(span: &Span, outcome: &'static str, waited: Duration) {
     span.record("outcome", outcome);
 }
 
-/// The span of one hold, from the grant to the end of its release.
-pub(crate) fn holding(backend: &'static str, name: &LockName) -> Span {
-    info_span!(
+/// The span of one hold, from the grant to the end of its release; `None` where nobody wants it.
+pub(crate) fn holding(backend: &'static str, name: &LockName) -> Option<Box<Span>> {
+    let span = info_span!(
         target: "lock_core",
         "distributed_lock.hold",
         lock = name.label(),
@@ -44,7 +44,8 @@ pub(crate) fn holding(backend: &'static str, name: &LockName) -> Span {
         backend,
         held_ms = Empty,
         outcome = Empty,
-    )
+    );
+    (!span.is_disabled()).then(|| Box::new(span))
 }
 
 /// How a hold ended.

@@ -213,6 +213,7 @@ async fn an_instance_starts_without_redis_and_not_with_a_wrong_address_of_it() {
     assert_eq!(Order::read(&instance, "1").await.quantity, 3);
 
     let wrong = [
+        ("LOCK_PROVIDER", "postgres".to_owned()),
         ("DATABASE_URL", server.url()),
         (
             "REDIS_URL",

@@ -53,7 +53,8 @@ struct Seat {
     shared: Arc<Shared>,
     keys: Arc<Keys>,
     watchdog: Option<AbortHandle>,
-    span: Span,
+    /// Where somebody wants it; a box is smaller where nobody does.
+    span: Option<Box<Span>>,
 }
 
 impl Hold {
@@ -361,7 +362,9 @@ impl Drop for Leaving {
         keys.held(-1.0);
         let held_for = hold.since.elapsed();
         keys.held_for(outcome, held_for);
-        trace::held(&span, outcome.as_str(), held_for);
+        if let Some(span) = span {
+            trace::held(&span, outcome.as_str(), held_for);
+        }
         drop(turn);
     }
 }
