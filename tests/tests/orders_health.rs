@@ -62,6 +62,10 @@ async fn freezes_and_comes_back(instance: &Instance, server: &impl Server) {
 #[tokio::test]
 async fn a_frozen_database_is_503_within_5_s_and_200_within_5_s_of_its_return() {
     let (shop, server) = (Shop::new(), PostgresServer::start().await);
+    let pool = server.pool().await;
+    let grant = sqlx::query("GRANT CREATE ON SCHEMA public TO secretive");
+    grant.execute(&pool).await.unwrap();
+    pool.close().await;
     let url = server.url_for("secretive:secret", "postgres");
     let environment = [("DATABASE_URL", &*url), ("REDIS_URL", "")];
     let instance = shop.open_with(&environment).await;

@@ -64,7 +64,7 @@ impl OrderStore {
             tracing::warn!("Orders: in memory (each instance has its own)");
             return Ok(Self::Memory(MemoryOrders::default()));
         };
-        let orders = PostgresOrders::open(url, locks).await?;
+        let orders = PostgresOrders::open(url).await?;
         let redis_url = config.redis_url.as_deref();
         let cached = CachedOrders::open(orders, redis_url, locks.clone())?;
         Ok(Self::Postgres(cached))

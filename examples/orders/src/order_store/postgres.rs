@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use anyhow::Context;
 use lock_core::postgres::Fence;
-use lock_core::{FencingToken, LockName, LockProvider, distributed_lock};
+use lock_core::{FencingToken, LockName};
 use sqlx::PgPool;
 use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
 use tokio::time::timeout;
@@ -26,11 +26,11 @@ const FENCE: Fence = Fence::new();
 pub(crate) struct PostgresOrders(PgPool);
 
 impl PostgresOrders {
-    pub(super) async fn open(url: &str, locks: &LockProvider) -> anyhow::Result<Self> {
+    pub(super) async fn open(url: &str) -> anyhow::Result<Self> {
         let options: PgConnectOptions = url.parse()?;
         let pool = PgPoolOptions::new().acquire_timeout(CONNECTION);
         let pool = pool.connect_lazy_with(options.application_name("orders"));
-        let migrated = migrate(locks, &pool).await;
+        let migrated = migrate(&pool).await;
         migrated.context("cannot make the tables of the orders")?;
         Ok(Self(pool))
     }
@@ -93,10 +93,12 @@ impl PostgresOrders {
 }
 
 /// Makes the tables. Instances start at the same time, and two `CREATE TABLE IF NOT EXISTS` at once
-/// can fail: one instance after the other.
-#[distributed_lock("job:migrate-orders", policy = long_operation)]
-async fn migrate(locks: &LockProvider, pool: &PgPool) -> anyhow::Result<()> {
+/// can fail: one instance after the other. This is work inside one database, so a lock of its
+/// transaction does, wherever the locks of the service are.
+async fn migrate(pool: &PgPool) -> anyhow::Result<()> {
     let mut tx = pool.begin().await?;
+    let alone = "SELECT pg_advisory_xact_lock(hashtext('orders: tables'))";
+    sqlx::query(alone).execute(&mut *tx).await?;
     Fence::migrate(&mut *tx).await?;
     let orders = "CREATE TABLE IF NOT EXISTS orders \
          (id text PRIMARY KEY, quantity integer NOT NULL, token bigint)";
