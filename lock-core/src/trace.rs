@@ -2,18 +2,22 @@
 //!
 //! A span has the label of the lock, a hash of its name to tell one lock from another, and the
 //! backend; what values are in the name is told at `debug` only. Where no subscriber wants them,
-//! spans cost a look at a static.
+//! spans cost a look at a static: it is asked first, since the macro works out the fields also for
+//! whoever might want them as lines of the crate `log`.
 
 use std::time::Duration;
 
 use tracing::field::Empty;
-use tracing::{Span, debug, info_span};
+use tracing::{Level, Span, debug, info_span, span_enabled};
 
 use crate::LockName;
 use crate::name::fingerprint;
 
 /// The span of one acquisition, from the call to the grant or the refusal.
 pub(crate) fn acquiring(backend: &'static str, name: &LockName, wait: Option<Duration>) -> Span {
+    if !span_enabled!(target: "lock_core", Level::INFO) {
+        return Span::none();
+    }
     let span = info_span!(
         target: "lock_core",
         "distributed_lock.acquire",
@@ -36,6 +40,9 @@ pub(crate) fn acquired(span: &Span, outcome: &'static str, waited: Duration) {
 
 /// The span of one hold, from the grant to the end of its release; `None` where nobody wants it.
 pub(crate) fn holding(backend: &'static str, name: &LockName) -> Option<Box<Span>> {
+    if !span_enabled!(target: "lock_core", Level::INFO) {
+        return None;
+    }
     let span = info_span!(
         target: "lock_core",
         "distributed_lock.hold",
@@ -45,7 +52,7 @@ pub(crate) fn holding(backend: &'static str, name: &LockName) -> Option<Box<Span
         held_ms = Empty,
         outcome = Empty,
     );
-    (!span.is_disabled()).then(|| Box::new(span))
+    Some(Box::new(span))
 }
 
 /// How a hold ended.

@@ -1,7 +1,6 @@
 //! A provider from configuration.
 
-use super::{LockProvider, RESPONSE_TIMEOUT};
-use crate::backend::Backend;
+use super::LockProvider;
 use crate::health::Beside;
 use crate::settings::{LockSettings, ProviderKind};
 use crate::{LockError, name};
@@ -51,8 +50,9 @@ impl LockProvider {
         }
     }
 
-    fn over(backend: impl Backend, beside: Vec<Box<dyn Beside>>) -> Self {
-        Self::with_servers(backend, RESPONSE_TIMEOUT, beside)
+    #[cfg(any(feature = "file", feature = "postgres", feature = "redis"))]
+    fn over(backend: impl crate::backend::Backend, beside: Vec<Box<dyn Beside>>) -> Self {
+        Self::with_servers(backend, super::RESPONSE_TIMEOUT, beside)
     }
 }
 
@@ -61,38 +61,53 @@ async fn beside(
     settings: &LockSettings,
     kind: ProviderKind,
 ) -> Result<Vec<Box<dyn Beside>>, LockError> {
-    let mut beside: Vec<Box<dyn Beside>> = Vec::new();
-    if let Some(url) = settings.get_database_url()
-        && kind != ProviderKind::Postgres
-    {
-        #[cfg(feature = "postgres")]
-        {
-            let database = crate::postgres::DatabaseBeside::open(url, mark(settings, kind)).await;
-            beside.push(Box::new(
-                database.map_err(|error| error.in_setting("DATABASE_URL"))?,
-            ));
-        }
-        #[cfg(not(feature = "postgres"))]
-        unwatched(url, "DATABASE_URL", "postgres");
-    }
-    if let Some(text) = settings.get_redis_url()
-        && kind != ProviderKind::Redis
-    {
-        #[cfg(feature = "redis")]
-        {
-            let redis = crate::redis::RedisBeside::new(text);
-            beside.push(Box::new(
-                redis.map_err(|error| error.in_setting("REDIS_URL"))?,
-            ));
-        }
-        #[cfg(not(feature = "redis"))]
-        unwatched(text, "REDIS_URL", "redis");
-    }
-    Ok(beside)
+    let database = match settings.get_database_url() {
+        Some(url) if kind != ProviderKind::Postgres => database(url, settings, kind).await?,
+        _ => None,
+    };
+    let cache = match settings.get_redis_url() {
+        Some(text) if kind != ProviderKind::Redis => cache(text)?,
+        _ => None,
+    };
+    Ok(database.into_iter().chain(cache).collect())
+}
+
+#[cfg(feature = "postgres")]
+async fn database(
+    url: &str,
+    settings: &LockSettings,
+    kind: ProviderKind,
+) -> Result<Option<Box<dyn Beside>>, LockError> {
+    let opened = crate::postgres::DatabaseBeside::open(url, mark(settings, kind)).await;
+    let opened = opened.map_err(|error| error.in_setting("DATABASE_URL"))?;
+    Ok(Some(Box::new(opened)))
+}
+
+#[cfg(not(feature = "postgres"))]
+async fn database(
+    _: &str,
+    _: &LockSettings,
+    _: ProviderKind,
+) -> Result<Option<Box<dyn Beside>>, LockError> {
+    unwatched("DATABASE_URL", "postgres");
+    Ok(None)
+}
+
+#[cfg(feature = "redis")]
+fn cache(text: &str) -> Result<Option<Box<dyn Beside>>, LockError> {
+    let redis = crate::redis::RedisBeside::new(text);
+    let redis = redis.map_err(|error| error.in_setting("REDIS_URL"))?;
+    Ok(Some(Box::new(redis)))
+}
+
+#[cfg(not(feature = "redis"))]
+fn cache(_: &str) -> Result<Option<Box<dyn Beside>>, LockError> {
+    unwatched("REDIS_URL", "redis");
+    Ok(None)
 }
 
 #[cfg(not(all(feature = "postgres", feature = "redis")))]
-fn unwatched(_: &str, variable: &str, feature: &str) {
+fn unwatched(variable: &str, feature: &str) {
     tracing::warn!(
         "{variable} is set, and `lock-core` was built without its feature `{feature}`: that server is \
          not watched"

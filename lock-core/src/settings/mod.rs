@@ -46,9 +46,9 @@ use crate::LockError;
 /// use lock_core::LockSettings;
 ///
 /// let settings = LockSettings::new()
-///     .database_url("postgres://app:secret@localhost/shop")
+///     .database_url("postgres://app:hunter2@localhost/shop")
 ///     .namespace("billing");
-/// assert!(!format!("{settings:?}").contains("secret"));
+/// assert!(!format!("{settings:?}").contains("hunter2"));
 /// ```
 #[derive(Clone, Debug, Default)]
 #[must_use = "settings do nothing until a provider is connected by them"]
@@ -171,6 +171,7 @@ impl LockSettings {
         self.redis_url.as_ref().map(|url| url.0.as_str())
     }
 
+    #[cfg(any(feature = "file", feature = "postgres", feature = "redis"))]
     pub(crate) fn get_namespace(&self) -> &str {
         &self.namespace
     }
