@@ -45,6 +45,13 @@ pub(super) fn parse(text: &str) -> Result<PgConnectOptions, LockError> {
             url.scheme()
         )));
     }
+    // Not shown: it is the rest of a password that has a `?`.
+    if url.query().is_some_and(|query| query.contains('@')) {
+        return Err(LockError::misconfigured(
+            "the connection string has a `@` after its `?`; write a `?` in a password as %3F, and a \
+             `@` in an option as %40",
+        ));
+    }
     if let Some((unknown, _)) = url.query_pairs().find(|(key, _)| !is_known(key)) {
         return Err(LockError::misconfigured(format!(
             "the connection string has an unknown option `{unknown}`; known are {}",
@@ -87,6 +94,7 @@ mod tests {
             ("app:hunter2", "postgres://"),
             ("postgres://app:hunter2@db:port/shop", "no URL"),
             ("postgres://app:hunter2@db/shop?sslmode=maybe", "not usable"),
+            ("postgres://app:12?hunter2@db/shop", "%3F"),
             ("", "no URL"),
         ] {
             let error = parse(text).unwrap_err();

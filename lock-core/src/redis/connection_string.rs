@@ -81,6 +81,12 @@ fn url(text: &str) -> Result<ConnectionInfo, LockError> {
             )));
         }
     };
+    // Not shown: it is the rest of a password that has a `?`.
+    if url.query().is_some_and(|query| query.contains('@')) {
+        return Err(wrong(
+            "it has a `@` after its `?`; write a `?` in a password as %3F, and a `@` in an option as %40",
+        ));
+    }
     for (option, value) in url.query_pairs() {
         if !known.contains(&&*option) {
             return Err(wrong(format_args!(
@@ -263,6 +269,12 @@ mod tests {
         let error = Target::parse(text).unwrap_err();
         assert!(error.is_misconfigured());
         format!("{error} {error:?}")
+    }
+
+    #[test]
+    fn the_rest_of_a_password_is_not_told_as_an_option() {
+        let said = error("redis://app:9?hunter2@cache.example");
+        assert!(said.contains("%3F") && !said.contains("hunter2"), "{said}");
     }
 
     #[test]

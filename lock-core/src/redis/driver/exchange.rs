@@ -52,7 +52,8 @@ impl Driver {
                 };
                 let batch = self.lanes[lane].take();
                 if batch.is_empty() {
-                    break;
+                    // Whoever asked for what was there has left; a claim comes next.
+                    continue;
                 }
                 self.send(lane, connection, via, batch);
             }

@@ -133,6 +133,8 @@ impl Driver {
                     this.run_id = opened.run_id;
                     self.last_server += 1;
                     this.via.server = self.last_server;
+                    // Another server's clock; what it forgot is told by its own quarantine.
+                    this.clock = ServerClock::default();
                 }
                 this.backoff = BACKOFF.0;
                 let margin = self.shared.settings.margin();

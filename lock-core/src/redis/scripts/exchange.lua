@@ -72,8 +72,9 @@ if jumped or (known and known ~= run_id) then
   till = whole
 elseif not known then
   -- Nothing is known of earlier locks. What was granted before this server started has ended one
-  -- lease after its start.
-  local up = tonumber(string.match(info, 'uptime_in_seconds:(%d+)')) * 1000000
+  -- lease after its start. The server counts whole seconds from a start in whole seconds: it can
+  -- have been up for one less.
+  local up = math.max(tonumber(string.match(info, 'uptime_in_seconds:(%d+)')) - 1, 0) * 1000000
   till = math.max(now, whole - up)
 end
 -- A clock that went back must not make it longer.
