@@ -121,6 +121,8 @@ mod provider;
 mod queue;
 #[cfg(feature = "redis")]
 pub mod redis;
+#[cfg(any(feature = "postgres", feature = "redis"))]
+mod server;
 mod settings;
 mod sync;
 mod token;

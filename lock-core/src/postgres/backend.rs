@@ -126,7 +126,7 @@ impl PostgresBackend {
 /// Sends a command and gives what its answer arrives at.
 fn ask<T>(handle: &Handle, command: impl FnOnce(Reply<T>) -> Command) -> Answer<T> {
     let (reply, answer) = oneshot::channel();
-    handle.send(command(reply));
+    handle.inbox.push(command(reply));
     answer
 }
 
@@ -206,7 +206,7 @@ impl PostgresGrant {
     fn start_release(&mut self, reply: Option<Reply<()>>) {
         if !std::mem::replace(&mut self.is_released, true) {
             let hold = self.hold;
-            self.handle.send(Command::Release { hold, reply });
+            self.handle.inbox.push(Command::Release { hold, reply });
         }
     }
 

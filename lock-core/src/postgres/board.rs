@@ -255,7 +255,7 @@ impl Drop for Watch {
         if !self.is_over {
             self.handle.board.leave(self.key, self.id);
             // Who left may have been registered on the server.
-            self.handle.ring();
+            self.handle.inbox.ring();
         }
     }
 }

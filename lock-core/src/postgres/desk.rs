@@ -1,9 +1,9 @@
 //! Where callers and the driver meet: commands one way, answers back.
 
 use std::ops::Deref;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 
-use tokio::sync::{Notify, oneshot};
+use tokio::sync::oneshot;
 
 use super::backend::PostgresGrant;
 use super::board::Board;
@@ -11,6 +11,7 @@ use super::transaction::DatabaseIdentity;
 use crate::LockError;
 use crate::backend::Attempt;
 use crate::name::key::PostgresKeys;
+use crate::server::Inbox;
 
 pub(super) type Reply<T> = oneshot::Sender<Result<T, LockError>>;
 
@@ -50,29 +51,13 @@ pub(super) struct Hold {
 /// What callers and the driver share.
 #[derive(Default)]
 pub(super) struct Desk {
-    inbox: Mutex<Inbox>,
-    bell: Notify,
+    pub(super) inbox: Inbox<Command>,
     pub(super) board: Board,
     /// Where the session is, while there is one.
     home: Mutex<Option<DatabaseIdentity>>,
 }
 
-#[derive(Default)]
-struct Inbox {
-    commands: Vec<Command>,
-    /// Whether the driver waits for the bell; awake it looks by itself.
-    is_asleep: bool,
-    /// No handle is left, so that no command will come.
-    is_closed: bool,
-    /// The driver is gone, so that no command will be answered.
-    is_abandoned: bool,
-}
-
 impl Desk {
-    fn inbox(&self) -> MutexGuard<'_, Inbox> {
-        self.inbox.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
     /// Where the locks are; `None` while there is no session.
     pub(super) fn home(&self) -> Option<DatabaseIdentity> {
         *self.home.lock().unwrap_or_else(PoisonError::into_inner)
@@ -82,67 +67,9 @@ impl Desk {
         *self.home.lock().unwrap_or_else(PoisonError::into_inner) = home;
     }
 
-    /// Hands a command to the driver. One that nobody will answer is dropped, which its caller sees.
-    pub(super) fn send(&self, command: Command) {
-        let mut inbox = self.inbox();
-        if inbox.is_abandoned {
-            drop(inbox);
-            drop(command);
-            return;
-        }
-        inbox.commands.push(command);
-        let is_asleep = std::mem::take(&mut inbox.is_asleep);
-        drop(inbox);
-        if is_asleep {
-            self.ring();
-        }
-    }
-
-    /// Has the driver look at what has changed.
-    pub(super) fn ring(&self) {
-        self.bell.notify_one();
-    }
-
-    /// Completes when a command has come, or something else may have changed.
-    pub(super) async fn rung(&self) {
-        {
-            let mut inbox = self.inbox();
-            if !inbox.commands.is_empty() {
-                return;
-            }
-            inbox.is_asleep = true;
-        }
-        self.bell.notified().await;
-    }
-
-    pub(super) fn has_commands(&self) -> bool {
-        !self.inbox().commands.is_empty()
-    }
-
-    /// Moves all commands to `backlog`, oldest first. Tells whether more can come.
-    pub(super) fn take(&self, backlog: &mut impl Extend<Command>) -> bool {
-        let mut inbox = self.inbox();
-        inbox.is_asleep = false;
-        backlog.extend(inbox.commands.drain(..));
-        !inbox.is_closed
-    }
-
-    pub(super) fn is_closed(&self) -> bool {
-        self.inbox().is_closed
-    }
-
-    fn close(&self) {
-        self.inbox().is_closed = true;
-        self.ring();
-    }
-
     /// The driver is gone: whoever waits hears it.
     pub(super) fn abandon(&self) {
-        let mut inbox = self.inbox();
-        inbox.is_abandoned = true;
-        let commands = std::mem::take(&mut inbox.commands);
-        drop(inbox);
-        drop(commands);
+        self.inbox.abandon();
         self.board.wake_all();
     }
 }
@@ -167,6 +94,6 @@ impl Deref for Handle {
 
 impl Drop for Handle {
     fn drop(&mut self) {
-        self.0.close();
+        self.0.inbox.close();
     }
 }

@@ -54,7 +54,6 @@
 //! In `pg_locks`, `classid` is the upper half of a key, `objid` the lower half, `objsubid` 1. Two names
 //! with one key, by chance one pair in 2^64, exclude each other.
 
-mod awake;
 mod backend;
 mod beside;
 mod board;

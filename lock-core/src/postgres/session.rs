@@ -8,11 +8,11 @@ use sqlx::Error;
 use sqlx::postgres::{PgListener, PgNotification};
 use tokio::time::{Instant, sleep};
 
-use super::awake::Patience;
 use super::board::Board;
 use super::errors::{self, Limits};
 use super::terms::Terms;
 use crate::backend::{BootClock, Clock, Lease, LossReason};
+use crate::server::Patience;
 
 /// When a statement is out for this long, whoever waits for a lock asks for itself: it is to hear
 /// that the server does not answer, and not that the lock is held.

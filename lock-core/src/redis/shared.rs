@@ -4,18 +4,17 @@ use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use tokio::sync::Notify;
-
 use super::builder::Settings;
 use super::command::Command;
 use super::key::{Key, Owner};
 use super::waiting::Waiting;
 use crate::LossReason;
 use crate::backend::{BootClock, Clock, Lease};
+use crate::server::Inbox;
 
 pub(super) struct Shared {
     pub(super) settings: Settings,
-    pub(super) inbox: Inbox,
+    pub(super) inbox: Inbox<Command>,
     pub(super) held: Held,
     pub(super) waiting: Waiting,
     pub(super) clock: Arc<dyn Clock>,
@@ -50,58 +49,6 @@ pub(super) struct Client(pub(super) Arc<Shared>);
 impl Drop for Client {
     fn drop(&mut self) {
         self.0.inbox.close();
-    }
-}
-
-/// Commands for the thread, from any thread and without waiting.
-#[derive(Default)]
-pub(super) struct Inbox {
-    state: Mutex<State>,
-    pub(super) filled: Notify,
-}
-
-#[derive(Default)]
-struct State {
-    commands: Vec<Command>,
-    closed: bool,
-}
-
-impl Inbox {
-    fn state(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// A command that comes too late is dropped, which answers it.
-    pub(super) fn push(&self, command: Command) {
-        let mut state = self.state();
-        if state.closed {
-            drop(state);
-            return drop(command);
-        }
-        state.commands.push(command);
-        drop(state);
-        self.filled.notify_one();
-    }
-
-    pub(super) fn push_all(&self, commands: impl Iterator<Item = Command>) {
-        let mut state = self.state();
-        if !state.closed {
-            state.commands.extend(commands);
-        }
-        drop(state);
-        self.filled.notify_one();
-    }
-
-    /// All commands, and whether more can come.
-    pub(super) fn take(&self, into: &mut Vec<Command>) -> bool {
-        let mut state = self.state();
-        into.append(&mut state.commands);
-        !state.closed
-    }
-
-    pub(super) fn close(&self) {
-        self.state().closed = true;
-        self.filled.notify_one();
     }
 }
 

@@ -99,9 +99,7 @@ struct Ending(Arc<Shared>);
 impl Drop for Ending {
     fn drop(&mut self) {
         let shared = &self.0;
-        shared.inbox.close();
-        // Dropped, they are answered.
-        shared.inbox.take(&mut Vec::new());
+        shared.inbox.abandon();
         shared.held.lose(LossReason::Disconnected, |_| true);
         shared.waiting.wake_all();
     }

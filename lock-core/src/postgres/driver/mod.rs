@@ -30,13 +30,13 @@ use tokio::runtime::Builder;
 use tokio::sync::oneshot;
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 
-use super::awake::Patience;
 use super::backend::PostgresBackend;
 use super::connect::Target;
 use super::desk::{Command, Desk, Handle, Hold};
 use super::session::{Failed, Session};
 use super::{errors, sql};
 use crate::backend::{Backend, LossReason};
+use crate::server::Patience;
 use crate::{LockError, observe};
 
 /// Between attempts to connect.
@@ -193,7 +193,7 @@ impl Driver {
                     }
                     self.refuse_all(&error);
                     thread::sleep(EAGER_AFTER);
-                    if self.desk.is_closed() {
+                    if self.desk.inbox.is_closed() {
                         return;
                     }
                     continue;
@@ -283,7 +283,7 @@ impl Driver {
             let delay = backoff.next().unwrap_or(EAGER_AFTER);
             let begun = Instant::now();
             let _ = timeout(delay, async {
-                self.desk.rung().await;
+                self.desk.inbox.rung().await;
                 sleep_until(begun + EAGER_AFTER).await;
             })
             .await;
@@ -292,7 +292,7 @@ impl Driver {
 
     /// Nobody is served without a session: whoever asks hears why, and whoever waits asks.
     fn refuse_all(&mut self, error: &LockError) {
-        self.desk.take(&mut self.backlog);
+        self.desk.inbox.take(&mut self.backlog);
         for command in self.backlog.drain(..) {
             let refused = || error.duplicate_as_unavailable();
             match command {
@@ -338,7 +338,7 @@ impl Driver {
         let started = Instant::now();
         let mut notified = pin!(session.notified());
         let at_once = self.patience.look(started, |cx| {
-            if self.desk.has_commands() {
+            if self.desk.inbox.has_commands() {
                 return Poll::Ready(Event::Asked);
             }
             notified.as_mut().poll(cx).map(Event::from)
@@ -348,7 +348,7 @@ impl Driver {
             None => tokio::select! {
                 biased;
                 notified = notified => notified.into(),
-                () = self.desk.rung() => Event::Asked,
+                () = self.desk.inbox.rung() => Event::Asked,
                 () = sleep(pause) => Event::Time,
             },
         };
@@ -363,7 +363,7 @@ impl Driver {
             self.told(notification.payload());
         }
         self.look_at_the_clock();
-        self.is_last = !self.desk.take(&mut self.backlog);
+        self.is_last = !self.desk.inbox.take(&mut self.backlog);
         let mut has_worked = self.run_batch(session).await?;
         has_worked |= self.run_tokens(session).await?;
         has_worked |= self.run_claim(session).await?;
@@ -532,7 +532,7 @@ impl Driver {
 
 /// Completes when no handle is left.
 async fn closed(desk: &Desk) {
-    while !desk.is_closed() {
+    while !desk.inbox.is_closed() {
         // The bell is for the driver, which is busy: looked at now and then.
         sleep(Duration::from_millis(20)).await;
     }

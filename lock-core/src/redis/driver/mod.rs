@@ -9,6 +9,7 @@ mod replicas;
 
 use std::pin::Pin;
 use std::sync::Arc;
+use std::task::Poll;
 use std::time::Duration;
 
 use ::redis::{ConnectionInfo, Value};
@@ -25,6 +26,7 @@ use super::topology::Topology;
 use crate::LockError;
 use crate::backend::Attempt;
 use crate::name::key::redis_server_key;
+use crate::server::Patience;
 use lane::{Batch, Lane};
 use later::{HandedOver, Parked};
 use nodes::{Link, Node, Via};
@@ -58,6 +60,9 @@ pub(super) struct Driver {
     handed_over: HandedOver,
     looked: Option<Instant>,
     quarantine_until: Option<Instant>,
+    /// With those who ask, while nothing is under way.
+    with_callers: Patience,
+    with_servers: Patience,
 }
 
 /// What a call led to.
@@ -121,6 +126,8 @@ impl Driver {
             handed_over: HandedOver::default(),
             looked: None,
             quarantine_until: None,
+            with_callers: Patience::new(),
+            with_servers: Patience::new(),
             shared,
         };
         let node = driver
@@ -162,19 +169,44 @@ impl Driver {
             let wake = self
                 .next_look()
                 .min(farewell.unwrap_or_else(|| Instant::now() + FAR));
-            let shared = Arc::clone(&self.shared);
-            tokio::select! {
-                biased;
-                Some(done) = self.calls.next(), if !self.calls.is_empty() => {
+            if let Some(done) = self.wait(wake).await {
+                self.finish(done);
+                while let Some(Some(done)) = self.calls.next().now_or_never() {
                     self.finish(done);
-                    while let Some(Some(done)) = self.calls.next().now_or_never() {
-                        self.finish(done);
-                    }
                 }
-                () = shared.inbox.filled.notified() => {}
-                () = sleep_until(wake) => {}
             }
         }
+    }
+
+    /// Waits for an answer, which it gives, for a command, or until then.
+    async fn wait(&mut self, until: Instant) -> Option<Done> {
+        let Self { shared, calls, .. } = self;
+        let patience = if calls.is_empty() {
+            &mut self.with_callers
+        } else {
+            &mut self.with_servers
+        };
+        let started = Instant::now();
+        let at_once = patience.look(started, |cx| {
+            if let Poll::Ready(Some(done)) = calls.poll_next_unpin(cx) {
+                return Poll::Ready(Some(done));
+            }
+            if shared.inbox.has_commands() {
+                return Poll::Ready(None);
+            }
+            Poll::Pending
+        });
+        let came = match at_once.await {
+            Some(came) => came,
+            None => tokio::select! {
+                biased;
+                Some(done) = calls.next(), if !calls.is_empty() => Some(done),
+                () = shared.inbox.rung() => None,
+                () = sleep_until(until) => None,
+            },
+        };
+        patience.took(started);
+        came
     }
 
     fn lane_of(&self, bucket: u8) -> usize {

@@ -24,18 +24,18 @@ static IS_ALONE: LazyLock<bool> =
     LazyLock::new(|| available_parallelism().is_ok_and(|cores| cores.get() == 1));
 
 /// What one kind of wait has taken until now.
-pub(super) struct Patience {
+pub(crate) struct Patience {
     expected: Duration,
 }
 
 impl Patience {
-    pub(super) const fn new() -> Self {
+    pub(crate) const fn new() -> Self {
         Self { expected: LONG }
     }
 
     /// Polls until it is ready, for as long as that promises to be soon; the runtime looks at its
     /// sockets between two polls. The caller says how long it [took](Self::took) in the end.
-    pub(super) async fn look<T>(
+    pub(crate) async fn look<T>(
         &self,
         started: Instant,
         mut look: impl FnMut(&mut Context<'_>) -> Poll<T>,
@@ -56,7 +56,7 @@ impl Patience {
     }
 
     /// A wait that began then is over: the newest weighs a quarter.
-    pub(super) fn took(&mut self, started: Instant) {
+    pub(crate) fn took(&mut self, started: Instant) {
         self.expected = (3 * self.expected + started.elapsed().min(LONG)) / 4;
     }
 }

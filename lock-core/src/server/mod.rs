@@ -1,0 +1,10 @@
+//! What backends with a server share.
+//!
+//! Each has a thread of its own with a runtime: neither a blocked worker of the application nor the
+//! end of one of its runtimes loses a lock. Callers leave [commands](Inbox) for it.
+
+mod awake;
+mod inbox;
+
+pub(crate) use awake::Patience;
+pub(crate) use inbox::Inbox;
