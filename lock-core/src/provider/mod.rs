@@ -8,6 +8,7 @@ mod many;
 mod shutdown;
 
 use std::fmt;
+use std::future::ready;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
@@ -158,7 +159,13 @@ impl LockProvider {
         let Shared {
             backend, beside, ..
         } = &*self.shared;
-        let locks = (backend.kind(), ServerRole::Locks, backend.health());
+        let answer = if self.shared.is_closing() {
+            // Whoever routes requests is to look elsewhere.
+            Box::pin(ready(Err(LockError::closed())))
+        } else {
+            backend.health()
+        };
+        let locks = (backend.kind(), ServerRole::Locks, answer);
         let beside =
             (beside.iter()).map(|server| (server.name(), ServerRole::Reported, server.health()));
         let servers = std::iter::once(locks).chain(beside);

@@ -21,8 +21,8 @@
 //! public.
 //!
 //! The servers are asked when somebody asks here, at most once a second and one question at a time,
-//! however many requests there are; no question takes a lock, or is waited for longer than the
-//! provider waits for an answer (2 s).
+//! however many requests there are; no question takes a lock, or lasts longer than the provider waits
+//! for an answer (2 s). A request waits half a second for a new answer, and is given the last one then.
 //!
 //! ```
 //! use axum::Router;
