@@ -201,6 +201,8 @@ pub struct RedisGrant {
     owner: Owner,
     token: u64,
     lease: Lease,
+    /// Until when the server may take a copy of the acquire.
+    ghost: Option<Duration>,
     released: bool,
 }
 
@@ -212,6 +214,7 @@ impl RedisGrant {
             owner: acquire.owner,
             token,
             lease,
+            ghost: acquire.ghost,
             released: false,
         }
     }
@@ -229,7 +232,7 @@ impl RedisGrant {
             reply: reply.map(|reply| (reply, self.lease.clone())),
             until: shared.clock.now() + shared.settings.lease,
             sent_to: None,
-            ghost: None,
+            ghost: self.ghost,
         }));
     }
 }

@@ -64,7 +64,7 @@ pub(super) struct Release {
     pub(super) until: Duration,
     /// The server that it was sent to first, if that did not answer.
     pub(super) sent_to: Option<u64>,
-    /// Until when the server may take a copy of the acquire that this undoes.
+    /// Until when the server may take a copy of the acquire.
     pub(super) ghost: Option<Duration>,
 }
 
@@ -79,6 +79,20 @@ impl Release {
             sent_to: None,
             ghost: acquire.ghost,
         }
+    }
+
+    /// The same once more, and after how long: a copy of the acquire may come after its end.
+    pub(super) fn again(&mut self, now: Duration) -> Option<(Duration, Self)> {
+        let after = self.ghost.take()?.checked_sub(now)?;
+        let again = Self {
+            key: self.key.clone(),
+            owner: self.owner,
+            reply: None,
+            until: self.until + after,
+            sent_to: None,
+            ghost: None,
+        };
+        Some((after, again))
     }
 
     pub(super) fn answer(self, answer: Result<(), LockError>) {

@@ -127,7 +127,7 @@ impl Driver {
         let (Ok(time), left) = (number(values.next()), number(values.next())) else {
             return self.failed(lane, via, batch, Failure::Unknown(None));
         };
-        let jump = self.saw_time(lane, sent, time.unsigned_abs());
+        let jump = self.saw_time(via.node, sent, time.unsigned_abs());
         for release in batch.releases {
             let answer = number(values.next());
             self.release_answered(via, release, answer);
@@ -156,6 +156,10 @@ impl Driver {
     }
 
     fn release_answered(&mut self, via: Via, mut release: Release, answer: Result<i64, String>) {
+        if let Some((after, again)) = release.again(self.shared.clock.now()) {
+            let at = Instant::now() + after + HAND_OVER;
+            self.parked.put(at, Command::Release(again));
+        }
         match answer {
             Ok(heard @ 1..) => {
                 let ours = i64::from(self.shared.waiting.is_subscribed(&release.key));
@@ -165,14 +169,6 @@ impl Driver {
                 release.answer(Ok(()));
             }
             Ok(_) => {
-                if let Some(ghost) = release.ghost.take() {
-                    // A copy of the acquire may come after its undoing.
-                    let now = self.shared.clock.now();
-                    if ghost > now {
-                        let at = Instant::now() + (ghost - now) + HAND_OVER;
-                        return self.parked.put(at, Command::Release(release));
-                    }
-                }
                 // The copy before did it, or it was not ours any more: a server that was started
                 // since has forgotten which.
                 let was_ours = (release.reply.as_ref()).is_some_and(|(_, lease)| lease.is_valid());
@@ -332,8 +328,7 @@ impl Driver {
     }
 
     /// Takes note of a server's time.
-    pub(super) fn saw_time(&mut self, lane: usize, sent: Duration, time: u64) -> Option<Jump> {
-        let node = self.lanes[lane].node;
+    pub(super) fn saw_time(&mut self, node: usize, sent: Duration, time: u64) -> Option<Jump> {
         let (received, margin) = (self.shared.clock.now(), self.shared.settings.margin());
         let jump = self.nodes[node].clock.observe(sent, received, time, margin);
         if jump == Some(Jump::Forward) {

@@ -115,7 +115,9 @@ impl Driver {
         };
         let mut driver = Self {
             lanes: (0..lanes).map(lane).collect(),
-            nodes: layout.nodes.iter().cloned().map(Node::new).collect(),
+            nodes: (layout.nodes.iter().cloned().enumerate())
+                .map(|(place, info)| Node::new(place, info))
+                .collect(),
             calls: FuturesUnordered::new(),
             renewals: Renewals::new(shared.settings.heartbeat()),
             newest: 0,
@@ -306,7 +308,7 @@ impl Driver {
                 match answer {
                     Ok(values) => self.answered(lane, via, sent, batch, values),
                     Err(failure) => {
-                        self.drop_link(lane, via, &failure);
+                        self.drop_link(via, &failure);
                         self.failed(lane, via, batch, failure);
                     }
                 }
@@ -319,9 +321,9 @@ impl Driver {
                 answer,
             } => {
                 if let Err(failure) = &answer {
-                    self.drop_link(lane, via, failure);
+                    self.drop_link(via, failure);
                 }
-                self.renewed(lane, sent, locks, answer);
+                self.renewed(lane, via, sent, locks, answer);
             }
             Done::Looked(result) => self.looked(result),
             Done::Confirmed {

@@ -40,6 +40,8 @@ pub(super) struct Node {
 /// Which connection a call went over.
 #[derive(Clone, Copy, Default)]
 pub(super) struct Via {
+    /// Which may not have that lane any more.
+    pub(super) node: usize,
     /// Counts the connections of a node.
     generation: u64,
     /// Counts the servers that were met: one that was started again is another.
@@ -87,13 +89,16 @@ pub(in crate::redis) async fn connect(
 }
 
 impl Node {
-    pub(super) fn new(info: ConnectionInfo) -> Self {
+    pub(super) fn new(place: usize, info: ConnectionInfo) -> Self {
         Self {
             info,
             link: Link::Down {
                 retry_at: Instant::now(),
             },
-            via: Via::default(),
+            via: Via {
+                node: place,
+                ..Via::default()
+            },
             run_id: String::new(),
             backoff: BACKOFF.0,
             clock: ServerClock::default(),
@@ -183,8 +188,8 @@ impl Driver {
     }
 
     /// Nothing more goes over a connection that may be dead, or whose server is no master.
-    pub(super) fn drop_link(&mut self, lane: usize, via: Via, failure: &Failure) {
-        let node = &mut self.nodes[self.lanes[lane].node];
+    pub(super) fn drop_link(&mut self, via: Via, failure: &Failure) {
+        let node = &mut self.nodes[via.node];
         let is_dead = matches!(failure, Failure::Unknown(_));
         let is_single = self.lanes.len() == 1;
         if node.via.generation == via.generation
@@ -265,18 +270,26 @@ impl Driver {
                     .iter()
                     .position(|node| node.info.addr() == info.addr());
                 known.unwrap_or_else(|| {
-                    self.nodes.push(Node::new(info));
-                    self.nodes.len() - 1
+                    let place = self.nodes.len();
+                    self.nodes.push(Node::new(place, info));
+                    place
                 })
             })
             .collect();
         for (lane, place) in self.lanes.iter_mut().zip(&found.of_bucket) {
             lane.node = places[*place];
         }
-        self.topology.send_replace(Arc::new(Topology {
-            is_cluster: true,
-            nodes: self.nodes.iter().map(|node| node.info.clone()).collect(),
-            of_bucket: self.lanes.iter().map(|lane| lane.node).collect(),
-        }));
+        let of_bucket: Vec<_> = self.lanes.iter().map(|lane| lane.node).collect();
+        self.topology.send_if_modified(|known| {
+            let has_moved = known.of_bucket != of_bucket || known.nodes.len() != self.nodes.len();
+            if has_moved {
+                *known = Arc::new(Topology {
+                    is_cluster: true,
+                    nodes: self.nodes.iter().map(|node| node.info.clone()).collect(),
+                    of_bucket,
+                });
+            }
+            has_moved
+        });
     }
 }

@@ -1,10 +1,12 @@
 //! Leases: everything that is held is renewed together, three times per lease.
 
+use std::collections::VecDeque;
 use std::time::Duration;
 
 use ::redis::Value;
 use tokio::time::Instant;
 
+use super::nodes::Via;
 use super::{Done, Driver};
 use crate::backend::Backend;
 use crate::redis::RedisBackend;
@@ -17,6 +19,10 @@ use crate::{LossReason, observe};
 /// How many leases one call renews: more would keep the server from others for long.
 const MAX_RENEWED: usize = 256;
 
+/// How many of these calls are on their way: a call that waits behind others is late by their time,
+/// and one that is late is refused.
+const MAX_CALLS: usize = 4;
+
 /// When there is something to renew.
 pub(super) struct Renewals {
     /// Of everything.
@@ -24,7 +30,9 @@ pub(super) struct Renewals {
     /// Of what was not renewed.
     pub(super) again: Option<Instant>,
     /// How many calls are not answered yet.
-    pub(super) asking: usize,
+    asking: usize,
+    /// By lane, what is to be sent when others are answered.
+    waiting: VecDeque<(usize, Vec<HeldLock>)>,
 }
 
 impl Renewals {
@@ -33,6 +41,7 @@ impl Renewals {
             next: Instant::now() + heartbeat,
             again: None,
             asking: 0,
+            waiting: VecDeque::new(),
         }
     }
 }
@@ -40,6 +49,15 @@ impl Renewals {
 impl Driver {
     /// Starts the renewals that are due.
     pub(super) fn renew(&mut self) {
+        self.collect_renewals();
+        while self.renewals.asking < MAX_CALLS
+            && let Some((lane, locks)) = self.renewals.waiting.pop_front()
+        {
+            self.renew_some(lane, locks);
+        }
+    }
+
+    fn collect_renewals(&mut self) {
         let now = Instant::now();
         let heartbeat = self.shared.settings.heartbeat();
         let all = self.renewals.next <= now;
@@ -59,6 +77,8 @@ impl Driver {
             });
         }
         self.renewals.again = None;
+        // What still waits is among these.
+        self.renewals.waiting.clear();
         let mut of_lanes: Vec<Vec<HeldLock>> = Vec::new();
         of_lanes.resize_with(self.lanes.len(), Vec::new);
         for lock in locks {
@@ -67,7 +87,8 @@ impl Driver {
         for (lane, mut locks) in of_lanes.into_iter().enumerate() {
             while !locks.is_empty() {
                 let rest = locks.split_off(locks.len().min(MAX_RENEWED));
-                self.renew_some(lane, std::mem::replace(&mut locks, rest));
+                let some = std::mem::replace(&mut locks, rest);
+                self.renewals.waiting.push_back((lane, some));
             }
         }
     }
@@ -107,6 +128,7 @@ impl Driver {
     pub(super) fn renewed(
         &mut self,
         lane: usize,
+        via: Via,
         sent: Duration,
         locks: Vec<HeldLock>,
         answer: Result<Vec<Value>, Failure>,
@@ -126,7 +148,7 @@ impl Driver {
         let Some(Value::Int(time)) = values.next() else {
             return self.renew_again();
         };
-        if self.saw_time(lane, sent, time.unsigned_abs()) == Some(Jump::Forward) {
+        if self.saw_time(via.node, sent, time.unsigned_abs()) == Some(Jump::Forward) {
             // All of them are lost.
             return;
         }
