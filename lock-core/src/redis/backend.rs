@@ -156,7 +156,7 @@ impl Backend for RedisBackend {
             if claims.is_empty() {
                 break;
             }
-            self.shared().inbox.push_all(claims.into_iter());
+            self.shared().inbox.push_all(claims);
             for (position, answer) in answers {
                 if let Attempt::Granted(grant) = answer.await.map_err(ended)?? {
                     granted.push((position, grant));
