@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use fastrand::Rng;
 use lock_core::LockName;
-use tokio::time::{sleep, timeout};
+use tokio::time::{Instant, sleep, timeout_at};
 
 use super::locks::{Held, Locks};
 use super::resource::Resource;
@@ -14,6 +14,9 @@ use crate::checker::{Action, Journal, Operation, Stage};
 
 /// How long a worker lets a store alone that did not answer.
 const RESPITE: Duration = Duration::from_millis(20);
+
+/// How long a worker holds on before it looks whether it is to stop.
+const LOOK: Duration = Duration::from_millis(50);
 
 /// The name of the fault that a [pausing](Worker::pausing) worker makes.
 pub const PAUSE: &str = "pause";
@@ -97,9 +100,11 @@ impl<L: Locks, R: Resource> Worker<L, R> {
                 break;
             }
             self.write(name, &held, operation, token).await;
-            let step = patience.mul_f64(self.rng.f64());
-            if !stop.load(Ordering::Relaxed) {
-                is_ours = timeout(step, held.lost()).await.is_err();
+            let until = Instant::now() + patience.mul_f64(self.rng.f64());
+            // A long hold ends soon after it was told to stop.
+            while is_ours && !stop.load(Ordering::Relaxed) && Instant::now() < until {
+                let look = until.min(Instant::now() + LOOK);
+                is_ours = timeout_at(look, held.lost()).await.is_err();
             }
         }
         if !is_ours {
