@@ -13,6 +13,7 @@
 //! - [`puppet`] is a backend whose every answer a test can delay, withhold or forge.
 //! - [`examples`] builds the programs of the examples.
 //! - [`orders`] starts the example service and calls it.
+//! - [`Log`] keeps what the library logs.
 //! - [`row`] is what a holder writes to, with a check of its token or without.
 //! - [`lost_update`] is what a lock alone does not prevent, and a check of tokens does.
 //! - [`servers`] starts real servers that can be frozen, killed and cut off.
@@ -32,6 +33,7 @@ pub mod child;
 pub mod comparison;
 pub mod examples;
 mod inventory;
+mod log;
 pub mod lost_update;
 pub mod order;
 pub mod orders;
@@ -47,6 +49,7 @@ mod timing;
 
 pub use bed::{Bed, run};
 pub use inventory::Case;
+pub use log::Log;
 pub use stores::{
     FileStore, MemoryStore, OneBackend, PostgresStore, RedisClusterStore, RedisStore, Store,
     redis_key,

@@ -3,15 +3,17 @@
 #![allow(clippy::unwrap_used, reason = "what does not hold in a test ends it")]
 
 use std::future::Future;
-use std::io;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
 use lock_core::memory::MemoryBackend;
 use lock_core::{LockError, LockGuard, LockProvider, distributed_lock};
+use lock_tests::Log;
 use tokio::sync::Barrier;
+use tracing::Level;
+use tracing::subscriber::DefaultGuard;
 
 const WAIT: Duration = Duration::from_secs(5);
 const ORDER: &str = "order:ship:4711";
@@ -19,36 +21,11 @@ const STOCK: &str = "stock:take:4712";
 const OPPOSITE: &str = "two locks are taken in both orders";
 const ITSELF: &str = "waits for a lock that it has taken";
 
-/// What was logged at `warn`.
-#[derive(Clone, Default)]
-struct Log(Arc<Mutex<Vec<u8>>>);
-
-impl io::Write for Log {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.0.lock().unwrap().extend_from_slice(bytes);
-        Ok(bytes.len())
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
-    }
-}
-
-impl Log {
-    fn text(&self) -> String {
-        String::from_utf8(self.0.lock().unwrap().clone()).unwrap()
-    }
-
-    fn count(&self, text: &str) -> usize {
-        self.text().matches(text).count()
-    }
-}
-
 /// A provider with the watch on, and what is logged in this thread.
 struct Scene {
     locks: LockProvider,
     log: Log,
-    _listening: tracing::subscriber::DefaultGuard,
+    _listening: DefaultGuard,
 }
 
 impl Scene {
@@ -57,17 +34,11 @@ impl Scene {
     }
 
     fn with(on: bool) -> Self {
-        let log = Log::default();
-        let writer = log.clone();
-        let subscriber = tracing_subscriber::fmt()
-            .with_max_level(tracing::Level::WARN)
-            .with_ansi(false)
-            .with_writer(move || writer.clone())
-            .finish();
+        let (log, listening) = Log::of_thread(Level::WARN);
         Self {
             locks: LockProvider::new(MemoryBackend::new()).watch_lock_order(on),
             log,
-            _listening: tracing::subscriber::set_default(subscriber),
+            _listening: listening,
         }
     }
 

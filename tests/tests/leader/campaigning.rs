@@ -1,50 +1,19 @@
 //! What a campaign outlasts: a backend that is away, and the runtime that it began in.
 
-use std::io;
-use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use lock_core::LockProvider;
 use lock_core::memory::MemoryBackend;
+use lock_tests::Log;
 use tokio::runtime::{Builder, Runtime};
+use tracing::Level;
 
 use super::leading::{NAME, elected, pair};
 
-#[derive(Clone, Default)]
-struct Log(Arc<Mutex<Vec<u8>>>);
-
-impl io::Write for Log {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.0.lock().unwrap().extend_from_slice(bytes);
-        Ok(bytes.len())
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
-    }
-}
-
-impl Log {
-    /// Logs everything of this thread to itself, until the result is dropped.
-    fn listen(&self) -> impl Sized {
-        let log = self.clone();
-        let subscriber = tracing_subscriber::fmt()
-            .with_ansi(false)
-            .with_writer(move || log.clone())
-            .finish();
-        tracing_subscriber::util::SubscriberInitExt::set_default(subscriber)
-    }
-
-    fn count(&self, text: &str) -> usize {
-        let log = String::from_utf8(self.0.lock().unwrap().clone()).unwrap();
-        log.lines().filter(|line| line.contains(text)).count()
-    }
-}
-
 #[tokio::test(start_paused = true)]
 async fn an_outage_is_told_once_and_outlasted() {
-    let (log, store) = (Log::default(), MemoryBackend::new());
-    let _listening = log.listen();
+    let (log, _listening) = Log::of_thread(Level::INFO);
+    let store = MemoryBackend::new();
     store.set_available(false);
     let locks = LockProvider::new(store.clone());
     let mut leader = locks.leader(NAME).unwrap();

@@ -1,14 +1,12 @@
 //! Connection strings that are wrong, and what they lead to that is no server: each has a clear answer.
 
 use std::error::Error;
-use std::io::{self, Write};
-use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use lock_core::postgres::PostgresBackend;
 use lock_core::{LockError, LockErrorKind};
-use lock_tests::Lateness;
 use lock_tests::servers::{Port, PostgresServer};
+use lock_tests::{Lateness, Log};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
 
@@ -18,38 +16,6 @@ use LockErrorKind::{Misconfigured, Unavailable};
 
 /// In every connection string here, and in nothing that is said about one.
 const PASSWORD: &str = "hunter2";
-
-/// What was logged, at every level.
-#[derive(Clone, Default)]
-struct Log(Arc<Mutex<Vec<u8>>>);
-
-impl Write for Log {
-    fn write(&mut self, text: &[u8]) -> io::Result<usize> {
-        self.0.lock().unwrap().extend_from_slice(text);
-        Ok(text.len())
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
-    }
-}
-
-impl Log {
-    /// Of this process, which is that of one test.
-    fn start() -> Self {
-        let log = Self::default();
-        let writer = log.clone();
-        tracing_subscriber::fmt()
-            .with_max_level(tracing_subscriber::filter::LevelFilter::TRACE)
-            .with_writer(move || writer.clone())
-            .init();
-        log
-    }
-
-    fn text(&self) -> String {
-        String::from_utf8(self.0.lock().unwrap().clone()).unwrap()
-    }
-}
 
 /// Refused for this reason, in one sentence that says so, and without the password.
 async fn refused(url: &str, kind: LockErrorKind, says: &str) -> LockError {
@@ -75,7 +41,7 @@ async fn refused(url: &str, kind: LockErrorKind, says: &str) -> LockError {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_wrong_connection_string_is_told_without_its_password() {
-    let log = Log::start();
+    let log = Log::of_process();
     let server = PostgresServer::start().await;
     let (address, ip) = (server.address(), server.address().ip());
     let closed = Port::reserve();
@@ -183,7 +149,7 @@ async fn listener(answer: &'static [u8], and_closes: bool) -> String {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_does_not_speak_the_protocol_is_told_from_a_server() {
-    let log = Log::start();
+    let log = Log::of_process();
     let http = b"HTTP/1.1 400 Bad Request\r\nConnection: close\r\n\r\n";
     let redis = b"-ERR unknown command\r\n";
     for (answer, closes) in [

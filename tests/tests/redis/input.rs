@@ -2,14 +2,12 @@
 //! shows a password.
 
 use std::error::Error;
-use std::io::{self, Write};
-use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use lock_core::redis::RedisBackend;
 use lock_core::{LockErrorKind, LockName, LockProvider};
 use lock_tests::servers::{Port, RedisServer, Server};
-use lock_tests::{Lateness, eventually};
+use lock_tests::{Lateness, Log, eventually};
 use tokio::io::AsyncWriteExt;
 use tokio::net::TcpListener;
 use tokio::time::sleep;
@@ -20,38 +18,6 @@ use crate::support::{BOUND, LEASE, NAME, PATIENCE, client, is_held, take, try_on
 const PASSWORD: &str = "hunter2";
 
 use LockErrorKind::{Misconfigured, Unavailable};
-
-/// What was logged, at every level.
-#[derive(Clone, Default)]
-struct Log(Arc<Mutex<Vec<u8>>>);
-
-impl Write for Log {
-    fn write(&mut self, text: &[u8]) -> io::Result<usize> {
-        self.0.lock().unwrap().extend_from_slice(text);
-        Ok(text.len())
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
-    }
-}
-
-impl Log {
-    /// Of this process, which is that of one test.
-    fn start() -> Self {
-        let log = Self::default();
-        let writer = log.clone();
-        tracing_subscriber::fmt()
-            .with_max_level(tracing_subscriber::filter::LevelFilter::TRACE)
-            .with_writer(move || writer.clone())
-            .init();
-        log
-    }
-
-    fn text(&self) -> String {
-        String::from_utf8(self.0.lock().unwrap().clone()).unwrap()
-    }
-}
 
 /// Refused for this reason, in words that say so, and without the password.
 async fn refused(connection_string: &str, kind: LockErrorKind, says: &str) {
@@ -100,7 +66,7 @@ async fn listener(answer: &'static [u8], closes: bool) -> String {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn every_refusal_is_told_without_the_password_in_either_form() {
-    let log = Log::start();
+    let log = Log::of_process();
     let own = ("requirepass", PASSWORD);
     let server = RedisServer::with(&[own]).await;
     let evicting = RedisServer::with(&[own, ("maxmemory-policy", "volatile-ttl")]).await;
@@ -299,7 +265,7 @@ async fn every_refusal_is_told_without_the_password_in_either_form() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn nothing_that_is_logged_at_work_shows_the_password() {
-    let log = Log::start();
+    let log = Log::of_process();
     let server = RedisServer::with(&[("requirepass", PASSWORD)]).await;
     let [url, options] = forms(false, &server.address().to_string(), "");
     let (here, there) = (client(&url).await, client(&options).await);
