@@ -93,14 +93,38 @@ async fn an_answer_is_given_again_until_it_is_old() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_probe_that_leaves_does_not_keep_others_from_asking() {
+async fn what_a_probe_that_leaves_has_asked_is_answered_to_the_next() {
     let puppet = Puppet::new();
     puppet.every_health(Play::Hang);
     let app = health::router::<()>(puppet.client());
     let impatient = tokio::time::timeout(SECOND, status(&app, "/health"));
     assert!(impatient.await.is_err());
     puppet.behave();
+    let started = Instant::now();
+    assert_eq!(status(&app, "/health").await, 503);
+    assert_eq!(started.elapsed(), SECOND);
+    tokio::time::advance(SECOND).await;
     assert_eq!(status(&app, "/health").await, 200);
+}
+
+#[test]
+fn what_was_asked_in_a_runtime_that_ended_is_asked_again() {
+    let puppet = Puppet::new();
+    puppet.every_health(Play::Hang);
+    let app = health::router::<()>(puppet.client());
+    let runtime = || {
+        tokio::runtime::Builder::new_current_thread()
+            .enable_time()
+            .start_paused(true)
+            .build()
+            .unwrap()
+    };
+    let ended = runtime();
+    let impatient = async { tokio::time::timeout(SECOND, status(&app, "/health")).await };
+    assert!(ended.block_on(impatient).is_err());
+    drop(ended);
+    puppet.behave();
+    assert_eq!(runtime().block_on(status(&app, "/health")), 200);
 }
 
 #[tokio::test(start_paused = true)]

@@ -1,24 +1,20 @@
 //! What is known of the servers, asked anew when it is old.
 
 use std::collections::BTreeSet;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use lock_core::{Health, LockProvider, ServerHealth};
-use tokio::sync::{Mutex, watch};
-use tokio::time::{Instant, timeout};
-
-/// How long a request waits for a new answer where there is an old one: whoever probes has a
-/// deadline of its own, often a second.
-const PATIENCE: Duration = Duration::from_millis(500);
+use tokio::sync::{Mutex as AsyncMutex, OwnedMutexGuard};
+use tokio::time::Instant;
 
 #[derive(Debug)]
 pub(super) struct Monitor {
     locks: LockProvider,
     max_age: Duration,
-    last: watch::Sender<Option<Look>>,
+    last: Mutex<Option<Look>>,
     /// Locked for as long as the servers are asked.
-    asking: Arc<Mutex<()>>,
+    asking: Arc<AsyncMutex<()>>,
 }
 
 #[derive(Clone, Debug)]
@@ -32,7 +28,7 @@ impl Monitor {
         Self {
             locks,
             max_age,
-            last: watch::Sender::new(None),
+            last: Mutex::default(),
             asking: Arc::default(),
         }
     }
@@ -43,42 +39,41 @@ impl Monitor {
     ///
     /// Cancel safe: what was asked is answered to the next.
     pub(super) async fn look(self: &Arc<Self>) -> Arc<Health> {
-        let mut looks = self.last.subscribe();
-        let known = looks.borrow_and_update().clone();
-        if let Some(look) = &known
+        let entered = Instant::now();
+        if let Some(look) = self.last()
             && look.at.elapsed() < self.max_age
         {
-            return Arc::clone(&look.health);
+            return look.health;
         }
-        self.ask();
-        let patience = match known {
-            Some(_) => PATIENCE,
-            None => Duration::MAX,
-        };
-        let _ = timeout(patience, looks.changed()).await;
-        let newest = looks.borrow().clone();
-        match newest {
-            Some(look) => look.health,
-            // Whoever asked was ended with its runtime.
-            None => Arc::new(self.locks.health().await),
+        if let Ok(turn) = Arc::clone(&self.asking).try_lock_owned() {
+            // A prober that hangs up does not end it: the next one hears what came of it.
+            tokio::spawn(Arc::clone(self).ask(turn));
+        }
+        // Free when the answer is in, and when the runtime of who asked has ended.
+        let turn = Arc::clone(&self.asking).lock_owned().await;
+        match self.last() {
+            Some(look) if look.at >= entered => look.health,
+            _ => Arc::clone(self).ask(turn).await,
         }
     }
 
-    /// Asks the servers, unless that is under way. In a task of its own: a prober that hangs up does
-    /// not end it, so that the next one hears what came of it.
-    fn ask(self: &Arc<Self>) {
-        let Ok(turn) = Arc::clone(&self.asking).try_lock_owned() else {
-            return;
+    async fn ask(self: Arc<Self>, _turn: OwnedMutexGuard<()>) -> Arc<Health> {
+        let health = Arc::new(self.locks.health().await);
+        let look = Look {
+            at: Instant::now(),
+            health: Arc::clone(&health),
         };
-        let this = Arc::clone(self);
-        tokio::spawn(async move {
-            let health = Arc::new(this.locks.health().await);
-            let at = Instant::now();
-            let look = Look { at, health };
-            let before = this.last.send_replace(Some(look.clone()));
-            drop(turn);
-            tell_changes(before.as_ref().map(|look| &*look.health), &look.health);
-        });
+        let before = self.lock().replace(look);
+        tell_changes(before.as_ref().map(|look| &*look.health), &health);
+        health
+    }
+
+    fn last(&self) -> Option<Look> {
+        self.lock().clone()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Option<Look>> {
+        self.last.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
