@@ -25,7 +25,10 @@ pub(super) fn check(timeline: &Timeline<'_>, counts: &mut Counts, violations: &m
                     counts.longest_overlap = counts.longest_overlap.max(overlap);
                 } else {
                     let what = format!("two were inside at once, for {overlap:.1?}");
+                    let fault = timeline.last_fault_before(granted);
                     let events = [
+                        fault.map(|fault| fault.begun),
+                        fault.and_then(|fault| fault.over),
                         before.answer,
                         Some(before.last()),
                         hold.answer,

@@ -141,6 +141,12 @@ impl Fault<'_> {
 }
 
 impl<'h> Timeline<'h> {
+    /// What had gone wrong last at this time.
+    pub(super) fn last_fault_before(&self, t_ns: u64) -> Option<&Fault<'h>> {
+        let begun = self.faults.iter().filter(|fault| fault.begun.t_ns <= t_ns);
+        begun.max_by_key(|fault| fault.begun.t_ns)
+    }
+
     /// Puts a history together, whatever its order.
     pub(super) fn new(history: &'h [Event], rules: &Rules) -> Self {
         let mut events: Vec<_> = history.iter().collect();
