@@ -91,7 +91,15 @@ async fn connection(
     let mut lost = losses.subscribe();
     let (mut from_client, mut to_client) = client.split();
     let (mut from_server, mut to_server) = server.split();
+    // Either end can be the first to be seen closed.
+    let closed = async {
+        tokio::select! {
+            _ = copy(&mut from_client, &mut to_server) => {}
+            _ = copy(&mut from_server, &mut to_client) => {}
+        }
+    };
     tokio::select! {
+        biased;
         _ = lost.changed() => match loses {
             Loses::ClientsWhenTold => {
                 drop(client);
@@ -102,9 +110,8 @@ async fn connection(
                 let _ = (client.set_zero_linger(), server.set_zero_linger());
             }
         },
-        Ok(_) = copy(&mut from_client, &mut to_server) => if loses == Loses::Sessions {
+        () = closed => if loses == Loses::Sessions {
             lose(&losses);
         },
-        _ = copy(&mut from_server, &mut to_client) => {}
     }
 }
