@@ -79,17 +79,20 @@ impl Driver {
         self.renewals.again = None;
         // What still waits is among these.
         self.renewals.waiting.clear();
-        let mut of_lanes: Vec<Vec<HeldLock>> = Vec::new();
-        of_lanes.resize_with(self.lanes.len(), Vec::new);
+        // Those that end first go first: where a round takes longer than a heartbeat, this one begins
+        // with what the last one has not come to.
+        locks.sort_by_cached_key(|lock| lock.lease.remaining());
+        let mut unfilled: Vec<Option<usize>> = vec![None; self.lanes.len()];
         for lock in locks {
-            of_lanes[self.lane_of(lock.key.bucket)].push(lock);
-        }
-        for (lane, mut locks) in of_lanes.into_iter().enumerate() {
-            while !locks.is_empty() {
-                let rest = locks.split_off(locks.len().min(MAX_RENEWED));
-                let some = std::mem::replace(&mut locks, rest);
-                self.renewals.waiting.push_back((lane, some));
-            }
+            let lane = self.lane_of(lock.key.bucket);
+            let waiting = &mut self.renewals.waiting;
+            let at = unfilled[lane].filter(|at| waiting[*at].1.len() < MAX_RENEWED);
+            let at = at.unwrap_or_else(|| {
+                waiting.push_back((lane, Vec::new()));
+                waiting.len() - 1
+            });
+            unfilled[lane] = Some(at);
+            waiting[at].1.push(lock);
         }
     }
 
