@@ -19,9 +19,9 @@ use crate::{LossReason, observe};
 /// How many leases one call renews: more would keep the server from others for long.
 const MAX_RENEWED: usize = 256;
 
-/// How many of these calls are on their way: a call that waits behind others is late by their time,
-/// and one that is late is refused.
-const MAX_CALLS: usize = 4;
+/// How many of them are on their way: a call that waits behind others is late by their time, and one
+/// that is late is refused. Not how many calls, of which a cluster has one for each bucket.
+const MAX_ASKED: usize = 4 * MAX_RENEWED;
 
 /// When there is something to renew.
 pub(super) struct Renewals {
@@ -29,7 +29,7 @@ pub(super) struct Renewals {
     pub(super) next: Instant,
     /// Of what was not renewed.
     pub(super) again: Option<Instant>,
-    /// How many calls are not answered yet.
+    /// How many leases are asked for and not answered yet.
     asking: usize,
     /// By lane, what is to be sent when others are answered.
     waiting: VecDeque<(usize, Vec<HeldLock>)>,
@@ -50,7 +50,7 @@ impl Driver {
     /// Starts the renewals that are due.
     pub(super) fn renew(&mut self) {
         self.collect_renewals();
-        while self.renewals.asking < MAX_CALLS
+        while self.renewals.asking < MAX_ASKED
             && let Some((lane, locks)) = self.renewals.waiting.pop_front()
         {
             self.renew_some(lane, locks);
@@ -115,7 +115,7 @@ impl Driver {
         for lock in &locks {
             call.arg(&lock.owner.text()[..]);
         }
-        self.renewals.asking += 1;
+        self.renewals.asking += locks.len();
         self.calls.push(Box::pin(async move {
             let answer = RENEW.invoke(&mut connection, &call, within).await;
             Done::Renewed {
@@ -136,7 +136,7 @@ impl Driver {
         locks: Vec<HeldLock>,
         answer: Result<Vec<Value>, Failure>,
     ) {
-        self.renewals.asking -= 1;
+        self.renewals.asking -= locks.len();
         let values = match answer {
             Ok(values) => values,
             Err(failure) => {
