@@ -1,5 +1,6 @@
 //! A connection to one server, and whether that server can keep locks.
 
+use std::error::Error;
 use std::io;
 use std::time::Duration;
 
@@ -21,6 +22,9 @@ const OLDEST: (u32, u32) = (6, 2);
 /// Channels that stay on their node.
 const OLDEST_CLUSTER: (u32, u32) = (7, 0);
 
+/// What a server is that does not know `HELLO`.
+const NO_HELLO: &str = "does not speak RESP3: it is older than 6.0, or it does not know `HELLO`";
+
 /// A client of the server of a connection string, in either of the forms that
 /// [`RedisBackend::connect`](super::RedisBackend::connect) takes: for what else a service does with
 /// that server, such as a cache. It connects when it is told to.
@@ -37,8 +41,7 @@ pub fn client(connection_string: &str) -> Result<Client, LockError> {
         ));
     };
     choose_cryptography(&info);
-    let address = info.addr().to_string();
-    Client::open(info).map_err(|error| refused(&address, error))
+    Client::open(info.clone()).map_err(|error| refused(&info, error))
 }
 
 /// Opens a connection; what the server says unasked goes to `pushes`.
@@ -53,8 +56,7 @@ pub(super) async fn open(
         .set_nodelay(true)
         .set_user_timeout(settings.lease);
     let info = info.clone().set_tcp_settings(tcp);
-    let address = info.addr().to_string();
-    let client = Client::open(info).map_err(|error| refused(&address, error))?;
+    let client = Client::open(info.clone()).map_err(|error| refused(&info, error))?;
     let mut config = AsyncConnectionConfig::new()
         // Ours are around whole exchanges.
         .set_response_timeout(None)
@@ -68,9 +70,10 @@ pub(super) async fn open(
     )
     .await
     {
-        Ok(connection) => connection.map_err(|error| refused(&address, error)),
+        Ok(connection) => connection.map_err(|error| refused(&info, error)),
         Err(_) => {
-            let hint = match client.get_connection_info().addr() {
+            let address = info.addr();
+            let hint = match address {
                 // Without it, a server waits for the end of what it takes for a command.
                 ConnectionAddr::TcpTls { .. } => "; does it speak TLS on this port?",
                 _ => "",
@@ -102,15 +105,21 @@ fn choose_cryptography(info: &ConnectionInfo) {
 #[cfg(not(any(feature = "rustls-ring", feature = "tls-rustls-aws-lc-rs")))]
 fn choose_cryptography(_: &ConnectionInfo) {}
 
-/// Why there is no connection. The texts of the driver and the server hold no password.
-fn refused(address: &str, error: RedisError) -> LockError {
-    let at = |what: &str| format!("the Redis server at {address} {what}");
+/// Why there is no connection.
+fn refused(info: &ConnectionInfo, error: RedisError) -> LockError {
+    let at = |what: &str| format!("the Redis server at {} {what}", info.addr());
     let code = error.code().unwrap_or_default();
     let wrong = match error.kind() {
         ErrorKind::AuthenticationFailed => Some("refused the user or the password"),
         _ if matches!(code, "WRONGPASS" | "NOAUTH") => Some("refused the user or the password"),
         _ if code == "NOPERM" => Some("does not give this user the rights that locks need"),
-        ErrorKind::RESP3NotSupported => Some("does not speak RESP3: it is older than 6.0"),
+        ErrorKind::RESP3NotSupported => Some(NO_HELLO),
+        _ if error
+            .detail()
+            .is_some_and(|said| said.contains("unknown command")) =>
+        {
+            Some(NO_HELLO)
+        }
         ErrorKind::Parse | ErrorKind::UnexpectedReturnType => Some(
             "does not speak the protocol of Redis: is it another service, or does it want TLS?",
         ),
@@ -127,12 +136,24 @@ fn refused(address: &str, error: RedisError) -> LockError {
         Some(wrong) => LockError::misconfigured(at(wrong)),
         None => LockError::unavailable(at("cannot be connected to")),
     }
-    .with_source(error)
+    .with_source(without_password(info, error))
+}
+
+/// What the driver and the server say. A server repeats what it does not understand, and the
+/// password, or the beginning of it, is sent along with `HELLO`.
+fn without_password(info: &ConnectionInfo, error: RedisError) -> Box<dyn Error + Send + Sync> {
+    let said = format!("{error} {error:?}");
+    let password = info.redis_settings().password().unwrap_or_default();
+    let beginning: String = password.chars().take(4).collect();
+    if said.contains("with args") || (!password.is_empty() && said.contains(&beginning)) {
+        return "its own words are not shown: the password may be among them".into();
+    }
+    error.into()
 }
 
 /// Whether a handshake failed, and not the network.
 fn is_tls(error: &RedisError) -> bool {
-    let mut source = std::error::Error::source(error);
+    let mut source = Error::source(error);
     while let Some(error) = source {
         if let Some(error) = error.downcast_ref::<io::Error>()
             && error.kind() == io::ErrorKind::InvalidData
@@ -168,10 +189,11 @@ pub(super) fn unavailable(error: RedisError, sentence: &'static str) -> LockErro
 }
 
 /// The rights of the user are not enough.
-pub(super) fn not_permitted(error: RedisError) -> LockError {
+pub(super) fn not_permitted(error: impl Into<Box<dyn Error + Send + Sync>>) -> LockError {
     LockError::misconfigured(
-        "the Redis server does not let this user do what locks need: scripts, the keys and the \
-         channels `lock:*`, and in a cluster to ask where they are",
+        "the Redis server does not let this user do what locks need; give it the keys `~lock:*`, the \
+         channels `&lock:*` and the commands `+@read +@write +@scripting +@pubsub +@connection \
+         +info +time +wait`, and in a cluster `+cluster`",
     )
     .with_source(error)
 }

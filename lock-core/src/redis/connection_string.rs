@@ -69,6 +69,21 @@ fn wrong(what: impl fmt::Display) -> LockError {
     LockError::misconfigured(format!("the Redis connection string is wrong: {what}"))
 }
 
+/// An option that there is not, by its name: what does not look like one is not shown, since it can be
+/// the rest of a password, and nor is any value.
+fn unknown(option: &str, known: &str) -> LockError {
+    let is_name = !option.is_empty() && option.chars().all(|c| c.is_ascii_alphabetic());
+    let option = if is_name {
+        format!(" `{option}`")
+    } else {
+        String::new()
+    };
+    wrong(format_args!(
+        "its option{option} is unknown; known are {known}; if it is the rest of a password, that has \
+         to be written as a URL, redis://:PASSWORD@HOST, with `,` as %2C, `=` as %3D and `&` as %26"
+    ))
+}
+
 fn url(text: &str) -> Result<ConnectionInfo, LockError> {
     // `ParseError` says what is wrong without the text.
     let url = Url::parse(text).map_err(|error| wrong("it is not a URL").with_source(error))?;
@@ -89,10 +104,7 @@ fn url(text: &str) -> Result<ConnectionInfo, LockError> {
     }
     for (option, value) in url.query_pairs() {
         if !known.contains(&&*option) {
-            return Err(wrong(format_args!(
-                "its option `{option}` is unknown; known are {}",
-                known.join(", ")
-            )));
+            return Err(unknown(&option, &known.join(", ")));
         }
         if option == "protocol" && !matches!(&*value, "3" | "resp3") {
             return Err(wrong("its `protocol` is not resp3, which locks need"));
@@ -134,7 +146,8 @@ fn options(text: &str) -> Result<Target, LockError> {
         };
         seen = true;
         let value = value.trim();
-        match option.trim().to_ascii_lowercase().as_str() {
+        let option = option.trim();
+        match option.to_ascii_lowercase().as_str() {
             "password" => password = Some(value),
             "user" => user = Some(value),
             "ssl" => tls = boolean("ssl", value)?,
@@ -145,12 +158,7 @@ fn options(text: &str) -> Result<Target, LockError> {
             }
             // Of the same meaning here as everywhere: it is never given up once connected.
             "abortconnect" => drop(boolean("abortConnect", value)?),
-            _ => {
-                return Err(wrong(format_args!(
-                    "its option `{}` is unknown; known are {OPTIONS}",
-                    option.trim()
-                )));
-            }
+            _ => return Err(unknown(option, OPTIONS)),
         }
     }
     if hosts.is_empty() {
@@ -328,6 +336,27 @@ mod tests {
         assert!(error("redis://host/?proto=3").contains("`proto`"));
         assert!(error("host,tieBreaker=x").contains("`tieBreaker`"));
         assert!(error("http://host").contains("`http`"));
+    }
+
+    #[test]
+    fn the_rest_of_a_password_with_a_comma_is_told_as_such() {
+        for text in [
+            "host,password=hun,ter=2",
+            "host,password=hun,7er=2,ssl=true",
+            "host,password=hun,t r=2",
+            "unix:///run/redis.sock?pass=hun&7er=2",
+        ] {
+            let said = error(text);
+            assert!(
+                said.contains("rest of a password") && said.contains("%2C"),
+                "{said}"
+            );
+            for part in ["hun", "7er", "t r", "=2"] {
+                assert!(!said.contains(part), "{said}");
+            }
+        }
+        let written = parse("redis://:hun%2Cter%3D2@host");
+        assert_eq!(written.redis_settings().password(), Some("hun,ter=2"));
     }
 
     #[test]

@@ -1,14 +1,14 @@
 //! What locks need is done once: a user without the rights is told at once.
 
-use std::time::Duration;
-
 use ::redis::aio::MultiplexedConnection;
 use ::redis::{ConnectionInfo, Value, pipe};
+use tokio::sync::mpsc;
 use tokio::time::timeout;
 
 use super::builder::Settings;
 use super::connect::{not_permitted, open, unavailable};
-use super::scripts::{Failure, RENEW};
+use super::driver::Batch;
+use super::scripts::{EXCHANGE, Failure, RENEW, says_not_permitted};
 use super::topology::Topology;
 use crate::LockError;
 use crate::name::key::redis_server_key;
@@ -36,9 +36,8 @@ pub(super) async fn rehearse(
         match connection {
             Ok(mut connection) => {
                 let key = redis_server_key(&settings.namespace, bucket);
-                let within = settings.connect_timeout();
                 give_commands(&mut connection, &key, topology.is_cluster, settings).await?;
-                return run_a_script(&mut connection, &key, within).await;
+                return run_scripts(&mut connection, &key, topology.is_cluster, settings).await;
             }
             Err(error) => last = error,
         }
@@ -61,6 +60,14 @@ async fn give_commands(
     commands.cmd(subscribe).arg(key);
     commands.cmd(unsubscribe).arg(key);
     commands.cmd(publish).arg(key).arg("");
+    // What scripts do with locks, to one that nobody has: they come to it only later.
+    let nobody = format!("{key}:nobody");
+    for command in ["GET", "PTTL", "DEL"] {
+        commands.cmd(command).arg(&nobody);
+    }
+    for script in [&EXCHANGE, &RENEW] {
+        commands.add_command(script.load());
+    }
     if settings.replicas > 0 {
         // For none, which does not take time.
         commands.cmd("WAIT").arg(0).arg(1);
@@ -77,19 +84,34 @@ async fn give_commands(
         .map_err(refused)
 }
 
-async fn run_a_script(
+/// The one that renews, and the one that grants, as a look at the health of the server does.
+async fn run_scripts(
     connection: &mut MultiplexedConnection,
     key: &str,
-    within: Duration,
+    is_cluster: bool,
+    settings: &Settings,
 ) -> Result<(), LockError> {
+    let within = settings.connect_timeout();
     let mut renew = RENEW.call(1);
     renew.arg(key).arg(u64::MAX).arg(1);
-    match RENEW.invoke(connection, &renew, within).await {
-        Ok(_) => Ok(()),
-        Err(Failure::Refused(error)) if error.code() == Some("NOPERM") => Err(not_permitted(error)),
-        Err(failure) => Err(
-            LockError::unavailable("the Redis server does not run scripts")
-                .with_source(failure.to_string()),
-        ),
+    let renewed = RENEW.invoke(connection, &renew, within).await;
+    renewed.map_err(not_run)?;
+    let (probe, _) = mpsc::unbounded_channel();
+    let exchange = Batch::probe(probe).call(settings, key, u64::MAX, 0, is_cluster);
+    let answers = EXCHANGE.invoke(connection, &exchange, within).await;
+    if let Some(Value::BulkString(error)) = answers.map_err(not_run)?.get(1) {
+        let error = String::from_utf8_lossy(error);
+        // What else may be wrong, such as a memory that is full, is told to who locks.
+        if says_not_permitted(&error) {
+            return Err(not_permitted(error));
+        }
     }
+    Ok(())
+}
+
+fn not_run(failure: Failure) -> LockError {
+    if failure.is_not_permitted() {
+        return not_permitted(failure.to_string());
+    }
+    LockError::unavailable("the Redis server does not run scripts").with_source(failure.to_string())
 }

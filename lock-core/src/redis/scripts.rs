@@ -63,6 +63,24 @@ impl Failure {
             Self::Unknown(_) => false,
         }
     }
+
+    /// Whether the rights of the user are not enough.
+    pub(super) fn is_not_permitted(&self) -> bool {
+        match self {
+            Self::Refused(error) => {
+                error.code() == Some("NOPERM") || says_not_permitted(&error.to_string())
+            }
+            Self::Unknown(_) => false,
+        }
+    }
+}
+
+/// Whether this is what a server says in place of NOPERM about a command within a script: of before
+/// 7.0, of 7.0, of later versions.
+pub(super) fn says_not_permitted(error: &str) -> bool {
+    ["NOPERM", "The user executing the script", "ACL failure"]
+        .iter()
+        .any(|said| error.contains(said))
 }
 
 impl fmt::Display for Failure {
@@ -82,6 +100,13 @@ impl Lua {
         call
     }
 
+    /// Teaches the server.
+    pub(super) fn load(&self) -> Cmd {
+        let mut load = cmd("SCRIPT");
+        load.arg("LOAD").arg(self.code);
+        load
+    }
+
     /// Calls; a server that does not know the script is taught it.
     pub(super) async fn invoke(
         &self,
@@ -94,10 +119,8 @@ impl Lua {
             if !is_no_script(&answer) {
                 return Ok(answer);
             }
-            let mut load = cmd("SCRIPT");
-            load.arg("LOAD").arg(self.code);
             connection
-                .send_packed_command(&load)
+                .send_packed_command(&self.load())
                 .await?
                 .extract_error()?;
             connection.send_packed_command(call).await
@@ -139,4 +162,43 @@ async fn in_time<F: Future + Unpin>(within: Duration, mut answer: F) -> Result<F
 
 fn is_no_script(answer: &Value) -> bool {
     matches!(answer, Value::ServerError(error) if error.kind() == Some(ServerErrorKind::NoScript))
+}
+
+#[cfg(all(test, not(lock_model)))]
+mod tests {
+    use std::io::Write;
+    use std::os::unix::net::UnixStream;
+
+    use tokio::io::AsyncReadExt;
+    use tokio::sync::oneshot;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn an_answer_that_came_while_the_thread_did_not_run_is_read() {
+        let within = Duration::from_millis(50);
+        let (mut server, ours) = UnixStream::pair().unwrap();
+        ours.set_nonblocking(true).unwrap();
+        let mut ours = tokio::net::UnixStream::from_std(ours).unwrap();
+        let (reply, answer) = oneshot::channel();
+        // As the driver has it: one task reads, another waits.
+        tokio::spawn(async move {
+            let mut answer = [0; 4];
+            let read = ours.read_exact(&mut answer).await;
+            let _ = reply.send(read.map(|_| answer));
+        });
+        yield_now().await;
+        let stopped = async {
+            server.write_all(b"+OK\r").unwrap();
+            std::thread::sleep(2 * within);
+        };
+        let (answer, ()) = tokio::join!(in_time(within, answer), stopped);
+        assert!(answer.is_ok_and(|answer| answer.unwrap().unwrap() == *b"+OK\r"));
+    }
+
+    #[tokio::test]
+    async fn an_answer_that_has_not_come_is_not_waited_for_any_longer() {
+        let late = in_time(Duration::from_millis(1), std::future::pending::<()>());
+        assert!(late.await.is_err());
+    }
 }

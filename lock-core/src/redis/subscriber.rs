@@ -14,6 +14,7 @@ use super::connect::open;
 use super::key::{Key, millis};
 use super::shared::Shared;
 use super::topology::Topology;
+use super::waiting::Asked;
 use crate::LockError;
 
 /// How many channels are asked for at a time.
@@ -34,6 +35,8 @@ pub(super) struct Subscriber {
     shared: Arc<Shared>,
     topology: watch::Receiver<Arc<Topology>>,
     nodes: Vec<Link>,
+    /// Counts the connections.
+    last_connection: u64,
     calls: FuturesUnordered<Call>,
     heard: mpsc::UnboundedReceiver<PushInfo>,
     hearing: mpsc::UnboundedSender<PushInfo>,
@@ -54,15 +57,22 @@ pub(super) struct Question {
 enum Link {
     Down { retry_at: Instant },
     Connecting,
-    Up(MultiplexedConnection),
+    Up(MultiplexedConnection, Via),
+}
+
+/// Which connection something was asked over: the node may have another by now.
+#[derive(Clone, Copy, PartialEq, Eq)]
+struct Via {
+    node: usize,
+    number: u64,
 }
 
 enum Done {
     Connected(usize, Result<MultiplexedConnection, LockError>),
-    Subscribed(usize, Vec<Key>, Result<(), Trouble>),
-    Left(usize, Result<(), Trouble>),
-    Lives(usize, Result<(), Trouble>),
-    Replicated(usize, Result<(), Trouble>),
+    Subscribed(Via, Asked, Result<(), Trouble>),
+    Left(Via, Result<(), Trouble>),
+    Lives(Via, Result<(), Trouble>),
+    Replicated(Via, Result<(), Trouble>),
 }
 
 /// Why channels are not subscribed to.
@@ -85,6 +95,7 @@ impl Subscriber {
             shared,
             topology,
             nodes: Vec::new(),
+            last_connection: 0,
             calls: FuturesUnordered::new(),
             heard,
             hearing,
@@ -103,9 +114,9 @@ impl Subscriber {
             self.ask_replicas();
             self.beat();
             let shared = Arc::clone(&self.shared);
-            let is_waiting = !shared.waiting.is_empty();
+            let is_up = self.nodes.iter().any(|link| matches!(link, Link::Up(..)));
             let mut wake = again.unwrap_or_else(|| Instant::now() + FAR);
-            if is_waiting {
+            if is_up {
                 wake = wake.min(self.heartbeat);
             }
             tokio::select! {
@@ -129,11 +140,15 @@ impl Subscriber {
         }
     }
 
+    /// Connects to those that are new, so that the first who waits does not wait for that as well.
     fn take_nodes(&mut self) {
-        let topology = self.topology.borrow_and_update();
-        self.nodes.resize_with(topology.nodes.len(), || Link::Down {
-            retry_at: Instant::now(),
-        });
+        let count = self.topology.borrow_and_update().nodes.len();
+        for at in self.nodes.len()..count {
+            self.nodes.push(Link::Down {
+                retry_at: Instant::now(),
+            });
+            self.connection(at);
+        }
     }
 
     fn is_cluster(&self) -> bool {
@@ -157,7 +172,7 @@ impl Subscriber {
             if subscribe.is_empty() && leave.is_empty() {
                 continue;
             }
-            let Some(connection) = self.connection(node) else {
+            let Some((connection, via)) = self.connection(node) else {
                 // Leaving is done where there is no connection.
                 missing.append(&mut subscribe);
                 continue;
@@ -166,17 +181,18 @@ impl Subscriber {
                 let rest = leave.split_off(leave.len().min(MAX_CHANNELS));
                 let some = std::mem::replace(&mut leave, rest);
                 self.ask(connection.clone(), "UNSUBSCRIBE", some, move |_, result| {
-                    Done::Left(node, result)
+                    Done::Left(via, result)
                 });
             }
             while !subscribe.is_empty() {
                 let rest = subscribe.split_off(subscribe.len().min(MAX_CHANNELS));
                 let some = std::mem::replace(&mut subscribe, rest);
+                let number = work.number;
                 self.ask(
                     connection.clone(),
                     "SUBSCRIBE",
                     some,
-                    move |keys, result| Done::Subscribed(node, keys, result),
+                    move |keys, result| Done::Subscribed(via, Asked { keys, number }, result),
                 );
             }
         }
@@ -191,9 +207,9 @@ impl Subscriber {
         retry.chain(work.again).min()
     }
 
-    fn connection(&mut self, at: usize) -> Option<MultiplexedConnection> {
+    fn connection(&mut self, at: usize) -> Option<(MultiplexedConnection, Via)> {
         match &self.nodes[at] {
-            Link::Up(connection) => return Some(connection.clone()),
+            Link::Up(connection, via) => return Some((connection.clone(), *via)),
             Link::Connecting => return None,
             Link::Down { retry_at } if *retry_at > Instant::now() => return None,
             Link::Down { .. } => {}
@@ -247,7 +263,7 @@ impl Subscriber {
             if node >= self.nodes.len() {
                 // Known to who asks, and to us in a moment.
                 self.open_questions.push(question);
-            } else if let Some(connection) = self.connection(node) {
+            } else if let Some((connection, via)) = self.connection(node) {
                 let (replicas, within) = (
                     self.shared.settings.replicas,
                     self.shared.settings.answer_within(),
@@ -256,7 +272,7 @@ impl Subscriber {
                 self.calls.push(Box::pin(async move {
                     let asking = question.put(connection, replicas, wait);
                     let result = timeout(within, asking).await;
-                    Done::Replicated(node, result.unwrap_or(Err(Trouble::Gone)))
+                    Done::Replicated(via, result.unwrap_or(Err(Trouble::Gone)))
                 }));
             } else if matches!(self.nodes[node], Link::Connecting) {
                 self.open_questions.push(question);
@@ -273,14 +289,16 @@ impl Subscriber {
         let heartbeat = self.shared.settings.heartbeat();
         self.heartbeat = now + heartbeat;
         let within = self.shared.settings.answer_within();
-        for (at, node) in self.nodes.iter().enumerate() {
-            let Link::Up(connection) = node else { continue };
-            let mut connection = connection.clone();
+        for link in &self.nodes {
+            let Link::Up(connection, via) = link else {
+                continue;
+            };
+            let (mut connection, via) = (connection.clone(), *via);
             self.calls.push(Box::pin(async move {
                 let ping = cmd("PING");
                 let answer = timeout(within, connection.send_packed_command(&ping)).await;
                 let lives = matches!(answer, Ok(Ok(_)));
-                Done::Lives(at, if lives { Ok(()) } else { Err(Trouble::Gone) })
+                Done::Lives(via, if lives { Ok(()) } else { Err(Trouble::Gone) })
             }));
         }
     }
@@ -302,22 +320,26 @@ impl Subscriber {
 
     fn finish(&mut self, done: Done) {
         match done {
-            Done::Connected(at, Ok(connection)) => self.nodes[at] = Link::Up(connection),
+            Done::Connected(node, Ok(connection)) => {
+                self.last_connection += 1;
+                let number = self.last_connection;
+                self.nodes[node] = Link::Up(connection, Via { node, number });
+            }
             Done::Connected(at, Err(error)) => {
                 tracing::warn!(%error, "releases in Redis are not heard");
                 self.nodes[at] = Link::Down {
                     retry_at: Instant::now() + AGAIN,
                 };
             }
-            Done::Subscribed(_, keys, Ok(())) => self.shared.waiting.confirmed(&keys),
-            Done::Subscribed(at, _, Err(Trouble::Refused(error))) => {
+            Done::Subscribed(_, asked, Ok(())) => self.shared.waiting.confirmed(&asked),
+            Done::Subscribed(via, _, Err(Trouble::Refused(error))) => {
                 tracing::warn!(%error, "the Redis server refuses a subscription");
-                self.down(at);
+                self.down(via);
             }
-            Done::Subscribed(at, _, Err(Trouble::Gone))
-            | Done::Left(at, Err(_))
-            | Done::Lives(at, Err(_))
-            | Done::Replicated(at, Err(Trouble::Gone)) => self.down(at),
+            Done::Subscribed(via, _, Err(Trouble::Gone))
+            | Done::Left(via, Err(_))
+            | Done::Lives(via, Err(_))
+            | Done::Replicated(via, Err(Trouble::Gone)) => self.down(via),
             Done::Replicated(_, Err(Trouble::Refused(error))) => {
                 tracing::warn!(%error, "the Redis server does not tell what its replicas know");
             }
@@ -326,8 +348,10 @@ impl Subscriber {
     }
 
     /// Nothing is subscribed to over a connection that is gone.
-    fn down(&mut self, at: usize) {
-        if !matches!(self.nodes[at], Link::Up(_)) {
+    fn down(&mut self, via: Via) {
+        let at = via.node;
+        // One before that ends late says nothing about the one that there is.
+        if !matches!(self.nodes[at], Link::Up(_, present) if present == via) {
             return;
         }
         self.nodes[at] = Link::Down {
@@ -363,5 +387,46 @@ impl Question {
         // Nobody may wait any more.
         let _ = self.reply.send(known);
         Ok(())
+    }
+}
+
+#[cfg(all(test, not(lock_model)))]
+mod tests {
+    use ::redis::RedisConnectionInfo;
+    use tokio::io::{AsyncWriteExt, duplex};
+
+    use super::super::builder::RedisBuilder;
+    use super::*;
+
+    /// To a server that says yes twice, to what the driver tells of itself, and then nothing.
+    async fn connection() -> MultiplexedConnection {
+        let (ours, mut server) = duplex(1024);
+        server.write_all(b"+OK\r\n+OK\r\n").await.unwrap();
+        let info = RedisConnectionInfo::default();
+        let made = MultiplexedConnection::new(&info, ours).await;
+        made.unwrap().0
+    }
+
+    #[tokio::test]
+    async fn the_late_end_of_an_earlier_connection_is_not_that_of_the_present_one() {
+        let settings = RedisBuilder::parse("redis://127.0.0.1").settings().unwrap();
+        let topology = Topology::single(settings.target.seeds[0].clone());
+        let (_changes, topology) = watch::channel(Arc::new(topology));
+        let (_ask, questions) = mpsc::unbounded_channel();
+        let mut this = Subscriber::new(Arc::new(Shared::new(settings)), topology, questions);
+        let present = |this: &Subscriber| match this.nodes[0] {
+            Link::Up(_, via) => Some(via),
+            _ => None,
+        };
+        this.finish(Done::Connected(0, Ok(connection().await)));
+        let first = present(&this).unwrap();
+        this.finish(Done::Left(first, Err(Trouble::Gone)));
+        assert!(present(&this).is_none());
+        this.finish(Done::Connected(0, Ok(connection().await)));
+        // Asked while the first was there, and given up when the second was.
+        this.finish(Done::Lives(first, Err(Trouble::Gone)));
+        let second = present(&this).unwrap();
+        this.finish(Done::Lives(second, Err(Trouble::Gone)));
+        assert!(present(&this).is_none());
     }
 }

@@ -30,6 +30,8 @@ struct Table {
     /// Left by the last that waited, the first to be given up first.
     left: VecDeque<(Instant, Arc<str>)>,
     last_id: u64,
+    /// Counts the times that something was given out to be subscribed to.
+    last_asked: u64,
 }
 
 struct Channel {
@@ -42,14 +44,24 @@ struct Channel {
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum State {
     Unknown,
-    Asked,
+    /// The time that counts: a confirmation can come late, when the channel was left since, or lost
+    /// with its connection, and is asked for once more.
+    Asked(u64),
     Confirmed,
+}
+
+/// What was asked for at one time.
+pub(super) struct Asked {
+    pub(super) keys: Vec<Key>,
+    pub(super) number: u64,
 }
 
 /// What the subscriber has to do.
 #[derive(Default)]
 pub(super) struct Work {
     pub(super) subscribe: Vec<Key>,
+    /// Which time this is.
+    pub(super) number: u64,
     pub(super) leave: Vec<Key>,
     /// When to look again.
     pub(super) again: Option<Instant>,
@@ -141,10 +153,6 @@ impl Waiting {
             .is_some_and(|channel| channel.state == State::Confirmed)
     }
 
-    pub(super) fn is_empty(&self) -> bool {
-        self.table().channels.is_empty()
-    }
-
     /// What there is to do now; each channel is given once.
     pub(super) fn work(&self, now: Instant) -> Work {
         let mut guard = self.table();
@@ -168,11 +176,13 @@ impl Waiting {
             table.channels.remove(&text);
         }
         work.again = table.left.front().map(|(left, _)| *left + LINGER);
+        table.last_asked += 1;
+        work.number = table.last_asked;
         for text in std::mem::take(&mut table.news) {
             if let Some(channel) = table.channels.get_mut(&text)
                 && channel.state == State::Unknown
             {
-                channel.state = State::Asked;
+                channel.state = State::Asked(work.number);
                 work.subscribe.push(Key {
                     text,
                     bucket: channel.bucket,
@@ -184,12 +194,12 @@ impl Waiting {
 
     /// The server sends messages of these from now on: whoever waits tries again, since a release
     /// before now went unheard.
-    pub(super) fn confirmed(&self, keys: &[Key]) {
+    pub(super) fn confirmed(&self, asked: &Asked) {
         let mut woken = Vec::new();
         let mut table = self.table();
-        for key in keys {
+        for key in &asked.keys {
             if let Some(channel) = table.channels.get_mut(&key.text)
-                && channel.state == State::Asked
+                && channel.state == State::Asked(asked.number)
             {
                 channel.state = State::Confirmed;
                 woken.append(&mut channel.waiters);
@@ -248,5 +258,64 @@ fn wake(waiters: impl IntoIterator<Item = (u64, oneshot::Sender<()>)>) {
     for (_, waiter) in waiters {
         // It may have left.
         let _ = waiter.send(());
+    }
+}
+
+#[cfg(all(test, not(lock_model)))]
+mod tests {
+    use super::*;
+
+    fn key() -> Key {
+        Key {
+            text: "lock:{b7}:v1-one".into(),
+            bucket: 7,
+        }
+    }
+
+    fn ask(waiting: &Waiting, now: Instant) -> Asked {
+        let work = waiting.work(now);
+        Asked {
+            keys: work.subscribe,
+            number: work.number,
+        }
+    }
+
+    /// Nothing but the newest counts, and it wakes.
+    fn only_the_second_counts(
+        waiting: &Waiting,
+        asked: [Asked; 2],
+        mut woken: oneshot::Receiver<()>,
+    ) {
+        let [first, second] = asked;
+        assert_eq!((first.keys.len(), second.keys.len()), (1, 1));
+        waiting.confirmed(&first);
+        assert!(!waiting.is_subscribed(&key()) && woken.try_recv().is_err());
+        waiting.confirmed(&second);
+        assert!(waiting.is_subscribed(&key()) && woken.try_recv().is_ok());
+    }
+
+    #[test]
+    fn a_late_confirmation_of_a_connection_that_is_lost_does_not_count() {
+        let (waiting, now) = (Waiting::default(), Instant::now());
+        let (sender, woken) = oneshot::channel();
+        waiting.enter(&key(), sender);
+        let first = ask(&waiting, now);
+        waiting.forget(|_, _| true);
+        let second = ask(&waiting, now);
+        only_the_second_counts(&waiting, [first, second], woken);
+    }
+
+    #[test]
+    fn a_late_confirmation_of_a_channel_that_was_left_since_does_not_count() {
+        let (waiting, now) = (Waiting::default(), Instant::now());
+        let (sender, _) = oneshot::channel();
+        let id = waiting.enter(&key(), sender);
+        let first = ask(&waiting, now);
+        waiting.leave(&key(), id);
+        assert_eq!(waiting.work(now + 2 * LINGER).leave.len(), 1);
+        let (sender, woken) = oneshot::channel();
+        waiting.enter(&key(), sender);
+        let second = ask(&waiting, now + 2 * LINGER);
+        only_the_second_counts(&waiting, [first, second], woken);
     }
 }

@@ -2,8 +2,8 @@
 
 use std::time::{Duration, Instant};
 
-use lock_core::LockProvider;
 use lock_core::redis::RedisBackend;
+use lock_core::{LockName, LockProvider};
 use lock_tests::servers::{RedisCluster, RedisServer, Server};
 use lock_tests::{eventually, redis_key};
 use tokio::time::{sleep, timeout};
@@ -129,6 +129,58 @@ async fn a_master_that_is_succeeded_by_its_replica_keeps_its_locks_and_grants_no
     );
     assert!(token(&next).await > before);
     next.release().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_member_that_is_dead_costs_those_who_wait_at_others_no_command() {
+    let cluster = RedisCluster::start().await;
+    for node in cluster.nodes() {
+        // Those that live serve on.
+        let alone = ["CONFIG", "SET", "cluster-require-full-coverage", "no"];
+        node.ask::<()>(&alone).await.unwrap();
+    }
+    let master = cluster.master_of(&key()).await;
+    let (here, there) = (client(&master.url()).await, client(&master.url()).await);
+    let guard = take(&here).await;
+    let waiting = tokio::spawn({
+        let there = there.clone();
+        async move { take(&there).await }
+    });
+    let subscribed = async || {
+        let stats: String = master.ask(&["INFO", "commandstats"]).await.unwrap();
+        let line = stats.lines().find(|l| l.starts_with("cmdstat_ssubscribe:"));
+        line.map(|line| line.split(['=', ',']).nth(1).unwrap().to_owned())
+    };
+    eventually("it is subscribed", async || {
+        let answer: (String, u32) = master
+            .ask(&["PUBSUB", "SHARDNUMSUB", &key()])
+            .await
+            .unwrap();
+        answer.1 == 1
+    })
+    .await;
+    let before = subscribed().await;
+    let dead = other_than(&cluster).await;
+    dead.kill().await;
+    // Somebody asks for a lock of the dead one all the time.
+    let mut ids = 0..;
+    let elsewhere = loop {
+        let name = LockName::new("order", "process", ids.next().unwrap()).unwrap();
+        let there = there.lock(name).unwrap().try_acquire(Duration::ZERO).await;
+        if let Err(error) = there {
+            assert!(error.is_unavailable(), "{error}");
+            break ids.start - 1;
+        }
+    };
+    let asking = tokio::spawn({
+        let name = LockName::new("order", "process", elsewhere).unwrap();
+        async move { there.lock(name).unwrap().try_acquire(2 * LEASE).await }
+    });
+    assert!(asking.await.unwrap().unwrap_err().is_unavailable());
+    assert!(guard.is_valid() && !waiting.is_finished());
+    assert_eq!(subscribed().await, before);
+    guard.release().await.unwrap();
+    waiting.await.unwrap().release().await.unwrap();
 }
 
 #[tokio::test]

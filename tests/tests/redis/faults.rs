@@ -164,6 +164,46 @@ async fn a_lost_reply_is_neither_contention_nor_a_ghost() {
 }
 
 #[tokio::test]
+async fn a_copy_of_an_acquire_that_comes_after_the_release_leaves_no_lock_behind() {
+    // Everything that the server is asked is kept, with its arguments.
+    let server = RedisServer::with(&[
+        ("slowlog-log-slower-than", "0"),
+        ("slowlog-max-len", "1000"),
+    ])
+    .await;
+    let proxy = Proxy::to(server.address()).await;
+    let connect = async |url: &str| {
+        let long = RedisBackend::builder(url).quarantine(Duration::ZERO);
+        LockProvider::new(long.connect().await.unwrap())
+    };
+    let here = connect(&proxy.url(&server.url())).await;
+    let there = connect(&server.url()).await;
+    let key = redis_key("", &NAME.parse().unwrap());
+    proxy.drop_next_reply();
+    let guard = try_once(&here).await.unwrap().expect("it is free, or ours");
+    let log: Vec<Vec<redis::Value>> = server.ask(&["SLOWLOG", "GET", "-1"]).await.unwrap();
+    let copies: Vec<Vec<String>> = log
+        .into_iter()
+        .map(|mut entry| redis::from_redis_value(entry.swap_remove(3)).unwrap())
+        .filter(|words: &Vec<String>| words[0] == "EVALSHA" && words.contains(&key))
+        .collect();
+    let [_, first] = &copies[..] else {
+        panic!("two copies were sent: {copies:?}");
+    };
+    guard.release().await.unwrap();
+    // A network that had held it back lets it go.
+    let words: Vec<&str> = first.iter().map(String::as_str).collect();
+    let _: Vec<i64> = server.ask(&words).await.unwrap();
+    assert!(
+        is_held(&there).await,
+        "nobody has it, and the server thinks so"
+    );
+    let came = Instant::now();
+    take(&there).await.release().await.unwrap();
+    assert!(came.elapsed() < LEASE * 3, "{:?}", came.elapsed());
+}
+
+#[tokio::test]
 async fn a_grant_whose_answer_never_comes_is_given_back_long_before_its_lease_ends() {
     for is_claim in [false, true] {
         let server = RedisServer::start().await;

@@ -7,6 +7,9 @@ use lock_core::redis::RedisBackend;
 use lock_tests::servers::{Port, RedisServer};
 use tokio::io::AsyncWriteExt;
 use tokio::net::TcpListener;
+use tokio::time::sleep;
+
+use crate::support::{LEASE, client, take};
 
 /// Everything that an error would show anywhere.
 fn text(error: &LockError) -> String {
@@ -82,6 +85,81 @@ async fn a_user_without_the_rights_is_refused() {
     RedisBackend::connect(&server.url_for("app:secret"))
         .await
         .unwrap();
+}
+
+/// What the refusal tells to give.
+const RIGHTS: [&str; 9] = [
+    "~lock:*",
+    "&lock:*",
+    "+@read",
+    "+@write",
+    "+@scripting",
+    "+@pubsub",
+    "+@connection",
+    "+info",
+    "+time",
+];
+
+#[tokio::test]
+async fn a_user_who_may_not_do_one_of_the_steps_of_a_lock_is_refused_and_told_what_is_enough() {
+    let server = RedisServer::start().await;
+    let url = server.url_for("app:secret");
+    let set_user = async |rights: &[&str]| {
+        let command = [&["ACL", "SETUSER", "app", "reset", "on", ">secret"], rights].concat();
+        server.ask::<()>(&command).await.unwrap();
+    };
+    for step in [
+        "info",
+        "time",
+        "get",
+        "set",
+        "del",
+        "pttl",
+        "pexpire",
+        "publish",
+        "subscribe",
+        "unsubscribe",
+        "evalsha",
+        "script|load",
+    ] {
+        set_user(&["~lock:*", "&lock:*", "+@all", &format!("-{step}")]).await;
+        // Also where others have taught the server its scripts.
+        let error = refused(&url).await;
+        assert!(error.is_misconfigured(), "{step}: {}", text(&error));
+        assert!(RIGHTS.iter().all(|right| error.to_string().contains(right)));
+    }
+    set_user(&RIGHTS).await;
+    let (here, there) = (client(&url).await, client(&url).await);
+    let guard = take(&here).await;
+    let waiting = tokio::spawn(async move { take(&there).await });
+    sleep(LEASE).await;
+    assert!(guard.is_valid() && here.health().await.error().is_none());
+    guard.release().await.unwrap();
+    waiting.await.unwrap().release().await.unwrap();
+    // And those for replicas.
+    set_user(&["~lock:*", "&lock:*", "+@all", "-wait"]).await;
+    let builder = RedisBackend::builder(&url).replicas(1);
+    assert!(builder.connect().await.unwrap_err().is_misconfigured());
+}
+
+#[tokio::test]
+async fn a_server_that_repeats_what_it_does_not_understand_shows_no_password() {
+    let long = "hunter2".repeat(30);
+    for password in ["hunter2", &long] {
+        let server =
+            RedisServer::with(&[("requirepass", password), ("rename-command", "HELLO \"\"")]).await;
+        let address = server.address();
+        for url in [
+            server.url_for(&format!(":{password}")),
+            server.url_for(&format!("app:{password}")),
+            format!("{address},password={password}"),
+        ] {
+            let error = refused(&url).await;
+            assert!(error.is_misconfigured(), "{}", text(&error));
+            assert!(error.to_string().contains("`HELLO`"), "{error}");
+            assert!(!text(&error).contains("hunt"), "{}", text(&error));
+        }
+    }
 }
 
 #[tokio::test]

@@ -2,8 +2,9 @@
 
 use std::time::Duration;
 
-use lock_core::{LockGuard, LockName};
-use lock_tests::servers::RedisServer;
+use lock_core::redis::RedisBackend;
+use lock_core::{LockGuard, LockName, LockProvider};
+use lock_tests::servers::{Proxy, RedisCluster, RedisServer};
 use lock_tests::{eventually, redis_key};
 use tokio::time::sleep;
 
@@ -40,6 +41,30 @@ async fn two_connections_are_enough_for_whatever_is_held_and_awaited() {
 }
 
 #[tokio::test]
+async fn both_connections_are_there_before_anybody_waits() {
+    let server = RedisServer::start().await;
+    let before = connections(&server).await;
+    let here = client(&server.url()).await;
+    eventually("both are there", async || {
+        connections(&server).await == before + 2
+    })
+    .await;
+    let cluster = RedisCluster::start().await;
+    let there = client(&cluster.urls()[0]).await;
+    for node in cluster.nodes() {
+        eventually("messages can be heard", async || {
+            let list: String = node
+                .ask(&["CLIENT", "LIST", "TYPE", "normal"])
+                .await
+                .unwrap();
+            list.lines().any(|line| line.contains("resp=3"))
+        })
+        .await;
+    }
+    drop((here, there));
+}
+
+#[tokio::test]
 async fn a_channel_is_subscribed_to_while_somebody_waits_and_no_longer() {
     let server = RedisServer::start().await;
     let (here, there) = (client(&server.url()).await, client(&server.url()).await);
@@ -72,6 +97,26 @@ async fn who_waits_does_not_poll() {
     assert!(asked <= 16, "{asked} calls in three leases");
     guard.release().await.unwrap();
     waiting.await.unwrap().release().await.unwrap();
+}
+
+#[tokio::test]
+async fn ten_thousand_locks_are_held_over_a_network_that_is_slower_than_a_round_of_renewals() {
+    let server = RedisServer::start().await;
+    let proxy = Proxy::to(server.address()).await;
+    // So that a busy machine has time for its own part in it.
+    let lease = 2 * LEASE;
+    let backend = RedisBackend::builder(&proxy.url(&server.url()))
+        .lease(lease)
+        .quarantine(Duration::ZERO);
+    let here = LockProvider::new(backend.connect().await.unwrap());
+    let names = (0..10_000).map(|id| LockName::new("order", "process", id).unwrap());
+    let guards = here.claim(names, 10_000).await.unwrap();
+    assert_eq!(guards.len(), 10_000);
+    // 40 calls, four at a time: ten round trips take longer than the third of a lease.
+    proxy.delay(lease / 50);
+    sleep(3 * lease).await;
+    let lost = guards.iter().filter(|guard| !guard.is_valid()).count();
+    assert_eq!(lost, 0);
 }
 
 #[tokio::test]

@@ -140,7 +140,7 @@ impl Driver {
                 self.undo(lane, &acquire);
                 let _ = acquire.reply.send(Ok(Attempt::Held { retry_in }));
             } else {
-                self.acquire_answered(lane, sent, acquire, answer, batch.limit.is_some());
+                self.acquire_answered(lane, via, sent, acquire, answer, batch.limit.is_some());
             }
         }
         if let Ok(left @ 1..) = left {
@@ -185,13 +185,14 @@ impl Driver {
     fn acquire_answered(
         &mut self,
         lane: usize,
+        via: Via,
         sent: Duration,
         acquire: Acquire,
         answer: Result<i64, String>,
         is_claim: bool,
     ) {
         let answer = match answer {
-            Ok(token @ 1..) => return self.granted(lane, sent, acquire, token.unsigned_abs()),
+            Ok(token @ 1..) => return self.granted(lane, via, sent, acquire, token.unsigned_abs()),
             Ok(0) if is_claim => return self.give_up(lane, acquire, LockError::unanswered()),
             // Too late by the server's clock, which we know now.
             Ok(0) => return self.retry(lane, acquire, None, LockError::unanswered),
@@ -212,7 +213,7 @@ impl Driver {
         let _ = acquire.reply.send(answer);
     }
 
-    fn granted(&mut self, lane: usize, sent: Duration, acquire: Acquire, token: u64) {
+    fn granted(&mut self, lane: usize, via: Via, sent: Duration, acquire: Acquire, token: u64) {
         self.newest = self.newest.max(token);
         let settings = &self.shared.settings;
         let lease = Lease::until(
@@ -231,7 +232,7 @@ impl Driver {
             lease: lease.clone(),
         });
         let grant = RedisGrant::new(&acquire, token, lease);
-        self.give(lane, grant, acquire.reply);
+        self.give(lane, via.node, grant, acquire.reply);
     }
 
     /// What to do with a batch that has no answer.

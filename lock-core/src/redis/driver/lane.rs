@@ -91,7 +91,7 @@ impl Lane {
 
 /// What travels in one call.
 #[derive(Default)]
-pub(super) struct Batch {
+pub(in crate::redis) struct Batch {
     pub(super) releases: Vec<Release>,
     pub(super) acquires: Vec<Acquire>,
     /// How many of the acquires are to be granted at most, if they are a claim.
@@ -101,6 +101,14 @@ pub(super) struct Batch {
 }
 
 impl Batch {
+    /// Asks whether locks could be granted.
+    pub(in crate::redis) fn probe(probe: Probe) -> Self {
+        Self {
+            probes: vec![probe],
+            ..Self::default()
+        }
+    }
+
     pub(super) fn is_empty(&self) -> bool {
         self.releases.is_empty()
             && self.acquires.is_empty()
@@ -108,7 +116,7 @@ impl Batch {
             && !self.jumped
     }
 
-    pub(super) fn call(
+    pub(in crate::redis) fn call(
         &self,
         settings: &Settings,
         server_key: &str,

@@ -27,12 +27,13 @@ use crate::LockError;
 use crate::backend::Attempt;
 use crate::name::key::redis_server_key;
 use crate::server::Patience;
-use lane::{Batch, Lane};
+use lane::Lane;
 use later::{HandedOver, Parked};
 use nodes::{Link, Node, Via};
 use renewal::Renewals;
 use replicas::Unconfirmed;
 
+pub(super) use lane::Batch;
 pub(super) use nodes::{Opened, connect};
 
 /// How long releases are still tried for after the last user has left.

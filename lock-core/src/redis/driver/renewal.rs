@@ -19,9 +19,9 @@ use crate::{LossReason, observe};
 /// How many leases one call renews: more would keep the server from others for long.
 const MAX_RENEWED: usize = 256;
 
-/// How many of these calls are on their way: a call that waits behind others is late by their time,
-/// and one that is late is refused.
-const MAX_CALLS: usize = 4;
+/// How many of them are on their way: a call that waits behind others is late by their time, and one
+/// that is late is refused. Not how many calls, of which a cluster has one for each bucket.
+const MAX_ASKED: usize = 4 * MAX_RENEWED;
 
 /// When there is something to renew.
 pub(super) struct Renewals {
@@ -29,7 +29,7 @@ pub(super) struct Renewals {
     pub(super) next: Instant,
     /// Of what was not renewed.
     pub(super) again: Option<Instant>,
-    /// How many calls are not answered yet.
+    /// How many leases are asked for and not answered yet.
     asking: usize,
     /// By lane, what is to be sent when others are answered.
     waiting: VecDeque<(usize, Vec<HeldLock>)>,
@@ -50,7 +50,7 @@ impl Driver {
     /// Starts the renewals that are due.
     pub(super) fn renew(&mut self) {
         self.collect_renewals();
-        while self.renewals.asking < MAX_CALLS
+        while self.renewals.asking < MAX_ASKED
             && let Some((lane, locks)) = self.renewals.waiting.pop_front()
         {
             self.renew_some(lane, locks);
@@ -79,17 +79,20 @@ impl Driver {
         self.renewals.again = None;
         // What still waits is among these.
         self.renewals.waiting.clear();
-        let mut of_lanes: Vec<Vec<HeldLock>> = Vec::new();
-        of_lanes.resize_with(self.lanes.len(), Vec::new);
+        // Those that end first go first: where a round takes longer than a heartbeat, this one begins
+        // with what the last one has not come to.
+        locks.sort_by_cached_key(|lock| lock.lease.remaining());
+        let mut unfilled: Vec<Option<usize>> = vec![None; self.lanes.len()];
         for lock in locks {
-            of_lanes[self.lane_of(lock.key.bucket)].push(lock);
-        }
-        for (lane, mut locks) in of_lanes.into_iter().enumerate() {
-            while !locks.is_empty() {
-                let rest = locks.split_off(locks.len().min(MAX_RENEWED));
-                let some = std::mem::replace(&mut locks, rest);
-                self.renewals.waiting.push_back((lane, some));
-            }
+            let lane = self.lane_of(lock.key.bucket);
+            let waiting = &mut self.renewals.waiting;
+            let at = unfilled[lane].filter(|at| waiting[*at].1.len() < MAX_RENEWED);
+            let at = at.unwrap_or_else(|| {
+                waiting.push_back((lane, Vec::new()));
+                waiting.len() - 1
+            });
+            unfilled[lane] = Some(at);
+            waiting[at].1.push(lock);
         }
     }
 
@@ -112,7 +115,7 @@ impl Driver {
         for lock in &locks {
             call.arg(&lock.owner.text()[..]);
         }
-        self.renewals.asking += 1;
+        self.renewals.asking += locks.len();
         self.calls.push(Box::pin(async move {
             let answer = RENEW.invoke(&mut connection, &call, within).await;
             Done::Renewed {
@@ -133,7 +136,7 @@ impl Driver {
         locks: Vec<HeldLock>,
         answer: Result<Vec<Value>, Failure>,
     ) {
-        self.renewals.asking -= 1;
+        self.renewals.asking -= locks.len();
         let values = match answer {
             Ok(values) => values,
             Err(failure) => {

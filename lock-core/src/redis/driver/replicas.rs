@@ -24,14 +24,20 @@ pub(super) struct Unconfirmed {
 }
 
 impl Driver {
-    /// Gives out what was granted, at once or when replicas know of it.
-    pub(super) fn give(&mut self, lane: usize, grant: RedisGrant, reply: oneshot::Sender<Answer>) {
+    /// Gives out what this node has granted, which may not have the lane any more, at once or when
+    /// its replicas know of it.
+    pub(super) fn give(
+        &mut self,
+        lane: usize,
+        node: usize,
+        grant: RedisGrant,
+        reply: oneshot::Sender<Answer>,
+    ) {
         if self.shared.settings.replicas == 0 {
             // Wanted by nobody any more, it comes back and is dropped, which releases it.
             drop(reply.send(Ok(Attempt::Granted(grant))));
             return;
         }
-        let node = self.lanes[lane].node;
         let unconfirmed = Unconfirmed { grant, reply, lane };
         self.nodes[node].unconfirmed.push(unconfirmed);
     }
