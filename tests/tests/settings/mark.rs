@@ -225,3 +225,23 @@ async fn a_pooler_that_shares_sessions_carries_no_mark_and_is_no_obstacle() {
     );
     assert_eq!(marks(&server.pool().await, "file").await, 0);
 }
+
+#[tokio::test]
+async fn a_standby_that_is_promoted_is_given_the_mark() {
+    let (primary, dir) = (PostgresServer::start().await, tempdir().unwrap());
+    let standby = primary.standby().await;
+    let files = LockProvider::connect(in_files(&standby, dir.path()))
+        .await
+        .unwrap();
+    assert!(files.health().await.servers()[1].is_up());
+    standby.promote().await;
+    let pool = standby.pool().await;
+    eventually("the mark is there", || async {
+        marks(&pool, "file").await == 1
+    })
+    .await;
+    refused(LockProvider::connect(in_postgres(&standby)).await);
+    assert!(files.health().await.servers()[1].is_up());
+    drop(files);
+    eventually("it is gone", || async { sessions(&pool).await == 0 }).await;
+}
