@@ -104,6 +104,18 @@ async fn whoever_is_in_line_for_one_of_many_is_not_overtaken() {
     assert_eq!(all.await.unwrap().unwrap().len(), 3);
 }
 
+#[tokio::test(start_paused = true)]
+async fn releases_of_many_are_under_way_together() {
+    let puppet = Puppet::new();
+    let names = (0..1_000).map(|number| LockName::new("a", "b", number).unwrap());
+    let guards = puppet.client().acquire_all(names, s(5)).await.unwrap();
+    puppet.every_release(Play::Late(ms(50)));
+    let (elapsed, released) = timed(guards.release()).await;
+    released.unwrap();
+    assert!(elapsed <= ms(200), "{elapsed:?}");
+    assert_eq!(puppet.held(), 0);
+}
+
 /// Counts the questions that it is asked.
 struct Counting(MemoryBackend, Arc<AtomicUsize>);
 
