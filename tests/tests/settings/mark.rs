@@ -251,7 +251,9 @@ async fn marks_that_cannot_be_looked_at_are_not_those_of_others() {
     let log = Log::of_process();
     let (server, dir) = (PostgresServer::start().await, tempdir().unwrap());
     let pool = server.pool().await;
-    let say = async |statement| drop(sqlx::query(statement).execute(&pool).await.unwrap());
+    let say = async |statement| {
+        sqlx::query(statement).execute(&pool).await.unwrap();
+    };
     say("CREATE ROLE watched LOGIN").await;
     let settings =
         in_files(&server, dir.path()).database_url(server.url_for("watched", "postgres"));
