@@ -2,14 +2,16 @@
 //!
 //! | metric | labels | counts |
 //! |---|---|---|
-//! | `distributed_lock_acquire_duration_seconds` | `backend`, `lock`, `outcome` | each acquire, by how it ended: `acquired`; `contended`, which is no failure; `unavailable`, `closed`, `failed` |
+//! | `distributed_lock_acquire_duration_seconds` | `backend`, `lock`, `outcome` | each acquire, by how it ended: `acquired`; `contended`, which is no failure; `cancelled` where its future was dropped; `unavailable`, `closed`, `failed` |
 //! | `distributed_lock_hold_duration_seconds` | `backend`, `lock`, `outcome` | each hold that ended: `released` or `lost` |
 //! | `distributed_lock_held`, `distributed_lock_waiting` | `backend`, `lock` | now |
 //! | `distributed_lock_lost_total` | `reason` | losses |
 //! | `distributed_lock_renew_headroom_seconds` | `backend` | what was left of the lease, or of the shortest of several, when a renewal was answered |
 //! | `distributed_lock_release_failures_total` | | releases after the work was done that failed |
 //!
-//! `lock` is a template or `entity:operation`. A job that was skipped is an acquire of `job:..` that
+//! `lock` is a template or `entity:operation`. A claim is an acquire of each lock that it gets. A
+//! question for many that fails or is dropped, of a claim or of an `acquire_all`, counts once for each
+//! `lock` in it. A job that was skipped is an acquire of `job:..` that
 //! was `contended`. Keys are built once per label and backend; a cycle costs no allocation here.
 
 use std::collections::HashMap;
@@ -41,15 +43,17 @@ static METADATA: Metadata<'static> =
 pub(crate) enum AcquireOutcome {
     Acquired,
     Contended,
+    Cancelled,
     Unavailable,
     Closed,
     Failed,
 }
 
 impl AcquireOutcome {
-    const ALL: [(Self, &'static str); 5] = [
+    const ALL: [(Self, &'static str); 6] = [
         (Self::Acquired, "acquired"),
         (Self::Contended, "contended"),
+        (Self::Cancelled, "cancelled"),
         (Self::Unavailable, "unavailable"),
         (Self::Closed, "closed"),
         (Self::Failed, "failed"),

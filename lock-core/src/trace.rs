@@ -1,4 +1,4 @@
-//! What traces show: a span for each acquisition and each hold.
+//! What traces show: a span for each acquisition, each claim and each hold.
 //!
 //! A span has the label of the lock, a hash of its name to tell one lock from another, and the
 //! backend; what values are in the name is told at `debug` only. Where no subscriber wants them,
@@ -32,7 +32,21 @@ pub(crate) fn acquiring(backend: &'static str, name: &LockName, wait: Option<Dur
     span
 }
 
-/// How an acquisition ended.
+/// The span of one claim: of so many names those that are free, up to a limit.
+pub(crate) fn claiming(backend: &'static str, names: usize, limit: usize) -> Span {
+    info_span!(
+        target: "lock_core",
+        "distributed_lock.claim",
+        names,
+        limit,
+        backend,
+        granted = Empty,
+        waited_ms = Empty,
+        outcome = Empty,
+    )
+}
+
+/// How an acquisition, or a claim, ended.
 pub(crate) fn acquired(span: &Span, outcome: &'static str, waited: Duration) {
     span.record("waited_ms", millis(waited));
     span.record("outcome", outcome);

@@ -7,7 +7,8 @@ use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use lock_core::{LockPolicy, LockProvider, LossReason};
+use lock_core::{LockPolicy, LockProvider, LockSettings, LossReason, ProviderKind};
+use lock_tests::abandon;
 use lock_tests::puppet::{Play, Puppet};
 use tracing::field::{Field, Visit};
 use tracing::span::{Attributes, Id, Record};
@@ -245,4 +246,76 @@ async fn each_acquisition_and_each_hold_has_a_span_that_says_how_it_ended() {
     let key = |span: &Told| span.fields["key"].clone();
     assert_eq!(key(&acquired[0]), key(&held[0]));
     assert_ne!(key(&acquired[0]), key(&acquired[2]));
+}
+
+#[tokio::test]
+async fn a_trace_does_not_decide_which_secret_a_process_has() {
+    let subscriber = tracing_subscriber::registry().with(Tape::default());
+    let _default = tracing::subscriber::set_default(subscriber);
+    let (puppet, dir) = (Puppet::new(), tempfile::tempdir().unwrap());
+    live(&puppet.client(), &puppet).await;
+    let settings = LockSettings::new()
+        .provider(ProviderKind::File)
+        .dir(dir.path().join("locks"))
+        .name_secret(SECRET);
+    LockProvider::connect(settings).await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_claim_has_one_span_and_a_hold_for_each_lock() {
+    let tape = Tape::default();
+    let subscriber = tracing_subscriber::registry().with(tape.clone());
+    let _default = tracing::subscriber::set_default(subscriber);
+    let puppet = Puppet::new();
+    let locks = puppet.client();
+    let names = ["order:process:1", "order:process:2", "order:process:3"];
+    puppet.every_try(Play::Late(Duration::from_millis(10)));
+    let two = locks.claim(names, 2).await.unwrap();
+    puppet.every_try(Play::Fail("down"));
+    assert!(locks.claim(names, 2).await.unwrap_err().is_unavailable());
+    puppet.every_try(Play::Hang);
+    assert!(abandon(locks.claim(names, 2), 1).await.is_none());
+    drop(two);
+
+    let claims = tape.spans("distributed_lock.claim");
+    let fields = [
+        "names",
+        "limit",
+        "backend",
+        "granted",
+        "waited_ms",
+        "outcome",
+    ];
+    let shown: Vec<_> = claims
+        .iter()
+        .map(|span| fields.map(|field| span.fields.get(field).map_or("", String::as_str)))
+        .collect();
+    assert_eq!(
+        shown,
+        [
+            ["3", "2", "puppet", "2", "20", "acquired"],
+            ["3", "2", "puppet", "", "0", "unavailable"],
+            ["3", "2", "puppet", "", "0", "cancelled"],
+        ]
+    );
+    assert!(claims.iter().all(|span| span.is_closed), "{claims:#?}");
+    let holds = tape.spans("distributed_lock.hold");
+    assert_eq!(holds.len(), 2);
+    assert!(holds.iter().all(|span| span.parent.is_none()), "{holds:#?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_acquisition_that_is_dropped_says_so() {
+    let tape = Tape::default();
+    let subscriber = tracing_subscriber::registry().with(tape.clone());
+    let _default = tracing::subscriber::set_default(subscriber);
+    let puppet = Puppet::new();
+    let lock = puppet.client().lock("order:process:42").unwrap();
+    puppet.every_try(Play::Hang);
+    let minute = Duration::from_secs(60);
+    assert!(abandon(lock.acquire(minute), 1).await.is_none());
+    let spans = tape.spans("distributed_lock.acquire");
+    assert_eq!(spans.len(), 1);
+    assert_eq!(spans[0].fields["outcome"], "cancelled");
+    assert!(spans[0].is_closed);
 }

@@ -9,6 +9,9 @@ use std::vec;
 use super::{LockGuard, protect};
 use crate::{LockError, LossReason};
 
+/// How many are released at once: each is to be answered within one response timeout.
+const AT_ONCE: usize = 512;
+
 /// The guards of several locks that were acquired together, in the order of their names. Dropping
 /// it releases them all.
 ///
@@ -84,8 +87,27 @@ impl LockGuards {
     /// Dropping the future releases the rest in the background.
     pub async fn release(self) -> Result<(), LockError> {
         let mut outcome = Ok(());
-        for guard in self.0.into_iter().rev() {
-            outcome = outcome.and(guard.release().await);
+        let mut guards = self.0.into_iter().rev().peekable();
+        while guards.peek().is_some() {
+            let some = guards.by_ref().take(AT_ONCE);
+            let mut releases: Vec<_> = some.map(|guard| Box::pin(guard.release())).collect();
+            // All of these are begun, so that they travel together, and then waited for.
+            poll_fn(|cx| {
+                releases.retain_mut(|release| match release.as_mut().poll(cx) {
+                    Poll::Ready(result) => {
+                        if outcome.is_ok() {
+                            outcome = result;
+                        }
+                        false
+                    }
+                    Poll::Pending => true,
+                });
+                Poll::Ready(())
+            })
+            .await;
+            for release in releases {
+                outcome = outcome.and(release.await);
+            }
         }
         outcome
     }

@@ -1,12 +1,14 @@
 //! What all handles of a candidate share: the term, if it leads, and whether somebody campaigns.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Weak};
+use std::task::{Wake, Waker};
 
 use tokio::runtime::Handle;
 use tokio::sync::watch;
 
 use super::campaign::campaign;
+use crate::lease::Registration;
 use crate::provider::Shared;
 use crate::{DistributedLock, LockGuard, LockName, LockProvider};
 
@@ -18,6 +20,8 @@ pub(super) struct Candidate {
     terms: AtomicU64,
     /// Whether a task of some runtime campaigns.
     campaigning: AtomicBool,
+    /// With the end of the provider.
+    closing: Registration,
 }
 
 /// A time of leadership. Work that needs it keeps its lock held.
@@ -28,12 +32,19 @@ pub(super) struct Term {
 
 impl Candidate {
     pub(super) fn new(locks: LockProvider, lock: DistributedLock) -> Arc<Self> {
-        Arc::new(Self {
-            locks,
-            lock,
-            term: watch::Sender::new(None),
-            terms: AtomicU64::new(0),
-            campaigning: AtomicBool::new(false),
+        Arc::new_cyclic(|candidate| {
+            let mut closing = Registration::default();
+            let resign = Waker::from(Arc::new(Resign(candidate.clone())));
+            // Closed already, there is nothing to resign from, now or later.
+            let _ = locks.shared.poll_closing(&mut closing, &resign);
+            Self {
+                locks,
+                lock,
+                term: watch::Sender::new(None),
+                terms: AtomicU64::new(0),
+                campaigning: AtomicBool::new(false),
+                closing,
+            }
         })
     }
 
@@ -97,9 +108,21 @@ impl Candidate {
     }
 }
 
+/// Leaves office when the provider is shut down, also where no runtime is left for the campaign.
+struct Resign(Weak<Candidate>);
+
+impl Wake for Resign {
+    fn wake(self: Arc<Self>) {
+        if let Some(candidate) = self.0.upgrade() {
+            candidate.leave_office();
+        }
+    }
+}
+
 /// The last handle is gone.
 impl Drop for Candidate {
     fn drop(&mut self) {
+        self.locks.shared.forget_closing(&mut self.closing);
         // At once: the campaign, which sees the same value, ends when its runtime comes to that.
         self.leave_office();
     }

@@ -104,7 +104,8 @@ impl Leader {
     }
 
     /// Whether this instance leads, now. Looks at the clock, and never at the server: it is not true
-    /// for longer than the lease is valid, whatever has become of the campaign.
+    /// for longer than the lease is valid, whatever has become of the campaign. Lost and elected again
+    /// since the last call, it leads: that this is another term, [`changed`](Self::changed) tells.
     #[must_use]
     pub fn is_leader(&self) -> bool {
         let leads = self.candidate.leading().is_some();

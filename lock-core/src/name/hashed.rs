@@ -52,12 +52,14 @@ impl NameSecret {
         }))
     }
 
+    fn from_env() -> Self {
+        let secret = std::env::var_os("LOCK_NAME_SECRET").unwrap_or_default();
+        Self::new(secret.as_encoded_bytes())
+    }
+
     /// That of this process: `LOCK_NAME_SECRET`, read at the first `:hashed` value.
     pub(super) fn of_process() -> &'static Self {
-        OF_PROCESS.get_or_init(|| {
-            let secret = std::env::var_os("LOCK_NAME_SECRET").unwrap_or_default();
-            Self::new(secret.as_encoded_bytes())
-        })
+        OF_PROCESS.get_or_init(Self::from_env)
     }
 }
 
@@ -108,8 +110,12 @@ impl ValueHash {
 }
 
 /// Tells a name from others without showing it: 128 bits in base64url, keyed as `:hashed` values are.
+/// No name is made of it, so that it does not decide which secret this process has.
 pub(crate) fn fingerprint(name: &LockName) -> String {
-    fingerprint_under(NameSecret::of_process(), name)
+    match OF_PROCESS.get() {
+        Some(secret) => fingerprint_under(secret, name),
+        None => fingerprint_under(&NameSecret::from_env(), name),
+    }
 }
 
 fn fingerprint_under(secret: &NameSecret, name: &LockName) -> String {

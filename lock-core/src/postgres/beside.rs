@@ -2,13 +2,15 @@
 //! provider that does. One connection, on a thread of its own.
 
 use std::future::Future;
-use std::pin::pin;
+use std::pin::{Pin, pin};
 use std::thread;
 use std::time::Duration;
 
-use backon::{BackoffBuilder, ExponentialBuilder};
+use backon::{BackoffBuilder, ExponentialBackoff, ExponentialBuilder};
+use sqlx::postgres::PgConnectOptions;
 use sqlx::{Connection, PgConnection};
 use tokio::runtime::Builder;
+use tokio::sync::mpsc::error::TryRecvError;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::{sleep, timeout};
 
@@ -18,8 +20,9 @@ use super::desk::Reply;
 use super::mark::Mark;
 use super::session::{Failed, Session};
 use super::terms::Terms;
-use super::{errors, sql, url};
+use super::{errors, sql};
 use crate::LockError;
+use crate::settings::ProviderKind;
 
 /// How long the server keeps the mark of a process that vanished.
 const LEASE: Duration = Duration::from_secs(30);
@@ -37,6 +40,17 @@ const BACKOFF: ExponentialBuilder = ExponentialBuilder::new()
     .without_max_times()
     .with_jitter();
 
+/// Between looks whether a database that could keep no mark now can: each takes two connections for
+/// some seconds.
+const LOOK_AGAIN: ExponentialBuilder = ExponentialBuilder::new()
+    .with_min_delay(Duration::from_secs(5))
+    .with_max_delay(Duration::from_secs(60))
+    .without_max_times()
+    .with_jitter();
+
+/// Between attempts of a process that can have no runtime.
+const WITHOUT_RUNTIME: Duration = Duration::from_millis(100);
+
 /// What is known of the database. Dropping it closes the connection and ends the thread.
 #[derive(Debug)]
 pub(crate) struct DatabaseBeside(mpsc::UnboundedSender<Reply<()>>);
@@ -47,11 +61,10 @@ impl DatabaseBeside {
     /// # Errors
     ///
     /// [`Misconfigured`](crate::LockErrorKind::Misconfigured) where the database has the mark of
-    /// another provider, and for what is wrong with the URL;
+    /// another provider, and for what lets nobody in;
     /// [`Unavailable`](crate::LockErrorKind::Unavailable) when the server does not answer: whether it
     /// has such a mark is not known then.
-    pub(crate) async fn open(text: &str, mark: Mark) -> Result<Self, LockError> {
-        let options = url::parse(text)?;
+    pub(crate) async fn open(options: PgConnectOptions, mark: Mark) -> Result<Self, LockError> {
         let target = Target::new(options, "distributed_lock", Terms::new(LEASE)?, None);
         let (ask, asked) = mpsc::unbounded_channel();
         let (started, opened) = oneshot::channel();
@@ -59,6 +72,7 @@ impl DatabaseBeside {
             target,
             mark,
             asked,
+            backoff: BACKOFF.build(),
         };
         thread::Builder::new()
             .name("distributed-lock-mark".to_owned())
@@ -85,84 +99,137 @@ struct Watch {
     target: Target,
     mark: Mark,
     asked: mpsc::UnboundedReceiver<Reply<()>>,
+    backoff: ExponentialBackoff,
 }
 
 /// How the database is reached.
 enum Link {
     /// By a session of ours, which holds the mark.
     Marked(Box<Session>),
-    /// By a connection that can hold nothing: through a proxy that shares sessions, or to a standby.
-    Plain(Box<PgConnection>),
+    /// By a connection that can hold nothing, through a proxy that shares sessions or to a standby,
+    /// until a session can be had there: the standby may be promoted.
+    Plain(Box<PgConnection>, Pin<Box<dyn Future<Output = Marked>>>),
 }
 
-/// A way to the database, and the mark of others where there is one.
-type Opened = (Link, Option<LockError>);
+/// A session with our mark, and the other one that the database has, if it has one.
+type Marked = (Box<Session>, Option<ProviderKind>);
+
+/// How a watch begins, told once.
+type Started = oneshot::Sender<Result<(), LockError>>;
 
 impl Watch {
-    fn run(self, started: oneshot::Sender<Result<(), LockError>>) {
-        match Builder::new_current_thread().enable_all().build() {
-            Ok(runtime) => {
-                runtime.block_on(self.watch(started));
-                runtime.shutdown_background();
-            }
-            Err(error) => {
-                let refused = LockError::unavailable("no runtime could be made for the database");
-                let _ = started.send(Err(refused.with_source(error)));
-            }
-        }
-    }
-
-    async fn watch(mut self, started: oneshot::Sender<Result<(), LockError>>) {
-        let (mut link, mut others) = match self.open().await {
-            Ok((link, None)) => (link, None),
-            Ok((_, Some(error))) | Err(error) => {
-                let _ = started.send(Err(error));
-                return;
-            }
-        };
-        if started.send(Ok(())).is_err() {
-            return;
-        }
-        while let Some(error) = self.serve(&mut link, others).await {
-            tracing::warn!(
-                error = &error as &dyn std::error::Error,
-                "the connection to the database is lost"
-            );
-            // Closed before the next is opened: one at a time.
-            drop(link);
-            let Some(opened) = self.reopen(error).await else {
-                return;
+    /// A runtime for each attempt and its link: whatever that has left running ends with it, its
+    /// socket as well.
+    fn run(mut self, started: Started) {
+        let mut started = Some(started);
+        let mut last = errors::disconnected();
+        loop {
+            let goes_on = match Builder::new_current_thread().enable_all().build() {
+                Ok(runtime) => {
+                    let goes_on = runtime.block_on(self.live(&mut started, &mut last));
+                    runtime.shutdown_background();
+                    goes_on
+                }
+                Err(error) => {
+                    last = LockError::unavailable("no runtime could be made for the database")
+                        .with_source(error);
+                    self.live_without_runtime(&mut started, &last)
+                }
             };
-            (link, others) = opened;
+            if goes_on.is_none() {
+                return;
+            }
         }
     }
 
-    /// Connects, takes the mark and looks for others.
-    async fn open(&self) -> Result<Opened, LockError> {
-        let opened = timeout(CONNECT_WITHIN, async {
-            match self.target.open(None).await {
-                Ok((session, _)) => self.mark(session).await,
-                Err(error) if error.is_misconfigured() => self.open_plain(error).await,
-                Err(error) => Err(error),
+    /// `None` when nobody can ask any more.
+    fn live_without_runtime(
+        &mut self,
+        started: &mut Option<Started>,
+        why: &LockError,
+    ) -> Option<()> {
+        if let Some(started) = started.take() {
+            let _ = started.send(Err(why.duplicate()));
+            return None;
+        }
+        thread::sleep(WITHOUT_RUNTIME);
+        loop {
+            match self.asked.try_recv() {
+                Ok(reply) => drop(reply.send(Err(why.duplicate()))),
+                Err(TryRecvError::Empty) => return Some(()),
+                Err(TryRecvError::Disconnected) => return None,
             }
-        });
-        opened
-            .await
-            .unwrap_or_else(|_| Err(errors::connect_timed_out()))
+        }
     }
 
-    async fn mark(&self, mut session: Session) -> Result<Opened, LockError> {
-        self.mark.take(&mut session.listener).await?;
-        let others = match self.mark.check(&mut session.listener).await {
-            Ok(()) => None,
-            Err(error) if error.is_misconfigured() => Some(error),
-            Err(error) => return Err(error),
+    /// One attempt to connect, and the link to its end; `last` is why there is none. `None` when
+    /// nobody can ask any more.
+    async fn live(&mut self, started: &mut Option<Started>, last: &mut LockError) -> Option<()> {
+        if started.is_none() {
+            self.pause(last).await?;
+        }
+        let opened = timeout(CONNECT_WITHIN, self.open()).await;
+        let opened = opened.unwrap_or_else(|_| Err(errors::connect_timed_out()));
+        let (link, other) = match (opened, started.take()) {
+            (Ok((_, Some(other))), Some(started)) => {
+                let _ = started.send(Err(self.mark.refusal(other)));
+                return None;
+            }
+            (Ok(opened), Some(started)) => {
+                started.send(Ok(())).ok()?;
+                opened
+            }
+            (Err(error), Some(started)) => {
+                let _ = started.send(Err(error));
+                return None;
+            }
+            (Ok(opened), None) => opened,
+            (Err(error), None) => {
+                tracing::warn!(
+                    error = &error as &dyn std::error::Error,
+                    "no connection to the database"
+                );
+                *last = error;
+                return Some(());
+            }
         };
-        Ok((Link::Marked(Box::new(session)), others))
+        self.backoff = BACKOFF.build();
+        *last = self.serve(link, other).await?;
+        tracing::warn!(
+            error = &*last as &dyn std::error::Error,
+            "the connection to the database is lost"
+        );
+        Some(())
+    }
+
+    /// Until the next attempt; whoever asks meanwhile hears why there is no connection.
+    async fn pause(&mut self, last: &LockError) -> Option<()> {
+        let mut pause = pin!(sleep(self.backoff.next().unwrap_or(CONNECT_WITHIN)));
+        loop {
+            tokio::select! {
+                biased;
+                () = &mut pause => return Some(()),
+                reply = self.asked.recv() => {
+                    let _ = reply?.send(Err(last.duplicate_as_unavailable()));
+                }
+            }
+        }
+    }
+
+    /// Connects, takes the mark and looks for another.
+    async fn open(&self) -> Result<(Link, Option<ProviderKind>), LockError> {
+        match self.target.open(None).await {
+            Ok((session, _)) => {
+                let (session, other) = marked(session, &self.mark).await?;
+                Ok((Link::Marked(session), other))
+            }
+            Err(error) if error.is_misconfigured() => Ok((self.open_plain(error).await?, None)),
+            Err(error) => Err(error),
+        }
     }
 
     /// A database that locks could not use can still be well; one that lets nobody in is a mistake.
-    async fn open_plain(&self, unfit: LockError) -> Result<Opened, LockError> {
+    async fn open_plain(&self, unfit: LockError) -> Result<Link, LockError> {
         let Ok(connection) = PgConnection::connect_with(&self.target.options).await else {
             return Err(unfit);
         };
@@ -170,19 +237,32 @@ impl Watch {
             error = &unfit as &dyn std::error::Error,
             "this way to the database cannot tell whether other processes lock with another provider"
         );
-        Ok((Link::Plain(Box::new(connection)), None))
+        let session = session_in_time(self.target.clone(), self.mark.clone());
+        Ok(Link::Plain(Box::new(connection), Box::pin(session)))
     }
 
     /// Answers whoever asks, and keeps the session. Gives the error that ended the link; `None` when
     /// nobody can ask any more.
-    async fn serve(&mut self, link: &mut Link, mut others: Option<LockError>) -> Option<LockError> {
+    async fn serve(
+        &mut self,
+        mut link: Link,
+        mut other: Option<ProviderKind>,
+    ) -> Option<LockError> {
+        self.tell_of(other);
         loop {
             let mut replies = Vec::new();
             let pause = link.until_heartbeat();
             tokio::select! {
                 biased;
                 reply = self.asked.recv() => replies.push(reply?),
-                () = link.lost() => return Some(errors::disconnected()),
+                changed = link.changed() => {
+                    let Some((session, found)) = changed else {
+                        return Some(errors::disconnected());
+                    };
+                    tracing::info!("this way to the database keeps the mark of our provider now");
+                    (link, other) = (Link::Marked(session), found);
+                    self.tell_of(other);
+                }
                 () = sleep(pause) => {}
             }
             // One statement is an answer for all.
@@ -191,14 +271,15 @@ impl Watch {
             }
             let mut answer = link.probe().await;
             if answer.is_ok()
-                && let (Some(_), Link::Marked(session)) = (&others, &mut *link)
+                && let (Some(_), Link::Marked(session)) = (other, &mut link)
             {
-                answer = self.check_again(session, &mut others).await;
+                answer = self.check_again(session, &mut other).await;
             }
             let lost = answer.err();
             for reply in replies {
-                let wrong = lost.as_ref().or(others.as_ref());
-                let _ = reply.send(wrong.map_or(Ok(()), |error| Err(error.duplicate())));
+                let wrong = (lost.as_ref().map(LockError::duplicate))
+                    .or_else(|| other.map(|other| self.mark.refusal(other)));
+                let _ = reply.send(wrong.map_or(Ok(()), Err));
             }
             if lost.is_some() {
                 return lost;
@@ -206,54 +287,47 @@ impl Watch {
         }
     }
 
-    /// Whether the marks of others are still there.
-    async fn check_again(
-        &self,
-        session: &mut Session,
-        others: &mut Option<LockError>,
-    ) -> Result<(), LockError> {
-        let checked = timeout(ANSWER_WITHIN, self.mark.check(&mut session.listener)).await;
-        match checked.unwrap_or_else(|_| Err(LockError::unanswered())) {
-            Ok(()) => {
-                tracing::info!("no other process locks with another provider any more");
-                *others = None;
-                Ok(())
-            }
-            Err(error) if error.is_misconfigured() => Ok(()),
-            Err(error) => Err(error),
+    /// What is held stays held: only whoever starts is refused.
+    fn tell_of(&self, other: Option<ProviderKind>) {
+        if let Some(other) = other {
+            let error = self.mark.refusal(other);
+            tracing::error!(%error, "the locks are held in two places");
         }
     }
 
-    /// Connects, again and again. `None` when nobody can ask any more.
-    async fn reopen(&mut self, mut last: LockError) -> Option<Opened> {
-        let mut backoff = BACKOFF.build();
-        loop {
-            let mut pause = pin!(sleep(backoff.next().unwrap_or(CONNECT_WITHIN)));
-            loop {
-                tokio::select! {
-                    biased;
-                    () = &mut pause => break,
-                    reply = self.asked.recv() => {
-                        let _ = reply?.send(Err(last.duplicate_as_unavailable()));
-                    }
-                }
-            }
-            match self.open().await {
-                Ok(opened) => {
-                    if let (_, Some(error)) = &opened {
-                        // What is held stays held: only whoever starts is refused.
-                        tracing::error!(%error, "the locks are held in two places");
-                    }
-                    return Some(opened);
-                }
-                Err(error) => {
-                    tracing::warn!(
-                        error = &error as &dyn std::error::Error,
-                        "no connection to the database"
-                    );
-                    last = error;
-                }
-            }
+    /// Whether the mark of others is still there.
+    async fn check_again(
+        &self,
+        session: &mut Session,
+        other: &mut Option<ProviderKind>,
+    ) -> Result<(), LockError> {
+        let checked = timeout(ANSWER_WITHIN, self.mark.check(&mut session.listener)).await;
+        *other = checked.unwrap_or_else(|_| Err(LockError::unanswered()))?;
+        if other.is_none() {
+            tracing::info!("no other process locks with another provider any more");
+        }
+        Ok(())
+    }
+}
+
+/// Takes the mark in this session, and looks for another.
+async fn marked(mut session: Session, mark: &Mark) -> Result<Marked, LockError> {
+    mark.take(&mut session.listener).await?;
+    let other = mark.check(&mut session.listener).await?;
+    Ok((Box::new(session), other))
+}
+
+/// A session with the mark, as soon as there can be one.
+async fn session_in_time(target: Target, mark: Mark) -> Marked {
+    let mut pauses = LOOK_AGAIN.build();
+    loop {
+        sleep(pauses.next().unwrap_or(CONNECT_WITHIN)).await;
+        let opened = timeout(CONNECT_WITHIN, async {
+            let (session, _) = target.open(None).await?;
+            marked(session, &mark).await
+        });
+        if let Ok(Ok(marked)) = opened.await {
+            return marked;
         }
     }
 }
@@ -263,15 +337,18 @@ impl Link {
         match self {
             Self::Marked(session) => session.until_heartbeat(),
             // Nothing is held, so that nothing is to be kept.
-            Self::Plain(_) => Duration::from_secs(3600),
+            Self::Plain(..) => Duration::from_secs(3600),
         }
     }
 
-    /// Completes when the connection is gone, where that is noticed.
-    async fn lost(&mut self) {
+    /// Completes when the connection is gone, where that is noticed, or when there is a better one.
+    async fn changed(&mut self) -> Option<Marked> {
         match self {
-            Self::Marked(session) => while session.notified().await.is_some() {},
-            Self::Plain(_) => std::future::pending().await,
+            Self::Marked(session) => {
+                while session.notified().await.is_some() {}
+                None
+            }
+            Self::Plain(_, session) => Some(session.await),
         }
     }
 
@@ -291,7 +368,7 @@ impl Link {
                     Ok(_) | Err(Failed::Session(_)) => Err(errors::disconnected()),
                 }
             }
-            Self::Plain(connection) => {
+            Self::Plain(connection, _) => {
                 // Without a prepared statement, which such a proxy may not know.
                 let asked = sqlx::raw_sql("SELECT 1").execute(&mut **connection);
                 match timeout(ANSWER_WITHIN, asked).await {

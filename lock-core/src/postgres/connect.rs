@@ -81,7 +81,9 @@ impl Target {
         }
         if let Some(mark) = &self.mark {
             mark.take(&mut listener).await?;
-            mark.check(&mut listener).await?;
+            if let Some(other) = mark.check(&mut listener).await? {
+                return Err(mark.refusal(other));
+            }
         }
         let home = DatabaseIdentity::read(&mut witness)
             .await

@@ -58,9 +58,12 @@ impl Mark {
         }
     }
 
-    /// Looks for other marks; one is an error, unless a switch is allowed. To be called with our own
-    /// taken.
-    pub(super) async fn check(&self, listener: &mut PgListener) -> Result<(), LockError> {
+    /// Looks for the marks of others, unless a switch is allowed, of which it is only told. To be called
+    /// with our own taken.
+    pub(super) async fn check(
+        &self,
+        listener: &mut PgListener,
+    ) -> Result<Option<ProviderKind>, LockError> {
         let keys: Vec<i64> = self.others.iter().map(|(_, key)| *key).collect();
         let held = sqlx::query_scalar::<_, i32>(LOOK).bind(&keys);
         let held = held.fetch_optional(listener).await;
@@ -69,22 +72,27 @@ impl Mark {
             .and_then(|position| usize::try_from(position).ok()?.checked_sub(1))
             .and_then(|index| self.others.get(index));
         let Some((other, _)) = other else {
-            return Ok(());
+            return Ok(None);
         };
-        let own = self.own;
         if self.may_switch {
             tracing::warn!(
-                %own, %other,
+                own = %self.own, %other,
                 "other processes lock with another provider, which LOCK_SWITCH allows: they and this \
                  one do not exclude each other"
             );
-            return Ok(());
+            return Ok(None);
         }
-        Err(LockError::misconfigured(format!(
+        Ok(Some(*other))
+    }
+
+    /// Why a process with this mark does not lock beside those with the other.
+    pub(super) fn refusal(&self, other: ProviderKind) -> LockError {
+        let own = self.own;
+        LockError::misconfigured(format!(
             "the locks of other processes that use this database are held by `{other}`, and those of \
              this one would be by `{own}`, so that they would not exclude each other; give all the \
              same DATABASE_URL, REDIS_URL and LOCK_PROVIDER, or, for a planned switch, set \
              LOCK_SWITCH=allow"
-        )))
+        ))
     }
 }

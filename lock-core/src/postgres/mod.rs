@@ -77,3 +77,4 @@ pub(crate) use beside::DatabaseBeside;
 pub use builder::PostgresBuilder;
 pub use fence::Fence;
 pub(crate) use mark::Mark;
+pub(crate) use url::parse as parse_url;

@@ -31,7 +31,7 @@ const OPTIONS: [&str; 17] = [
 
 /// Reads `postgres://user:password@host:port/database?option=value`. No error repeats the text: it
 /// has the password in it.
-pub(super) fn parse(text: &str) -> Result<PgConnectOptions, LockError> {
+pub(crate) fn parse(text: &str) -> Result<PgConnectOptions, LockError> {
     let url = Url::parse(text).map_err(|error| {
         LockError::misconfigured(
             "the connection string is no URL; write postgres://user:password@host:5432/database, \

@@ -4,7 +4,7 @@ use std::fmt;
 use std::future::{Future, poll_fn};
 use std::pin::{Pin, pin};
 use std::sync::Arc;
-use std::task::{Context, Poll, ready};
+use std::task::{Context, Poll, Waker, ready};
 use std::time::Duration;
 
 use backon::{BackoffBuilder, ExponentialBuilder};
@@ -102,18 +102,8 @@ fn start(shared: Arc<Shared>, name: LockName, waiting: Waiting, cx: &Context<'_>
         ),
         Waiting::Within(wait, group) => (wait, None, group),
     };
-    let keys = shared.observer.keys(name.label());
-    let asking = shared.nesting.asks(&name, !wait.zero, group, cx.waker());
-    let span = trace::acquiring(shared.backend.kind(), &name, wait.limit());
-    let caller = Caller {
-        shared,
-        name,
-        keys,
-        wait,
-        max_hold,
-        asking,
-        span: span.clone(),
-    };
+    let mut caller = Caller::new(shared, name, wait, max_hold, group, cx.waker());
+    let span = caller.span.clone();
     match caller.shared.queue.enter(&caller.name, caller.wait.zero) {
         Entry::Turn(turn) => match caller.shared.backend.begin(&caller.name) {
             Begun::Ready(Ok(Attempt::Granted(granted))) => {
@@ -182,14 +172,14 @@ impl Wait {
         self.started.elapsed()
     }
 
-    fn is_over(&self) -> bool {
+    pub(super) fn is_over(&self) -> bool {
         self.deadline
             .is_some_and(|deadline| Instant::now() >= deadline)
     }
 
     /// When an answer to a question that is asked now is waited for no longer: a whole exchange is
     /// allowed, within `wait + response_timeout` over all.
-    fn give_up(&self) -> Option<Instant> {
+    pub(super) fn give_up(&self) -> Option<Instant> {
         let deadline = self.deadline?;
         let exchange = Instant::now() + self.response_timeout;
         Some(exchange.clamp(deadline, deadline + self.response_timeout))
@@ -197,15 +187,15 @@ impl Wait {
 }
 
 /// Waits for the future until then.
-async fn until<F: Future>(then: Option<Instant>, future: F) -> Option<F::Output> {
+pub(super) async fn until<F: Future>(then: Option<Instant>, future: F) -> Option<F::Output> {
     match then {
         Some(then) => timeout_at(then, future).await.ok(),
         None => Some(future.await),
     }
 }
 
-/// Who acquires, what, and until when.
-struct Caller {
+/// Who acquires, what, and until when. Dropped before it has concluded, it was cancelled.
+pub(super) struct Caller {
     shared: Arc<Shared>,
     name: LockName,
     keys: Arc<Keys>,
@@ -214,11 +204,43 @@ struct Caller {
     /// For the watch over the order of locks, where that is on.
     asking: Option<Asking>,
     span: Span,
+    reported: bool,
+}
+
+impl Drop for Caller {
+    fn drop(&mut self) {
+        if !self.reported {
+            self.report(AcquireOutcome::Cancelled);
+        }
+    }
 }
 
 impl Caller {
-    fn conclude(
-        &self,
+    pub(super) fn new(
+        shared: Arc<Shared>,
+        name: LockName,
+        wait: Wait,
+        max_hold: Option<Duration>,
+        group: Group,
+        waker: &Waker,
+    ) -> Self {
+        let keys = shared.observer.keys(name.label());
+        let asking = shared.nesting.asks(&name, !wait.zero, group, waker);
+        let span = trace::acquiring(shared.backend.kind(), &name, wait.limit());
+        Self {
+            shared,
+            name,
+            keys,
+            wait,
+            max_hold,
+            asking,
+            span,
+            reported: false,
+        }
+    }
+
+    pub(super) fn conclude(
+        &mut self,
         outcome: Result<(Turn, Granted), LockError>,
     ) -> Result<LockGuard, LockError> {
         let Self {
@@ -246,8 +268,9 @@ impl Caller {
                 Ok(guard)
             }
             Err(error) => {
+                let error = error.with_lock(name).with_waited(wait.waited());
                 self.report(error.kind().into());
-                Err(error.with_lock(name).with_waited(wait.waited()))
+                Err(error)
             }
         }
     }
@@ -262,7 +285,8 @@ impl Caller {
         }
     }
 
-    fn report(&self, outcome: AcquireOutcome) {
+    fn report(&mut self, outcome: AcquireOutcome) {
+        self.reported = true;
         let waited = self.wait.waited();
         self.keys.acquired(outcome, waited);
         trace::acquired(&self.span, outcome.as_str(), waited);
@@ -416,15 +440,12 @@ impl Future for Closing<'_> {
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
         let this = &mut *self;
-        this.shared
-            .closing
-            .poll_set(&mut this.registration, cx.waker())
-            .map(|_| ())
+        this.shared.poll_closing(&mut this.registration, cx.waker())
     }
 }
 
 impl Drop for Closing<'_> {
     fn drop(&mut self) {
-        self.shared.closing.unregister(&mut self.registration);
+        self.shared.forget_closing(&mut self.registration);
     }
 }

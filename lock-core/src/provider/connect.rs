@@ -29,7 +29,8 @@ impl LockProvider {
     /// # Errors
     ///
     /// [`Misconfigured`](crate::LockErrorKind::Misconfigured) for a setting that is wrong, which names
-    /// it (and never its secret); for a server whose feature was not compiled in, which names the
+    /// it (and never its secret), unless it is the URL of a server that the locks do not need: that is
+    /// a warning; for a server whose feature was not compiled in, which names the
     /// feature; for a database in which others say that they lock with another provider.
     /// [`Unavailable`](crate::LockErrorKind::Unavailable) when a server does not answer.
     ///
@@ -66,7 +67,7 @@ async fn beside(
         _ => None,
     };
     let cache = match settings.get_redis_url() {
-        Some(text) if kind != ProviderKind::Redis => cache(text)?,
+        Some(text) if kind != ProviderKind::Redis => cache(text),
         _ => None,
     };
     Ok(database.into_iter().chain(cache).collect())
@@ -78,7 +79,14 @@ async fn database(
     settings: &LockSettings,
     kind: ProviderKind,
 ) -> Result<Option<Box<dyn Beside>>, LockError> {
-    let opened = crate::postgres::DatabaseBeside::open(url, mark(settings, kind)).await;
+    let options = match crate::postgres::parse_url(url) {
+        Ok(options) => options,
+        Err(error) => {
+            not_understood(&error, "DATABASE_URL");
+            return Ok(None);
+        }
+    };
+    let opened = crate::postgres::DatabaseBeside::open(options, mark(settings, kind)).await;
     let opened = opened.map_err(|error| error.in_setting("DATABASE_URL"))?;
     Ok(Some(Box::new(opened)))
 }
@@ -94,16 +102,30 @@ async fn database(
 }
 
 #[cfg(feature = "redis")]
-fn cache(text: &str) -> Result<Option<Box<dyn Beside>>, LockError> {
-    let redis = crate::redis::RedisBeside::new(text);
-    let redis = redis.map_err(|error| error.in_setting("REDIS_URL"))?;
-    Ok(Some(Box::new(redis)))
+fn cache(text: &str) -> Option<Box<dyn Beside>> {
+    match crate::redis::RedisBeside::new(text) {
+        Ok(redis) => Some(Box::new(redis)),
+        Err(error) => {
+            not_understood(&error, "REDIS_URL");
+            None
+        }
+    }
 }
 
 #[cfg(not(feature = "redis"))]
-fn cache(_: &str) -> Result<Option<Box<dyn Beside>>, LockError> {
+fn cache(_: &str) -> Option<Box<dyn Beside>> {
     unwatched("REDIS_URL", "redis");
-    Ok(None)
+    None
+}
+
+/// The variable can be about a server of another engine, which the service has and the locks do not
+/// need. The errors of connection strings do not repeat them.
+#[cfg(any(feature = "postgres", feature = "redis"))]
+fn not_understood(error: &LockError, variable: &str) {
+    tracing::warn!(
+        %error,
+        "{variable} is not understood; the locks do not need that server, and it is not watched"
+    );
 }
 
 #[cfg(not(all(feature = "postgres", feature = "redis")))]

@@ -1,25 +1,34 @@
 //! Many locks at once: all of them, or as many as are free.
 
 use std::collections::BTreeSet;
+use std::future::poll_fn;
+use std::sync::Arc;
+use std::task::Poll;
 use std::time::Duration;
 
 use tokio::task::coop::consume_budget;
 use tokio::time::timeout;
+use tracing::{Instrument, Span};
 
-use super::acquire::{Acquire, Wait};
+use super::acquire::{Acquire, Caller, Closing, Wait, until};
 use super::exchange::{detach, settle};
-use super::{LockProvider, Turn};
+use super::{LockProvider, Shared, Turn};
 use crate::backend::{Granted, ManyCommand};
 use crate::guard::seat;
+use crate::nesting::Group;
 use crate::observe::AcquireOutcome;
-use crate::{LockError, LockGuard, LockGuards, LockName, LockPolicy};
+use crate::{LockError, LockGuard, LockGuards, LockName, LockPolicy, trace};
+
+/// How many locks of an `acquire_all` are asked for in one question, at most. It begins with one, and
+/// doubles while all are free: where many are held, few are taken only to be given back.
+const AT_ONCE: usize = 512;
 
 impl LockProvider {
     /// Acquires all of these locks, or none. Duplicates count once.
     ///
-    /// The locks are taken one after the other in the order of their names, in every process the
-    /// same, so that two callers with the same names in different orders never wait for each other.
-    /// The wait of the policy is for all together.
+    /// The locks are taken in the order of their names, in every process the same, so that two callers
+    /// with the same names in different orders never wait for each other. Many that are free take few
+    /// questions to the backend. The wait of the policy is for all together.
     ///
     /// # Errors
     ///
@@ -48,8 +57,22 @@ impl LockProvider {
         let wait = Wait::new(policy.get_wait(), self.shared.response_timeout);
         let group = self.shared.nesting.group();
         let mut guards = Vec::with_capacity(names.len());
-        for name in names {
-            guards.push(Acquire::within(self.clone(), name, wait, group).await?);
+        let mut at_once = 1;
+        while let Some(rest) = names.get(guards.len()..).filter(|rest| !rest.is_empty()) {
+            let next = &rest[..at_once.min(rest.len())];
+            if next.len() > 1 {
+                let had = self.try_in_order(next, wait, group).await?;
+                let is_all = had.len() == next.len();
+                guards.extend(had);
+                if is_all {
+                    at_once = (2 * at_once).min(AT_ONCE);
+                    continue;
+                }
+            }
+            // The first that is not free is waited for in its line, with those before it and no other.
+            let first = names[guards.len()].clone();
+            guards.push(Acquire::within(self.clone(), first, wait, group).await?);
+            at_once = 2;
         }
         // Held for as long as all of them are.
         guards
@@ -80,33 +103,42 @@ impl LockProvider {
         I: IntoIterator<Item: TryInto<LockName, Error: Into<LockError>>>,
     {
         let names = distinct(names)?;
-        let shared = &self.shared;
         // Before anything is taken: it may wait for others to run.
         consume_budget().await;
+        let wait = Wait::new(Duration::ZERO, self.shared.response_timeout);
+        let span = trace::claiming(self.backend(), names.len(), limit);
+        let mut report = Report::new(&self.shared, &names, wait, span);
+        let claimed = self.claim_free(&names, limit, &report).await;
+        report.conclude(&claimed);
+        claimed
+    }
+
+    async fn claim_free(
+        &self,
+        names: &[LockName],
+        limit: usize,
+        report: &Report<'_>,
+    ) -> Result<Vec<LockGuard>, LockError> {
+        let shared = &self.shared;
         if shared.queue.is_closed() {
             return Err(LockError::closed());
         }
-        let wait = Wait::new(Duration::ZERO, shared.response_timeout);
         let (names, turns): (Vec<_>, Vec<_>) = names
-            .into_iter()
-            .filter_map(|name| shared.queue.try_enter(&name).map(|turn| (name, Some(turn))))
+            .iter()
+            .filter_map(|name| Some((name.clone(), shared.queue.try_enter(name)?)))
             .unzip();
         if names.is_empty() || limit == 0 {
             return Ok(Vec::new());
         }
-        let command = shared.backend.begin_many(names.clone(), limit);
-        let mut claim = Claim {
-            command: Some(command),
-            turns,
-            response_timeout: shared.response_timeout,
-        };
-        let Ok(granted) = timeout(shared.response_timeout, claim.answer()).await else {
+        let mut claim = Claim::begin(shared, &names, turns, limit);
+        let answer = timeout(shared.response_timeout, claim.answer());
+        let Ok(granted) = answer.instrument(report.span.clone()).await else {
             return Err(LockError::unanswered());
         };
         let guards = granted?.into_iter().filter_map(|(position, granted)| {
             let turn = claim.turns[position].take()?;
             let keys = shared.observer.keys(names[position].label());
-            keys.acquired(AcquireOutcome::Acquired, wait.waited());
+            keys.acquired(AcquireOutcome::Acquired, report.wait.waited());
             Some(LockGuard::new(seat(shared, keys, turn, granted)))
         });
         let guards = guards.collect();
@@ -115,17 +147,76 @@ impl LockProvider {
         }
         Ok(guards)
     }
+
+    /// Tries these names, which are in order, in one question; gives the guards of the first that are
+    /// free, up to one that is not or that somebody in this process is in line for.
+    ///
+    /// # Why nobody waits for each other
+    ///
+    /// A question waits for no holder: it is answered or given up. What it was granted behind the first
+    /// that is not free is on its way back before this returns, so that whoever waits holds only
+    /// locks before the one that it waits for. Nobody is overtaken: a name that somebody is in line for
+    /// is not asked for here, and who gets in line meanwhile is called when our turn ends.
+    async fn try_in_order(
+        &self,
+        names: &[LockName],
+        wait: Wait,
+        group: Group,
+    ) -> Result<Vec<LockGuard>, LockError> {
+        let shared = &self.shared;
+        let turns: Vec<_> = (names.iter())
+            .map_while(|name| shared.queue.try_enter(name))
+            .collect();
+        let names = &names[..turns.len()];
+        let Some(first) = names.first() else {
+            return Ok(Vec::new());
+        };
+        let mut report = Report::new(shared, names, wait, Span::none());
+        let mut claim = Claim::begin(shared, names, turns, names.len());
+        let answer = tokio::select! {
+            biased;
+            answer = until(wait.give_up(), claim.answer()) => answer,
+            () = Closing::of(shared) => Some(Err(LockError::closed())),
+        };
+        let mut granted = match answer.unwrap_or_else(|| Err(LockError::unanswered())) {
+            Ok(granted) => granted,
+            // Whoever asks for the first alone tries again, or hears of which lock this is true.
+            Err(error) if !error.is_closed() && !wait.is_over() => Vec::new(),
+            Err(error) => {
+                report.fail(error.kind().into());
+                return Err(error.with_lock(first).with_waited(wait.waited()));
+            }
+        };
+        // From here on each tells of itself.
+        report.is_concluded = true;
+        granted.sort_unstable_by_key(|(position, _)| *position);
+        let waker = poll_fn(|cx| Poll::Ready(cx.waker().clone())).await;
+        let mut guards = Vec::with_capacity(granted.len());
+        for (position, granted) in granted {
+            let Some(turn) = claim.turns[position].take() else {
+                continue;
+            };
+            if position > guards.len() {
+                // Behind one that is not free.
+                detach(settle(turn, granted, shared.response_timeout));
+                continue;
+            }
+            let (shared, name) = (Arc::clone(shared), names[position].clone());
+            let mut caller = Caller::new(shared, name, wait, None, group, &waker);
+            guards.push(caller.conclude(Ok((turn, granted)))?);
+        }
+        Ok(guards)
+    }
 }
 
 /// The names, each once, in order.
-fn distinct<I>(names: I) -> Result<BTreeSet<LockName>, LockError>
+fn distinct<I>(names: I) -> Result<Vec<LockName>, LockError>
 where
     I: IntoIterator<Item: TryInto<LockName, Error: Into<LockError>>>,
 {
-    names
-        .into_iter()
-        .map(|name| name.try_into().map_err(Into::into))
-        .collect()
+    let names = names.into_iter().map(TryInto::try_into);
+    let names: BTreeSet<_> = names.collect::<Result<_, _>>().map_err(Into::into)?;
+    Ok(names.into_iter().collect())
 }
 
 /// A command for many names, with their turns; as an `Exchange` it is asked to the end.
@@ -136,6 +227,14 @@ struct Claim {
 }
 
 impl Claim {
+    fn begin(shared: &Shared, names: &[LockName], turns: Vec<Turn>, limit: usize) -> Self {
+        Self {
+            command: Some(shared.backend.begin_many(names.to_vec(), limit)),
+            turns: turns.into_iter().map(Some).collect(),
+            response_timeout: shared.response_timeout,
+        }
+    }
+
     async fn answer(&mut self) -> Result<Vec<(usize, Granted)>, LockError> {
         let Some(command) = &mut self.command else {
             return Ok(Vec::new());
@@ -160,5 +259,62 @@ impl Drop for Claim {
                 }
             }
         });
+    }
+}
+
+/// What operators are told of one question for many names. Dropped before it has concluded, it was
+/// cancelled.
+struct Report<'a> {
+    shared: &'a Shared,
+    names: &'a [LockName],
+    wait: Wait,
+    span: Span,
+    is_concluded: bool,
+}
+
+impl<'a> Report<'a> {
+    fn new(shared: &'a Shared, names: &'a [LockName], wait: Wait, span: Span) -> Self {
+        Self {
+            shared,
+            names,
+            wait,
+            span,
+            is_concluded: false,
+        }
+    }
+
+    fn conclude(&mut self, claimed: &Result<Vec<LockGuard>, LockError>) {
+        match claimed {
+            Ok(guards) => {
+                self.is_concluded = true;
+                self.span.record("granted", guards.len());
+                let outcome = if guards.is_empty() {
+                    AcquireOutcome::Contended
+                } else {
+                    AcquireOutcome::Acquired
+                };
+                trace::acquired(&self.span, outcome.as_str(), self.wait.waited());
+            }
+            Err(error) => self.fail(error.kind().into()),
+        }
+    }
+
+    /// Nothing was had: it is not known of which name this is true.
+    fn fail(&mut self, outcome: AcquireOutcome) {
+        self.is_concluded = true;
+        let waited = self.wait.waited();
+        let labels: BTreeSet<_> = self.names.iter().map(LockName::label).collect();
+        for label in labels {
+            self.shared.observer.keys(label).acquired(outcome, waited);
+        }
+        trace::acquired(&self.span, outcome.as_str(), waited);
+    }
+}
+
+impl Drop for Report<'_> {
+    fn drop(&mut self) {
+        if !self.is_concluded {
+            self.fail(AcquireOutcome::Cancelled);
+        }
     }
 }

@@ -10,6 +10,7 @@ mod shutdown;
 use std::fmt;
 use std::future::ready;
 use std::sync::{Arc, Weak};
+use std::task::{Poll, Waker};
 use std::time::Duration;
 
 pub use acquire::Acquire;
@@ -17,7 +18,7 @@ pub(crate) use acquire::Closing;
 
 use crate::backend::{Backend, DynBackend, Granted, Held, erase};
 use crate::health::Beside;
-use crate::lease::Latch;
+use crate::lease::{Latch, Registration};
 use crate::nesting::Watch;
 use crate::observe::Observer;
 use crate::{DistributedLock, Health, LockError, LockName, ServerRole, queue};
@@ -182,6 +183,15 @@ impl LockProvider {
 impl Shared {
     pub(crate) fn is_closing(&self) -> bool {
         self.closing.get().is_some()
+    }
+
+    /// Ready once the provider is shut down; else `waker` is woken then.
+    pub(crate) fn poll_closing(&self, registration: &mut Registration, waker: &Waker) -> Poll<()> {
+        self.closing.poll_set(registration, waker).map(drop)
+    }
+
+    pub(crate) fn forget_closing(&self, registration: &mut Registration) {
+        self.closing.unregister(registration);
     }
 }
 

@@ -2,9 +2,11 @@
 
 use std::future::Future;
 use std::sync::Arc;
+use std::time::Duration;
 
 use ::redis::aio::MultiplexedConnection;
 use ::redis::cmd;
+use futures_util::future::select_ok;
 use tokio::sync::Mutex;
 
 use super::builder::{RedisBuilder, Settings};
@@ -40,9 +42,11 @@ impl RedisBeside {
         let inner = Arc::clone(&self.0);
         async move {
             let mut connection = inner.connection.lock().await;
-            // One that was lost since the last look says nothing about the server.
+            let within = inner.settings.answer_within();
+            // One that was lost since the last look, or hangs, says nothing about the other nodes: some
+            // of the time is theirs.
             if let Some(mut old) = connection.take()
-                && inner.ping(&mut old).await.is_ok()
+                && ping(&mut old, within / 2).await.is_ok()
             {
                 *connection = Some(old);
                 return Ok(());
@@ -54,23 +58,19 @@ impl RedisBeside {
 }
 
 impl Inner {
+    /// To whichever node answers first: one that hangs does not use up the time of the others.
     async fn connect(&self) -> Result<MultiplexedConnection, LockError> {
-        let mut first = None;
-        for seed in &self.settings.target.seeds {
-            let answered = async {
+        let seeds = self.settings.target.seeds.iter().map(|seed| {
+            Box::pin(async move {
                 let mut new = open(seed, &self.settings, None).await?;
-                self.ping(&mut new).await.map(|()| new)
-            };
-            match answered.await {
-                Ok(connection) => return Ok(connection),
-                Err(error) => drop(first.get_or_insert(error)),
-            }
-        }
-        Err(first.unwrap_or_else(LockError::unanswered))
+                let answer = ping(&mut new, self.settings.answer_within()).await;
+                answer.map(|()| new)
+            })
+        });
+        select_ok(seeds).await.map(|(connection, _)| connection)
     }
+}
 
-    async fn ping(&self, connection: &mut MultiplexedConnection) -> Result<(), LockError> {
-        let within = self.settings.answer_within();
-        ask(connection, &cmd("PING"), within).await.map(drop)
-    }
+async fn ping(connection: &mut MultiplexedConnection, within: Duration) -> Result<(), LockError> {
+    ask(connection, &cmd("PING"), within).await.map(drop)
 }

@@ -26,7 +26,8 @@ use crate::LockError;
 /// | `LOCK_NAME_SECRET` | `lock_name_secret` | the key of `:hashed` values in names |
 /// | `LOCK_SWITCH` | `lock_switch` | `allow` during a planned change of the provider |
 ///
-/// An empty value counts as absent. Redis given, Redis holds the locks; else PostgreSQL given,
+/// A URL that is of no such server is an error where that is to hold the locks, else a warning. An
+/// empty value counts as absent. Redis given, Redis holds the locks; else PostgreSQL given,
 /// PostgreSQL does; else files do. All instances of a service need the same settings. The text of
 /// secrets is in no `Debug` and in no error.
 ///
@@ -36,6 +37,20 @@ use crate::LockError;
 /// holds its locks: by an advisory lock, which is shared by all that say the same, in its namespace. An
 /// instance that finds another mark refuses to start. What is compared is the kind of provider, and not
 /// which server of that kind.
+///
+/// An instance that was cut off from the database, and finds another mark when it is back, was away
+/// while somebody started with other settings. It does not stop for good:
+///
+/// - Whose locks are in PostgreSQL has lost them with its session. It grants none beside those of
+///   another provider: acquires are refused or wait, with the reason, for as long as the other mark is
+///   there. It looks again every second, and goes on when that is gone; stop the instance with the wrong
+///   settings, and nothing else.
+/// - Whose locks are in Redis or in files still has them, and goes on. It logs, at `error`, that locks
+///   are held in two places, and [`health`](crate::LockProvider::health) says so.
+///
+/// So the mark finds mistakes, and is no lock itself: who starts with PostgreSQL while all others are
+/// cut off from it is not found in time. A way to the database that can keep no mark, through a pooler
+/// that shares sessions or to a standby, is a warning; it is looked at again every minute at least.
 ///
 /// To move a fleet from one provider to another, set `LOCK_SWITCH=allow` on all its instances, old
 /// and new, for as long as both run, and know that they do not exclude each other meanwhile; or stop

@@ -13,6 +13,7 @@ use std::path::Path;
 use std::process;
 use std::time::Duration;
 
+use futures_util::FutureExt;
 use lock_core::backend::Lease;
 use lock_core::{Leader, LockError, LockName};
 use lock_tests::address::{self, Leases};
@@ -94,15 +95,20 @@ impl Candidate {
         operation.note_until(Action::Acquire, Stage::Ok, self.until(0));
         say(&format!("leads {}", self.journal.now()))?;
         let token = self.leader.fencing_token().await.ok().map(u64::from);
+        // It was told of this term, so that it is told of the next as well.
+        let mut term = self.leader.clone();
         loop {
+            // Read first: whoever is frozen here finds the loss when it looks at itself.
+            let stopping = *stop.borrow();
             let seen = self.journal.now();
-            if !self.leader.is_leader() {
+            // Elected again since the last look, it leads, and has lost this term.
+            if !self.leader.is_leader() || term.changed().now_or_never().is_some() {
                 operation.note(Action::Lost, Stage::Ok);
                 operation.note_token(Action::Release, Stage::Invoke, token);
                 operation.note(Action::Release, Stage::Fail);
                 return Ok(None);
             }
-            if *stop.borrow() {
+            if stopping {
                 operation.note_token(Action::Release, Stage::Invoke, token);
                 return Ok(Some(operation));
             }

@@ -1,9 +1,13 @@
 //! Several locks at once over a backend that is slow or fails in the middle.
 
+use std::future::Future;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
+use lock_core::backend::{Attempt, Backend};
 use lock_core::memory::MemoryBackend;
-use lock_core::{LockErrorKind, LockName, LockPolicy, LockProvider};
+use lock_core::{LockError, LockErrorKind, LockName, LockPolicy, LockProvider};
 use lock_tests::puppet::{Play, Puppet};
 use tokio::time::sleep;
 
@@ -18,12 +22,14 @@ fn names() -> [LockName; 3] {
 async fn an_error_on_the_way_releases_what_was_acquired() {
     let puppet = Puppet::new();
     let client = puppet.client();
-    puppet.tries([Play::Answer, Play::Answer, Play::Misconfigured]);
+    puppet.tries([Play::Answer]);
+    puppet.every_try(Play::Misconfigured);
     let error = client.acquire_all(names(), s(5)).await.unwrap_err();
     assert_eq!(error.kind(), LockErrorKind::Misconfigured);
-    assert_eq!(error.lock(), Some(&names()[2]));
+    assert_eq!(error.lock(), Some(&names()[1]));
     tokio::task::yield_now().await;
     assert_eq!(puppet.held(), 0);
+    puppet.behave();
     assert!(client.acquire_all(names(), Duration::ZERO).await.is_ok());
 }
 
@@ -51,6 +57,122 @@ async fn the_wait_is_for_all_together() {
         "{error}"
     );
     assert_eq!(error.waited(), Some(elapsed));
+}
+
+#[tokio::test(start_paused = true)]
+async fn nothing_is_kept_behind_the_one_that_is_waited_for() {
+    let puppet = Puppet::new();
+    let (here, there) = (puppet.client(), puppet.client());
+    let [first, second, third] = names();
+    let guard = there.lock(&second).unwrap().acquire(s(0)).await.unwrap();
+    let all = tokio::spawn({
+        let here = here.clone();
+        async move { here.acquire_all(names(), s(60)).await }
+    });
+    sleep(s(1)).await;
+    // The third was granted beside the question for the second, and given back.
+    assert_eq!(puppet.tried(&third), 1);
+    let next = there.lock(&third).unwrap().acquire(s(0)).await.unwrap();
+    assert!(there.lock(&first).unwrap().acquire(s(0)).await.is_err());
+    drop(guard);
+    sleep(s(1)).await;
+    assert!(!all.is_finished());
+    drop(next);
+    assert_eq!(all.await.unwrap().unwrap().len(), 3);
+    sleep(ms(1)).await;
+    assert_eq!(puppet.held(), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn whoever_is_in_line_for_one_of_many_is_not_overtaken() {
+    let puppet = Puppet::new();
+    let (here, there) = (puppet.client(), puppet.client());
+    let [.., third] = names();
+    let guard = there.lock(&third).unwrap().acquire(s(0)).await.unwrap();
+    let lock = here.lock(&third).unwrap();
+    let in_line = tokio::spawn(async move { lock.acquire(s(60)).await });
+    sleep(s(1)).await;
+    let mut all = tokio::spawn({
+        let here = here.clone();
+        async move { here.acquire_all(names(), s(60)).await }
+    });
+    sleep(s(1)).await;
+    drop(guard);
+    let before = in_line.await.unwrap().unwrap();
+    assert!(tokio::time::timeout(s(1), &mut all).await.is_err());
+    drop(before);
+    assert_eq!(all.await.unwrap().unwrap().len(), 3);
+}
+
+#[tokio::test(start_paused = true)]
+async fn releases_of_many_are_under_way_together() {
+    let puppet = Puppet::new();
+    let names = (0..1_000).map(|number| LockName::new("a", "b", number).unwrap());
+    let guards = puppet.client().acquire_all(names, s(5)).await.unwrap();
+    puppet.every_release(Play::Late(ms(50)));
+    let (elapsed, released) = timed(guards.release()).await;
+    released.unwrap();
+    assert!(elapsed <= ms(200), "{elapsed:?}");
+    assert_eq!(puppet.held(), 0);
+}
+
+/// Counts the questions that it is asked.
+struct Counting(MemoryBackend, Arc<AtomicUsize>);
+
+impl Backend for Counting {
+    type Grant = <MemoryBackend as Backend>::Grant;
+
+    const KIND: &'static str = "counting";
+
+    async fn try_acquire(&self, name: &LockName) -> Result<Attempt<Self::Grant>, LockError> {
+        self.1.fetch_add(1, Ordering::Relaxed);
+        self.0.try_acquire(name).await
+    }
+
+    async fn try_acquire_many(
+        &self,
+        names: &[LockName],
+        limit: usize,
+    ) -> Result<Vec<(usize, Self::Grant)>, LockError> {
+        self.1.fetch_add(1, Ordering::Relaxed);
+        self.0.try_acquire_many(names, limit).await
+    }
+
+    fn changed(&self, name: &LockName) -> impl Future<Output = ()> + Send + 'static {
+        self.0.changed(name)
+    }
+
+    async fn health(&self) -> Result<(), LockError> {
+        self.0.health().await
+    }
+}
+
+#[tokio::test]
+async fn many_that_are_free_take_few_questions_and_few_that_are_held_not_many_more() {
+    let (store, asked) = (MemoryBackend::new(), Arc::<AtomicUsize>::default());
+    let here = LockProvider::new(Counting(store.clone(), Arc::clone(&asked)));
+    let names: Vec<_> = (0..10_000)
+        .map(|number| LockName::new("order", "process", number).unwrap())
+        .collect();
+    let all = here.acquire_all(&names, s(0)).await.unwrap();
+    assert_eq!(all.len(), 10_000);
+    let of_free = asked.swap(0, Ordering::Relaxed);
+    assert!(of_free < 50, "{of_free}");
+    all.release().await.unwrap();
+    assert_eq!(store.held(), 0);
+
+    // Of what is held here and there each is waited for, and what is free between is taken at once.
+    let there = LockProvider::new(store.clone());
+    let held: Vec<_> = names.iter().step_by(1_000).cloned().collect();
+    let held = there.acquire_all(held, s(0)).await.unwrap();
+    let all = tokio::spawn(async move { here.acquire_all(names, s(60)).await });
+    for guard in held {
+        tokio::task::yield_now().await;
+        drop(guard);
+    }
+    assert_eq!(all.await.unwrap().unwrap().len(), 10_000);
+    let of_some = asked.load(Ordering::Relaxed);
+    assert!(of_some < 500, "{of_some}");
 }
 
 #[tokio::test(start_paused = true)]

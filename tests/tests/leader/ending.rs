@@ -127,3 +127,21 @@ async fn work_that_outlasts_the_grace_is_stopped() {
     drop(lock.acquire(LockPolicy::background_job()).await.unwrap());
     assert_eq!(store.held(), 0);
 }
+
+#[test]
+fn a_shutdown_ends_leadership_at_once_where_the_runtime_of_the_campaign_has_ended() {
+    let (store, locks, _) = pair();
+    let runtime = || Builder::new_current_thread().enable_all().build().unwrap();
+    let leader = runtime().block_on(async {
+        let mut leader = locks.leader(NAME).unwrap();
+        elected(&mut leader).await;
+        leader
+    });
+    assert!(leader.is_leader());
+    runtime().block_on(async {
+        let shutdown = tokio::time::timeout(Duration::from_secs(5), locks.shutdown(GRACE));
+        shutdown.await.expect("the leader resigns by itself");
+    });
+    assert!(!leader.is_leader());
+    assert_eq!(store.held(), 0);
+}

@@ -1,9 +1,10 @@
 //! Servers that are configured and do not hold the locks.
 
-use lock_core::{LockProvider, ProviderKind, ServerRole};
-use lock_tests::eventually;
-use lock_tests::servers::{Port, PostgresServer, Server};
+use lock_core::{LockProvider, LockSettings, ProviderKind, ServerRole};
+use lock_tests::servers::{Port, PostgresServer, RedisCluster, RedisServer, Server};
+use lock_tests::{Log, eventually};
 use tempfile::tempdir;
+use tracing::Level;
 
 use super::support::{in_files, in_postgres};
 
@@ -71,8 +72,6 @@ async fn a_database_whose_mark_cannot_be_looked_at_ends_the_start() {
 
 #[tokio::test]
 async fn redis_is_reported_where_postgres_holds_the_locks() {
-    use lock_tests::servers::RedisServer;
-
     let (database, redis) = tokio::join!(PostgresServer::start(), RedisServer::start());
     let settings = in_postgres(&database)
         .redis_url(redis.url())
@@ -99,4 +98,78 @@ async fn redis_is_reported_where_postgres_holds_the_locks() {
     assert_eq!(state().await, with_redis(false));
     redis.thaw().await;
     assert_eq!(state().await, with_redis(true));
+}
+
+#[tokio::test]
+async fn redis_is_well_while_one_node_of_its_cluster_hangs() {
+    let (database, cluster) = tokio::join!(PostgresServer::start(), RedisCluster::start());
+    let nodes = cluster.nodes();
+    let addresses: Vec<_> = nodes
+        .iter()
+        .map(|node| node.address().to_string())
+        .collect();
+    let settings = in_postgres(&database)
+        .redis_url(addresses.join(","))
+        .provider(ProviderKind::Postgres);
+    let locks = LockProvider::connect(settings).await.unwrap();
+    // The first before anything is connected; one of them later is the one that is connected.
+    for node in nodes {
+        node.freeze().await;
+        let health = locks.health().await;
+        assert!(health.servers()[1].is_up(), "{health:?}");
+        node.thaw().await;
+    }
+    for node in nodes {
+        node.freeze().await;
+    }
+    assert!(!locks.health().await.servers()[1].is_up());
+}
+
+#[tokio::test]
+async fn the_url_of_a_server_that_the_locks_do_not_need_is_a_warning_if_it_is_not_understood() {
+    let dir = tempdir().unwrap();
+    let in_files = || {
+        LockSettings::new()
+            .provider(ProviderKind::File)
+            .dir(dir.path().join("locks"))
+    };
+    let wrong_database = |url| (in_files().database_url(url), ProviderKind::Postgres);
+    let wrong_redis = |text| (in_files().redis_url(text), ProviderKind::Redis);
+    for ((settings, needed_by), variable, said) in [
+        (
+            wrong_database("mysql://app:hunter2@db/shop"),
+            "DATABASE_URL",
+            "the connection string begins with `mysql:`",
+        ),
+        (
+            wrong_database("postgres://app:hunter2@db/shop?pool=5"),
+            "DATABASE_URL",
+            "the connection string has an unknown option `pool`",
+        ),
+        (
+            wrong_database("hunter2"),
+            "DATABASE_URL",
+            "the connection string is no URL",
+        ),
+        (
+            wrong_redis("host:6379,password=hunter2,tieBreaker=x"),
+            "REDIS_URL",
+            "the Redis connection string is wrong: its option `tieBreaker`",
+        ),
+    ] {
+        let (log, listening) = Log::of_thread(Level::WARN);
+        let locks = LockProvider::connect(settings.clone()).await.unwrap();
+        drop(listening);
+        let told = log.text();
+        for part in ["WARN", &format!("{variable} is not understood"), said] {
+            assert!(told.contains(part), "{told}");
+        }
+        assert!(!told.contains("hunter2"), "{told}");
+        assert_eq!(locks.health().await.servers().len(), 1);
+        let needed = LockProvider::connect(settings.provider(needed_by)).await;
+        let error = needed.unwrap_err();
+        assert!(error.is_misconfigured(), "{error}");
+        let said = format!("{variable}: {said}");
+        assert!(error.to_string().contains(&said), "{error}");
+    }
 }

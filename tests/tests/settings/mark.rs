@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use lock_core::LockProvider;
-use lock_tests::eventually;
 use lock_tests::servers::{PgBouncer, PostgresServer, Proxy, Server};
+use lock_tests::{Log, eventually};
 use tempfile::tempdir;
 
 use super::support::{in_files, in_postgres, key_of_mark, markers, marks, refused, sessions};
@@ -224,4 +224,52 @@ async fn a_pooler_that_shares_sessions_carries_no_mark_and_is_no_obstacle() {
         "{health:?}"
     );
     assert_eq!(marks(&server.pool().await, "file").await, 0);
+}
+
+#[tokio::test]
+async fn a_standby_that_is_promoted_is_given_the_mark() {
+    let (primary, dir) = (PostgresServer::start().await, tempdir().unwrap());
+    let standby = primary.standby().await;
+    let files = LockProvider::connect(in_files(&standby, dir.path()))
+        .await
+        .unwrap();
+    assert!(files.health().await.servers()[1].is_up());
+    standby.promote().await;
+    let pool = standby.pool().await;
+    eventually("the mark is there", || async {
+        marks(&pool, "file").await == 1
+    })
+    .await;
+    refused(LockProvider::connect(in_postgres(&standby)).await);
+    assert!(files.health().await.servers()[1].is_up());
+    drop(files);
+    eventually("it is gone", || async { sessions(&pool).await == 0 }).await;
+}
+
+#[tokio::test]
+async fn marks_that_cannot_be_looked_at_are_not_those_of_others() {
+    let log = Log::of_process();
+    let (server, dir) = (PostgresServer::start().await, tempdir().unwrap());
+    let pool = server.pool().await;
+    let say = async |statement| {
+        sqlx::query(statement).execute(&pool).await.unwrap();
+    };
+    say("CREATE ROLE watched LOGIN").await;
+    let settings =
+        in_files(&server, dir.path()).database_url(server.url_for("watched", "postgres"));
+    let files = LockProvider::connect(settings).await.unwrap();
+    say("REVOKE SELECT ON pg_locks FROM PUBLIC").await;
+    assert!(server.terminate_backends("distributed_lock").await > 0);
+    eventually("it is told why", || async {
+        let health = files.health().await;
+        let error = health.servers()[1].error().map(ToString::to_string);
+        error.is_some_and(|error| error.contains("lacks a right"))
+    })
+    .await;
+    say("GRANT SELECT ON pg_locks TO PUBLIC").await;
+    eventually("it is well again", || async {
+        files.health().await.servers()[1].is_up()
+    })
+    .await;
+    assert_eq!(log.count("in two places"), 0, "{}", log.text());
 }
