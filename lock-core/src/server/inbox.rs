@@ -101,6 +101,7 @@ impl<C> Inbox<C> {
         self.ring();
     }
 
+    #[cfg(feature = "postgres")]
     pub(crate) fn is_closed(&self) -> bool {
         self.state().is_closed
     }

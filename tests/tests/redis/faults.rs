@@ -25,6 +25,13 @@ async fn kill_clients(server: &RedisServer) {
     assert!(killed + pubsub > 0, "somebody is connected");
 }
 
+/// Whether somebody waits for the lock.
+async fn is_subscribed(server: &RedisServer) -> bool {
+    let key = redis_key("", &NAME.parse().unwrap());
+    let answer: (String, u32) = server.ask(&["PUBSUB", "NUMSUB", &key]).await.unwrap();
+    answer.1 > 0
+}
+
 #[tokio::test]
 async fn a_lock_survives_the_death_of_its_connection() {
     let server = RedisServer::start().await;
@@ -45,11 +52,7 @@ async fn waiters_subscribe_again_after_the_death_of_their_connection() {
     let (here, there) = (client(&server.url()).await, client(&server.url()).await);
     let guard = take(&here).await;
     let waiting = tokio::spawn(async move { take(&there).await });
-    let key = redis_key("", &NAME.parse().unwrap());
-    let subscribed = async || {
-        let answer: (String, u32) = server.ask(&["PUBSUB", "NUMSUB", &key]).await.unwrap();
-        answer.1 == 1
-    };
+    let subscribed = async || is_subscribed(&server).await;
     eventually("it is subscribed", &subscribed).await;
     kill_clients(&server).await;
     eventually("it is not", async || !subscribed().await).await;
@@ -179,6 +182,14 @@ async fn a_copy_of_an_acquire_that_comes_after_the_release_leaves_no_lock_behind
     let here = connect(&proxy.url(&server.url())).await;
     let there = connect(&server.url()).await;
     let key = redis_key("", &NAME.parse().unwrap());
+    // Whoever has waited has both of its connections: the next reply is that to the acquire.
+    let held = take(&there).await;
+    let waiter = here.clone();
+    let waiting = tokio::spawn(async move { take(&waiter).await });
+    eventually("it is subscribed", async || is_subscribed(&server).await).await;
+    held.release().await.unwrap();
+    waiting.await.unwrap().release().await.unwrap();
+    server.ask::<()>(&["SLOWLOG", "RESET"]).await.unwrap();
     proxy.drop_next_reply();
     let guard = try_once(&here).await.unwrap().expect("it is free, or ours");
     let log: Vec<Vec<redis::Value>> = server.ask(&["SLOWLOG", "GET", "-1"]).await.unwrap();
