@@ -32,11 +32,11 @@ fn a_killed_holder_is_not_inside_any_more() {
     let killed = "50 a/kill fault invoke\n 51 a/kill fault ok";
     let verdict = is_clean(&(held(killed) + NEXT), &rules());
     assert_eq!(verdict.counts.faults["kill"], 1);
-    // Another's death does not help.
+    // Another's death does not help; it is shown.
     let other = killed.replace("a/", "c/");
     finds(
         Check::Exclusion,
-        &[1, 1, 60, 70],
+        &[50, 51, 1, 1, 60, 70],
         &(held(&other) + NEXT),
         &rules(),
     );
@@ -204,7 +204,12 @@ fn an_overlap_that_a_fault_elsewhere_does_not_excuse_is_found() {
     let mut cut = FaultRule::harmless().may_cost_locks();
     cut.overlap = None;
     let rules = rules().fault("terminate", cut);
-    finds(Check::Exclusion, &[1, 70, 32, 999], &terminated(70), &rules);
+    finds(
+        Check::Exclusion,
+        &[30, 31, 1, 70, 32, 999],
+        &terminated(70),
+        &rules,
+    );
 }
 
 #[test]
