@@ -80,6 +80,12 @@ impl Target {
                 .map_err(errors::setting_up)?;
         }
         if let Some(mark) = &self.mark {
+            // Who is refused again and again shows no mark meanwhile, for which others were refused.
+            if former.is_some()
+                && let Some(other) = mark.check(&mut listener).await?
+            {
+                return Err(mark.refusal(other));
+            }
             mark.take(&mut listener).await?;
             if let Some(other) = mark.check(&mut listener).await? {
                 return Err(mark.refusal(other));

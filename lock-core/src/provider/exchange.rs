@@ -87,13 +87,14 @@ impl Orphan {
     async fn settle(mut self, response_timeout: Duration) {
         let answer = (&mut self.command).await;
         if let Ok(Attempt::Granted(granted)) = answer {
-            settle(self.turn, granted, response_timeout).await;
+            settle(granted, self.turn, response_timeout).await;
         }
     }
 }
 
-/// Hands on what nobody awaits, or gives it back before anybody else is called.
-pub(super) async fn settle(turn: Turn, granted: Granted, response_timeout: Duration) {
+/// Hands on what nobody awaits, or gives it back before anybody else is called. Unpolled, it drops its
+/// arguments in the same order.
+pub(super) async fn settle(granted: Granted, turn: Turn, response_timeout: Duration) {
     if let Err((turn, granted)) = turn.hand_on(granted) {
         if let Some(release) = granted.slot().release() {
             // Nobody is there to be told how it went; unanswered, it goes on by itself.

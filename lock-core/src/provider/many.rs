@@ -138,14 +138,19 @@ impl LockProvider {
         let guards = granted?.into_iter().filter_map(|(position, granted)| {
             let turn = claim.turns[position].take()?;
             let keys = shared.observer.keys(names[position].label());
-            keys.acquired(AcquireOutcome::Acquired, report.wait.waited());
-            Some(LockGuard::new(seat(shared, keys, turn, granted)))
+            let guard = LockGuard::new(seat(shared, Arc::clone(&keys), turn, granted));
+            Some((keys, guard))
         });
-        let guards = guards.collect();
+        let guards: Vec<_> = guards.collect();
         if shared.is_closing() {
             return Err(LockError::closed());
         }
-        Ok(guards)
+        let waited = report.wait.waited();
+        let counted = guards.into_iter().map(|(keys, guard)| {
+            keys.acquired(AcquireOutcome::Acquired, waited);
+            guard
+        });
+        Ok(counted.collect())
     }
 
     /// Tries these names, which are in order, in one question; gives the guards of the first that are
@@ -154,8 +159,8 @@ impl LockProvider {
     /// # Why nobody waits for each other
     ///
     /// A question waits for no holder: it is answered or given up. What it was granted behind the first
-    /// that is not free is on its way back before this returns, so that whoever waits holds only
-    /// locks before the one that it waits for. Nobody is overtaken: a name that somebody is in line for
+    /// that is not free is given back by tasks of their own, which wait for nobody either, so that whoever
+    /// waits keeps only locks before the one that it waits for. Nobody is overtaken: a name that somebody is in line for
     /// is not asked for here, and who gets in line meanwhile is called when our turn ends.
     async fn try_in_order(
         &self,
@@ -178,10 +183,11 @@ impl LockProvider {
             answer = until(wait.give_up(), claim.answer()) => answer,
             () = Closing::of(shared) => Some(Err(LockError::closed())),
         };
+        let is_answered = answer.is_some();
         let mut granted = match answer.unwrap_or_else(|| Err(LockError::unanswered())) {
             Ok(granted) => granted,
             // Whoever asks for the first alone tries again, or hears of which lock this is true.
-            Err(error) if !error.is_closed() && !wait.is_over() => Vec::new(),
+            Err(error) if is_answered && !error.is_closed() => Vec::new(),
             Err(error) => {
                 report.fail(error.kind().into());
                 return Err(error.with_lock(first).with_waited(wait.waited()));
@@ -198,7 +204,7 @@ impl LockProvider {
             };
             if position > guards.len() {
                 // Behind one that is not free.
-                detach(settle(turn, granted, shared.response_timeout));
+                detach(settle(granted, turn, shared.response_timeout));
                 continue;
             }
             let (shared, name) = (Arc::clone(shared), names[position].clone());
@@ -255,7 +261,7 @@ impl Drop for Claim {
         detach(async move {
             for (position, granted) in command.await.unwrap_or_default() {
                 if let Some(turn) = turns.get_mut(position).and_then(Option::take) {
-                    detach(settle(turn, granted, response_timeout));
+                    detach(settle(granted, turn, response_timeout));
                 }
             }
         });

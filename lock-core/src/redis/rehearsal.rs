@@ -8,7 +8,7 @@ use tokio::time::timeout;
 use super::builder::Settings;
 use super::connect::{not_permitted, open, unavailable};
 use super::driver::Batch;
-use super::scripts::{EXCHANGE, Failure, RENEW, says_not_permitted};
+use super::scripts::{EXCHANGE, Failure, RENEW, has_moved, says_not_permitted};
 use super::topology::Topology;
 use crate::LockError;
 use crate::name::key::redis_server_key;
@@ -80,7 +80,11 @@ async fn give_commands(
     let answers = answers.map_err(refused)?;
     answers
         .into_iter()
-        .try_for_each(|answer: Value| answer.extract_error().map(drop))
+        .try_for_each(|answer: Value| match answer.extract_error() {
+            // Allowed, on another node: a slot is on its way.
+            Err(error) if has_moved(&error) => Ok(()),
+            answer => answer.map(drop),
+        })
         .map_err(refused)
 }
 
@@ -94,12 +98,11 @@ async fn run_scripts(
     let within = settings.connect_timeout();
     let mut renew = RENEW.call(1);
     renew.arg(key).arg(u64::MAX).arg(1);
-    let renewed = RENEW.invoke(connection, &renew, within).await;
-    renewed.map_err(not_run)?;
+    run(RENEW.invoke(connection, &renew, within).await)?;
     let (probe, _) = mpsc::unbounded_channel();
     let exchange = Batch::probe(probe).call(settings, key, u64::MAX, 0, is_cluster);
-    let answers = EXCHANGE.invoke(connection, &exchange, within).await;
-    if let Some(Value::BulkString(error)) = answers.map_err(not_run)?.get(1) {
+    let answers = run(EXCHANGE.invoke(connection, &exchange, within).await)?;
+    if let Some(Value::BulkString(error)) = answers.get(1) {
         let error = String::from_utf8_lossy(error);
         // What else may be wrong, such as a memory that is full, is told to who locks.
         if says_not_permitted(&error) {
@@ -109,9 +112,13 @@ async fn run_scripts(
     Ok(())
 }
 
-fn not_run(failure: Failure) -> LockError {
-    if failure.is_not_permitted() {
-        return not_permitted(failure.to_string());
-    }
-    LockError::unavailable("the Redis server does not run scripts").with_source(failure.to_string())
+fn run(answer: Result<Vec<Value>, Failure>) -> Result<Vec<Value>, LockError> {
+    answer.or_else(|failure| match failure {
+        Failure::Refused(error) if has_moved(&error) => Ok(Vec::new()),
+        failure if failure.is_not_permitted() => Err(not_permitted(failure.to_string())),
+        failure => Err(
+            LockError::unavailable("the Redis server does not run scripts")
+                .with_source(failure.to_string()),
+        ),
+    })
 }

@@ -49,16 +49,9 @@ impl Failure {
     pub(super) fn is_elsewhere(&self) -> bool {
         match self {
             Self::Refused(error) => {
-                matches!(
-                    error.kind(),
-                    ErrorKind::Server(
-                        // The last while a slot moves.
-                        ServerErrorKind::Moved
-                            | ServerErrorKind::ReadOnly
-                            | ServerErrorKind::Ask
-                            | ServerErrorKind::TryAgain
-                    )
-                ) || error.to_string().contains("READONLY")
+                has_moved(error)
+                    || error.kind() == ErrorKind::Server(ServerErrorKind::ReadOnly)
+                    || error.to_string().contains("READONLY")
             }
             Self::Unknown(_) => false,
         }
@@ -73,6 +66,12 @@ impl Failure {
             Self::Unknown(_) => false,
         }
     }
+}
+
+/// Whether the keys are on another node of the cluster, or on their way to it.
+pub(super) fn has_moved(error: &RedisError) -> bool {
+    use ServerErrorKind::{Ask, Moved, TryAgain};
+    matches!(error.kind(), ErrorKind::Server(Moved | Ask | TryAgain))
 }
 
 /// Whether this is what a server says in place of NOPERM about a command within a script: of before

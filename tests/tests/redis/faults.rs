@@ -333,6 +333,51 @@ async fn a_server_that_was_demoted_is_unavailable_and_not_contended() {
     waiting.await.unwrap().unwrap().release().await.unwrap();
 }
 
+/// While nothing is held, nothing but the acquires tells of it.
+#[tokio::test]
+async fn the_connection_to_a_server_that_was_demoted_is_left() {
+    let server = RedisServer::start().await;
+    let here = client(&server.url()).await;
+    take(&here).await.release().await.unwrap();
+    let scripting = async || -> Vec<String> {
+        let list: String = server.ask(&["CLIENT", "LIST"]).await.unwrap();
+        let scripting = list.lines().filter(|line| line.contains("cmd=evalsha"));
+        let ids = scripting.map(|line| line.split(' ').next().unwrap().to_owned());
+        ids.collect()
+    };
+    let used = scripting().await.pop().unwrap();
+    let () = server.ask(&["REPLICAOF", "127.0.0.1", "1"]).await.unwrap();
+    let error = try_once(&here).await.unwrap_err();
+    assert!(error.is_unavailable(), "{error:?}");
+    eventually("it is left", async || !scripting().await.contains(&used)).await;
+}
+
+#[tokio::test]
+async fn a_lock_whose_grant_was_not_heard_is_given_back_when_its_copy_is_refused() {
+    let server = RedisServer::start().await;
+    let proxy = Proxy::to(server.address()).await;
+    let connect = async |url: &str| {
+        let long = RedisBackend::builder(url).quarantine(Duration::ZERO);
+        LockProvider::new(long.connect().await.unwrap())
+    };
+    let here = connect(&proxy.url(&server.url())).await;
+    // So that the server knows the script.
+    take(&here).await.release().await.unwrap();
+    proxy.swallow(Direction::ToClient);
+    let acquiring = tokio::spawn(async move { try_once(&here).await });
+    let key = redis_key("", &NAME.parse().unwrap());
+    let is_there = async || server.ask::<u32>(&["EXISTS", &key]).await.unwrap() == 1;
+    eventually("it is granted", is_there).await;
+    let full = ["CONFIG", "SET", "maxmemory", "1"];
+    server.ask::<()>(&full).await.unwrap();
+    proxy.heal().await;
+    let error = acquiring.await.unwrap().unwrap_err();
+    assert!(error.is_unavailable(), "{error}");
+    let refused = Instant::now();
+    eventually("it is given back", async || !is_there().await).await;
+    assert!(refused.elapsed() < LEASE * 3, "{:?}", refused.elapsed());
+}
+
 #[tokio::test]
 async fn a_full_memory_is_unavailable_and_leaves_what_is_held_alone() {
     let server = RedisServer::start().await;

@@ -127,7 +127,7 @@ impl Driver {
         let (Ok(time), left) = (number(values.next()), number(values.next())) else {
             return self.failed(lane, via, batch, Failure::Unknown(None));
         };
-        let jump = self.saw_time(via.node, sent, time.unsigned_abs());
+        let jump = self.saw_time(via, sent, time.unsigned_abs());
         for release in batch.releases {
             let answer = number(values.next());
             self.release_answered(via, release, answer);
@@ -206,6 +206,10 @@ impl Driver {
                 })
             }
             Err(error) => {
+                if acquire.ghost.is_some() {
+                    // An earlier copy may have been granted.
+                    self.undo(lane, &acquire);
+                }
                 Err(LockError::unavailable("the Redis server refused to lock").with_source(error))
             }
         };
@@ -328,8 +332,12 @@ impl Driver {
         self.lanes[lane].releases.push_back(release);
     }
 
-    /// Takes note of a server's time.
-    pub(super) fn saw_time(&mut self, node: usize, sent: Duration, time: u64) -> Option<Jump> {
+    /// Takes note of a server's time; of one that another has taken the place of, it says nothing.
+    pub(super) fn saw_time(&mut self, via: Via, sent: Duration, time: u64) -> Option<Jump> {
+        let node = via.node;
+        if self.nodes[node].via.server != via.server {
+            return None;
+        }
         let (received, margin) = (self.shared.clock.now(), self.shared.settings.margin());
         let jump = self.nodes[node].clock.observe(sent, received, time, margin);
         if jump == Some(Jump::Forward) {

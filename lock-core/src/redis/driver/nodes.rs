@@ -26,7 +26,7 @@ const LOOK_AGAIN: Duration = Duration::from_millis(100);
 pub(super) struct Node {
     pub(super) info: ConnectionInfo,
     pub(super) link: Link,
-    via: Via,
+    pub(super) via: Via,
     /// What the server calls itself since its start.
     run_id: String,
     backoff: Duration,

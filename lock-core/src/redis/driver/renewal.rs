@@ -151,7 +151,7 @@ impl Driver {
         let Some(Value::Int(time)) = values.next() else {
             return self.renew_again();
         };
-        if self.saw_time(via.node, sent, time.unsigned_abs()) == Some(Jump::Forward) {
+        if self.saw_time(via, sent, time.unsigned_abs()) == Some(Jump::Forward) {
             // All of them are lost.
             return;
         }

@@ -87,6 +87,10 @@ last = token + count - releases
 local noted = redis.pcall('SET', KEYS[1], run_id .. ' ' .. string.format('%.0f', till) .. ' '
   .. string.format('%.0f', last) .. ' ' .. string.format('%.0f', quarantine), 'PX', KEPT)
 if noted.err then
+  if string.find(noted.err, 'READONLY', 1, true) then
+    -- Another server is the master now: the call fails, so that its connection is left.
+    return redis.error_reply(noted.err)
+  end
   reply[2] = noted.err
   for i = releases + 1, count do
     reply[i + 2] = noted.err
