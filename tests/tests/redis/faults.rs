@@ -370,6 +370,8 @@ async fn a_lock_whose_grant_was_not_heard_is_given_back_when_its_copy_is_refused
     eventually("it is granted", is_there).await;
     let full = ["CONFIG", "SET", "maxmemory", "1"];
     server.ask::<()>(&full).await.unwrap();
+    // Also an answer that has not come as far as the proxy is lost.
+    proxy.reset();
     proxy.heal().await;
     let error = acquiring.await.unwrap().unwrap_err();
     assert!(error.is_unavailable(), "{error}");
