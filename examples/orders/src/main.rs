@@ -46,14 +46,14 @@ use crate::order_store::OrderStore;
 
 #[tokio::main]
 async fn main() -> anyhow::Result<()> {
-    startup::init_logging();
+    startup::init_logging()?;
     let config = Config::from_env()?;
     let metrics = metrics::install()?;
     let locks = LockProvider::connect(config.locks.clone()).await?;
     let orders = OrderStore::open(&config, &locks).await?;
     let listener = TcpListener::bind(&config.bind)
         .await
-        .with_context(|| format!("cannot listen on {}", config.bind))?;
+        .with_context(|| format!("cannot listen on BIND={}; give HOST:PORT", config.bind))?;
 
     let stop = shutdown::on_signal()?;
     let job = tokio::spawn(cleanup::run(locks.clone(), stop.clone()));

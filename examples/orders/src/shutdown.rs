@@ -28,8 +28,9 @@ pub(crate) fn on_signal() -> io::Result<CancellationToken> {
             _ = terminate.recv() => {}
             _ = interrupt.recv() => {}
         }
-        tracing::info!("stopping: requests under way are finished first");
+        // First: whoever reads the log may have left.
         cancel.cancel();
+        tracing::info!("stopping: requests under way are finished first");
     });
     Ok(stop)
 }

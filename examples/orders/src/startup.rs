@@ -6,16 +6,18 @@ use std::net::SocketAddr;
 use tracing::level_filters::LevelFilter;
 use tracing_subscriber::EnvFilter;
 
-/// Logs at `info` unless `RUST_LOG` says otherwise.
-pub(crate) fn init_logging() {
+/// Logs at `info` unless `RUST_LOG` says otherwise, without the server's notices of tables that exist.
+pub(crate) fn init_logging() -> anyhow::Result<()> {
     let filter = EnvFilter::builder()
         .with_default_directive(LevelFilter::INFO.into())
-        .from_env_lossy();
+        .from_env_lossy()
+        .add_directive("sqlx::postgres::notice=warn".parse()?);
     let colours = stdout().is_terminal();
     tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_ansi(colours)
         .init();
+    Ok(())
 }
 
 /// Tells the person at the terminal, if there is one, what to try.

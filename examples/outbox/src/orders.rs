@@ -4,9 +4,14 @@ use sqlx::PgPool;
 
 use crate::outbox;
 
-/// Places orders of a customer, each with its message, in transactions of their own.
+/// Places more orders of a customer, each with its message, in transactions of their own.
 pub(crate) async fn place(pool: &PgPool, customer: &str, count: i64) -> sqlx::Result<()> {
-    for number in 1..=count {
+    let last = "SELECT coalesce(max(number), 0) FROM outbox_orders WHERE customer = $1";
+    let last: i64 = sqlx::query_scalar(last)
+        .bind(customer)
+        .fetch_one(pool)
+        .await?;
+    for number in last + 1..=last + count {
         let mut tx = pool.begin().await?;
         sqlx::query("INSERT INTO outbox_orders (customer, number) VALUES ($1, $2)")
             .bind(customer)

@@ -216,7 +216,8 @@ fn check_private(path: &Path, metadata: &Metadata, user: u32) -> Result<(), Lock
     }
     if mode & 0o777 != 0o700 {
         return Err(LockError::misconfigured(format!(
-            "the lock directory {path} has mode {mode:04o}, but must be private; run `chmod 700 {path}`",
+            "the lock directory {path} has mode {mode:04o}, but must be private; choose a directory of \
+             its own, such as {path}/locks or, if {path} is for locks alone, run `chmod 700 {path}`",
         )));
     }
     Ok(())

@@ -7,6 +7,7 @@
 //! - **No transaction pooling.** Behind a pooler that gives one session to several clients in turns,
 //!   two clients hold one lock. It is refused at connect. Give the locks a port of the pooler that
 //!   pools by session, or the server itself: one connection for each process is all they need.
+//!   PgBouncer needs `ignore_startup_parameters = extra_float_digits`, as for all of sqlx.
 //! - **The lock table** is shared by the whole server, and its other clients fail when it is full. A
 //!   process holds a quarter of it at most, `max_locks_per_transaction * max_connections / 4` (1,600
 //!   on a fresh server), and is refused beyond. For `n` locks at once in one process set

@@ -13,6 +13,8 @@
 //! | two instances do the same work | they lock in two places: other server, database, namespace, directory, user, or `LOCK_NAME_SECRET` | compare their first log lines and settings |
 //! | the same, and the settings agree | the work goes on after its lock was lost: something was spawned, or blocks | [`fencing`](super::fencing) |
 //! | "shares sessions between clients" at start | a pooler in transaction mode | [`deployment`](super::deployment): session mode, or the server itself |
+//! | "does not know a startup parameter of the driver" at start | PgBouncer's default | `ignore_startup_parameters = extra_float_digits` |
+//! | `Handler<_, _>` is not satisfied, of a handler with `#[distributed_lock]` | it returns `LockError`, which is no response | return `lock_tower::LockRejection`, or an error of your own |
 //! | "this server is a standby" at start | the address of a replica | connect to the primary |
 //! | "evicts keys when its memory is full" at start | `maxmemory-policy` | `noeviction`, or a server of its own for locks |
 //! | "the lock table of the server is full" | more locks than `max_locks_per_transaction * max_connections` | raise the first; hold fewer |

@@ -80,6 +80,13 @@ pub(super) fn connecting(error: Error) -> LockError {
                 ),
                 // Prepared statements that are not where they were made, or are there already.
                 Some("26000" | "42P05") => pooler(),
+                // PgBouncer's default; the driver always sends it.
+                Some("08P01") if message.contains("extra_float_digits") => {
+                    LockError::misconfigured(
+                        "the pooler does not know a startup parameter of the driver; set \
+                     `ignore_startup_parameters = extra_float_digits` in pgbouncer.ini",
+                    )
+                }
                 Some("08P01") if message.contains("startup parameter") => LockError::misconfigured(
                     "a proxy refuses a startup parameter of the connection string; remove \
                          `options` from it",
@@ -114,9 +121,10 @@ pub(super) fn connecting(error: Error) -> LockError {
             ),
             // What the handshake of rustls says of a certificate.
             ErrorKind::InvalidData => tls(),
-            _ => {
-                LockError::unavailable("the server cannot be reached; check host, port and network")
-            }
+            _ => LockError::unavailable(
+                "the server cannot be reached; check host, port and network (in a password, \
+                     `@`, `/`, `?` and `#` are written as %40, %2F, %3F and %23)",
+            ),
         },
         Error::Tls(_) => tls(),
         Error::Protocol(_) => LockError::misconfigured(

@@ -105,13 +105,23 @@ fn choose_cryptography(info: &ConnectionInfo) {
 #[cfg(not(any(feature = "rustls-ring", feature = "tls-rustls-aws-lc-rs")))]
 fn choose_cryptography(_: &ConnectionInfo) {}
 
+const REFUSED_USER: &str =
+    "refused the user or the password; correct them in the connection string";
+
 /// Why there is no connection.
 fn refused(info: &ConnectionInfo, error: RedisError) -> LockError {
     let at = |what: &str| format!("the Redis server at {} {what}", info.addr());
     let code = error.code().unwrap_or_default();
     let wrong = match error.kind() {
-        ErrorKind::AuthenticationFailed => Some("refused the user or the password"),
-        _ if matches!(code, "WRONGPASS" | "NOAUTH") => Some("refused the user or the password"),
+        _ if info.redis_settings().password().is_none()
+            && (code == "NOAUTH" || error.to_string().contains("NOAUTH")) =>
+        {
+            Some(
+                "wants a password; give one: redis://:PASSWORD@HOST or HOST:PORT,password=PASSWORD",
+            )
+        }
+        ErrorKind::AuthenticationFailed => Some(REFUSED_USER),
+        _ if matches!(code, "WRONGPASS" | "NOAUTH") => Some(REFUSED_USER),
         _ if code == "NOPERM" => Some("does not give this user the rights that locks need"),
         ErrorKind::RESP3NotSupported => Some(NO_HELLO),
         _ if error
@@ -134,7 +144,9 @@ fn refused(info: &ConnectionInfo, error: RedisError) -> LockError {
     };
     match wrong {
         Some(wrong) => LockError::misconfigured(at(wrong)),
-        None => LockError::unavailable(at("cannot be connected to")),
+        None => LockError::unavailable(at(
+            "cannot be connected to; start it, or correct its address",
+        )),
     }
     .with_source(without_password(info, error))
 }

@@ -68,6 +68,16 @@ async fn a_proxy_that_shares_sessions_is_refused_and_one_that_does_not_is_not() 
 }
 
 #[tokio::test]
+async fn a_pooler_that_does_not_know_what_the_driver_sends_is_refused_with_its_setting() {
+    let server = PostgresServer::start().await;
+    let as_installed = [("ignore_startup_parameters", "options")];
+    let pooler = PgBouncer::with(&server, &as_installed).await;
+    let error = refusal(&pooler.url()).await;
+    let setting = "ignore_startup_parameters = extra_float_digits";
+    assert_says(&error, LockErrorKind::Misconfigured, setting);
+}
+
+#[tokio::test]
 async fn a_server_whose_locks_lock_nothing_is_refused() {
     let bed = Bed::new().await;
     let fake = "CREATE SCHEMA fake; \

@@ -52,8 +52,12 @@ async fn a_wrong_password_is_refused_and_not_shown() {
     let address = server.address();
     let right = format!("{address},password=hunter2");
     RedisBackend::connect(&right).await.unwrap();
+    let error = refused(&server.url()).await;
+    assert!(
+        error.is_misconfigured() && text(&error).contains("wants a password"),
+        "{error}"
+    );
     for url in [
-        server.url(),
         server.url_for(":hunter3"),
         server.url_for("app:hunter3"),
         format!("{address},password=hunter3"),

@@ -52,6 +52,9 @@ const CONNECT_WITHIN: Duration = Duration::from_secs(5);
 /// After this long without a connection a new command makes for a new attempt.
 const EAGER_AFTER: Duration = Duration::from_millis(100);
 
+/// How often it is told why there is no session.
+const TOLD_EVERY: Duration = Duration::from_secs(5);
+
 /// After this long a session counts as one that works.
 const STABLE: Duration = Duration::from_secs(1);
 
@@ -249,6 +252,7 @@ impl Driver {
         if let Some(delay) = self.backoff.as_mut().and_then(Iterator::next) {
             sleep(delay).await;
         }
+        let mut told: Option<Instant> = None;
         loop {
             let opened = {
                 let open = timeout(CONNECT_WITHIN, self.config.target.open(self.former));
@@ -262,6 +266,9 @@ impl Driver {
                 Ok((session, home)) => {
                     self.desk.set_home(Some(home));
                     self.backoff.get_or_insert_with(|| BACKOFF.build());
+                    if told.is_some() {
+                        tracing::info!("there is a PostgreSQL session for distributed locks again");
+                    }
                     if let Some(started) = started.take() {
                         // Nobody there: the handle is gone too, which ends the service.
                         let _ = started.send(Ok(()));
@@ -274,10 +281,14 @@ impl Driver {
                 let _ = started.send(Err(error));
                 return None;
             }
-            tracing::warn!(
-                error = &error as &dyn std::error::Error,
-                "no PostgreSQL session for distributed locks"
-            );
+            // An outage is no flood of lines.
+            if told.is_none_or(|told| told.elapsed() >= TOLD_EVERY) {
+                told = Some(Instant::now());
+                tracing::warn!(
+                    error = &error as &dyn std::error::Error,
+                    "no PostgreSQL session for distributed locks"
+                );
+            }
             self.refuse_all(&error);
             let backoff = self.backoff.get_or_insert_with(|| BACKOFF.build());
             let delay = backoff.next().unwrap_or(EAGER_AFTER);
