@@ -3,21 +3,21 @@
 
 #![allow(clippy::unwrap_used, reason = "a benchmark that fails ends")]
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use futures_util::future::BoxFuture;
 use lock_core::LockProvider;
 use lock_core::postgres::PostgresBackend;
 use lock_tests::child::Child;
 use lock_tests::comparison::{
-    Observed, compare_cycles, compare_hand_overs, hand_overs, measure_many, peer_hand_overs, row,
-    title,
+    Observed, ROUNDS, compare_cycles, compare_hand_overs, hand_overs, measure_many, median,
+    peer_hand_overs, row, title,
 };
 use lock_tests::servers::Server;
 use lock_tests::{PostgresStore, Store};
 use sqlx::pool::PoolConnection;
 use sqlx::postgres::{PgAdvisoryLock, PgAdvisoryLockGuard, PgAdvisoryLockKey, PgPoolOptions};
-use sqlx::{PgPool, Postgres};
+use sqlx::{Connection, PgConnection, PgPool, Postgres};
 use tokio::time::sleep;
 
 const LOCKER: &str = env!("CARGO_BIN_EXE_locker");
@@ -49,6 +49,12 @@ async fn main() {
         let peer = |task| peer_cycle(pool.clone(), task);
         compare_cycles(tasks, &locks, ours, peer, theirs).await;
     }
+    let mut by_hand = Vec::new();
+    for _ in 0..ROUNDS {
+        by_hand.push(cycles_by_hand(&store).await);
+    }
+    let by_hand = format!("{:.0}", median(by_hand));
+    row("  the two statements alone, 1 connection", by_hand, "");
     let server = Observation(&store);
     row("connections", server.connections().await, pool.size());
 
@@ -66,6 +72,28 @@ async fn main() {
 
     let other = LockProvider::new(store.backend().await);
     measure_many(&server, &locks, &other).await;
+}
+
+/// What the server and this machine allow one task: two statements on a connection, one after the
+/// other, and nothing else.
+async fn cycles_by_hand(store: &PostgresStore) -> f64 {
+    const CYCLES: usize = 2_000;
+    let mut connection = PgConnection::connect(&store.server.url()).await.unwrap();
+    let started = Instant::now();
+    for key in 0..CYCLES {
+        for sql in [
+            "SELECT pg_try_advisory_lock($1)",
+            "SELECT pg_advisory_unlock($1)",
+        ] {
+            let done: bool = sqlx::query_scalar(sql)
+                .bind(key as i64)
+                .fetch_one(&mut connection)
+                .await
+                .unwrap();
+            assert!(done);
+        }
+    }
+    CYCLES as f64 / started.elapsed().as_secs_f64()
 }
 
 fn peer_cycle(pool: PgPool, task: usize) -> impl Fn() -> BoxFuture<'static, ()> {

@@ -19,7 +19,7 @@ use crate::child::Child;
 pub const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Rounds of each.
-const ROUNDS: usize = 5;
+pub const ROUNDS: usize = 5;
 
 /// Until a waiter waits.
 const SETTLED: Duration = Duration::from_millis(4);
@@ -251,7 +251,8 @@ fn millis(started: Instant) -> String {
     format!("{:.0}", started.elapsed().as_secs_f64() * 1_000.0)
 }
 
-fn median(mut rates: Vec<f64>) -> f64 {
+/// The middle one.
+pub fn median(mut rates: Vec<f64>) -> f64 {
     rates.sort_by(f64::total_cmp);
     rates[rates.len() / 2]
 }
