@@ -109,8 +109,8 @@ impl LockError {
         Self::new(self.0.kind, self.0.detail.clone())
     }
 
-    /// The same error, as one that can be over at the next try.
-    #[cfg(feature = "postgres")]
+    /// The same error for another caller, as one that can be over at the next try.
+    #[cfg(any(feature = "postgres", feature = "redis"))]
     pub(crate) fn duplicate_as_unavailable(&self) -> Self {
         Self::unavailable(self.0.detail.clone())
     }

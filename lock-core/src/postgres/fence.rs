@@ -169,7 +169,8 @@ CREATE TABLE IF NOT EXISTS distributed_lock_fences (
     /// would protect nothing; or a token of 2^63 or more, which no PostgreSQL issues.
     /// [`Unavailable`](crate::LockErrorKind::Unavailable): the server refused or did not answer.
     ///
-    /// Roll the transaction back after any of them.
+    /// Roll the transaction back after any of them: until then, a refused one also keeps others who
+    /// check this lock waiting.
     ///
     /// # Cancel safety
     ///

@@ -112,6 +112,13 @@ const REFUSED_USER: &str =
 fn refused(info: &ConnectionInfo, error: RedisError) -> LockError {
     let at = |what: &str| format!("the Redis server at {} {what}", info.addr());
     let code = error.code().unwrap_or_default();
+    // Its reason is often lost with the connection.
+    if has_hung_up(&error) {
+        return LockError::unavailable(at(
+            "hangs up; does it want TLS, or has it as many clients as its `maxclients` allows?",
+        ))
+        .with_source(without_password(info, error));
+    }
     let wrong = match error.kind() {
         _ if info.redis_settings().password().is_none()
             && (code == "NOAUTH" || error.to_string().contains("NOAUTH")) =>
@@ -149,6 +156,20 @@ fn refused(info: &ConnectionInfo, error: RedisError) -> LockError {
         )),
     }
     .with_source(without_password(info, error))
+}
+
+/// Whether the server took the connection, and ended it; by the words, since the driver shows neither
+/// the kind nor the type of what it had from the network.
+fn has_hung_up(error: &RedisError) -> bool {
+    let said = error.to_string().to_lowercase();
+    [
+        "max number of clients",
+        "reset by peer",
+        "broken pipe",
+        "end of file",
+    ]
+    .iter()
+    .any(|words| said.contains(words))
 }
 
 /// What the driver and the server say. A server repeats what it does not understand, and the

@@ -6,9 +6,26 @@ use std::ffi::OsString;
 use super::{LockSettings, parse_provider, parse_switch};
 use crate::LockError;
 
+/// Of all the names that begin with `LOCK_`.
+const KNOWN: [&str; 5] = [
+    "LOCK_PROVIDER",
+    "LOCK_NAMESPACE",
+    "LOCK_DIR",
+    "LOCK_NAME_SECRET",
+    "LOCK_SWITCH",
+];
+
+/// Names that look like one of ours. No error: another program can have such variables.
+pub(super) fn unknown(names: impl Iterator<Item = OsString>) -> impl Iterator<Item = String> {
+    names
+        .filter_map(|name| name.into_string().ok())
+        .filter(|name| name.starts_with("LOCK_") && !KNOWN.contains(&name.as_str()))
+}
+
 impl LockSettings {
     /// Reads `DATABASE_URL`, `REDIS_URL`, `LOCK_PROVIDER`, `LOCK_NAMESPACE`, `LOCK_DIR`,
-    /// `LOCK_NAME_SECRET` and `LOCK_SWITCH`. An empty one counts as absent.
+    /// `LOCK_NAME_SECRET` and `LOCK_SWITCH`. An empty one counts as absent. Another one whose name
+    /// begins with `LOCK_` is a warning: it may be one of these, misspelt.
     ///
     /// # Errors
     ///
@@ -16,6 +33,9 @@ impl LockSettings {
     /// UTF-8, or not one of the values that it can have. What the servers are is looked at when a
     /// provider is [connected](crate::LockProvider::connect).
     pub fn from_env() -> Result<Self, LockError> {
+        for name in unknown(env::vars_os().map(|(name, _)| name)) {
+            tracing::warn!("{name} is not a setting of distributed locks; is it misspelt?");
+        }
         Self::from_vars(|name| env::var_os(name))
     }
 

@@ -5,8 +5,8 @@ use std::time::{Duration, Instant};
 use lock_core::LockError;
 use lock_core::redis::RedisBackend;
 use lock_tests::servers::{Port, RedisServer};
-use tokio::io::AsyncWriteExt;
-use tokio::net::TcpListener;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
 use tokio::time::sleep;
 
 use crate::support::{LEASE, client, take};
@@ -41,6 +41,24 @@ async fn a_replica_is_refused() {
     let replica = server.replica().await;
     let error = refused(&replica.url()).await;
     assert!(error.is_misconfigured() && text(&error).contains("replica"));
+}
+
+#[tokio::test]
+async fn a_server_that_takes_no_more_clients_is_unavailable_and_says_so() {
+    let server = RedisServer::start().await;
+    let mut other = TcpStream::connect(server.address()).await.unwrap();
+    other.write_all(b"PING\r\n").await.unwrap();
+    other.read_exact(&mut [0; 7]).await.unwrap();
+    let () = server
+        .ask(&["CONFIG", "SET", "maxclients", "1"])
+        .await
+        .unwrap();
+    let error = refused(&server.url()).await;
+    assert!(
+        error.is_unavailable() && error.to_string().contains("`maxclients`"),
+        "{}",
+        text(&error)
+    );
 }
 
 #[tokio::test]

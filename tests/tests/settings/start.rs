@@ -118,6 +118,20 @@ async fn a_wrong_setting_ends_the_start_by_its_name_and_without_its_secret() {
 }
 
 #[tokio::test]
+async fn a_setting_that_is_misspelt_is_a_warning() {
+    let instance = Shop::new()
+        .open_with(&[("LOCK_PROVIDR", "hunter2"), ("LOCK_NAMESPACE", "shop")])
+        .await;
+    let mut printed = instance.printed();
+    printed.retain(|line| line.contains("is not a setting"));
+    assert!(
+        matches!(&*printed, [line] if line.contains("WARN") && line.contains("LOCK_PROVIDR is")),
+        "{printed:#?}"
+    );
+    assert!(!printed[0].contains("hunter2"), "{printed:#?}");
+}
+
+#[tokio::test]
 async fn an_instance_with_another_provider_is_refused_with_the_reason() {
     let (database, redis) = tokio::join!(PostgresServer::start(), RedisServer::start());
     let shop = Shop::new();

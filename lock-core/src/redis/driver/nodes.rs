@@ -155,19 +155,15 @@ impl Driver {
                     retry_at: Instant::now() + this.backoff,
                 };
                 this.backoff = (this.backoff * 2).min(BACKOFF.1);
-                let reason = format!("{error}");
-                tracing::warn!(%reason, "a Redis server cannot be connected to");
-                self.without(node, &reason);
+                tracing::warn!(reason = %error, "a Redis server cannot be connected to");
+                self.without(node, &error);
             }
         }
     }
 
-    /// What waited for this node is told that it is not there; releases wait on.
-    fn without(&mut self, node: usize, reason: &str) {
-        let error = || {
-            LockError::unavailable("the Redis server cannot be connected to")
-                .with_source(reason.to_owned())
-        };
+    /// What waited for this node is told why it is not there; releases wait on.
+    fn without(&mut self, node: usize, error: &LockError) {
+        let error = || error.duplicate_as_unavailable();
         for lane in 0..self.lanes.len() {
             if self.lanes[lane].node != node {
                 continue;

@@ -77,7 +77,7 @@ impl Driver {
             });
         }
         self.renewals.again = None;
-        // What still waits is among these.
+        // What still waits is among these, or was granted so lately that the next round does.
         self.renewals.waiting.clear();
         // Those that end first go first: where a round takes longer than a heartbeat, this one begins
         // with what the last one has not come to.
