@@ -193,6 +193,11 @@ impl Held {
         }
     }
 
+    /// Whether it can be handed out. The end of what nobody has held yet is no loss to tell of.
+    pub(crate) fn is_fresh(&self) -> bool {
+        self.hold.lease.is_valid()
+    }
+
     pub(crate) fn is_valid(&self) -> bool {
         self.loss().is_none() && !self.hold.is_over()
     }

@@ -338,7 +338,7 @@ impl Caller {
         gift: Option<Granted>,
     ) -> Result<(Turn, Granted), LockError> {
         match gift {
-            Some(granted) if granted.is_valid() => return Ok((turn, granted)),
+            Some(granted) if granted.is_fresh() => return Ok((turn, granted)),
             // Given back before we ask: we would meet ourselves.
             stale => drop(stale),
         }
@@ -365,6 +365,11 @@ impl Caller {
                 () = Closing::of(shared) => return Err(LockError::closed()),
             };
             let (turn, answer) = answer.ok_or_else(LockError::unanswered)?;
+            let answer = match answer {
+                // This process stood still on its way here. Given back before we ask again.
+                Ok(Attempt::Granted(stale)) if !stale.is_fresh() => Err(LockError::unanswered()),
+                answer => answer,
+            };
             match answer {
                 Ok(Attempt::Granted(granted)) => return Ok((turn, granted)),
                 Ok(Attempt::Held { retry_in }) => {

@@ -135,7 +135,11 @@ impl LockProvider {
         let Ok(granted) = answer.instrument(report.span.clone()).await else {
             return Err(LockError::unanswered());
         };
-        let guards = granted?.into_iter().filter_map(|(position, granted)| {
+        // What ended on its way here goes back.
+        let fresh = granted?
+            .into_iter()
+            .filter(|(_, granted)| granted.is_fresh());
+        let guards = fresh.filter_map(|(position, granted)| {
             let turn = claim.turns[position].take()?;
             let keys = shared.observer.keys(names[position].label());
             let guard = LockGuard::new(seat(shared, Arc::clone(&keys), turn, granted));
@@ -202,8 +206,8 @@ impl LockProvider {
             let Some(turn) = claim.turns[position].take() else {
                 continue;
             };
-            if position > guards.len() {
-                // Behind one that is not free.
+            if position > guards.len() || !granted.is_fresh() {
+                // Behind one that is not free, or over before it came.
                 detach(settle(granted, turn, shared.response_timeout));
                 continue;
             }

@@ -61,7 +61,14 @@ impl<L: Locks, R: Resource> Worker<L, R> {
             match self.locks.acquire(&name, wait).await {
                 Ok(Some(held)) => {
                     holds += 1;
-                    let until = self.until(&held);
+                    // What was over before it came, in a process that was frozen, was held for no time.
+                    let now = self.journal.now();
+                    let is_over = held.remaining().is_some_and(|left| left.is_zero());
+                    let until = if is_over {
+                        Some(now)
+                    } else {
+                        self.until(&held)
+                    };
                     operation.note_until(Action::Acquire, Stage::Ok, until);
                     let pause = self.pausing.filter(|(every, _)| holds % every == 0);
                     let pause = pause.map(|(_, lasts)| lasts);
