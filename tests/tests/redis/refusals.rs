@@ -134,6 +134,7 @@ async fn a_user_who_may_not_do_one_of_the_steps_of_a_lock_is_refused_and_told_wh
         "info",
         "time",
         "get",
+        "mget",
         "set",
         "del",
         "pttl",

@@ -175,10 +175,7 @@ impl Driver {
                 let done = release.sent_to == Some(via.server) && was_ours;
                 release.answer(if done { Ok(()) } else { Err(taken_away()) });
             }
-            // Something else is under its key.
-            Err(_) => {
-                release.answer(Err(taken_away()));
-            }
+            Err(_) => release.answer(Err(taken_away())),
         }
     }
 

@@ -26,17 +26,24 @@ local OWNERS = 9
 local count = #KEYS - 1
 local reply = { now, 0 }
 
-for i = 1, releases do
-  local key = KEYS[i + 1]
-  local value = redis.pcall('GET', key)
-  if type(value) == 'table' then
-    reply[i + 2] = value.err
-  elseif value and string.sub(value, 1, OWNER) == ARGV[i + OWNERS] then
-    redis.call('DEL', key)
-    local heard = redis.pcall(publish, key, '')
+if releases > 0 then
+  -- What is not a string reads as nothing, and so is not this owner's.
+  local values = redis.call('MGET', unpack(KEYS, 2, releases + 1))
+  local ended, keys = {}, {}
+  for i = 1, releases do
+    local value = values[i]
+    if value and string.sub(value, 1, OWNER) == ARGV[i + OWNERS] then
+      ended[#ended + 1], keys[#keys + 1] = i, KEYS[i + 1]
+    else
+      reply[i + 2] = 0
+    end
+  end
+  if #keys > 0 then
+    redis.call('DEL', unpack(keys))
+  end
+  for at, i in ipairs(ended) do
+    local heard = redis.pcall(publish, keys[at], '')
     reply[i + 2] = type(heard) == 'number' and heard + 1 or 1
-  else
-    reply[i + 2] = 0
   end
 end
 
@@ -105,28 +112,32 @@ end
 
 local granted = 0
 for i = releases + 1, count do
-  local key, owner = KEYS[i + 1], ARGV[i + OWNERS]
-  local value = redis.pcall('GET', key)
-  if type(value) == 'table' then
-    reply[i + 2] = value.err
-  elseif left > 0 then
-    reply[i + 2] = -left
-  elseif not value and granted >= most then
-    -- Free, and not wanted any more.
-    reply[i + 2] = -1
-  elseif not value then
-    local set = redis.pcall('SET', key, owner .. ' ' .. string.format('%.0f', token), 'PX', lease)
+  local key, owner, set = KEYS[i + 1], ARGV[i + OWNERS], false
+  if left <= 0 and granted < most then
+    set = redis.pcall('SET', key, owner .. ' ' .. string.format('%.0f', token), 'PX', lease, 'NX')
+  end
+  if set then
     reply[i + 2] = set.err or token
     token = token + 1
     granted = granted + (set.err and 0 or 1)
-  elseif string.sub(value, 1, OWNER) == owner then
-    -- The answer to an earlier copy of this request was lost.
-    redis.call('PEXPIRE', key, lease)
-    granted = granted + 1
-    reply[i + 2] = tonumber(string.sub(value, TOKEN))
   else
-    local rest = redis.call('PTTL', key)
-    reply[i + 2] = -math.max(rest < 0 and tonumber(lease) or rest, 1)
+    local value = redis.pcall('GET', key)
+    if type(value) == 'table' then
+      reply[i + 2] = value.err
+    elseif left > 0 then
+      reply[i + 2] = -left
+    elseif not value then
+      -- Free, and not wanted any more.
+      reply[i + 2] = -1
+    elseif string.sub(value, 1, OWNER) == owner then
+      -- The answer to an earlier copy of this request was lost.
+      redis.call('PEXPIRE', key, lease)
+      granted = granted + 1
+      reply[i + 2] = tonumber(string.sub(value, TOKEN))
+    else
+      local rest = redis.call('PTTL', key)
+      reply[i + 2] = -math.max(rest < 0 and tonumber(lease) or rest, 1)
+    end
   end
 end
 return reply
