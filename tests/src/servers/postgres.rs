@@ -2,9 +2,8 @@
 
 use std::fmt::Write;
 use std::fs;
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 
 use rustix::process::Signal;
 use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
@@ -12,10 +11,9 @@ use sqlx::{
     AssertSqlSafe, ConnectOptions, Connection, Decode, PgConnection, PgPool, Postgres, Type,
 };
 
-use super::certificates::Authority;
 use super::daemon::{Daemon, Server, daemon_command};
 use super::guardian::{Guardian, unprivileged};
-use super::lan::NetworkNamespace;
+use super::options::ServerOptions;
 use super::port::Port;
 use super::template::{copy_template, postgres_program};
 use crate::timing::eventually;
@@ -52,50 +50,20 @@ pub struct PostgresServer {
     authority: Option<PathBuf>,
 }
 
-/// How a server is started.
-#[derive(Clone, Debug, Default)]
-pub struct PostgresOptions {
-    settings: Vec<(String, String)>,
-    namespace: Option<NetworkNamespace>,
-    tls: Option<Arc<Authority>>,
-}
+/// How a PostgreSQL server is started; settings are lines of `postgresql.conf`. `fsync` is off unless
+/// it is set.
+pub type PostgresOptions = ServerOptions<OfPostgres>;
+
+/// It has nothing of its own.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct OfPostgres;
 
 impl PostgresOptions {
-    /// A line of `postgresql.conf`; the last of several counts. `fsync` is off otherwise.
-    #[must_use]
-    pub fn setting(mut self, name: &str, value: &str) -> Self {
-        self.settings.push((name.to_owned(), value.to_owned()));
-        self
-    }
-
-    /// Starts it inside a network namespace, on the address of that.
-    #[must_use]
-    pub fn inside(mut self, namespace: &NetworkNamespace) -> Self {
-        self.namespace = Some(namespace.clone());
-        self
-    }
-
-    /// Over TCP it speaks TLS and nothing else.
-    #[must_use]
-    pub fn tls(mut self) -> Self {
-        self.tls = Some(Arc::new(Authority::new()));
-        self
-    }
-
     /// Starts the server; returns when it answers.
     pub async fn start(self) -> PostgresServer {
         let guardian = Guardian::start();
         copy_template(&guardian, &guardian.directory().join("data")).await;
         PostgresServer::over(guardian, self).await
-    }
-
-    fn address(&self) -> IpAddr {
-        let namespace = self.namespace.as_ref();
-        namespace.map_or(Ipv4Addr::LOCALHOST.into(), NetworkNamespace::address)
-    }
-
-    fn namespace_name(&self) -> Option<&str> {
-        self.namespace.as_ref().map(NetworkNamespace::name)
     }
 
     fn file(&self, directory: &Path, port: u16) -> String {
@@ -105,11 +73,7 @@ impl PostgresOptions {
             directory.display(),
             directory.join("pg_hba.conf").display(),
         );
-        let own = self
-            .settings
-            .iter()
-            .map(|(name, value)| (name.as_str(), value.as_str()));
-        for (name, value) in SETTINGS.into_iter().chain(own) {
+        for (name, value) in self.settings_after(&SETTINGS) {
             writeln!(file, "{name} = {}", quoted(value)).unwrap();
         }
         file
@@ -124,12 +88,7 @@ impl PostgresServer {
 
     /// One with other settings.
     pub async fn with(settings: &[(&str, &str)]) -> Self {
-        let options = settings
-            .iter()
-            .fold(Self::options(), |options, (name, value)| {
-                options.setting(name, value)
-            });
-        options.start().await
+        Self::options().settings(settings).start().await
     }
 
     /// More to choose.
@@ -145,10 +104,7 @@ impl PostgresServer {
         let (data, conf) = (directory.join("data"), directory.join("postgresql.conf"));
         let mut lines = options.file(directory, port.number());
         let mut hba = HBA.to_owned();
-        let certificates = options
-            .tls
-            .as_ref()
-            .map(|authority| authority.vouch(directory, options.address()));
+        let certificates = options.certificates(directory);
         if let Some(files) = &certificates {
             hba.insert_str(0, HBA_TLS);
             let (certificate, key) = (files.certificate.display(), files.key.display());

@@ -2,19 +2,18 @@
 
 use std::fmt::Write;
 use std::fs;
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 
 use redis::FromRedisValue;
 use redis::aio::MultiplexedConnection;
 use rustix::process::Signal;
 
-use super::certificates::{Authority, Certificates};
+use super::certificates::Certificates;
 use super::clock::WallClock;
 use super::daemon::{Daemon, Server, daemon_command};
 use super::guardian::Guardian;
-use super::lan::NetworkNamespace;
+use super::options::ServerOptions;
 use super::port::Port;
 use crate::timing::eventually;
 
@@ -38,73 +37,47 @@ pub struct RedisServer {
     clock: Option<WallClock>,
 }
 
-/// How a server is started.
-#[derive(Clone, Debug, Default)]
-pub struct RedisOptions {
-    settings: Vec<(String, String)>,
-    namespace: Option<NetworkNamespace>,
-    tls: Option<Arc<Authority>>,
-    cluster: bool,
-    own_clock: bool,
+/// How a Redis server is started; settings are lines of `redis.conf`, the values as they stand there.
+pub type RedisOptions = ServerOptions<OfRedis>;
+
+/// What it has of its own.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct OfRedis {
+    is_member: bool,
+    has_clock: bool,
 }
 
 impl RedisOptions {
-    /// A line of `redis.conf`, the value as it stands there; the last of several counts.
-    #[must_use]
-    pub fn setting(mut self, name: &str, value: &str) -> Self {
-        self.settings.push((name.to_owned(), value.to_owned()));
-        self
-    }
-
-    /// Starts it inside a network namespace, on the address of that.
-    #[must_use]
-    pub fn inside(mut self, namespace: &NetworkNamespace) -> Self {
-        self.namespace = Some(namespace.clone());
-        self
-    }
-
-    /// It speaks TLS and nothing else.
-    #[must_use]
-    pub fn tls(mut self) -> Self {
-        self.tls = Some(Arc::new(Authority::new()));
-        self
-    }
-
     /// It has a wall clock of its own: see [`RedisServer::put_clock`].
     #[must_use]
     pub fn own_clock(mut self) -> Self {
-        self.own_clock = true;
+        self.kind.has_clock = true;
         self
     }
 
     /// It is to be a member of a cluster.
     pub(super) fn cluster(mut self) -> Self {
-        self.cluster = true;
+        self.kind.is_member = true;
         self
     }
 
     /// Starts the server; returns when it answers.
     pub async fn start(self) -> RedisServer {
         let guardian = Guardian::start();
-        let (port, bus) = (Port::reserve(), self.cluster.then(Port::reserve));
+        let (port, bus) = (Port::reserve(), self.kind.is_member.then(Port::reserve));
         let directory = guardian.directory();
-        let certificates = self
-            .tls
-            .as_ref()
-            .map(|authority| authority.vouch(directory, self.address()));
+        let certificates = self.certificates(directory);
         let conf = directory.join("redis.conf");
         let mut lines = self.connections(directory, port.number(), certificates.as_ref());
         if let Some(bus) = &bus {
             writeln!(lines, "cluster-enabled yes\ncluster-port {}", bus.number()).unwrap();
         }
-        let own = self.settings.iter();
-        let own = own.map(|(name, value)| (name.as_str(), value.as_str()));
-        for (name, value) in SETTINGS.into_iter().chain(own) {
+        for (name, value) in self.settings_after(&SETTINGS) {
             writeln!(lines, "{name} {value}").unwrap();
         }
         fs::write(&conf, lines).unwrap();
         let command = ["redis-server", conf.to_str().unwrap()];
-        let clock = match self.own_clock {
+        let clock = match self.kind.has_clock {
             true => Some(WallClock::new(&guardian).await),
             false => None,
         };
@@ -112,8 +85,7 @@ impl RedisOptions {
             Some(clock) => clock.of(command),
             None => command.map(Into::into).into(),
         };
-        let namespace = self.namespace.as_ref().map(NetworkNamespace::name);
-        let command = daemon_command(command, namespace);
+        let command = daemon_command(command, self.namespace_name());
         let server = RedisServer {
             daemon: Daemon::new(guardian, command, Signal::TERM),
             port,
@@ -125,11 +97,6 @@ impl RedisOptions {
         server.daemon.start();
         server.ready().await;
         server
-    }
-
-    fn address(&self) -> IpAddr {
-        let namespace = self.namespace.as_ref();
-        namespace.map_or(Ipv4Addr::LOCALHOST.into(), NetworkNamespace::address)
     }
 
     fn connections(&self, directory: &Path, port: u16, tls: Option<&Certificates>) -> String {
@@ -160,12 +127,7 @@ impl RedisServer {
 
     /// One with other settings.
     pub async fn with(settings: &[(&str, &str)]) -> Self {
-        let options = settings
-            .iter()
-            .fold(Self::options(), |options, (name, value)| {
-                options.setting(name, value)
-            });
-        options.start().await
+        Self::options().settings(settings).start().await
     }
 
     /// One that speaks TLS and nothing else.
@@ -192,7 +154,7 @@ impl RedisServer {
     }
 
     fn scheme(&self) -> &'static str {
-        if self.options.tls.is_some() {
+        if self.options.has_tls() {
             "rediss"
         } else {
             "redis"

@@ -1,0 +1,77 @@
+//! What a server is started with, of whatever kind it is.
+
+use std::net::{IpAddr, Ipv4Addr};
+use std::path::Path;
+use std::sync::Arc;
+
+use super::certificates::{Authority, Certificates};
+use super::lan::NetworkNamespace;
+
+/// How a server is started: what all have, and what its kind has of its own.
+#[derive(Clone, Debug, Default)]
+pub struct ServerOptions<K> {
+    pub(super) settings: Vec<(String, String)>,
+    namespace: Option<NetworkNamespace>,
+    tls: Option<Arc<Authority>>,
+    pub(super) kind: K,
+}
+
+impl<K> ServerOptions<K> {
+    /// A setting of the server's configuration file; the last of several counts.
+    #[must_use]
+    pub fn setting(mut self, name: &str, value: &str) -> Self {
+        self.settings.push((name.to_owned(), value.to_owned()));
+        self
+    }
+
+    /// Several of them.
+    #[must_use]
+    pub fn settings(self, settings: &[(&str, &str)]) -> Self {
+        settings
+            .iter()
+            .fold(self, |options, (name, value)| options.setting(name, value))
+    }
+
+    /// Starts it inside a network namespace, on the address of that.
+    #[must_use]
+    pub fn inside(mut self, namespace: &NetworkNamespace) -> Self {
+        self.namespace = Some(namespace.clone());
+        self
+    }
+
+    /// Over TCP it speaks TLS and nothing else.
+    #[must_use]
+    pub fn tls(mut self) -> Self {
+        self.tls = Some(Arc::new(Authority::new()));
+        self
+    }
+
+    pub(super) fn has_tls(&self) -> bool {
+        self.tls.is_some()
+    }
+
+    pub(super) fn address(&self) -> IpAddr {
+        let namespace = self.namespace.as_ref();
+        namespace.map_or(Ipv4Addr::LOCALHOST.into(), NetworkNamespace::address)
+    }
+
+    pub(super) fn namespace_name(&self) -> Option<&str> {
+        self.namespace.as_ref().map(NetworkNamespace::name)
+    }
+
+    /// Writes what TLS needs to the directory.
+    pub(super) fn certificates(&self, directory: &Path) -> Option<Certificates> {
+        let authority = self.tls.as_ref()?;
+        Some(authority.vouch(directory, self.address()))
+    }
+
+    /// The settings that every server of the kind has, and then those of this one.
+    pub(super) fn settings_after<'a>(
+        &'a self,
+        common: &'a [(&'a str, &'a str)],
+    ) -> impl Iterator<Item = (&'a str, &'a str)> {
+        let own = self.settings.iter();
+        let own = own.map(|(name, value)| (name.as_str(), value.as_str()));
+        common.iter().copied().chain(own)
+    }
+}
