@@ -188,7 +188,16 @@ impl Held {
         if self.hold.latch.set(reason) {
             let lock = self.hold.name.label();
             let held_for = self.hold.since.elapsed();
-            tracing::error!(lock, ?held_for, %reason, "a distributed lock was lost while it was held");
+            // A shutdown that did not wait to the end is no alarm.
+            if reason == LossReason::Shutdown {
+                tracing::warn!(
+                    lock,
+                    ?held_for,
+                    "a distributed lock was held beyond a shutdown"
+                );
+            } else {
+                tracing::error!(lock, ?held_for, %reason, "a distributed lock was lost while it was held");
+            }
             observe::lost(reason);
         }
     }

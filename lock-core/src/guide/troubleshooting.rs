@@ -18,7 +18,7 @@
 //! | "this server is a standby" at start | the address of a replica | connect to the primary |
 //! | "evicts keys when its memory is full" at start | `maxmemory-policy` | `noeviction`, or a server of its own for locks |
 //! | "the lock table of the server is full" | more locks than `max_locks_per_transaction * max_connections` | raise the first; hold fewer |
-//! | nothing is granted for half a minute after Redis restarted | the quarantine | expected; a shorter lease makes it shorter |
+//! | every lock is taken (409) for half a minute after Redis was started, also for the first time | the quarantine: it may have forgotten who holds what | expected; a shorter lease makes it shorter; in tests `quarantine(Duration::ZERO)` |
 //! | half a minute of refusals after each deployment | the process ended without [`shutdown`](crate::LockProvider::shutdown) | call it on SIGTERM |
 //! | "no file descriptor left" | `ulimit -n` | raise it; one backend for a process is enough |
 //! | metrics with the label `other` | more than 1,000 labels: an entity made of user input | put the value into the id |

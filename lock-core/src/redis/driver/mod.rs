@@ -261,8 +261,8 @@ impl Driver {
         if self.quarantine_until.is_none_or(|until| until <= now) {
             tracing::warn!(
                 ?left,
-                "the Redis server has lost its memory, or its clock was put: no lock is granted \
-                 until those that it has forgotten have ended"
+                "the Redis server was started lately, or its clock was put: no lock is granted until \
+                 those that it may have forgotten have ended"
             );
             self.quarantine_until = Some(now + left);
         }
