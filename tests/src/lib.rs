@@ -13,6 +13,7 @@
 //! - [`puppet`] is a backend whose every answer a test can delay, withhold or forge.
 //! - [`examples`] builds the programs of the examples.
 //! - [`orders`] starts the example service and calls it.
+//! - [`is_held`] tries a lock and leaves it as it was.
 //! - [`Log`] keeps what the library logs.
 //! - [`row`] is what a holder writes to, with a check of its token or without.
 //! - [`lost_update`] is what a lock alone does not prevent, and a check of tokens does.
@@ -32,6 +33,7 @@ pub mod checker;
 pub mod child;
 pub mod comparison;
 pub mod examples;
+mod held;
 mod inventory;
 mod log;
 pub mod lost_update;
@@ -48,6 +50,7 @@ mod stress;
 mod timing;
 
 pub use bed::{Bed, run};
+pub use held::is_held;
 pub use inventory::Case;
 pub use log::Log;
 pub use stores::{

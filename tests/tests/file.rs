@@ -25,13 +25,7 @@ fn name() -> LockName {
 }
 
 async fn is_held(client: &LockProvider) -> bool {
-    client
-        .lock(name())
-        .unwrap()
-        .try_acquire(Duration::ZERO)
-        .await
-        .unwrap()
-        .is_none()
+    lock_tests::is_held(client, name()).await
 }
 
 /// The lock files that are there.

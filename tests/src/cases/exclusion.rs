@@ -7,8 +7,8 @@ use std::time::Duration;
 use lock_core::{LockName, LockProvider};
 use tokio::task::JoinSet;
 
-use super::{BOUND, PATIENCE, is_held, take, wait_for};
-use crate::{Bed, Lateness, OneBackend, Store};
+use super::{BOUND, PATIENCE, take, wait_for};
+use crate::{Bed, Lateness, OneBackend, Store, is_held};
 
 /// Nobody takes what is held, in this client or another.
 pub async fn a_held_name_cannot_be_taken_and_can_be_after_its_release<S: Store>(bed: Bed<S>) {

@@ -5,8 +5,8 @@ use std::time::Duration;
 use lock_core::{LockErrorKind, LockGuard, LockName, LockPolicy};
 use tokio::task::JoinSet;
 
-use super::{BOUND, PATIENCE, is_held, take, wait_for};
-use crate::{Bed, Lateness, Store};
+use super::{BOUND, PATIENCE, take, wait_for};
+use crate::{Bed, Lateness, Store, is_held};
 
 fn names_of<'a>(guards: impl IntoIterator<Item = &'a LockGuard>) -> Vec<LockName> {
     guards

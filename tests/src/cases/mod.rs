@@ -39,14 +39,3 @@ async fn take(client: &LockProvider, name: &LockName) -> LockGuard {
 async fn wait_for(client: &LockProvider, name: &LockName) -> LockGuard {
     client.lock(name).unwrap().acquire(PATIENCE).await.unwrap()
 }
-
-/// Whether the lock is refused at once.
-async fn is_held(client: &LockProvider, name: &LockName) -> bool {
-    client
-        .lock(name)
-        .unwrap()
-        .try_acquire(Duration::ZERO)
-        .await
-        .unwrap()
-        .is_none()
-}

@@ -2,8 +2,8 @@
 
 use lock_core::{LockName, LockTemplate};
 
-use super::{is_held, take};
-use crate::{Bed, Store};
+use super::take;
+use crate::{Bed, Store, is_held};
 
 fn with_id(bed_name: &LockName, len: usize, last: char) -> LockName {
     // Unique by its beginning, so that stores can be shared.

@@ -9,8 +9,8 @@
 //! # }
 //! ```
 
-use super::{is_held, take, wait_for};
-use crate::{Bed, Store, eventually};
+use super::{take, wait_for};
+use crate::{Bed, Store, eventually, is_held};
 
 /// The end of a guard is the end of its own hold and of no other.
 pub async fn what_is_left_of_a_released_guard_does_not_touch_the_next<S: Store>(bed: Bed<S>) {

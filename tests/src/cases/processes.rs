@@ -4,10 +4,10 @@ use std::time::Duration;
 
 use tokio::task::JoinSet;
 
-use super::{BOUND, PATIENCE, is_held, take, wait_for};
+use super::{BOUND, PATIENCE, take, wait_for};
 use crate::checker::{Event, Rules, judge};
 use crate::child::Child;
-use crate::{Bed, Lateness, Store};
+use crate::{Bed, Lateness, Store, is_held};
 
 /// The wait of a child, in milliseconds: longer than anything takes.
 const LONG: u64 = 60_000;

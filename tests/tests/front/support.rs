@@ -6,6 +6,7 @@ use std::task::{Context, Waker};
 use std::time::Duration;
 
 use lock_core::{Acquire, LockError, LockGuard, LockName, LockPolicy, LockProvider};
+use lock_tests::is_held;
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
@@ -37,19 +38,7 @@ pub(crate) async fn take(client: &LockProvider) -> LockGuard {
 }
 
 pub(crate) async fn is_free(client: &LockProvider) -> bool {
-    match client
-        .lock(name())
-        .unwrap()
-        .try_acquire(Duration::ZERO)
-        .await
-        .unwrap()
-    {
-        Some(guard) => {
-            guard.release().await.unwrap();
-            true
-        }
-        None => false,
-    }
+    !is_held(client, name()).await
 }
 
 /// An acquire of its own accord, in line when this returns.

@@ -3,9 +3,9 @@
 use std::time::Duration;
 
 use lock_core::LockName;
-use lock_tests::{Lateness, PostgresStore, Store};
+use lock_tests::{Lateness, PostgresStore, Store, is_held};
 
-use crate::support::{BOUND, PATIENCE, acquire, is_held, numbered, order, take};
+use crate::support::{BOUND, PATIENCE, acquire, numbered, order, take};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_shortest_and_the_longest_waits_behave() {

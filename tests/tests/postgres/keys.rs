@@ -2,10 +2,10 @@
 
 use lock_core::postgres::PostgresBackend;
 use lock_core::{LockGuard, LockProvider};
-use lock_tests::{OneBackend, PostgresStore, Store};
+use lock_tests::{OneBackend, PostgresStore, Store, is_held};
 use sqlx::{Connection, Executor, PgConnection, Row};
 
-use crate::support::{is_held, key, order, take};
+use crate::support::{key, order, take};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn whoever_has_the_key_has_the_lock() {

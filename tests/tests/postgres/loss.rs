@@ -7,12 +7,12 @@ use lock_core::LockProvider;
 use lock_core::backend::{Attempt, Backend, Grant};
 use lock_core::postgres::{PostgresBackend, PostgresGrant};
 use lock_tests::servers::{Lan, PostgresServer, Proxy, Server};
-use lock_tests::{Lateness, PostgresStore, Store, boottime, eventually};
+use lock_tests::{Lateness, PostgresStore, Store, boottime, eventually, is_held};
 
 use crate::notice::Notice;
 use crate::support::{
     BOUND, Ended, GRANTED_WITHIN, LEASE, MARGIN, PATIENCE, acquire, backend, child, client,
-    is_held, nanoseconds, numbered, order, session_of, take,
+    nanoseconds, numbered, order, session_of, take,
 };
 
 /// How often something is done whose time is told in milliseconds.

@@ -4,10 +4,10 @@ use std::time::Duration;
 
 use lock_core::LockProvider;
 use lock_core::postgres::PostgresBackend;
-use lock_tests::{PostgresStore, Store, eventually};
+use lock_tests::{PostgresStore, Store, eventually, is_held};
 use sqlx::postgres::PgPoolOptions;
 
-use crate::support::{LEASE, is_held, order, take};
+use crate::support::{LEASE, order, take};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_pool_that_it_is_made_from_is_left_alone() {

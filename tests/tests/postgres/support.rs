@@ -229,11 +229,6 @@ pub(crate) async fn acquire(
 }
 
 /// Whether the lock is refused at once.
-pub(crate) async fn is_held(client: &LockProvider, name: LockName) -> bool {
-    let tried = client.lock(name).unwrap().try_acquire(Duration::ZERO).await;
-    tried.unwrap().is_none()
-}
-
 pub(crate) async fn child(store: &PostgresStore) -> Child {
     Child::start(env!("CARGO_BIN_EXE_locker"), &store.address().unwrap()).await
 }

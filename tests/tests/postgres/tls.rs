@@ -1,9 +1,10 @@
 //! A server that speaks TLS.
 
 use lock_core::postgres::PostgresBackend;
+use lock_tests::is_held;
 use lock_tests::servers::PostgresServer;
 
-use crate::support::{client, is_held, order, take};
+use crate::support::{client, order, take};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn locks_are_had_over_tls_from_a_server_that_is_trusted() {
