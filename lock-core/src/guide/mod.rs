@@ -6,7 +6,7 @@
 //! | [`naming`] | names, values in them, sensitive data |
 //! | [`nesting`] | several locks at once |
 //! | [`fencing`] | what to do about work that was too late |
-//! | [`servers`] | files, PostgreSQL or Redis |
+//! | [`servers`] | files, PostgreSQL or Redis; what they cost |
 //! | [`deployment`] | poolers, replicas, eviction, rolling updates, shutdown |
 //! | [`troubleshooting`] | symptom, cause, remedy |
 //!
