@@ -8,12 +8,12 @@ use std::time::Duration;
 use sqlx::{PgPool, Postgres, Transaction};
 use tokio::sync::oneshot;
 
-use super::board::Board;
 use super::builder::PostgresBuilder;
 use super::desk::{Command, Handle, Hold, Reply};
 use super::{errors, transaction};
 use crate::backend::{Attempt, Backend, Grant, Lease};
 use crate::name::key::{PostgresKeys, postgres_keys};
+use crate::server::Board;
 use crate::{LockError, LockName};
 
 /// Locks in a PostgreSQL server: see the [module](super).
@@ -145,7 +145,7 @@ impl Backend for PostgresBackend {
     async fn try_acquire(&self, name: &LockName) -> Result<Attempt<PostgresGrant>, LockError> {
         let keys = self.keys(name);
         // What the driver has taken for those who wait.
-        if let Some(grant) = self.handle.board.take_parked(keys.lock)
+        if let Some(grant) = self.handle.board.take_parked(&keys.lock)
             && grant.lease.is_valid()
         {
             return Ok(Attempt::Granted(grant));
@@ -168,7 +168,8 @@ impl Backend for PostgresBackend {
     }
 
     fn changed(&self, name: &LockName) -> impl Future<Output = ()> + Send + 'static {
-        Board::watch(Arc::clone(&self.handle), self.keys(name))
+        let keys = self.keys(name);
+        Board::watch(Arc::clone(&self.handle), keys.lock, keys)
     }
 
     async fn health(&self) -> Result<(), LockError> {

@@ -14,7 +14,6 @@ use tokio::sync::mpsc::error::TryRecvError;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::{sleep, timeout};
 
-use super::board::Board;
 use super::connect::Target;
 use super::desk::Reply;
 use super::mark::Mark;
@@ -22,6 +21,7 @@ use super::session::{Failed, Session};
 use super::terms::Terms;
 use super::{errors, sql};
 use crate::LockError;
+use crate::server::Board;
 use crate::settings::ProviderKind;
 
 /// How long the server keeps the mark of a process that vanished.

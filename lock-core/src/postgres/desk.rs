@@ -6,12 +6,11 @@ use std::sync::{Arc, Mutex, PoisonError};
 use tokio::sync::oneshot;
 
 use super::backend::PostgresGrant;
-use super::board::Board;
 use super::transaction::DatabaseIdentity;
 use crate::LockError;
 use crate::backend::Attempt;
 use crate::name::key::PostgresKeys;
-use crate::server::Inbox;
+use crate::server::{Board, Host, Inbox};
 
 pub(super) type Reply<T> = oneshot::Sender<Result<T, LockError>>;
 
@@ -52,7 +51,7 @@ pub(super) struct Hold {
 #[derive(Default)]
 pub(super) struct Desk {
     pub(super) inbox: Inbox<Command>,
-    pub(super) board: Board,
+    pub(super) board: Board<Handle>,
     /// Where the session is, while there is one.
     home: Mutex<Option<DatabaseIdentity>>,
 }
@@ -81,6 +80,21 @@ pub(super) struct Handle(Arc<Desk>);
 impl Handle {
     pub(super) fn new(desk: Arc<Desk>) -> Arc<Self> {
         Arc::new(Self(desk))
+    }
+}
+
+impl Host for Handle {
+    type Key = i64;
+    type About = PostgresKeys;
+    type Grant = PostgresGrant;
+
+    fn board(&self) -> &Board<Self> {
+        &self.0.board
+    }
+
+    fn left(&self) {
+        // Whoever left may have been registered on the server.
+        self.0.inbox.ring();
     }
 }
 

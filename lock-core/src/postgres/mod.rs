@@ -56,7 +56,6 @@
 
 mod backend;
 mod beside;
-mod board;
 mod builder;
 mod connect;
 mod desk;

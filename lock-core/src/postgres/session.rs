@@ -8,11 +8,11 @@ use sqlx::Error;
 use sqlx::postgres::{PgListener, PgNotification};
 use tokio::time::{Instant, sleep};
 
-use super::board::Board;
+use super::desk::Handle;
 use super::errors::{self, Limits};
 use super::terms::Terms;
 use crate::backend::{BootClock, Clock, Lease, LossReason};
-use crate::server::Patience;
+use crate::server::{Board, Patience};
 
 /// When a statement is out for this long, whoever waits for a lock asks for itself: it is to hear
 /// that the server does not answer, and not that the lock is held.
@@ -92,7 +92,7 @@ impl Session {
     /// itself.
     pub(super) async fn run<T>(
         &mut self,
-        board: &Board,
+        board: &Board<Handle>,
         statement: impl AsyncFnOnce(&mut PgListener, &str) -> Result<T, Error>,
     ) -> Result<T, Failed> {
         let (sent, started) = (self.clock.now(), Instant::now());

@@ -9,7 +9,7 @@ use std::time::Duration;
 use tokio::sync::{mpsc, oneshot};
 
 use super::builder::RedisBuilder;
-use super::command::{Acquire, Answer, Claim, Command, Release};
+use super::command::{Acquire, Answer, Claim, Command, Release, Reply};
 use super::key::{Key, Owner};
 use super::shared::{Client, Shared};
 use crate::backend::{Attempt, Backend, Grant, Lease};
@@ -80,17 +80,9 @@ impl RedisBackend {
     }
 
     fn acquire(&self, key: Key) -> (Acquire, oneshot::Receiver<Answer>) {
-        let shared = self.shared();
         let (reply, answer) = oneshot::channel();
-        let acquire = Acquire {
-            client: Arc::clone(&self.client),
-            key,
-            owner: shared.new_owner(),
-            reply,
-            until: shared.clock.now() + PATIENCE,
-            ghost: None,
-        };
-        (acquire, answer)
+        let reply = Reply::Caller(reply);
+        (Acquire::new(Arc::clone(&self.client), key, reply), answer)
     }
 }
 
@@ -123,7 +115,14 @@ impl Backend for RedisBackend {
     const KIND: &'static str = "redis";
 
     async fn try_acquire(&self, name: &LockName) -> Answer {
-        let (acquire, answer) = self.acquire(self.key(name));
+        let key = self.key(name);
+        // What the driver has taken for those who wait.
+        if let Some(grant) = self.shared().waiting.take_parked(&key)
+            && grant.lease.is_valid()
+        {
+            return Ok(Attempt::Granted(grant));
+        }
+        let (acquire, answer) = self.acquire(key);
         self.shared().inbox.push(Command::Acquire(acquire));
         answer.await.map_err(ended)?
     }
@@ -171,7 +170,7 @@ impl Backend for RedisBackend {
     }
 
     fn changed(&self, name: &LockName) -> impl Future<Output = ()> + Send + 'static {
-        super::waiting::register(Arc::clone(&self.client.0), self.key(name))
+        super::waiting::register(Arc::clone(&self.client.0), &self.key(name))
     }
 
     async fn health(&self) -> Result<(), LockError> {

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use tokio::sync::{mpsc, oneshot};
 
-use super::backend::RedisGrant;
+use super::backend::{PATIENCE, RedisGrant};
 use super::key::{Key, Owner};
 use super::shared::Client;
 use crate::LockError;
@@ -13,6 +13,8 @@ use crate::backend::{Attempt, Lease};
 
 pub(super) enum Command {
     Acquire(Acquire),
+    /// Acquire it for whoever waits for it.
+    AcquireForWaiting(Key),
     Claim(Claim),
     Release(Release),
     Probe(Probe),
@@ -27,11 +29,57 @@ pub(super) struct Acquire {
     pub(super) client: Arc<Client>,
     pub(super) key: Key,
     pub(super) owner: Owner,
-    pub(super) reply: oneshot::Sender<Answer>,
+    pub(super) reply: Reply,
     /// When it is not tried again, on CLOCK_BOOTTIME.
     pub(super) until: Duration,
     /// Until when the server may take a copy that was sent and not answered.
     pub(super) ghost: Option<Duration>,
+}
+
+impl Acquire {
+    /// As a new owner.
+    pub(super) fn new(client: Arc<Client>, key: Key, reply: Reply) -> Self {
+        let shared = &client.0;
+        Self {
+            owner: shared.new_owner(),
+            until: shared.clock.now() + PATIENCE,
+            client,
+            key,
+            reply,
+            ghost: None,
+        }
+    }
+}
+
+/// Who hears of an acquire.
+pub(super) enum Reply {
+    Caller(oneshot::Sender<Answer>),
+    /// Whoever waits for the lock, longest first.
+    Waiting(Arc<Client>, Key),
+}
+
+impl Reply {
+    /// Whether nobody is left to hear of it.
+    pub(super) fn is_closed(&self) -> bool {
+        match self {
+            Self::Caller(reply) => reply.is_closed(),
+            Self::Waiting(client, key) => !client.0.waiting.is_waited_for(key),
+        }
+    }
+
+    /// A grant that nobody is there for is dropped, which releases it.
+    pub(super) fn send(self, answer: Answer) {
+        match (self, answer) {
+            (Self::Caller(reply), answer) => drop(reply.send(answer)),
+            (Self::Waiting(client, key), Ok(Attempt::Granted(grant))) => {
+                client.0.waiting.park(&key, grant);
+            }
+            // They go on waiting.
+            (Self::Waiting(..), Ok(Attempt::Held { .. })) => {}
+            // They ask for themselves, and hear why it does not work.
+            (Self::Waiting(client, key), Err(_)) => client.0.waiting.wake(&key.text),
+        }
+    }
 }
 
 /// Of these, keys of one lane, as many as are free, up to a limit; never empty.

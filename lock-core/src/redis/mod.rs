@@ -25,7 +25,8 @@
 //! - **No false answers.** An acquire knows itself by its owner: a lost reply, or a request that
 //!   arrives twice or too late, neither looks like contention nor leaves a lock behind.
 //! - **Waiting** is by a message of the release. A process is subscribed to the names that it waits
-//!   for; what ends without a release is asked for when it ends.
+//!   for, and the thread that hears of a release tries at once for whoever waits; what ends without
+//!   a release is asked for when it ends.
 //! - **Tokens** are the server's time in microseconds, and greater than all earlier ones of the name
 //!   also when that clock goes back.
 //!

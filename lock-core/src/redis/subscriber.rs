@@ -10,6 +10,7 @@ use futures_util::stream::{FuturesUnordered, StreamExt};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::{Instant, sleep_until, timeout};
 
+use super::command::Command;
 use super::connect::open;
 use super::key::{Key, millis};
 use super::shared::Shared;
@@ -309,7 +310,9 @@ impl Subscriber {
                 if let Some(Value::BulkString(channel)) = push.data.first()
                     && let Ok(channel) = std::str::from_utf8(channel)
                 {
-                    self.shared.waiting.wake(channel);
+                    let waited = self.shared.waiting.waited_at(channel);
+                    let acquire = waited.map(Command::AcquireForWaiting);
+                    self.shared.inbox.push_all(acquire);
                 }
             }
             // It does not say of which connection: they are asked.

@@ -1,6 +1,6 @@
 //! The thread of a backend: a runtime of its own for the driver, which outlives the application's.
 
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 
 use tokio::runtime::Builder;
 use tokio::sync::{mpsc, oneshot, watch};
@@ -18,16 +18,16 @@ use crate::{LockError, LossReason};
 pub(super) async fn start(settings: Settings) -> Result<RedisBackend, LockError> {
     let shared = Arc::new(Shared::new(settings));
     let (ready, started) = oneshot::channel();
-    let of_thread = Arc::clone(&shared);
+    // Dropped before the answer, it ends the thread as every last user does.
+    let client = Arc::new(Client(Arc::clone(&shared)));
+    let of_thread = Arc::downgrade(&client);
     std::thread::Builder::new()
         .name("lock-redis".to_owned())
-        .spawn(move || run(of_thread, ready))
+        .spawn(move || run(shared, of_thread, ready))
         .map_err(|error| {
             LockError::unavailable("no thread can be started for the Redis backend")
                 .with_source(error)
         })?;
-    // Dropped before the answer, it ends the thread as every last user does.
-    let client = Arc::new(Client(shared));
     let lanes = started.await.unwrap_or_else(|_| Err(ended()))?;
     Ok(RedisBackend::new(client, lanes))
 }
@@ -36,7 +36,11 @@ fn ended() -> LockError {
     LockError::unavailable("the thread of the Redis backend has ended")
 }
 
-fn run(shared: Arc<Shared>, ready: oneshot::Sender<Result<usize, LockError>>) {
+fn run(
+    shared: Arc<Shared>,
+    client: Weak<Client>,
+    ready: oneshot::Sender<Result<usize, LockError>>,
+) {
     // However this ends.
     let _ending = Ending(Arc::clone(&shared));
     let runtime = match Builder::new_current_thread().enable_all().build() {
@@ -49,7 +53,7 @@ fn run(shared: Arc<Shared>, ready: oneshot::Sender<Result<usize, LockError>>) {
         }
     };
     runtime.block_on(async {
-        match first(&shared).await {
+        match first(&shared, client).await {
             Ok((driver, subscriber)) => {
                 if ready.send(Ok(driver.lanes())).is_err() {
                     return;
@@ -67,7 +71,10 @@ fn run(shared: Arc<Shared>, ready: oneshot::Sender<Result<usize, LockError>>) {
 }
 
 /// Connects to the first of the servers that can be had.
-async fn first(shared: &Arc<Shared>) -> Result<(Driver, Subscriber), LockError> {
+async fn first(
+    shared: &Arc<Shared>,
+    client: Weak<Client>,
+) -> Result<(Driver, Subscriber), LockError> {
     let mut last = None;
     for seed in &shared.settings.target.seeds {
         let mut opened = match connect(seed, shared).await {
@@ -86,7 +93,14 @@ async fn first(shared: &Arc<Shared>) -> Result<(Driver, Subscriber), LockError> 
         rehearse(&topology, seed, &opened.connection, settings).await?;
         let (topology, changes) = watch::channel(Arc::new(topology));
         let (questions, asked) = mpsc::unbounded_channel();
-        let driver = Driver::new(Arc::clone(shared), topology, questions, seed, opened);
+        let driver = Driver::new(
+            Arc::clone(shared),
+            client,
+            topology,
+            questions,
+            seed,
+            opened,
+        );
         let subscriber = Subscriber::new(Arc::clone(shared), changes, asked);
         return Ok((driver, subscriber));
     }

@@ -1,35 +1,36 @@
 //! Who waits for which lock, and which channels that takes.
 
 use std::collections::{HashMap, VecDeque};
-use std::future::Future;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use tokio::sync::{Notify, oneshot};
+use tokio::sync::Notify;
 use tokio::time::Instant;
 
+use super::backend::RedisGrant;
 use super::key::Key;
 use super::shared::Shared;
+use crate::server::{Board, Host};
 
 /// How long a channel is kept that nobody waits at: who is refused once more registers again.
 const LINGER: Duration = Duration::from_millis(100);
 
-/// The table of who waits.
+/// Who waits, and the channels on which they hear of a release.
 #[derive(Default)]
 pub(super) struct Waiting {
-    table: Mutex<Table>,
+    board: Board<Shared>,
+    channels: Mutex<Channels>,
     /// There is something to subscribe to, or to leave.
     pub(super) changed: Notify,
 }
 
 #[derive(Default)]
-struct Table {
-    channels: HashMap<Arc<str>, Channel>,
+struct Channels {
+    by_text: HashMap<Arc<str>, Channel>,
     /// To be subscribed to.
     news: Vec<Arc<str>>,
     /// Left by the last that waited, the first to be given up first.
     left: VecDeque<(Instant, Arc<str>)>,
-    last_id: u64,
     /// Counts the times that something was given out to be subscribed to.
     last_asked: u64,
 }
@@ -37,7 +38,6 @@ struct Table {
 struct Channel {
     bucket: u8,
     state: State,
-    waiters: Vec<(u64, oneshot::Sender<()>)>,
     left_at: Option<Instant>,
 }
 
@@ -68,118 +68,126 @@ pub(super) struct Work {
 }
 
 /// Completes when the lock may be free. Registered when this returns.
-pub(super) fn register(shared: Arc<Shared>, key: Key) -> impl Future<Output = ()> + Send + 'static {
-    let (sender, woken) = oneshot::channel();
-    let id = shared.waiting.enter(&key, sender);
-    let leaving = Leaving { shared, key, id };
-    async move {
-        // An error is the end of the thread, which is a change as well.
-        let _ = woken.await;
-        drop(leaving);
-    }
-}
-
-struct Leaving {
+pub(super) fn register(
     shared: Arc<Shared>,
-    key: Key,
-    id: u64,
+    key: &Key,
+) -> impl Future<Output = ()> + Send + Unpin + use<> {
+    let watch = Board::watch(Arc::clone(&shared), Arc::clone(&key.text), key.bucket);
+    shared.waiting.listen(key);
+    watch
 }
 
-impl Drop for Leaving {
-    fn drop(&mut self) {
-        self.shared.waiting.leave(&self.key, self.id);
+impl Host for Shared {
+    type Key = Arc<str>;
+    /// The bucket.
+    type About = u8;
+    type Grant = RedisGrant;
+
+    fn board(&self) -> &Board<Self> {
+        &self.waiting.board
+    }
+
+    fn left(&self) {
+        self.waiting.changed.notify_one();
     }
 }
 
 impl Waiting {
-    fn table(&self) -> MutexGuard<'_, Table> {
-        self.table.lock().unwrap_or_else(PoisonError::into_inner)
+    fn channels(&self) -> MutexGuard<'_, Channels> {
+        self.channels.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn enter(&self, key: &Key, sender: oneshot::Sender<()>) -> u64 {
-        let mut guard = self.table();
-        let table = &mut *guard;
-        table.last_id += 1;
-        let id = table.last_id;
-        let channel = table
-            .channels
-            .entry(Arc::clone(&key.text))
-            .or_insert_with(|| {
-                table.news.push(Arc::clone(&key.text));
-                Channel {
-                    bucket: key.bucket,
-                    state: State::Unknown,
-                    waiters: Vec::new(),
-                    left_at: None,
-                }
-            });
-        channel.waiters.push((id, sender));
+    /// Somebody waits for this, and is at the board already.
+    fn listen(&self, key: &Key) {
+        let mut guard = self.channels();
+        let channels = &mut *guard;
+        let entry = channels.by_text.entry(Arc::clone(&key.text));
+        let channel = entry.or_insert_with(|| {
+            channels.news.push(Arc::clone(&key.text));
+            Channel {
+                bucket: key.bucket,
+                state: State::Unknown,
+                left_at: None,
+            }
+        });
         channel.left_at = None;
         let is_new = channel.state == State::Unknown;
         drop(guard);
         if is_new {
             self.changed.notify_one();
         }
-        id
     }
 
-    fn leave(&self, key: &Key, id: u64) {
-        let mut guard = self.table();
-        let table = &mut *guard;
-        let Some(channel) = table.channels.get_mut(&key.text) else {
-            return;
-        };
-        channel.waiters.retain(|(waiter, _)| *waiter != id);
-        if !channel.waiters.is_empty() || channel.left_at.is_some() {
-            return;
-        }
-        let now = Instant::now();
-        channel.left_at = Some(now);
-        // The subscriber looks again when the first of them is due.
-        let is_first = table.left.is_empty();
-        table.left.push_back((now, Arc::clone(&key.text)));
-        drop(guard);
-        if is_first {
-            self.changed.notify_one();
-        }
+    pub(super) fn is_waited_for(&self, key: &Key) -> bool {
+        self.board.is_waited_for(&key.text)
+    }
+
+    /// What somebody waits for at this channel.
+    pub(super) fn waited_at(&self, channel: &str) -> Option<Key> {
+        let bucket = self.board.about(channel)?;
+        let text = channel.into();
+        Some(Key { text, bucket })
+    }
+
+    /// Leaves a grant to whoever has waited longest. Where nobody waits it is released.
+    pub(super) fn park(&self, key: &Key, grant: RedisGrant) {
+        drop(self.board.park(&key.text, grant));
+        self.changed.notify_one();
+    }
+
+    /// What was taken for those who wait.
+    pub(super) fn take_parked(&self, key: &Key) -> Option<RedisGrant> {
+        self.board.take_parked(&key.text)
     }
 
     /// Whether messages of this channel come here.
     pub(super) fn is_subscribed(&self, key: &Key) -> bool {
-        let table = self.table();
-        table
-            .channels
-            .get(&key.text)
-            .is_some_and(|channel| channel.state == State::Confirmed)
+        let channels = self.channels();
+        let channel = channels.by_text.get(&key.text);
+        channel.is_some_and(|channel| channel.state == State::Confirmed)
     }
 
     /// What there is to do now; each channel is given once.
     pub(super) fn work(&self, now: Instant) -> Work {
-        let mut guard = self.table();
-        let table = &mut *guard;
+        let swept = self.board.sweep();
+        let mut guard = self.channels();
+        let channels = &mut *guard;
         let mut work = Work::default();
-        while let Some((left, text)) = table.left.pop_front_if(|(left, _)| *left + LINGER <= now) {
+        for text in self.board.take_left() {
+            if let Some(channel) = channels.by_text.get_mut(&text)
+                && channel.left_at.is_none()
+            {
+                channel.left_at = Some(now);
+                channels.left.push_back((now, text));
+            }
+        }
+        while let Some((left, text)) =
+            (channels.left).pop_front_if(|(left, _)| *left + LINGER <= now)
+        {
             // Not if somebody has waited there since.
-            let Some(channel) = table
-                .channels
-                .get(&text)
-                .filter(|c| c.left_at == Some(left))
-            else {
+            let channel = channels.by_text.get_mut(&text);
+            let Some(channel) = channel.filter(|channel| channel.left_at == Some(left)) else {
                 continue;
             };
+            // Whoever comes to the board after this look listens later still, and finds no channel.
+            if self.board.is_waited_for(&text) {
+                channel.left_at = None;
+                continue;
+            }
             if channel.state != State::Unknown {
                 work.leave.push(Key {
                     text: Arc::clone(&text),
                     bucket: channel.bucket,
                 });
             }
-            table.channels.remove(&text);
+            channels.by_text.remove(&text);
         }
-        work.again = table.left.front().map(|(left, _)| *left + LINGER);
-        table.last_asked += 1;
-        work.number = table.last_asked;
-        for text in std::mem::take(&mut table.news) {
-            if let Some(channel) = table.channels.get_mut(&text)
+        let due = channels.left.front().map(|(left, _)| *left + LINGER);
+        work.again = due.into_iter().chain(swept).min();
+        channels.last_asked += 1;
+        work.number = channels.last_asked;
+        for text in std::mem::take(&mut channels.news) {
+            if let Some(channel) = channels.by_text.get_mut(&text)
                 && channel.state == State::Unknown
             {
                 channel.state = State::Asked(work.number);
@@ -195,75 +203,62 @@ impl Waiting {
     /// The server sends messages of these from now on: whoever waits tries again, since a release
     /// before now went unheard.
     pub(super) fn confirmed(&self, asked: &Asked) {
-        let mut woken = Vec::new();
-        let mut table = self.table();
         for key in &asked.keys {
-            if let Some(channel) = table.channels.get_mut(&key.text)
+            let mut channels = self.channels();
+            if let Some(channel) = channels.by_text.get_mut(&key.text)
                 && channel.state == State::Asked(asked.number)
             {
                 channel.state = State::Confirmed;
-                woken.append(&mut channel.waiters);
+                drop(channels);
+                self.wake(&key.text);
             }
         }
-        drop(table);
-        wake(woken);
     }
 
     /// There is no connection yet to ask for these.
     pub(super) fn put_back(&self, keys: &[Key]) {
-        let mut guard = self.table();
-        let table = &mut *guard;
+        let mut guard = self.channels();
+        let channels = &mut *guard;
         for key in keys {
-            if let Some(channel) = table.channels.get_mut(&key.text) {
+            if let Some(channel) = channels.by_text.get_mut(&key.text) {
                 channel.state = State::Unknown;
-                table.news.push(Arc::clone(&key.text));
+                channels.news.push(Arc::clone(&key.text));
             }
         }
     }
 
     /// These are not subscribed to any more, or could not be: to be asked for again.
     pub(super) fn forget(&self, is_gone: impl Fn(&Arc<str>, u8) -> bool) {
-        let mut guard = self.table();
-        let table = &mut *guard;
-        for (text, channel) in &mut table.channels {
+        let mut guard = self.channels();
+        let channels = &mut *guard;
+        for (text, channel) in &mut channels.by_text {
             if channel.state != State::Unknown && is_gone(text, channel.bucket) {
                 channel.state = State::Unknown;
-                table.news.push(Arc::clone(text));
+                channels.news.push(Arc::clone(text));
             }
         }
         drop(guard);
         self.changed.notify_one();
     }
 
-    /// A release was heard.
-    pub(super) fn wake(&self, channel: &str) {
-        let mut table = self.table();
-        let woken = table
-            .channels
-            .get_mut(channel)
-            .map(|channel| std::mem::take(&mut channel.waiters));
-        drop(table);
-        wake(woken.unwrap_or_default());
+    /// Whoever waits for it is to ask.
+    pub(super) fn wake(&self, key: &Arc<str>) {
+        self.board.wake(key);
+        self.changed.notify_one();
     }
 
     /// Nobody is going to be woken by a message any more.
     pub(super) fn wake_all(&self) {
-        let channels = std::mem::take(&mut self.table().channels);
-        wake(channels.into_values().flat_map(|channel| channel.waiters));
-    }
-}
-
-/// Outside the lock: a waker may run what it likes.
-fn wake(waiters: impl IntoIterator<Item = (u64, oneshot::Sender<()>)>) {
-    for (_, waiter) in waiters {
-        // It may have left.
-        let _ = waiter.send(());
+        self.board.wake_all();
     }
 }
 
 #[cfg(all(test, not(lock_model)))]
 mod tests {
+    use futures_util::FutureExt;
+
     use super::*;
+    use crate::redis::builder::RedisBuilder;
 
     fn key() -> Key {
         Key {
@@ -272,8 +267,13 @@ mod tests {
         }
     }
 
-    fn ask(waiting: &Waiting, now: Instant) -> Asked {
-        let work = waiting.work(now);
+    fn shared() -> Arc<Shared> {
+        let settings = RedisBuilder::parse("redis://127.0.0.1").settings();
+        Arc::new(Shared::new(settings.unwrap()))
+    }
+
+    fn ask(shared: &Shared, now: Instant) -> Asked {
+        let work = shared.waiting.work(now);
         Asked {
             keys: work.subscribe,
             number: work.number,
@@ -282,40 +282,58 @@ mod tests {
 
     /// Nothing but the newest counts, and it wakes.
     fn only_the_second_counts(
-        waiting: &Waiting,
+        shared: &Shared,
         asked: [Asked; 2],
-        mut woken: oneshot::Receiver<()>,
+        mut watch: impl Future<Output = ()> + Unpin,
     ) {
         let [first, second] = asked;
+        let waiting = &shared.waiting;
         assert_eq!((first.keys.len(), second.keys.len()), (1, 1));
         waiting.confirmed(&first);
-        assert!(!waiting.is_subscribed(&key()) && woken.try_recv().is_err());
+        assert!(!waiting.is_subscribed(&key()) && (&mut watch).now_or_never().is_none());
         waiting.confirmed(&second);
-        assert!(waiting.is_subscribed(&key()) && woken.try_recv().is_ok());
+        assert!(waiting.is_subscribed(&key()) && watch.now_or_never().is_some());
     }
 
     #[test]
     fn a_late_confirmation_of_a_connection_that_is_lost_does_not_count() {
-        let (waiting, now) = (Waiting::default(), Instant::now());
-        let (sender, woken) = oneshot::channel();
-        waiting.enter(&key(), sender);
-        let first = ask(&waiting, now);
-        waiting.forget(|_, _| true);
-        let second = ask(&waiting, now);
-        only_the_second_counts(&waiting, [first, second], woken);
+        let (shared, now) = (shared(), Instant::now());
+        let watch = register(Arc::clone(&shared), &key());
+        let first = ask(&shared, now);
+        shared.waiting.forget(|_, _| true);
+        let second = ask(&shared, now);
+        only_the_second_counts(&shared, [first, second], watch);
     }
 
     #[test]
     fn a_late_confirmation_of_a_channel_that_was_left_since_does_not_count() {
-        let (waiting, now) = (Waiting::default(), Instant::now());
-        let (sender, _) = oneshot::channel();
-        let id = waiting.enter(&key(), sender);
-        let first = ask(&waiting, now);
-        waiting.leave(&key(), id);
-        assert_eq!(waiting.work(now + 2 * LINGER).leave.len(), 1);
-        let (sender, woken) = oneshot::channel();
-        waiting.enter(&key(), sender);
-        let second = ask(&waiting, now + 2 * LINGER);
-        only_the_second_counts(&waiting, [first, second], woken);
+        let (shared, now) = (shared(), Instant::now());
+        let watch = register(Arc::clone(&shared), &key());
+        let first = ask(&shared, now);
+        drop(watch);
+        assert!(shared.waiting.work(now).leave.is_empty());
+        assert_eq!(shared.waiting.work(now + LINGER).leave.len(), 1);
+        let watch = register(Arc::clone(&shared), &key());
+        let second = ask(&shared, now + LINGER);
+        only_the_second_counts(&shared, [first, second], watch);
+    }
+
+    #[test]
+    fn a_channel_that_somebody_came_back_to_is_kept() {
+        let (shared, now) = (shared(), Instant::now());
+        drop(register(Arc::clone(&shared), &key()));
+        ask(&shared, now);
+        let watch = register(Arc::clone(&shared), &key());
+        assert!(shared.waiting.work(now + LINGER).leave.is_empty());
+        drop(watch);
+        ask(&shared, now);
+        // At the board, and not listening yet.
+        let watch = Board::watch(Arc::clone(&shared), key().text, key().bucket);
+        assert!(shared.waiting.work(now + 2 * LINGER).leave.is_empty());
+        shared.waiting.listen(&key());
+        drop(watch);
+        let left = now + 3 * LINGER;
+        assert!(shared.waiting.work(left).leave.is_empty());
+        assert_eq!(shared.waiting.work(left + LINGER).leave.len(), 1);
     }
 }

@@ -1,10 +1,13 @@
 //! What backends with a server share.
 //!
 //! Each has a thread of its own with a runtime: neither a blocked worker of the application nor the
-//! end of one of its runtimes loses a lock. Callers leave [commands](Inbox) for it.
+//! end of one of its runtimes loses a lock. Callers leave [commands](Inbox) for it, and wait at a
+//! [board](Board).
 
 mod awake;
+mod board;
 mod inbox;
 
 pub(crate) use awake::Patience;
+pub(crate) use board::{Board, Host};
 pub(crate) use inbox::Inbox;

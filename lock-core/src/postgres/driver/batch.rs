@@ -127,7 +127,7 @@ impl Driver {
 
     fn add_unregistrations(&mut self, batch: &mut Batch) {
         for key in self.desk.board.take_left() {
-            if !self.desk.board.is_waited_for(key)
+            if !self.desk.board.is_waited_for(&key)
                 && let Some(wait) = self.registered.remove(&key)
             {
                 batch.push(Step::Unregister, key, wait, Row::Unregister);
@@ -150,7 +150,7 @@ impl Driver {
             // When we hold it ourselves, its release makes it due again.
             if is_free
                 && self.keys.len() < self.cap(session)
-                && let Some(keys) = self.desk.board.keys_of(key)
+                && let Some(keys) = self.desk.board.about(&key)
             {
                 self.add_watched_try(batch, keys, Row::Watched(keys));
             }
@@ -188,7 +188,7 @@ impl Driver {
             self.keys.insert(keys.lock, State::Trying);
             let row = Row::Try(keys, reply);
             batch.push(Step::TryPolitely, keys.lock, keys.wait, row);
-        } else if self.desk.board.is_waited_for(keys.lock) {
+        } else if self.desk.board.is_waited_for(&keys.lock) {
             self.add_watched_try(batch, keys, Row::Try(keys, reply));
         } else {
             self.keys.insert(keys.lock, State::Trying);
@@ -233,7 +233,7 @@ impl Driver {
                 Row::Watched(keys) => {
                     let attempt = self.settle_try(session, keys, step, *answer);
                     if let Attempt::Granted(grant) = attempt {
-                        drop(self.desk.board.park(keys.lock, grant));
+                        drop(self.desk.board.park(&keys.lock, grant));
                     }
                 }
                 Row::RegisterForEverything => {
@@ -263,7 +263,7 @@ impl Driver {
         self.keys.remove(&key);
         if answer == answer::AWAITED {
             self.courtesy.insert(key, Instant::now() + HAND_OVER);
-        } else if self.desk.board.is_waited_for(key) {
+        } else if self.desk.board.is_waited_for(&key) {
             self.due.insert(key);
         }
         let result = match answer {
@@ -354,7 +354,7 @@ impl Driver {
                 Row::Watched(keys) => {
                     self.keys.remove(&keys.lock);
                     // They ask for themselves, and hear why it does not work.
-                    self.desk.board.wake(keys.lock);
+                    self.desk.board.wake(&keys.lock);
                 }
                 Row::Unregister | Row::RegisterForEverything | Row::TellEverybody => {}
             }

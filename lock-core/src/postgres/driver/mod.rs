@@ -395,7 +395,7 @@ impl Driver {
             .filter_map(|key| u64::from_str_radix(key, 16).ok());
         let waited = keys
             .map(u64::cast_signed)
-            .filter(|key| self.desk.board.is_waited_for(*key));
+            .filter(|key| self.desk.board.is_waited_for(key));
         self.due.extend(waited);
     }
 
@@ -413,7 +413,7 @@ impl Driver {
             .collect();
         for key in over {
             self.courtesy.remove(&key);
-            if self.desk.board.is_waited_for(key) {
+            if self.desk.board.is_waited_for(&key) {
                 self.due.insert(key);
             }
         }

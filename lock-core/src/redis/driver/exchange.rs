@@ -138,7 +138,7 @@ impl Driver {
                 // Whoever held it may think so still.
                 let retry_in = Some(self.shared.settings.quarantine);
                 self.undo(lane, &acquire);
-                let _ = acquire.reply.send(Ok(Attempt::Held { retry_in }));
+                acquire.reply.send(Ok(Attempt::Held { retry_in }));
             } else {
                 self.acquire_answered(lane, via, sent, acquire, answer, batch.limit.is_some());
             }
@@ -210,8 +210,7 @@ impl Driver {
                 Err(LockError::unavailable("the Redis server refused to lock").with_source(error))
             }
         };
-        // Nobody may wait any more.
-        let _ = acquire.reply.send(answer);
+        acquire.reply.send(answer);
     }
 
     fn granted(&mut self, lane: usize, via: Via, sent: Duration, acquire: Acquire, token: u64) {
@@ -224,7 +223,7 @@ impl Driver {
         );
         if !lease.is_valid() {
             self.undo(lane, &acquire);
-            let _ = acquire.reply.send(Err(LockError::unanswered()));
+            acquire.reply.send(Err(LockError::unanswered()));
             return;
         }
         self.shared.held.insert(HeldLock {
@@ -309,7 +308,7 @@ impl Driver {
         if acquire.ghost.is_some() {
             self.undo(lane, &acquire);
         }
-        let _ = acquire.reply.send(Err(error));
+        acquire.reply.send(Err(error));
     }
 
     pub(super) fn give_up_claim(

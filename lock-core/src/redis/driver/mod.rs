@@ -8,7 +8,7 @@ mod renewal;
 mod replicas;
 
 use std::pin::Pin;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::task::Poll;
 use std::time::Duration;
 
@@ -18,9 +18,9 @@ use futures_util::stream::{FuturesUnordered, StreamExt};
 use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, sleep_until};
 
-use super::command::{Acquire, Claim, Command};
+use super::command::{Acquire, Claim, Command, Reply};
 use super::scripts::Failure;
-use super::shared::{HeldLock, Shared};
+use super::shared::{Client, HeldLock, Shared};
 use super::subscriber::Question;
 use super::topology::Topology;
 use crate::LockError;
@@ -46,6 +46,7 @@ type Call = Pin<Box<dyn Future<Output = Done> + Send>>;
 
 pub(super) struct Driver {
     shared: Arc<Shared>,
+    client: Weak<Client>,
     lanes: Vec<Lane>,
     nodes: Vec<Node>,
     calls: FuturesUnordered<Call>,
@@ -98,6 +99,7 @@ impl Driver {
     /// Over the connection that was made first, to this node.
     pub(super) fn new(
         shared: Arc<Shared>,
+        client: Weak<Client>,
         topology: watch::Sender<Arc<Topology>>,
         questions: mpsc::UnboundedSender<Question>,
         first: &ConnectionInfo,
@@ -132,6 +134,7 @@ impl Driver {
             with_callers: Patience::new(),
             with_servers: Patience::new(),
             shared,
+            client,
         };
         let node = driver
             .nodes
@@ -225,6 +228,13 @@ impl Driver {
                     self.lanes[lane].acquires.push_back(acquire);
                 }
             },
+            Command::AcquireForWaiting(key) => {
+                // Without a user left, nobody waits.
+                if let Some(client) = self.client.upgrade() {
+                    let reply = Reply::Waiting(Arc::clone(&client), key.clone());
+                    self.receive(Command::Acquire(Acquire::new(client, key, reply)));
+                }
+            }
             Command::Claim(claim) => self.receive_claim(claim),
             Command::Release(release) => {
                 let lane = self.lane_of(release.key.bucket);
@@ -247,8 +257,7 @@ impl Driver {
             acquire.ghost.is_none() && self.handed_over.until(&acquire.key).is_some()
         };
         for acquire in claim.acquires.extract_if(.., handed_over) {
-            // Nobody may wait any more.
-            let _ = acquire.reply.send(Ok(Attempt::Held { retry_in: None }));
+            acquire.reply.send(Ok(Attempt::Held { retry_in: None }));
         }
         if let Some(first) = claim.acquires.first() {
             let lane = self.lane_of(first.key.bucket);

@@ -13,30 +13,22 @@ use super::{Done, Driver};
 use crate::LockError;
 use crate::backend::Attempt;
 use crate::redis::backend::RedisGrant;
-use crate::redis::command::Answer;
+use crate::redis::command::Reply;
 use crate::redis::subscriber::Question;
 
 /// Granted by a server whose replicas may not know it yet. Dropped, it is released.
 pub(super) struct Unconfirmed {
     grant: RedisGrant,
-    reply: oneshot::Sender<Answer>,
+    reply: Reply,
     lane: usize,
 }
 
 impl Driver {
     /// Gives out what this node has granted, which may not have the lane any more, at once or when
     /// its replicas know of it.
-    pub(super) fn give(
-        &mut self,
-        lane: usize,
-        node: usize,
-        grant: RedisGrant,
-        reply: oneshot::Sender<Answer>,
-    ) {
+    pub(super) fn give(&mut self, lane: usize, node: usize, grant: RedisGrant, reply: Reply) {
         if self.shared.settings.replicas == 0 {
-            // Wanted by nobody any more, it comes back and is dropped, which releases it.
-            drop(reply.send(Ok(Attempt::Granted(grant))));
-            return;
+            return reply.send(Ok(Attempt::Granted(grant)));
         }
         let unconfirmed = Unconfirmed { grant, reply, lane };
         self.nodes[node].unconfirmed.push(unconfirmed);
@@ -88,7 +80,7 @@ impl Driver {
                     "too few replicas of the Redis server knew of the lock in time",
                 ))
             };
-            drop(reply.send(answer));
+            reply.send(answer);
         }
     }
 }
