@@ -60,8 +60,7 @@ async fn main() -> anyhow::Result<()> {
     let app = routes::router(locks.clone(), orders, metrics)?;
     startup::greet(listener.local_addr()?);
 
-    shutdown::serve(listener, app, stop).await?;
+    shutdown::serve(listener, app, locks, stop).await?;
     job.await?;
-    locks.shutdown(shutdown::LOCK_GRACE).await;
     Ok(())
 }

@@ -1,10 +1,12 @@
-//! Stopping without dropping work: no new requests, those under way finish, then the locks go.
+//! Stopping without dropping work: no new requests, requests that hold their locks finish, requests that
+//! still wait for one are answered with 503, so that the client retries with another instance.
 
 use std::future::IntoFuture;
 use std::io;
 use std::time::Duration;
 
 use axum::Router;
+use lock_core::LockProvider;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
@@ -14,7 +16,7 @@ use tokio_util::sync::CancellationToken;
 const REQUEST_GRACE: Duration = Duration::from_secs(20);
 
 /// So long may work go on that outlives its request, before its locks are declared lost.
-pub(crate) const LOCK_GRACE: Duration = Duration::from_secs(5);
+const LOCK_GRACE: Duration = Duration::from_secs(5);
 
 /// A token that SIGTERM and Ctrl-C cancel.
 pub(crate) fn on_signal() -> io::Result<CancellationToken> {
@@ -36,9 +38,13 @@ pub(crate) fn on_signal() -> io::Result<CancellationToken> {
 }
 
 /// Serves until `stop`, and then until the requests under way are done or their time is up.
+///
+/// The locks are shut down at the signal and not after the last request: otherwise each request that
+/// waits for a lock would be served first, one after the other.
 pub(crate) async fn serve(
     listener: TcpListener,
     app: Router,
+    locks: LockProvider,
     stop: CancellationToken,
 ) -> io::Result<()> {
     let server = axum::serve(listener, app).with_graceful_shutdown(stop.clone().cancelled_owned());
@@ -46,11 +52,22 @@ pub(crate) async fn serve(
         stop.cancelled().await;
         tokio::time::sleep(REQUEST_GRACE).await;
     };
-    tokio::select! {
-        served = server.into_future() => served,
-        () = time_is_up => {
-            tracing::warn!("requests were still under way after {REQUEST_GRACE:?}");
-            Ok(())
-        }
-    }
+    let serve = async {
+        let served = tokio::select! {
+            served = server.into_future() => served,
+            () = time_is_up => {
+                tracing::warn!("requests were still under way after {REQUEST_GRACE:?}");
+                Ok(())
+            }
+        };
+        // A server that failed stops the rest as a signal does.
+        stop.cancel();
+        served
+    };
+    let release = async {
+        stop.cancelled().await;
+        locks.shutdown(REQUEST_GRACE + LOCK_GRACE).await;
+    };
+    let (served, ()) = tokio::join!(serve, release);
+    served
 }

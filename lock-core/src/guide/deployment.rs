@@ -26,6 +26,10 @@
 //! - **Restarts.** A server that restarted has forgotten locks whose holders still work. Nobody is
 //!   granted a lock until one lease has passed. Plan for it: a shorter lease is a shorter pause.
 //! - **Time.** Leases count on the server's clock: let it be slewed, not set.
+//! - **Two masters.** `REPLICAOF NO ONE` on a replica while the old master lives makes two servers that
+//!   each grant the lock: stop the old master, or move its clients, first. `min-replicas-to-write` makes a
+//!   master that lost its replicas refuse writes, and `stop-writes-on-bgsave-error` one that cannot save
+//!   (`MISCONF`): acquires are then `Unavailable`, and what is held is lost with its lease.
 //!
 //! # Virtual machines and containers
 //!
@@ -48,14 +52,21 @@
 //! ```
 //! # use std::time::Duration;
 //! # use lock_core::LockProvider;
-//! # async fn f(locks: LockProvider) {
-//! // After the server stopped accepting requests:
-//! locks.shutdown(Duration::from_secs(20)).await;
+//! # async fn f(locks: LockProvider, serve: impl Future<Output = ()>, signal: impl Future<Output = ()>) {
+//! // `serve` stops accepting at the signal and lets requests finish.
+//! let release = async {
+//!     signal.await;
+//!     locks.shutdown(Duration::from_secs(20)).await;
+//! };
+//! tokio::join!(serve, release);
 //! # }
 //! ```
 //!
-//! New acquires are refused, holders have the grace to finish, the rest is declared lost, which stops
-//! its work, and unlocked. Without it PostgreSQL frees the locks when the connection closes, but Redis
+//! At the signal, beside the server's own shutdown: new acquires and those that wait are refused (503,
+//! so that the client retries with another instance), holders have the grace to finish, the rest is
+//! declared lost, which stops its work, and unlocked. After the server's shutdown it would be too late:
+//! each request that waits for a lock is served first, one after the other, up to five minutes each with
+//! `long_operation`. Without any, PostgreSQL frees the locks when the connection closes, but Redis
 //! keeps them for the rest of their lease, half a minute of refusals after each deployment. Choose a
 //! grace shorter than the time after which the orchestrator kills.
 //!

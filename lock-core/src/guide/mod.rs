@@ -20,7 +20,8 @@
 //! | something must happen once, however often it is asked for | an idempotency key; a lock keeps two from doing it at the same time only |
 //! | a function that one caller at a time may be in | `#[distributed_lock("order:process:<id>")]` |
 //! | the same for a route, also where the handler is not yours | the layers of the crate `lock-tower` |
-//! | a job that every instance starts and one is to do | `#[distributed_lock("job:cleanup-tokens", skip)]` |
+//! | a job that every instance starts, never two at a time | `#[distributed_lock("job:cleanup-tokens", skip)]` |
+//! | a job that is to run once for each tick in the whole fleet | a leader with a timer; a lock alone lets an instance whose timer is later run it again |
 //! | one instance is to do something for as long as it lives | [`LockProvider::leader`](crate::LockProvider::leader) |
 //! | two accounts, three files: all or none | [`LockProvider::acquire_all`](crate::LockProvider::acquire_all), or several templates in one attribute |
 //! | many workers share a list of things to do | [`LockProvider::claim`](crate::LockProvider::claim) |
