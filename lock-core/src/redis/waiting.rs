@@ -1,7 +1,9 @@
 //! Who waits for which lock, and which channels that takes.
 
 use std::collections::{HashMap, VecDeque};
+use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use tokio::sync::Notify;
@@ -10,7 +12,7 @@ use tokio::time::Instant;
 use super::backend::RedisGrant;
 use super::key::Key;
 use super::shared::Shared;
-use crate::server::{Board, Host};
+use crate::server::{Board, Host, Watch};
 
 /// How long a channel is kept that nobody waits at: who is refused once more registers again.
 const LINGER: Duration = Duration::from_millis(100);
@@ -38,6 +40,8 @@ struct Channels {
 struct Channel {
     bucket: u8,
     state: State,
+    /// How many wait here, or were woken and wait for the answer to their try.
+    listeners: usize,
     left_at: Option<Instant>,
 }
 
@@ -68,13 +72,38 @@ pub(super) struct Work {
 }
 
 /// Completes when the lock may be free. Registered when this returns.
-pub(super) fn register(
-    shared: Arc<Shared>,
-    key: &Key,
-) -> impl Future<Output = ()> + Send + Unpin + use<> {
+pub(super) fn register(shared: Arc<Shared>, key: &Key) -> Listener {
     let watch = Board::watch(Arc::clone(&shared), Arc::clone(&key.text), key.bucket);
     shared.waiting.listen(key);
-    watch
+    Listener {
+        watch,
+        shared,
+        text: Arc::clone(&key.text),
+    }
+}
+
+/// Waits at the board, and keeps the channel from its registration to its drop: also after it was woken,
+/// while the try that it was woken for is not answered. Otherwise, where an answer takes longer than
+/// [`LINGER`], the channel would be left before the waiter is back, and each of its tries would
+/// subscribe, be woken by the confirmation and try again.
+pub(super) struct Listener {
+    watch: Watch<Shared>,
+    shared: Arc<Shared>,
+    text: Arc<str>,
+}
+
+impl Future for Listener {
+    type Output = ();
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+        Pin::new(&mut self.watch).poll(cx)
+    }
+}
+
+impl Drop for Listener {
+    fn drop(&mut self) {
+        self.shared.waiting.stop_listening(&self.text);
+    }
 }
 
 impl Host for Shared {
@@ -107,13 +136,36 @@ impl Waiting {
             Channel {
                 bucket: key.bucket,
                 state: State::Unknown,
+                listeners: 0,
                 left_at: None,
             }
         });
+        channel.listeners += 1;
         channel.left_at = None;
         let is_new = channel.state == State::Unknown;
         drop(guard);
         if is_new {
+            self.changed.notify_one();
+        }
+    }
+
+    fn stop_listening(&self, text: &Arc<str>) {
+        let mut guard = self.channels();
+        let channels = &mut *guard;
+        let Some(channel) = channels.by_text.get_mut(text) else {
+            return;
+        };
+        channel.listeners -= 1;
+        if channel.listeners > 0 {
+            return;
+        }
+        let now = Instant::now();
+        channel.left_at = Some(now);
+        // Otherwise the subscriber has a timer for the first of them already.
+        let is_first = channels.left.is_empty();
+        channels.left.push_back((now, Arc::clone(text)));
+        drop(guard);
+        if is_first {
             self.changed.notify_one();
         }
     }
@@ -153,27 +205,16 @@ impl Waiting {
         let mut guard = self.channels();
         let channels = &mut *guard;
         let mut work = Work::default();
-        for text in self.board.take_left() {
-            if let Some(channel) = channels.by_text.get_mut(&text)
-                && channel.left_at.is_none()
-            {
-                channel.left_at = Some(now);
-                channels.left.push_back((now, text));
-            }
-        }
+        // Channels count their listeners themselves.
+        drop(self.board.take_left());
         while let Some((left, text)) =
             (channels.left).pop_front_if(|(left, _)| *left + LINGER <= now)
         {
-            // Not if somebody has waited there since.
+            // Not if another waiter has registered since.
             let channel = channels.by_text.get_mut(&text);
             let Some(channel) = channel.filter(|channel| channel.left_at == Some(left)) else {
                 continue;
             };
-            // Whoever comes to the board after this look listens later still, and finds no channel.
-            if self.board.is_waited_for(&text) {
-                channel.left_at = None;
-                continue;
-            }
             if channel.state != State::Unknown {
                 work.leave.push(Key {
                     text: Arc::clone(&text),
@@ -311,10 +352,11 @@ mod tests {
         let watch = register(Arc::clone(&shared), &key());
         let first = ask(&shared, now);
         drop(watch);
+        let left = Instant::now();
         assert!(shared.waiting.work(now).leave.is_empty());
-        assert_eq!(shared.waiting.work(now + LINGER).leave.len(), 1);
+        assert_eq!(shared.waiting.work(left + LINGER).leave.len(), 1);
         let watch = register(Arc::clone(&shared), &key());
-        let second = ask(&shared, now + LINGER);
+        let second = ask(&shared, left + LINGER);
         only_the_second_counts(&shared, [first, second], watch);
     }
 
@@ -327,13 +369,25 @@ mod tests {
         assert!(shared.waiting.work(now + LINGER).leave.is_empty());
         drop(watch);
         ask(&shared, now);
-        // At the board, and not listening yet.
-        let watch = Board::watch(Arc::clone(&shared), key().text, key().bucket);
-        assert!(shared.waiting.work(now + 2 * LINGER).leave.is_empty());
-        shared.waiting.listen(&key());
-        drop(watch);
-        let left = now + 3 * LINGER;
-        assert!(shared.waiting.work(left).leave.is_empty());
-        assert_eq!(shared.waiting.work(left + LINGER).leave.len(), 1);
+        assert_eq!(shared.waiting.work(Instant::now() + LINGER).leave.len(), 1);
+        assert!(shared.waiting.channels().by_text.is_empty());
+    }
+
+    #[test]
+    fn a_channel_is_kept_while_the_try_of_a_waiter_that_was_woken_is_not_answered() {
+        let shared = shared();
+        let mut woken = register(Arc::clone(&shared), &key());
+        let asked = ask(&shared, Instant::now());
+        shared.waiting.confirmed(&asked);
+        assert!((&mut woken).now_or_never().is_some());
+        let later = Instant::now() + 10 * LINGER;
+        assert!(shared.waiting.work(later).leave.is_empty());
+        // Refused, it registers again and needs no other subscription.
+        drop(woken);
+        let again = register(Arc::clone(&shared), &key());
+        let work = shared.waiting.work(later);
+        assert!(work.leave.is_empty() && work.subscribe.is_empty());
+        assert!(shared.waiting.is_subscribed(&key()));
+        drop(again);
     }
 }

@@ -9,5 +9,5 @@ mod board;
 mod inbox;
 
 pub(crate) use awake::Patience;
-pub(crate) use board::{Board, Host};
+pub(crate) use board::{Board, Host, Watch};
 pub(crate) use inbox::Inbox;

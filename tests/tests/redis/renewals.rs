@@ -2,12 +2,13 @@
 
 use std::time::Duration;
 
+use lock_core::LockName;
 use lock_tests::servers::RedisServer;
 use metrics_util::MetricKind;
 use metrics_util::debugging::{DebugValue, DebuggingRecorder, Snapshotter};
-use tokio::time::sleep;
+use tokio::time::{Instant, sleep};
 
-use crate::support::{BOUND, LEASE, MARGIN, client, take};
+use crate::support::{BOUND, LEASE, MARGIN, PATIENCE, client, take};
 
 /// What was recorded since the last look, in seconds.
 fn headroom(metrics: &Snapshotter) -> Vec<f64> {
@@ -55,4 +56,23 @@ async fn what_is_left_of_a_lease_when_it_is_renewed_is_measured() {
     headroom(&metrics);
     sleep(LEASE).await;
     assert_eq!(headroom(&metrics), [0.0; 0]);
+}
+
+#[tokio::test]
+async fn connections_that_are_cut_again_and_again_cost_no_lock_of_a_healthy_server() {
+    let server = RedisServer::start().await;
+    let here = client(&server.url()).await;
+    let names = (0..20).map(|id| LockName::new("order", "process", id).unwrap());
+    let guards = here.acquire_all(names, PATIENCE).await.unwrap();
+    let end = Instant::now() + 4 * LEASE;
+    while Instant::now() < end {
+        let _: u64 = server
+            .ask(&["CLIENT", "KILL", "TYPE", "normal"])
+            .await
+            .unwrap();
+        // Less than the time between two attempts to renew what was not renewed.
+        sleep(LEASE / 32).await;
+        assert!(guards.is_valid(), "lost on a server that answers");
+    }
+    guards.release().await.unwrap();
 }

@@ -137,3 +137,63 @@ async fn renewals_of_ten_thousand_locks_travel_together() {
     drop(guards);
     sleep(Duration::from_millis(1)).await;
 }
+
+/// Commands that the server has run, those that scripts call included.
+async fn commands_run(server: &RedisServer) -> u64 {
+    let stats: String = server.ask(&["INFO", "commandstats"]).await.unwrap();
+    let calls = stats.lines().filter_map(|line| {
+        let calls = line.strip_prefix("cmdstat_")?.split_once("calls=")?.1;
+        calls.split_once(',')?.0.parse::<u64>().ok()
+    });
+    calls.sum()
+}
+
+#[tokio::test]
+async fn a_thousand_waiters_over_a_slow_link_come_to_rest() {
+    const NAMES: u64 = 1_000;
+    let server = RedisServer::start().await;
+    let lease = Duration::from_secs(60);
+    let client = async |url: &str| {
+        let backend = RedisBackend::builder(url)
+            .lease(lease)
+            .quarantine(Duration::ZERO);
+        LockProvider::new(backend.connect().await.unwrap())
+    };
+    let holder = client(&server.url()).await;
+    let names = || (0..NAMES).map(|id| LockName::new("order", "process", id).unwrap());
+    let guards = holder.acquire_all(names(), PATIENCE).await.unwrap();
+    let link = Proxy::to(server.address()).await;
+    // An answer takes longer than a channel is kept that no waiter listens at.
+    link.delay(Duration::from_millis(60));
+    let here = client(&link.url(&server.url())).await;
+    let waiting: Vec<_> = names()
+        .map(|name| {
+            let lock = here.lock(name).unwrap();
+            tokio::spawn(async move { lock.acquire(lease).await.unwrap() })
+        })
+        .collect();
+    let subscribed = async || {
+        server
+            .ask::<Vec<String>>(&["PUBSUB", "CHANNELS"])
+            .await
+            .unwrap()
+            .len()
+    };
+    eventually("all are subscribed", async || {
+        subscribed().await == usize::try_from(NAMES).unwrap()
+    })
+    .await;
+    // What was on its way has arrived.
+    sleep(Duration::from_secs(1)).await;
+    let before = commands_run(&server).await;
+    sleep(Duration::from_secs(3)).await;
+    let at_rest = commands_run(&server).await - before;
+    println!("{at_rest} commands in 3 s with {NAMES} names awaited");
+    // One for each name would be a round of tries.
+    assert!(at_rest < NAMES / 2, "{at_rest}");
+    link.heal().await;
+    drop(guards);
+    for waiting in waiting {
+        drop(waiting.await.unwrap());
+    }
+}

@@ -149,14 +149,15 @@ impl Driver {
                 if jump == Some(Jump::Forward) {
                     self.jumped(node);
                 }
+                self.renew_when_connected(Instant::now());
             }
             Err(error) => {
-                this.link = Link::Down {
-                    retry_at: Instant::now() + this.backoff,
-                };
+                let retry_at = Instant::now() + this.backoff;
+                this.link = Link::Down { retry_at };
                 this.backoff = (this.backoff * 2).min(BACKOFF.1);
                 tracing::warn!(reason = %error, "a Redis server cannot be connected to");
                 self.without(node, &error);
+                self.renew_when_connected(retry_at);
             }
         }
     }

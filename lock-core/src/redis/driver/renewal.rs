@@ -23,6 +23,9 @@ const MAX_RENEWED: usize = 256;
 /// that is late is refused. Not how many calls, of which a cluster has one for each bucket.
 const MAX_ASKED: usize = 4 * MAX_RENEWED;
 
+/// Before a renewal that had no answer is sent over another connection.
+const SOON: Duration = Duration::from_millis(10);
+
 /// When there is something to renew.
 pub(super) struct Renewals {
     /// Of everything.
@@ -144,7 +147,12 @@ impl Driver {
                 if failure.is_elsewhere() {
                     self.look_for_nodes(lane);
                 }
-                return self.renew_again();
+                self.renew_again();
+                if matches!(failure, Failure::Unknown(_)) {
+                    // Its connection was left: this makes another.
+                    self.renew_when_connected(Instant::now() + SOON);
+                }
+                return;
             }
         };
         let mut values = values.into_iter();
@@ -181,8 +189,19 @@ impl Driver {
 
     /// Soon, and until the leases end.
     pub(super) fn renew_again(&mut self) {
-        let soon = Instant::now() + self.shared.settings.heartbeat() / 8;
-        self.renewals.again = Some(self.renewals.again.map_or(soon, |again| again.min(soon)));
+        self.renew_by(Instant::now() + self.shared.settings.heartbeat() / 8);
+    }
+
+    /// There is a connection again, or there can be one at this time: what was not renewed does not wait
+    /// for its timer. Connections that are cut more often than that would let every lease end.
+    pub(super) fn renew_when_connected(&mut self, at: Instant) {
+        if self.renewals.again.is_some() {
+            self.renew_by(at);
+        }
+    }
+
+    fn renew_by(&mut self, at: Instant) {
+        self.renewals.again = Some(self.renewals.again.map_or(at, |again| again.min(at)));
     }
 
     /// A server's clock was put forward: leases on it may have ended early.
