@@ -121,6 +121,13 @@ impl LockError {
         self
     }
 
+    /// The same error with what else it leads to, and what to do.
+    #[cfg(feature = "postgres")]
+    pub(crate) fn with_advice(mut self, advice: &str) -> Self {
+        self.0.detail = format!("{}; {advice}", self.0.detail).into();
+        self
+    }
+
     /// The same error with its cause.
     #[must_use]
     pub fn with_source(mut self, source: impl Into<BoxError>) -> Self {

@@ -1,7 +1,8 @@
 //! What traces show: a span for each acquisition, each claim and each hold.
 //!
 //! A span has the label of the lock, a hash of its name to tell one lock from another, and the
-//! backend; what values are in the name is told at `debug` only. Where no subscriber wants them,
+//! backend. The hash is keyed, by `LOCK_NAME_SECRET` if that has 16 bytes or more, else by random bytes
+//! of the process, so that no name is found by guessing; then only spans of one process compare. And what values are in the name is told at `debug` only. Where no subscriber wants them,
 //! spans cost a look at a static: it is asked first, since the macro works out the fields also for
 //! whoever might want them as lines of the crate `log`.
 

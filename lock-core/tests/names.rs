@@ -265,9 +265,11 @@ fn hashed_values_are_keyed_by_the_environment() {
         return;
     }
     for (secret, hash) in [
-        (None, "xrqj5IWoNn4UsG3mLsaDqA"),
-        (Some(""), "xrqj5IWoNn4UsG3mLsaDqA"),
-        (Some("correct horse"), "xhh0CYXfLyflqSC6F8Y-gw"),
+        (None, "fX0xOQ5DgAS3Y8_4HRX8DQ"),
+        (Some(""), "fX0xOQ5DgAS3Y8_4HRX8DQ"),
+        (Some("correct horse"), "2TvtabCNbT-_aaDs7grwvA"),
+        // From a file that ends with a newline.
+        (Some("correct horse\n"), "2TvtabCNbT-_aaDs7grwvA"),
     ] {
         let mut child = Command::new(std::env::current_exe().unwrap());
         child
@@ -282,6 +284,29 @@ fn hashed_values_are_keyed_by_the_environment() {
             "{secret:?}: {said}"
         );
     }
+}
+
+#[test]
+fn a_value_has_a_hash_for_each_template_and_place() {
+    let name = |text: &str, key| {
+        let name = template(text).fill([(key, "ada@example.org")]).unwrap();
+        let hashes = name.as_str().split('~').skip(1);
+        hashes.map(|hash| hash[..22].to_owned()).collect::<Vec<_>>()
+    };
+    let login = name("user:login:<email:hashed>", "email");
+    // However the value is called there: macro, layer and a fill by hand are one lock.
+    assert_eq!(name("user:login:<cmd.email:hashed>", "cmd.email"), login);
+    for other in [
+        "user:export:<email:hashed>",
+        "users:login:<email:hashed>",
+        "user:login:x-<email:hashed>",
+        "user:login:<email:hashed>-x",
+        "job:login-<email:hashed>",
+    ] {
+        assert_ne!(name(other, "email"), login, "{other}");
+    }
+    let twice = name("user:login:<email:hashed>:<email:hashed>", "email");
+    assert!(twice.len() == 2 && twice[0] != twice[1], "{twice:?}");
 }
 
 #[test]

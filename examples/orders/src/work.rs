@@ -4,13 +4,32 @@ use std::time::Duration;
 
 use lock_core::FencingToken;
 use rustix::time::{ClockId, clock_gettime};
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize, de};
 
-/// How long to work, from the query: `?work_ms=2000`.
+/// The most that a request may ask for. Work runs to its end, and locked, also when its client hangs
+/// up: what a client may choose needs a bound.
+const MOST: Duration = Duration::from_secs(60);
+
+/// A lock is taken from work that takes longer than the longest that is asked for: a bound for what
+/// nobody has thought of, a query that hangs, say.
+pub(crate) const MAX_HOLD: Duration = Duration::from_secs(90);
+
+/// How long to work, from the query: `?work_ms=2000`. More than a minute is 400.
 #[derive(Clone, Copy, Debug, Deserialize)]
 #[serde(default)]
 pub(crate) struct Work {
+    #[serde(deserialize_with = "bounded")]
     work_ms: u64,
+}
+
+fn bounded<'de, D: Deserializer<'de>>(deserializer: D) -> Result<u64, D::Error> {
+    let most = u64::try_from(MOST.as_millis()).unwrap_or(u64::MAX);
+    match u64::deserialize(deserializer)? {
+        work_ms if work_ms <= most => Ok(work_ms),
+        _ => Err(de::Error::custom(format_args!(
+            "`work_ms` is {most} at most"
+        ))),
+    }
 }
 
 /// When work was done, and under which lock. Under one lock no two intervals overlap, and a later

@@ -13,7 +13,7 @@ use super::lock_file::SUFFIX;
 use super::store::{Outcome, Store};
 use crate::backend::{Attempt, Backend};
 use crate::name::key::file_stem;
-use crate::{LockError, LockName};
+use crate::{LockError, LockName, plain_text};
 
 /// For so long after the directory was found displaced nothing is granted: until the holders in
 /// every process have noticed, with time to spare.
@@ -58,7 +58,8 @@ impl FileBackend {
     /// # Errors
     ///
     /// [`Misconfigured`](crate::LockErrorKind::Misconfigured), with what to do, if it is not a
-    /// private directory of ours on a local file system that can be written, and
+    /// private directory of ours on a local file system that can be written, or begins or ends with a
+    /// blank, and
     /// [`Unavailable`](crate::LockErrorKind::Unavailable) if that file system is full or the process
     /// has no file descriptors left.
     pub fn open(directory: impl AsRef<Path>) -> Result<Self, LockError> {
@@ -91,7 +92,8 @@ impl FileBackend {
 }
 
 impl FileBackendBuilder {
-    /// Keeps the locks of two applications that share a directory apart.
+    /// Keeps the locks of two applications that share a directory apart. [What
+    /// counts](crate::LockSettings#text) are its characters, but for blanks at the ends.
     pub fn namespace(mut self, namespace: impl Into<String>) -> Self {
         self.namespace = namespace.into();
         self
@@ -103,10 +105,12 @@ impl FileBackendBuilder {
     ///
     /// See [`FileBackend::open`].
     pub fn open(self) -> Result<FileBackend, LockError> {
+        let namespace = plain_text::namespace(&self.namespace)?;
+        plain_text::check_path(&self.path)?;
         let store = Arc::new(Store::open(&self.path)?);
         Ok(FileBackend(Arc::new(Inner {
             path: store.directory.path().to_owned(),
-            namespace: self.namespace,
+            namespace: namespace.to_owned(),
             state: Mutex::new(State::Open(store)),
         })))
     }

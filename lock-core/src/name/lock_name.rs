@@ -37,8 +37,10 @@ use crate::LockError;
 ///   every process finds the same name.
 /// - `<email:hashed>` never shows the value: its place takes a `~` and 128 bits of an HMAC-SHA-256,
 ///   keyed by the environment variable `LOCK_NAME_SECRET`, which every process of a fleet needs to
-///   have alike. Without it (or when it is empty) it is a plain SHA-256: the value stays out of logs,
-///   but whoever can guess it can recognise it.
+///   have alike: 16 random bytes or more. The literal text of the template and the place are hashed
+///   with it, so that a value has another hash in another template; what the placeholder is called is
+///   not. Without the secret (or when it is empty) it is a plain SHA-256: the value stays out of logs,
+///   but a reader who guesses it can recognise it. That, and a shorter secret, is a warning, once.
 ///
 /// A shortened value still begins readable; one that must not be seen is to be `hashed`.
 ///
@@ -116,9 +118,21 @@ impl LockName {
 
     /// The name `job:{name}`, of work that there is only one of.
     ///
+    /// All of it is the [label](Self::label): it stands in metrics, errors and logs. Give it a constant.
+    /// `LockName::job(&format!("import-{tenant}"))` would show each tenant there, and make a series of
+    /// metrics for each (the first 1,000; then they are counted as `other`). A job for each of many
+    /// things is a template, whose label has no value:
+    ///
     /// ```
-    /// let name = lock_core::LockName::job("process-outbox")?;
+    /// use lock_core::{LockName, LockTemplate};
+    ///
+    /// let name = LockName::job("process-outbox")?;
     /// assert_eq!(name.as_str(), "job:process-outbox");
+    ///
+    /// let import = LockTemplate::parse("job:import-<tenant>")?;
+    /// let name = import.fill([("tenant", "acme")])?;
+    /// assert_eq!(name.as_str(), "job:import-acme");
+    /// assert_eq!(name.label(), "job:import-<tenant>");
     /// # Ok::<(), lock_core::LockError>(())
     /// ```
     ///
@@ -163,7 +177,8 @@ impl LockName {
     }
 
     /// What may be shown of it in logs, metrics and errors: the template that it was filled from, else
-    /// its `entity:operation`, else its `job:name`.
+    /// its `entity:operation`, else its `job:name`. Entity, operation and the name of a job are to be
+    /// constants, so that the label has no value of a user in it.
     ///
     /// The name of a job that was parsed and cannot have been written out (`job:import-A%2FB`) shows
     /// as `job`.

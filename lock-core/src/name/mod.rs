@@ -11,7 +11,7 @@ mod static_template;
 mod template;
 mod values;
 
-pub(crate) use hashed::{fingerprint, set_name_secret};
+pub(crate) use hashed::{fingerprint, secret_fingerprint, set_name_secret};
 pub use lock_name::LockName;
 #[doc(hidden)]
 pub use static_template::StaticTemplate;

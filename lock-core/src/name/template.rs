@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use lock_grammar::{GrammarError, MAX_NAME, MAX_PLACEHOLDERS, Template};
 
-use super::hashed::NameSecret;
+use super::hashed::{NameSecret, ValueHash};
 use super::lock_name::{Label, LockName};
 use super::values::{NameBuffer, ValueError, Values};
 use crate::LockError;
@@ -217,7 +217,8 @@ impl LockTemplate {
     ) -> Result<(), LockError> {
         let param = &self.0.params[place];
         let result = if param.hashed {
-            taken.take_hashed(place, value, secret)
+            secret.warn_if_weak();
+            taken.take_hashed(place, value, self.hash_at(place, secret))
         } else {
             taken.take(place, value)
         };
@@ -232,6 +233,14 @@ impl LockTemplate {
                 }
             ))
         })
+    }
+
+    fn hash_at(&self, place: usize, secret: &NameSecret) -> ValueHash {
+        let pieces = self.0.pieces.iter().map(|piece| match piece {
+            Piece::Literal(part) => Some(&self.as_str().as_bytes()[part.clone()]),
+            Piece::Param => None,
+        });
+        ValueHash::hashed(secret, pieces, place)
     }
 
     fn name(&self, values: &Values) -> LockName {

@@ -11,7 +11,7 @@ use std::fmt::{self, Display, Write};
 use lock_grammar::{MAX_NAME, MAX_PLACEHOLDERS, MIN_SHARE, is_readable};
 use smol_str::SmolStr;
 
-use super::hashed::{NameSecret, ValueHash};
+use super::hashed::ValueHash;
 
 /// The values of one name, encoded.
 pub(super) struct Values {
@@ -60,14 +60,14 @@ impl Values {
         self.take_as(place, value, None)
     }
 
-    /// Takes the hash of the value of a placeholder.
+    /// Takes the hash of the value of a placeholder, begun with what comes before the value.
     pub(super) fn take_hashed(
         &mut self,
         place: usize,
         value: &dyn Display,
-        secret: &NameSecret,
+        hash: ValueHash,
     ) -> Result<(), ValueError> {
-        self.take_as(place, value, Some(ValueHash::hashed(secret)))
+        self.take_as(place, value, Some(hash))
     }
 
     fn take_as(

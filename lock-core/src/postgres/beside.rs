@@ -16,7 +16,8 @@ use tokio::time::{sleep, timeout};
 
 use super::connect::Target;
 use super::desk::Reply;
-use super::mark::Mark;
+use super::mark::{Mark, unmarked};
+use super::place::warn_unless_verified;
 use super::session::{Failed, Session};
 use super::terms::Terms;
 use super::{errors, sql};
@@ -61,16 +62,22 @@ impl DatabaseBeside {
     /// # Errors
     ///
     /// [`Misconfigured`](crate::LockErrorKind::Misconfigured) where the database has the mark of
-    /// another provider, and for what lets nobody in;
+    /// another provider, or can keep none that is required, and for what lets nobody in;
     /// [`Unavailable`](crate::LockErrorKind::Unavailable) when the server does not answer: whether it
     /// has such a mark is not known then.
-    pub(crate) async fn open(options: PgConnectOptions, mark: Mark) -> Result<Self, LockError> {
+    pub(crate) async fn open(
+        options: PgConnectOptions,
+        mark: Mark,
+        is_required: bool,
+    ) -> Result<Self, LockError> {
+        warn_unless_verified(&options);
         let target = Target::new(options, "distributed_lock", Terms::new(LEASE)?, None);
         let (ask, asked) = mpsc::unbounded_channel();
         let (started, opened) = oneshot::channel();
         let watch = Watch {
             target,
             mark,
+            is_required,
             asked,
             backoff: BACKOFF.build(),
         };
@@ -98,6 +105,8 @@ impl DatabaseBeside {
 struct Watch {
     target: Target,
     mark: Mark,
+    /// Whether there is no start without it.
+    is_required: bool,
     asked: mpsc::UnboundedReceiver<Reply<()>>,
     backoff: ExponentialBackoff,
 }
@@ -168,7 +177,7 @@ impl Watch {
         if started.is_none() {
             self.pause(last).await?;
         }
-        let opened = timeout(CONNECT_WITHIN, self.open()).await;
+        let opened = timeout(CONNECT_WITHIN, self.open(started.is_some())).await;
         let opened = opened.unwrap_or_else(|_| Err(errors::connect_timed_out()));
         let (link, other) = match (opened, started.take()) {
             (Ok((_, Some(other))), Some(started)) => {
@@ -216,23 +225,29 @@ impl Watch {
         }
     }
 
-    /// Connects, takes the mark and looks for another.
-    async fn open(&self) -> Result<(Link, Option<ProviderKind>), LockError> {
+    /// Connects, takes the mark and looks for another. Only a start can be refused for want of it: who
+    /// holds locks already keeps them.
+    async fn open(&self, is_start: bool) -> Result<(Link, Option<ProviderKind>), LockError> {
         match self.target.open(None).await {
             Ok((session, _)) => {
                 let (session, other) = marked(session, &self.mark).await?;
                 Ok((Link::Marked(session), other))
             }
-            Err(error) if error.is_misconfigured() => Ok((self.open_plain(error).await?, None)),
+            Err(error) if error.is_misconfigured() => {
+                Ok((self.open_plain(error, is_start).await?, None))
+            }
             Err(error) => Err(error),
         }
     }
 
     /// A database that locks could not use can still be well; one that lets nobody in is a mistake.
-    async fn open_plain(&self, unfit: LockError) -> Result<Link, LockError> {
+    async fn open_plain(&self, unfit: LockError, is_start: bool) -> Result<Link, LockError> {
         let Ok(connection) = PgConnection::connect_with(&self.target.options).await else {
             return Err(unfit);
         };
+        if is_start && self.is_required {
+            return Err(unmarked(unfit));
+        }
         tracing::warn!(
             error = &unfit as &dyn std::error::Error,
             "this way to the database cannot tell whether other processes lock with another provider"

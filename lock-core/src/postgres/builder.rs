@@ -9,9 +9,11 @@ use super::backend::PostgresBackend;
 use super::connect::Target;
 use super::driver::{self, Config};
 use super::mark::Mark;
+use super::place::{place, warn_unless_verified};
 use super::terms::Terms;
 use super::url;
-use crate::LockError;
+use crate::name::secret_fingerprint;
+use crate::{LockError, plain_text};
 
 /// How to connect to a PostgreSQL server; from [`PostgresBackend::builder`].
 ///
@@ -77,7 +79,8 @@ impl PostgresBuilder {
     }
 
     /// Keeps the locks of several applications in one database apart: the same name in another
-    /// namespace is another lock.
+    /// namespace is another lock. [What counts](crate::LockSettings#text) are its characters, but for
+    /// blanks at the ends.
     ///
     /// # Default
     ///
@@ -128,7 +131,11 @@ impl PostgresBuilder {
         self
     }
 
-    /// Connects, and checks that locks lock on this server.
+    /// Connects, and checks that locks lock on this server. Logs where the locks are, at `info`, with
+    /// `server`, `namespace` and a fingerprint of the secret of names, `name_secret`.
+    ///
+    /// A server on another machine whose certificate is not verified (`sslmode` is not `verify-full` or
+    /// `verify-ca`) is a warning, once in a process.
     ///
     /// # Errors
     ///
@@ -151,14 +158,23 @@ impl PostgresBuilder {
                 "a token epoch is 126 at most, since tokens have to fit a bigint",
             ));
         }
+        let namespace = plain_text::namespace(&self.namespace)?;
         let terms = Terms::new(self.lease)?;
+        warn_unless_verified(&options);
+        let server = place(&options);
         let config = Config {
             target: Target::new(options, &self.application_name, terms, self.mark),
             max_held: self.max_held,
             token_epoch: self.token_epoch,
         };
         let handle = driver::start(config).await?;
-        Ok(PostgresBackend::new(handle, self.namespace.into()))
+        tracing::info!(
+            server,
+            namespace,
+            name_secret = secret_fingerprint(),
+            "Distributed locks: PostgreSQL advisory locks (using existing database)"
+        );
+        Ok(PostgresBackend::new(handle, namespace.into()))
     }
 }
 

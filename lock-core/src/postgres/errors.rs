@@ -63,8 +63,8 @@ pub(super) fn connecting(error: Error) -> LockError {
                 // Said as well where there is no TLS at all, and no line for this client either.
                 Some("28000") if message.contains("no encryption") => LockError::misconfigured(
                     "the server has no line in pg_hba.conf that lets this user in from here without \
-                     TLS; add one or, where it has one for TLS, set sslmode=require and build with \
-                     one of the `tls-*` features",
+                     TLS; add one or, where it has one for TLS, set sslmode=verify-full and build \
+                     with one of the `tls-*` features",
                 ),
                 Some("28P01" | "28000") => LockError::misconfigured(
                     "PostgreSQL refused the user or its password; correct them in the connection \

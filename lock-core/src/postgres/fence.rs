@@ -5,7 +5,7 @@ use std::borrow::Cow;
 use sqlx::{AssertSqlSafe, Connection, PgExecutor, Postgres, Transaction};
 
 use super::in_transaction::{refused, sqlstate};
-use crate::{FencingToken, LockError, LockGuard, LockName};
+use crate::{FencingToken, LockError, LockGuard, LockName, plain_text};
 
 /// Checks fencing tokens in a transaction: refuses a holder when a later one has already written.
 ///
@@ -116,15 +116,21 @@ CREATE TABLE IF NOT EXISTS distributed_lock_fences (
         }
     }
 
-    /// The same for locks in the namespace that the lock backend was given.
+    /// The same for locks in the namespace that the lock backend was given. Blanks at its ends do not
+    /// count, there and here.
     ///
     /// # Default
     ///
     /// The empty one.
     #[must_use]
     pub fn namespace(self, namespace: impl Into<Cow<'static, str>>) -> Self {
+        let namespace = namespace.into();
+        let trimmed = plain_text::trimmed(&namespace);
         Self {
-            namespace: namespace.into(),
+            namespace: match trimmed.len() == namespace.len() {
+                true => namespace,
+                false => Cow::Owned(trimmed.to_owned()),
+            },
         }
     }
 
@@ -210,6 +216,7 @@ CREATE TABLE IF NOT EXISTS distributed_lock_fences (
         name: &LockName,
         token: FencingToken,
     ) -> Result<(), LockError> {
+        plain_text::namespace(&self.namespace)?;
         if i64::try_from(token.get()).is_err() {
             return Err(LockError::misconfigured(
                 "a fencing token of 2^63 or more does not fit into a `bigint`, and is none that a \

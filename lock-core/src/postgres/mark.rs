@@ -19,6 +19,15 @@ const LOOK: &str = "SELECT k.position::int4 FROM unnest($1::int8[]) WITH ORDINAL
      WHERE l.locktype = 'advisory' AND l.objsubid = 1 AND l.granted AND l.mode = 'ShareLock' \
      AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database()) LIMIT 1";
 
+/// Why there is no start at a database that can keep no mark.
+pub(crate) fn unmarked(because: LockError) -> LockError {
+    because.with_advice(
+        "the locks are not in that database, but it has the mark by which instances that lock with \
+         another provider are found, and there is no start without: give a DATABASE_URL that leads to \
+         its primary without a pooler, or set LOCK_MARKER=optional on all instances",
+    )
+}
+
 /// Which provider a process uses, in a form that others find.
 #[derive(Clone, Debug)]
 pub(crate) struct Mark {

@@ -1,16 +1,17 @@
-//! Connection strings. The driver ignores options that it does not know; here they are errors.
+//! Connection strings. The driver ignores options that it does not know, and logs their values; here
+//! each is taken, or changes nothing, which is logged by its name, or is an error.
 
+use std::net::IpAddr;
 use std::str::FromStr;
 
 use sqlx::postgres::PgConnectOptions;
 use url::Url;
 
-use super::errors;
-use crate::LockError;
+use crate::server::option::{nearest, unknown};
+use crate::{LockError, plain_text};
 
-/// What the driver understands.
-const OPTIONS: [&str; 17] = [
-    "application_name",
+/// What the driver does.
+const TAKEN: [&str; 16] = [
     "dbname",
     "host",
     "hostaddr",
@@ -29,40 +30,252 @@ const OPTIONS: [&str; 17] = [
     "user",
 ];
 
+/// Options of libpq and of other drivers that change nothing here. Sessions have the name, the bounds
+/// and the limits of the lock backend; locks need no schema and have one connection.
+const WITHOUT_EFFECT: [&str; 16] = [
+    "application_name",
+    "connect_timeout",
+    "connection_limit",
+    "fallback_application_name",
+    "gsslib",
+    "keepalives",
+    "keepalives_count",
+    "keepalives_idle",
+    "keepalives_interval",
+    "krbsrvname",
+    "pgbouncer",
+    "pool_timeout",
+    "schema",
+    "sslcompression",
+    "statement-cache-capacity",
+    "tcp_user_timeout",
+];
+
+/// Options that change nothing with some values, and cannot be kept with others; what to do then.
+const KEPT_WITH: [(&str, &[&str], &str); 17] = [
+    (
+        "channel_binding",
+        &["prefer", "disable"],
+        "the driver binds no channel; remove it, and set sslmode=verify-full",
+    ),
+    (
+        "client_encoding",
+        &["utf8", "utf-8", "auto"],
+        "sessions speak UTF-8; remove it",
+    ),
+    (
+        "gssencmode",
+        &["prefer", "disable"],
+        "the driver knows no GSSAPI; remove it, and set sslmode=verify-full",
+    ),
+    (
+        "load_balance_hosts",
+        &["disable"],
+        "there is one primary; remove it",
+    ),
+    (
+        "passfile",
+        &[],
+        "set the environment variable PGPASSFILE instead",
+    ),
+    (
+        "replication",
+        &["false", "off", "no", "0"],
+        "locks need a session of SQL; remove it",
+    ),
+    (
+        "require_auth",
+        &[],
+        "the driver takes what the server asks for; remove it, and set sslmode=verify-full",
+    ),
+    (
+        "requirepeer",
+        &[],
+        "the driver does not look who has the socket; remove it",
+    ),
+    ("service", &[], "write the values of that service out"),
+    ("ssl", &["false"], "write sslmode=verify-full"),
+    ("sslcertmode", &["allow"], "remove it"),
+    ("sslcrl", &[], "the driver reads no such list; remove it"),
+    ("sslnegotiation", &["postgres"], "remove it"),
+    (
+        "sslpassword",
+        &[],
+        "give the driver a key file without a password",
+    ),
+    (
+        "sslsni",
+        &["1"],
+        "the driver tells the server its name; remove it",
+    ),
+    (
+        "ssl_min_protocol_version",
+        &["tlsv1", "tlsv1.1", "tlsv1.2"],
+        "the driver takes TLS 1.2 and newer; demand more on the server",
+    ),
+    (
+        "target_session_attrs",
+        &["any", "read-write", "primary"],
+        "locks need the primary; remove it, and name the primary as the host",
+    ),
+];
+
+const SSL_MODES: [&str; 6] = [
+    "disable",
+    "allow",
+    "prefer",
+    "require",
+    "verify-ca",
+    "verify-full",
+];
+
+/// Engines whose URLs services have in the same variable. Other schemes are not shown: they can be the
+/// beginning of anything.
+const OTHER_ENGINES: [&str; 16] = [
+    "amqp",
+    "cockroachdb",
+    "http",
+    "https",
+    "jdbc",
+    "libsql",
+    "mariadb",
+    "mongodb",
+    "mongodb+srv",
+    "mssql",
+    "mysql",
+    "redis",
+    "rediss",
+    "sqlite",
+    "sqlserver",
+    "valkey",
+];
+
+/// The scheme of a URL, if that is one of another engine.
+pub(crate) fn other_engine(text: &str) -> Option<&'static str> {
+    let (scheme, _) = plain_text::trimmed(text).split_once(':')?;
+    let known = OTHER_ENGINES.iter().copied();
+    known
+        .into_iter()
+        .find(|engine| engine.eq_ignore_ascii_case(scheme))
+}
+
 /// Reads `postgres://user:password@host:port/database?option=value`. No error repeats the text: it
 /// has the password in it.
 pub(crate) fn parse(text: &str) -> Result<PgConnectOptions, LockError> {
-    let url = Url::parse(text).map_err(|error| {
-        LockError::misconfigured(
-            "the connection string is no URL; write postgres://user:password@host:5432/database, \
-             with special characters of the password percent-encoded",
+    let text = plain_text::trimmed(text);
+    plain_text::check(text).map_err(|error| error.in_setting("the connection string"))?;
+    let mut url = Url::parse(text).map_err(|error| {
+        wrong(
+            "is no URL; write postgres://user:password@host:5432/database, with special characters \
+             of the password percent-encoded",
         )
         .with_source(error)
     })?;
     if !matches!(url.scheme(), "postgres" | "postgresql") {
-        return Err(LockError::misconfigured(format!(
-            "the connection string begins with `{}:`; write postgres://user:password@host/database",
-            url.scheme()
+        let begins = match other_engine(text) {
+            Some(engine) => format!("begins with `{engine}:`"),
+            None => "does not begin with `postgres:`".to_owned(),
+        };
+        return Err(wrong(format!(
+            "{begins}; write postgres://user:password@host/database"
         )));
     }
-    // Not shown: it is the rest of a password that has a `?`.
-    if url.query().is_some_and(|query| query.contains('@')) {
-        return Err(LockError::misconfigured(
-            "the connection string has a `@` after its `?`; write a `?` in a password as %3F, and a \
-             `@` in an option as %40",
-        ));
+    check_structure(&url)?;
+    let mut without_effect = Vec::new();
+    let mut taken = Vec::new();
+    for (n, (key, value)) in url.query_pairs().enumerate() {
+        match fate(n + 1, &key, &value)? {
+            Some(name) => without_effect.push(name),
+            None => taken.push((key.into_owned(), value.into_owned())),
+        }
     }
-    if let Some((unknown, _)) = url.query_pairs().find(|(key, _)| !is_known(key)) {
-        return Err(LockError::misconfigured(format!(
-            "the connection string has an unknown option `{unknown}`; known are {}",
-            OPTIONS.join(", ")
-        )));
+    if !without_effect.is_empty() {
+        tracing::info!(
+            "options of the PostgreSQL connection string change nothing for locks: {}",
+            without_effect.join(", ")
+        );
     }
-    PgConnectOptions::from_str(text).map_err(errors::connecting)
+    url.set_query(None);
+    if !taken.is_empty() {
+        url.query_pairs_mut().extend_pairs(taken);
+    }
+    // Without the driver's error, which shows values.
+    let options = PgConnectOptions::from_str(url.as_str())
+        .map_err(|_| wrong("is not usable; check its host, its port and its percent-encoding"))?;
+    // The driver looks an address in brackets up as a name.
+    let host = options.get_host();
+    let address = host
+        .strip_prefix('[')
+        .and_then(|host| host.strip_suffix(']'));
+    Ok(match address.map(str::to_owned) {
+        Some(address) => options.host(&address),
+        None => options,
+    })
 }
 
-fn is_known(key: &str) -> bool {
-    OPTIONS.contains(&key) || (key.starts_with("options[") && key.ends_with(']'))
+/// Refuses what comes of a password with special characters in it, and what the driver would ignore.
+fn check_structure(url: &Url) -> Result<(), LockError> {
+    // None of it is shown: it is the rest of a password.
+    if url.query().is_some_and(|query| query.contains('@')) {
+        return Err(wrong(
+            "has a `@` after its `?`; write a `?` in a password as %3F, and a `@` in an option as %40",
+        ));
+    }
+    if url.path().contains('@') {
+        return Err(wrong(
+            "has a `@` after its `/`; write a `/` in a password as %2F, and a `@` in the name of a \
+             database as %40",
+        ));
+    }
+    if url.fragment().is_some() {
+        return Err(wrong("has a `#`; write it as %23"));
+    }
+    if url.host_str().is_some_and(|host| host.contains(',')) {
+        return Err(wrong("names several hosts; name the primary alone"));
+    }
+    Ok(())
+}
+
+/// The name of an option that changes nothing; `None` for one that the driver takes.
+fn fate(position: usize, key: &str, value: &str) -> Result<Option<&'static str>, LockError> {
+    let listed = |names: &[&'static str]| names.iter().copied().find(|name| *name == key);
+    if let Some(name) = listed(&WITHOUT_EFFECT) {
+        return Ok(Some(name));
+    }
+    if let Some((name, kept, advice)) = KEPT_WITH.iter().find(|(name, ..)| *name == key) {
+        if kept.contains(&value.to_ascii_lowercase().as_str()) {
+            return Ok(Some(*name));
+        }
+        return Err(wrong(format!(
+            "has the option `{name}` with a value that cannot be kept: {advice}"
+        )));
+    }
+    let is_setting = key.starts_with("options[") && key.ends_with(']');
+    if !is_setting && listed(&TAKEN).is_none() {
+        return Err(wrong(unknown(position, key, &TAKEN)));
+    }
+    let is_right = match key {
+        "sslmode" | "ssl-mode" if !SSL_MODES.contains(&value.to_ascii_lowercase().as_str()) => {
+            let meant =
+                nearest(value, &SSL_MODES).map(|mode| format!("; meant is `{mode}` perhaps"));
+            return Err(wrong(format!(
+                "has an unknown `{key}`; known are {}{}",
+                SSL_MODES.join(", "),
+                meant.unwrap_or_default()
+            )));
+        }
+        "port" => value.parse::<u16>().is_ok(),
+        "hostaddr" => value.parse::<IpAddr>().is_ok(),
+        _ => true,
+    };
+    match is_right {
+        true => Ok(None),
+        false => Err(wrong(format!("has a `{key}` that is none"))),
+    }
+}
+
+fn wrong(what: impl std::fmt::Display) -> LockError {
+    LockError::misconfigured(format!("the connection string {what}"))
 }
 
 #[cfg(test)]
@@ -72,35 +285,99 @@ mod tests {
     #[test]
     fn a_url_is_read_with_all_that_the_driver_knows() {
         let options = parse(
-            "postgresql://app:p%40ss@db.example:6432/shop?sslmode=require&application_name=x&options[work_mem]=4MB",
+            " postgresql://app:p%40ss@db.example:6432/shop?sslmode=verify-full&options[work_mem]=4MB\n",
         )
         .unwrap();
         assert_eq!(options.get_host(), "db.example");
         assert_eq!(options.get_port(), 6432);
         assert_eq!(options.get_database(), Some("shop"));
+        let local = parse("postgres://app@[::1]:6432/shop").unwrap();
+        assert_eq!(local.get_host(), "::1");
+        let socket = parse("postgres:///shop?host=/run/postgresql").unwrap();
+        assert_eq!(
+            socket.get_socket().unwrap().to_str(),
+            Some("/run/postgresql")
+        );
+    }
+
+    #[test]
+    fn options_that_change_nothing_are_taken() {
+        let options = parse(
+            "postgres://app@db/shop?channel_binding=prefer&connect_timeout=5&keepalives=1\
+             &keepalives_idle=30&target_session_attrs=read-write&gssencmode=disable&sslsni=1\
+             &client_encoding=UTF8&tcp_user_timeout=1&sslcompression=0&fallback_application_name=x\
+             &statement-cache-capacity=0&application_name=x&schema=public&sslmode=require",
+        )
+        .unwrap();
+        assert_eq!(options.get_database(), Some("shop"));
+        assert!(matches!(
+            options.get_ssl_mode(),
+            sqlx::postgres::PgSslMode::Require
+        ));
     }
 
     #[test]
     fn what_is_not_understood_is_named_and_the_password_is_not() {
         for (text, said) in [
             ("postgres://app:hunter2@db/shop?ssl=true", "`ssl`"),
-            ("postgres://app:hunter2@db/shop?pool_size=5", "`pool_size`"),
             (
-                "postgres://app:hunter2@db/shop?statement-cache-capacity=0",
-                "`statement-cache-capacity`",
+                "postgres://app:hunter2@db/shop?channel_binding=require",
+                "`channel_binding`",
+            ),
+            (
+                "postgres://app:hunter2@db/shop?target_session_attrs=standby",
+                "the primary",
+            ),
+            ("postgres://app:hunter2@db/shop?passfile=/x", "PGPASSFILE"),
+            (
+                "postgres://app:hunter2@db/shop?client_encoding=hunter2",
+                "UTF-8",
+            ),
+            (
+                "postgres://app:hunter2@db/shop?pool_size=5",
+                "unknown option (number 1)",
+            ),
+            (
+                "postgres://app:hunter2@db/shop?password=ab&hunter2",
+                "(number 2)",
+            ),
+            (
+                "postgres://app:hunter2@db/shop?ssl_mod=x",
+                "`ssl-mode` perhaps",
             ),
             ("mysql://app:hunter2@db/shop", "`mysql:`"),
-            ("db:5432,password=hunter2", "`db:`"),
-            ("app:hunter2", "postgres://"),
+            ("db:5432,password=hunter2", "does not begin with"),
+            ("hunter2:x", "does not begin with"),
+            ("app hunter2", "postgres://"),
             ("postgres://app:hunter2@db:port/shop", "no URL"),
-            ("postgres://app:hunter2@db/shop?sslmode=maybe", "not usable"),
+            ("postgres://app:12/hunter2@db/shop", "%2F"),
+            ("postgres://app:12#hunter2@db/shop", "%23"),
+            ("postgres://app:hunter2@db1,db2/shop", "several hosts"),
+            (
+                "postgres://app:hunter2@db/shop?sslmode=hunter2",
+                "unknown `sslmode`",
+            ),
+            (
+                "postgres://app:hunter2@db/shop?sslmode=verify_full",
+                "`verify-full` perhaps",
+            ),
+            ("postgres://app:hunter2@db/shop?port=hunter2", "`port`"),
+            (
+                "postgres://app:hunter2@db/shop?hostaddr=hunter2",
+                "`hostaddr`",
+            ),
+            ("postgres://app:hunter2%ff@db/shop", "percent-encoding"),
             ("postgres://app:12?hunter2@db/shop", "%3F"),
+            ("postgres://app:hunter2@db/sh\nop", "U+000A"),
             ("", "no URL"),
         ] {
             let error = parse(text).unwrap_err();
             assert!(error.is_misconfigured(), "{text}");
             assert!(error.to_string().contains(said), "{text}: {error}");
-            assert!(!format!("{error} {error:?}").contains("hunter2"), "{text}");
+            assert!(
+                !format!("{error} {error:?}").contains("hunter2"),
+                "{text}: {error:?}"
+            );
         }
     }
 }

@@ -15,7 +15,8 @@ impl LockProvider {
     /// Distributed locks: file locks in DIR (embedded, this machine only)
     /// ```
     ///
-    /// The last is a warning. A server that is configured and does not hold the locks is part of
+    /// The last is a warning. Each has the `server` (but files, whose directory is in the words), the
+    /// `namespace`, and a fingerprint of the secret of names, `name_secret`, as fields. A server that is configured and does not hold the locks is part of
     /// [`health`](Self::health); a database is also [where fleets are told
     /// apart](LockSettings#a-database-tells-fleets-apart), which takes one connection to it.
     ///
@@ -29,15 +30,18 @@ impl LockProvider {
     /// # Errors
     ///
     /// [`Misconfigured`](crate::LockErrorKind::Misconfigured) for a setting that is wrong, which names
-    /// it (and never its secret), unless it is the URL of a server that the locks do not need: that is
+    /// it (and never its secret), unless it is a `REDIS_URL` that the locks do not need: that is
     /// a warning; for a server whose feature was not compiled in, which names the
-    /// feature; for a database in which others say that they lock with another provider.
+    /// feature; for a database in which others say that they lock with another provider, or that can
+    /// keep no mark of ours, unless [`LOCK_MARKER`](LockSettings#a-database-tells-fleets-apart) allows
+    /// that.
     /// [`Unavailable`](crate::LockErrorKind::Unavailable) when a server does not answer.
     ///
     /// # Cancel safety
     ///
     /// Cancel safe: what was connected is closed.
     pub async fn connect(settings: LockSettings) -> Result<Self, LockError> {
+        settings.check()?;
         let kind = settings.choose()?;
         if let Some(secret) = settings.get_name_secret() {
             name::set_name_secret(secret)?;
@@ -79,14 +83,19 @@ async fn database(
     settings: &LockSettings,
     kind: ProviderKind,
 ) -> Result<Option<Box<dyn Beside>>, LockError> {
-    let options = match crate::postgres::parse_url(url) {
+    use crate::postgres::{DatabaseBeside, other_engine, parse_url, unmarked};
+
+    let options = match parse_url(url) {
         Ok(options) => options,
-        Err(error) => {
+        // No instance has its locks there.
+        Err(error) if settings.goes_unmarked() || other_engine(url).is_some() => {
             not_understood(&error, "DATABASE_URL");
             return Ok(None);
         }
+        Err(error) => return Err(unmarked(error).in_setting("DATABASE_URL")),
     };
-    let opened = crate::postgres::DatabaseBeside::open(options, mark(settings, kind)).await;
+    let mark = mark(settings, kind);
+    let opened = DatabaseBeside::open(options, mark, !settings.goes_unmarked()).await;
     let opened = opened.map_err(|error| error.in_setting("DATABASE_URL"))?;
     Ok(Some(Box::new(opened)))
 }
@@ -150,7 +159,6 @@ async fn redis(
         .namespace(settings.get_namespace());
     let connected = builder.connect().await;
     let backend = connected.map_err(|error| error.in_setting("REDIS_URL"))?;
-    tracing::info!("Distributed locks: Redis provider (high-performance mode)");
     Ok(LockProvider::over(backend, beside))
 }
 
@@ -165,7 +173,6 @@ async fn postgres(
         .mark(mark(settings, ProviderKind::Postgres));
     let connected = builder.connect().await;
     let backend = connected.map_err(|error| error.in_setting("DATABASE_URL"))?;
-    tracing::info!("Distributed locks: PostgreSQL advisory locks (using existing database)");
     Ok(LockProvider::over(backend, beside))
 }
 
@@ -185,6 +192,8 @@ fn file(settings: &LockSettings, beside: Vec<Box<dyn Beside>>) -> Result<LockPro
     })?;
     // A warning: instances on other machines, or with another directory, are not excluded.
     tracing::warn!(
+        namespace = settings.get_namespace(),
+        name_secret = name::secret_fingerprint(),
         "Distributed locks: file locks in {} (embedded, this machine only)",
         backend.directory().display()
     );

@@ -31,8 +31,10 @@ impl RedisBeside {
     ///
     /// [`Misconfigured`](crate::LockErrorKind::Misconfigured) for a connection string that is wrong.
     pub(crate) fn new(connection_string: &str) -> Result<Self, LockError> {
+        let settings = RedisBuilder::parse(connection_string).settings()?;
+        settings.target.warn_unless_verified();
         Ok(Self(Arc::new(Inner {
-            settings: RedisBuilder::parse(connection_string).settings()?,
+            settings,
             connection: Mutex::default(),
         })))
     }

@@ -9,7 +9,8 @@ use ::redis::ConnectionInfo;
 use super::RedisBackend;
 use super::connection_string::{Target, resp3};
 use super::thread;
-use crate::LockError;
+use crate::name::secret_fingerprint;
+use crate::{LockError, plain_text};
 
 /// The lease, unless chosen.
 const LEASE: Duration = Duration::from_secs(30);
@@ -91,7 +92,8 @@ impl RedisBuilder {
         self
     }
 
-    /// Keeps the locks of two applications on one server apart.
+    /// Keeps the locks of two applications on one server apart. [What counts](crate::LockSettings#text)
+    /// are its characters, but for blanks at the ends.
     pub fn namespace(mut self, namespace: impl Into<String>) -> Self {
         self.namespace = namespace.into();
         self
@@ -122,7 +124,11 @@ impl RedisBuilder {
         self
     }
 
-    /// Connects, and checks that the server can keep locks.
+    /// Connects, and checks that the server can keep locks. Logs where the locks are, at `info`, with
+    /// `server`, `namespace` and a fingerprint of the secret of names, `name_secret`.
+    ///
+    /// A server on another machine that is spoken to without TLS, or whose certificate is not verified,
+    /// is a warning, once in a process.
     ///
     /// # Errors
     ///
@@ -136,7 +142,16 @@ impl RedisBuilder {
     /// Cancel safe: nothing is left behind.
     pub async fn connect(self) -> Result<RedisBackend, LockError> {
         let settings = self.settings()?;
-        thread::start(settings).await
+        settings.target.warn_unless_verified();
+        let (server, namespace) = (settings.target.to_string(), settings.namespace.clone());
+        let backend = thread::start(settings).await?;
+        tracing::info!(
+            server,
+            namespace,
+            name_secret = secret_fingerprint(),
+            "Distributed locks: Redis provider (high-performance mode)"
+        );
+        Ok(backend)
     }
 
     pub(super) fn settings(self) -> Result<Settings, LockError> {
@@ -152,7 +167,7 @@ impl RedisBuilder {
         Ok(Settings {
             target,
             lease: self.lease,
-            namespace: self.namespace,
+            namespace: plain_text::namespace(&self.namespace)?.to_owned(),
             quarantine: self.quarantine.unwrap_or(self.lease).min(*LEASES.end()),
             allow_eviction: self.allow_eviction,
             replicas: self.replicas,

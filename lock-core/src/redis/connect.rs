@@ -34,7 +34,9 @@ const NO_HELLO: &str = "does not speak RESP3: it is older than 6.0, or it does n
 /// [`Misconfigured`](crate::LockErrorKind::Misconfigured) when the string is wrong, or names the nodes
 /// of a cluster, which have no client in common.
 pub fn client(connection_string: &str) -> Result<Client, LockError> {
-    let mut seeds = Target::parse(connection_string)?.seeds;
+    let target = Target::parse(connection_string)?;
+    target.warn_unless_verified();
+    let mut seeds = target.seeds;
     let (Some(info), None) = (seeds.pop(), seeds.pop()) else {
         return Err(LockError::misconfigured(
             "the Redis connection string names several nodes; a client is one of a single server",

@@ -14,13 +14,69 @@ use std::time::Duration;
 use ::redis::{ConnectionAddr, ConnectionInfo, IntoConnectionInfo, ProtocolVersion};
 use url::Url;
 
-use crate::LockError;
+use crate::server::exposed::warn_unless_local;
+use crate::server::option;
+use crate::{LockError, plain_text};
 
 const PORT: u16 = 6379;
 const TLS_PORT: u16 = 6380;
 
-/// The options of the second form; in errors.
-const OPTIONS: &str = "password, user, ssl, defaultDatabase, connectTimeout, abortConnect";
+/// The options of the second form.
+const OPTIONS: [&str; 6] = [
+    "password",
+    "user",
+    "ssl",
+    "defaultDatabase",
+    "connectTimeout",
+    "abortConnect",
+];
+
+/// Options of other clients, which errors may name.
+const OF_OTHERS: [&str; 31] = [
+    "allowAdmin",
+    "asyncTimeout",
+    "channelPrefix",
+    "checkCertificateRevocation",
+    "client_name",
+    "configCheckSeconds",
+    "connectRetry",
+    "db",
+    "decode_responses",
+    "family",
+    "health_check_interval",
+    "heartbeatInterval",
+    "keepAlive",
+    "max_connections",
+    "name",
+    "pass",
+    "pool_size",
+    "proto",
+    "proxy",
+    "resolveDns",
+    "retry_on_timeout",
+    "serviceName",
+    "setlib",
+    "socket_timeout",
+    "ssl_cert_reqs",
+    "sslHost",
+    "sslProtocols",
+    "syncTimeout",
+    "tieBreaker",
+    "timeout",
+    "version",
+];
+
+/// Schemes of other servers, which errors may name.
+const OTHER_SCHEMES: [&str; 8] = [
+    "http",
+    "https",
+    "mongodb",
+    "mysql",
+    "postgres",
+    "postgresql",
+    "redis+sentinel",
+    "tcp",
+];
 
 /// What a connection string says. Its `Debug` shows no password.
 #[derive(Clone)]
@@ -39,15 +95,52 @@ impl Target {
     }
 
     pub(super) fn parse(text: &str) -> Result<Self, LockError> {
-        let text = text.trim();
+        let text = plain_text::trimmed(text);
         if text.is_empty() {
             return Err(wrong("it is empty"));
         }
+        plain_text::check(text).map_err(|error| error.in_setting("the Redis connection string"))?;
         if text.contains("://") || text.starts_with("unix:") {
             url(text).map(Self::new)
         } else {
             options(text)
         }
+    }
+}
+
+impl Target {
+    /// A warning for each server on another machine that does not prove who it is.
+    pub(super) fn warn_unless_verified(&self) {
+        for seed in &self.seeds {
+            let (host, how) = match seed.addr() {
+                ConnectionAddr::Tcp(host, _) => (host, "without TLS"),
+                ConnectionAddr::TcpTls {
+                    host,
+                    insecure: true,
+                    ..
+                } => (host, "insecure TLS"),
+                _ => continue,
+            };
+            let server = format!("Redis at {}", seed.addr());
+            let advice = "use rediss://, or ssl=true, with a certificate that this machine trusts";
+            warn_unless_local(host, &server, how, advice);
+        }
+    }
+}
+
+/// The servers, for a log.
+impl fmt::Display for Target {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (n, seed) in self.seeds.iter().enumerate() {
+            let separator = if n == 0 { "" } else { "," };
+            write!(
+                f,
+                "{separator}{}/{}",
+                seed.addr(),
+                seed.redis_settings().db()
+            )?;
+        }
+        Ok(())
     }
 }
 
@@ -69,17 +162,19 @@ fn wrong(what: impl fmt::Display) -> LockError {
     LockError::misconfigured(format!("the Redis connection string is wrong: {what}"))
 }
 
-/// An option that there is not, by its name: what does not look like one is not shown, since it can be
-/// the rest of a password, and nor is any value.
-fn unknown(option: &str, known: &str) -> LockError {
-    let is_name = !option.is_empty() && option.chars().all(|c| c.is_ascii_alphabetic());
-    let option = if is_name {
-        format!(" `{option}`")
-    } else {
-        String::new()
+/// An option that there is not, by its name if another client has it, else by its position: it can be
+/// the rest of a password.
+fn unknown(position: usize, option: &str, known: &[&str]) -> LockError {
+    let of_others = OF_OTHERS.iter().chain(&OPTIONS);
+    let named = of_others
+        .copied()
+        .find(|name| name.eq_ignore_ascii_case(option));
+    let what = match named {
+        Some(name) => format!("its option `{name}` is not one of {}", known.join(", ")),
+        None => format!("it {}", option::unknown(position, option, known)),
     };
     wrong(format_args!(
-        "its option{option} is unknown; known are {known}; if it is the rest of a password, that has \
+        "{what}; if it is the rest of a password, that has \
          to be written as a URL, redis://:PASSWORD@HOST, with `,` as %2C, `=` as %3D and `&` as %26"
     ))
 }
@@ -91,8 +186,10 @@ fn url(text: &str) -> Result<ConnectionInfo, LockError> {
         "redis" | "rediss" | "valkey" | "valkeys" => &["protocol"],
         "unix" | "redis+unix" | "valkey+unix" => &["protocol", "db", "user", "pass"],
         scheme => {
+            let named = OTHER_SCHEMES.iter().find(|other| **other == scheme);
+            let shown = named.map_or("unknown".to_owned(), |scheme| format!("`{scheme}`"));
             return Err(wrong(format_args!(
-                "its scheme is `{scheme}`; known are redis, rediss, valkey, valkeys, unix"
+                "its scheme is {shown}; known are redis, rediss, valkey, valkeys, unix"
             )));
         }
     };
@@ -102,16 +199,24 @@ fn url(text: &str) -> Result<ConnectionInfo, LockError> {
             "it has a `@` after its `?`; write a `?` in a password as %3F, and a `@` in an option as %40",
         ));
     }
-    for (option, value) in url.query_pairs() {
+    if url.path().contains('@') {
+        return Err(wrong(
+            "it has a `@` after its `/`; write a `/` in a password as %2F",
+        ));
+    }
+    for (n, (option, value)) in url.query_pairs().enumerate() {
         if !known.contains(&&*option) {
-            return Err(unknown(&option, &known.join(", ")));
+            return Err(unknown(n + 1, &option, known));
         }
         if option == "protocol" && !matches!(&*value, "3" | "resp3") {
             return Err(wrong("its `protocol` is not resp3, which locks need"));
         }
     }
     if url.fragment().is_some() {
-        return Err(wrong("what follows its `#` is unknown"));
+        return Err(wrong(
+            "it has a `#`; write a `#` in a password as %23, and remove `#insecure`: certificates are \
+             verified",
+        ));
     }
     if !matches!(url.scheme(), "redis" | "valkey") && url.scheme().ends_with('s') {
         require_tls()?;
@@ -127,7 +232,7 @@ fn options(text: &str) -> Result<Target, LockError> {
     let mut hosts = Vec::new();
     let (mut password, mut user, mut database) = (None, None, 0);
     let (mut tls, mut connect_timeout) = (false, None);
-    let mut seen = false;
+    let mut position = 0;
     for part in text
         .split(',')
         .map(str::trim)
@@ -135,7 +240,7 @@ fn options(text: &str) -> Result<Target, LockError> {
     {
         let Some((option, value)) = part.split_once('=') else {
             // Not shown: it can be the rest of a password.
-            if seen {
+            if position > 0 {
                 return Err(wrong(
                     "a part after its options has no `=`; hosts come first, and a password with a \
                      comma needs the form of a URL",
@@ -144,7 +249,7 @@ fn options(text: &str) -> Result<Target, LockError> {
             hosts.push(host(part)?);
             continue;
         };
-        seen = true;
+        position += 1;
         let value = value.trim();
         let option = option.trim();
         match option.to_ascii_lowercase().as_str() {
@@ -158,7 +263,7 @@ fn options(text: &str) -> Result<Target, LockError> {
             }
             // Of the same meaning here as everywhere: it is never given up once connected.
             "abortconnect" => drop(boolean("abortConnect", value)?),
-            _ => return Err(unknown(option, OPTIONS)),
+            _ => return Err(unknown(position, option, &OPTIONS)),
         }
     }
     if hosts.is_empty() {

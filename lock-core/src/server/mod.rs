@@ -6,7 +6,9 @@
 
 mod awake;
 mod board;
+pub(crate) mod exposed;
 mod inbox;
+pub(crate) mod option;
 
 pub(crate) use awake::Patience;
 pub(crate) use board::{Board, Host, Watch};

@@ -3,16 +3,17 @@
 use std::env;
 use std::ffi::OsString;
 
-use super::{LockSettings, parse_provider, parse_switch};
-use crate::LockError;
+use super::{LockSettings, parse_marker, parse_provider, parse_switch};
+use crate::{LockError, plain_text};
 
 /// Of all the names that begin with `LOCK_`.
-const KNOWN: [&str; 5] = [
+const KNOWN: [&str; 6] = [
     "LOCK_PROVIDER",
     "LOCK_NAMESPACE",
     "LOCK_DIR",
     "LOCK_NAME_SECRET",
     "LOCK_SWITCH",
+    "LOCK_MARKER",
 ];
 
 /// Names that look like one of ours. No error: another program can have such variables.
@@ -24,13 +25,14 @@ pub(super) fn unknown(names: impl Iterator<Item = OsString>) -> impl Iterator<It
 
 impl LockSettings {
     /// Reads `DATABASE_URL`, `REDIS_URL`, `LOCK_PROVIDER`, `LOCK_NAMESPACE`, `LOCK_DIR`,
-    /// `LOCK_NAME_SECRET` and `LOCK_SWITCH`. An empty one counts as absent. Another one whose name
-    /// begins with `LOCK_` is a warning: it may be one of these, misspelt.
+    /// `LOCK_NAME_SECRET`, `LOCK_SWITCH` and `LOCK_MARKER`. An empty one counts as absent, and so does
+    /// one of blanks; [blanks at the ends](Self#text) do not count. Another one whose name begins with
+    /// `LOCK_` is a warning: it may be one of these, misspelt.
     ///
     /// # Errors
     ///
     /// [`Misconfigured`](crate::LockErrorKind::Misconfigured), which names the variable: it is not
-    /// UTF-8, or not one of the values that it can have. What the servers are is looked at when a
+    /// UTF-8, has a control character inside, or is not one of the values that it can have. What the servers are is looked at when a
     /// provider is [connected](crate::LockProvider::connect).
     pub fn from_env() -> Result<Self, LockError> {
         for name in unknown(env::vars_os().map(|(name, _)| name)) {
@@ -55,10 +57,18 @@ impl LockSettings {
                     .unwrap_or_default()
                     .into_encoded_bytes(),
             )
-            .allow_switch(parse_switch(&text("LOCK_SWITCH")?)?);
-        Ok(match parse_provider(&text("LOCK_PROVIDER")?)? {
+            .allow_switch(parse_switch(&text("LOCK_SWITCH")?)?)
+            .require_marker(parse_marker(&text("LOCK_MARKER")?)?);
+        let settings = match parse_provider(&text("LOCK_PROVIDER")?)? {
             Some(provider) => settings.provider(provider),
             None => settings,
-        })
+        };
+        settings.check()?;
+        // By hand it can be of random bytes.
+        if let Some(secret) = var("LOCK_NAME_SECRET").and_then(|secret| secret.into_string().ok()) {
+            plain_text::check(plain_text::trimmed(&secret))
+                .map_err(|error| error.in_setting("LOCK_NAME_SECRET"))?;
+        }
+        Ok(settings)
     }
 }

@@ -11,7 +11,7 @@ use std::path::PathBuf;
 pub use kind::ProviderKind;
 
 use self::secret::Secret;
-use crate::LockError;
+use crate::{LockError, plain_text};
 
 /// What [`LockProvider::connect`](crate::LockProvider::connect) needs to know. From the environment,
 /// by hand, or (feature `serde`) from whatever reads an application's configuration.
@@ -25,11 +25,23 @@ use crate::LockError;
 /// | `LOCK_DIR` | `lock_dir` | where the lock files are |
 /// | `LOCK_NAME_SECRET` | `lock_name_secret` | the key of `:hashed` values in names |
 /// | `LOCK_SWITCH` | `lock_switch` | `allow` during a planned change of the provider |
+/// | `LOCK_MARKER` | `lock_marker` | `optional`: a start does not need [the mark](#a-database-tells-fleets-apart) |
 ///
-/// A URL that is of no such server is an error where that is to hold the locks, else a warning. An
-/// empty value counts as absent. Redis given, Redis holds the locks; else PostgreSQL given,
+/// An empty value counts as absent. Redis given, Redis holds the locks; else PostgreSQL given,
 /// PostgreSQL does; else files do. All instances of a service need the same settings. The text of
-/// secrets is in no `Debug` and in no error.
+/// secrets is in no `Debug` and in no error of this library; a format whose errors quote the line that
+/// is wrong, as those of TOML, shows what stands there.
+///
+/// # Text
+///
+/// Blanks, control characters and invisible characters (such as a byte order mark) at the ends of a
+/// value do not count, whichever way it came: `shop` in a file that ends with a newline is `shop`.
+/// Inside they are an error, but for plain spaces. A secret of bytes that are no text stays as it is.
+///
+/// Everything else counts. `Shop` and `shop` are two namespaces, and so are the two spellings of `é` in
+/// Unicode, as one character and as two: use ASCII, or normalise. The line that says where the locks
+/// are has the `server`, the `namespace` and a fingerprint of the secret, `name_secret`, as fields: two
+/// instances that exclude each other show the same.
 ///
 /// # A database tells fleets apart
 ///
@@ -48,9 +60,20 @@ use crate::LockError;
 /// - Whose locks are in Redis or in files still has them, and goes on. It logs, at `error`, that locks
 ///   are held in two places, and [`health`](crate::LockProvider::health) says so.
 ///
-/// So the mark finds mistakes, and is no lock itself: who starts with PostgreSQL while all others are
-/// cut off from it is not found in time. A way to the database that can keep no mark, through a pooler
-/// that shares sessions or to a standby, is a warning; it is looked at again every minute at least.
+/// So the mark finds mistakes, and is no lock itself: an instance that starts with PostgreSQL while all
+/// others are cut off from it is not found in time.
+///
+/// There is no start without the mark: neither where `DATABASE_URL` is not understood, nor where it
+/// leads to a pooler that shares sessions or to a standby, which keep no mark. Give a URL that leads to
+/// the primary itself. Where there is none, `LOCK_MARKER=optional` on all instances makes of it a
+/// warning; the database is then looked at again every minute at least, and the mark is kept as soon
+/// as it can be. `LOCK_SWITCH=allow` does the same for as long as it is set. A database that does not
+/// answer, or lets nobody in, ends the start with either setting: it may have the mark of others. It
+/// is [`Unavailable`](crate::LockErrorKind::Unavailable), and over when the database is back.
+///
+/// Only instances that have the database see the mark: not those of a program that was built without
+/// the feature `postgres`, nor those whose `DATABASE_URL` is of another engine, as `mysql://`. Each says
+/// so in a warning.
 ///
 /// To move a fleet from one provider to another, set `LOCK_SWITCH=allow` on all its instances, old
 /// and new, for as long as both run, and know that they do not exclude each other meanwhile; or stop
@@ -75,6 +98,7 @@ pub struct LockSettings {
     dir: Option<PathBuf>,
     name_secret: Option<Secret<Vec<u8>>>,
     may_switch: bool,
+    is_marker_optional: bool,
 }
 
 impl LockSettings {
@@ -85,13 +109,13 @@ impl LockSettings {
 
     /// The PostgreSQL server. Empty counts as absent.
     pub fn database_url(mut self, url: impl Into<String>) -> Self {
-        self.database_url = given(url.into());
+        self.database_url = given(&url.into());
         self
     }
 
     /// The Redis server, in either form of connection string. Empty counts as absent.
     pub fn redis_url(mut self, url: impl Into<String>) -> Self {
-        self.redis_url = given(url.into());
+        self.redis_url = given(&url.into());
         self
     }
 
@@ -111,7 +135,7 @@ impl LockSettings {
     ///
     /// Empty.
     pub fn namespace(mut self, namespace: impl Into<String>) -> Self {
-        self.namespace = namespace.into();
+        self.namespace = plain_text::trimmed(&namespace.into()).to_owned();
         self
     }
 
@@ -121,18 +145,21 @@ impl LockSettings {
     ///
     /// `FileBackend::default_dir()`, which depends on the user and the session.
     pub fn dir(mut self, dir: impl Into<PathBuf>) -> Self {
-        self.dir = Some(dir.into()).filter(|dir| !dir.as_os_str().is_empty());
+        let dir = plain_text::trimmed_path(&dir.into()).to_owned();
+        self.dir = Some(dir).filter(|dir| !dir.as_os_str().is_empty());
         self
     }
 
-    /// The key of `:hashed` values in names, for the whole process. Empty counts as absent.
+    /// The key of `:hashed` values in names, for the whole process: 16 or more random bytes, or text of
+    /// as many. Empty counts as absent.
     ///
     /// # Default
     ///
     /// `LOCK_NAME_SECRET`, also where the settings are not from the environment; else there is no key.
     pub fn name_secret(mut self, secret: impl Into<Vec<u8>>) -> Self {
         let secret = secret.into();
-        self.name_secret = (!secret.is_empty()).then_some(Secret(secret));
+        let secret = plain_text::secret(&secret);
+        self.name_secret = (!secret.is_empty()).then(|| Secret(secret.to_owned()));
         self
     }
 
@@ -144,6 +171,31 @@ impl LockSettings {
     pub fn allow_switch(mut self, allow: bool) -> Self {
         self.may_switch = allow;
         self
+    }
+
+    /// Whether to start only where the database of [`database_url`](Self::database_url) keeps [the
+    /// mark](Self#a-database-tells-fleets-apart) by which instances with another provider are found.
+    ///
+    /// # Default
+    ///
+    /// `true`.
+    pub fn require_marker(mut self, require: bool) -> Self {
+        self.is_marker_optional = !require;
+        self
+    }
+
+    /// Refuses what does not belong inside of a value.
+    pub(crate) fn check(&self) -> Result<(), LockError> {
+        let dir = self.dir.as_ref().map(|dir| dir.to_string_lossy());
+        for (name, text) in [
+            ("DATABASE_URL", self.get_database_url()),
+            ("REDIS_URL", self.get_redis_url()),
+            ("LOCK_NAMESPACE", Some(&*self.namespace)),
+            ("LOCK_DIR", dir.as_deref()),
+        ] {
+            plain_text::check(text.unwrap_or_default()).map_err(|error| error.in_setting(name))?;
+        }
+        Ok(())
     }
 
     /// What holds the locks.
@@ -204,10 +256,17 @@ impl LockSettings {
     pub(crate) fn may_switch(&self) -> bool {
         self.may_switch
     }
+
+    /// Whether a start needs no mark.
+    #[cfg(feature = "postgres")]
+    pub(crate) fn goes_unmarked(&self) -> bool {
+        self.may_switch || self.is_marker_optional
+    }
 }
 
-fn given(text: String) -> Option<Secret> {
-    (!text.trim().is_empty()).then_some(Secret(text))
+fn given(text: &str) -> Option<Secret> {
+    let text = plain_text::trimmed(text);
+    (!text.is_empty()).then(|| Secret(text.to_owned()))
 }
 
 fn absent(provider: &str, variable: &str) -> LockError {
@@ -218,7 +277,7 @@ fn absent(provider: &str, variable: &str) -> LockError {
 
 /// The value of `LOCK_PROVIDER`.
 fn parse_provider(text: &str) -> Result<Option<ProviderKind>, LockError> {
-    match text.trim() {
+    match plain_text::trimmed(text) {
         "" => Ok(None),
         text => match text.parse() {
             Ok(kind) => Ok(Some(kind)),
@@ -229,11 +288,22 @@ fn parse_provider(text: &str) -> Result<Option<ProviderKind>, LockError> {
 
 /// The value of `LOCK_SWITCH`.
 fn parse_switch(text: &str) -> Result<bool, LockError> {
-    match text.trim() {
+    match plain_text::trimmed(text) {
         "" => Ok(false),
         "allow" => Ok(true),
         _ => Err(LockError::misconfigured(
             "LOCK_SWITCH: it is neither empty nor `allow`",
+        )),
+    }
+}
+
+/// The value of `LOCK_MARKER`: whether the mark is required.
+fn parse_marker(text: &str) -> Result<bool, LockError> {
+    match plain_text::trimmed(text) {
+        "" | "required" => Ok(true),
+        "optional" => Ok(false),
+        _ => Err(LockError::misconfigured(
+            "LOCK_MARKER: it is neither `required`, which is the default, nor `optional`",
         )),
     }
 }

@@ -15,9 +15,9 @@ impl<T> fmt::Debug for Secret<T> {
 #[cfg(feature = "serde")]
 impl<'de> serde::Deserialize<'de> for Secret {
     fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        // The error of the format could show what is there instead.
+        // The error of the format would show what is there instead.
         let text = String::deserialize(deserializer);
         text.map(Self)
-            .map_err(|_| serde::de::Error::custom("a secret or a URL has to be text"))
+            .map_err(|_| serde::de::Error::custom("a setting of locks has to be text"))
     }
 }

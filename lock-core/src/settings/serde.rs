@@ -1,41 +1,68 @@
 //! Settings from an application's configuration. The names are those of the environment in lower
 //! case, so that they can be flattened into a struct that has more, and read from there.
 
-use std::path::PathBuf;
+use std::cell::Cell;
+use std::fmt;
 
-use serde::de::Error;
+use serde::de::value::MapAccessDeserializer;
+use serde::de::{Error, MapAccess, Visitor};
 use serde::{Deserialize, Deserializer};
 
 use super::secret::Secret;
-use super::{LockSettings, parse_provider, parse_switch};
+use super::{LockSettings, parse_marker, parse_provider, parse_switch};
 
 #[derive(Deserialize)]
 struct Raw {
     database_url: Option<Secret>,
     redis_url: Option<Secret>,
-    lock_provider: Option<String>,
-    lock_namespace: Option<String>,
-    lock_dir: Option<PathBuf>,
+    lock_provider: Option<Secret>,
+    lock_namespace: Option<Secret>,
+    lock_dir: Option<Secret>,
     lock_name_secret: Option<Secret>,
-    lock_switch: Option<String>,
+    lock_switch: Option<Secret>,
+    lock_marker: Option<Secret>,
 }
 
 impl<'de> Deserialize<'de> for LockSettings {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let raw = Raw::deserialize(deserializer)?;
+        let is_table = Cell::new(false);
+        let read = deserializer.deserialize_map(Table(&is_table));
+        let raw = read.map_err(|error| match is_table.get() {
+            true => error,
+            false => Error::custom("the settings of locks have to be a table, with `database_url`"),
+        })?;
+        // Any of them: what stands in the wrong place can be one.
         let text = |secret: Option<Secret>| secret.map(|secret| secret.0).unwrap_or_default();
-        let switch = raw.lock_switch.unwrap_or_default();
-        let provider = raw.lock_provider.unwrap_or_default();
+        let (switch, marker) = (text(raw.lock_switch), text(raw.lock_marker));
+        let provider = text(raw.lock_provider);
         let settings = Self::new()
             .database_url(text(raw.database_url))
             .redis_url(text(raw.redis_url))
-            .namespace(raw.lock_namespace.unwrap_or_default())
-            .dir(raw.lock_dir.unwrap_or_default())
+            .namespace(text(raw.lock_namespace))
+            .dir(text(raw.lock_dir))
             .name_secret(text(raw.lock_name_secret))
-            .allow_switch(parse_switch(&switch).map_err(Error::custom)?);
+            .allow_switch(parse_switch(&switch).map_err(Error::custom)?)
+            .require_marker(parse_marker(&marker).map_err(Error::custom)?);
         Ok(match parse_provider(&provider).map_err(Error::custom)? {
             Some(provider) => settings.provider(provider),
             None => settings,
         })
+    }
+}
+
+/// The table of the settings, and whether there was one. A format that finds something else says what,
+/// and that can be a URL: its error is not passed on.
+struct Table<'a>(&'a Cell<bool>);
+
+impl<'de> Visitor<'de> for Table<'_> {
+    type Value = Raw;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a table with the settings of locks")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<Raw, A::Error> {
+        self.0.set(true);
+        Raw::deserialize(MapAccessDeserializer::new(map))
     }
 }

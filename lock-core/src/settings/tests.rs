@@ -87,7 +87,7 @@ fn files_whose_feature_is_missing_are_told_by_the_name_of_the_feature() {
 
 #[test]
 fn a_wrong_value_is_told_by_the_name_of_its_variable() {
-    for variable in ["LOCK_PROVIDER", "LOCK_SWITCH"] {
+    for variable in ["LOCK_PROVIDER", "LOCK_SWITCH", "LOCK_MARKER"] {
         let error = from_vars(&[(variable, "hunter2")]).unwrap_err();
         assert!(error.is_misconfigured());
         let said = format!("{error} {error:?}");
@@ -95,6 +95,119 @@ fn a_wrong_value_is_told_by_the_name_of_its_variable() {
             said.contains(variable) && !said.contains("hunter2"),
             "{said}"
         );
+    }
+}
+
+#[cfg(all(feature = "redis", feature = "postgres", feature = "file"))]
+#[test]
+fn blanks_at_the_ends_of_a_value_do_not_count_whichever_way_it_came() {
+    let plain = [
+        ("LOCK_NAMESPACE", "shop"),
+        ("LOCK_NAME_SECRET", "of the fleet"),
+        ("LOCK_DIR", "/run/locks"),
+        ("LOCK_PROVIDER", "redis"),
+        ("LOCK_SWITCH", "allow"),
+        ("LOCK_MARKER", "optional"),
+        DATABASE,
+        REDIS,
+    ];
+    let read = |settings: &LockSettings| {
+        (
+            settings.choose().unwrap(),
+            settings.get_namespace().to_owned(),
+            settings.get_dir().map(std::path::Path::to_owned),
+            settings.get_name_secret().map(<[u8]>::to_owned),
+            settings.get_database_url().map(str::to_owned),
+            settings.get_redis_url().map(str::to_owned),
+            (settings.may_switch(), settings.goes_unmarked()),
+        )
+    };
+    let expected = read(&from_vars(&plain).unwrap());
+    assert_eq!(expected.1, "shop");
+    for (before, after) in [
+        ("", "\n"),
+        (" ", ""),
+        ("\u{feff}", "\r\n"),
+        ("\t", "\u{a0}\u{200b}"),
+    ] {
+        let around = |text: &str| format!("{before}{text}{after}");
+        let settings = LockSettings::from_vars(|name| {
+            let var = plain.iter().find(|(other, _)| *other == name);
+            var.map(|(_, value)| around(value).into())
+        });
+        assert_eq!(read(&settings.unwrap()), expected);
+        let by_hand = LockSettings::new()
+            .namespace(around("shop"))
+            .name_secret(around("of the fleet"))
+            .dir(around("/run/locks"))
+            .provider(ProviderKind::Redis)
+            .allow_switch(true)
+            .database_url(around(DATABASE.1))
+            .redis_url(around(REDIS.1));
+        assert_eq!(read(&by_hand), expected);
+        #[cfg(feature = "serde")]
+        {
+            let table = plain
+                .iter()
+                .map(|(name, value)| (name.to_lowercase(), serde_json::Value::from(around(value))));
+            let table = serde_json::Value::Object(table.collect());
+            let settings: LockSettings = serde_json::from_value(table).unwrap();
+            assert_eq!(read(&settings), expected);
+        }
+    }
+}
+
+#[test]
+fn what_nobody_sees_inside_of_a_value_is_refused_by_the_name_of_the_setting() {
+    for name in [
+        "DATABASE_URL",
+        "REDIS_URL",
+        "LOCK_NAMESPACE",
+        "LOCK_DIR",
+        "LOCK_NAME_SECRET",
+    ] {
+        for inside in ["hun\nter2", "hun\0ter2", "hun\u{200b}ter2", "hun\u{a0}ter2"] {
+            let error = from_vars(&[(name, inside)]).unwrap_err();
+            let said = format!("{error} {error:?}");
+            assert!(said.contains(name) && !said.contains("ter2"), "{said}");
+        }
+    }
+    let by_hand = LockSettings::new().namespace("sh\nop");
+    assert!(by_hand.check().is_err());
+    let bytes = LockSettings::new().name_secret([0xff, 0, 10]);
+    assert_eq!(bytes.get_name_secret(), Some(&[0xff, 0, 10][..]));
+}
+
+#[cfg(feature = "serde")]
+#[test]
+fn what_stands_in_the_place_of_a_setting_is_in_no_error() {
+    for wrong in [
+        r#""postgres://app:hunter2@db""#,
+        r#"["postgres://app:hunter2@db"]"#,
+        r#"{ "database_url": { "hunter2": "hunter2" } }"#,
+        r#"{ "redis_url": ["hunter2"] }"#,
+        r#"{ "lock_provider": { "url": "hunter2" } }"#,
+        r#"{ "lock_provider": "hunter2" }"#,
+        r#"{ "lock_namespace": ["hunter2"] }"#,
+        r#"{ "lock_dir": ["hunter2"] }"#,
+        r#"{ "lock_name_secret": ["hunter2"] }"#,
+        r#"{ "lock_switch": "hunter2" }"#,
+        r#"{ "lock_marker": "hunter2" }"#,
+    ] {
+        // Of text and of a value: the latter shows more.
+        let value: serde_json::Value = serde_json::from_str(wrong).unwrap();
+        let errors = [
+            serde_json::from_str::<LockSettings>(wrong).unwrap_err(),
+            serde_json::from_value::<LockSettings>(value).unwrap_err(),
+        ];
+        for error in errors {
+            let said = format!("{error} {error:?}");
+            assert!(!said.contains("hunter2"), "{wrong}: {said}");
+        }
+    }
+    for wrong in ["5000", "true", "2.5", "null"] {
+        let error = serde_json::from_str::<LockSettings>(wrong).unwrap_err();
+        assert!(!error.to_string().contains(wrong), "{error}");
     }
 }
 

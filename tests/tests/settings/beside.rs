@@ -1,12 +1,14 @@
 //! Servers that are configured and do not hold the locks.
 
+use std::path::Path;
+
 use lock_core::{LockProvider, LockSettings, ProviderKind, ServerRole};
 use lock_tests::servers::{Port, PostgresServer, RedisCluster, RedisServer, Server};
 use lock_tests::{Log, eventually};
 use tempfile::tempdir;
 use tracing::Level;
 
-use super::support::{in_files, in_postgres};
+use super::support::{in_files, in_postgres, refused};
 
 #[tokio::test]
 async fn the_database_is_reported_also_where_it_does_not_hold_the_locks() {
@@ -125,34 +127,47 @@ async fn redis_is_well_while_one_node_of_its_cluster_hangs() {
     assert!(!locks.health().await.servers()[1].is_up());
 }
 
+fn files_in(dir: &Path) -> LockSettings {
+    LockSettings::new()
+        .provider(ProviderKind::File)
+        .dir(dir.join("locks"))
+}
+
 #[tokio::test]
 async fn the_url_of_a_server_that_the_locks_do_not_need_is_a_warning_if_it_is_not_understood() {
     let dir = tempdir().unwrap();
-    let in_files = || {
-        LockSettings::new()
-            .provider(ProviderKind::File)
-            .dir(dir.path().join("locks"))
-    };
-    let wrong_database = |url| (in_files().database_url(url), ProviderKind::Postgres);
-    let wrong_redis = |text| (in_files().redis_url(text), ProviderKind::Redis);
+    let database = |url| files_in(dir.path()).database_url(url);
     for ((settings, needed_by), variable, said) in [
         (
-            wrong_database("mysql://app:hunter2@db/shop"),
+            // Whatever it is, no instance has its locks there.
+            (
+                database("mysql://app:hunter2@db/shop"),
+                ProviderKind::Postgres,
+            ),
             "DATABASE_URL",
             "the connection string begins with `mysql:`",
         ),
         (
-            wrong_database("postgres://app:hunter2@db/shop?pool=5"),
+            (
+                database("postgres://app:hunter2@db/shop?pool=5").require_marker(false),
+                ProviderKind::Postgres,
+            ),
             "DATABASE_URL",
-            "the connection string has an unknown option `pool`",
+            "the connection string has an unknown option (number 1)",
         ),
         (
-            wrong_database("hunter2"),
+            (
+                database("hunter2").allow_switch(true),
+                ProviderKind::Postgres,
+            ),
             "DATABASE_URL",
             "the connection string is no URL",
         ),
         (
-            wrong_redis("host:6379,password=hunter2,tieBreaker=x"),
+            (
+                files_in(dir.path()).redis_url("host:6379,password=hunter2,tieBreaker=x"),
+                ProviderKind::Redis,
+            ),
             "REDIS_URL",
             "the Redis connection string is wrong: its option `tieBreaker`",
         ),
@@ -172,4 +187,44 @@ async fn the_url_of_a_server_that_the_locks_do_not_need_is_a_warning_if_it_is_no
         let said = format!("{variable}: {said}");
         assert!(error.to_string().contains(&said), "{error}");
     }
+}
+
+#[tokio::test]
+async fn there_is_no_start_beside_a_database_whose_url_is_not_understood() {
+    let dir = tempdir().unwrap();
+    for url in [
+        "postgres://app:hunter2@db/shop?pool=5",
+        "postgres://app:hunter2@db/shop?channel_binding=require",
+        "postgres://app:hunter2@db/shop?sslmode=hunter2",
+        "hunter2",
+        "db:5432,password=hunter2",
+    ] {
+        let error = LockProvider::connect(files_in(dir.path()).database_url(url)).await;
+        let error = error.unwrap_err();
+        let said = format!("{error} {error:?}");
+        assert!(error.is_misconfigured(), "{url}: {said}");
+        for part in ["DATABASE_URL: ", "LOCK_MARKER=optional"] {
+            assert!(said.contains(part), "{url}: {said}");
+        }
+        assert!(!said.contains("hunter2"), "{url}: {said}");
+    }
+}
+
+#[tokio::test]
+async fn options_that_change_nothing_do_not_keep_a_fleet_from_its_mark() {
+    let (server, dir) = (PostgresServer::start().await, tempdir().unwrap());
+    let postgres = LockProvider::connect(in_postgres(&server)).await.unwrap();
+    let url = format!(
+        "{}?channel_binding=prefer&connect_timeout=5&target_session_attrs=read-write&keepalives=1\n",
+        server.url()
+    );
+    let (log, listening) = Log::of_thread(Level::INFO);
+    let settings = files_in(dir.path()).database_url(url);
+    refused(LockProvider::connect(settings).await);
+    drop((listening, postgres));
+    let told = log.text();
+    assert!(
+        told.contains("channel_binding, connect_timeout, target_session_attrs, keepalives"),
+        "{told}"
+    );
 }

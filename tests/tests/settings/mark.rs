@@ -6,6 +6,7 @@ use lock_core::LockProvider;
 use lock_tests::servers::{PgBouncer, PostgresServer, Proxy, Server};
 use lock_tests::{Log, eventually};
 use tempfile::tempdir;
+use tracing::Level;
 
 use super::support::{in_files, in_postgres, key_of_mark, markers, marks, refused, sessions};
 
@@ -210,29 +211,49 @@ async fn statements_that_fail_leave_the_mark() {
 }
 
 #[tokio::test]
-async fn a_pooler_that_shares_sessions_carries_no_mark_and_is_no_obstacle() {
+async fn there_is_no_start_beside_a_database_that_keeps_no_mark_unless_that_is_optional() {
     let (server, dir) = (PostgresServer::start().await, tempdir().unwrap());
-    let pooler = PgBouncer::transaction(&server).await;
-    let url = server
-        .url()
-        .replace(&server.address().to_string(), &pooler.address().to_string());
-    let settings = in_files(&server, dir.path()).database_url(url);
-    let locks = LockProvider::connect(settings).await.unwrap();
-    let health = locks.health().await;
-    assert!(
-        health.servers().iter().all(lock_core::ServerHealth::is_up),
-        "{health:?}"
-    );
+    let (pooler, standby) = tokio::join!(PgBouncer::transaction(&server), server.standby());
+    let postgres = LockProvider::connect(in_postgres(&server)).await.unwrap();
+    for address in [pooler.address(), standby.address()] {
+        let url = server
+            .url()
+            .replace(&server.address().to_string(), &address.to_string());
+        let settings = in_files(&server, dir.path()).database_url(url);
+        let error = LockProvider::connect(settings.clone()).await.unwrap_err();
+        assert!(error.is_misconfigured(), "{error}");
+        let said = error.to_string();
+        for part in ["DATABASE_URL: ", "LOCK_MARKER=optional", "primary"] {
+            assert!(said.contains(part), "{said}");
+        }
+        for allowed in [
+            settings.clone().require_marker(false),
+            settings.allow_switch(true),
+        ] {
+            let (log, listening) = Log::of_thread(Level::WARN);
+            let locks = LockProvider::connect(allowed).await.unwrap();
+            drop(listening);
+            let health = locks.health().await;
+            assert!(
+                health.servers().iter().all(lock_core::ServerHealth::is_up),
+                "{health:?}"
+            );
+            assert!(!log.text().contains("password"), "{}", log.text());
+        }
+    }
     assert_eq!(marks(&server.pool().await, "file").await, 0);
+    // It is no way around a mark that can be seen.
+    let seen = in_files(&server, dir.path()).require_marker(false);
+    refused(LockProvider::connect(seen).await);
+    drop(postgres);
 }
 
 #[tokio::test]
 async fn a_standby_that_is_promoted_is_given_the_mark() {
     let (primary, dir) = (PostgresServer::start().await, tempdir().unwrap());
     let standby = primary.standby().await;
-    let files = LockProvider::connect(in_files(&standby, dir.path()))
-        .await
-        .unwrap();
+    let settings = in_files(&standby, dir.path()).require_marker(false);
+    let files = LockProvider::connect(settings).await.unwrap();
     assert!(files.health().await.servers()[1].is_up());
     standby.promote().await;
     let pool = standby.pool().await;

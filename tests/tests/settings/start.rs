@@ -1,7 +1,12 @@
 //! What a service says when it starts, and why it does not.
 
 use std::process::Stdio;
+use std::time::Duration;
 
+use lock_core::file::FileBackend;
+use lock_core::postgres::PostgresBackend;
+use lock_core::redis::RedisBackend;
+use lock_core::{LockProvider, LockSettings};
 use lock_tests::orders::{Shop, command};
 use lock_tests::servers::{PostgresServer, RedisServer};
 
@@ -20,7 +25,7 @@ async fn lines(shop: &Shop, environment: &[(&str, &str)]) -> Vec<String> {
 #[track_caller]
 fn assert_says(lines: &[String], level: &str, words: &str) {
     assert!(
-        matches!(lines, [line] if line.contains(level) && line.ends_with(words)),
+        matches!(lines, [line] if line.contains(level) && line.contains(words)),
         "{lines:#?}"
     );
 }
@@ -89,6 +94,8 @@ async fn a_wrong_setting_ends_the_start_by_its_name_and_without_its_secret() {
             "DATABASE_URL is not set",
         ),
         (&[("LOCK_SWITCH", "yes")], "LOCK_SWITCH: "),
+        (&[("LOCK_MARKER", "hunter2")], "LOCK_MARKER: "),
+        (&[("LOCK_NAMESPACE", "hun\nter2")], "LOCK_NAMESPACE: "),
         (
             &[("REDIS_URL", "host:6379,password=hunter2,tieBreaker=x")],
             "REDIS_URL: the Redis connection string is wrong: its option `tieBreaker`",
@@ -103,7 +110,7 @@ async fn a_wrong_setting_ends_the_start_by_its_name_and_without_its_secret() {
         ),
         (
             &[("DATABASE_URL", "postgres://app:hunter2@db/shop?pool=5")],
-            "DATABASE_URL: the connection string has an unknown option `pool`",
+            "DATABASE_URL: the connection string has an unknown option (number 1)",
         ),
         (&[("LOCK_DIR", "/proc/locks")], "LOCK_DIR: "),
     ] {
@@ -151,4 +158,118 @@ async fn an_instance_with_another_provider_is_refused_with_the_reason() {
     );
     let allowed = [both[0], ("LOCK_SWITCH", "allow")];
     assert_says(&lines(&shop, &allowed).await, "INFO", POSTGRES);
+}
+
+#[tokio::test]
+async fn the_first_line_tells_where_the_locks_are_in_a_form_that_compares() {
+    let (database, redis) = tokio::join!(PostgresServer::start(), RedisServer::start());
+    let fleet = [
+        ("LOCK_NAMESPACE", "shop\n"),
+        ("LOCK_NAME_SECRET", " of the whole fleet"),
+    ];
+    let secret = "name_secret=\"";
+    let mut shown = Vec::new();
+    for (server, field) in [
+        (
+            ("DATABASE_URL", database.url()),
+            format!("server=\"{}/postgres\"", database.address()),
+        ),
+        (
+            ("REDIS_URL", redis.url()),
+            format!("server=\"{}/0\"", redis.address()),
+        ),
+        (("DATABASE_URL", String::new()), String::new()),
+    ] {
+        let environment = [&[(server.0, &*server.1)], &fleet[..]].concat();
+        let lines = lines(&Shop::new(), &environment).await;
+        let [line] = &lines[..] else {
+            panic!("{lines:#?}")
+        };
+        assert!(line.contains(&field), "{line}");
+        assert!(line.contains("namespace=\"shop\""), "{line}");
+        assert!(!line.contains("fleet"), "{line}");
+        let at = line.find(secret).unwrap() + secret.len();
+        shown.push(line[at..].split('"').next().unwrap().to_owned());
+    }
+    assert_eq!(shown[0].len(), 4, "{shown:?}");
+    assert!(
+        shown.iter().all(|fingerprint| *fingerprint == shown[0]),
+        "{shown:?}"
+    );
+
+    let other = [
+        ("LOCK_NAME_SECRET", "of another fleet"),
+        ("LOCK_NAMESPACE", ""),
+    ];
+    let lines = lines(&Shop::new(), &other).await;
+    assert!(!lines[0].contains(&shown[0]), "{lines:?}");
+    assert!(lines[0].contains("namespace=\"\""), "{lines:?}");
+}
+
+#[tokio::test]
+async fn a_namespace_with_a_newline_is_the_one_without_it() {
+    let (database, redis) = tokio::join!(PostgresServer::start(), RedisServer::start());
+    let dir = tempfile::tempdir().unwrap();
+    let name = "order:process:1";
+    for spelled in ["shop\n", " shop", "\u{feff}shop\u{200b}"] {
+        let settings = [
+            LockSettings::new().database_url(database.url()),
+            LockSettings::new().redis_url(redis.url()),
+            LockSettings::new().dir(dir.path().join("locks")),
+        ];
+        for settings in settings {
+            let plain = LockProvider::connect(settings.clone().namespace("shop")).await;
+            let other = LockProvider::connect(settings.namespace(spelled)).await;
+            exclude(&plain.unwrap(), &other.unwrap(), name).await;
+        }
+        let postgres = PostgresBackend::builder(database.url());
+        let redis = RedisBackend::builder(&redis.url()).quarantine(Duration::ZERO);
+        let files = FileBackend::builder(dir.path().join("locks"));
+        let plain = [
+            LockProvider::new(postgres.namespace("shop").connect().await.unwrap()),
+            LockProvider::new(redis.clone().namespace("shop").connect().await.unwrap()),
+            LockProvider::new(files.clone().namespace("shop").open().unwrap()),
+        ];
+        let postgres = PostgresBackend::builder(database.url());
+        let other = [
+            LockProvider::new(postgres.namespace(spelled).connect().await.unwrap()),
+            LockProvider::new(redis.namespace(spelled).connect().await.unwrap()),
+            LockProvider::new(files.namespace(spelled).open().unwrap()),
+        ];
+        for (plain, other) in plain.iter().zip(&other) {
+            exclude(plain, other, name).await;
+        }
+    }
+    for error in [
+        PostgresBackend::builder(database.url())
+            .namespace("sh\nop")
+            .connect()
+            .await
+            .err(),
+        RedisBackend::builder(&redis.url())
+            .namespace("sh\nop")
+            .connect()
+            .await
+            .err(),
+        FileBackend::builder(dir.path().join("locks"))
+            .namespace("sh\nop")
+            .open()
+            .err(),
+        FileBackend::open(dir.path().join("locks\n")).err(),
+    ] {
+        assert!(error.is_some_and(|error| error.is_misconfigured()));
+    }
+}
+
+async fn exclude(one: &LockProvider, other: &LockProvider, name: &str) {
+    // The first of a fresh Redis server waits for its quarantine.
+    let guard = one
+        .lock(name)
+        .unwrap()
+        .acquire(Duration::from_secs(60))
+        .await;
+    let guard = guard.unwrap();
+    let held = other.lock(name).unwrap().try_acquire(Duration::ZERO).await;
+    assert!(held.unwrap().is_none(), "two hold one lock");
+    guard.release().await.unwrap();
 }

@@ -8,7 +8,7 @@ use lock_tower::LockRejection;
 use serde::Deserialize;
 
 use crate::problem::Problem;
-use crate::work::{Receipt, Work};
+use crate::work::{MAX_HOLD, Receipt, Work};
 
 /// What to move from where to where.
 #[derive(Debug, Deserialize)]
@@ -48,6 +48,7 @@ impl IntoResponse for TransferError {
     "account:transfer:<from>",
     "account:transfer:<to>",
     wait = "5s",
+    max_hold = MAX_HOLD,
     busy = Err(TransferError::AccountBusy),
     guard = held
 )]

@@ -15,6 +15,7 @@ use lock_tower::{RouteLocks, health};
 use metrics_exporter_prometheus::PrometheusHandle;
 
 use crate::order_store::OrderStore;
+use crate::work::MAX_HOLD;
 
 /// What handlers ask for by `State<..>`. Locked functions take the provider from the parameter that
 /// is named `locks`.
@@ -35,7 +36,7 @@ pub(crate) fn router(
         Method::POST,
         "/orders/{id}/process",
         "order:process:<id>",
-        LockPolicy::user_request(),
+        LockPolicy::user_request().max_hold(MAX_HOLD),
     )?;
     let state = AppState {
         locks: locks.clone(),

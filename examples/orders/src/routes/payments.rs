@@ -7,7 +7,7 @@ use lock_core::{LockError, LockProvider, distributed_lock};
 use lock_tower::LockRejection;
 
 use crate::problem::Problem;
-use crate::work::{Receipt, Work};
+use crate::work::{MAX_HOLD, Receipt, Work};
 
 /// Why a payment was not refunded.
 #[derive(Debug, thiserror::Error)]
@@ -37,6 +37,7 @@ impl IntoResponse for RefundError {
 #[distributed_lock(
     "payment:refund:<id>",
     wait = "0s",
+    max_hold = MAX_HOLD,
     busy = Err(RefundError::InProgress(id)),
     guard = held
 )]

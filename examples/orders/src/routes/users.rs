@@ -5,13 +5,18 @@ use axum::extract::{Path, Query, State};
 use lock_core::{LockProvider, distributed_lock};
 use lock_tower::LockRejection;
 
-use crate::work::{Receipt, Work};
+use crate::work::{MAX_HOLD, Receipt, Work};
 
 /// Logs a user in, one attempt at a time: guessing passwords does not get faster with more
 /// connections.
 ///
 /// `LockRejection` as the error answers for all that can go wrong with a lock.
-#[distributed_lock("user:login:<email:hashed>", wait = "5s", guard = held)]
+#[distributed_lock(
+    "user:login:<email:hashed>",
+    wait = "5s",
+    max_hold = MAX_HOLD,
+    guard = held
+)]
 pub(super) async fn login(
     State(locks): State<LockProvider>,
     Path(email): Path<String>,

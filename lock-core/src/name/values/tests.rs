@@ -2,6 +2,7 @@
 
 use proptest::prelude::*;
 
+use super::super::hashed::NameSecret;
 use super::*;
 
 /// A value whose `Display` writes it in parts of so many characters.
@@ -109,7 +110,7 @@ proptest! {
         let mut encoded = Values::new(room, values.len());
         for (place, (value, hashed)) in values.iter().enumerate() {
             if *hashed {
-                encoded.take_hashed(place, value, &NameSecret::new(b"")).unwrap();
+                encoded.take_hashed(place, value, ValueHash::hashed(&NameSecret::new(b""), std::iter::empty(), place)).unwrap();
             } else {
                 encoded.take(place, value).unwrap();
             }
