@@ -13,6 +13,8 @@ use pin_project_lite::pin_project;
 use crate::BoxError;
 use crate::held::Owner;
 use crate::locked::poll_locked;
+use crate::refusal::Rest;
+use crate::rejection::grpc_trailers;
 use crate::settling::Settling;
 
 pin_project! {
@@ -20,7 +22,8 @@ pin_project! {
     ///
     /// One that is still being made when the handler returns holds the lock to its end, its trailers
     /// included: its last frame is sent once the lock is released. Dropped before, it releases as
-    /// well. When the lock is lost meanwhile, the body is cut off with an error.
+    /// well. When the lock is lost meanwhile, the body is cut off with an error, or ends with a status
+    /// of gRPC where that was asked for.
     pub struct LockedBody<B> {
         #[pin]
         state: State<B>,
@@ -42,6 +45,7 @@ pin_project! {
         // An answer of ours.
         Whole {
             data: Bytes,
+            rest: Rest,
         },
     }
 }
@@ -61,6 +65,8 @@ pin_project! {
         // What is sent once the lock is released.
         last: Option<Frame<Bytes>>,
         settling: Option<Settling>,
+        // Whether a loss is told by trailers.
+        is_grpc: bool,
     }
 }
 
@@ -70,7 +76,7 @@ impl<B> LockedBody<B> {
         Self { state }
     }
 
-    pub(crate) fn held(body: B, owner: Owner) -> Self {
+    pub(crate) fn held(body: B, owner: Owner, is_grpc: bool) -> Self {
         let held = Held {
             body: Some(body),
             lost: None,
@@ -78,13 +84,14 @@ impl<B> LockedBody<B> {
             is_open: true,
             last: None,
             settling: None,
+            is_grpc,
         };
         let state = State::Held { held };
         Self { state }
     }
 
-    pub(crate) fn whole(data: Bytes) -> Self {
-        let state = State::Whole { data };
+    pub(crate) fn whole(data: Bytes, rest: Rest) -> Self {
+        let state = State::Whole { data, rest };
         Self { state }
     }
 }
@@ -100,6 +107,9 @@ where
             let polled = ready!(poll_locked(body, self.owner, self.lost, cx, B::poll_frame));
             let (frame, owner) = match polled {
                 Ok((frame, owner)) => (frame.transpose().map_err(Into::into), Some(owner)),
+                Err(lost) if *self.is_grpc => {
+                    (Ok(Some(Frame::trailers(grpc_trailers(lost)))), None)
+                }
                 Err(lost) => (Err(lost.into()), None),
             };
             let frame = match frame {
@@ -110,7 +120,9 @@ where
                 }
             };
             let body = self.body.as_ref().as_pin_ref();
-            let is_last = frame.is_none() || body.is_none_or(|body| body.is_end_stream());
+            // Nothing comes after trailers: servers ask for no more.
+            let is_last = frame.as_ref().is_none_or(Frame::is_trailers)
+                || body.is_none_or(|body| body.is_end_stream());
             if !is_last {
                 *self.owner = owner;
                 return Poll::Ready(frame.map(Ok));
@@ -155,7 +167,7 @@ where
                 Poll::Ready(frame.map(|frame| frame.map_err(Into::into)))
             }
             StateProj::Held { held } => held.project().poll_frame(cx),
-            StateProj::Whole { data } => {
+            StateProj::Whole { data, .. } => {
                 let data = mem::take(data);
                 Poll::Ready((!data.is_empty()).then(|| Ok(Frame::data(data))))
             }
@@ -169,7 +181,7 @@ where
                 Some(body) => body.is_end_stream(),
                 None => !held.is_open && held.last.is_none() && held.settling.is_none(),
             },
-            State::Whole { data } => data.is_empty(),
+            State::Whole { data, .. } => data.is_empty(),
         }
     }
 
@@ -181,7 +193,7 @@ where
                 (None, Some(last)) => SizeHint::with_exact(last.data_ref().map_or(0, size)),
                 (None, None) => SizeHint::with_exact(0),
             },
-            State::Whole { data } => SizeHint::with_exact(size(data)),
+            State::Whole { data, .. } => SizeHint::with_exact(size(data)),
         }
     }
 }

@@ -1,5 +1,6 @@
 //! The future of a response: waits for the lock, then for the handler.
 
+use std::error::Error;
 use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
@@ -7,6 +8,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
+use http::request::Parts;
 use http::{Request, Response};
 use http_body::Body;
 use lock_core::{Acquire, LockError, LockGuard};
@@ -15,10 +17,14 @@ use tower_service::Service;
 
 use crate::disconnect::Detachable;
 use crate::held::Owner;
+use crate::refusal::Refusal;
 use crate::rejection::Asked;
 use crate::rule::Settings;
 use crate::running::Running;
+use crate::upload::Upload;
 use crate::{BoxError, LockedBody};
+
+const OVER: &str = "a future is not polled after its end";
 
 pin_project! {
     /// The future of [`Lock`](crate::Lock).
@@ -58,14 +64,15 @@ pin_project! {
             future: S::Future,
         },
         Refused {
-            response: Option<Response<Bytes>>,
+            refusal: Option<Refusal>,
         },
     }
 }
 
 /// A request before it has its lock.
 pub(crate) struct Start<B> {
-    pub(crate) request: Request<B>,
+    pub(crate) parts: Parts,
+    pub(crate) body: Upload<B>,
     pub(crate) settings: Arc<Settings>,
     pub(crate) asked: Asked,
 }
@@ -91,11 +98,20 @@ where
         }
     }
 
-    pub(crate) fn refused(response: Response<Bytes>) -> Self {
-        let response = Some(response);
+    pub(crate) fn refused(refusal: Refusal) -> Self {
         Self {
-            state: State::Refused { response },
+            state: State::refused(refusal),
         }
+    }
+}
+
+impl<S, B, R> State<S, B, R>
+where
+    S: Service<Request<B>>,
+{
+    fn refused(refusal: Refusal) -> Self {
+        let refusal = Some(refusal);
+        Self::Refused { refusal }
     }
 }
 
@@ -110,12 +126,14 @@ where
     /// Calls the handler, under the guard.
     fn running(start: Start<B>, guard: LockGuard, ready: &mut S) -> Self {
         let Start {
-            mut request,
+            parts,
+            body,
             settings,
             asked,
         } = start;
         // First of all: from here on whatever happens releases.
         let owner = Owner::new(guard);
+        let mut request = body.into_request(parts);
         let outlives_client = settings.outlives_client(request.method());
         request.extensions_mut().insert(owner.held());
         let running = Running::new(ready.call(request), owner, settings, asked);
@@ -143,13 +161,37 @@ impl<B> Start<B> {
         }
     }
 
-    pub(crate) fn refuse(self, error: LockError) -> Response<Bytes> {
-        self.settings.reject(error, self.asked)
+    pub(crate) fn refuse(self, error: LockError) -> Refusal
+    where
+        B: 'static,
+    {
+        let Self {
+            parts,
+            body,
+            settings,
+            asked,
+        } = self;
+        settings.refuse(error, asked, &parts, body)
+    }
+
+    /// For a request that has to wait for its lock.
+    pub(crate) fn read_ahead(mut self) -> Self
+    where
+        B: 'static,
+    {
+        self.body = self.body.ahead(&self.parts, &self.settings.uploads);
+        self
+    }
+
+    /// The body has failed while the request waited: its client has left, as a rule.
+    fn give_up(self, broken: &(dyn Error + 'static)) -> Refusal {
+        Refusal::of_broken_body(self.settings.reject_body(broken, &self.asked))
     }
 }
 
 impl<S, B, R> Future for ResponseFuture<S, B, R>
 where
+    B: 'static,
     S: Service<Request<B>, Response = Response<R>>,
     S::Future: Send + 'static,
     S::Error: Send + 'static,
@@ -167,13 +209,20 @@ where
                     ready,
                     start,
                 } => {
-                    let acquired = ready!(Pin::new(acquire).poll(cx));
-                    let start = start.take().expect("a future is not polled after its end");
-                    match acquired {
-                        Ok(guard) => State::running(start, guard, ready),
-                        Err(error) => State::Refused {
-                            response: Some(start.refuse(error)),
+                    let waiting = start.as_mut().expect(OVER);
+                    let acquired = match Pin::new(acquire).poll(cx) {
+                        Poll::Ready(acquired) => Ok(acquired),
+                        // What is read tells that the client has left.
+                        Poll::Pending => match waiting.body.poll_ahead(cx) {
+                            Ok(()) => return Poll::Pending,
+                            Err(broken) => Err(broken),
                         },
+                    };
+                    let start = start.take().expect(OVER);
+                    match acquired {
+                        Ok(Ok(guard)) => State::running(start, guard, ready),
+                        Ok(Err(error)) => State::refused(start.refuse(error)),
+                        Err(broken) => State::refused(start.give_up(&*broken)),
                     }
                 }
                 StateProj::Running { running } => return running.poll(cx),
@@ -182,11 +231,9 @@ where
                     let answer = ready!(future.poll(cx));
                     return Poll::Ready(answer.map(|response| response.map(LockedBody::free)));
                 }
-                StateProj::Refused { response } => {
-                    let response = response
-                        .take()
-                        .expect("a future is not polled after its end");
-                    return Poll::Ready(Ok(response.map(LockedBody::whole)));
+                StateProj::Refused { refusal } => {
+                    let refusal = refusal.take().expect(OVER);
+                    return Poll::Ready(Ok(refusal.into_response(LockedBody::whole)));
                 }
             };
             state.set(next);

@@ -1,17 +1,19 @@
 //! The layer for one template.
 
+use std::error::Error;
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::Response;
 use http::request::Parts;
+use http::{Method, Response};
+use http_body::Body;
 use lock_core::{LockError, LockName, LockPolicy, LockProvider, LockTemplate};
 use tower_layer::Layer;
 
 use crate::name::{Naming, Param, ParamValue};
 use crate::rule::{Rule, Rules, Settings};
-use crate::{HoldUntil, Lock, LockRejection};
+use crate::{HoldUntil, Lock, LockRejection, ReplayedBody};
 
 /// Runs each request under the lock that a template names.
 ///
@@ -64,6 +66,7 @@ impl LockLayer {
         let rule = Rule {
             naming: Naming::new(template)?,
             policy: LockPolicy::user_request(),
+            methods: Vec::new(),
         };
         Ok(Self {
             rule: Arc::new(rule),
@@ -97,6 +100,32 @@ impl LockLayer {
     pub fn max_hold(mut self, max_hold: Duration) -> Self {
         let rule = self.rule();
         rule.policy = rule.policy.max_hold(max_hold);
+        self
+    }
+
+    /// Locks requests with this method, and with those of further calls, and lets all others pass
+    /// unlocked. GET covers HEAD.
+    ///
+    /// ```
+    /// # use http::Method;
+    /// # use lock_core::{LockError, LockProvider, memory::MemoryBackend};
+    /// # use lock_tower::LockLayer;
+    /// # let locks = LockProvider::new(MemoryBackend::new());
+    /// let layer = LockLayer::new(locks, "order:process:<id>")?
+    ///     .method(Method::POST)
+    ///     .method(Method::PUT);
+    /// # Ok::<(), LockError>(())
+    /// ```
+    ///
+    /// For what a service answers without work of its own: a CORS layer inside the lock answers
+    /// OPTIONS. A handler that takes any method (`axum::routing::any`) runs without a lock for the
+    /// others.
+    ///
+    /// # Default
+    ///
+    /// All methods, OPTIONS too: no client chooses a method that is not locked.
+    pub fn method(mut self, method: Method) -> Self {
+        self.rule().methods.push(method);
         self
     }
 
@@ -158,6 +187,101 @@ impl LockLayer {
     /// server.
     pub fn drop_on_disconnect(mut self) -> Self {
         self.settings().drop_on_disconnect = true;
+        self
+    }
+
+    /// How much of the body of a request to read while the request waits for its lock, in bytes of
+    /// memory for each request that waits; 0 reads nothing.
+    ///
+    /// A server of HTTP/1.1 reads no further than the body that it is asked for. It notices that a
+    /// client has left only once the body was read to its end, or where it breaks off. So a request
+    /// that waits has its body read ahead; the handler gets it whole, and a body that breaks off
+    /// gives up the place in line. Of a body that takes more, the end is not seen: such a client
+    /// keeps its place, and its handler runs and finds the body broken. So does one that has sent
+    /// another request behind this one (pipelining).
+    ///
+    /// - A little for each frame counts too, and the last frame may exceed the bound.
+    /// - Nothing is read when the lock is free, nor of requests of HTTP/2, where the server knows
+    ///   of each stream that was reset.
+    /// - Reading makes the server send `100 Continue` to a client that expects it: once a request
+    ///   waits, and not when it is answered without a wait. Clients begin to send without it as well,
+    ///   curl after a second. With 0, such a request is answered 100 only by its handler, and one
+    ///   that has left keeps its place.
+    /// - Known are bodies of type `axum::body::Body` (feature `axum`); see
+    ///   [`rebuild_body`](Self::rebuild_body) for others.
+    ///
+    /// # Default
+    ///
+    /// 128 KiB.
+    pub fn read_ahead(mut self, bytes: usize) -> Self {
+        self.settings().uploads.read_ahead = bytes;
+        self
+    }
+
+    /// Makes known how a body that was read in part becomes one of type `B` again, so that requests
+    /// with such bodies can be [read ahead](Self::read_ahead) while they wait, and read to their end
+    /// when they are refused. For axum's own type it is known; bodies of other types are left alone.
+    ///
+    /// ```
+    /// # use bytes::Bytes;
+    /// # use http_body_util::combinators::UnsyncBoxBody;
+    /// # use lock_core::{LockError, LockProvider, memory::MemoryBackend};
+    /// # use lock_tower::LockLayer;
+    /// # let locks = LockProvider::new(MemoryBackend::new());
+    /// type Body = UnsyncBoxBody<Bytes, std::io::Error>;
+    ///
+    /// let layer = LockLayer::new(locks, "file:import:<path>")?.rebuild_body::<Body, _>(Body::new);
+    /// # Ok::<(), LockError>(())
+    /// ```
+    ///
+    /// A body that a server makes, as `hyper::body::Incoming`, cannot be rebuilt: map it to a boxed
+    /// one outside the lock.
+    pub fn rebuild_body<B, F>(mut self, rebuild: F) -> Self
+    where
+        B: Body + Send + Unpin + 'static,
+        B::Data: Send,
+        B::Error: Into<Box<dyn Error + Send + Sync>>,
+        F: Fn(ReplayedBody<B>) -> B + Send + Sync + 'static,
+    {
+        self.settings().uploads.add(rebuild);
+        self
+    }
+
+    /// Answers requests of gRPC with a status of gRPC, which is all that its clients look at: of a 409
+    /// they make `UNKNOWN`. Requests whose `content-type` is not `application/grpc` are answered as
+    /// without this.
+    ///
+    /// The answer is HTTP 200 with `grpc-status` and `grpc-message` and no body:
+    ///
+    /// - contended: `ABORTED`; the backend is down: `UNAVAILABLE`. Nothing was done, and
+    ///   `grpc-retry-pushback-ms` says when to try again.
+    /// - no name can be made: `INVALID_ARGUMENT`. A mistake of the set-up: `INTERNAL`.
+    /// - lost while the method ran: `INTERNAL`, and not `ABORTED`, since the outcome is unknown. A
+    ///   response that is still sent ends with these trailers in the place of its own.
+    ///
+    /// Where trying again is of no use, `grpc-retry-pushback-ms` is -1, which stops clients that retry
+    /// by a policy. `distributed-lock-reason` has the `reason` that problems have.
+    ///
+    /// The lock is held to the end of the response's stream, its trailers included: a client that has
+    /// seen the status does not meet its own lock. The messages of the request are read under the
+    /// lock. So name the lock by metadata:
+    ///
+    /// ```
+    /// # use lock_core::{LockError, LockProvider, memory::MemoryBackend};
+    /// # use lock_tower::LockLayer;
+    /// # let locks = LockProvider::new(MemoryBackend::new());
+    /// let layer = LockLayer::new(locks, "order:process:<id>")?
+    ///     .param("id", |parts| parts.headers.get("order-id")?.to_str().ok().map(str::to_owned))
+    ///     .grpc();
+    /// # Ok::<(), LockError>(())
+    /// ```
+    ///
+    /// A lock whose name is in a message is for the method itself: see
+    /// [`LockRejection::grpc_code`]. A deadline of the client (`grpc-timeout`) bounds the wait where a
+    /// layer outside keeps it, as tonic's server does: its client sees `DEADLINE_EXCEEDED` or
+    /// `CANCELLED` then.
+    pub fn grpc(mut self) -> Self {
+        self.settings().grpc = true;
         self
     }
 

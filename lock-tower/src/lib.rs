@@ -52,7 +52,7 @@
 //! # Ok::<(), LockError>(())
 //! ```
 //!
-//! And any Tower service of HTTP requests, without axum:
+//! And any Tower service of HTTP requests, without axum (for gRPC see [`LockLayer::grpc`]):
 //!
 //! ```
 //! use bytes::Bytes;
@@ -90,7 +90,7 @@
 //! - **A client that leaves does not unlock work that goes on.** The future of a request other than
 //!   GET and HEAD is finished in a task of its own, in the span of its request, until it ends, its
 //!   lock is lost, its policy's `max_hold` is over, or the runtime ends. A request that still waits
-//!   for its lock gives up its place. [`LockLayer::drop_on_disconnect`] stops all of them. A server
+//!   for its lock gives up its place (see "Request bodies"). [`LockLayer::drop_on_disconnect`] stops all of them. A server
 //!   that has shut down gracefully has not waited for these: `provider.shutdown(grace)` after it does.
 //! - **A panic releases**, whoever catches it.
 //!
@@ -98,23 +98,38 @@
 //!
 //! From the outside to the inside:
 //!
-//! 1. *Authentication and rate limits*: the lock is taken before extractors run. Whoever can name a
-//!    value can hold its lock, and make others wait.
-//! 2. *Compression*: inside the lock it makes each body one of unknown size, which holds the lock
+//! 1. *CORS*: inside the lock, a preflight waits for it, and a 409 has no CORS headers, so that a
+//!    script never sees it. Where it has to be inside, [`LockLayer::method`] or an entry of `RouteLocks`
+//!    for one method lets OPTIONS pass.
+//! 2. *Authentication and rate limits*: the lock is acquired before extractors run. A client that can
+//!    name a value can hold its lock, and make others wait.
+//! 3. *Compression*: inside the lock it makes each body one of unknown size, which holds the lock
 //!    until a slow client has read it.
-//! 3. *A `TimeoutLayer` around the lock* answers a client that waited too long, for its lock too; a
+//! 4. *`RequestBodyLimitLayer`* of tower-http bounds what a client can upload: the body of the request
+//!    is read under the lock, and in part before (see "Request bodies" below).
+//! 5. *A `TimeoutLayer` around the lock* answers a client that waited too long, for its lock too; a
 //!    handler that is running goes on, locked, as if the client had left. Make it longer than the
-//!    policy waits, or nobody ever sees the 409.
-//! 4. **The lock**, on routes: `route_layer` of a router or of a `MethodRouter` (`layer` on what
-//!    `axum::routing::any` makes). Around a whole router, a fallback or a `nest_service` no route has
-//!    matched yet, and parameters are refused with 500. A router's `route_layer` also runs for a
-//!    405; that of a `MethodRouter` does not. Two layers with one lock around one handler wait for
-//!    each other: the answer is always 409.
-//! 5. *A `TimeoutLayer` inside the lock* stops the handler when its time is over, and frees the lock.
+//!    policy waits, or no client ever sees the 409.
+//! 6. *`ConcurrencyLimit` and `LoadShed` around the lock* count the requests that wait for a lock, and
+//!    do not count the handlers that run on after their clients have left. To bound the handlers, put
+//!    them inside; to bound the waiters too, have one on each side.
+//! 7. **The lock**, on routes: `route_layer` of a router or of a `MethodRouter` (`layer` on what
+//!    `axum::routing::any` makes). A route that is added to a router after its `route_layer` is not
+//!    locked. Around a whole router, a fallback or a `nest_service` no route has matched yet, and
+//!    parameters are refused with 500. A router's `route_layer` also runs for a 405; that of a
+//!    `MethodRouter` does not. Two layers with one lock around one handler wait for each other: the
+//!    answer is always 409.
+//! 8. *A `ConcurrencyLimit` inside the lock* bounds the handlers that run, those without a client
+//!    included. In a plain Tower stack a request takes its permit before it waits for the lock, so that
+//!    waiters count there too; axum asks a route for it only when the lock is held.
+//! 9. *A `TimeoutLayer` inside the lock* stops the handler when its time is over, and frees the lock.
 //!    So does [`max_hold`](LockLayer::max_hold), which also bounds the body.
-//! 6. *The upload*: the body of the request is read under the lock. Bound its size and its time
-//!    (`RequestBodyLimitLayer`, `RequestBodyTimeoutLayer` of tower-http), or a client that sends a
-//!    byte a minute holds the lock.
+//! 10. *`RequestBodyTimeoutLayer`* of tower-http bounds how long an upload may pause: without it a
+//!     client that sends a byte a minute holds the lock.
+//!
+//! An entry of `RouteLocks` for one method leaves the other methods of its route unlocked. A handler
+//! for any method (`axum::routing::any`) needs `RouteLocks::any`, or asks for [`HeldLock`], which
+//! refuses a request without a lock.
 //!
 //! A mesh or a proxy that retries on 503 may: nothing was done. It must not retry 500 with
 //! `"reason": "lock-lost"`, where something may have been. 409 is no failure of the service, and
@@ -122,6 +137,28 @@
 //!
 //! A lock whose name depends on the body, or on what an extractor gives, is not for a layer: use
 //! `#[distributed_lock(..)]` on the handler, or a guard by hand.
+//!
+//! # Request bodies
+//!
+//! A server of HTTP/1.1 reads from a connection no more than the body that it is asked for, which has
+//! two consequences for a request whose body no handler has read yet.
+//!
+//! - *The server does not see that the client has left.* While a request waits for its lock, the layer
+//!   reads its body ahead, 128 KiB by default ([`LockLayer::read_ahead`]), and gives the handler the
+//!   whole. A client that leaves gives up its place in line; one whose body is larger keeps it. A body
+//!   that fails while the request waits ends the wait with 400, or 413 if it is larger than a limit
+//!   outside allows. A client that expects `100 Continue` gets it when its request begins to wait; one
+//!   that is refused without a wait is not asked to send.
+//! - *An answer can be overtaken by the reset of the connection*, when the server closes it over
+//!   what is unread; a proxy makes a 502 of that. So the body of a refused request is read on after
+//!   the answer and thrown away, 1 MiB at most, and the connection stays open for 5 s at most. A
+//!   client or a proxy that looks for an answer while it sends (nginx, curl, browsers) sees it
+//!   whatever the size. One that first sends all sees it up to 1 MiB, and beyond that may see a reset.
+//!   Where the rest may not be read, the answer says `Connection: close`. What a handler has left of
+//!   its body is its own matter, also when a loss of the lock stops it.
+//!
+//! HTTP/2 has neither trouble, and none of this is done for it. The body of a request that gets its
+//! lock without a wait is not touched.
 //!
 //! # Features
 //!
@@ -140,13 +177,16 @@ mod layer;
 mod locked;
 mod mistake;
 mod name;
+mod refusal;
 mod rejection;
+mod replay;
 #[cfg(feature = "axum")]
 mod routes;
 mod rule;
 mod running;
 mod service;
 mod settling;
+mod upload;
 
 pub use body::LockedBody;
 pub use future::ResponseFuture;
@@ -155,6 +195,7 @@ pub use hold::HoldUntil;
 pub use layer::LockLayer;
 pub use name::ParamValue;
 pub use rejection::LockRejection;
+pub use replay::ReplayedBody;
 #[cfg(feature = "axum")]
 pub use routes::RouteLocks;
 pub use service::Lock;

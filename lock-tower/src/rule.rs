@@ -1,16 +1,20 @@
 //! What a layer knows: how requests are locked, and what is the same for all of its routes.
 
+use std::error::Error;
 use std::fmt;
 use std::sync::Arc;
 
 use bytes::Bytes;
+use http::header::CONTENT_TYPE;
 use http::request::Parts;
 use http::{Method, Response};
 use lock_core::{LockError, LockPolicy, LockProvider};
 
 use crate::mistake::Mistakes;
 use crate::name::{Naming, Route};
-use crate::rejection::Asked;
+use crate::refusal::Refusal;
+use crate::rejection::{Asked, body_problem};
+use crate::upload::{Upload, Uploads};
 use crate::{HoldUntil, LockRejection};
 
 type OnRejection = dyn Fn(LockRejection) -> Response<Bytes> + Send + Sync;
@@ -20,6 +24,19 @@ type OnRejection = dyn Fn(LockRejection) -> Response<Bytes> + Send + Sync;
 pub(crate) struct Rule {
     pub(crate) naming: Naming,
     pub(crate) policy: LockPolicy,
+    /// Those that a layer is for; none: for all. Tables know by themselves.
+    pub(crate) methods: Vec<Method>,
+}
+
+impl Rule {
+    fn is_for(&self, method: &Method) -> bool {
+        self.methods.is_empty() || self.methods.iter().any(|known| covers(known, method))
+    }
+}
+
+/// Whether a lock for one method is for requests of the other.
+pub(crate) fn covers(entry: &Method, request: &Method) -> bool {
+    entry == request || (*entry == Method::GET && *request == Method::HEAD)
 }
 
 /// What is the same for all routes of a layer.
@@ -28,7 +45,9 @@ pub(crate) struct Settings {
     pub(crate) locks: LockProvider,
     pub(crate) hold_until: HoldUntil,
     pub(crate) drop_on_disconnect: bool,
+    pub(crate) grpc: bool,
     pub(crate) on_rejection: Option<Arc<OnRejection>>,
+    pub(crate) uploads: Uploads,
     mistakes: Arc<Mistakes>,
 }
 
@@ -38,7 +57,9 @@ impl Settings {
             locks,
             hold_until: HoldUntil::default(),
             drop_on_disconnect: false,
+            grpc: false,
             on_rejection: None,
+            uploads: Uploads::new(),
             mistakes: Arc::default(),
         }
     }
@@ -46,6 +67,29 @@ impl Settings {
     /// Whether a handler runs to its end when its client has left.
     pub(crate) fn outlives_client(&self, method: &Method) -> bool {
         !self.drop_on_disconnect && !matches!(*method, Method::GET | Method::HEAD)
+    }
+
+    /// The answer to a request that got no lock.
+    pub(crate) fn refuse<B: 'static>(
+        &self,
+        error: LockError,
+        asked: Asked,
+        parts: &Parts,
+        body: Upload<B>,
+    ) -> Refusal {
+        Refusal::new(self.reject(error, asked), parts, body, &self.uploads)
+    }
+
+    /// The answer to a request whose body failed while it waited for its lock. As a
+    /// rule its client has left.
+    pub(crate) fn reject_body(
+        &self,
+        broken: &(dyn Error + 'static),
+        asked: &Asked,
+    ) -> Response<Bytes> {
+        let lock = asked.template.as_ref().map(lock_core::LockTemplate::as_str);
+        tracing::debug!(lock, %broken, "a request gave up its place: its body failed");
+        body_problem(broken)
     }
 
     /// The answer to a request that did not have its lock to the end.
@@ -70,7 +114,9 @@ impl fmt::Debug for Settings {
             .field("locks", &self.locks)
             .field("hold_until", &self.hold_until)
             .field("drop_on_disconnect", &self.drop_on_disconnect)
+            .field("grpc", &self.grpc)
             .field("on_rejection", &self.on_rejection.is_some())
+            .field("uploads", &self.uploads)
             .finish()
     }
 }
@@ -88,10 +134,6 @@ pub(crate) enum Rules {
 pub(crate) enum Choice<'a> {
     Lock(&'a Rule),
     /// Not locked, on purpose.
-    #[cfg_attr(
-        not(feature = "axum"),
-        expect(dead_code, reason = "only tables let pass")
-    )]
     Pass,
     #[cfg_attr(
         not(feature = "axum"),
@@ -101,13 +143,10 @@ pub(crate) enum Choice<'a> {
 }
 
 impl Rules {
-    #[cfg_attr(
-        not(feature = "axum"),
-        expect(unused_variables, reason = "only tables look at the request")
-    )]
     pub(crate) fn choose(&self, parts: &Parts) -> Choice<'_> {
         match self {
-            Self::One(rule) => Choice::Lock(rule),
+            Self::One(rule) if rule.is_for(&parts.method) => Choice::Lock(rule),
+            Self::One(_) => Choice::Pass,
             #[cfg(feature = "axum")]
             Self::Table(table) => table.choose(parts),
         }
@@ -115,8 +154,9 @@ impl Rules {
 }
 
 impl Asked {
-    pub(crate) fn new(parts: &Parts, rule: Option<&Rule>) -> Self {
+    pub(crate) fn new(parts: &Parts, rule: Option<&Rule>, settings: &Settings) -> Self {
         Self {
+            is_grpc: settings.grpc && is_grpc(parts),
             method: parts.method.clone(),
             uri: Route::uri(parts).clone(),
             route: Route::of(parts),
@@ -124,4 +164,13 @@ impl Asked {
             wait: rule.map(|rule| rule.policy.get_wait()).unwrap_or_default(),
         }
     }
+}
+
+fn is_grpc(parts: &Parts) -> bool {
+    let content_type = parts.headers.get(CONTENT_TYPE);
+    content_type.is_some_and(|content_type| {
+        let rest = content_type.as_bytes().strip_prefix(b"application/grpc");
+        // Not grpc-web, whose trailers are in the body.
+        rest.is_some_and(|rest| matches!(rest.first(), None | Some(b'+' | b';')))
+    })
 }

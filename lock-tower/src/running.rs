@@ -13,6 +13,7 @@ use pin_project_lite::pin_project;
 
 use crate::held::Owner;
 use crate::locked::poll_locked;
+use crate::refusal::Rest;
 use crate::rejection::Asked;
 use crate::rule::Settings;
 use crate::settling::Settling;
@@ -83,7 +84,8 @@ where
             *self.settling = Some(Settling::new(owner));
             response.map(LockedBody::free)
         } else {
-            response.map(|body| LockedBody::held(body, owner))
+            let is_grpc = self.asked.as_ref().is_some_and(|asked| asked.is_grpc);
+            response.map(|body| LockedBody::held(body, owner, is_grpc))
         }
     }
 
@@ -122,7 +124,10 @@ where
                 }
                 Err(lost) => {
                     let asked = this.asked.take().expect("a loss is the end");
-                    Ok(this.settings.reject(lost, asked).map(LockedBody::whole))
+                    Ok(this
+                        .settings
+                        .reject(lost, asked)
+                        .map(|data| LockedBody::whole(data, Rest::NONE)))
                 }
             };
             *this.answer = Some(answer);

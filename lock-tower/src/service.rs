@@ -15,6 +15,7 @@ use tower_service::Service;
 use crate::future::{ResponseFuture, Start};
 use crate::rejection::Asked;
 use crate::rule::{Choice, Rules, Settings};
+use crate::upload::Upload;
 use crate::{BoxError, LockedBody};
 
 /// Runs requests under a lock; from [`LockLayer`](crate::LockLayer) or `RouteLocks`.
@@ -54,6 +55,7 @@ impl<S> Lock<S> {
 
 impl<S, B, R> Service<Request<B>> for Lock<S>
 where
+    B: 'static,
     S: Service<Request<B>, Response = Response<R>> + Clone,
     S::Future: Send + 'static,
     S::Error: Send + 'static,
@@ -77,20 +79,23 @@ where
                 return ResponseFuture::passing(self.inner.call(Request::from_parts(parts, body)));
             }
             Choice::Mistake(error) => {
-                let asked = Asked::new(&parts, None);
-                return ResponseFuture::refused(self.settings.reject(error, asked));
+                let asked = Asked::new(&parts, None, &self.settings);
+                let body = Upload::Unread(body);
+                return ResponseFuture::refused(self.settings.refuse(error, asked, &parts, body));
             }
         };
-        let asked = Asked::new(&parts, Some(rule));
+        let asked = Asked::new(&parts, Some(rule), &self.settings);
         let name = rule.naming.name(&mut parts);
-        let mut acquire = match name.and_then(|name| self.settings.locks.lock(name)) {
-            Ok(lock) => lock.acquire_owned(rule.policy),
-            Err(error) => return ResponseFuture::refused(self.settings.reject(error, asked)),
-        };
+        let policy = rule.policy;
         let start = Start {
-            request: Request::from_parts(parts, body),
+            parts,
+            body: Upload::Unread(body),
             settings: Arc::clone(&self.settings),
             asked,
+        };
+        let mut acquire = match name.and_then(|name| self.settings.locks.lock(name)) {
+            Ok(lock) => lock.acquire_owned(policy),
+            Err(error) => return ResponseFuture::refused(start.refuse(error)),
         };
 
         // A lock that is free is had here, which saves the clone of the service. Whatever has to
@@ -106,6 +111,6 @@ where
         // The clone may not be ready: what is kept for the call is the one that was asked.
         let clone = self.inner.clone();
         let ready = mem::replace(&mut self.inner, clone);
-        ResponseFuture::waiting(acquire, ready, start)
+        ResponseFuture::waiting(acquire, ready, start.read_ahead())
     }
 }

@@ -1,5 +1,6 @@
 //! The answer to a request that could not have its lock, or lost it.
 
+mod grpc;
 mod problem;
 
 use std::error::Error as StdError;
@@ -7,8 +8,9 @@ use std::fmt;
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::header::{CACHE_CONTROL, CONTENT_TYPE, RETRY_AFTER};
-use http::{HeaderValue, Method, Response, StatusCode, Uri};
+use http::header::RETRY_AFTER;
+use http::{HeaderMap, HeaderValue, Method, Response, StatusCode, Uri};
+use http_body_util::LengthLimitError;
 use lock_core::{LockError, LockErrorKind, LockTemplate};
 
 use crate::name::Route;
@@ -68,6 +70,8 @@ pub(crate) struct Asked {
     /// `None` where no entry of a table was chosen.
     pub(crate) template: Option<LockTemplate>,
     pub(crate) wait: Duration,
+    /// Whether the client understands the statuses of gRPC alone.
+    pub(crate) is_grpc: bool,
 }
 
 impl LockRejection {
@@ -168,24 +172,70 @@ impl LockRejection {
         }
     }
 
-    /// The answer, as this type documents it.
+    /// The status code for clients of gRPC:
+    ///
+    /// | kind of the error | code |
+    /// | --- | --- |
+    /// | contended | `ABORTED` (10) |
+    /// | unavailable, closed | `UNAVAILABLE` (14) |
+    /// | invalid name | `INVALID_ARGUMENT` (3) |
+    /// | lost, misconfigured, any other | `INTERNAL` (13) |
+    ///
+    /// With tonic, a method that locks by itself answers with
+    /// `Status::new(rejection.grpc_code().into(), rejection.to_string())`.
+    #[must_use]
+    pub fn grpc_code(&self) -> i32 {
+        grpc::code(self.kind())
+    }
+
+    /// The answer, as this type documents it: a problem, or a status of gRPC where the layer was told
+    /// to give such answers and the request is one of gRPC.
     #[must_use]
     pub fn to_response(&self) -> Response<Bytes> {
-        let mut response = Response::new(Problem::of(self).to_json());
-        *response.status_mut() = self.status();
+        if self.asked.as_ref().is_some_and(|asked| asked.is_grpc) {
+            return self.to_grpc_response();
+        }
+        let mut response = Problem::of(self).to_response();
         response.extensions_mut().insert(self.kind());
         let headers = response.headers_mut();
-        headers.insert(
-            CONTENT_TYPE,
-            HeaderValue::from_static("application/problem+json"),
-        );
-        headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
         if let Some(after) = self.retry_after {
             headers.insert(
                 RETRY_AFTER,
                 HeaderValue::from(after.as_millis().div_ceil(1000) as u64),
             );
         }
+        response
+    }
+}
+
+/// The trailers of gRPC that end the response to a request whose lock was lost.
+pub(crate) fn grpc_trailers(lost: LockError) -> HeaderMap {
+    grpc::trailers(&lost.into())
+}
+
+/// The answer to a request whose body failed while it waited for its lock, as extractors of axum
+/// answer it.
+pub(crate) fn body_problem(broken: &(dyn StdError + 'static)) -> Response<Bytes> {
+    let mut cause = Some(broken);
+    let mut is_too_large = false;
+    while let Some(error) = cause {
+        is_too_large |= error.is::<LengthLimitError>();
+        cause = error.source();
+    }
+    let status = if is_too_large {
+        StatusCode::PAYLOAD_TOO_LARGE
+    } else {
+        StatusCode::BAD_REQUEST
+    };
+    Problem::of_body(status).to_response()
+}
+
+impl LockRejection {
+    /// The answer for clients of gRPC, as [`LockLayer::grpc`](crate::LockLayer::grpc) documents it.
+    #[must_use]
+    pub fn to_grpc_response(&self) -> Response<Bytes> {
+        let mut response = grpc::response(self);
+        response.extensions_mut().insert(self.kind());
         response
     }
 }

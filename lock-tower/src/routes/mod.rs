@@ -3,17 +3,19 @@
 mod path;
 mod table;
 
+use std::error::Error;
 use std::sync::Arc;
 
 use bytes::Bytes;
 use http::request::Parts;
 use http::{Method, Response};
+use http_body::Body;
 use lock_core::{LockError, LockPolicy, LockProvider, LockTemplate};
 use tower_layer::Layer;
 
 use crate::name::{Naming, Param, ParamValue, listed};
 use crate::rule::{Rule, Rules, Settings};
-use crate::{HoldUntil, Lock, LockRejection};
+use crate::{HoldUntil, Lock, LockRejection, ReplayedBody};
 use path::RoutePath;
 pub(crate) use table::Table;
 
@@ -98,6 +100,46 @@ impl RouteLocks {
         T: TryInto<LockTemplate, Error: Into<LockError>>,
     {
         let path = RoutePath::parse(path)?;
+        let rule = self.rule(Some(&method), &path, template, policy.into())?;
+        Arc::make_mut(&mut self.table).add(method, path, Some(rule))?;
+        Ok(self)
+    }
+
+    /// Locks the requests to this route whatever their method, those apart that have an entry of their
+    /// own. For handlers that take any method (`axum::routing::any`): an entry for one method lets
+    /// the others pass, and their requests run without a lock.
+    ///
+    /// It locks OPTIONS as well: a CORS layer belongs outside the lock, or
+    /// `.unlocked(Method::OPTIONS, ..)` goes with it.
+    ///
+    /// # Errors
+    ///
+    /// As [`route`](Self::route).
+    pub fn any<T>(
+        mut self,
+        path: &str,
+        template: T,
+        policy: impl Into<LockPolicy>,
+    ) -> Result<Self, LockError>
+    where
+        T: TryInto<LockTemplate, Error: Into<LockError>>,
+    {
+        let path = RoutePath::parse(path)?;
+        let rule = self.rule(None, &path, template, policy.into())?;
+        Arc::make_mut(&mut self.table).add_any(path, rule)?;
+        Ok(self)
+    }
+
+    fn rule<T>(
+        &self,
+        method: Option<&Method>,
+        path: &RoutePath,
+        template: T,
+        policy: LockPolicy,
+    ) -> Result<Rule, LockError>
+    where
+        T: TryInto<LockTemplate, Error: Into<LockError>>,
+    {
         let mut naming = Naming::new(template)?;
         for param in &self.params {
             if naming.template().params().any(|name| name == param.name()) {
@@ -105,17 +147,21 @@ impl RouteLocks {
             }
         }
         if let Some(missing) = naming.route_params().find(|name| !path.has_param(name)) {
+            let method = method
+                .map(|method| format!("{method} "))
+                .unwrap_or_default();
             return Err(LockError::misconfigured(format!(
-                "the template `{}` names `{missing}`, and the route `{method} {path}` has {}; name \
+                "the template `{}` names `{missing}`, and the route `{method}{path}` has {}; name \
                  the parameter as the route does, or give it with `.param(..)` before this entry",
                 naming.template(),
                 listed(path.params()),
             )));
         }
-        let policy = policy.into();
-        let rule = Rule { naming, policy };
-        Arc::make_mut(&mut self.table).add(method, path, Some(rule))?;
-        Ok(self)
+        Ok(Rule {
+            naming,
+            policy,
+            methods: Vec::new(),
+        })
     }
 
     /// Declares that requests with this method to this route are not locked, though their path ends
@@ -157,6 +203,34 @@ impl RouteLocks {
     /// [`LockLayer::drop_on_disconnect`](crate::LockLayer::drop_on_disconnect).
     pub fn drop_on_disconnect(mut self) -> Self {
         self.settings().drop_on_disconnect = true;
+        self
+    }
+
+    /// How much of the body of a request to read while it waits, in bytes; as
+    /// [`LockLayer::read_ahead`](crate::LockLayer::read_ahead).
+    pub fn read_ahead(mut self, bytes: usize) -> Self {
+        self.settings().uploads.read_ahead = bytes;
+        self
+    }
+
+    /// Makes known how a body of type `B` is rebuilt; as
+    /// [`LockLayer::rebuild_body`](crate::LockLayer::rebuild_body).
+    pub fn rebuild_body<B, F>(mut self, rebuild: F) -> Self
+    where
+        B: Body + Send + Unpin + 'static,
+        B::Data: Send,
+        B::Error: Into<Box<dyn Error + Send + Sync>>,
+        F: Fn(ReplayedBody<B>) -> B + Send + Sync + 'static,
+    {
+        self.settings().uploads.add(rebuild);
+        self
+    }
+
+    /// Answers requests of gRPC with a status of gRPC; as
+    /// [`LockLayer::grpc`](crate::LockLayer::grpc). A method of gRPC is a route as others are:
+    /// `Method::POST`, `/orders.Orders/Process`.
+    pub fn grpc(mut self) -> Self {
+        self.settings().grpc = true;
         self
     }
 

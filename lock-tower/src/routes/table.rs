@@ -8,7 +8,7 @@ use lock_core::LockError;
 
 use super::path::RoutePath;
 use crate::name::Route;
-use crate::rule::{Choice, Rule};
+use crate::rule::{Choice, Rule, covers};
 
 /// The entries of a [`RouteLocks`](super::RouteLocks), by path.
 #[derive(Clone, Debug, Default)]
@@ -19,6 +19,8 @@ pub(crate) struct Table(HashMap<Box<str>, Routes>);
 struct Routes {
     path: RoutePath,
     by_method: Vec<(Method, Option<Rule>)>,
+    /// For all other methods.
+    others: Option<Rule>,
 }
 
 impl Table {
@@ -40,15 +42,30 @@ impl Table {
                 twin.path
             )));
         }
-        let routes = self
-            .0
-            .entry(path.as_str().into())
-            .or_insert_with(|| Routes {
-                path,
-                by_method: Vec::new(),
-            });
-        routes.by_method.push((method, rule));
+        self.routes(path).by_method.push((method, rule));
         Ok(())
+    }
+
+    /// Adds an entry for all methods that have none of their own.
+    pub(super) fn add_any(&mut self, path: RoutePath, rule: Rule) -> Result<(), LockError> {
+        let mut known = self.0.values();
+        if let Some(twin) = known.find(|one| one.others.is_some() && one.path.is_like(&path)) {
+            return Err(LockError::misconfigured(format!(
+                "any method of `{path}` has an entry already, for `{}`; remove one",
+                twin.path
+            )));
+        }
+        self.routes(path).others = Some(rule);
+        Ok(())
+    }
+
+    fn routes(&mut self, path: RoutePath) -> &mut Routes {
+        let text = path.as_str().into();
+        self.0.entry(text).or_insert_with(|| Routes {
+            path,
+            by_method: Vec::new(),
+            others: None,
+        })
     }
 
     pub(crate) fn choose(&self, parts: &Parts) -> Choice<'_> {
@@ -77,7 +94,8 @@ impl Routes {
             .by_method
             .iter()
             .find(|(known, _)| covers(known, method));
-        entry.map(|(_, rule)| rule.as_ref())
+        let entry = entry.map(|(_, rule)| rule.as_ref());
+        entry.or_else(|| self.others.as_ref().map(Some))
     }
 
     /// Whether a request that no entry matches has the shape of a locked one of these.
@@ -103,11 +121,6 @@ impl Routes {
             ),
         })
     }
-}
-
-/// Whether an entry for one method is for requests of the other.
-fn covers(entry: &Method, request: &Method) -> bool {
-    entry == request || (*entry == Method::GET && *request == Method::HEAD)
 }
 
 fn overlap(one: &Method, other: &Method) -> bool {

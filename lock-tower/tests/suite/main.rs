@@ -16,11 +16,19 @@ mod disconnects;
 mod exclusion;
 mod generic;
 #[cfg(feature = "axum")]
+mod grpc;
+#[cfg(feature = "axum")]
 mod held_lock;
+#[cfg(feature = "axum")]
+mod leaving;
 #[cfg(feature = "axum")]
 mod mistakes;
 #[cfg(feature = "axum")]
 mod names;
+#[cfg(feature = "axum")]
+mod placement;
+#[cfg(feature = "axum")]
+mod refusals;
 #[cfg(feature = "axum")]
 mod releases;
 mod support;

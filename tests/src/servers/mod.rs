@@ -2,6 +2,7 @@
 //!
 //! - [`PostgresServer`] and its standbys, [`PgBouncer`] in front of one.
 //! - [`RedisServer`] and its replicas, [`RedisCluster`].
+//! - [`Nginx`] in front of a server of HTTP.
 //! - [`Proxy`], which delays, holds, swallows and resets what goes through it.
 //! - [`Lan`]: network namespaces with a router between them that can go silent.
 //!
@@ -28,6 +29,7 @@ mod daemon;
 mod guardian;
 mod keep;
 mod lan;
+mod nginx;
 mod options;
 mod pgbouncer;
 mod port;
@@ -41,6 +43,7 @@ mod template;
 pub use daemon::{Daemon, Server};
 pub use keep::guard;
 pub use lan::{Lan, NetworkNamespace};
+pub use nginx::Nginx;
 pub use options::ServerOptions;
 pub use pgbouncer::PgBouncer;
 pub use port::Port;

@@ -1,0 +1,79 @@
+//! A rejection for clients of gRPC: a response of trailers only.
+
+use bytes::Bytes;
+use http::header::CONTENT_TYPE;
+use http::{HeaderMap, HeaderName, HeaderValue, Response};
+use lock_core::LockErrorKind;
+
+use super::LockRejection;
+use super::problem::Kind;
+
+const STATUS: HeaderName = HeaderName::from_static("grpc-status");
+const MESSAGE: HeaderName = HeaderName::from_static("grpc-message");
+const PUSHBACK: HeaderName = HeaderName::from_static("grpc-retry-pushback-ms");
+const REASON: HeaderName = HeaderName::from_static("distributed-lock-reason");
+
+/// Status codes of gRPC.
+const INVALID_ARGUMENT: i32 = 3;
+const ABORTED: i32 = 10;
+const INTERNAL: i32 = 13;
+const UNAVAILABLE: i32 = 14;
+
+/// `ABORTED` is only said where nothing was done: clients repeat what was aborted.
+pub(super) fn code(kind: LockErrorKind) -> i32 {
+    match kind {
+        LockErrorKind::Contended => ABORTED,
+        LockErrorKind::Unavailable | LockErrorKind::Closed => UNAVAILABLE,
+        LockErrorKind::InvalidName => INVALID_ARGUMENT,
+        _ => INTERNAL,
+    }
+}
+
+/// The status, as headers of a response without a body or as trailers of one with a body.
+pub(super) fn trailers(rejection: &LockRejection) -> HeaderMap {
+    let kind = Kind::of(rejection.kind());
+    // Printable ASCII without `%`, which is as it is when it is percent-encoded.
+    let message = HeaderValue::from_static(kind.detail.unwrap_or(kind.title));
+    let pushback = match rejection.retry_after() {
+        Some(after) => HeaderValue::from(u64::try_from(after.as_millis()).unwrap_or(u64::MAX)),
+        // Not again by itself.
+        None => HeaderValue::from_static("-1"),
+    };
+    let mut trailers = HeaderMap::with_capacity(5);
+    trailers.insert(STATUS, code(rejection.kind()).into());
+    trailers.insert(MESSAGE, message);
+    trailers.insert(PUSHBACK, pushback);
+    trailers.insert(REASON, HeaderValue::from_static(rejection.reason()));
+    trailers
+}
+
+pub(super) fn response(rejection: &LockRejection) -> Response<Bytes> {
+    let mut response = Response::new(Bytes::new());
+    *response.headers_mut() = trailers(rejection);
+    let grpc = HeaderValue::from_static("application/grpc");
+    response.headers_mut().insert(CONTENT_TYPE, grpc);
+    response
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn messages_need_no_encoding() {
+        for kind in [
+            LockErrorKind::Contended,
+            LockErrorKind::Unavailable,
+            LockErrorKind::Closed,
+            LockErrorKind::Lost,
+            LockErrorKind::InvalidName,
+            LockErrorKind::Misconfigured,
+        ] {
+            let Kind { title, detail, .. } = Kind::of(kind);
+            for text in [Some(title), detail].into_iter().flatten() {
+                let is_plain = |byte: u8| (0x20..0x7f).contains(&byte) && byte != b'%';
+                assert!(text.bytes().all(is_plain), "{text}");
+            }
+        }
+    }
+}
