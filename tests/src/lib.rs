@@ -54,7 +54,7 @@ pub use held::is_held;
 pub use inventory::Case;
 pub use log::Log;
 pub use stores::{
-    FileStore, MemoryStore, OneBackend, PostgresStore, RedisClusterStore, RedisStore, Store,
+    FileStore, GrantedStore, MemoryStore, OneBackend, PostgresStore, RedisClusterStore, RedisStore, Store,
     redis_key,
 };
 pub use stress::{Storm, abandon, seed};
