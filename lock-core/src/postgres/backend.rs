@@ -114,7 +114,7 @@ impl PostgresBackend {
         let Some(home) = self.handle.home() else {
             return Err(errors::disconnected().with_lock(name));
         };
-        let locked = transaction::lock_in_transaction(tx, self.keys(name), home, wait).await;
+        let locked = transaction::lock_in_transaction(tx, self.keys(name), &home, wait).await;
         locked.map_err(|error| error.with_lock(name))
     }
 

@@ -2,16 +2,18 @@
 //!
 //! A second connection lives for these moments. It finds the plain mistakes first, and then shows
 //! that the session is one: a notification that it sends must arrive, which a proxy that shares
-//! sessions swallows, and a lock that the session holds must be refused to it.
+//! sessions swallows, and a lock that the session holds must be refused to it, and be
+//! had by it after the unlock.
 
 use std::time::Duration;
 
 use sqlx::postgres::{PgConnectOptions, PgConnection, PgListener, PgPoolOptions};
-use sqlx::{ConnectOptions, Connection, Row};
+use sqlx::{AssertSqlSafe, ConnectOptions, Connection, PgExecutor, Row};
 use tokio::time::timeout;
 
 use super::errors::{self, Limits};
 use super::mark::Mark;
+use super::rights;
 use super::session::Session;
 use super::sql;
 use super::terms::Terms;
@@ -61,24 +63,40 @@ impl Target {
         former: Option<i64>,
     ) -> Result<(Session, DatabaseIdentity), LockError> {
         let made = PgConnection::connect_with(&self.options).await;
-        let mut witness = made.map_err(errors::connecting)?;
-        let limits = check_server(&mut witness).await?;
+        let mut witness = made.map_err(|error| errors::logging_in(error, &self.options))?;
+        match self.open_beside(&mut witness, former).await {
+            Ok(opened) => {
+                // Its session ends with the socket, if not in order.
+                let _ = witness.close().await;
+                Ok(opened)
+            }
+            Err(error) if errors::is_right(&error) => {
+                Err(rights::name_missing(&mut witness, self.mark.is_some(), error).await)
+            }
+            Err(error) => Err(error),
+        }
+    }
 
+    async fn open_beside(
+        &self,
+        witness: &mut PgConnection,
+        former: Option<i64>,
+    ) -> Result<(Session, DatabaseIdentity), LockError> {
+        let limits = check_server(witness).await?;
+        match former {
+            Some(former) => end_former(witness, former).await,
+            None => rights::check(witness, self.mark.is_some()).await?,
+        }
         let mut listener = self.listener().await.map_err(errors::setting_up)?;
         // First: behind a proxy that shares sessions, settings would be somebody else's.
-        check_notifications(&mut listener, &mut witness).await?;
+        check_notifications(&mut listener, witness).await?;
+        take_own_path(&mut *witness).await?;
+        take_own_path(&mut listener).await?;
         let marker = format!("{:032x}", fastrand::u128(..));
         let identity = fastrand::i64(..);
         let sent = BootClock.now();
         set_up(&mut listener, self.terms, &marker, identity).await?;
-        check_locks(&mut listener, &mut witness).await?;
-        if let Some(former) = former {
-            let ended = sqlx::query(sql::END_FORMER).bind(former);
-            ended
-                .fetch_all(&mut witness)
-                .await
-                .map_err(errors::setting_up)?;
-        }
+        check_locks(&mut listener, witness).await?;
         if let Some(mark) = &self.mark {
             // Who is refused again and again shows no mark meanwhile, for which others were refused.
             if former.is_some()
@@ -91,11 +109,8 @@ impl Target {
                 return Err(mark.refusal(other));
             }
         }
-        let home = DatabaseIdentity::read(&mut witness)
-            .await
-            .map_err(|_| errors::disconnected())?;
-        // Its session ends with the socket, if not in order.
-        let _ = witness.close().await;
+        let home = DatabaseIdentity::read(witness).await;
+        let home = home.map_err(errors::setting_up)?;
         let session = Session::new(listener, marker, identity, limits, self.terms, sent);
         Ok((session, home))
     }
@@ -119,11 +134,7 @@ impl Target {
 }
 
 async fn check_server(witness: &mut PgConnection) -> Result<Limits, LockError> {
-    let asked = sqlx::query(
-        "SELECT current_setting('server_version_num')::int4, pg_is_in_recovery(), \
-         current_setting('max_locks_per_transaction')::int8, \
-         current_setting('max_connections')::int8",
-    );
+    let asked = sqlx::raw_sql(sql::LOOK);
     let row = asked.fetch_one(witness).await.map_err(errors::setting_up)?;
     check_version(row.get(0))?;
     if row.get(1) {
@@ -138,6 +149,29 @@ async fn check_server(witness: &mut PgConnection) -> Result<Limits, LockError> {
 fn check_version(version: i32) -> Result<(), LockError> {
     if version < OLDEST {
         return Err(errors::too_old(version));
+    }
+    Ok(())
+}
+
+/// Ends the former session, if it still lives and this role may. It ends by itself otherwise: nothing
+/// that is in the way here keeps this process from a new one.
+async fn end_former(witness: &mut PgConnection, former: i64) {
+    let ended = sqlx::raw_sql(AssertSqlSafe(sql::end_former(former)));
+    if let Err(error) = ended.fetch_all(witness).await {
+        tracing::warn!(
+            error = &error as &dyn std::error::Error,
+            "the former session could not be ended, and holds its locks until its lease ends"
+        );
+    }
+}
+
+/// From here on names in this session mean what PostgreSQL means by them.
+async fn take_own_path<'c>(session: impl PgExecutor<'c>) -> Result<(), LockError> {
+    let taken = sqlx::raw_sql(sql::OWN_PATH).fetch_all(session).await;
+    let taken = taken.map_err(errors::setting_up)?;
+    let path: Option<String> = taken.last().and_then(|row| row.try_get(0).ok());
+    if path.as_deref() != Some(sql::PATH) {
+        return Err(errors::setting_refused("search_path"));
     }
     Ok(())
 }
@@ -182,12 +216,13 @@ async fn set_up(
          set_config('default_transaction_isolation', 'read committed', false), \
          set_config('default_transaction_read_only', 'off', false), \
          pg_try_advisory_lock_shared($2), \
-         pg_try_advisory_lock_shared(($3::int8 >> 32)::int4, ($3::int8::bit(32))::int4)",
+         pg_try_advisory_lock_shared($3::int4, $4::int4)",
     );
     marked
         .bind(marker)
         .bind(terms.lease_key())
-        .bind(identity)
+        .bind((identity >> 32) as i32)
+        .bind(identity as i32)
         .fetch_one(&mut *listener)
         .await
         .map_err(errors::setting_up)?;
@@ -241,7 +276,7 @@ async fn check_notifications(
         .await
         .map_err(errors::setting_up)?;
     let payload = format!("check {:016x}", fastrand::u64(..));
-    let sent = sqlx::query(sql::TELL_IN_TIME).bind(&payload);
+    let sent = sqlx::raw_sql(AssertSqlSafe(sql::tell_in_time(&payload)));
     match sent.fetch_all(witness).await {
         Ok(_) => {}
         Err(error) if errors::is_notification_late(&error) => {
@@ -266,21 +301,27 @@ async fn check_locks(
     listener: &mut PgListener,
     witness: &mut PgConnection,
 ) -> Result<(), LockError> {
+    async fn ask<'c>(
+        session: impl PgExecutor<'c>,
+        step: &'static str,
+        key: i64,
+    ) -> Result<bool, LockError> {
+        let asked = sqlx::query_scalar(step).bind(key).fetch_one(session);
+        asked.await.map_err(errors::setting_up)
+    }
     const TRY: &str = "SELECT pg_try_advisory_lock($1)";
+    const UNLOCK: &str = "SELECT pg_advisory_unlock($1)";
     let key = fastrand::i64(..);
-    let ours = sqlx::query_scalar::<_, bool>(TRY).bind(key);
-    let ours = ours.fetch_one(&mut *listener).await;
-    let theirs = sqlx::query_scalar::<_, bool>(TRY).bind(key);
-    let theirs = theirs.fetch_one(witness).await;
-    if !ours.map_err(errors::setting_up)? || theirs.map_err(errors::setting_up)? {
-        return Err(errors::look_alike());
+    let excludes = ask(&mut *listener, TRY, key).await? && !ask(&mut *witness, TRY, key).await?;
+    // An unlock is one where another session has the lock then.
+    if excludes
+        && ask(&mut *listener, UNLOCK, key).await?
+        && ask(&mut *witness, TRY, key).await?
+        && ask(&mut *witness, UNLOCK, key).await?
+    {
+        return Ok(());
     }
-    let unlocked = sqlx::query_scalar::<_, bool>("SELECT pg_advisory_unlock($1)").bind(key);
-    let unlocked = unlocked.fetch_one(&mut *listener).await;
-    if !unlocked.map_err(errors::setting_up)? {
-        return Err(errors::look_alike());
-    }
-    Ok(())
+    Err(errors::look_alike())
 }
 
 #[cfg(test)]

@@ -59,7 +59,8 @@ pub(super) struct Desk {
 impl Desk {
     /// Where the locks are; `None` while there is no session.
     pub(super) fn home(&self) -> Option<DatabaseIdentity> {
-        *self.home.lock().unwrap_or_else(PoisonError::into_inner)
+        let home = self.home.lock().unwrap_or_else(PoisonError::into_inner);
+        home.clone()
     }
 
     pub(super) fn set_home(&self, home: Option<DatabaseIdentity>) {

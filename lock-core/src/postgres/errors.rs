@@ -1,11 +1,13 @@
 //! What the driver's errors mean here, each in a sentence that says what to do.
 
+use std::error::Error as _;
 use std::io::ErrorKind;
 
 use sqlx::Error;
-use sqlx::postgres::{PgDatabaseError, PgSeverity};
+use sqlx::postgres::{PgConnectOptions, PgDatabaseError, PgSeverity};
 
 use super::in_transaction::sqlstate;
+use super::rights;
 use crate::LockError;
 
 /// The limits that a full lock table is about.
@@ -43,15 +45,31 @@ pub(super) fn statement(error: Error, limits: Limits) -> LockError {
         ),
         Some("55P03") => "the server did not take the notification in time".into(),
         Some("57014") => "the statement was cancelled on the server".into(),
-        Some("42501") => {
-            return LockError::misconfigured(
-                "the role may not call the advisory lock functions; grant EXECUTE on them",
-            )
-            .with_source(error);
-        }
+        Some("42501") => return rights::refused(error),
         _ => "PostgreSQL refused the statement".into(),
     };
     LockError::unavailable(detail).with_source(error)
+}
+
+/// Whether it comes from a right that is missing.
+pub(super) fn is_right(error: &LockError) -> bool {
+    let source = error.source().and_then(|source| source.downcast_ref());
+    source.and_then(sqlstate).as_deref() == Some("42501")
+}
+
+/// A role could not log in.
+pub(super) fn logging_in(error: Error, options: &PgConnectOptions) -> LockError {
+    if sqlstate(&error).as_deref() != Some("42501") {
+        return connecting(error);
+    }
+    let role = options.get_username();
+    let database = options.get_database().unwrap_or(role);
+    LockError::misconfigured(format!(
+        "the role may not connect to the database; run: GRANT CONNECT ON DATABASE {} TO {}",
+        rights::quoted(database),
+        rights::quoted(role)
+    ))
+    .with_source(error)
 }
 
 /// A connection could not be made.
@@ -74,10 +92,7 @@ pub(super) fn connecting(error: Error) -> LockError {
                     "the database does not exist on this server; create it, or correct its name in \
                      the connection string",
                 ),
-                Some("42501") => LockError::misconfigured(
-                    "the role lacks a right that locks need: CONNECT on the database, or EXECUTE on \
-                     the advisory lock functions; grant it",
-                ),
+                Some("42501") => return rights::refused(error),
                 // Prepared statements that are not where they were made, or are there already.
                 Some("26000" | "42P05") => pooler(),
                 // PgBouncer's default; the driver always sends it.

@@ -2,7 +2,8 @@
 
 use std::borrow::Cow;
 
-use sqlx::{AssertSqlSafe, Connection, PgExecutor, Postgres, Transaction};
+use sqlx::postgres::PgRow;
+use sqlx::{AssertSqlSafe, Connection, PgExecutor, Postgres, Row, SqlSafeStr, Transaction};
 
 use super::in_transaction::{refused, sqlstate};
 use crate::{FencingToken, LockError, LockGuard, LockName, plain_text};
@@ -81,15 +82,43 @@ use crate::{FencingToken, LockError, LockGuard, LockName, plain_text};
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Fence {
     namespace: Cow<'static, str>,
+    schema: Option<Cow<'static, str>>,
 }
 
 /// One statement, so that it is one decision: the row is locked, new or not, newer or not, until the
 /// transaction ends.
-const CHECK: &str = "INSERT INTO distributed_lock_fences AS newest (namespace, lock, token) \
-     VALUES ($1, $2, $3) \
-     ON CONFLICT (namespace, lock) DO UPDATE \
-     SET token = excluded.token, checked_at = excluded.checked_at \
-     WHERE newest.token <= excluded.token";
+macro_rules! check {
+    ($table:literal) => {
+        concat!(
+            "INSERT INTO ",
+            $table,
+            " AS newest (namespace, lock, token) VALUES ($1, $2, $3) \
+             ON CONFLICT (namespace, lock) DO UPDATE \
+             SET token = excluded.token, checked_at = excluded.checked_at \
+             WHERE newest.token OPERATOR(pg_catalog.<=) excluded.token"
+        )
+    };
+}
+
+// Names of PostgreSQL's own are qualified: the caller's path can lead to a neighbour's first.
+macro_rules! migration {
+    ($table:literal) => {
+        concat!(
+            "CREATE TABLE IF NOT EXISTS ",
+            $table,
+            " (
+    namespace pg_catalog.text COLLATE pg_catalog.\"C\" NOT NULL DEFAULT '',
+    lock pg_catalog.text COLLATE pg_catalog.\"C\" NOT NULL,
+    token bigint NOT NULL,
+    checked_at pg_catalog.timestamptz NOT NULL DEFAULT pg_catalog.now(),
+    PRIMARY KEY (namespace, lock)
+)"
+        )
+    };
+}
+
+const TABLE: &str = "distributed_lock_fences";
+const CHECK: &str = check!("distributed_lock_fences");
 
 /// One migration at a time: two `CREATE TABLE IF NOT EXISTS` at once fail. A pair of numbers never
 /// meets the key of a lock; these are arbitrary, and the same in every version.
@@ -98,21 +127,17 @@ const ALONE: &str = "SELECT pg_catalog.pg_advisory_xact_lock(1684827491, 1)";
 impl Fence {
     /// The table that it needs, for your migrations. Running it again does nothing.
     ///
-    /// Roles that check need SELECT, INSERT and UPDATE on it. It is found by the `search_path`.
-    pub const MIGRATION: &str = "\
-CREATE TABLE IF NOT EXISTS distributed_lock_fences (
-    namespace text COLLATE \"C\" NOT NULL DEFAULT '',
-    lock text COLLATE \"C\" NOT NULL,
-    token bigint NOT NULL,
-    checked_at timestamptz NOT NULL DEFAULT now(),
-    PRIMARY KEY (namespace, lock)
-)";
+    /// Roles that check need SELECT, INSERT and UPDATE on it. It is made in the first schema of the
+    /// `search_path` and found by that: see [`schema`](Self::schema) and
+    /// [`migration`](Self::migration) for one of your choice.
+    pub const MIGRATION: &str = migration!("distributed_lock_fences");
 
     /// The fence of locks in no namespace.
     #[must_use]
     pub const fn new() -> Self {
         Self {
             namespace: Cow::Borrowed(""),
+            schema: None,
         }
     }
 
@@ -131,34 +156,99 @@ CREATE TABLE IF NOT EXISTS distributed_lock_fences (
                 true => namespace,
                 false => Cow::Owned(trimmed.to_owned()),
             },
+            ..self
         }
     }
 
-    /// Makes the table if there is none, by [`MIGRATION`](Self::MIGRATION). Any number of processes
-    /// may do so at the same time.
+    /// The same with its table in this schema, whatever the `search_path` is. In a schema where other
+    /// roles may create tables (`public` before PostgreSQL 15), one of them can make the table first.
+    ///
+    /// ```
+    /// use lock_core::postgres::Fence;
+    ///
+    /// let fence = Fence::new().schema("billing");
+    /// assert!(fence.migration().contains(r#""billing".distributed_lock_fences"#));
+    /// ```
+    ///
+    /// # Default
+    ///
+    /// The first of the `search_path` that has it.
+    #[must_use]
+    pub fn schema(self, schema: impl Into<Cow<'static, str>>) -> Self {
+        Self {
+            schema: Some(schema.into()),
+            ..self
+        }
+    }
+
+    /// [`MIGRATION`](Self::MIGRATION) for the schema of this fence, which must exist.
+    #[must_use]
+    pub fn migration(&self) -> String {
+        self.in_schema(Self::MIGRATION)
+    }
+
+    /// Makes the table of this fence if there is none, by [`migration`](Self::migration), and looks
+    /// whether it is what the fence needs. Any number of processes may do so at the same time.
     ///
     /// # Errors
     ///
     /// [`Misconfigured`](crate::LockErrorKind::Misconfigured) when the role may not create tables:
-    /// then the owner of the schema must. [`Unavailable`](crate::LockErrorKind::Unavailable) when the
-    /// server did not answer.
+    /// then the owner of the schema must; when the schema is missing; and when the table that is there
+    /// belongs to a role that could not have made it for you, or has columns, triggers or rules of its
+    /// own. The owner may be this role, a superuser, or the owner of the schema or of the database.
+    /// [`Unavailable`](crate::LockErrorKind::Unavailable) when the server did not answer.
     ///
     /// # Cancel safety
     ///
     /// Dropping the future leaves either the whole table or none.
-    pub async fn migrate(executor: impl PgExecutor<'_>) -> Result<(), LockError> {
-        let alone = format!("{ALONE}; {}", Self::MIGRATION);
-        match sqlx::raw_sql(AssertSqlSafe(alone)).execute(executor).await {
-            Ok(_) => Ok(()),
-            Err(error) if sqlstate(&error).as_deref() == Some("42501") => {
-                Err(LockError::misconfigured(
-                    "this database role may not create the table `distributed_lock_fences`; let \
-                     one that may run `Fence::MIGRATION`",
-                )
-                .with_source(error))
-            }
-            Err(error) => Err(refused(error)),
+    pub async fn create_table(&self, executor: impl PgExecutor<'_>) -> Result<(), LockError> {
+        self.check_schema()?;
+        let table = self.in_schema(TABLE).replace('\'', "''");
+        let sql = format!("{ALONE}; {}; {}", self.migration(), look_at(&table));
+        let done = sqlx::raw_sql(AssertSqlSafe(sql)).fetch_all(executor).await;
+        let rows = done.map_err(not_migrated)?;
+        let found = rows.last().map(Found::read).transpose().map_err(refused)?;
+        match found.and_then(|found| found.wrong()) {
+            Some(wrong) => Err(LockError::misconfigured(wrong)),
+            None => Ok(()),
         }
+    }
+
+    /// What one text of SQL is for the schema of this fence.
+    fn in_schema(&self, sql: &str) -> String {
+        match &self.schema {
+            Some(schema) => {
+                let table = format!("\"{}\".{TABLE}", schema.replace('"', "\"\""));
+                sql.replace(TABLE, &table)
+            }
+            None => sql.to_owned(),
+        }
+    }
+
+    fn check_schema(&self) -> Result<(), LockError> {
+        // PostgreSQL cuts longer names off, and those that begin so are its own or end with a session.
+        let is_name = |name: &str| {
+            (1..=63).contains(&name.len()) && !name.contains('\0') && !name.starts_with("pg_")
+        };
+        if self.schema.as_deref().is_none_or(is_name) {
+            return Ok(());
+        }
+        Err(LockError::misconfigured(
+            "the schema of a fence is a name of 1 to 63 bytes that does not begin with `pg_`",
+        ))
+    }
+
+    /// [`create_table`](Self::create_table) of the fence without a schema.
+    ///
+    /// # Errors
+    ///
+    /// As [`create_table`](Self::create_table).
+    ///
+    /// # Cancel safety
+    ///
+    /// As [`create_table`](Self::create_table).
+    pub async fn migrate(executor: impl PgExecutor<'_>) -> Result<(), LockError> {
+        Self::new().create_table(executor).await
     }
 
     /// Refuses a token that is older than the newest one which a committed transaction has shown for
@@ -229,7 +319,12 @@ CREATE TABLE IF NOT EXISTS distributed_lock_fences (
                  transaction was dropped; begin another",
             ));
         }
-        let checked = sqlx::query(CHECK)
+        self.check_schema()?;
+        let check = match &self.schema {
+            None => CHECK.into_sql_str(),
+            Some(_) => AssertSqlSafe(self.in_schema(CHECK)).into_sql_str(),
+        };
+        let checked = sqlx::query(check)
             .bind(&*self.namespace)
             .bind(name.as_str())
             .bind(token)
@@ -245,16 +340,114 @@ CREATE TABLE IF NOT EXISTS distributed_lock_fences (
     }
 }
 
+/// Facts about the table, whose name is an SQL literal without its quotes.
+fn look_at(table: &str) -> String {
+    let is = "OPERATOR(pg_catalog.=)";
+    format!(
+        "SELECT c.oid::pg_catalog.regclass::varchar, \
+           pg_catalog.pg_get_userbyid(c.relowner)::varchar, \
+           c.relowner {is} ANY (ARRAY[n.nspowner, d.datdba]) OR EXISTS (SELECT FROM \
+             pg_catalog.pg_roles AS r WHERE r.oid {is} c.relowner \
+             AND (r.rolsuper OR r.rolname {is} current_user)), \
+           c.relkind {is} 'r' AND NOT c.relrowsecurity AND NOT EXISTS (SELECT FROM \
+             pg_catalog.pg_trigger AS t WHERE t.tgrelid {is} c.oid AND NOT t.tgisinternal) \
+             AND NOT EXISTS (SELECT FROM pg_catalog.pg_rewrite AS w WHERE w.ev_class {is} c.oid), \
+           ARRAY(SELECT a.attname::varchar FROM pg_catalog.pg_attribute AS a \
+             WHERE a.attrelid {is} c.oid AND a.attnum OPERATOR(pg_catalog.>) 0 \
+             AND NOT a.attisdropped ORDER BY a.attnum USING OPERATOR(pg_catalog.<)), \
+           ARRAY(SELECT a.atttypid::bigint FROM pg_catalog.pg_attribute AS a \
+             WHERE a.attrelid {is} c.oid AND a.attnum OPERATOR(pg_catalog.>) 0 \
+             AND NOT a.attisdropped ORDER BY a.attnum USING OPERATOR(pg_catalog.<)) \
+         FROM pg_catalog.pg_class AS c \
+         JOIN pg_catalog.pg_namespace AS n ON n.oid {is} c.relnamespace \
+         JOIN pg_catalog.pg_database AS d ON d.datname {is} pg_catalog.current_database() \
+         WHERE c.oid {is} '{table}'::pg_catalog.regclass"
+    )
+}
+
+/// The table as it is.
+struct Found {
+    table: String,
+    owner: String,
+    is_owned_by_us: bool,
+    is_plain: bool,
+    columns: Vec<String>,
+    types: Vec<i64>,
+}
+
+/// Each column with the number of its type, the same in every PostgreSQL.
+const COLUMNS: [(&str, i64); 4] = [
+    ("namespace", 25),
+    ("lock", 25),
+    ("token", 20),
+    ("checked_at", 1184),
+];
+
+impl Found {
+    fn read(row: &PgRow) -> Result<Self, sqlx::Error> {
+        Ok(Self {
+            table: row.try_get(0)?,
+            owner: row.try_get(1)?,
+            is_owned_by_us: row.try_get(2)?,
+            is_plain: row.try_get(3)?,
+            columns: row.try_get(4)?,
+            types: row.try_get(5)?,
+        })
+    }
+
+    /// Why a fence cannot be built on it.
+    fn wrong(&self) -> Option<String> {
+        let Self { table, owner, .. } = self;
+        let columns = self.columns.iter().map(String::as_str);
+        if !self.is_owned_by_us {
+            Some(format!(
+                "the table {table} belongs to the role {owner}, who can change what a fence says; let \
+                 a superuser drop it, or give it to a role of yours: ALTER TABLE {table} OWNER TO ..; \
+                 a schema in which only your roles may create, by `Fence::schema`, prevents it"
+            ))
+        } else if !self.is_plain {
+            Some(format!(
+                "{table} is no plain table: it has triggers, rules or row security, which decide what \
+                 a fence says; drop them, or drop it and migrate again"
+            ))
+        } else if !columns.zip(self.types.iter().copied()).eq(COLUMNS) {
+            Some(format!(
+                "the table {table} has other columns than `Fence::MIGRATION` makes; drop it and \
+                 migrate again, or choose another schema by `Fence::schema`"
+            ))
+        } else {
+            None
+        }
+    }
+}
+
+/// Why there is no table.
+fn not_migrated(error: sqlx::Error) -> LockError {
+    let says = match sqlstate(&error).as_deref() {
+        Some("42501") => {
+            "this database role may not create the table `distributed_lock_fences`; let one that may \
+             run `Fence::MIGRATION`"
+        }
+        Some("3F000") => {
+            "the schema of the table `distributed_lock_fences` does not exist; create it (CREATE \
+             SCHEMA), or name another by `Fence::schema`"
+        }
+        _ => return refused(error),
+    };
+    LockError::misconfigured(says).with_source(error)
+}
+
 /// What the table itself can be the reason for.
 fn table_refused(error: sqlx::Error) -> LockError {
     let says = match sqlstate(&error).as_deref() {
-        Some("42P01" | "42703" | "42P10") => {
+        Some("42P01" | "42703" | "42P10" | "3F000") => {
             "the table `distributed_lock_fences` is missing, or not as it should be; run \
-             `Fence::migrate`, or `Fence::MIGRATION` in your migrations"
+             `Fence::migrate` or `create_table`, or `Fence::MIGRATION` in your migrations"
         }
         Some("42501") => {
             "the database role needs SELECT, INSERT and UPDATE on the table \
-             `distributed_lock_fences`"
+             `distributed_lock_fences`, and USAGE on its schema; run, for the role in place of `app`: \
+             GRANT SELECT, INSERT, UPDATE ON distributed_lock_fences TO app;"
         }
         _ => return refused(error),
     };

@@ -2,6 +2,7 @@
 
 use std::borrow::Cow;
 
+use super::rights;
 use crate::LockError;
 
 /// The SQLSTATE of an error that the server sent.
@@ -20,9 +21,7 @@ pub(super) fn refused(error: sqlx::Error) -> LockError {
         Some("25006") => LockError::misconfigured(
             "the transaction is read-only, or on a standby; use a connection that may write",
         ),
-        Some("42501") => LockError::misconfigured(
-            "the database role lacks a right; see the source of this error",
-        ),
+        Some("42501") => return rights::refused(error),
         Some("25P02") => LockError::unavailable(
             "an earlier statement of this transaction has failed, so that PostgreSQL refuses all \
              others; roll it back and try again",

@@ -13,11 +13,12 @@ use crate::settings::ProviderKind;
 
 const TAKE: &str = "SELECT pg_try_advisory_lock_shared($1)";
 
-/// The position of a key that somebody holds.
+/// The position of a key that a session in our database holds: in the one where we hold ours.
 const LOOK: &str = "SELECT k.position::int4 FROM unnest($1::int8[]) WITH ORDINALITY AS k(key, position) \
      JOIN pg_locks AS l ON ((l.classid::int8 << 32) | l.objid::int8) = k.key \
      WHERE l.locktype = 'advisory' AND l.objsubid = 1 AND l.granted AND l.mode = 'ShareLock' \
-     AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database()) LIMIT 1";
+     AND l.database = (SELECT own.database FROM pg_locks AS own WHERE own.locktype = 'advisory' \
+     AND own.pid = pg_backend_pid() LIMIT 1) LIMIT 1";
 
 /// Why there is no start at a database that can keep no mark.
 pub(crate) fn unmarked(because: LockError) -> LockError {

@@ -44,9 +44,36 @@ pub(super) mod answer {
     pub(crate) const NOT_OURS: u8 = b'n';
 }
 
+macro_rules! own_path {
+    () => {
+        "pg_catalog, pg_temp"
+    };
+}
+
+macro_rules! in_one_transaction {
+    ($statement:expr) => {
+        concat!("SET LOCAL search_path = ", own_path!(), "; ", $statement)
+    };
+}
+
+// A role that becomes another one when it logs in may not see or end its own sessions as that.
+macro_rules! as_who_logged_in {
+    ($statement:expr) => {
+        in_one_transaction!(concat!("SET LOCAL ROLE NONE; ", $statement))
+    };
+}
+
+// The role is the one that logged in, also for whoever looks.
+macro_rules! our_kind {
+    () => {
+        "a.datname = current_database() AND a.usename = session_user \
+         AND a.application_name = current_setting('application_name') AND a.pid <> pg_backend_pid() "
+    };
+}
+
 macro_rules! in_our_session {
     () => {
-        "current_setting('distributed_lock.session', true) = $1"
+        "pg_catalog.current_setting('distributed_lock.session', true) OPERATOR(pg_catalog.=) $1"
     };
 }
 
@@ -55,15 +82,15 @@ macro_rules! in_our_session {
 macro_rules! release {
     ($k:literal, $w:literal) => {
         concat!(
-            "CASE WHEN NOT pg_advisory_unlock(",
+            "CASE WHEN NOT pg_catalog.pg_advisory_unlock(",
             $k,
             ") THEN 'n' ",
-            "WHEN pg_try_advisory_lock(",
+            "WHEN pg_catalog.pg_try_advisory_lock(",
             $w,
-            ") THEN CASE WHEN pg_advisory_unlock(",
+            ") THEN CASE WHEN pg_catalog.pg_advisory_unlock(",
             $w,
             ") THEN 'u' END ",
-            "ELSE 'w' || pg_notify('distributed_lock', to_hex(",
+            "ELSE 'w' || pg_catalog.pg_notify('distributed_lock', pg_catalog.to_hex(",
             $k,
             "))::text END"
         )
@@ -73,13 +100,13 @@ macro_rules! release {
 macro_rules! tell_everybody {
     ($everything:literal, $keys:literal) => {
         concat!(
-            "CASE WHEN pg_try_advisory_lock(",
+            "CASE WHEN pg_catalog.pg_try_advisory_lock(",
             $everything,
             ") ",
-            "THEN CASE WHEN pg_advisory_unlock(",
+            "THEN CASE WHEN pg_catalog.pg_advisory_unlock(",
             $everything,
             ") THEN 'u' END ",
-            "ELSE 'w' || pg_notify('distributed_lock', ",
+            "ELSE 'w' || pg_catalog.pg_notify('distributed_lock', ",
             $keys,
             ")::text END"
         )
@@ -89,7 +116,7 @@ macro_rules! tell_everybody {
 macro_rules! attempt {
     ($k:literal) => {
         concat!(
-            "CASE WHEN pg_try_advisory_lock(",
+            "CASE WHEN pg_catalog.pg_try_advisory_lock(",
             $k,
             ") THEN 'g' ELSE 'h' END"
         )
@@ -99,10 +126,10 @@ macro_rules! attempt {
 macro_rules! attempt_registered {
     ($k:literal, $w:literal, $else:literal) => {
         concat!(
-            "CASE WHEN pg_try_advisory_lock(",
+            "CASE WHEN pg_catalog.pg_try_advisory_lock(",
             $k,
             ") ",
-            "THEN CASE WHEN pg_advisory_unlock_shared(",
+            "THEN CASE WHEN pg_catalog.pg_advisory_unlock_shared(",
             $w,
             ") THEN 'g' ELSE 'g' END ELSE '",
             $else,
@@ -114,7 +141,7 @@ macro_rules! attempt_registered {
 macro_rules! register_and_try {
     ($k:literal, $w:literal) => {
         concat!(
-            "CASE WHEN pg_try_advisory_lock_shared(",
+            "CASE WHEN pg_catalog.pg_try_advisory_lock_shared(",
             $w,
             ") THEN ",
             attempt_registered!($k, $w, "r"),
@@ -144,7 +171,7 @@ pub(super) const RELEASE: &str = concat!(
     " THEN ",
     release!("$2", "$3"),
     " || ",
-    tell_everybody!("$4", "to_hex($2)"),
+    tell_everybody!("$4", "pg_catalog.to_hex($2)"),
     " END"
 );
 
@@ -159,7 +186,7 @@ pub(super) const TRY_REGISTERED: &str = alone!(attempt_registered!("$2", "$3", "
 
 /// Any batch: session, steps, keys, waiters' keys, everybody's key. One letter a row, in their order.
 pub(super) const BATCH: &str = concat!(
-    "SELECT string_agg(CASE op ",
+    "SELECT pg_catalog.string_agg(CASE op ",
     "WHEN 1 THEN ",
     release!("k", "w"),
     " WHEN 2 THEN ",
@@ -168,15 +195,15 @@ pub(super) const BATCH: &str = concat!(
     register_and_try!("k", "w"),
     " WHEN 4 THEN ",
     attempt_registered!("k", "w", "h"),
-    " WHEN 5 THEN CASE WHEN pg_advisory_unlock_shared(w) THEN 'u' ELSE 'u' END",
-    " WHEN 6 THEN CASE WHEN pg_try_advisory_lock_shared(w) THEN 'r' ELSE 'h' END",
-    " WHEN 8 THEN CASE WHEN pg_try_advisory_lock(w) THEN CASE WHEN pg_advisory_unlock(w) ",
-    "AND pg_try_advisory_lock($5) THEN CASE WHEN pg_advisory_unlock($5) THEN ",
+    " WHEN 5 THEN CASE WHEN pg_catalog.pg_advisory_unlock_shared(w) THEN 'u' ELSE 'u' END",
+    " WHEN 6 THEN CASE WHEN pg_catalog.pg_try_advisory_lock_shared(w) THEN 'r' ELSE 'h' END",
+    " WHEN 8 THEN CASE WHEN pg_catalog.pg_try_advisory_lock(w) THEN CASE WHEN pg_catalog.pg_advisory_unlock(w) ",
+    "AND pg_catalog.pg_try_advisory_lock($5) THEN CASE WHEN pg_catalog.pg_advisory_unlock($5) THEN ",
     attempt!("k"),
     " END ELSE 'h' END ELSE 'h' END WHEN 7 THEN ",
     tell_everybody!(
         "w",
-        "(SELECT string_agg(to_hex(r.k), ',') FROM unnest($2::int2[], $3::int8[]) AS r(op, k) WHERE r.op = 1)"
+        "(SELECT pg_catalog.string_agg(pg_catalog.to_hex(r.k), ',') FROM unnest($2::int2[], $3::int8[]) AS r(op, k) WHERE r.op = 1)"
     ),
     " END, '') FROM unnest($2::int2[], $3::int8[], $4::int8[]) AS t(op, k, w) ",
     "WHERE (SELECT ",
@@ -193,18 +220,18 @@ pub(super) const RELEASES: usize = 450;
 pub(super) const CLAIM: &str = concat!(
     "SELECT ",
     in_our_session!(),
-    ", ARRAY(SELECT k FROM unnest($2::int8[]) AS t(k) WHERE CASE WHEN ",
+    ", ARRAY(SELECT k FROM pg_catalog.unnest($2::int8[]) AS t(k) WHERE CASE WHEN ",
     in_our_session!(),
-    " THEN pg_try_advisory_lock(k) END LIMIT $3)"
+    " THEN pg_catalog.pg_try_advisory_lock(k) END LIMIT $3)"
 );
 
 /// A token: the timeline of the server and a transaction of its own, which is durable once the
 /// commit was answered, here, whatever the standbys do.
 pub(super) const TOKEN: &str = concat!(
-    "SELECT set_config('synchronous_commit', 'local', true), ",
-    "pg_logical_emit_message(true, 'distributed_lock', '')::text, ",
-    "('x' || substr(pg_walfile_name(pg_current_wal_lsn()), 1, 8))::bit(32)::int8, ",
-    "pg_current_xact_id()::text::int8 WHERE ",
+    "SELECT pg_catalog.set_config('synchronous_commit', 'local', true), ",
+    "pg_catalog.pg_logical_emit_message(true, 'distributed_lock', '')::text, ",
+    "('x' || pg_catalog.substr(pg_catalog.pg_walfile_name(pg_catalog.pg_current_wal_lsn()), 1, 8))::bit(32)::int8, ",
+    "pg_catalog.pg_current_xact_id()::text::int8 WHERE ",
     in_our_session!()
 );
 
@@ -213,41 +240,78 @@ pub(super) const HEARTBEAT: &str = concat!("SELECT ", in_our_session!());
 
 /// All our advisory locks, and whether each is exclusive.
 pub(super) const AUDIT: &str = concat!(
-    "SELECT (classid::int8 << 32) | objid::int8, mode = 'ExclusiveLock' FROM pg_locks ",
-    "WHERE locktype = 'advisory' AND pid = pg_backend_pid() AND objsubid = 1 AND granted AND ",
+    "SELECT (classid::int8 << 32) | objid::int8, mode = 'ExclusiveLock' FROM pg_catalog.pg_locks ",
+    "WHERE locktype = 'advisory' AND pid = pg_catalog.pg_backend_pid() AND objsubid = 1 AND granted AND ",
     in_our_session!()
 );
 
 /// Unlocks what an audit found: session, keys, and keys that are held shared.
 pub(super) const SWEEP: &str = concat!(
-    "SELECT (SELECT count(pg_advisory_unlock(k)) FROM unnest($2::int8[]) AS t(k)), ",
-    "(SELECT count(pg_advisory_unlock_shared(k)) FROM unnest($3::int8[]) AS t(k)) WHERE ",
+    "SELECT (SELECT pg_catalog.count(pg_catalog.pg_advisory_unlock(k)) FROM pg_catalog.unnest($2::int8[]) AS t(k)), ",
+    "(SELECT pg_catalog.count(pg_catalog.pg_advisory_unlock_shared(k)) FROM pg_catalog.unnest($3::int8[]) AS t(k)) WHERE ",
     in_our_session!()
 );
 
 /// Tells that these keys were unlocked.
-pub(super) const TELL: &str = "SELECT pg_notify('distributed_lock', $1)::text";
+pub(super) const TELL: &str = "SELECT pg_catalog.pg_notify('distributed_lock', $1)::text";
 
-/// The same before the session is set up, where a wait for others must end as well.
-pub(super) const TELL_IN_TIME: &str =
-    "SELECT set_config('lock_timeout', '200', true), pg_notify('distributed_lock', $1)::text";
+/// Names mean what PostgreSQL means by them, for as long as the session lives: what the path of the
+/// role or of the database offers is not looked at. What follows says what is in force.
+pub(super) const OWN_PATH: &str = concat!("SET search_path = ", own_path!(), "; SHOW search_path");
+
+/// What [`OWN_PATH`] says.
+pub(super) const PATH: &str = own_path!();
+
+/// The same for one transaction.
+pub(super) const LOCAL_PATH: &str = concat!("SET LOCAL search_path = ", own_path!());
+
+/// What is known of the server before the session is known to be ours alone: nothing is set in it
+/// that outlasts the transaction, since a proxy may give it to another client next.
+pub(super) const LOOK: &str = in_one_transaction!(
+    "SELECT current_setting('server_version_num')::int4, pg_is_in_recovery(), \
+     current_setting('max_locks_per_transaction')::int8, current_setting('max_connections')::int8"
+);
+
+/// Tells `payload`, which needs no quotes, before the session is set up, where a wait for others must
+/// end as well.
+pub(super) fn tell_in_time(payload: &str) -> String {
+    format!("SET LOCAL lock_timeout = 200; NOTIFY {CHANNEL}, '{payload}'")
+}
 
 /// Ends our former session, if it still lives: the key that it alone holds, in the space of keys that
-/// are pairs. A proxy that has given it to another client has taken that key from it.
-pub(super) const END_FORMER: &str = concat!(
-    "SELECT count(pg_terminate_backend(pid)) FROM pg_locks ",
-    "WHERE locktype = 'advisory' AND mode = 'ShareLock' AND objsubid = 2 ",
-    "AND ((classid::int8 << 32) | objid::int8) = $1"
-);
+/// are pairs. A proxy that has given it to another client has taken that key from it. Everybody can
+/// read the key, and hold it too: only sessions of our kind are ended.
+pub(super) fn end_former(identity: i64) -> String {
+    format!(
+        concat!(
+            as_who_logged_in!(
+                "SELECT count(pg_terminate_backend(a.pid)) FROM pg_stat_activity AS a WHERE "
+            ),
+            our_kind!(),
+            "AND EXISTS (SELECT FROM pg_locks AS l WHERE l.pid = a.pid ",
+            "AND l.locktype = 'advisory' AND l.mode = 'ShareLock' AND l.objsubid = 2 ",
+            "AND ((l.classid::int8 << 32) | l.objid::int8) = '{identity}'::int8)"
+        ),
+        identity = identity
+    )
+}
 
 /// Ends sessions of our kind that stand still inside a statement: their lease as milliseconds and as
 /// the key that each of them holds shared. What the server's own limit on idle sessions does not see.
-pub(super) const REAP: &str = concat!(
-    "SELECT count(pg_terminate_backend(a.pid)) FROM pg_stat_activity AS a ",
-    "WHERE a.datname = current_database() AND a.usename = current_user ",
-    "AND a.application_name = current_setting('application_name') AND a.pid <> pg_backend_pid() ",
-    "AND a.state <> 'idle' AND a.state_change < clock_timestamp() - $1::int8 * interval '1 ms' ",
-    "AND CASE WHEN a.state <> 'idle' THEN EXISTS (SELECT FROM pg_locks AS l WHERE l.pid = a.pid ",
-    "AND l.locktype = 'advisory' AND l.mode = 'ShareLock' AND l.objsubid = 1 ",
-    "AND ((l.classid::int8 << 32) | l.objid::int8) = $2) END"
-);
+pub(super) fn reap(lease_ms: i64, lease_key: i64) -> String {
+    format!(
+        concat!(
+            as_who_logged_in!(
+                "SELECT count(pg_terminate_backend(a.pid)) FROM pg_stat_activity AS a WHERE "
+            ),
+            our_kind!(),
+            "AND a.state <> 'idle' ",
+            "AND a.state_change < clock_timestamp() - interval '{lease_ms} ms' ",
+            "AND CASE WHEN a.state <> 'idle' THEN EXISTS (SELECT FROM pg_locks AS l WHERE l.pid = a.pid ",
+            "AND l.locktype = 'advisory' AND l.mode = 'ShareLock' AND l.objsubid = 1 ",
+            "AND ((l.classid::int8 << 32) | l.objid::int8) = '{lease_key}'::int8) END"
+        ),
+        lease_ms = lease_ms,
+        lease_key = lease_key
+    )
+}

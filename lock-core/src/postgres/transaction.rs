@@ -6,46 +6,46 @@ use sqlx::postgres::PgRow;
 use sqlx::{AssertSqlSafe, PgConnection, Postgres, Row, Transaction};
 
 use super::in_transaction::{refused, sqlstate};
+use super::rights;
 use crate::LockError;
 use crate::name::key::PostgresKeys;
 
 /// One life of one server process, and a database in it: the reach of an advisory lock.
 ///
-/// Every role may read it. A standby and a restarted server differ by the time of their start.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// Every role may read it, unless that right was taken from all. A standby and a restarted server
+/// differ by the time of their start. A database keeps its name while a session of ours is in it.
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct DatabaseIdentity {
-    /// When the server was started, in microseconds since 1970.
-    started: i64,
-    /// The OID of the database.
-    database: i64,
+    /// When the server was started, in seconds since 1970, to the microsecond.
+    started: String,
+    /// The name of the database.
+    database: String,
 }
 
-/// What a [`DatabaseIdentity`] consists of, as SQL.
-const STARTED: &str =
-    "(extract(epoch FROM pg_catalog.pg_postmaster_start_time()) * 1000000)::bigint";
-const DATABASE: &str = "(SELECT oid::bigint FROM pg_catalog.pg_database \
-     WHERE datname = pg_catalog.current_database())";
+/// When the server was started.
+///
+/// This and all that is run in a transaction of the caller's names the schema of every function and
+/// operator: in it the caller's path rules, where neighbours may have put others.
+const STARTED: &str = "extract(epoch FROM pg_catalog.pg_postmaster_start_time())";
 
 impl DatabaseIdentity {
     /// Reads where `connection` leads to.
     ///
     /// # Errors
     ///
-    /// [`Unavailable`](crate::LockErrorKind::Unavailable) when the server does not answer.
+    /// What the server says.
     ///
     /// # Cancel safety
     ///
     /// Cancel safe.
-    pub(crate) async fn read(connection: &mut PgConnection) -> Result<Self, LockError> {
-        let read = format!("SELECT {STARTED} AS started, {DATABASE} AS database");
+    pub(crate) async fn read(connection: &mut PgConnection) -> Result<Self, sqlx::Error> {
+        let read = format!("SELECT {STARTED}::varchar, pg_catalog.current_database()");
         let row = sqlx::raw_sql(AssertSqlSafe(read))
             .fetch_one(connection)
-            .await
-            .map_err(refused)?;
-        let field = |name| row.try_get(name).map_err(refused);
+            .await?;
         Ok(Self {
-            started: field("started")?,
-            database: field("database")?,
+            started: row.try_get(0)?,
+            database: row.try_get(1)?,
         })
     }
 }
@@ -82,12 +82,15 @@ impl DatabaseIdentity {
 pub(crate) async fn lock_in_transaction(
     tx: &mut Transaction<'_, Postgres>,
     keys: PostgresKeys,
-    home: DatabaseIdentity,
+    home: &DatabaseIdentity,
     wait: Duration,
 ) -> Result<(), LockError> {
     let begun = Instant::now();
     let tried = in_savepoint(tx, &try_once(keys, home)).await;
-    let tried = tried.map_err(refused)?;
+    let tried = match tried {
+        Ok(tried) => tried,
+        Err(error) => return Err(refused_in(tx, error).await),
+    };
     let field = |name| tried.try_get::<String, _>(name).map_err(refused);
     match field("verdict")?.as_str() {
         "granted" => return Ok(()),
@@ -121,36 +124,53 @@ pub(crate) async fn lock_in_transaction(
         Err(error) if sqlstate(&error).as_deref() == Some("55P03") => {
             Err(contended().with_source(error))
         }
-        Err(error) => Err(refused(error)),
+        Err(error) => Err(refused_in(tx, error).await),
     }
+}
+
+/// What the server says, and which right is missing if one is: the savepoint has left the transaction
+/// as it was.
+async fn refused_in(tx: &mut Transaction<'_, Postgres>, error: sqlx::Error) -> LockError {
+    if sqlstate(&error).as_deref() == Some("42501") {
+        return rights::name_missing_in_transaction(tx, error).await;
+    }
+    refused(error)
 }
 
 /// Looks where the transaction is, and tries once if that is right. The cases are evaluated in their
 /// order, so that nothing is locked where it should not be.
-fn try_once(keys: PostgresKeys, home: DatabaseIdentity) -> String {
+fn try_once(keys: PostgresKeys, home: &DatabaseIdentity) -> String {
     let DatabaseIdentity { started, database } = home;
     format!(
         "SELECT CASE \
-           WHEN pg_catalog.current_setting('transaction_isolation') \
-             NOT IN ('read committed', 'read uncommitted') THEN 'isolation' \
+           WHEN pg_catalog.current_setting('transaction_isolation') OPERATOR(pg_catalog.<>) \
+             ALL (ARRAY['read committed', 'read uncommitted']) THEN 'isolation' \
            WHEN pg_catalog.pg_is_in_recovery() THEN 'standby' \
-           WHEN {STARTED} <> {started} OR {DATABASE} <> {database} THEN 'elsewhere' \
-           WHEN pg_catalog.pg_try_advisory_xact_lock({}) THEN 'granted' \
+           WHEN {STARTED} OPERATOR(pg_catalog.<>) {} THEN 'elsewhere' \
+           WHEN pg_catalog.current_database() OPERATOR(pg_catalog.<>) {} THEN 'elsewhere' \
+           WHEN pg_catalog.pg_try_advisory_xact_lock('{}'::bigint) THEN 'granted' \
            ELSE 'held' \
          END AS verdict, pg_catalog.current_setting('lock_timeout') AS lock_timeout",
+        quoted(started),
+        quoted(database),
         keys.lock
     )
+}
+
+/// A literal, whatever `standard_conforming_strings` is.
+fn quoted(text: &str) -> String {
+    format!("E'{}'", text.replace('\\', "\\\\").replace('\'', "''"))
 }
 
 /// Waits for the lock. `lock_timeout` is what is set now; the release of a savepoint would keep ours.
 fn wait_for(keys: PostgresKeys, wait: Duration, lock_timeout: &str) -> String {
     format!(
         "SET LOCAL lock_timeout = {}; \
-         SELECT pg_catalog.pg_advisory_xact_lock({}); \
-         SET LOCAL lock_timeout = '{}'",
+         SELECT pg_catalog.pg_advisory_xact_lock('{}'::bigint); \
+         SET LOCAL lock_timeout = {}",
         milliseconds(wait),
         keys.lock,
-        lock_timeout.replace('\'', "''"),
+        quoted(lock_timeout),
     )
 }
 

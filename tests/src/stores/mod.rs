@@ -1,6 +1,7 @@
 //! What the suite needs of a backend besides the backend itself.
 
 mod file;
+mod granted;
 mod memory;
 mod one_backend;
 mod postgres;
@@ -13,6 +14,7 @@ use lock_core::backend::Backend;
 use lock_core::{LockName, LockProvider};
 
 pub use file::FileStore;
+pub use granted::GrantedStore;
 pub use memory::MemoryStore;
 pub use one_backend::OneBackend;
 pub use postgres::PostgresStore;

@@ -30,6 +30,22 @@ impl PostgresStore {
         i64::from_be_bytes(digest[..8].try_into().unwrap())
     }
 
+    /// What the program `locker` is to open for the locks at this URL, with the lease of the suite.
+    #[must_use]
+    pub fn address_of(url: &str) -> String {
+        format!("postgres:{}:{url}", LEASE.as_millis())
+    }
+
+    /// A backend that connects by this URL, with the lease of the suite.
+    ///
+    /// # Panics
+    ///
+    /// When it cannot connect.
+    pub async fn backend_at(&self, url: &str) -> PostgresBackend {
+        let builder = PostgresBackend::builder(url).lease(LEASE);
+        builder.connect().await.unwrap()
+    }
+
     /// Ends the sessions of the library that hold this key, or all of them; returns how many there
     /// were.
     pub async fn terminate(&self, key: Option<i64>) -> usize {
@@ -78,8 +94,7 @@ impl Store for PostgresStore {
     }
 
     async fn backend(&self) -> PostgresBackend {
-        let builder = PostgresBackend::builder(self.server.url()).lease(LEASE);
-        builder.connect().await.unwrap()
+        self.backend_at(&self.server.url()).await
     }
 
     async fn lose(&self, name: &LockName) {
@@ -92,10 +107,6 @@ impl Store for PostgresStore {
     }
 
     fn address(&self) -> Option<String> {
-        Some(format!(
-            "postgres:{}:{}",
-            LEASE.as_millis(),
-            self.server.url()
-        ))
+        Some(Self::address_of(&self.server.url()))
     }
 }

@@ -10,7 +10,14 @@ use std::{env, fs};
 use lock_tests::{Case, FileStore, MemoryStore, RedisClusterStore, RedisStore, Store};
 
 /// The backends of the library; `every_backend_runs_every_case` fails for one that is not in `main.rs`.
-const BACKENDS: &[&str] = &["memory", "file", "postgres", "redis", "redis_cluster"];
+const BACKENDS: &[&str] = &[
+    "memory",
+    "file",
+    "postgres",
+    "postgres_granted",
+    "redis",
+    "redis_cluster",
+];
 
 const CASES: &[Case] = lock_tests::conformance!(@cases @inventory []);
 

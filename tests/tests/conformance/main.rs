@@ -6,6 +6,7 @@ lock_tests::conformance! {
     memory: lock_tests::MemoryStore,
     file: lock_tests::FileStore,
     postgres: lock_tests::PostgresStore,
+    postgres_granted: lock_tests::GrantedStore,
     redis: lock_tests::RedisStore,
     redis_cluster: lock_tests::RedisClusterStore,
 }

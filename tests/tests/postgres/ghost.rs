@@ -19,11 +19,22 @@ impl Ghost {
         lease: &str,
         name: &LockName,
     ) -> Self {
+        Self::holding_as("postgres", server, application_name, lease, name).await
+    }
+
+    /// The same as this role.
+    pub(crate) async fn holding_as(
+        role: &str,
+        server: &PostgresServer,
+        application_name: &str,
+        lease: &str,
+        name: &LockName,
+    ) -> Self {
         let mut client = Self(TcpStream::connect(server.address()).await.unwrap());
         let mut startup = 196_608_u32.to_be_bytes().to_vec();
         for text in [
             "user",
-            "postgres",
+            role,
             "database",
             "postgres",
             "application_name",

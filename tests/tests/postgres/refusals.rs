@@ -80,16 +80,16 @@ async fn a_pooler_that_does_not_know_what_the_driver_sends_is_refused_with_its_s
 #[tokio::test]
 async fn a_server_whose_locks_lock_nothing_is_refused() {
     let bed = Bed::new().await;
-    let fake = "CREATE SCHEMA fake; \
-         CREATE FUNCTION fake.pg_try_advisory_lock(bigint) RETURNS boolean \
-           LANGUAGE sql AS 'SELECT true'; \
-         CREATE FUNCTION fake.pg_advisory_unlock(bigint) RETURNS boolean \
-           LANGUAGE sql AS 'SELECT true'; \
-         GRANT USAGE ON SCHEMA fake TO app; \
-         ALTER ROLE app SET search_path = fake, pg_catalog";
-    bed.pool.execute(fake).await.unwrap();
-    let error = refusal(&bed.server.url_for("app", "postgres")).await;
-    assert_says(&error, LockErrorKind::Misconfigured, "lock nothing");
+    for function in ["pg_advisory_unlock", "pg_try_advisory_lock"] {
+        let fake = AssertSqlSafe(format!(
+            "ALTER FUNCTION pg_catalog.{function}(bigint) RENAME TO real_{function}; \
+             CREATE FUNCTION pg_catalog.{function}(bigint) RETURNS boolean \
+               LANGUAGE sql AS 'SELECT true'"
+        ));
+        bed.pool.execute(fake).await.unwrap();
+        let error = refusal(&bed.server.url_for("app", "postgres")).await;
+        assert_says(&error, LockErrorKind::Misconfigured, "lock nothing");
+    }
 }
 
 #[tokio::test]
@@ -98,7 +98,8 @@ async fn a_role_that_may_not_lock_is_told_so() {
     let revoke = "REVOKE EXECUTE ON FUNCTION pg_try_advisory_lock(bigint) FROM PUBLIC";
     bed.pool.execute(revoke).await.unwrap();
     let error = refusal(&bed.server.url_for("app", "postgres")).await;
-    assert_says(&error, LockErrorKind::Misconfigured, "grant");
+    let line = "GRANT EXECUTE ON FUNCTION pg_catalog.pg_try_advisory_lock(bigint) TO app;";
+    assert_says(&error, LockErrorKind::Misconfigured, line);
 }
 
 #[tokio::test]
@@ -118,10 +119,8 @@ async fn what_the_builder_is_given_is_checked() {
 async fn a_refused_connect_leaves_no_session_behind() {
     let bed = Bed::new().await;
     bed.pool.execute("CREATE ROLE late LOGIN").await.unwrap();
-    let timeout = AssertSqlSafe("ALTER ROLE late SET search_path = fake, pg_catalog".to_owned());
-    bed.pool.execute(timeout).await.unwrap();
-    let fake = "CREATE SCHEMA fake; GRANT USAGE ON SCHEMA fake TO late; \
-         CREATE FUNCTION fake.pg_try_advisory_lock(bigint) RETURNS boolean \
+    let fake = "ALTER FUNCTION pg_catalog.pg_try_advisory_lock(bigint) RENAME TO real_try; \
+         CREATE FUNCTION pg_catalog.pg_try_advisory_lock(bigint) RETURNS boolean \
            LANGUAGE sql AS 'SELECT true'";
     bed.pool.execute(fake).await.unwrap();
     refusal(&bed.server.url_for("late", "postgres")).await;
@@ -139,8 +138,7 @@ async fn a_server_that_does_not_keep_the_limits_of_the_session_is_refused() {
     let bed = Bed::new().await;
     let url = bed.server.url_for("app", "postgres");
     PostgresBackend::connect(&url).await.unwrap();
-    let fake = "CREATE SCHEMA fake; GRANT USAGE ON SCHEMA fake TO app; \
-         ALTER ROLE app SET search_path = fake, pg_catalog";
+    let fake = "ALTER FUNCTION pg_catalog.set_config(text, text, boolean) RENAME TO real_set_config";
     bed.pool.execute(fake).await.unwrap();
     for (setting, value) in [
         ("idle_session_timeout", "5s"),
@@ -154,9 +152,9 @@ async fn a_server_that_does_not_keep_the_limits_of_the_session_is_refused() {
     ] {
         // One that takes all settings but this.
         let deaf = AssertSqlSafe(format!(
-            "CREATE OR REPLACE FUNCTION fake.set_config(text, text, boolean) RETURNS text \
+            "CREATE OR REPLACE FUNCTION pg_catalog.set_config(text, text, boolean) RETURNS text \
                LANGUAGE sql AS $$ SELECT CASE $1 WHEN '{setting}' THEN $2 \
-               ELSE pg_catalog.set_config($1, $2, $3) END $$; \
+               ELSE pg_catalog.real_set_config($1, $2, $3) END $$; \
              ALTER ROLE app SET {setting} = '{value}'"
         ));
         bed.pool.execute(deaf).await.unwrap();

@@ -26,6 +26,7 @@ use std::time::Duration;
 
 use backon::{BackoffBuilder, ExponentialBackoff, ExponentialBuilder};
 use sqlx::postgres::PgNotification;
+use sqlx::{AssertSqlSafe, Row};
 use tokio::runtime::Builder;
 use tokio::sync::oneshot;
 use tokio::time::{Instant, sleep, sleep_until, timeout};
@@ -481,15 +482,14 @@ impl Driver {
         let key = self.config.target.terms.lease_key();
         let reaped = session
             .run(&self.desk.board, async |listener, _| {
-                let reap = sqlx::query_scalar::<_, i64>(sql::REAP)
-                    .bind(lease)
-                    .bind(key);
-                reap.fetch_all(listener).await
+                sqlx::raw_sql(AssertSqlSafe(sql::reap(lease, key)))
+                    .fetch_all(listener)
+                    .await
             })
             .await;
         match reaped {
             Ok(ended) => {
-                let ended: i64 = ended.iter().sum();
+                let ended: i64 = ended.iter().map(|row| row.get::<i64, _>(0)).sum();
                 if ended > 0 {
                     tracing::warn!(
                         ended,
