@@ -54,8 +54,8 @@ pub use held::is_held;
 pub use inventory::Case;
 pub use log::Log;
 pub use stores::{
-    FileStore, GrantedStore, MemoryStore, OneBackend, PostgresStore, RedisClusterStore, RedisStore, Store,
-    redis_key,
+    FileStore, GrantedStore, MemoryStore, OneBackend, PostgresStore, RedisClusterStore, RedisStore,
+    Store, redis_key,
 };
 pub use stress::{Storm, abandon, seed};
 pub use timing::{Lateness, boottime, eventually};

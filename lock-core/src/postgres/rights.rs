@@ -97,7 +97,10 @@ pub(super) async fn name_missing_in_transaction(
 
 /// What a statement lacked, by what the server says of it.
 pub(super) fn refused(error: sqlx::Error) -> LockError {
-    let lines: Vec<_> = GRANTS.lines().filter(|line| line.starts_with("GRANT ")).collect();
+    let lines: Vec<_> = GRANTS
+        .lines()
+        .filter(|line| line.starts_with("GRANT "))
+        .collect();
     let mut named = named_in(&message(&error), &lines);
     named.sort_unstable();
     named.dedup();
@@ -125,9 +128,8 @@ fn named_in<'l>(message: &str, lines: &[&'l str]) -> Vec<&'l str> {
     let words: Vec<_> = message
         .split(|c: char| !c.is_ascii_alphanumeric() && c != '_')
         .collect();
-    let is_named = |line: &&&str| {
-        object(line).is_some_and(|name| words.contains(&name.trim_matches('"')))
-    };
+    let is_named =
+        |line: &&&str| object(line).is_some_and(|name| words.contains(&name.trim_matches('"')));
     lines.iter().filter(is_named).copied().collect()
 }
 
@@ -165,6 +167,7 @@ fn trial(line: &str) -> Option<String> {
         .map(|of| match of {
             "anyarray" => "ARRAY[0]".to_owned(),
             "\"any\"" => "0".to_owned(),
+            "bit" => "B'0'".to_owned(),
             "pg_lsn" => "'0/0'::pg_lsn".to_owned(),
             "timestamptz" => "'epoch'::timestamptz".to_owned(),
             of => format!("'0'::{of}"),
@@ -184,7 +187,11 @@ async fn missing(
     let mut missing = Vec::new();
     while !lines.is_empty() && missing.len() < NAMED {
         let trials = lines.iter().filter_map(|line| trial(line));
-        let all: Vec<_> = prepare.iter().map(|one| (*one).to_owned()).chain(trials).collect();
+        let all: Vec<_> = prepare
+            .iter()
+            .map(|one| (*one).to_owned())
+            .chain(trials)
+            .collect();
         let mut done = 0;
         let answers = sqlx::raw_sql(AssertSqlSafe(all.join("; "))).fetch_many(&mut *connection);
         let tried = answers.try_for_each(|answer| {
@@ -218,7 +225,9 @@ async fn role(connection: &mut PgConnection, which: &'static str) -> String {
 
 /// Lines for this role.
 fn granted_to(lines: &[&str], role: &str) -> String {
-    let lines = lines.iter().map(|line| line.replace(" TO app;", &format!(" TO {role};")));
+    let lines = lines
+        .iter()
+        .map(|line| line.replace(" TO app;", &format!(" TO {role};")));
     lines.collect::<Vec<_>>().join(" ")
 }
 
@@ -256,7 +265,10 @@ mod tests {
             "SELECT pg_catalog.pg_try_advisory_lock_shared('0'::integer, '0'::integer) WHERE false"
         );
         let line = "GRANT SELECT ON pg_catalog.pg_locks TO app;";
-        assert_eq!(trial(line).unwrap(), "SELECT FROM pg_catalog.pg_locks WHERE false");
+        assert_eq!(
+            trial(line).unwrap(),
+            "SELECT FROM pg_catalog.pg_locks WHERE false"
+        );
         assert_eq!(trial("GRANT CONNECT ON DATABASE shop TO app;"), None);
     }
 
@@ -264,7 +276,10 @@ mod tests {
     fn the_lines_name_the_role_that_lacks_them() {
         let role = quoted("Shop's \"one\"");
         let line = granted_to(&["GRANT SELECT ON pg_catalog.pg_locks TO app;"], &role);
-        assert_eq!(line, "GRANT SELECT ON pg_catalog.pg_locks TO \"Shop's \"\"one\"\"\";");
+        assert_eq!(
+            line,
+            "GRANT SELECT ON pg_catalog.pg_locks TO \"Shop's \"\"one\"\"\";"
+        );
         assert_eq!(quoted("shop_1"), "shop_1");
     }
 }

@@ -257,11 +257,7 @@ pub(super) const TELL: &str = "SELECT pg_catalog.pg_notify('distributed_lock', $
 
 /// Names mean what PostgreSQL means by them, for as long as the session lives: what the path of the
 /// role or of the database offers is not looked at. What follows says what is in force.
-pub(super) const OWN_PATH: &str = concat!(
-    "SET search_path = ",
-    own_path!(),
-    "; SHOW search_path"
-);
+pub(super) const OWN_PATH: &str = concat!("SET search_path = ", own_path!(), "; SHOW search_path");
 
 /// What [`OWN_PATH`] says.
 pub(super) const PATH: &str = own_path!();
@@ -288,7 +284,9 @@ pub(super) fn tell_in_time(payload: &str) -> String {
 pub(super) fn end_former(identity: i64) -> String {
     format!(
         concat!(
-            as_who_logged_in!("SELECT count(pg_terminate_backend(a.pid)) FROM pg_stat_activity AS a WHERE "),
+            as_who_logged_in!(
+                "SELECT count(pg_terminate_backend(a.pid)) FROM pg_stat_activity AS a WHERE "
+            ),
             our_kind!(),
             "AND EXISTS (SELECT FROM pg_locks AS l WHERE l.pid = a.pid ",
             "AND l.locktype = 'advisory' AND l.mode = 'ShareLock' AND l.objsubid = 2 ",
@@ -303,7 +301,9 @@ pub(super) fn end_former(identity: i64) -> String {
 pub(super) fn reap(lease_ms: i64, lease_key: i64) -> String {
     format!(
         concat!(
-            as_who_logged_in!("SELECT count(pg_terminate_backend(a.pid)) FROM pg_stat_activity AS a WHERE "),
+            as_who_logged_in!(
+                "SELECT count(pg_terminate_backend(a.pid)) FROM pg_stat_activity AS a WHERE "
+            ),
             our_kind!(),
             "AND a.state <> 'idle' ",
             "AND a.state_change < clock_timestamp() - interval '{lease_ms} ms' ",

@@ -65,7 +65,9 @@ impl Store for GrantedStore {
     }
 
     async fn backend(&self) -> PostgresBackend {
-        self.0.backend_at(&self.0.server.url_for("app", "postgres")).await
+        self.0
+            .backend_at(&self.0.server.url_for("app", "postgres"))
+            .await
     }
 
     async fn lose(&self, name: &LockName) {
