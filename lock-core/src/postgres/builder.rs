@@ -140,8 +140,9 @@ impl PostgresBuilder {
     /// # Errors
     ///
     /// [`Misconfigured`](crate::LockErrorKind::Misconfigured) for what a retry does not change: the
-    /// connection string, credentials, the database, TLS, a standby, a proxy that shares sessions, a
-    /// server whose advisory locks lock nothing or that is older than PostgreSQL 14.
+    /// connection string, credentials, the database, rights (with the [lines](super::GRANTS) to run),
+    /// TLS, a standby, a proxy that shares sessions, a server whose advisory locks lock nothing or that
+    /// is older than PostgreSQL 14.
     /// [`Unavailable`](crate::LockErrorKind::Unavailable) when the server is not there or does not
     /// answer within 5 s. Each says what to do.
     ///

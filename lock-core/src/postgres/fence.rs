@@ -73,6 +73,8 @@ use crate::{FencingToken, LockError, LockGuard, LockName, plain_text};
 /// - A rollback, also one to a savepoint from before the check, forgets the token along with what was
 ///   written.
 /// - Of several locks check each, in one order everywhere: that of [`LockGuards`](crate::LockGuards).
+/// - Put it into a [schema](Self::schema) where only your roles may create tables. Who owns the table
+///   decides what it says.
 /// - Work that has no token, because it takes no lock, is not stopped by it.
 /// - A row stays for every name that was ever checked. Those of long ago can go, as long as no holder
 ///   lives that long: `DELETE FROM distributed_lock_fences WHERE checked_at < now() - interval '7 days'`.

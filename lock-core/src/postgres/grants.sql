@@ -27,6 +27,7 @@ GRANT EXECUTE ON FUNCTION pg_catalog.to_hex(bigint) TO app;
 GRANT EXECUTE ON FUNCTION pg_catalog.substr(text, integer, integer) TO app;
 GRANT EXECUTE ON FUNCTION pg_catalog.textcat(text, text) TO app;
 GRANT EXECUTE ON FUNCTION pg_catalog.texteq(text, text) TO app;
+GRANT EXECUTE ON FUNCTION pg_catalog.hashtext(text) TO app;
 GRANT EXECUTE ON FUNCTION pg_catalog.int2(integer) TO app;
 GRANT EXECUTE ON FUNCTION pg_catalog.int8(integer) TO app;
 GRANT EXECUTE ON FUNCTION pg_catalog.int8(bit) TO app;

@@ -44,8 +44,15 @@
 //! # What it needs
 //!
 //! PostgreSQL 14 or newer, the primary, without a proxy that shares sessions between clients
-//! (transaction pooling), and one connection for each process. No table, no extension, no special
-//! right. Locks count towards the server's lock table: see [`PostgresBuilder::max_held`].
+//! (transaction pooling), and one connection for each process. No table, no extension, no right that
+//! PUBLIC does not have; [`GRANTS`] lists what a role needs where PUBLIC has lost it. Locks count towards the server's lock table: see [`PostgresBuilder::max_held`].
+//!
+//! # Neighbours
+//!
+//! The sessions of the library look names up in `pg_catalog` alone, and what it runs in your
+//! transactions names the schema of all that it uses: functions, operators and tables that another
+//! role puts into your `search_path` are not run. A [`Fence`] belongs into a
+//! [schema](Fence::schema) where only your roles may create tables.
 //!
 //! # Keys
 //!

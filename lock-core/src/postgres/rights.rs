@@ -167,6 +167,7 @@ fn trial(line: &str) -> Option<String> {
         .map(|of| match of {
             "anyarray" => "ARRAY[0]".to_owned(),
             "\"any\"" => "0".to_owned(),
+            "bit" => "B'0'".to_owned(),
             "pg_lsn" => "'0/0'::pg_lsn".to_owned(),
             "timestamptz" => "'epoch'::timestamptz".to_owned(),
             of => format!("'0'::{of}"),

@@ -7,7 +7,9 @@ use std::path::Path;
 use std::process::Command;
 use std::{env, fs};
 
-use lock_tests::{Case, FileStore, MemoryStore, RedisClusterStore, RedisStore, Store};
+use lock_tests::{
+    Case, FileStore, GrantedStore, MemoryStore, RedisClusterStore, RedisStore, Store,
+};
 
 /// The backends of the library; `every_backend_runs_every_case` fails for one that is not in `main.rs`.
 const BACKENDS: &[&str] = &[
@@ -96,6 +98,7 @@ fn exceptions_exist<S: Store>() {
 fn what_does_not_apply_to_a_backend_is_a_case() {
     exceptions_exist::<MemoryStore>();
     exceptions_exist::<FileStore>();
+    exceptions_exist::<GrantedStore>();
     exceptions_exist::<RedisStore>();
     exceptions_exist::<RedisClusterStore>();
 }

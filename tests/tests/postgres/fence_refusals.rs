@@ -3,9 +3,10 @@
 use std::future::poll_fn;
 use std::task::Poll;
 
+use lock_core::FencingToken;
 use lock_core::postgres::Fence;
 use lock_tests::servers::Server;
-use sqlx::{Connection, Executor, Row};
+use sqlx::{AssertSqlSafe, Connection, Executor, Row};
 
 use crate::fence::{check, committed, migrated};
 use crate::support::{Bed, name};
@@ -134,4 +135,110 @@ async fn a_transaction_that_is_over_is_refused() {
         .pool
         .fetch_one("SELECT count(*) FROM distributed_lock_fences");
     assert_eq!(stored.await.unwrap().get::<i64, _>(0), 0);
+}
+
+#[tokio::test]
+async fn a_fence_in_a_schema_is_made_and_found_there_whatever_the_path_is() {
+    let bed = Bed::new().await;
+    let (odd, name) = ("Billing \"Ltd\"", name("order:process:42"));
+    let fence = Fence::new().schema(odd);
+    let error = fence.create_table(&bed.pool).await.unwrap_err();
+    assert!(error.is_misconfigured(), "{error}");
+    assert!(error.to_string().contains("CREATE SCHEMA"), "{error}");
+    let create = "CREATE SCHEMA \"Billing \"\"Ltd\"\"\"";
+    bed.pool.execute(create).await.unwrap();
+    fence.create_table(&bed.pool).await.unwrap();
+    bed.pool
+        .execute(AssertSqlSafe(fence.migration()))
+        .await
+        .unwrap();
+    for path in ["public", "pg_catalog", "''"] {
+        let mut tx = bed.begin().await;
+        let set = AssertSqlSafe(format!("SET LOCAL search_path = {path}"));
+        tx.execute(set).await.unwrap();
+        fence
+            .check(&mut tx, &name, FencingToken::new(7))
+            .await
+            .unwrap();
+        tx.commit().await.unwrap();
+    }
+    // That of no schema is another, and missing.
+    let error = committed(&bed, &name, 1).await.unwrap_err();
+    assert!(error.is_misconfigured(), "{error}");
+    for wrong in ["", "pg_temp", &"x".repeat(64), "a\0b"] {
+        let fence = Fence::new().schema(wrong.to_owned());
+        let error = fence.create_table(&bed.pool).await.unwrap_err();
+        assert!(error.is_misconfigured(), "{error}");
+        assert!(error.to_string().contains("1 to 63 bytes"), "{error}");
+    }
+}
+
+#[tokio::test]
+async fn a_table_that_is_not_a_fence_of_ours_is_refused_with_what_to_do() {
+    let bed = Bed::new().await;
+    let neighbour = "CREATE ROLE neighbour LOGIN; GRANT CREATE ON SCHEMA public TO PUBLIC";
+    bed.pool.execute(neighbour).await.unwrap();
+    let mut neighbours = bed.session().await;
+    neighbours.execute("SET ROLE neighbour").await.unwrap();
+    let mut app = bed.session().await;
+    app.execute("SET SESSION AUTHORIZATION app").await.unwrap();
+
+    // As it should be, and another's.
+    neighbours.execute(Fence::MIGRATION).await.unwrap();
+    for said in [
+        Fence::migrate(&bed.pool).await.unwrap_err(),
+        Fence::migrate(&mut app).await.unwrap_err(),
+    ] {
+        assert!(said.is_misconfigured(), "{said}");
+        let said = said.to_string();
+        assert!(said.contains("belongs to the role neighbour"), "{said}");
+        assert!(
+            said.contains("ALTER TABLE distributed_lock_fences OWNER TO"),
+            "{said}"
+        );
+    }
+    // A member of a role need not have wanted that.
+    bed.pool.execute("GRANT neighbour TO app").await.unwrap();
+    Fence::migrate(&mut app).await.unwrap_err();
+
+    let give = "ALTER TABLE distributed_lock_fences OWNER TO app";
+    bed.pool.execute(give).await.unwrap();
+    Fence::migrate(&mut app).await.unwrap();
+
+    for (change, back, said) in [
+        (
+            "CREATE FUNCTION f() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NULL; END'; \
+             CREATE TRIGGER t BEFORE INSERT ON distributed_lock_fences \
+               FOR EACH ROW EXECUTE FUNCTION f()",
+            "DROP FUNCTION f CASCADE",
+            "triggers",
+        ),
+        (
+            "CREATE RULE r AS ON INSERT TO distributed_lock_fences DO INSTEAD NOTHING",
+            "DROP RULE r ON distributed_lock_fences",
+            "rules",
+        ),
+        (
+            "ALTER TABLE distributed_lock_fences ENABLE ROW LEVEL SECURITY",
+            "ALTER TABLE distributed_lock_fences DISABLE ROW LEVEL SECURITY",
+            "row security",
+        ),
+        (
+            "ALTER TABLE distributed_lock_fences ADD COLUMN more text",
+            "ALTER TABLE distributed_lock_fences DROP COLUMN more",
+            "other columns",
+        ),
+        (
+            "ALTER TABLE distributed_lock_fences ALTER COLUMN token TYPE numeric",
+            "ALTER TABLE distributed_lock_fences ALTER COLUMN token TYPE bigint",
+            "other columns",
+        ),
+    ] {
+        bed.pool.execute(change).await.unwrap();
+        let error = Fence::migrate(&mut app).await.unwrap_err();
+        assert!(error.is_misconfigured(), "{change}: {error}");
+        assert!(error.to_string().contains(said), "{change}: {error}");
+        bed.pool.execute(back).await.unwrap();
+        Fence::migrate(&mut app).await.unwrap();
+    }
 }

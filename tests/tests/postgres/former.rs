@@ -53,7 +53,8 @@ async fn a_role_that_becomes_another_ends_sessions_that_stand_still() {
 
 /// A process comes back after its session was ended, whatever it may not do.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn what_only_recovery_needs_is_told_at_connect_and_never_keeps_a_process_from_a_new_session() {
+async fn what_only_recovery_needs_is_told_at_connect_and_never_keeps_a_process_from_a_new_session()
+{
     let log = Log::of_process();
     for line in [
         "EXECUTE ON FUNCTION pg_catalog.pg_terminate_backend(integer, bigint)",
@@ -67,7 +68,7 @@ async fn what_only_recovery_needs_is_told_at_connect_and_never_keeps_a_process_f
         let grant = format!("GRANT {line} TO app;");
         assert_eq!(log.count(&grant), 1, "{}", log.text());
         for _ in 0..2 {
-            let guard = take(&holder, order()).await;
+            let guard = acquire(&holder, order(), PATIENCE).await;
             assert_eq!(server.terminate_backends("distributed_lock").await, 1);
             guard.lost().await;
             drop(acquire(&holder, order(), PATIENCE).await);
@@ -85,8 +86,15 @@ async fn neighbours_that_hold_the_key_of_a_session_are_left_alone() {
     pool.execute("CREATE DATABASE elsewhere").await.unwrap();
     let holder = LockProvider::new(backend(&server.url_for("app", "postgres")).await);
     let mut neighbours = Vec::new();
-    for (role, database) in [("neighbour", "elsewhere"), ("neighbour", "postgres"), ("app", "elsewhere")] {
-        let url = format!("{}?application_name=distributed_lock", server.url_for(role, database));
+    for (role, database) in [
+        ("neighbour", "elsewhere"),
+        ("neighbour", "postgres"),
+        ("app", "elsewhere"),
+    ] {
+        let url = format!(
+            "{}?application_name=distributed_lock",
+            server.url_for(role, database)
+        );
         let mut neighbour = PgConnection::connect(&url).await.unwrap();
         let take = "SELECT pg_try_advisory_lock_shared( \
                classid::bigint::bit(32)::int, objid::bigint::bit(32)::int) \
@@ -107,7 +115,11 @@ async fn neighbours_that_hold_the_key_of_a_session_are_left_alone() {
     eventually("there is one session of ours", || async {
         let ours = "SELECT count(*) FROM pg_stat_activity \
              WHERE usename = 'app' AND datname = 'postgres'";
-        sqlx::query_scalar::<_, i64>(ours).fetch_one(&pool).await.unwrap() == 1
+        sqlx::query_scalar::<_, i64>(ours)
+            .fetch_one(&pool)
+            .await
+            .unwrap()
+            == 1
     })
     .await;
 }

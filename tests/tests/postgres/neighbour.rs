@@ -80,6 +80,7 @@ fn read_all(directory: &Path, text: &mut String) {
 /// The same names with the same arguments. What cannot be made, with pseudo-types and such, is left
 /// out.
 const SAME: &str = r#"
+SET search_path = pg_catalog;
 CREATE FUNCTION neighbour.touched(what text) RETURNS bool LANGUAGE plpgsql AS
   $$ BEGIN RAISE LOG '{ran} %', what; RETURN true; END $$;
 CREATE FUNCTION neighbour.make(name text, arguments text, result text, is_plain bool) RETURNS void
@@ -110,6 +111,7 @@ GRANT SELECT ON ALL TABLES IN SCHEMA neighbour TO PUBLIC;
 
 /// Those with one other argument; types last, which would be taken for PostgreSQL's from there on.
 const OTHERS: &str = r#"
+SET search_path = pg_catalog;
 SELECT neighbour.make(p.proname, a.arguments,
     CASE WHEN t.typname LIKE 'any%' THEN CASE WHEN p.proretset THEN 'SETOF int8' ELSE 'int8' END
       ELSE pg_get_function_result(p.oid) END, NOT p.proretset AND p.prorettype <> 'void'::regtype)

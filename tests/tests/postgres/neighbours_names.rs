@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use lock_core::postgres::{Fence, PostgresBackend};
 use lock_core::{FencingToken, LockName, LockProvider, LockSettings, ProviderKind};
-use lock_tests::servers::{PgBouncer, PostgresServer};
 use lock_tests::eventually;
+use lock_tests::servers::{PgBouncer, PostgresServer};
 use sqlx::postgres::PgPoolOptions;
 use sqlx::{AssertSqlSafe, Connection, Executor, PgConnection, PgPool};
 
@@ -41,17 +41,22 @@ async fn names_without_a_schema_are_the_neighbours() {
         (PATHS[0], "SELECT to_hex(5)", "to_hex"),
         (PATHS[0], "SELECT 1 = 1", "operator_"),
         (PATHS[0], "SELECT '1'::int8", "int8"),
-        (PATHS[0], "SELECT count(*) FROM pg_locks", "pg_locks"),
+        (PATHS[0], "SELECT FROM pg_locks", "pg_locks"),
         (PATHS[1], "SELECT 1.5 * 3", "pair_of"),
         (PATHS[1], "SELECT unnest(ARRAY[5::bigint])", "unnest"),
         (PATHS[2], "SELECT 5::bigint * interval '1 ms'", "pair_of"),
     ] {
         set_path(&pool, path).await;
-        let mut app = PgConnection::connect(&server.url_for("app", "postgres")).await.unwrap();
+        let mut app = PgConnection::connect(&server.url_for("app", "postgres"))
+            .await
+            .unwrap();
         // What the neighbour's answers are made of does not matter.
         let _ = app.execute(statement).await;
         let ran = neighbour.ran();
-        assert!(ran.iter().any(|ran| ran.contains(what)), "{statement}: {ran:?}");
+        assert!(
+            ran.iter().any(|ran| ran.contains(what)),
+            "{statement}: {ran:?}"
+        );
     }
 }
 
@@ -108,7 +113,10 @@ async fn nothing_of_a_neighbours_runs_in_a_transaction_of_the_caller() {
         let backend = PostgresBackend::connect(&url).await.unwrap();
         let pool = PgPoolOptions::new().connect(&url).await.unwrap();
         let (mut one, mut two) = (pool.begin().await.unwrap(), pool.begin().await.unwrap());
-        backend.lock_in_transaction(&mut one, &name, ZERO).await.unwrap();
+        backend
+            .lock_in_transaction(&mut one, &name, ZERO)
+            .await
+            .unwrap();
         for wait in [ZERO, SHORT] {
             let refused = backend.lock_in_transaction(&mut two, &name, wait).await;
             assert!(refused.unwrap_err().is_contended());
@@ -123,8 +131,14 @@ async fn nothing_of_a_neighbours_runs_in_a_transaction_of_the_caller() {
         fence.create_table(&pool).await.unwrap();
         fence.create_table(&mut *two).await.unwrap();
         let token = |token: usize| FencingToken::new(token.try_into().unwrap());
-        fence.check(&mut two, &name, token(2 * number + 1)).await.unwrap();
-        fence.check(&mut two, &name, token(2 * number + 2)).await.unwrap();
+        fence
+            .check(&mut two, &name, token(2 * number + 1))
+            .await
+            .unwrap();
+        fence
+            .check(&mut two, &name, token(2 * number + 2))
+            .await
+            .unwrap();
         let older = fence.check(&mut two, &name, token(2 * number + 1)).await;
         assert!(older.unwrap_err().is_lost());
         two.commit().await.unwrap();
@@ -148,11 +162,18 @@ async fn the_fleet_marker_sees_past_a_neighbours_names() {
             .dir(directory.path().join("locks"));
         let first = LockProvider::connect(in_postgres).await.unwrap();
         let refused = LockProvider::connect(in_files).await.unwrap_err();
-        assert!(refused.to_string().contains("held by `postgres`"), "{refused}");
+        assert!(
+            refused.to_string().contains("held by `postgres`"),
+            "{refused}"
+        );
         drop(first);
         eventually("its session ends", || async {
             let ours = "SELECT count(*) FROM pg_stat_activity WHERE usename = 'app'";
-            sqlx::query_scalar::<_, i64>(ours).fetch_one(&pool).await.unwrap() == 0
+            sqlx::query_scalar::<_, i64>(ours)
+                .fetch_one(&pool)
+                .await
+                .unwrap()
+                == 0
         })
         .await;
         assert_eq!(neighbour.ran(), Default::default(), "with {path}");

@@ -138,7 +138,8 @@ async fn a_server_that_does_not_keep_the_limits_of_the_session_is_refused() {
     let bed = Bed::new().await;
     let url = bed.server.url_for("app", "postgres");
     PostgresBackend::connect(&url).await.unwrap();
-    let fake = "ALTER FUNCTION pg_catalog.set_config(text, text, boolean) RENAME TO real_set_config";
+    let fake =
+        "ALTER FUNCTION pg_catalog.set_config(text, text, boolean) RENAME TO real_set_config";
     bed.pool.execute(fake).await.unwrap();
     for (setting, value) in [
         ("idle_session_timeout", "5s"),
