@@ -74,6 +74,26 @@ async fn it_says_that_it_is_well_without_a_lock() {
 }
 
 #[tokio::test]
+async fn work_without_a_bound_is_not_begun() {
+    let shop = Shop::new();
+    let instance = shop.open().await;
+    for path in [
+        "/orders/1/process?work_ms=18446744073709551615",
+        "/payments/7/refund?work_ms=60001",
+        "/users/zoe@example.org/login?work_ms=86400000",
+    ] {
+        let answer = instance.post(path).await;
+        assert_eq!(answer.status, 400, "{answer:?}");
+        assert!(
+            answer.body.contains("`work_ms` is 60000 at most"),
+            "{answer:?}"
+        );
+    }
+    // And nothing is locked.
+    let _ = instance.post("/orders/1/process?work_ms=0").await.receipt();
+}
+
+#[tokio::test]
 async fn what_cannot_be_used_ends_it_with_a_reason() {
     let shop = Shop::new();
     std::fs::write(shop.lock_dir(), "not a directory").unwrap();

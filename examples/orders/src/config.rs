@@ -17,9 +17,13 @@ pub(crate) struct Config {
 }
 
 impl Config {
-    /// Reads `BIND` and what [`LockSettings::from_env`] reads; an empty one counts as absent.
+    /// Reads `BIND` and what [`LockSettings::from_env`] reads; blanks around a value do not
+    /// count, and an empty one counts as absent.
     pub(crate) fn from_env() -> Result<Self, LockError> {
-        let var = |name| env::var(name).ok().filter(|value| !value.is_empty());
+        let var = |name| {
+            let value = env::var(name).ok()?.trim().to_owned();
+            (!value.is_empty()).then_some(value)
+        };
         Ok(Self {
             bind: var("BIND").unwrap_or_else(|| "127.0.0.1:3000".to_owned()),
             // First: it says what is wrong with these variables.

@@ -68,6 +68,7 @@ fn with_secret<T>(look: impl FnOnce(&NameSecret) -> T) -> T {
 ///
 /// Few bits on purpose. Two instances with different secrets show it but once in 65,536 times, and a
 /// log gives away no more of a secret than these bits, however fast its reader computes.
+#[cfg(any(feature = "file", feature = "postgres", feature = "redis"))]
 pub(crate) fn secret_fingerprint() -> String {
     with_secret(NameSecret::fingerprint)
 }
@@ -82,6 +83,7 @@ impl NameSecret {
         }
     }
 
+    #[cfg(any(test, feature = "file", feature = "postgres", feature = "redis"))]
     fn fingerprint(&self) -> String {
         if self.key.is_none() {
             return "none".to_owned();

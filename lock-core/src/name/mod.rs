@@ -11,7 +11,9 @@ mod static_template;
 mod template;
 mod values;
 
-pub(crate) use hashed::{fingerprint, secret_fingerprint, set_name_secret};
+#[cfg(any(feature = "file", feature = "postgres", feature = "redis"))]
+pub(crate) use hashed::secret_fingerprint;
+pub(crate) use hashed::{fingerprint, set_name_secret};
 pub use lock_name::LockName;
 #[doc(hidden)]
 pub use static_template::StaticTemplate;

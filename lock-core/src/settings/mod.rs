@@ -308,5 +308,7 @@ fn parse_marker(text: &str) -> Result<bool, LockError> {
     }
 }
 
+#[cfg(all(test, feature = "postgres", feature = "redis"))]
+mod planted;
 #[cfg(test)]
 mod tests;

@@ -39,6 +39,7 @@ mod proxy;
 mod redis;
 mod redis_cluster;
 mod template;
+mod wiretap;
 
 pub use daemon::{Daemon, Server};
 pub use keep::guard;
@@ -52,3 +53,4 @@ pub use processes::{descendants, lives};
 pub use proxy::{Direction, Proxy};
 pub use redis::{RedisOptions, RedisServer};
 pub use redis_cluster::RedisCluster;
+pub use wiretap::Wiretap;
