@@ -36,6 +36,12 @@ use problem::Problem;
 /// where it is once; the client is told no more than that. Nothing of it is cacheable, and the
 /// [`LockErrorKind`] is in the extensions of the response for the layers around.
 ///
+/// One answer of the layers is not made from this type, since no lock is at fault: a request whose
+/// body fails while it waits is answered 400, or 413 where a limit outside was exceeded, with the
+/// `type` `urn:distributed-lock:problem:request-body` and the `reason` `request-body`.
+///
+/// Clients of gRPC get a status instead: see [`LockLayer::grpc`](crate::LockLayer::grpc).
+///
 /// Handlers make one from a [`LockError`]:
 ///
 #[cfg_attr(feature = "axum", doc = "```")]

@@ -31,6 +31,7 @@ mod placement;
 mod refusals;
 #[cfg(feature = "axum")]
 mod releases;
+mod replays;
 mod support;
 #[cfg(feature = "axum")]
 mod table;

@@ -3,6 +3,9 @@
 use std::time::{Duration, Instant};
 
 use axum::{Router, routing};
+use bytes::Bytes;
+use http_body_util::{BodyExt, Full};
+use hyper_util::rt::{TokioExecutor, TokioIo};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 
@@ -79,4 +82,28 @@ async fn one_that_sends_nothing_more_is_waited_for_only_so_long() {
     let _ = client.read(&mut [0; 10]).await;
     let lingered = started.elapsed().as_secs();
     assert!((4..8).contains(&lingered), "{lingered}");
+}
+
+#[tokio::test]
+async fn one_of_http_2_sees_the_answer_while_it_sends_and_its_connection_stays() {
+    let locks = Locks::new();
+    let _held = locks.take(NAME).await;
+    let stream = TokioIo::new(refused(&locks).await);
+    let (mut client, connection) =
+        hyper::client::conn::http2::handshake(TokioExecutor::new(), stream)
+            .await
+            .unwrap();
+    tokio::spawn(connection);
+    for _ in 0..5 {
+        let uri = format!("http://here{URI}");
+        let request = http::Request::post(uri).version(http::Version::HTTP_2);
+        let body = Full::new(Bytes::from(vec![b'x'; 5_000_000]));
+        let response = client
+            .send_request(request.body(body).unwrap())
+            .await
+            .unwrap();
+        assert_eq!(response.status(), 409);
+        assert!(response.headers().get("connection").is_none());
+        response.into_body().collect().await.unwrap();
+    }
 }
