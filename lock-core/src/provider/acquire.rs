@@ -3,7 +3,7 @@
 use std::fmt;
 use std::future::{Future, poll_fn};
 use std::pin::{Pin, pin};
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::task::{Context, Poll, Waker, ready};
 use std::time::Duration;
 
@@ -120,9 +120,7 @@ fn start(shared: Arc<Shared>, name: LockName, waiting: Waiting, cx: &Context<'_>
             }
         },
         Entry::Ticket(mut ticket, holder) => {
-            // Somebody waits now: a hold that is lost and kept must not keep them waiting.
-            if let Some(held) = holder.and_then(|holder| holder.upgrade()) {
-                held.watch();
+            if let Some(held) = holder.and_then(watched) {
                 caller.waits_behind(&held);
             }
             Started::Slow(Box::pin(async move {
@@ -136,9 +134,20 @@ fn start(shared: Arc<Shared>, name: LockName, waiting: Waiting, cx: &Context<'_>
                 caller.conclude(outcome)
             }))
         }
-        Entry::Refused => Started::Over(caller.conclude(Err(LockError::contended()))),
+        Entry::Refused(holder) => {
+            holder.and_then(watched);
+            Started::Over(caller.conclude(Err(LockError::contended())))
+        }
         Entry::Closed => Started::Over(caller.conclude(Err(LockError::closed()))),
     }
+}
+
+/// The hold that somebody is behind. From now on it is watched: one that is lost, and whose guard is
+/// kept, must not keep others from the lock, be it those who wait or those who try again and again.
+pub(super) fn watched(holder: Weak<Held>) -> Option<Granted> {
+    let held = holder.upgrade()?;
+    held.watch();
+    Some(held)
 }
 
 /// The deadline of one acquire.

@@ -10,7 +10,7 @@ use tokio::task::coop::consume_budget;
 use tokio::time::timeout;
 use tracing::{Instrument, Span};
 
-use super::acquire::{Acquire, Caller, Closing, Wait, until};
+use super::acquire::{Acquire, Caller, Closing, Wait, until, watched};
 use super::exchange::{detach, settle};
 use super::{LockProvider, Shared, Turn};
 use crate::backend::{Granted, ManyCommand};
@@ -125,7 +125,7 @@ impl LockProvider {
         }
         let (names, turns): (Vec<_>, Vec<_>) = names
             .iter()
-            .filter_map(|name| Some((name.clone(), shared.queue.try_enter(name)?)))
+            .filter_map(|name| Some((name.clone(), enter(shared, name)?)))
             .unzip();
         if names.is_empty() || limit == 0 {
             return Ok(Vec::new());
@@ -174,7 +174,7 @@ impl LockProvider {
     ) -> Result<Vec<LockGuard>, LockError> {
         let shared = &self.shared;
         let turns: Vec<_> = (names.iter())
-            .map_while(|name| shared.queue.try_enter(name))
+            .map_while(|name| enter(shared, name))
             .collect();
         let names = &names[..turns.len()];
         let Some(first) = names.first() else {
@@ -217,6 +217,13 @@ impl LockProvider {
         }
         Ok(guards)
     }
+}
+
+/// The turn of this name, if nobody here is in line or holds the lock.
+fn enter(shared: &Shared, name: &LockName) -> Option<Turn> {
+    (shared.queue.try_enter(name))
+        .map_err(|holder| holder.and_then(watched))
+        .ok()
 }
 
 /// The names, each once, in order.

@@ -86,8 +86,9 @@ pub(crate) enum Entry<K: Key, G, H> {
     Turn(Turn<K, G, H>),
     /// Others are before us; and who holds the lock, if somebody does.
     Ticket(Ticket<K, G, H>, Option<H>),
-    /// Others are before us, the lock is known to be held, and we would not wait.
-    Refused,
+    /// Others are before us, the lock is known to be held, and we would not wait; and who holds it,
+    /// if somebody here does.
+    Refused(Option<H>),
     /// The queue is closed.
     Closed,
 }
@@ -131,7 +132,7 @@ impl<K: Key, G, H: Clone> Queue<K, G, H> {
             return Entry::Turn(self.turn(key, ticket));
         };
         if impatient && !matches!(line.stage, Stage::Asking) {
-            return Entry::Refused;
+            return Entry::Refused(line.stage.holder());
         }
         line.impatient += usize::from(impatient);
         let waker = None;
@@ -145,16 +146,19 @@ impl<K: Key, G, H: Clone> Queue<K, G, H> {
         Entry::Ticket(ticket, holder)
     }
 
-    /// The turn of this name, if nobody is in line.
-    pub(crate) fn try_enter(self: &Arc<Self>, key: &K) -> Option<Turn<K, G, H>> {
+    /// The turn of this name, if nobody is in line; else who holds the lock, if somebody here does.
+    pub(crate) fn try_enter(self: &Arc<Self>, key: &K) -> Result<Turn<K, G, H>, Option<H>> {
         let mut lines = lock(&self.lines);
-        if lines.closed || lines.lines.contains_key(key) {
-            return None;
+        if lines.closed {
+            return Err(None);
+        }
+        if let Some(line) = lines.lines.get(key) {
+            return Err(line.stage.holder());
         }
         lines.last_ticket += 1;
         let ticket = lines.last_ticket;
         lines.lines.insert(key.clone(), Line::owned_by(ticket));
-        Some(self.turn(key, ticket))
+        Ok(self.turn(key, ticket))
     }
 
     /// Lets nobody in any more, and calls off whoever waits in line.

@@ -68,7 +68,9 @@ fn the_impatient_wait_for_an_answer_and_not_for_the_holder() {
     assert!(poll(&mut impatient).is_pending());
     turn.stage(Stage::Holding(()));
     assert!(matches!(poll(&mut impatient), Poll::Ready(Called::Refused)));
-    assert!(matches!(queue.enter(&1, true), Entry::Refused));
+    // Those who do not wait learn as well who holds the lock: a hold that is lost is theirs to end.
+    assert!(matches!(queue.enter(&1, true), Entry::Refused(Some(()))));
+    assert!(matches!(queue.try_enter(&1), Err(Some(()))));
     assert!(poll(&mut patient).is_pending());
     patient.hurry();
     assert!(matches!(poll(&mut patient), Poll::Ready(Called::Refused)));
@@ -82,7 +84,7 @@ fn a_closed_queue_lets_nobody_in_but_those_who_are() {
     queue.close();
     assert!(matches!(poll(&mut waits), Poll::Ready(Called::Closed)));
     assert!(matches!(queue.enter(&2, false), Entry::Closed));
-    assert!(queue.try_enter(&2).is_none());
+    assert!(queue.try_enter(&2).is_err());
     turn.stage(Stage::Holding(()));
     assert_eq!(queue.holders().len(), 1);
     drop(turn);

@@ -123,6 +123,47 @@ pub async fn a_release_fires_no_loss<S: Store>(bed: Bed<S>) {
     }
 }
 
+/// The guard stays where it is, and callers who do not wait come again and again: each way of asking has
+/// a lock of its own, so that none is helped by another.
+pub async fn a_lost_guard_that_is_kept_frees_its_lock_for_callers_who_only_try<S: Store>(
+    bed: Bed<S>,
+) {
+    let client = bed.client().await;
+    let names = [bed.name(), bed.name(), bed.name(), bed.name()];
+    let [tried, run, claimed, all] = &names;
+    let mut kept = Vec::new();
+    for name in &names {
+        // The loss of the one before can have cost the connection.
+        kept.push(wait_for(&client, name).await);
+        bed.store.lose(name).await;
+    }
+    eventually("a try is granted", || async {
+        let lock = client.lock(tried).unwrap();
+        matches!(lock.try_acquire(Duration::ZERO).await, Ok(Some(_)))
+    })
+    .await;
+    eventually(
+        "a job that is skipped when its lock is held runs",
+        || async {
+            let lock = client.lock(run).unwrap();
+            let ran = lock.run(LockPolicy::background_job(), async {}).await;
+            ran.is_ok()
+        },
+    )
+    .await;
+    eventually("a claim gets it", || async {
+        let guards = client.claim([claimed], 1).await;
+        guards.is_ok_and(|guards| guards.len() == 1)
+    })
+    .await;
+    eventually("all of several are granted", || async {
+        let guards = client.acquire_all([all], Duration::ZERO).await;
+        guards.is_ok()
+    })
+    .await;
+    assert!(kept.iter().all(|guard| !guard.is_valid()));
+}
+
 /// Renewals keep it, if it needs any.
 pub async fn a_guard_that_is_held_for_five_leases_is_not_lost<S: Store>(bed: Bed<S>) {
     let (client, name) = (bed.client().await, bed.name());
