@@ -128,6 +128,7 @@ mod extract {
 
     use super::HeldLock;
     use crate::LockRejection;
+    use crate::name::Route;
 
     impl<S: Send + Sync> FromRequestParts<S> for HeldLock {
         type Rejection = LockRejection;
@@ -135,14 +136,22 @@ mod extract {
         async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, LockRejection> {
             match parts.extensions.get::<Self>() {
                 Some(held) => Ok(held.clone()),
-                None => Err(LockError::misconfigured(
-                    "a handler extracts `HeldLock` and no lock is held for its route; put a \
-                     `LockLayer` on the route, or an entry for its method and full path into the \
-                     `RouteLocks`",
-                )
-                .into()),
+                None => Err(without_a_lock(parts).into()),
             }
         }
+    }
+
+    /// Names the route and none of its values: there is a line in the log for each route.
+    fn without_a_lock(parts: &Parts) -> LockError {
+        let method = &parts.method;
+        let route = match Route::of(parts).pattern() {
+            Some(pattern) => format!("`{method} {pattern}`"),
+            None => format!("a fallback ({method})"),
+        };
+        LockError::misconfigured(format!(
+            "the handler of {route} extracts `HeldLock`, and no lock is held for this route; put a \
+             `LockLayer` on the route, or an entry for its method and full path into the `RouteLocks`"
+        ))
     }
 
     impl<S: Send + Sync> OptionalFromRequestParts<S> for HeldLock {

@@ -1,4 +1,5 @@
-//! Mistakes of the set-up: 500, once in the log, and never a request that runs unlocked.
+//! Mistakes of the set-up: 500, one line in the log for many requests, and never a request that runs
+//! unlocked.
 
 use axum::Router;
 use axum::routing;
@@ -139,6 +140,38 @@ async fn each_mistake_is_logged_once() {
 }
 
 #[tokio::test]
+async fn each_route_whose_handler_extracts_a_lock_that_is_not_there_is_logged() {
+    async fn handler(_: HeldLock) {}
+    let (log, _capturing) = Log::capture();
+    let router = Router::new()
+        .route("/first/{id}", routing::post(handler).put(handler))
+        .route("/second/{id}", routing::post(handler))
+        .fallback(handler);
+    for uri in [
+        "/first/42",
+        "/second/42",
+        "/elsewhere/42",
+        "/first/43",
+        "/second/44",
+    ] {
+        for method in [Method::POST, Method::PUT] {
+            send(&router, method, uri).await;
+        }
+    }
+    let lines = log.lines("HeldLock");
+    assert!(lines.iter().all(|line| !line.contains("/4")), "{lines:?}");
+    for route in [
+        "`POST /first/{id}`",
+        "`PUT /first/{id}`",
+        "`POST /second/{id}`",
+        "a fallback (PUT)",
+    ] {
+        let logged = lines.iter().filter(|line| line.contains(route));
+        assert_eq!(logged.count(), 1, "{route}: {lines:?}");
+    }
+}
+
+#[tokio::test]
 async fn an_extractor_without_a_lock() {
     async fn handler(_: HeldLock) {}
     async fn either(held: Option<HeldLock>) -> String {
@@ -151,7 +184,12 @@ async fn an_extractor_without_a_lock() {
         assert_eq!(response.status(), StatusCode::INTERNAL_SERVER_ERROR);
         assert_eq!(json(response).await["reason"], "lock-misconfigured");
     }
-    assert_eq!(log.lines("HeldLock").len(), 1);
+    let lines = log.lines("HeldLock");
+    let route = format!("`POST {PROCESS}`");
+    assert!(
+        matches!(&lines[..], [line] if line.contains(&route) && !line.contains("42")),
+        "{lines:?}"
+    );
     let without = send(&router, Method::GET, URI).await;
     assert_eq!(crate::support::text(without).await, "false");
     let with = send(&router.route_layer(layer()), Method::GET, URI).await;
