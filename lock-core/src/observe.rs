@@ -4,7 +4,7 @@
 //! |---|---|---|
 //! | `distributed_lock_acquire_duration_seconds` | `backend`, `lock`, `outcome` | each acquire, by how it ended: `acquired`; `contended`, which is no failure; `cancelled` where its future was dropped; `unavailable`, `closed`, `failed` |
 //! | `distributed_lock_hold_duration_seconds` | `backend`, `lock`, `outcome` | each hold that ended: `released` or `lost` |
-//! | `distributed_lock_held`, `distributed_lock_waiting` | `backend`, `lock` | now |
+//! | `distributed_lock_held`, `distributed_lock_waiting` | `backend`, `lock` | what the process holds and waits for now, set at each change: right also where the recorder came later or has forgotten an idle series |
 //! | `distributed_lock_lost_total` | `reason` | losses |
 //! | `distributed_lock_renew_headroom_seconds` | `backend` | what was left of the lease, or of the shortest of several, when a renewal was answered |
 //! | `distributed_lock_release_failures_total` | | releases after the work was done that failed |
@@ -14,8 +14,9 @@
 //! `lock` in it. A job that was skipped is an acquire of `job:..` that
 //! was `contended`. Keys are built once per label and backend; a cycle costs no allocation here.
 
-use std::collections::HashMap;
-use std::sync::{Arc, PoisonError, RwLock};
+use std::collections::{BTreeMap, HashMap};
+use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError, RwLock, Weak};
 use std::time::Duration;
 
 use metrics::{Key, Label, Level, Metadata, with_recorder};
@@ -106,6 +107,49 @@ pub(crate) struct Keys {
     lost: Key,
     held: Key,
     waiting: Key,
+    counts: Arc<Counts>,
+}
+
+/// What the gauges of one backend and label show, for all providers of this process. Counted here and
+/// not by the recorder: that can forget a series which did not change for long, or begin in the middle.
+#[derive(Default)]
+struct Counts {
+    held: AtomicI64,
+    waiting: AtomicI64,
+}
+
+impl Counts {
+    fn of(backend: &'static str, lock: &Arc<str>) -> Arc<Self> {
+        /// Weak: a label that no provider has any more counts nothing.
+        type All = BTreeMap<(&'static str, Arc<str>), Weak<Counts>>;
+        static ALL: Mutex<All> = Mutex::new(BTreeMap::new());
+
+        let mut all = ALL.lock().unwrap_or_else(PoisonError::into_inner);
+        let key = (backend, Arc::clone(lock));
+        if let Some(counts) = all.get(&key).and_then(Weak::upgrade) {
+            return counts;
+        }
+        all.retain(|_, counts| counts.strong_count() > 0);
+        let counts = Arc::default();
+        all.insert(key, Arc::downgrade(&counts));
+        counts
+    }
+}
+
+/// Changes a count and shows it.
+fn count(key: &Key, count: &AtomicI64, change: i64) {
+    let mut now = count.fetch_add(change, Ordering::SeqCst) + change;
+    with_recorder(|recorder| {
+        let gauge = recorder.register_gauge(key, &METADATA);
+        loop {
+            gauge.set(now as f64);
+            // Two threads can show their counts in the wrong order: the last to show one looks again.
+            match count.load(Ordering::SeqCst) {
+                same if same == now => return,
+                newer => now = newer,
+            }
+        }
+    });
 }
 
 impl Observer {
@@ -155,6 +199,7 @@ impl Keys {
             lost: outcome(HOLD, HoldOutcome::Lost.as_str()),
             held: Key::from_parts(HELD, labels()),
             waiting: Key::from_parts(WAITING, labels()),
+            counts: Counts::of(backend, &lock),
         }
     }
 
@@ -171,26 +216,19 @@ impl Keys {
         with_recorder(|recorder| recorder.register_histogram(key, &METADATA).record(duration));
     }
 
-    pub(crate) fn held(&self, change: f64) {
-        with_recorder(|recorder| {
-            recorder
-                .register_gauge(&self.held, &METADATA)
-                .increment(change);
-        });
+    /// Counts one more lock that is held, or one less.
+    pub(crate) fn held(&self, change: i64) {
+        count(&self.held, &self.counts.held, change);
     }
 
     /// Counts one more that waits, until the result is dropped.
     pub(crate) fn waiting(self: &Arc<Self>) -> Waiting {
-        self.change_waiting(1.0);
+        self.change_waiting(1);
         Waiting(Arc::clone(self))
     }
 
-    fn change_waiting(&self, change: f64) {
-        with_recorder(|recorder| {
-            recorder
-                .register_gauge(&self.waiting, &METADATA)
-                .increment(change);
-        });
+    fn change_waiting(&self, change: i64) {
+        count(&self.waiting, &self.counts.waiting, change);
     }
 }
 
@@ -199,7 +237,7 @@ pub(crate) struct Waiting(Arc<Keys>);
 
 impl Drop for Waiting {
     fn drop(&mut self) {
-        self.0.change_waiting(-1.0);
+        self.0.change_waiting(-1);
     }
 }
 

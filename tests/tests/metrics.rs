@@ -10,6 +10,8 @@ use lock_core::memory::MemoryBackend;
 use lock_core::{LockName, LockProvider};
 use lock_tests::puppet::{Play, Puppet};
 use lock_tests::{Storm, abandon, seed};
+use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle};
+use metrics_util::MetricKindMask;
 use metrics_util::debugging::{DebugValue, DebuggingRecorder, Snapshotter};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -45,6 +47,102 @@ async fn after_a_storm_nothing_is_held_or_waiting_and_no_name_was_shown() {
         ["distributed_lock_held", "distributed_lock_waiting"].map(|name| (name.to_owned(), 0.0));
     assert_eq!(gauges, BTreeMap::from(nobody));
     assert!(acquired > 0);
+}
+
+/// What the gauges of one lock say in the text that Prometheus reads.
+fn gauges(prometheus: &PrometheusHandle) -> BTreeMap<String, f64> {
+    let text = prometheus.render();
+    let gauges = text.lines().filter(|line| !line.starts_with('#'));
+    let gauges = gauges.filter_map(|line| line.rsplit_once(' '));
+    gauges
+        .filter_map(|(series, value)| Some((series.split_once('{')?.0, value)))
+        .filter(|(name, _)| GAUGES.contains(name))
+        .map(|(name, value)| (name.to_owned(), value.parse().unwrap()))
+        .collect()
+}
+
+fn held_and_waiting(held: f64, waiting: f64) -> BTreeMap<String, f64> {
+    let named = GAUGES.map(str::to_owned).into_iter().zip([held, waiting]);
+    named.collect()
+}
+
+const GAUGES: [&str; 2] = ["distributed_lock_held", "distributed_lock_waiting"];
+
+/// Longer than the exporter of these tests keeps a series that does not change.
+async fn idle() {
+    tokio::time::sleep(4 * IDLE).await;
+}
+
+const IDLE: Duration = Duration::from_millis(50);
+
+#[tokio::test]
+async fn gauges_are_right_where_the_exporter_forgets_idle_series() {
+    let recorder = PrometheusBuilder::new()
+        .idle_timeout(MetricKindMask::GAUGE, Some(IDLE))
+        .build_recorder();
+    let _recording = metrics::set_default_local_recorder(&recorder);
+    let prometheus = recorder.handle();
+    let store = MemoryBackend::new();
+    let clients = [(); 2].map(|()| LockProvider::new(store.clone()));
+    let [lock, elsewhere] = clients
+        .each_ref()
+        .map(|c| c.lock("order:process:1").unwrap());
+    let other = clients[1].lock("order:process:2").unwrap();
+    let minute = Duration::from_secs(60);
+
+    let held = lock.acquire(Duration::ZERO).await.unwrap();
+    let waiting = tokio::spawn(async move { elsewhere.acquire(minute).await });
+    while gauges(&prometheus).get(GAUGES[1]) != Some(&1.0) {
+        tokio::task::yield_now().await;
+    }
+    assert_eq!(gauges(&prometheus)[GAUGES[0]], 1.0);
+    idle().await;
+    assert_eq!(
+        gauges(&prometheus),
+        BTreeMap::new(),
+        "they were not forgotten"
+    );
+
+    // Of both clients together, which a recorder cannot tell apart.
+    let second = other.acquire(Duration::ZERO).await.unwrap();
+    assert_eq!(gauges(&prometheus)[GAUGES[0]], 2.0);
+    idle().await;
+    gauges(&prometheus);
+    second.release().await.unwrap();
+    assert_eq!(gauges(&prometheus)[GAUGES[0]], 1.0);
+    idle().await;
+    gauges(&prometheus);
+    held.release().await.unwrap();
+    let held = waiting.await.unwrap().unwrap();
+    assert_eq!(gauges(&prometheus), held_and_waiting(1.0, 0.0));
+    idle().await;
+    gauges(&prometheus);
+    drop(held);
+    assert_eq!(gauges(&prometheus)[GAUGES[0]], 0.0);
+}
+
+#[tokio::test]
+async fn gauges_are_right_where_the_recorder_comes_later() {
+    let store = MemoryBackend::new();
+    let [here, there] = [(); 2].map(|()| LockProvider::new(store.clone()));
+    let held = here
+        .lock("order:ship:1")
+        .unwrap()
+        .acquire(Duration::ZERO)
+        .await
+        .unwrap();
+    let lock = there.lock("order:ship:1").unwrap();
+    let waiting = tokio::spawn(async move { lock.acquire(Duration::from_secs(60)).await });
+    tokio::task::yield_now().await;
+
+    let recorder = PrometheusBuilder::new().build_recorder();
+    let _recording = metrics::set_default_local_recorder(&recorder);
+    let prometheus = recorder.handle();
+    held.release().await.unwrap();
+    let held = waiting.await.unwrap().unwrap();
+    assert_eq!(gauges(&prometheus), held_and_waiting(1.0, 0.0));
+    held.release().await.unwrap();
+    assert_eq!(gauges(&prometheus), held_and_waiting(0.0, 0.0));
 }
 
 /// How many acquires ended so, by lock and outcome.

@@ -116,7 +116,7 @@ pub(crate) fn seat(
 ) -> Granted {
     let hold = Arc::get_mut(&mut granted).map(|held| &mut held.hold);
     hold.expect("a grant is not shared before it is held").since = Instant::now();
-    keys.held(1.0);
+    keys.held(1);
     // The seat stays locked until the hold is known: whoever gets in line by then finds it.
     let mut place = granted.hold.seat();
     let seat = place.insert(Seat {
@@ -373,7 +373,7 @@ impl Drop for Leaving {
             None => HoldOutcome::Released,
             Some(_) => HoldOutcome::Lost,
         };
-        keys.held(-1.0);
+        keys.held(-1);
         let held_for = hold.since.elapsed();
         keys.held_for(outcome, held_for);
         if let Some(span) = span {
