@@ -4,7 +4,7 @@ use std::borrow::Cow;
 use std::convert::Infallible;
 use std::error::Error as StdError;
 use std::fmt;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::LockName;
 
@@ -101,6 +101,28 @@ impl LockError {
     /// The backend was silent for longer than an exchange may take.
     pub(crate) fn unanswered() -> Self {
         Self::unavailable("the backend did not answer in time")
+    }
+
+    /// The same of a question that was asked then, where the runtime's timer says that `bound` is over.
+    /// A clock of tokio that is paused moves on by itself while an answer is on its way.
+    pub(crate) fn unanswered_since(asked: Instant, bound: Duration) -> Self {
+        Self::late("the backend did not answer", asked, bound)
+    }
+
+    /// As [`unanswered_since`](Self::unanswered_since), of a release.
+    pub(crate) fn release_unanswered_since(asked: Instant, bound: Duration) -> Self {
+        Self::late("the release was not answered", asked, bound)
+    }
+
+    fn late(what: &str, asked: Instant, bound: Duration) -> Self {
+        let hint = if asked.elapsed() < bound / 2 {
+            ", by tokio's clock, which is paused and moves on by itself while an answer is on its way: \
+             use a `MemoryBackend` with such a clock, or let it run with a real backend (without \
+             `start_paused`, or after `tokio::time::resume()`)"
+        } else {
+            ""
+        };
+        Self::unavailable(format!("{what} in time{hint}"))
     }
 
     /// The same error for another caller, without its cause.

@@ -125,7 +125,7 @@ impl ServerHealth {
             name,
             role,
             latency: started.elapsed(),
-            result: answer.unwrap_or_else(|_| Err(LockError::unanswered())),
+            result: answer.unwrap_or_else(|_| Err(LockError::unanswered_since(started, within))),
         }
     }
 

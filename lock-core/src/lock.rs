@@ -39,6 +39,11 @@ impl DistributedLock {
     ///
     /// Cancel safe at every await point: the place in line is given up, and a lock that is granted
     /// after that goes to the next in line or back.
+    ///
+    /// # Panics
+    ///
+    /// Where it has to wait, for the holder or for the backend's answer, when it is polled outside a
+    /// tokio runtime with its timers enabled. (A lock in memory that is free is acquired anywhere.)
     pub async fn try_acquire(
         &self,
         policy: impl Into<LockPolicy>,
@@ -60,6 +65,10 @@ impl DistributedLock {
     /// # Cancel safety
     ///
     /// As [`try_acquire`](Self::try_acquire).
+    ///
+    /// # Panics
+    ///
+    /// As [`try_acquire`](Self::try_acquire).
     pub async fn acquire(&self, policy: impl Into<LockPolicy>) -> Result<LockGuard, LockError> {
         self.acquire_owned(policy).await
     }
@@ -70,12 +79,19 @@ impl DistributedLock {
     /// # Cancel safety
     ///
     /// As [`try_acquire`](Self::try_acquire).
+    ///
+    /// # Panics
+    ///
+    /// As [`try_acquire`](Self::try_acquire), when it is polled.
     pub fn acquire_owned(&self, policy: impl Into<LockPolicy>) -> Acquire {
         Acquire::new(self.provider.clone(), self.name.clone(), policy.into())
     }
 
     /// Acquires the lock, runs `work` as long as the lock is ours, and releases it. A release that
     /// fails after the work was done is logged and counted: the result of the work stays.
+    ///
+    /// `work` is a future, not a closure. Work that needs the guard, for its token, takes the steps by
+    /// hand: [`acquire`](Self::acquire), [`LockGuard::protect`], [`LockGuard::release`].
     ///
     /// ```
     /// # use lock_core::{LockError, LockPolicy, LockProvider, memory::MemoryBackend};
@@ -95,6 +111,10 @@ impl DistributedLock {
     /// # Cancel safety
     ///
     /// Dropping it drops `work` and releases the lock.
+    ///
+    /// # Panics
+    ///
+    /// As [`try_acquire`](Self::try_acquire) and [`LockGuard::protect`].
     pub async fn run<F: Future>(
         &self,
         policy: impl Into<LockPolicy>,

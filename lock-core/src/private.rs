@@ -16,13 +16,17 @@ use std::task::Poll;
 
 pub use crate::guard::{Settle, SharedGuard};
 pub use crate::name::StaticTemplate;
+/// Lets other tasks run, where a call is over without having waited for anything.
+pub use tokio::task::coop::consume_budget;
+
 use crate::{Acquire, LockError, LockGuard, LockGuards, LockName, LockPolicy, LockProvider};
 
 /// A return type that can say that the lock was refused, or lost.
 #[diagnostic::on_unimplemented(
     message = "`{Self}` cannot say that the lock was refused",
     label = "this function can be refused its lock",
-    note = "return `Result<T, E>` with `E: From<lock_core::LockError>`",
+    note = "return `Result<T, E>` with `E: From<lock_core::LockError>`; in an axum handler \
+            `lock_tower::LockRejection` is such an `E`",
     note = "or say what to return instead: `refused = |error| ..`",
     note = "or, for a job that may be left out when its lock is held, add `skip`"
 )]

@@ -82,6 +82,11 @@ impl Args {
             return Err(Error::new(input.span(), message));
         };
         let name = key.to_string();
+        if input.peek(Token![!]) {
+            let message = "a template is a plain string, since it is checked when it compiles: write \
+                           \"order:process:<id>\", where `<id>` is filled in at each call";
+            return Err(Error::new(key.span(), message));
+        }
         if input.peek(Token![:]) {
             let message = "a template is written in quotes: \"order:process:<id>\"";
             return Err(Error::new(key.span(), message));

@@ -8,7 +8,8 @@
 //!     let guard = match lock.acquire(policy).await { .. };
 //!     let outcome = {
 //!         let work = pin!(async move {                        // pinned here: it is never moved
-//!             let _ = &arg; ..                                // takes all of ARGS along
+//!             let _ = &arg; ..                                // takes all of ARGS along, but for
+//!                                                             // what `refused =` mentions
 //!             if let Some(ret) = None::<R> { return ret; }    // types `?` and `return`
 //!             STATEMENTS
 //!         });
@@ -28,7 +29,8 @@ use syn::visit_mut::{self, VisitMut};
 use syn::{Expr, Path, Type};
 
 use crate::function::Body;
-use crate::params::rename_self;
+use crate::params::{Captured, rename_self};
+use crate::renamed::lock_core;
 use crate::template::Template;
 use crate::validate::{Base, Plan, Policy, Provider, Refusal, Time};
 
@@ -74,7 +76,10 @@ pub(crate) fn locked(plan: &Plan, body: &Body) -> TokenStream {
         let #lock = #lock_value;
         let #lock = match #lock {
             ::core::result::Result::Ok(#lock) => #lock,
-            ::core::result::Result::Err(#error) => return #refuse(#error),
+            ::core::result::Result::Err(#error) => {
+                #private::consume_budget().await;
+                return #refuse(#error);
+            }
         };
         let #wait = #policy;
         let #guard = match #lock.acquire(#wait).await {
@@ -84,7 +89,7 @@ pub(crate) fn locked(plan: &Plan, body: &Body) -> TokenStream {
         };
         #held
         let #outcome = {
-            let #work = ::core::pin::pin!(async move #block);
+            let #work = ::core::pin::pin!(#block);
             #private::catch(#guard.protect(#work)).await
         };
         match #private::finish(#guard, #outcome).await {
@@ -101,8 +106,7 @@ pub(crate) fn explained_guard(
     templates: usize,
     krate: Option<&Path>,
 ) -> TokenStream {
-    let default = syn::parse_quote!(::lock_core);
-    let krate = krate.unwrap_or(&default);
+    let krate = krate.cloned().unwrap_or_else(lock_core);
     let ty = if templates > 1 {
         quote!(LockGuards)
     } else {
@@ -201,14 +205,17 @@ fn policy(policy: &Policy, krate: &Path, attribute: &Attribute) -> TokenStream {
     quote!(#base #wait #max_hold)
 }
 
-/// The block in which the user's statements run.
+/// The `async` block in which the user's statements run.
 fn block(plan: &Plan, body: &Body, output: &Output, attribute: &Attribute) -> TokenStream {
-    // A closure keeps what it mentions: it has to outlive the body.
+    // A closure keeps what it mentions: it has to outlive the body, which can only borrow it.
     let refused = match &plan.refusal {
         Refusal::Given(refused) => Some(attribute.tokens(refused)),
         Refusal::Converted | Refusal::Skipped => None,
     };
-    let captured = body.params.captured(refused.as_ref());
+    let Captured {
+        mode,
+        statements: captured,
+    } = body.params.captured(refused.as_ref());
     let ret = Ident::new("__lock_ret", Span::mixed_site());
     let ty = &output.ty;
     let typed = (!output.is_inferred()).then(|| {
@@ -223,7 +230,7 @@ fn block(plan: &Plan, body: &Body, output: &Output, attribute: &Attribute) -> To
     let mut block = Group::new(Delimiter::Brace, quote!(#captured #typed #statements));
     // The user's braces for messages, the macro's for lints.
     block.set_span(body.brace.resolved_at(Span::mixed_site()));
-    block.into_token_stream()
+    quote!(async #mode #block)
 }
 
 /// The return type as it can be written in the body.

@@ -33,6 +33,7 @@ mod expand;
 mod function;
 mod lock_name;
 mod params;
+mod renamed;
 mod suggest;
 mod template;
 mod validate;
@@ -104,7 +105,7 @@ use crate::validate::Plan;
 ///
 /// | option | what it says | if it is left out |
 /// | --- | --- | --- |
-/// | `provider = EXPR` | where locks come from; evaluated once, derefs to a `LockProvider` | the parameter called `locks`, else the installed provider |
+/// | `provider = EXPR` | where locks come from; evaluated once, derefs to a `LockProvider` | the parameter called `locks`, else the installed provider; a field is not looked for: write `provider = self.locks` |
 /// | `policy = POLICY` | `background_job`, `user_request`, `long_operation`, or an expression | `user_request`; `background_job` with `skip` |
 /// | `wait = "5s"` | how long to wait for the lock; text, or a `Duration` | as the policy says |
 /// | `max_hold = "1m"` | how long to hold it before it is given up as lost | as long as the body takes |
@@ -112,7 +113,7 @@ use crate::validate::Plan;
 /// | `refused = \|error\| EXPR` | what to return whenever the body did not run to its end | the error, by `From<LockError>` |
 /// | `skip` | that another has the lock is no error: the call does nothing | |
 /// | `guard = IDENT` | the name under which the body sees its `&LockGuard` (several locks: `&LockGuards`) | |
-/// | `crate = PATH` | where `lock_core` is, if it was renamed | `::lock_core` |
+/// | `crate = PATH` | where `lock_core` is, if another crate re-exports it | `::lock_core`, or what the manifest calls it |
 ///
 /// # When there is no lock
 ///
@@ -171,7 +172,8 @@ use crate::validate::Plan;
 ///   # }
 ///   ```
 ///
-///   What the closure mentions, the body can only borrow: clone what both need whole.
+///   What the closure mentions stays borrowed until the release: the body can read it too, and cannot
+///   move it; clone what both need whole.
 ///
 /// - with `skip`, for jobs that every instance starts and one of them does: `()`, `None`, `Ok(())` or
 ///   `Ok(None)`. Other errors are returned if the type is a `Result`; else they are logged.

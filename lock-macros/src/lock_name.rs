@@ -8,6 +8,7 @@ use syn::{Error, Expr, ExprField, ExprMethodCall, LitStr, Path, Result, Token};
 
 use crate::errors::Errors;
 use crate::expand;
+use crate::renamed::lock_core;
 use crate::template::Template;
 
 /// `"template", name = expression, ..`
@@ -93,9 +94,7 @@ impl LockName {
         let bound: Vec<_> = (0..values.len())
             .map(|at| Ident::new(&format!("__lock_value_{at}"), Span::mixed_site()))
             .collect();
-        let krate = krate
-            .clone()
-            .unwrap_or_else(|| syn::parse_quote!(::lock_core));
+        let krate = krate.clone().unwrap_or_else(lock_core);
         let name = expand::name(&template, &krate, |expr| {
             let mut expr = expr.clone();
             let root = root_mut(&mut expr);

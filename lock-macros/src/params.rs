@@ -1,9 +1,9 @@
 //! The names that a function's body can use: the bindings of its parameters.
 
-use proc_macro2::TokenStream;
+use proc_macro2::{Span, TokenStream};
 use quote::{ToTokens, quote};
 use syn::visit::{self, Visit};
-use syn::{Attribute, FnArg, Ident, Pat, PatIdent, Signature, Stmt};
+use syn::{Attribute, FnArg, Ident, Pat, PatIdent, Signature, Stmt, Token, Type};
 
 use crate::function::mentions;
 
@@ -23,6 +23,8 @@ struct Binding {
     ident: Ident,
     /// Parameters can be left out by configuration.
     cfg: Vec<Attribute>,
+    /// Of a parameter that is one name.
+    ty: Option<Type>,
 }
 
 impl Params {
@@ -37,7 +39,14 @@ impl Params {
                         &receiver.attrs,
                     );
                 }
-                FnArg::Typed(typed) => params.bind(&typed.pat, &typed.attrs),
+                FnArg::Typed(typed) => {
+                    params.bind(&typed.pat, &typed.attrs);
+                    if let (Pat::Ident(_), Some(binding)) =
+                        (&*typed.pat, params.bindings.last_mut())
+                    {
+                        binding.ty = Some((*typed.ty).clone());
+                    }
+                }
             }
         }
         params
@@ -50,7 +59,8 @@ impl Params {
             .cloned()
             .collect();
         self.bindings.retain(|binding| binding.ident != ident);
-        self.bindings.push(Binding { ident, cfg });
+        let ty = None;
+        self.bindings.push(Binding { ident, cfg, ty });
     }
 
     /// Adds what a pattern binds.
@@ -97,6 +107,12 @@ impl Params {
             .find(|ident| *ident == name)
     }
 
+    /// The type of the parameter of this name, where it is written beside the name alone.
+    pub(crate) fn type_of(&self, name: &str) -> Option<&Type> {
+        let mut bindings = self.bindings.iter();
+        bindings.find(|binding| binding.ident == name)?.ty.as_ref()
+    }
+
     /// What `self` is called in the body, if `#[async_trait]` has renamed it.
     pub(crate) fn renamed_self(&self) -> Option<&'static str> {
         self.find(RENAMED_SELF).map(|_| RENAMED_SELF)
@@ -119,21 +135,59 @@ impl Params {
         .collect()
     }
 
-    /// Statements that make an `async move` block take every parameter with it, also those which
-    /// its body does not mention: they live as long as the others, and are dropped in the order in
-    /// which a function drops its parameters. Those that `elsewhere` mentions are left alone.
-    pub(crate) fn captured(&self, elsewhere: Option<&TokenStream>) -> TokenStream {
+    /// How an `async` block takes every parameter with it, also those which its body does not
+    /// mention: they live as long as the others, and are dropped in the order in which a function drops
+    /// its parameters. Those that `elsewhere` mentions stay outside, and the body can borrow them.
+    pub(crate) fn captured(&self, elsewhere: Option<&TokenStream>) -> Captured {
         // Captures are dropped in the order of their first mention, parameters in reverse.
-        let captured = self.bindings.iter().rev().filter(|binding| {
-            !elsewhere.is_some_and(|tokens| mentions(tokens, &binding.ident.to_string()))
+        let (borrowed, taken): (Vec<_>, Vec<_>) = self.bindings.iter().rev().partition(|binding| {
+            elsewhere.is_some_and(|tokens| mentions(tokens, &binding.ident.to_string()))
         });
-        let statements = captured.map(|Binding { ident, cfg }| {
-            let unused = (ident.to_string().starts_with('_'))
-                .then(|| quote!(#[allow(clippy::used_underscore_binding)]));
-            quote!(#(#cfg)* #unused let _ = &#ident;)
+        let each = |statement: fn(&Ident) -> TokenStream| {
+            let statements = taken.iter().map(move |Binding { ident, cfg, .. }| {
+                let unused = (ident.to_string().starts_with('_'))
+                    .then(|| quote!(#[allow(clippy::used_underscore_binding)]));
+                let statement = statement(ident);
+                quote!(#(#cfg)* #unused #statement)
+            });
+            quote!(#(#statements)*)
+        };
+        let mentioned = each(|ident| quote!(let _ = &#ident;));
+        if borrowed.is_empty() {
+            let mode = Some(<Token![move]>::default());
+            return Captured {
+                mode,
+                statements: mentioned,
+            };
+        }
+        // Without `move` the block takes what it moves somewhere, also where it never comes to.
+        let moved = each(|ident| {
+            let moved = Ident::new("__lock_moved", Span::mixed_site());
+            quote!(let #moved = #ident;)
         });
-        quote!(#(#statements)*)
+        let never = Ident::new("__lock_never", Span::mixed_site());
+        let statements = quote! {
+            #mentioned
+            if let ::core::option::Option::Some(#never) =
+                ::core::option::Option::None::<::core::convert::Infallible>
+            {
+                #moved
+                match #never {}
+            }
+        };
+        Captured {
+            mode: None,
+            statements,
+        }
     }
+}
+
+/// How a block takes the parameters that it sees.
+pub(crate) struct Captured {
+    /// Whether it takes all that it mentions.
+    pub(crate) mode: Option<Token![move]>,
+    /// What it begins with.
+    pub(crate) statements: TokenStream,
 }
 
 /// The bindings that a `let` adds.

@@ -12,6 +12,7 @@ use crate::args::{Args, nowhere};
 use crate::errors::Errors;
 use crate::function::Body;
 use crate::params::Params;
+use crate::renamed::lock_core;
 use crate::suggest::{choice, nearest};
 use crate::template::Template;
 
@@ -100,11 +101,14 @@ impl Plan {
             max_hold: max_hold.and_then(|hold| errors.ok(max_hold_time(hold))),
         };
         errors.ok(free(guard.as_ref(), params));
+        if provider.is_none() {
+            errors.ok(provides(params));
+        }
         errors.ok(returns(&body.output));
         let refusal = errors.ok(refusal(skip, refused, busy.as_ref()));
 
         errors.is_empty().then(|| Self {
-            krate: krate.unwrap_or_else(|| syn::parse_quote!(::lock_core)),
+            krate: krate.unwrap_or_else(lock_core),
             templates,
             provider: match (provider, params.find(LOCKS)) {
                 (Some(given), _) => Provider::Given(given),
@@ -245,6 +249,38 @@ fn free(guard: Option<&Ident>, params: &Params) -> Result<()> {
     let message =
         format!("`guard = {guard}` would hide the parameter `{guard}`: choose a name that is free");
     Err(Error::new(guard.span(), message))
+}
+
+/// Types of the standard library that a parameter called `locks` can have for other reasons; of a type
+/// that is not known here the compiler judges.
+const NO_PROVIDERS: [&str; 27] = [
+    "bool", "char", "str", "String", "u8", "u16", "u32", "u64", "u128", "usize", "i8", "i16",
+    "i32", "i64", "i128", "isize", "f32", "f64", "Vec", "VecDeque", "HashMap", "HashSet",
+    "BTreeMap", "BTreeSet", "Option", "Duration", "PathBuf",
+];
+
+fn provides(params: &Params) -> Result<()> {
+    let (Some(locks), Some(ty)) = (params.find(LOCKS), params.type_of(LOCKS)) else {
+        return Ok(());
+    };
+    if !is_no_provider(ty) {
+        return Ok(());
+    }
+    let message = "a parameter called `locks` gives the `LockProvider`, and this one has another type: \
+                   call it otherwise, or say where locks come from: `provider = ..`";
+    Err(Error::new(locks.span(), message))
+}
+
+fn is_no_provider(ty: &Type) -> bool {
+    match ty {
+        Type::Reference(reference) => is_no_provider(&reference.elem),
+        Type::Paren(inner) => is_no_provider(&inner.elem),
+        Type::Group(inner) => is_no_provider(&inner.elem),
+        Type::Array(_) | Type::Slice(_) | Type::Tuple(_) => true,
+        Type::Path(path) => (path.path.segments.last())
+            .is_some_and(|last| NO_PROVIDERS.iter().any(|known| last.ident == known)),
+        _ => false,
+    }
 }
 
 fn returns(output: &Type) -> Result<()> {

@@ -91,11 +91,11 @@ async fn gauges_are_right_where_the_exporter_forgets_idle_series() {
     let minute = Duration::from_secs(60);
 
     let held = lock.acquire(Duration::ZERO).await.unwrap();
+    assert_eq!(gauges(&prometheus)[GAUGES[0]], 1.0);
     let waiting = tokio::spawn(async move { elsewhere.acquire(minute).await });
     while gauges(&prometheus).get(GAUGES[1]) != Some(&1.0) {
         tokio::task::yield_now().await;
     }
-    assert_eq!(gauges(&prometheus)[GAUGES[0]], 1.0);
     idle().await;
     assert_eq!(
         gauges(&prometheus),

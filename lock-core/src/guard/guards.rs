@@ -72,6 +72,10 @@ impl LockGuards {
     /// # Cancel safety
     ///
     /// Dropping it drops `work`; the locks stay held.
+    ///
+    /// # Panics
+    ///
+    /// As [`LockGuard::protect`].
     pub async fn protect<F: Future>(&self, work: F) -> Result<F::Output, LockError> {
         protect::protect(self, work).await
     }
@@ -85,6 +89,10 @@ impl LockGuards {
     /// # Cancel safety
     ///
     /// Dropping the future releases the rest in the background.
+    ///
+    /// # Panics
+    ///
+    /// As [`LockGuard::release`].
     pub async fn release(self) -> Result<(), LockError> {
         let mut outcome = Ok(());
         let mut guards = self.0.into_iter().rev().peekable();

@@ -11,6 +11,7 @@ use std::time::Duration;
 use tokio::runtime::Handle;
 use tokio::sync::{Notify, OnceCell};
 use tokio::task::AbortHandle;
+use tokio::task::coop::consume_budget;
 use tokio::time::{Instant, timeout};
 use tracing::Span;
 
@@ -32,7 +33,8 @@ pub(crate) struct Hold {
     pub(crate) lease: Lease,
     /// Why this hold was lost, once that was seen.
     pub(crate) latch: Latch,
-    pub(crate) since: Instant,
+    /// `None` until it is held.
+    since: Option<Instant>,
     /// The end of `max_hold`.
     pub(crate) until: OnceLock<Instant>,
     token: OnceCell<FencingToken>,
@@ -63,7 +65,7 @@ impl Hold {
             name,
             lease,
             latch: Latch::new(),
-            since: Instant::now(),
+            since: None,
             until: OnceLock::new(),
             token: OnceCell::new(),
             over: AtomicBool::new(false),
@@ -80,6 +82,15 @@ impl Hold {
 
     pub(crate) fn mark(&self) -> Option<&Mark> {
         self.mark.as_deref()
+    }
+
+    /// Since when it is held.
+    pub(crate) fn since(&self) -> Option<Instant> {
+        self.since
+    }
+
+    pub(crate) fn held_for(&self) -> Duration {
+        self.since.map_or(Duration::ZERO, |since| since.elapsed())
     }
 
     pub(crate) fn is_over(&self) -> bool {
@@ -115,7 +126,7 @@ pub(crate) fn seat(
     mut granted: Granted,
 ) -> Granted {
     let hold = Arc::get_mut(&mut granted).map(|held| &mut held.hold);
-    hold.expect("a grant is not shared before it is held").since = Instant::now();
+    hold.expect("a grant is not shared before it is held").since = Some(Instant::now());
     keys.held(1);
     // The seat stays locked until the hold is known: whoever gets in line by then finds it.
     let mut place = granted.hold.seat();
@@ -187,7 +198,7 @@ impl Held {
     fn lose(&self, reason: LossReason) {
         if self.hold.latch.set(reason) {
             let lock = self.hold.name.label();
-            let held_for = self.hold.since.elapsed();
+            let held_for = self.hold.held_for();
             // A shutdown that did not wait to the end is no alarm.
             if reason == LossReason::Shutdown {
                 tracing::warn!(
@@ -225,6 +236,8 @@ impl Held {
     }
 
     pub(crate) async fn fencing_token(&self) -> Result<FencingToken, LockError> {
+        // The token is known after the first call.
+        consume_budget().await;
         self.check()?;
         let released = || self.lost_error("it was released");
         let bound = self
@@ -234,10 +247,11 @@ impl Held {
             .map(|seat| seat.shared.response_timeout);
         let bound = bound.ok_or_else(released)?;
         let issue = || async {
+            let asked = std::time::Instant::now();
             let token = self.slot().fencing_token().ok_or_else(released)?;
             let token = timeout(bound, token)
                 .await
-                .map_err(|_| LockError::unanswered())?;
+                .map_err(|_| LockError::unanswered_since(asked, bound))?;
             token.map(FencingToken::new)
         };
         let token = self.hold.token.get_or_try_init(issue).await;
@@ -338,15 +352,11 @@ impl Releasing {
                 leaving,
                 valid,
             } = self;
-            let bound = leaving
-                .seat
-                .as_ref()
-                .map(|seat| seat.shared.response_timeout);
-            let answer = (timeout(bound.unwrap_or_default(), answer).await).unwrap_or_else(|_| {
-                Err(LockError::unavailable(
-                    "the release was not answered in time",
-                ))
-            });
+            let asked = std::time::Instant::now();
+            let bound = (leaving.seat.as_ref()).map(|seat| seat.shared.response_timeout);
+            let bound = bound.unwrap_or_default();
+            let answer = (timeout(bound, answer).await)
+                .unwrap_or_else(|_| Err(LockError::release_unanswered_since(asked, bound)));
             valid
                 .and(answer)
                 .map_err(|error| error.with_lock(&leaving.held.hold.name))
@@ -374,7 +384,7 @@ impl Drop for Leaving {
             Some(_) => HoldOutcome::Lost,
         };
         keys.held(-1);
-        let held_for = hold.since.elapsed();
+        let held_for = hold.held_for();
         keys.held_for(outcome, held_for);
         if let Some(span) = span {
             trace::held(&span, outcome.as_str(), held_for);

@@ -7,6 +7,7 @@ use std::sync::{Arc, Weak};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
+use tokio::task::coop;
 use tokio::time::{Instant, Sleep, sleep};
 
 use crate::backend::{Granted, Held};
@@ -26,14 +27,21 @@ impl Lost {
             listener: Listener::default(),
         }
     }
+
+    /// Whatever the task has done already in this poll: what is protected stops without delay.
+    pub(super) fn poll_lost(&mut self, cx: &mut Context<'_>) -> Poll<LossReason> {
+        self.listener.poll(&self.held, cx)
+    }
 }
 
 impl Future for Lost {
     type Output = LossReason;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<LossReason> {
-        let this = &mut *self;
-        this.listener.poll(&this.held, cx)
+        let coop = ready!(coop::poll_proceed(cx));
+        let reason = ready!(self.poll_lost(cx));
+        coop.made_progress();
+        Poll::Ready(reason)
     }
 }
 

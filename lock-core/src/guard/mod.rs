@@ -11,6 +11,8 @@ use std::fmt;
 use std::future::Future;
 use std::time::Duration;
 
+use tokio::time::Instant;
+
 pub use guards::LockGuards;
 pub(crate) use hold::{Hold, STOPPING, seat};
 pub use lost::Lost;
@@ -23,6 +25,10 @@ use crate::{FencingToken, LockError, LockName};
 
 /// A lock that is held. Dropping it releases the lock in the background; it needs no runtime for
 /// that and never blocks.
+///
+/// Give it a name for as long as the lock is needed, `_guard` if nothing else: `let _ = ..` drops what
+/// is on its right side there and then, and so releases the lock before the work begins. The lint
+/// `let_underscore_drop` of rustc, which is off by default, finds such lines.
 ///
 /// A guard can stop being valid while it is held: its process was frozen past the lease, the
 /// connection broke, an administrator intervened. It says so: [`is_valid`](Self::is_valid) turns
@@ -57,6 +63,11 @@ impl LockGuard {
         self.held.limit(max_hold);
     }
 
+    /// Since when the lock is held.
+    pub(crate) fn since(&self) -> Option<Instant> {
+        self.held.hold.since()
+    }
+
     /// Where the order of locks is watched.
     pub(crate) fn mark(&self) -> Option<&Mark> {
         self.held.hold.mark()
@@ -87,7 +98,7 @@ impl LockGuard {
     /// How long the lock has been held.
     #[must_use]
     pub fn held_for(&self) -> Duration {
-        self.held.hold.since.elapsed()
+        self.held.hold.held_for()
     }
 
     /// Completes when the lock is lost, and never after it was released. Each call gives a future
@@ -116,6 +127,10 @@ impl LockGuard {
     /// # Cancel safety
     ///
     /// Cancel safe: a token that was issued and not received is never issued again.
+    ///
+    /// # Panics
+    ///
+    /// At the first call for a hold, when it is polled outside a tokio runtime with its timers enabled.
     pub async fn fencing_token(&self) -> Result<FencingToken, LockError> {
         self.held.fencing_token().await
     }
@@ -131,6 +146,10 @@ impl LockGuard {
     /// # Cancel safety
     ///
     /// Dropping it drops `work`; the lock stays held.
+    ///
+    /// # Panics
+    ///
+    /// As [`lost`](Self::lost), once `work` has to wait.
     pub async fn protect<F: Future>(&self, work: F) -> Result<F::Output, LockError> {
         protect::protect(std::slice::from_ref(self), work).await
     }
@@ -146,6 +165,11 @@ impl LockGuard {
     /// # Cancel safety
     ///
     /// Dropping the future does not stop the release, once it was polled or not.
+    ///
+    /// # Panics
+    ///
+    /// Where the answer has to be waited for (any backend but the one in memory), when it is polled
+    /// outside a tokio runtime with its timers enabled.
     pub async fn release(self) -> Result<(), LockError> {
         match self.held.start_release() {
             Ok(releasing) => releasing.answer().await,

@@ -1,8 +1,10 @@
 //! Work that stops when a lock that it needs is lost.
 
 use std::future::{Future, poll_fn};
-use std::pin::{Pin, pin};
-use std::task::Poll;
+use std::pin::pin;
+use std::task::{Poll, ready};
+
+use tokio::task::coop;
 
 use super::{LockGuard, Lost};
 use crate::LockError;
@@ -16,11 +18,17 @@ pub(super) async fn protect<F: Future>(
     guards: &[LockGuard],
     work: F,
 ) -> Result<F::Output, LockError> {
+    // Work can be ready: a loop of it lets other tasks run all the same.
+    let mut begun = false;
     let mut work = pin!(work);
     let protection = Protection::of(guards);
     let mut first: Option<Lost> = None;
     let mut more: Vec<Lost> = Vec::new();
     poll_fn(move |cx| {
+        if !begun {
+            ready!(coop::poll_proceed(cx)).made_progress();
+            begun = true;
+        }
         guards.iter().try_for_each(LockGuard::check)?;
         let entered = protection.as_ref().map(Protection::enter);
         let poll = work.as_mut().poll(cx);
@@ -35,7 +43,7 @@ pub(super) async fn protect<F: Future>(
             more = lost.collect();
         }
         for (lost, guard) in first.iter_mut().chain(&mut more).zip(guards) {
-            if Pin::new(lost).poll(cx).is_ready() {
+            if lost.poll_lost(cx).is_ready() {
                 guard.check()?;
             }
         }

@@ -7,6 +7,8 @@ use std::fmt;
 use std::future::{Future, pending};
 use std::sync::Arc;
 
+use tokio::task::coop::consume_budget;
+
 use self::candidate::{Candidate, Term};
 use crate::provider::Closing;
 use crate::{FencingToken, LockError, LockName, LockProvider, Lost};
@@ -30,12 +32,15 @@ use crate::{FencingToken, LockError, LockName, LockProvider, Lost};
 /// tokio::spawn(async move {
 ///     loop {
 ///         let work = async {
-///             // .. what only the leader does, to its end or until leadership is lost ..
-/// #           std::future::pending::<()>().await;
+///             loop {
+///                 // .. one round of what only the leader does ..
+///                 tokio::time::sleep(Duration::from_secs(1)).await;
+///             }
 ///         };
 ///         match worker.while_leading(work).await {
-///             Err(error) if !error.is_lost() => break, // the provider was shut down
-///             _ => {}                                  // lost or done: lead again
+///             Ok(()) => {}                            // done: begins again, and still leads
+///             Err(error) if error.is_lost() => {}     // stopped: waits until it leads again
+///             Err(_) => break,                        // the provider was shut down
 ///         }
 ///     }
 /// });
@@ -45,6 +50,10 @@ use crate::{FencingToken, LockError, LockName, LockProvider, Lost};
 /// # locks.shutdown(Duration::ZERO).await;
 /// # Ok(()) }
 /// ```
+///
+/// Let work that has nothing to do wait, as the `sleep` above does. While this instance leads,
+/// `while_leading` begins immediately: a loop of it around work that is ready runs without a pause, a
+/// whole core for nothing, and asks whatever the work asks as often.
 ///
 /// # What is promised
 ///
@@ -169,7 +178,10 @@ impl Leader {
     pub async fn fencing_token(&self) -> Result<FencingToken, LockError> {
         match self.candidate.leading() {
             Some(term) => term.guard.fencing_token().await,
-            None => Err(LockError::lost("this instance does not lead").with_lock(self.name())),
+            None => {
+                consume_budget().await;
+                Err(LockError::lost("this instance does not lead").with_lock(self.name()))
+            }
         }
     }
 
@@ -201,6 +213,8 @@ impl Leader {
         look: impl Fn(&Option<Arc<Term>>) -> Option<T>,
     ) -> Result<T, LockError> {
         let candidate = &self.candidate;
+        // What is waited for can be so already.
+        consume_budget().await;
         // Before the first look, so that no change is missed.
         let mut changes = candidate.changes();
         loop {

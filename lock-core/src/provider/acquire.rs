@@ -8,6 +8,7 @@ use std::task::{Context, Poll, Waker, ready};
 use std::time::Duration;
 
 use backon::{BackoffBuilder, ExponentialBuilder};
+use tokio::task::coop;
 use tokio::time::{Instant, sleep_until, timeout_at};
 use tracing::{Instrument, Span};
 
@@ -31,7 +32,8 @@ const BACKOFF: ExponentialBuilder = ExponentialBuilder::new()
 /// Acquires a lock; the future of
 /// [`DistributedLock::acquire_owned`](crate::DistributedLock::acquire_owned).
 ///
-/// It allocates only when the lock is not had at once.
+/// It allocates only when it has to wait. It takes part in the [cooperation](tokio::task::coop) of the
+/// runtime's tasks: a loop of acquires that never wait lets other tasks run.
 #[must_use = "futures do nothing unless polled"]
 pub struct Acquire(State);
 
@@ -62,6 +64,10 @@ impl Future for Acquire {
     type Output = Result<LockGuard, LockError>;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        if matches!(self.0, State::Start(..)) {
+            // The answer can be ready: a loop of acquires lets other tasks run all the same.
+            ready!(coop::poll_proceed(cx)).made_progress();
+        }
         let state = std::mem::replace(&mut self.0, State::Done);
         let mut slow = match state {
             State::Start(provider, name, waiting) => {
@@ -181,6 +187,13 @@ impl Wait {
         self.started.elapsed()
     }
 
+    fn waited_until(&self, then: Option<Instant>) -> Duration {
+        then.map_or_else(
+            || self.waited(),
+            |then| then.saturating_duration_since(self.started),
+        )
+    }
+
     pub(super) fn is_over(&self) -> bool {
         self.deadline
             .is_some_and(|deadline| Instant::now() >= deadline)
@@ -273,7 +286,9 @@ impl Caller {
                 if shared.is_closing() {
                     return self.conclude(Err(LockError::closed()));
                 }
-                self.report(AcquireOutcome::Acquired);
+                // The clock was read a moment ago.
+                let waited = wait.waited_until(guard.since());
+                self.report_after(AcquireOutcome::Acquired, waited);
                 Ok(guard)
             }
             Err(error) => {
@@ -295,8 +310,11 @@ impl Caller {
     }
 
     fn report(&mut self, outcome: AcquireOutcome) {
+        self.report_after(outcome, self.wait.waited());
+    }
+
+    fn report_after(&mut self, outcome: AcquireOutcome, waited: Duration) {
         self.reported = true;
-        let waited = self.wait.waited();
         self.keys.acquired(outcome, waited);
         trace::acquired(&self.span, outcome.as_str(), waited);
     }
@@ -367,13 +385,15 @@ impl Caller {
         let mut changed = None;
         let mut backoff = None;
         loop {
+            let asked = std::time::Instant::now();
             // Left alone, the exchange goes on by itself when it is dropped here.
             let answer = tokio::select! {
                 biased;
                 answer = until(wait.give_up(), &mut exchange) => answer,
                 () = Closing::of(shared) => return Err(LockError::closed()),
             };
-            let (turn, answer) = answer.ok_or_else(LockError::unanswered)?;
+            let (turn, answer) = answer
+                .ok_or_else(|| LockError::unanswered_since(asked, shared.response_timeout))?;
             let answer = match answer {
                 // This process stood still on its way here. Given back before we ask again.
                 Ok(Attempt::Granted(stale)) if !stale.is_fresh() => Err(LockError::unanswered()),

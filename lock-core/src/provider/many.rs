@@ -39,6 +39,10 @@ impl LockProvider {
     /// # Cancel safety
     ///
     /// Dropping the future releases what had been acquired.
+    ///
+    /// # Panics
+    ///
+    /// As [`DistributedLock::try_acquire`](crate::DistributedLock::try_acquire).
     pub async fn acquire_all<I>(
         &self,
         names: I,
@@ -47,7 +51,9 @@ impl LockProvider {
     where
         I: IntoIterator<Item: TryInto<LockName, Error: Into<LockError>>>,
     {
-        let names = distinct(names)?;
+        let names = distinct(names);
+        consume_budget().await;
+        let names = names?;
         if names.is_empty() {
             return Err(LockError::invalid_name(
                 "no names were given; give one at least",
@@ -87,8 +93,8 @@ impl LockProvider {
     /// by somebody, or somebody in this process waits for them. For workers that share a set of
     /// jobs.
     ///
-    /// An answer can be ready at once. Who asks again and again lets others run all the same: the
-    /// call takes part in the [cooperation](tokio::task::coop) of the runtime's tasks.
+    /// As every call here whose answer can be ready immediately, it takes part in the
+    /// [cooperation](tokio::task::coop) of the runtime's tasks: a loop of claims lets others run.
     ///
     /// # Errors
     ///
@@ -98,13 +104,18 @@ impl LockProvider {
     /// # Cancel safety
     ///
     /// Dropping the future releases what is granted.
+    ///
+    /// # Panics
+    ///
+    /// When it is polled outside a tokio runtime with its timers enabled.
     pub async fn claim<I>(&self, names: I, limit: usize) -> Result<Vec<LockGuard>, LockError>
     where
         I: IntoIterator<Item: TryInto<LockName, Error: Into<LockError>>>,
     {
-        let names = distinct(names)?;
+        let names = distinct(names);
         // Before anything is taken: it may wait for others to run.
         consume_budget().await;
+        let names = names?;
         let wait = Wait::new(Duration::ZERO, self.shared.response_timeout);
         let span = trace::claiming(self.backend(), names.len(), limit);
         let mut report = Report::new(&self.shared, &names, wait, span);
@@ -130,10 +141,11 @@ impl LockProvider {
         if names.is_empty() || limit == 0 {
             return Ok(Vec::new());
         }
+        let asked = std::time::Instant::now();
         let mut claim = Claim::begin(shared, &names, turns, limit);
         let answer = timeout(shared.response_timeout, claim.answer());
         let Ok(granted) = answer.instrument(report.span.clone()).await else {
-            return Err(LockError::unanswered());
+            return Err(LockError::unanswered_since(asked, shared.response_timeout));
         };
         // What ended on its way here goes back.
         let fresh = granted?
@@ -181,6 +193,7 @@ impl LockProvider {
             return Ok(Vec::new());
         };
         let mut report = Report::new(shared, names, wait, Span::none());
+        let asked = std::time::Instant::now();
         let mut claim = Claim::begin(shared, names, turns, names.len());
         let answer = tokio::select! {
             biased;
@@ -188,7 +201,8 @@ impl LockProvider {
             () = Closing::of(shared) => Some(Err(LockError::closed())),
         };
         let is_answered = answer.is_some();
-        let mut granted = match answer.unwrap_or_else(|| Err(LockError::unanswered())) {
+        let unanswered = || LockError::unanswered_since(asked, shared.response_timeout);
+        let mut granted = match answer.unwrap_or_else(|| Err(unanswered())) {
             Ok(granted) => granted,
             // Whoever asks for the first alone tries again, or hears of which lock this is true.
             Err(error) if is_answered && !error.is_closed() => Vec::new(),

@@ -137,6 +137,20 @@ impl LockProvider {
 
     /// The lock of this name. Nothing is locked yet, and the backend is not asked.
     ///
+    /// A text is a whole name, and nothing in it is escaped: `format!("order:process:{id}")` with the
+    /// id `7:8` is a valid name, of `order:process:7:8`. Names with values in them are made by
+    /// [`LockName::new`] or the macro `lock_name!`, which escape each value; then different values never
+    /// give one name.
+    ///
+    /// ```
+    /// # use lock_core::{LockError, LockName, LockProvider, memory::MemoryBackend};
+    /// # let locks = LockProvider::new(MemoryBackend::new());
+    /// let id = "7:8";
+    /// let lock = locks.lock(LockName::new("order", "process", id)?)?;
+    /// assert_eq!(lock.name().as_str(), "order:process:7%3A8");
+    /// # Ok::<(), LockError>(())
+    /// ```
+    ///
     /// # Errors
     ///
     /// [`InvalidName`](crate::LockErrorKind::InvalidName) when the text is not a lock name.

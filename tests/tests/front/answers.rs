@@ -40,6 +40,34 @@ async fn a_response_timeout_is_what_the_provider_was_given() {
     assert!(result.unwrap_err().is_unavailable());
 }
 
+/// Of a server's answer, which comes from another thread, a clock that is paused does not wait.
+#[tokio::test(start_paused = true)]
+async fn an_answer_that_only_a_paused_clock_calls_late_says_so() {
+    let puppet = Puppet::new();
+    let client = puppet.client();
+    let guard = take(&client).await;
+    puppet.every_try(Play::Hang);
+    let other = client.lock("order:process:43").unwrap();
+    let late = [
+        other.acquire(s(1)).await.map(drop),
+        client.claim(["order:process:44"], 1).await.map(drop),
+        client
+            .acquire_all(["order:process:45", "order:process:46"], s(0))
+            .await
+            .map(drop),
+        guard.release().await,
+    ];
+    for late in late.into_iter().filter_map(Result::err) {
+        assert!(late.is_unavailable());
+        assert!(late.to_string().contains("start_paused"), "{late}");
+    }
+    tokio::time::resume();
+    let other = puppet.client_with(ms(20)).lock("order:process:47").unwrap();
+    let late = other.acquire(s(0)).await.unwrap_err();
+    assert!(late.is_unavailable());
+    assert!(!late.to_string().contains("paused"), "{late}");
+}
+
 #[tokio::test(start_paused = true)]
 async fn an_endless_response_timeout_overflows_nothing() {
     let puppet = Puppet::new();

@@ -9,6 +9,7 @@
 
 mod answers;
 mod cancel;
+mod cooperation;
 mod courtesy;
 mod holding;
 mod line;

@@ -6,6 +6,7 @@ mod support;
 
 use std::sync::atomic::{AtomicU32, Ordering};
 
+use lock_core::memory::MemoryBackend;
 use lock_core::{LockError, LockProvider, distributed_lock};
 use support::{assert_send, hold, is_held, locks};
 
@@ -51,6 +52,50 @@ async fn list(locks: &LockProvider, key: String) -> String {
     String::from("listed")
 }
 
+/// What the closure borrows the body can read, and the rest it owns.
+#[distributed_lock("page:search:<key>", wait = "0s", refused = |error| format!("{key}: {error}"))]
+async fn search(locks: &LockProvider, key: String, mut words: Vec<String>, id: u64) -> String {
+    assert!(is_held(locks, &format!("page:search:{key}")).await);
+    words.push(key.clone());
+    let all: Vec<String> = words;
+    format!("{key} {id} {}", all.join(","))
+}
+
+/// Parameters that the body does not mention are dropped before the release all the same.
+#[distributed_lock("page:drop:<key>", refused = |_| key.len())]
+async fn dropped(locks: &LockProvider, key: &str, _kept: Kept<'_>) -> usize {
+    let _ = locks;
+    key.len()
+}
+
+/// Looks at the lock when it is dropped.
+struct Kept<'a>(&'a MemoryBackend);
+
+impl Drop for Kept<'_> {
+    fn drop(&mut self) {
+        assert_eq!(self.0.held(), 1, "dropped after the release");
+    }
+}
+
+struct Pages(LockProvider);
+
+impl Pages {
+    fn refuse(&self, error: &LockError) -> String {
+        format!("{}: {error}", self.0.backend())
+    }
+
+    #[distributed_lock("page:own:<key>", provider = self.0, refused = |error| self.refuse(&error))]
+    async fn by_reference(&self, key: String) -> String {
+        key + self.0.backend()
+    }
+
+    #[distributed_lock("page:own:<key>", provider = self.0, refused = |_| key.clone())]
+    async fn by_value(self, key: String) -> String {
+        let Self(locks) = self;
+        key.clone() + locks.backend()
+    }
+}
+
 /// A function is as good as a closure.
 #[distributed_lock("page:count:<key>", refused = failed)]
 async fn count(locks: &LockProvider, key: &str) -> usize {
@@ -77,6 +122,23 @@ async fn main() {
 
     assert_eq!(assert_send(list(&locks, "k".into())).await, "listed");
     assert!(list(&locks, String::new()).await.starts_with(": "));
+    let words = || vec!["a".to_owned()];
+    let found = assert_send(search(&locks, "k".into(), words(), 1)).await;
+    assert_eq!(found, "k 1 a,k");
+    let other = hold(&locks, "page:search:k").await;
+    let found = search(&locks, "k".into(), words(), 1).await;
+    assert!(found.starts_with("k: "), "{found}");
+    drop(other);
+
+    let store = MemoryBackend::new();
+    let alone = LockProvider::new(store.clone());
+    assert_eq!(assert_send(dropped(&alone, "abc", Kept(&store))).await, 3);
+
+    let pages = Pages(locks.clone());
+    assert_eq!(assert_send(pages.by_reference("k".into())).await, "kmemory");
+    assert!(pages.by_reference(String::new()).await.starts_with("memory: "));
+    assert_eq!(assert_send(pages.by_value("k".into())).await, "kmemory");
+
     assert_eq!(assert_send(count(&locks, "abc")).await, 3);
     assert_eq!(count(&locks, "").await, usize::MAX);
 }
