@@ -16,6 +16,7 @@ use super::session::Session;
 use super::sql;
 use super::terms::Terms;
 use super::transaction::DatabaseIdentity;
+use super::wire::Wire;
 use crate::LockError;
 use crate::backend::{BootClock, Clock};
 
@@ -63,40 +64,44 @@ impl Target {
         let made = PgConnection::connect_with(&self.options).await;
         let mut witness = made.map_err(errors::connecting)?;
         let limits = check_server(&mut witness).await?;
+        let is_pooled = has_lost_parameter(&mut witness).await?;
 
-        let mut listener = self.listener().await.map_err(errors::setting_up)?;
+        let listener = self.listener().await.map_err(errors::setting_up)?;
+        let mut wire = Wire::new(listener, witness)?;
         // First: behind a proxy that shares sessions, settings would be somebody else's.
-        check_notifications(&mut listener, &mut witness).await?;
+        check_notifications(&mut wire).await?;
+        if is_pooled && former.is_none() {
+            check_reset(&self.options).await?;
+        }
         let marker = format!("{:032x}", fastrand::u128(..));
         let identity = fastrand::i64(..);
         let sent = BootClock.now();
-        set_up(&mut listener, self.terms, &marker, identity).await?;
-        check_locks(&mut listener, &mut witness).await?;
+        set_up(&mut wire, self.terms, &marker, identity).await?;
+        check_locks(&mut wire).await?;
         if let Some(former) = former {
             let ended = sqlx::query(sql::END_FORMER).bind(former);
             ended
-                .fetch_all(&mut witness)
+                .fetch_all(wire.witness())
                 .await
                 .map_err(errors::setting_up)?;
         }
         if let Some(mark) = &self.mark {
             // Who is refused again and again shows no mark meanwhile, for which others were refused.
             if former.is_some()
-                && let Some(other) = mark.check(&mut listener).await?
+                && let Some(other) = mark.check(&mut wire).await?
             {
                 return Err(mark.refusal(other));
             }
-            mark.take(&mut listener).await?;
-            if let Some(other) = mark.check(&mut listener).await? {
+            mark.take(&mut wire).await?;
+            if let Some(other) = mark.check(&mut wire).await? {
                 return Err(mark.refusal(other));
             }
         }
-        let home = DatabaseIdentity::read(&mut witness)
+        let home = DatabaseIdentity::read(wire.witness())
             .await
             .map_err(|_| errors::disconnected())?;
-        // Its session ends with the socket, if not in order.
-        let _ = witness.close().await;
-        let session = Session::new(listener, marker, identity, limits, self.terms, sent);
+        wire.end_witness().await.map_err(errors::setting_up)?;
+        let session = Session::new(wire, marker, identity, limits, self.terms, sent);
         Ok((session, home))
     }
 
@@ -125,14 +130,52 @@ async fn check_server(witness: &mut PgConnection) -> Result<Limits, LockError> {
          current_setting('max_connections')::int8",
     );
     let row = asked.fetch_one(witness).await.map_err(errors::setting_up)?;
-    check_version(row.get(0))?;
-    if row.get(1) {
+    let read = || {
+        let limits = Limits {
+            max_locks_per_transaction: row.try_get(2)?,
+            max_connections: row.try_get(3)?,
+        };
+        Ok((row.try_get(0)?, row.try_get(1)?, limits))
+    };
+    let (version, is_standby, limits) = read().map_err(errors::setting_up)?;
+    check_version(version)?;
+    if is_standby {
         return Err(errors::standby());
     }
-    Ok(Limits {
-        max_locks_per_transaction: row.get(2),
-        max_connections: row.get(3),
-    })
+    Ok(limits)
+}
+
+/// Whether a parameter that the driver always starts a session with has not arrived: poolers keep one
+/// session for many clients, and are set up to ignore it.
+async fn has_lost_parameter(witness: &mut PgConnection) -> Result<bool, LockError> {
+    const SENT: &str = "SELECT pg_catalog.current_setting('extra_float_digits')";
+    let arrived = sqlx::query_scalar::<_, String>(SENT).fetch_one(witness);
+    Ok(arrived.await.map_err(errors::setting_up)? != "2")
+}
+
+/// Whether a pooler resets a session before it gives it to another client. One that does not would
+/// give the locks of a client that has left to a stranger, who works on with them.
+async fn check_reset(options: &PgConnectOptions) -> Result<(), LockError> {
+    const LEAVE: &str = "SELECT pg_catalog.set_config('distributed_lock.left', $1, false)";
+    const FIND: &str = "SELECT pg_catalog.current_setting('distributed_lock.left', true)";
+    let left = format!("{:032x}", fastrand::u128(..));
+    // Whether it can be found out is up to the pooler: it need not give the same session again.
+    let found = async {
+        let mut leaving = PgConnection::connect_with(options).await?;
+        // Not by name: the name can be taken in a session that was not reset.
+        let leave = sqlx::query(LEAVE).bind(&left).persistent(false);
+        leave.fetch_all(&mut leaving).await?;
+        leaving.close().await?;
+        let mut next = PgConnection::connect_with(options).await?;
+        let find = sqlx::query_scalar(FIND).persistent(false);
+        let found: Option<String> = find.fetch_one(&mut next).await?;
+        next.close().await?;
+        Ok::<_, sqlx::Error>(found)
+    };
+    match found.await {
+        Ok(Some(found)) if found == left => Err(errors::no_reset()),
+        _ => Ok(()),
+    }
 }
 
 fn check_version(version: i32) -> Result<(), LockError> {
@@ -144,7 +187,7 @@ fn check_version(version: i32) -> Result<(), LockError> {
 
 /// Makes the session a lease on the server's side, and marks it.
 async fn set_up(
-    listener: &mut PgListener,
+    wire: &mut Wire,
     terms: Terms,
     marker: &str,
     identity: i64,
@@ -159,15 +202,17 @@ async fn set_up(
         "SELECT set_config(s.name, t.value, false) \
          FROM unnest($1::text[], $2::text[]) AS t(name, value) JOIN pg_settings AS s USING (name)",
     );
-    set.bind(&names)
-        .bind(&values)
-        .fetch_all(&mut *listener)
+    let set = set.bind(&names).bind(&values);
+    wire.run(async |session| set.fetch_all(session).await, |_| ())
         .await
+        .0
         .map_err(errors::setting_up)?;
     let read = sqlx::query("SELECT name, setting FROM pg_settings WHERE name = ANY($1)");
-    let read = read.bind(&names).fetch_all(&mut *listener).await;
-    for row in read.map_err(errors::setting_up)? {
-        let (name, setting): (&str, &str) = (row.get(0), row.get(1));
+    let read = read.bind(&names);
+    let read = wire.run(async |session| read.fetch_all(session).await, |_| ());
+    for row in read.await.0.map_err(errors::setting_up)? {
+        let text = |column| row.try_get::<&str, _>(column).map_err(errors::setting_up);
+        let (name, setting) = (text(0)?, text(1)?);
         let expected = settings.iter().find(|(other, ..)| *other == name);
         if let Some((_, value, rule)) = expected
             && !rule.allows(*value, setting)
@@ -184,12 +229,10 @@ async fn set_up(
          pg_try_advisory_lock_shared($2), \
          pg_try_advisory_lock_shared(($3::int8 >> 32)::int4, ($3::int8::bit(32))::int4)",
     );
-    marked
-        .bind(marker)
-        .bind(terms.lease_key())
-        .bind(identity)
-        .fetch_one(&mut *listener)
+    let marked = marked.bind(marker).bind(terms.lease_key()).bind(identity);
+    wire.run(async |session| marked.fetch_one(session).await, |_| ())
         .await
+        .0
         .map_err(errors::setting_up)?;
     Ok(())
 }
@@ -232,23 +275,23 @@ fn settings(terms: Terms) -> [(&'static str, u64, Rule); 9] {
     ]
 }
 
-async fn check_notifications(
-    listener: &mut PgListener,
-    witness: &mut PgConnection,
-) -> Result<(), LockError> {
+async fn check_notifications(wire: &mut Wire) -> Result<(), LockError> {
+    let listener = wire.listener().ok_or_else(errors::disconnected)?;
     listener
         .listen(sql::CHANNEL)
         .await
         .map_err(errors::setting_up)?;
     let payload = format!("check {:016x}", fastrand::u64(..));
     let sent = sqlx::query(sql::TELL_IN_TIME).bind(&payload);
-    match sent.fetch_all(witness).await {
+    match sent.fetch_all(wire.witness()).await {
         Ok(_) => {}
         Err(error) if errors::is_notification_late(&error) => {
             return Err(errors::notifications_held_up().with_source(error));
         }
+        Err(error) if errors::is_queue_full(&error) => return check_sessions(wire).await,
         Err(error) => return Err(errors::setting_up(error)),
     }
+    let listener = wire.listener().ok_or_else(errors::disconnected)?;
     let arrived = timeout(ARRIVES_WITHIN, async {
         loop {
             match listener.try_recv().await {
@@ -262,22 +305,41 @@ async fn check_notifications(
     arrived.await.unwrap_or_else(|_| Err(errors::pooler()))
 }
 
-async fn check_locks(
-    listener: &mut PgListener,
-    witness: &mut PgConnection,
-) -> Result<(), LockError> {
+/// Without notifications: a proxy that shares sessions gives the one that it has just had back, ours,
+/// to whoever comes next. A statement that reaches another session later does nothing there.
+async fn check_sessions(wire: &mut Wire) -> Result<(), LockError> {
+    const SESSION: &str = "SELECT pg_catalog.pg_backend_pid()";
+    for _ in 0..3 {
+        let ours = sqlx::query_scalar::<_, i32>(SESSION);
+        let ours = wire.run(async |session| ours.fetch_one(session).await, |_| ());
+        let ours = ours.await.0.map_err(errors::setting_up)?;
+        let theirs = sqlx::query_scalar::<_, i32>(SESSION);
+        let theirs = theirs.fetch_one(wire.witness()).await;
+        if ours == theirs.map_err(errors::setting_up)? {
+            return Err(errors::pooler());
+        }
+    }
+    tracing::warn!(
+        error = %errors::queue_full(),
+        "the server takes no notifications: locks work, and who waits for one tries a few times a second"
+    );
+    Ok(())
+}
+
+async fn check_locks(wire: &mut Wire) -> Result<(), LockError> {
     const TRY: &str = "SELECT pg_try_advisory_lock($1)";
     let key = fastrand::i64(..);
     let ours = sqlx::query_scalar::<_, bool>(TRY).bind(key);
-    let ours = ours.fetch_one(&mut *listener).await;
+    let ours = wire.run(async |session| ours.fetch_one(session).await, |_| ());
+    let ours = ours.await.0;
     let theirs = sqlx::query_scalar::<_, bool>(TRY).bind(key);
-    let theirs = theirs.fetch_one(witness).await;
+    let theirs = theirs.fetch_one(wire.witness()).await;
     if !ours.map_err(errors::setting_up)? || theirs.map_err(errors::setting_up)? {
         return Err(errors::look_alike());
     }
     let unlocked = sqlx::query_scalar::<_, bool>("SELECT pg_advisory_unlock($1)").bind(key);
-    let unlocked = unlocked.fetch_one(&mut *listener).await;
-    if !unlocked.map_err(errors::setting_up)? {
+    let unlocked = wire.run(async |session| unlocked.fetch_one(session).await, |_| ());
+    if !unlocked.await.0.map_err(errors::setting_up)? {
         return Err(errors::look_alike());
     }
     Ok(())

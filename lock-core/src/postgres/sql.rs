@@ -2,7 +2,8 @@
 //!
 //! Whatever must happen in order within one lock is one `CASE`, whose branches PostgreSQL evaluates
 //! in order; the locks of a batch are rows of one scan. Each statement runs only in the session that
-//! it was meant for: a proxy that moves us to another one makes it answer NULL.
+//! it was meant for, and its answer there begins with a value that is not NULL: a proxy that moves us
+//! to another one makes it answer NULL, or nothing.
 
 pub(super) use crate::name::key::POSTGRES_EVERYTHING as EVERYTHING;
 
@@ -28,6 +29,8 @@ pub(super) enum Step {
     TellEverybody = 7,
     /// Try to lock, unless another session waits.
     TryPolitely = 8,
+    /// Unlock, and tell none: the server takes no notifications.
+    ReleaseQuietly = 9,
 }
 
 /// The answers: one letter a row.
@@ -49,6 +52,9 @@ macro_rules! in_our_session {
         "current_setting('distributed_lock.session', true) = $1"
     };
 }
+
+/// What the session looks for in each statement.
+pub(super) const IN_OUR_SESSION: &str = in_our_session!();
 
 // Whether a session waits is asked by taking the key that it would hold, for a moment: after the
 // unlock, so that whoever registers later finds the lock free. Our own registration is no obstacle.
@@ -173,7 +179,8 @@ pub(super) const BATCH: &str = concat!(
     " WHEN 8 THEN CASE WHEN pg_try_advisory_lock(w) THEN CASE WHEN pg_advisory_unlock(w) ",
     "AND pg_try_advisory_lock($5) THEN CASE WHEN pg_advisory_unlock($5) THEN ",
     attempt!("k"),
-    " END ELSE 'h' END ELSE 'h' END WHEN 7 THEN ",
+    " END ELSE 'h' END ELSE 'h' END ",
+    "WHEN 9 THEN CASE WHEN pg_advisory_unlock(k) THEN 'u' ELSE 'n' END WHEN 7 THEN ",
     tell_everybody!(
         "w",
         "(SELECT string_agg(to_hex(r.k), ',') FROM unnest($2::int2[], $3::int8[]) AS r(op, k) WHERE r.op = 1)"
@@ -191,11 +198,10 @@ pub(super) const RELEASES: usize = 450;
 /// Of many locks as many as are asked for: session, keys, how many. The scan ends with the last of
 /// them, so that no more are locked.
 pub(super) const CLAIM: &str = concat!(
-    "SELECT ",
+    "SELECT true, ARRAY(SELECT k FROM unnest($2::int8[]) AS t(k) WHERE CASE WHEN ",
     in_our_session!(),
-    ", ARRAY(SELECT k FROM unnest($2::int8[]) AS t(k) WHERE CASE WHEN ",
-    in_our_session!(),
-    " THEN pg_try_advisory_lock(k) END LIMIT $3)"
+    " THEN pg_try_advisory_lock(k) END LIMIT $3) WHERE ",
+    in_our_session!()
 );
 
 /// A token: the timeline of the server and a transaction of its own, which is durable once the
@@ -209,7 +215,7 @@ pub(super) const TOKEN: &str = concat!(
 );
 
 /// Whether this is the session that we think it is.
-pub(super) const HEARTBEAT: &str = concat!("SELECT ", in_our_session!());
+pub(super) const HEARTBEAT: &str = concat!("SELECT true WHERE ", in_our_session!());
 
 /// All our advisory locks, and whether each is exclusive.
 pub(super) const AUDIT: &str = concat!(
@@ -225,8 +231,11 @@ pub(super) const SWEEP: &str = concat!(
     in_our_session!()
 );
 
-/// Tells that these keys were unlocked.
-pub(super) const TELL: &str = "SELECT pg_notify('distributed_lock', $1)::text";
+/// Tells that these keys were unlocked: session, payload.
+pub(super) const TELL: &str = concat!(
+    "SELECT pg_notify('distributed_lock', $2)::text WHERE ",
+    in_our_session!()
+);
 
 /// The same before the session is set up, where a wait for others must end as well.
 pub(super) const TELL_IN_TIME: &str =
@@ -240,14 +249,15 @@ pub(super) const END_FORMER: &str = concat!(
     "AND ((classid::int8 << 32) | objid::int8) = $1"
 );
 
-/// Ends sessions of our kind that stand still inside a statement: their lease as milliseconds and as
-/// the key that each of them holds shared. What the server's own limit on idle sessions does not see.
+/// Ends sessions of our kind that stand still inside a statement: session, their lease as
+/// milliseconds and as the key that each of them holds shared. What the server's own limit on idle sessions does not see.
 pub(super) const REAP: &str = concat!(
     "SELECT count(pg_terminate_backend(a.pid)) FROM pg_stat_activity AS a ",
     "WHERE a.datname = current_database() AND a.usename = current_user ",
     "AND a.application_name = current_setting('application_name') AND a.pid <> pg_backend_pid() ",
-    "AND a.state <> 'idle' AND a.state_change < clock_timestamp() - $1::int8 * interval '1 ms' ",
+    "AND a.state <> 'idle' AND a.state_change < clock_timestamp() - $2::int8 * interval '1 ms' ",
     "AND CASE WHEN a.state <> 'idle' THEN EXISTS (SELECT FROM pg_locks AS l WHERE l.pid = a.pid ",
     "AND l.locktype = 'advisory' AND l.mode = 'ShareLock' AND l.objsubid = 1 ",
-    "AND ((l.classid::int8 << 32) | l.objid::int8) = $2) END"
+    "AND ((l.classid::int8 << 32) | l.objid::int8) = $3) END HAVING ",
+    in_our_session!()
 );
