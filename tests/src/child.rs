@@ -126,6 +126,15 @@ impl Child {
         self.until_state("thawed", |state| state != 'T').await;
     }
 
+    /// How many bytes of memory it has.
+    #[must_use]
+    pub fn resident(&self) -> u64 {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.pid())).unwrap();
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+        let kilobytes = line.and_then(|line| line.trim().strip_suffix(" kB"));
+        kilobytes.unwrap().parse::<u64>().unwrap() * 1024
+    }
+
     fn pid(&self) -> Pid {
         let pid = self.process.id().expect("the child was not waited for");
         Pid::from_raw(pid.cast_signed()).unwrap()

@@ -2,6 +2,7 @@
 //! provider that does. One connection, on a thread of its own.
 
 use std::future::Future;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::{Pin, pin};
 use std::thread;
 use std::time::Duration;
@@ -19,6 +20,7 @@ use super::desk::Reply;
 use super::mark::{Mark, unmarked};
 use super::place::warn_unless_verified;
 use super::session::{Failed, Session};
+use super::statement::Statement;
 use super::terms::Terms;
 use super::{errors, sql};
 use crate::LockError;
@@ -127,26 +129,52 @@ type Marked = (Box<Session>, Option<ProviderKind>);
 type Started = oneshot::Sender<Result<(), LockError>>;
 
 impl Watch {
-    /// A runtime for each attempt and its link: whatever that has left running ends with it, its
-    /// socket as well.
+    /// One link after the other. A panic, which a server can cause that does not keep to its
+    /// protocol, costs the link.
     fn run(mut self, started: Started) {
         let mut started = Some(started);
         let mut last = errors::disconnected();
         loop {
-            let goes_on = match Builder::new_current_thread().enable_all().build() {
-                Ok(runtime) => {
-                    let goes_on = runtime.block_on(self.live(&mut started, &mut last));
-                    runtime.shutdown_background();
-                    goes_on
+            let lived = catch_unwind(AssertUnwindSafe(|| {
+                self.live_in_runtime(&mut started, &mut last)
+            }));
+            let goes_on = lived.unwrap_or_else(|_| {
+                last = errors::panicked();
+                // It can be the logger that panics.
+                let _ = catch_unwind(|| {
+                    tracing::error!(error = %errors::panicked(), "the connection to the database is lost");
+                });
+                match started.take() {
+                    Some(started) => {
+                        let _ = started.send(Err(errors::panicked()));
+                        None
+                    }
+                    None => Some(()),
                 }
-                Err(error) => {
-                    last = LockError::unavailable("no runtime could be made for the database")
-                        .with_source(error);
-                    self.live_without_runtime(&mut started, &last)
-                }
-            };
+            });
             if goes_on.is_none() {
                 return;
+            }
+        }
+    }
+
+    /// A runtime for each attempt and its link: whatever that has left running ends with it, its
+    /// socket as well. `None` when nobody can ask any more.
+    fn live_in_runtime(
+        &mut self,
+        started: &mut Option<Started>,
+        last: &mut LockError,
+    ) -> Option<()> {
+        match Builder::new_current_thread().enable_all().build() {
+            Ok(runtime) => {
+                let goes_on = runtime.block_on(self.live(started, last));
+                runtime.shutdown_background();
+                goes_on
+            }
+            Err(error) => {
+                *last = LockError::unavailable("no runtime could be made for the database")
+                    .with_source(error);
+                self.live_without_runtime(started, last)
             }
         }
     }
@@ -316,7 +344,7 @@ impl Watch {
         session: &mut Session,
         other: &mut Option<ProviderKind>,
     ) -> Result<(), LockError> {
-        let checked = timeout(ANSWER_WITHIN, self.mark.check(&mut session.listener)).await;
+        let checked = timeout(ANSWER_WITHIN, self.mark.check(session.wire())).await;
         *other = checked.unwrap_or_else(|_| Err(LockError::unanswered()))?;
         if other.is_none() {
             tracing::info!("no other process locks with another provider any more");
@@ -327,8 +355,8 @@ impl Watch {
 
 /// Takes the mark in this session, and looks for another.
 async fn marked(mut session: Session, mark: &Mark) -> Result<Marked, LockError> {
-    mark.take(&mut session.listener).await?;
-    let other = mark.check(&mut session.listener).await?;
+    mark.take(session.wire()).await?;
+    let other = mark.check(session.wire()).await?;
     Ok((Box::new(session), other))
 }
 
@@ -360,7 +388,7 @@ impl Link {
     async fn changed(&mut self) -> Option<Marked> {
         match self {
             Self::Marked(session) => {
-                while session.notified().await.is_some() {}
+                while session.notified(&Board::default()).await.is_some() {}
                 None
             }
             Self::Plain(_, session) => Some(session.await),
@@ -371,16 +399,16 @@ impl Link {
         match self {
             Self::Marked(session) => {
                 let answer = session
-                    .run(&Board::default(), async |listener, marker| {
-                        let beat =
-                            sqlx::query_scalar::<_, Option<bool>>(sql::HEARTBEAT).bind(marker);
-                        beat.fetch_all(listener).await
-                    })
+                    .run(
+                        &Board::default(),
+                        const { Statement::new(sql::HEARTBEAT) },
+                        |beat| beat,
+                    )
                     .await;
                 match answer {
-                    Ok(answer) if answer == [Some(true)] => Ok(()),
+                    Ok(_) => Ok(()),
                     Err(Failed::Statement(error)) => Err(errors::statement(error, session.limits)),
-                    Ok(_) | Err(Failed::Session(_)) => Err(errors::disconnected()),
+                    Err(Failed::Session(_)) => Err(errors::disconnected()),
                 }
             }
             Self::Plain(connection, _) => {

@@ -2,13 +2,13 @@
 //!
 //! A second connection lives for these moments. It finds the plain mistakes first, and then shows
 //! that the session is one: a notification that it sends must arrive, which a proxy that shares
-//! sessions swallows, and a lock that the session holds must be refused to it, and be
-//! had by it after the unlock.
+//! sessions swallows, and a lock that the session holds must be refused to it, and be had by it after
+//! the unlock.
 
 use std::time::Duration;
 
-use sqlx::postgres::{PgConnectOptions, PgConnection, PgListener, PgPoolOptions};
-use sqlx::{AssertSqlSafe, ConnectOptions, Connection, PgExecutor, Row};
+use sqlx::postgres::{PgConnectOptions, PgConnection, PgListener, PgPoolOptions, PgRow};
+use sqlx::{AssertSqlSafe, ConnectOptions, Connection, Row};
 use tokio::time::timeout;
 
 use super::errors::{self, Limits};
@@ -18,6 +18,7 @@ use super::session::Session;
 use super::sql;
 use super::terms::Terms;
 use super::transaction::DatabaseIdentity;
+use super::wire::Wire;
 use crate::LockError;
 use crate::backend::{BootClock, Clock};
 
@@ -64,55 +65,85 @@ impl Target {
     ) -> Result<(Session, DatabaseIdentity), LockError> {
         let made = PgConnection::connect_with(&self.options).await;
         let mut witness = made.map_err(|error| errors::logging_in(error, &self.options))?;
-        match self.open_beside(&mut witness, former).await {
-            Ok(opened) => {
-                // Its session ends with the socket, if not in order.
-                let _ = witness.close().await;
-                Ok(opened)
-            }
-            Err(error) if errors::is_right(&error) => {
-                Err(rights::name_missing(&mut witness, self.mark.is_some(), error).await)
-            }
-            Err(error) => Err(error),
+        let looked = self.look(&mut witness, former).await;
+        let (limits, is_pooled) = match looked {
+            Ok(found) => found,
+            Err(error) => return Err(self.name_missing(&mut witness, error).await),
+        };
+        let listener = self.listener().await.map_err(errors::setting_up)?;
+        let mut wire = Wire::new(listener, witness)?;
+        // First: behind a proxy that shares sessions, settings would be somebody else's.
+        check_notifications(&mut wire).await?;
+        if is_pooled && former.is_none() {
+            check_reset(&self.options).await?;
         }
+        let marker = format!("{:032x}", fastrand::u128(..));
+        let identity = fastrand::i64(..);
+        let sent = BootClock.now();
+        let home = match self.begin(&mut wire, &marker, identity, former).await {
+            Ok(home) => home,
+            Err(error) => return Err(self.name_missing(wire.witness(), error).await),
+        };
+        wire.end_witness().await.map_err(errors::setting_up)?;
+        let session = Session::new(wire, marker, identity, limits, self.terms, sent);
+        Ok((session, home))
     }
 
-    async fn open_beside(
+    /// What kind of server this is, whether a pooler is in front of it, and whether the role has the
+    /// rights that it needs.
+    async fn look(
         &self,
         witness: &mut PgConnection,
         former: Option<i64>,
-    ) -> Result<(Session, DatabaseIdentity), LockError> {
+    ) -> Result<(Limits, bool), LockError> {
         let limits = check_server(witness).await?;
+        let is_pooled = has_lost_parameter(witness).await?;
         match former {
             Some(former) => end_former(witness, former).await,
             None => rights::check(witness, self.mark.is_some()).await?,
         }
-        let mut listener = self.listener().await.map_err(errors::setting_up)?;
-        // First: behind a proxy that shares sessions, settings would be somebody else's.
-        check_notifications(&mut listener, witness).await?;
-        take_own_path(&mut *witness).await?;
-        take_own_path(&mut listener).await?;
-        let marker = format!("{:032x}", fastrand::u128(..));
-        let identity = fastrand::i64(..);
-        let sent = BootClock.now();
-        set_up(&mut listener, self.terms, &marker, identity).await?;
-        check_locks(&mut listener, witness).await?;
+        Ok((limits, is_pooled))
+    }
+
+    /// Makes the session a lease, shows that its locks exclude, and takes the mark.
+    async fn begin(
+        &self,
+        wire: &mut Wire,
+        marker: &str,
+        identity: i64,
+        former: Option<i64>,
+    ) -> Result<DatabaseIdentity, LockError> {
+        let of_witness = sqlx::raw_sql(sql::OWN_PATH).fetch_all(wire.witness());
+        check_path(of_witness.await)?;
+        let own_path = async |session: &mut PgConnection| {
+            sqlx::raw_sql(sql::OWN_PATH).fetch_all(session).await
+        };
+        check_path(wire.run(own_path, |_| ()).await.0)?;
+        set_up(wire, self.terms, marker, identity).await?;
+        check_locks(wire).await?;
         if let Some(mark) = &self.mark {
             // Who is refused again and again shows no mark meanwhile, for which others were refused.
             if former.is_some()
-                && let Some(other) = mark.check(&mut listener).await?
+                && let Some(other) = mark.check(wire).await?
             {
                 return Err(mark.refusal(other));
             }
-            mark.take(&mut listener).await?;
-            if let Some(other) = mark.check(&mut listener).await? {
+            mark.take(wire).await?;
+            if let Some(other) = mark.check(wire).await? {
                 return Err(mark.refusal(other));
             }
         }
-        let home = DatabaseIdentity::read(witness).await;
-        let home = home.map_err(errors::setting_up)?;
-        let session = Session::new(listener, marker, identity, limits, self.terms, sent);
-        Ok((session, home))
+        let home = DatabaseIdentity::read(wire.witness()).await;
+        home.map_err(errors::setting_up)
+    }
+
+    /// The same error, or the rights that are missing if it is for one.
+    async fn name_missing(&self, witness: &mut PgConnection, error: LockError) -> LockError {
+        if errors::is_right(&error) {
+            rights::name_missing(witness, self.mark.is_some(), error).await
+        } else {
+            error
+        }
     }
 
     /// A connection that is read while it is idle, and that does not make itself anew: its pool is
@@ -136,14 +167,53 @@ impl Target {
 async fn check_server(witness: &mut PgConnection) -> Result<Limits, LockError> {
     let asked = sqlx::raw_sql(sql::LOOK);
     let row = asked.fetch_one(witness).await.map_err(errors::setting_up)?;
-    check_version(row.get(0))?;
-    if row.get(1) {
+    let read = || {
+        let limits = Limits {
+            max_locks_per_transaction: row.try_get(2)?,
+            max_connections: row.try_get(3)?,
+        };
+        Ok((row.try_get(0)?, row.try_get(1)?, limits))
+    };
+    let (version, is_standby, limits) = read().map_err(errors::setting_up)?;
+    check_version(version)?;
+    if is_standby {
         return Err(errors::standby());
     }
-    Ok(Limits {
-        max_locks_per_transaction: row.get(2),
-        max_connections: row.get(3),
-    })
+    Ok(limits)
+}
+
+/// Whether a parameter that the driver always starts a session with has not arrived: poolers keep one
+/// session for many clients, and are set up to ignore it.
+async fn has_lost_parameter(witness: &mut PgConnection) -> Result<bool, LockError> {
+    const SENT: &str = "SELECT pg_catalog.current_setting('extra_float_digits')";
+    let arrived = sqlx::raw_sql(SENT).fetch_one(witness).await;
+    let value = arrived.and_then(|row| row.try_get::<String, _>(0));
+    Ok(value.map_err(errors::setting_up)? != "2")
+}
+
+/// Whether a pooler resets a session before it gives it to another client. One that does not would
+/// give the locks of a client that has left to a stranger, who works on with them.
+async fn check_reset(options: &PgConnectOptions) -> Result<(), LockError> {
+    const LEAVE: &str = "SELECT pg_catalog.set_config('distributed_lock.left', $1, false)";
+    const FIND: &str = "SELECT pg_catalog.current_setting('distributed_lock.left', true)";
+    let left = format!("{:032x}", fastrand::u128(..));
+    // Whether it can be found out is up to the pooler: it need not give the same session again.
+    let found = async {
+        let mut leaving = PgConnection::connect_with(options).await?;
+        // Not by name: the name can be taken in a session that was not reset.
+        let leave = sqlx::query(LEAVE).bind(&left).persistent(false);
+        leave.fetch_all(&mut leaving).await?;
+        leaving.close().await?;
+        let mut next = PgConnection::connect_with(options).await?;
+        let find = sqlx::query_scalar(FIND).persistent(false);
+        let found: Option<String> = find.fetch_one(&mut next).await?;
+        next.close().await?;
+        Ok::<_, sqlx::Error>(found)
+    };
+    match found.await {
+        Ok(Some(found)) if found == left => Err(errors::no_reset()),
+        _ => Ok(()),
+    }
 }
 
 fn check_version(version: i32) -> Result<(), LockError> {
@@ -165,11 +235,11 @@ async fn end_former(witness: &mut PgConnection, former: i64) {
     }
 }
 
-/// From here on names in this session mean what PostgreSQL means by them.
-async fn take_own_path<'c>(session: impl PgExecutor<'c>) -> Result<(), LockError> {
-    let taken = sqlx::raw_sql(sql::OWN_PATH).fetch_all(session).await;
-    let taken = taken.map_err(errors::setting_up)?;
-    let path: Option<String> = taken.last().and_then(|row| row.try_get(0).ok());
+/// From here on names in a session mean what PostgreSQL means by them: this is what [`sql::OWN_PATH`]
+/// answered.
+fn check_path(answer: Result<Vec<PgRow>, sqlx::Error>) -> Result<(), LockError> {
+    let answer = answer.map_err(errors::setting_up)?;
+    let path: Option<String> = answer.last().and_then(|row| row.try_get(0).ok());
     if path.as_deref() != Some(sql::PATH) {
         return Err(errors::setting_refused("search_path"));
     }
@@ -178,7 +248,7 @@ async fn take_own_path<'c>(session: impl PgExecutor<'c>) -> Result<(), LockError
 
 /// Makes the session a lease on the server's side, and marks it.
 async fn set_up(
-    listener: &mut PgListener,
+    wire: &mut Wire,
     terms: Terms,
     marker: &str,
     identity: i64,
@@ -193,15 +263,17 @@ async fn set_up(
         "SELECT set_config(s.name, t.value, false) \
          FROM unnest($1::text[], $2::text[]) AS t(name, value) JOIN pg_settings AS s USING (name)",
     );
-    set.bind(&names)
-        .bind(&values)
-        .fetch_all(&mut *listener)
+    let set = set.bind(&names).bind(&values);
+    wire.run(async |session| set.fetch_all(session).await, |_| ())
         .await
+        .0
         .map_err(errors::setting_up)?;
     let read = sqlx::query("SELECT name, setting FROM pg_settings WHERE name = ANY($1)");
-    let read = read.bind(&names).fetch_all(&mut *listener).await;
-    for row in read.map_err(errors::setting_up)? {
-        let (name, setting): (&str, &str) = (row.get(0), row.get(1));
+    let read = read.bind(&names);
+    let read = wire.run(async |session| read.fetch_all(session).await, |_| ());
+    for row in read.await.0.map_err(errors::setting_up)? {
+        let text = |column| row.try_get::<&str, _>(column).map_err(errors::setting_up);
+        let (name, setting) = (text(0)?, text(1)?);
         let expected = settings.iter().find(|(other, ..)| *other == name);
         if let Some((_, value, rule)) = expected
             && !rule.allows(*value, setting)
@@ -218,13 +290,14 @@ async fn set_up(
          pg_try_advisory_lock_shared($2), \
          pg_try_advisory_lock_shared($3::int4, $4::int4)",
     );
-    marked
+    let marked = marked
         .bind(marker)
         .bind(terms.lease_key())
         .bind((identity >> 32) as i32)
-        .bind(identity as i32)
-        .fetch_one(&mut *listener)
+        .bind(identity as i32);
+    wire.run(async |session| marked.fetch_one(session).await, |_| ())
         .await
+        .0
         .map_err(errors::setting_up)?;
     Ok(())
 }
@@ -267,23 +340,23 @@ fn settings(terms: Terms) -> [(&'static str, u64, Rule); 9] {
     ]
 }
 
-async fn check_notifications(
-    listener: &mut PgListener,
-    witness: &mut PgConnection,
-) -> Result<(), LockError> {
+async fn check_notifications(wire: &mut Wire) -> Result<(), LockError> {
+    let listener = wire.listener().ok_or_else(errors::disconnected)?;
     listener
         .listen(sql::CHANNEL)
         .await
         .map_err(errors::setting_up)?;
     let payload = format!("check {:016x}", fastrand::u64(..));
     let sent = sqlx::raw_sql(AssertSqlSafe(sql::tell_in_time(&payload)));
-    match sent.fetch_all(witness).await {
+    match sent.fetch_all(wire.witness()).await {
         Ok(_) => {}
         Err(error) if errors::is_notification_late(&error) => {
             return Err(errors::notifications_held_up().with_source(error));
         }
+        Err(error) if errors::is_queue_full(&error) => return check_sessions(wire).await,
         Err(error) => return Err(errors::setting_up(error)),
     }
+    let listener = wire.listener().ok_or_else(errors::disconnected)?;
     let arrived = timeout(ARRIVES_WITHIN, async {
         loop {
             match listener.try_recv().await {
@@ -297,31 +370,54 @@ async fn check_notifications(
     arrived.await.unwrap_or_else(|_| Err(errors::pooler()))
 }
 
-async fn check_locks(
-    listener: &mut PgListener,
-    witness: &mut PgConnection,
-) -> Result<(), LockError> {
-    async fn ask<'c>(
-        session: impl PgExecutor<'c>,
-        step: &'static str,
-        key: i64,
-    ) -> Result<bool, LockError> {
-        let asked = sqlx::query_scalar(step).bind(key).fetch_one(session);
-        asked.await.map_err(errors::setting_up)
+/// Without notifications: a proxy that shares sessions gives the one that it has just had back, ours,
+/// to whoever comes next. A statement that reaches another session later does nothing there.
+async fn check_sessions(wire: &mut Wire) -> Result<(), LockError> {
+    const SESSION: &str = "SELECT pg_catalog.pg_backend_pid()";
+    for _ in 0..3 {
+        let ours = sqlx::query_scalar::<_, i32>(SESSION);
+        let ours = wire.run(async |session| ours.fetch_one(session).await, |_| ());
+        let ours = ours.await.0.map_err(errors::setting_up)?;
+        let theirs = sqlx::query_scalar::<_, i32>(SESSION);
+        let theirs = theirs.fetch_one(wire.witness()).await;
+        if ours == theirs.map_err(errors::setting_up)? {
+            return Err(errors::pooler());
+        }
     }
+    tracing::warn!(
+        error = %errors::queue_full(),
+        "the server takes no notifications: locks work, and who waits for one tries a few times a second"
+    );
+    Ok(())
+}
+
+async fn check_locks(wire: &mut Wire) -> Result<(), LockError> {
     const TRY: &str = "SELECT pg_try_advisory_lock($1)";
     const UNLOCK: &str = "SELECT pg_advisory_unlock($1)";
     let key = fastrand::i64(..);
-    let excludes = ask(&mut *listener, TRY, key).await? && !ask(&mut *witness, TRY, key).await?;
     // An unlock is one where another session has the lock then.
-    if excludes
-        && ask(&mut *listener, UNLOCK, key).await?
-        && ask(&mut *witness, TRY, key).await?
-        && ask(&mut *witness, UNLOCK, key).await?
-    {
-        return Ok(());
+    let is_one = by_us(wire, TRY, key).await?
+        && !by_witness(wire, TRY, key).await?
+        && by_us(wire, UNLOCK, key).await?
+        && by_witness(wire, TRY, key).await?
+        && by_witness(wire, UNLOCK, key).await?;
+    if is_one {
+        Ok(())
+    } else {
+        Err(errors::look_alike())
     }
-    Err(errors::look_alike())
+}
+
+async fn by_us(wire: &mut Wire, step: &'static str, key: i64) -> Result<bool, LockError> {
+    let asked = sqlx::query_scalar(step).bind(key);
+    let answer = wire.run(async |session| asked.fetch_one(session).await, |_| ());
+    answer.await.0.map_err(errors::setting_up)
+}
+
+async fn by_witness(wire: &mut Wire, step: &'static str, key: i64) -> Result<bool, LockError> {
+    let asked = sqlx::query_scalar(step).bind(key);
+    let answer = asked.fetch_one(wire.witness()).await;
+    answer.map_err(errors::setting_up)
 }
 
 #[cfg(test)]

@@ -17,14 +17,17 @@ pub(super) struct Limits {
     pub(super) max_connections: i64,
 }
 
+const QUEUE_FULL: &str = "the notification queue of the server is full, since a session that LISTENs \
+     is in an open transaction; end that transaction (see pg_notification_queue_usage() and \
+     pg_stat_activity)";
+
 /// Whether the session is over, and with it all its locks.
 pub(super) fn is_fatal(error: &Error) -> bool {
     match error {
         Error::Database(error) => error
             .try_downcast_ref::<PgDatabaseError>()
             .is_none_or(|error| matches!(error.severity(), PgSeverity::Fatal | PgSeverity::Panic)),
-        // Of our own making: the answer was read to the end.
-        Error::ColumnDecode { .. } | Error::Decode(_) | Error::RowNotFound => false,
+        // An answer that cannot be read is not that of the session as we know it.
         _ => true,
     }
 }
@@ -32,6 +35,16 @@ pub(super) fn is_fatal(error: &Error) -> bool {
 /// Whether the server did not take a notification, because somebody else's commit stands before it.
 pub(super) fn is_notification_late(error: &Error) -> bool {
     sqlstate(error).as_deref() == Some("55P03")
+}
+
+/// Whether it did not, because its queue of them is full. No other statement of ours has this error.
+pub(super) fn is_queue_full(error: &Error) -> bool {
+    sqlstate(error).as_deref() == Some("54000")
+}
+
+/// Whether it did not, for either reason.
+pub(super) fn is_notification_refused(error: &Error) -> bool {
+    is_notification_late(error) || is_queue_full(error)
 }
 
 /// A statement failed in a session that lives.
@@ -44,6 +57,7 @@ pub(super) fn statement(error: Error, limits: Limits) -> LockError {
             limits.max_locks_per_transaction, limits.max_connections
         ),
         Some("55P03") => "the server did not take the notification in time".into(),
+        Some("54000") => QUEUE_FULL.into(),
         Some("57014") => "the statement was cancelled on the server".into(),
         Some("42501") => return rights::refused(error),
         _ => "PostgreSQL refused the statement".into(),
@@ -184,6 +198,19 @@ pub(super) fn notifications_held_up() -> LockError {
     )
 }
 
+/// The queue of notifications is full.
+pub(super) fn queue_full() -> LockError {
+    LockError::unavailable(QUEUE_FULL)
+}
+
+/// The thread of a session panicked.
+pub(super) fn panicked() -> LockError {
+    LockError::unavailable(
+        "a panic ended the connection to PostgreSQL, which is made anew; its message is on standard \
+         error. Is what listens there a PostgreSQL server?",
+    )
+}
+
 pub(super) fn standby() -> LockError {
     LockError::misconfigured(
         "this server is a standby, whose advisory locks exclude nobody on the primary; connect to \
@@ -204,6 +231,14 @@ pub(super) fn pooler() -> LockError {
         "the connection goes through a proxy that shares sessions between clients (transaction \
          pooling), where session locks exclude nobody; connect to the server directly, or use \
          session pooling",
+    )
+}
+
+pub(super) fn no_reset() -> LockError {
+    LockError::misconfigured(
+        "the pooler gives sessions to other clients as they were left, with the locks of a process \
+         that has died; set `server_reset_query = DISCARD ALL` in pgbouncer.ini (or what your pooler \
+         calls it), or connect to the server directly",
     )
 }
 

@@ -4,9 +4,8 @@
 //! takes its own before it looks, and `pg_locks` shows what is held at one moment: of two that start at
 //! once, the one that looks last sees the other.
 
-use sqlx::postgres::PgListener;
-
 use super::errors;
+use super::wire::Wire;
 use crate::LockError;
 use crate::name::key::postgres_mark_key;
 use crate::settings::ProviderKind;
@@ -57,9 +56,10 @@ impl Mark {
     }
 
     /// Holds the mark for as long as the session lives.
-    pub(super) async fn take(&self, listener: &mut PgListener) -> Result<(), LockError> {
+    pub(super) async fn take(&self, wire: &mut Wire) -> Result<(), LockError> {
         let taken = sqlx::query_scalar::<_, bool>(TAKE).bind(self.key);
-        match taken.fetch_one(listener).await {
+        let taken = wire.run(async |session| taken.fetch_one(session).await, |_| ());
+        match taken.await.0 {
             Ok(true) => Ok(()),
             Ok(false) => Err(LockError::unavailable(
                 "another session holds the key of our mark alone, which nothing of ours does",
@@ -70,14 +70,11 @@ impl Mark {
 
     /// Looks for the marks of others, unless a switch is allowed, of which it is only told. To be called
     /// with our own taken.
-    pub(super) async fn check(
-        &self,
-        listener: &mut PgListener,
-    ) -> Result<Option<ProviderKind>, LockError> {
+    pub(super) async fn check(&self, wire: &mut Wire) -> Result<Option<ProviderKind>, LockError> {
         let keys: Vec<i64> = self.others.iter().map(|(_, key)| *key).collect();
         let held = sqlx::query_scalar::<_, i32>(LOOK).bind(&keys);
-        let held = held.fetch_optional(listener).await;
-        let position = held.map_err(errors::setting_up)?;
+        let held = wire.run(async |session| held.fetch_optional(session).await, |_| ());
+        let position = held.await.0.map_err(errors::setting_up)?;
         let other = position
             .and_then(|position| usize::try_from(position).ok()?.checked_sub(1))
             .and_then(|index| self.others.get(index));

@@ -2,7 +2,7 @@
 //!
 //! A lock is a session-level advisory lock. All locks of a process live on one session, over one
 //! connection, however many are held or waited for; a second connection exists for moments, when the
-//! first is made.
+//! first is made. The server ends that one: its log says `idle-session timeout` once for each start.
 //!
 //! ```no_run
 //! use std::time::Duration;
@@ -21,7 +21,8 @@
 //! - **A session is a lease.** The server ends a session that it has not heard of for a
 //!   [lease](PostgresBuilder::lease), whether its client crashed, was frozen or is cut off. The client
 //!   counts from before it asked and takes a margin off, so that its guards say that they are lost
-//!   before anybody else is granted.
+//!   before anybody else is granted. Only an answer that the session itself gave counts: a proxy that
+//!   moves the client to another session, or an error, extends nothing.
 //! - **Loss is noticed.** The connection is read also while nothing is asked: a session that an
 //!   administrator or a crash ends is lost within milliseconds, with all its locks. For those
 //!   milliseconds, the server's own doing, somebody else can have a lock already;
@@ -32,6 +33,15 @@
 //!   finds them.
 //! - **Many commands, few statements.** What comes while a statement is under way goes in the next
 //!   one, together.
+//! - **Strangers cost time, and neither locks nor memory.** Any role that may connect to the database
+//!   can notify the channel of the library: what is not a key that this process waits for is dropped
+//!   as it comes, what arrives within some 10 ms and about a megabyte are kept at a time, and answers
+//!   come after what the server has sent before them. A queue of notifications that is full (an open transaction that LISTENs
+//!   keeps it so) stops no release: whoever waits tries a few times a second.
+//! - **What is no answer costs the session.** A server, or what stands before it, that does not keep
+//!   to the protocol can have the driver panic: the locks are lost, and the next session is made. It
+//!   can also have the driver reserve memory for a message of up to 4 GB: trust the way to it, or use
+//!   TLS. (A program that is built with `panic = "abort"` ends.)
 //! - **Tokens survive crashes and promotions.** See [`PostgresBuilder::token_epoch`] for moves to
 //!   another server.
 //!
@@ -66,6 +76,7 @@ mod beside;
 mod builder;
 mod connect;
 mod desk;
+mod drain;
 mod driver;
 mod errors;
 mod fence;
@@ -75,10 +86,12 @@ mod place;
 mod rights;
 mod session;
 mod sql;
+mod statement;
 mod terms;
 mod token_column;
 mod transaction;
 mod url;
+mod wire;
 
 pub use backend::{PostgresBackend, PostgresGrant};
 pub(crate) use beside::DatabaseBeside;

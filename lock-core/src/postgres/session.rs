@@ -1,16 +1,20 @@
 //! One session on the server: the connection, its lease, and one statement at a time.
 
+use std::collections::BTreeSet;
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use sqlx::Error;
-use sqlx::postgres::{PgListener, PgNotification};
+use sqlx::postgres::{PgConnection, PgRow};
+use sqlx::{Decode, Error, Postgres, Row, SqlSafeStr, Type};
 use tokio::time::{Instant, sleep};
 
 use super::desk::Handle;
 use super::errors::{self, Limits};
+use super::sql;
+use super::statement::{self, Bound, Statement};
 use super::terms::Terms;
+use super::wire::Wire;
 use crate::backend::{BootClock, Clock, Lease, LossReason};
 use crate::server::{Board, Patience};
 
@@ -24,20 +28,25 @@ const STALLED: Duration = Duration::from_millis(500);
 ///
 /// The server ends the session when it has been idle for the whole lease, counted from its last
 /// answer; nothing else of its limits is shorter. We count from before a statement was sent, which is
-/// earlier, take a margin off, and only once it was answered. So on clocks that run at one rate the
-/// lease is over first. A session that is ended for another reason closes the connection, which is
-/// read also while nothing is asked.
+/// earlier, take a margin off, and only once an answer has come that proves that this session gave
+/// it: an error does not, since it can be that of another session, which a proxy moved us to. So on
+/// clocks that run at one rate the lease is over first. A session that is ended for another reason
+/// closes the connection, which is read also while nothing is asked.
 pub(super) struct Session {
-    pub(super) listener: PgListener,
+    wire: Wire,
     pub(super) lease: Lease,
     /// Marks the session, so that a statement which reaches another one does nothing.
-    pub(super) marker: String,
+    marker: String,
     /// The key that it alone holds on the server, for as long as it is ours.
     pub(super) identity: i64,
     pub(super) limits: Limits,
+    /// Keys that others have released while a statement ran, of those that are waited for.
+    pub(super) heard: BTreeSet<i64>,
+    /// Whether there were more notifications than are looked at: any key can have been released.
+    pub(super) has_missed: bool,
     clock: BootClock,
     terms: Terms,
-    /// When the last statement was sent that was answered.
+    /// When the last statement was sent whose answer proved the session.
     last_sent: Duration,
     /// With the server.
     patience: Patience,
@@ -54,16 +63,52 @@ impl Drop for Session {
 
 /// How a statement failed.
 pub(super) enum Failed {
-    /// The session lives.
+    /// The connection lives, and the answer does not say whose it is: the lease goes on as it was.
     Statement(Error),
     /// The session is over.
     Session(LossReason),
 }
 
+impl Failed {
+    /// What the server says cannot be read.
+    fn unusable(error: &Error) -> Self {
+        tracing::debug!(
+            error = error as &dyn std::error::Error,
+            "the session is over"
+        );
+        Self::Session(LossReason::Disconnected)
+    }
+}
+
+/// A value of an answer; one that does not fit is the end of the session.
+pub(super) fn value<'r, T>(row: &'r PgRow, column: usize) -> Result<T, Failed>
+where
+    T: Decode<'r, Postgres> + Type<Postgres>,
+{
+    row.try_get(column)
+        .map_err(|error| Failed::unusable(&error))
+}
+
+/// Notes which of the released keys are waited for. The payload can be anybody's.
+fn hear(payload: &str, board: &Board<Handle>, heard: &mut BTreeSet<i64>) {
+    if board.is_empty() {
+        return;
+    }
+    for key in payload.split(',').take(sql::RELEASES) {
+        let Ok(key) = u64::from_str_radix(key, 16) else {
+            return;
+        };
+        let key = key.cast_signed();
+        if board.is_waited_for(&key) {
+            heard.insert(key);
+        }
+    }
+}
+
 impl Session {
     /// A session whose last answered statement was sent then.
     pub(super) fn new(
-        listener: PgListener,
+        wire: Wire,
         marker: String,
         identity: i64,
         limits: Limits,
@@ -73,11 +118,13 @@ impl Session {
         let clock = BootClock;
         let lease = Lease::until(Arc::new(clock), sent + terms.validity(), terms.heartbeat());
         Self {
-            listener,
+            wire,
             lease,
             marker,
             identity,
             limits,
+            heard: BTreeSet::new(),
+            has_missed: false,
             clock,
             terms,
             last_sent: sent,
@@ -86,19 +133,69 @@ impl Session {
         }
     }
 
-    /// Runs one statement, whose answer is read to the end.
-    ///
-    /// Only the end of the lease ends the wait for the answer: a caller that has no time leaves by
-    /// itself.
-    pub(super) async fn run<T>(
+    /// Runs one statement, whose answer is read to the end; `bind` adds its values after the marker.
+    /// An answer that proves the session extends the lease; one of another session is the end of
+    /// ours.
+    pub(super) async fn run<'q>(
         &mut self,
         board: &Board<Handle>,
-        statement: impl AsyncFnOnce(&mut PgListener, &str) -> Result<T, Error>,
-    ) -> Result<T, Failed> {
-        let (sent, started) = (self.clock.now(), Instant::now());
-        let mut answer = pin!(statement(&mut self.listener, &self.marker));
+        statement: Statement,
+        bind: impl FnOnce(Bound<'q>) -> Bound<'q>,
+    ) -> Result<Vec<PgRow>, Failed> {
+        let sent = self.clock.now();
+        let query = bind(statement.query().bind(&self.marker));
+        let answer = self
+            .exchange(board, async |connection| query.fetch_all(connection).await)
+            .await;
+        match answer {
+            Ok(rows) if !statement::is_proof(&rows) => {
+                tracing::debug!("another session answered");
+                return Err(Failed::Session(LossReason::Revoked));
+            }
+            Ok(_) => {
+                self.last_sent = sent;
+                self.headroom = self.lease.remaining().unwrap_or_default();
+                self.lease.extend(sent + self.terms.validity());
+            }
+            Err(_) => {}
+        }
+        self.unless_lost(answer)
+    }
+
+    /// Runs statements that prove nothing of the session: whatever they answer, the lease goes on as it
+    /// was.
+    pub(super) async fn run_beside(
+        &mut self,
+        board: &Board<Handle>,
+        statements: impl SqlSafeStr,
+    ) -> Result<Vec<PgRow>, Failed> {
+        let query = sqlx::raw_sql(statements);
+        let answer = self
+            .exchange(board, async |connection| query.fetch_all(connection).await)
+            .await;
+        self.unless_lost(answer)
+    }
+
+    /// What was frozen until now has no lease any more, whatever the answer says.
+    fn unless_lost(&self, answer: Result<Vec<PgRow>, Failed>) -> Result<Vec<PgRow>, Failed> {
+        match self.lease.reason() {
+            Some(reason) => Err(Failed::Session(reason)),
+            None => answer,
+        }
+    }
+
+    /// Sends, and waits for the answer. Only the end of the lease ends the wait: a caller that has no
+    /// time leaves by itself.
+    async fn exchange(
+        &mut self,
+        board: &Board<Handle>,
+        send: impl AsyncFnOnce(&mut PgConnection) -> Result<Vec<PgRow>, Error>,
+    ) -> Result<Vec<PgRow>, Failed> {
+        let started = Instant::now();
+        let heard = &mut self.heard;
+        let mut answer = pin!(self.wire.run(send, |payload| hear(payload, board, heard)));
         let at_once = self.patience.look(started, |cx| answer.as_mut().poll(cx));
-        let answer = if let Some(answer) = at_once.await {
+        let answered = if let Some(answer) = at_once.await {
             Some(answer)
         } else {
             let mut stalled = pin!(sleep(STALLED));
@@ -120,35 +217,29 @@ impl Session {
             }
         };
         self.patience.took(started);
+        let (answer, has_more) = answered.ok_or(Failed::Session(LossReason::Expired))?;
+        self.has_missed |= has_more;
         match answer {
-            None => Err(Failed::Session(LossReason::Expired)),
-            Some(Err(error)) if errors::is_fatal(&error) => {
-                tracing::debug!(
-                    error = &error as &dyn std::error::Error,
-                    "the session is over"
-                );
-                Err(Failed::Session(LossReason::Disconnected))
-            }
-            Some(answer) => {
-                self.last_sent = sent;
-                self.headroom = self.lease.remaining().unwrap_or_default();
-                self.lease.extend(sent + self.terms.validity());
-                // What was frozen until now has no lease to extend, whatever the answer says.
-                if let Some(reason) = self.lease.reason() {
-                    return Err(Failed::Session(reason));
-                }
-                answer.map_err(Failed::Statement)
-            }
+            Err(error) if errors::is_fatal(&error) => Err(Failed::unusable(&error)),
+            answer => answer.map_err(Failed::Statement),
         }
     }
 
-    /// The next notification; `None` when the connection is gone.
+    /// Completes when something was notified, which is [heard](Self::heard); `None` when the
+    /// connection is gone.
     ///
     /// # Cancel safety
     ///
     /// Cancel safe: no notification is lost.
-    pub(super) async fn notified(&mut self) -> Option<PgNotification> {
-        self.listener.try_recv().await.ok().flatten()
+    pub(super) async fn notified(&mut self, board: &Board<Handle>) -> Option<()> {
+        let notification = self.wire.notified().await?;
+        hear(notification.payload(), board, &mut self.heard);
+        Some(())
+    }
+
+    /// The connection, for what neither needs nor extends the lease.
+    pub(super) fn wire(&mut self) -> &mut Wire {
+        &mut self.wire
     }
 
     /// Time until a statement is due to keep the session.

@@ -2,7 +2,8 @@
 //!
 //! Whatever must happen in order within one lock is one `CASE`, whose branches PostgreSQL evaluates
 //! in order; the locks of a batch are rows of one scan. Each statement runs only in the session that
-//! it was meant for: a proxy that moves us to another one makes it answer NULL.
+//! it was meant for, and its answer there begins with a value that is not NULL: a proxy that moves us
+//! to another one makes it answer NULL, or nothing.
 
 pub(super) use crate::name::key::POSTGRES_EVERYTHING as EVERYTHING;
 
@@ -28,6 +29,8 @@ pub(super) enum Step {
     TellEverybody = 7,
     /// Try to lock, unless another session waits.
     TryPolitely = 8,
+    /// Unlock, and tell none: the server takes no notifications.
+    ReleaseQuietly = 9,
 }
 
 /// The answers: one letter a row.
@@ -76,6 +79,9 @@ macro_rules! in_our_session {
         "pg_catalog.current_setting('distributed_lock.session', true) OPERATOR(pg_catalog.=) $1"
     };
 }
+
+/// What the session looks for in each statement.
+pub(super) const IN_OUR_SESSION: &str = in_our_session!();
 
 // Whether a session waits is asked by taking the key that it would hold, for a moment: after the
 // unlock, so that whoever registers later finds the lock free. Our own registration is no obstacle.
@@ -200,7 +206,8 @@ pub(super) const BATCH: &str = concat!(
     " WHEN 8 THEN CASE WHEN pg_catalog.pg_try_advisory_lock(w) THEN CASE WHEN pg_catalog.pg_advisory_unlock(w) ",
     "AND pg_catalog.pg_try_advisory_lock($5) THEN CASE WHEN pg_catalog.pg_advisory_unlock($5) THEN ",
     attempt!("k"),
-    " END ELSE 'h' END ELSE 'h' END WHEN 7 THEN ",
+    " END ELSE 'h' END ELSE 'h' END ",
+    "WHEN 9 THEN CASE WHEN pg_catalog.pg_advisory_unlock(k) THEN 'u' ELSE 'n' END WHEN 7 THEN ",
     tell_everybody!(
         "w",
         "(SELECT pg_catalog.string_agg(pg_catalog.to_hex(r.k), ',') FROM unnest($2::int2[], $3::int8[]) AS r(op, k) WHERE r.op = 1)"
@@ -218,11 +225,10 @@ pub(super) const RELEASES: usize = 450;
 /// Of many locks as many as are asked for: session, keys, how many. The scan ends with the last of
 /// them, so that no more are locked.
 pub(super) const CLAIM: &str = concat!(
-    "SELECT ",
+    "SELECT true, ARRAY(SELECT k FROM pg_catalog.unnest($2::int8[]) AS t(k) WHERE CASE WHEN ",
     in_our_session!(),
-    ", ARRAY(SELECT k FROM pg_catalog.unnest($2::int8[]) AS t(k) WHERE CASE WHEN ",
-    in_our_session!(),
-    " THEN pg_catalog.pg_try_advisory_lock(k) END LIMIT $3)"
+    " THEN pg_catalog.pg_try_advisory_lock(k) END LIMIT $3) WHERE ",
+    in_our_session!()
 );
 
 /// A token: the timeline of the server and a transaction of its own, which is durable once the
@@ -236,7 +242,7 @@ pub(super) const TOKEN: &str = concat!(
 );
 
 /// Whether this is the session that we think it is.
-pub(super) const HEARTBEAT: &str = concat!("SELECT ", in_our_session!());
+pub(super) const HEARTBEAT: &str = concat!("SELECT true WHERE ", in_our_session!());
 
 /// All our advisory locks, and whether each is exclusive.
 pub(super) const AUDIT: &str = concat!(
@@ -252,8 +258,11 @@ pub(super) const SWEEP: &str = concat!(
     in_our_session!()
 );
 
-/// Tells that these keys were unlocked.
-pub(super) const TELL: &str = "SELECT pg_catalog.pg_notify('distributed_lock', $1)::text";
+/// Tells that these keys were unlocked: session, payload.
+pub(super) const TELL: &str = concat!(
+    "SELECT pg_catalog.pg_notify('distributed_lock', $2)::text WHERE ",
+    in_our_session!()
+);
 
 /// Names mean what PostgreSQL means by them, for as long as the session lives: what the path of the
 /// role or of the database offers is not looked at. What follows says what is in force.

@@ -3,7 +3,7 @@
 //! - [`PostgresServer`] and its standbys, [`PgBouncer`] in front of one.
 //! - [`RedisServer`] and its replicas, [`RedisCluster`].
 //! - [`Nginx`] in front of a server of HTTP.
-//! - [`Proxy`], which delays, holds, swallows and resets what goes through it.
+//! - [`Proxy`], which delays, holds, swallows, changes and resets what goes through it.
 //! - [`Lan`]: network namespaces with a router between them that can go silent.
 //!
 //! Every server listens on 127.0.0.1 (or in a namespace of its test), on a port that nobody else

@@ -4,13 +4,14 @@ use std::fmt::Write;
 use std::fs;
 use std::net::{Ipv4Addr, SocketAddr};
 
-use rustix::process::Signal;
+use rustix::process::{Signal, kill_process};
 use tokio::net::TcpStream;
 
 use super::daemon::{Daemon, Server, daemon_command};
 use super::guardian::Guardian;
 use super::port::Port;
 use super::postgres::PostgresServer;
+use crate::timing::eventually;
 
 /// A pooler of connections: see [`Server`] for what can be done to it. It lets in `postgres` and
 /// `app` without a password. As everywhere in front of sqlx, it ignores the `extra_float_digits` that
@@ -59,6 +60,22 @@ impl PgBouncer {
         bouncer.daemon.start();
         bouncer.ready().await;
         bouncer
+    }
+
+    /// Changes a setting while it runs; returns when it counts.
+    pub async fn set(&self, name: &str, value: &str) {
+        let file = self.daemon.directory().join("pgbouncer.ini");
+        let mut ini = fs::read_to_string(&file).unwrap();
+        // Of several lines the last counts.
+        writeln!(ini, "{name} = {value}").unwrap();
+        fs::write(&file, ini).unwrap();
+        let reloads = || self.log().matches("re-reading config").count();
+        let before = reloads();
+        kill_process(self.daemon.pid().expect("it runs"), Signal::HUP).unwrap();
+        eventually("the pooler has read its file", || async {
+            reloads() > before
+        })
+        .await;
     }
 
     /// Where it listens.

@@ -53,6 +53,7 @@ enum Flow {
 struct Way {
     delay: Duration,
     flow: Flow,
+    is_garbled: bool,
 }
 
 #[derive(Debug)]
@@ -62,6 +63,8 @@ struct Switches {
     drop_next_reply: AtomicBool,
     /// Counts the resets.
     reset: watch::Sender<u64>,
+    /// What clients are sent that no server said, and how often.
+    injected: watch::Sender<(u64, Vec<u8>)>,
 }
 
 impl Switches {
@@ -82,6 +85,7 @@ impl Proxy {
             to_client: watch::Sender::default(),
             drop_next_reply: AtomicBool::new(false),
             reset: watch::Sender::new(0),
+            injected: watch::Sender::default(),
         });
         let (listen, listening) = mpsc::unbounded_channel();
         let proxy = Self {
@@ -148,6 +152,20 @@ impl Proxy {
     /// out, and its client cannot know.
     pub fn drop_next_reply(&self) {
         self.switches.drop_next_reply.store(true, Ordering::Relaxed);
+    }
+
+    /// Sends these bytes to all clients, as if their server had.
+    pub fn inject(&self, bytes: &[u8]) {
+        self.switches
+            .injected
+            .send_modify(|(times, injected)| (*times, *injected) = (*times + 1, bytes.to_vec()));
+    }
+
+    /// In each piece that arrives from now on a few bits are wrong.
+    pub fn garble(&self, direction: Direction) {
+        self.switches
+            .way(direction)
+            .send_modify(|way| way.is_garbled = true);
     }
 
     /// Resets all connections, at both ends. New ones are taken as before.
@@ -269,12 +287,21 @@ async fn read(
     switches: &Switches,
 ) -> io::Result<()> {
     let mut way = switches.way(direction).subscribe();
+    let mut injected = switches.injected.subscribe();
     let mut lost = false;
     loop {
         let mut piece = Vec::with_capacity(16 * 1024);
         let length = tokio::select! {
-            length = from.read_buf(&mut piece) => length?,
+            length = from.read_buf(&mut piece) => Some(length?),
+            Ok(()) = injected.changed(), if direction == Direction::ToClient => None,
             _ = way.wait_for(|way| lost && way.flow != Flow::IsLost) => return Err(reset()),
+        };
+        let Some(length) = length else {
+            let (_, bytes) = injected.borrow_and_update().clone();
+            if pieces.send((Instant::now(), bytes)).await.is_err() {
+                return Ok(());
+            }
+            continue;
         };
         let now = *way.borrow_and_update();
         if now.flow == Flow::IsLost {
@@ -290,6 +317,9 @@ async fn read(
             && switches.drop_next_reply.swap(false, Ordering::Relaxed)
         {
             return Err(reset());
+        }
+        if now.is_garbled {
+            garble(&mut piece);
         }
         let due = Instant::now() + now.delay;
         if pieces.send((due, piece)).await.is_err() || length == 0 {
@@ -314,6 +344,15 @@ async fn write(
         to.write_all(&piece).await?;
     }
     Ok(())
+}
+
+/// Flips a low bit here and there: a high one of a length would have its reader wait for gigabytes.
+fn garble(piece: &mut [u8]) {
+    for byte in piece {
+        if fastrand::u8(..) < 4 {
+            *byte ^= 1 << fastrand::u8(..3);
+        }
+    }
 }
 
 fn reset() -> io::Error {

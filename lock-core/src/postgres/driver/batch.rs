@@ -3,14 +3,16 @@
 use sqlx::Error;
 use tokio::time::Instant;
 
-use super::{Driver, HAND_OVER, State};
+use super::{Driver, HAND_OVER, QUIET, State, TOLD_EVERY};
+use crate::LockError;
 use crate::backend::{Attempt, LossReason};
 use crate::name::key::PostgresKeys;
 use crate::postgres::backend::PostgresGrant;
 use crate::postgres::desk::{Command, Hold, Reply};
 use crate::postgres::errors;
-use crate::postgres::session::{Failed, Session};
+use crate::postgres::session::{Failed, Session, value};
 use crate::postgres::sql::{self, Step, answer};
+use crate::postgres::statement::{Bound, Statement};
 
 /// How many rows one statement has at most.
 const ROWS: usize = 4_096;
@@ -62,20 +64,22 @@ impl Driver {
         if batch.rows.is_empty() {
             return Ok(false);
         }
-        let answers = session
-            .run(&self.desk.board, async |listener, marker| {
-                batch.send(listener, marker).await
+        let form = batch.form();
+        let rows = session
+            .run(&self.desk.board, form.statement(), |query| {
+                batch.bind(form, query)
             })
             .await;
+        let answers =
+            rows.and_then(|rows| rows.first().map_or(Ok(String::new()), |row| value(row, 0)));
         match answers {
-            Ok(Some(answers)) if answers.len() == batch.rows.len() => {
+            Ok(answers) if answers.len() == batch.rows.len() => {
                 self.settle(session, batch, answers.as_bytes());
                 Ok(true)
             }
-            // Another session answered, which has none of our locks.
             Ok(_) => {
                 self.put_back(batch);
-                Err(Failed::Session(LossReason::Revoked))
+                Err(Failed::Session(LossReason::Disconnected))
             }
             Err(Failed::Statement(error)) => {
                 self.batch_failed(session, batch, error).await?;
@@ -92,6 +96,7 @@ impl Driver {
     /// longest, then the new ones.
     fn form_batch(&mut self, session: &Session) -> Batch {
         let mut batch = Batch::default();
+        self.quiet_until.take_if(|until| *until <= Instant::now());
         let commands = std::mem::take(&mut self.backlog);
         let mut tries = Vec::new();
         for command in commands {
@@ -101,7 +106,7 @@ impl Driver {
                 other => self.backlog.push(other),
             }
         }
-        if batch.releases > 0 {
+        if batch.releases > 0 && self.quiet_until.is_none() {
             batch.push(Step::TellEverybody, 0, sql::EVERYTHING, Row::TellEverybody);
         }
         self.add_unregistrations(&mut batch);
@@ -121,7 +126,11 @@ impl Driver {
             batch.releases += 1;
             let PostgresKeys { lock, wait } = hold.keys;
             self.keys.insert(lock, State::Releasing);
-            batch.push(Step::Release, lock, wait, Row::Release(hold, reply));
+            let step = match self.quiet_until {
+                None => Step::Release,
+                Some(_) => Step::ReleaseQuietly,
+            };
+            batch.push(step, lock, wait, Row::Release(hold, reply));
         }
     }
 
@@ -258,6 +267,19 @@ impl Driver {
         }
     }
 
+    /// The server takes no notifications now: the next releases do without.
+    fn be_quiet(&mut self, error: &LockError) {
+        let now = Instant::now();
+        if self.quiet_told.is_none_or(|told| told + TOLD_EVERY <= now) {
+            self.quiet_told = Some(now);
+            tracing::warn!(
+                %error,
+                "locks are released without a notification: who waits for one tries a few times a second"
+            );
+        }
+        self.quiet_until = Some(now + QUIET);
+    }
+
     fn settle_release(&mut self, hold: Hold, reply: Option<Reply<()>>, answer: u8) {
         let key = hold.keys.lock;
         self.keys.remove(&key);
@@ -335,17 +357,30 @@ impl Driver {
             Row::Release(hold, _) => Some(hold.keys.lock),
             _ => None,
         });
-        // Whoever holds up notifications would hold up the next as well: left to the fallback.
-        let told = (!errors::is_notification_late(&error)).then(|| releases.collect());
+        // What keeps the server from taking this notification keeps it from the next as well.
+        let is_refused = errors::is_notification_refused(&error);
+        let told = (!is_refused).then(|| releases.collect());
         if let Err(lost) = self.recover(session, told).await {
             self.put_back(batch);
             return Err(lost);
         }
         let error = errors::statement(error, session.limits);
+        if is_refused {
+            self.be_quiet(&error);
+        }
         for row in batch.rows {
             match row {
                 Row::Release(hold, reply) => {
                     self.settle_release(hold, reply, answer::AWAITED);
+                }
+                // It had nothing to do with them: they go again, without notifications.
+                Row::Try(keys, reply) if is_refused => {
+                    self.keys.remove(&keys.lock);
+                    self.backlog.push(Command::Try { keys, reply });
+                }
+                Row::Watched(keys) if is_refused => {
+                    self.keys.remove(&keys.lock);
+                    self.due.insert(keys.lock);
                 }
                 Row::Try(keys, reply) => {
                     self.keys.remove(&keys.lock);
@@ -363,44 +398,49 @@ impl Driver {
     }
 }
 
+/// How a batch is sent: what is alone in a cheaper form.
+#[derive(Clone, Copy)]
+enum Form {
+    Release,
+    Try,
+    RegisterAndTry,
+    TryRegistered,
+    Any,
+}
+
 impl Batch {
-    /// Sends it: alone in the cheapest form. One letter a row; `None` from another session.
-    async fn send(
-        &self,
-        connection: &mut sqlx::postgres::PgListener,
-        marker: &str,
-    ) -> Result<Option<String>, Error> {
-        let is_release = self.rows.len() == 2 && matches!(self.rows[0], Row::Release(..));
+    fn form(&self) -> Form {
+        match self.rows.as_slice() {
+            [Row::Release(..), Row::TellEverybody] => Form::Release,
+            [_] if self.steps[0] == Step::Try as i16 => Form::Try,
+            [_] if self.steps[0] == Step::RegisterAndTry as i16 => Form::RegisterAndTry,
+            [_] if self.steps[0] == Step::TryRegistered as i16 => Form::TryRegistered,
+            _ => Form::Any,
+        }
+    }
+
+    fn bind<'q>(&self, form: Form, query: Bound<'q>) -> Bound<'q> {
         let (lock, wait) = (self.locks[0], self.waits[0]);
-        let query = match self.steps[0] {
-            _ if is_release => sqlx::query_scalar(sql::RELEASE)
-                .bind(marker)
-                .bind(lock)
-                .bind(wait)
-                .bind(sql::EVERYTHING),
-            step if self.rows.len() == 1 && step == Step::Try as i16 => {
-                sqlx::query_scalar(sql::TRY).bind(marker).bind(lock)
+        match form {
+            Form::Try => query.bind(lock),
+            Form::RegisterAndTry | Form::TryRegistered => query.bind(lock).bind(wait),
+            Form::Release => query.bind(lock).bind(wait).bind(sql::EVERYTHING),
+            Form::Any => {
+                let rows = query.bind(&self.steps).bind(&self.locks).bind(&self.waits);
+                rows.bind(sql::EVERYTHING)
             }
-            step if self.rows.len() == 1 && step == Step::RegisterAndTry as i16 => {
-                sqlx::query_scalar(sql::REGISTER_AND_TRY)
-                    .bind(marker)
-                    .bind(lock)
-                    .bind(wait)
-            }
-            step if self.rows.len() == 1 && step == Step::TryRegistered as i16 => {
-                sqlx::query_scalar(sql::TRY_REGISTERED)
-                    .bind(marker)
-                    .bind(lock)
-                    .bind(wait)
-            }
-            _ => sqlx::query_scalar(sql::BATCH)
-                .bind(marker)
-                .bind(&self.steps)
-                .bind(&self.locks)
-                .bind(&self.waits)
-                .bind(sql::EVERYTHING),
-        };
-        let answers: Vec<Option<String>> = query.fetch_all(connection).await?;
-        Ok(answers.into_iter().next().flatten())
+        }
+    }
+}
+
+impl Form {
+    fn statement(self) -> Statement {
+        match self {
+            Self::Release => const { Statement::new(sql::RELEASE) },
+            Self::Try => const { Statement::new(sql::TRY) },
+            Self::RegisterAndTry => const { Statement::new(sql::REGISTER_AND_TRY) },
+            Self::TryRegistered => const { Statement::new(sql::TRY_REGISTERED) },
+            Self::Any => const { Statement::new(sql::BATCH) },
+        }
     }
 }

@@ -3,14 +3,12 @@
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 
-use sqlx::Row;
-
 use super::{Driver, State};
-use crate::backend::LossReason;
 use crate::name::key::PostgresKeys;
 use crate::postgres::backend::PostgresGrant;
 use crate::postgres::desk::{Command, Reply};
-use crate::postgres::session::{Failed, Session};
+use crate::postgres::session::{Failed, Session, value};
+use crate::postgres::statement::Statement;
 use crate::postgres::{errors, sql};
 
 impl Driver {
@@ -55,13 +53,11 @@ impl Driver {
             .extend(asked.iter().map(|key| (*key, State::Trying)));
         let at_most = i64::try_from(limit.min(room)).unwrap_or(i64::MAX);
         let answer = session
-            .run(&self.desk.board, async |listener, marker| {
-                let claim = sqlx::query(sql::CLAIM)
-                    .bind(marker)
-                    .bind(&asked)
-                    .bind(at_most);
-                claim.fetch_all(listener).await
-            })
+            .run(
+                &self.desk.board,
+                const { Statement::new(sql::CLAIM) },
+                |claim| claim.bind(&asked).bind(at_most),
+            )
             .await;
         let rows = match answer {
             Ok(rows) => rows,
@@ -78,11 +74,9 @@ impl Driver {
             }
         };
         self.forget_keys(&asked);
-        let granted = rows
-            .first()
-            .filter(|row| row.get::<Option<bool>, _>(0) == Some(true));
-        let Some(granted) = granted.map(|row| row.get::<Vec<i64>, _>(1)) else {
-            return Err(Failed::Session(LossReason::Revoked));
+        let granted: Vec<i64> = match rows.first() {
+            Some(row) => value(row, 1)?,
+            None => Vec::new(),
         };
         let grants = granted.into_iter().filter_map(|key| {
             let (position, keys) = free.remove(&key)?;

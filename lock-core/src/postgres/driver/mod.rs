@@ -18,6 +18,7 @@ mod recover;
 mod tokens;
 
 use std::collections::{BTreeSet, HashMap, HashSet};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::pin;
 use std::sync::{Arc, Weak};
 use std::task::Poll;
@@ -25,8 +26,7 @@ use std::thread;
 use std::time::Duration;
 
 use backon::{BackoffBuilder, ExponentialBackoff, ExponentialBuilder};
-use sqlx::postgres::PgNotification;
-use sqlx::{AssertSqlSafe, Row};
+use sqlx::AssertSqlSafe;
 use tokio::runtime::Builder;
 use tokio::sync::oneshot;
 use tokio::time::{Instant, sleep, sleep_until, timeout};
@@ -34,7 +34,8 @@ use tokio::time::{Instant, sleep, sleep_until, timeout};
 use super::backend::PostgresBackend;
 use super::connect::Target;
 use super::desk::{Command, Desk, Handle, Hold};
-use super::session::{Failed, Session};
+use super::session::{Failed, Session, value};
+use super::statement::Statement;
 use super::{errors, sql};
 use crate::backend::{Backend, LossReason};
 use crate::server::Patience;
@@ -69,6 +70,13 @@ const REAP: Duration = Duration::from_millis(500);
 
 /// How long a lock that another process waits for is left to it.
 const HAND_OVER: Duration = Duration::from_millis(5);
+
+/// After the server refused a notification releases do without for this long: those who wait find
+/// the lock by their fallback.
+const QUIET: Duration = Duration::from_secs(1);
+
+/// How a driver begins, told once.
+type Started = oneshot::Sender<Result<(), LockError>>;
 
 /// What a driver needs to know.
 pub(super) struct Config {
@@ -113,15 +121,15 @@ enum End {
 
 /// What ends the wait for something to do.
 enum Event {
-    Told(PgNotification),
+    /// A notification, or something to do.
     Asked,
     Time,
     Disconnected,
 }
 
-impl From<Option<PgNotification>> for Event {
-    fn from(notification: Option<PgNotification>) -> Self {
-        notification.map_or(Self::Disconnected, Self::Told)
+impl From<Option<()>> for Event {
+    fn from(notified: Option<()>) -> Self {
+        notified.map_or(Self::Disconnected, |()| Self::Asked)
     }
 }
 
@@ -151,6 +159,12 @@ struct Driver {
     is_last: bool,
     /// How often a release told those who wait for everything.
     told_everybody: u32,
+    /// The server takes no notifications: until then releases are told by none.
+    quiet_until: Option<Instant>,
+    /// When that was told last.
+    quiet_told: Option<Instant>,
+    /// When a panic was told last.
+    panic_told: Option<Instant>,
     /// With those who ask.
     patience: Patience,
 }
@@ -174,48 +188,80 @@ impl Driver {
             backoff: None,
             is_last: false,
             told_everybody: 0,
+            quiet_until: None,
+            quiet_told: None,
+            panic_told: None,
             patience: Patience::new(),
         }
     }
 
-    /// A runtime for each session: whatever the session has left running ends with it, its socket as
-    /// well.
-    fn run(mut self, started: oneshot::Sender<Result<(), LockError>>) {
+    /// One session after the other. A panic, which a server can cause that does not keep to its
+    /// protocol, costs the session as any other loss does.
+    fn run(mut self, started: Started) {
         let mut started = Some(started);
         let _abandoned = Abandon(Arc::clone(&self.desk));
         loop {
-            let runtime = match Builder::new_current_thread().enable_all().build() {
-                Ok(runtime) => runtime,
-                Err(error) => {
-                    let error = LockError::unavailable(
-                        "the process has no file descriptor left for a connection",
-                    )
-                    .with_source(error);
-                    if let Some(started) = started.take() {
-                        let _ = started.send(Err(error));
-                        return;
-                    }
-                    self.refuse_all(&error);
-                    thread::sleep(EAGER_AFTER);
-                    if self.desk.inbox.is_closed() {
-                        return;
-                    }
-                    continue;
-                }
-            };
-            let goes_on = runtime.block_on(self.live(&mut started));
-            runtime.shutdown_background();
-            if !goes_on {
+            let lived = catch_unwind(AssertUnwindSafe(|| self.live_in_runtime(&mut started)));
+            if !lived.unwrap_or_else(|_| self.after_panic(&mut started)) {
                 return;
             }
         }
     }
 
+    /// A runtime for each session: whatever the session has left running ends with it, its socket as
+    /// well. Tells whether there is to be another.
+    fn live_in_runtime(&mut self, started: &mut Option<Started>) -> bool {
+        let runtime = match Builder::new_current_thread().enable_all().build() {
+            Ok(runtime) => runtime,
+            Err(error) => {
+                let error = LockError::unavailable(
+                    "the process has no file descriptor left for a connection",
+                )
+                .with_source(error);
+                if let Some(started) = started.take() {
+                    let _ = started.send(Err(error));
+                    return false;
+                }
+                self.refuse_all(&error);
+                thread::sleep(EAGER_AFTER);
+                return !self.desk.inbox.is_closed();
+            }
+        };
+        let goes_on = runtime.block_on(self.live(started));
+        runtime.shutdown_background();
+        goes_on
+    }
+
+    /// The session went with the panic, and its guards with it. Tells whether there is to be another.
+    fn after_panic(&mut self, started: &mut Option<Started>) -> bool {
+        let error = errors::panicked();
+        // It can be the logger that panics.
+        let told = catch_unwind(AssertUnwindSafe(|| {
+            self.forget();
+            if let Some(started) = started.take() {
+                let _ = started.send(Err(error.duplicate()));
+                return false;
+            }
+            self.refuse_all(&error);
+            let is_told = self
+                .panic_told
+                .is_some_and(|told| told.elapsed() < TOLD_EVERY);
+            if !is_told {
+                self.panic_told = Some(Instant::now());
+                tracing::error!(%error, "the PostgreSQL session of distributed locks is lost");
+            }
+            true
+        }));
+        self.backoff.get_or_insert_with(|| BACKOFF.build());
+        told.unwrap_or(true) && !self.desk.inbox.is_closed()
+    }
+
     /// One session, from the first attempt to its end. Tells whether there is to be another.
-    async fn live(&mut self, started: &mut Option<oneshot::Sender<Result<(), LockError>>>) -> bool {
+    async fn live(&mut self, started: &mut Option<Started>) -> bool {
         let Some(mut session) = self.connect(started).await else {
             return false;
         };
+        self.former = Some(session.identity);
         let begun = Instant::now();
         let end = self.serve(&mut session).await;
         if begun.elapsed() >= STABLE {
@@ -226,16 +272,15 @@ impl Driver {
         };
         // Before anything else: nobody may count on it while we look for another one.
         session.lease.lose(reason);
-        self.desk.set_home(None);
         let held = self.keys.values().filter(|s| matches!(s, State::Held(_)));
         tracing::warn!(%reason, locks = held.count(), "the PostgreSQL session of distributed locks is lost");
-        self.forget(&session);
+        self.forget();
         true
     }
 
     /// What was known of a session that is over.
-    fn forget(&mut self, session: &Session) {
-        self.former = Some(session.identity);
+    fn forget(&mut self) {
+        self.desk.set_home(None);
         self.keys.clear();
         self.registered.clear();
         self.is_registered_for_everything = false;
@@ -245,10 +290,7 @@ impl Driver {
     }
 
     /// Connects, again and again. `None` when nobody is left to connect for.
-    async fn connect(
-        &mut self,
-        started: &mut Option<oneshot::Sender<Result<(), LockError>>>,
-    ) -> Option<Session> {
+    async fn connect(&mut self, started: &mut Option<Started>) -> Option<Session> {
         // One that ended as soon as it had begun is not made anew at full speed.
         if let Some(delay) = self.backoff.as_mut().and_then(Iterator::next) {
             sleep(delay).await;
@@ -334,7 +376,6 @@ impl Driver {
                 return End::Done;
             }
             match self.idle(session).await {
-                Event::Told(notification) => self.told(notification.payload()),
                 Event::Asked | Event::Time => {}
                 Event::Disconnected => return End::Lost(LossReason::Disconnected),
             }
@@ -348,7 +389,7 @@ impl Driver {
     async fn idle(&mut self, session: &mut Session) -> Event {
         let pause = self.until_next(session);
         let started = Instant::now();
-        let mut notified = pin!(session.notified());
+        let mut notified = pin!(session.notified(&self.desk.board));
         let at_once = self.patience.look(started, |cx| {
             if self.desk.inbox.has_commands() {
                 return Poll::Ready(Event::Asked);
@@ -371,8 +412,9 @@ impl Driver {
     /// One round: a statement of each kind for which there is something to do. Tells whether there
     /// was.
     async fn work(&mut self, session: &mut Session) -> Result<bool, Failed> {
-        while let Some(notification) = session.listener.next_buffered() {
-            self.told(notification.payload());
+        self.due.append(&mut session.heard);
+        if std::mem::take(&mut session.has_missed) {
+            self.try_for_all();
         }
         self.look_at_the_clock();
         self.is_last = !self.desk.inbox.take(&mut self.backlog);
@@ -387,17 +429,6 @@ impl Driver {
             }
         }
         Ok(has_worked)
-    }
-
-    /// Somebody released a lock that somebody of ours may wait for.
-    fn told(&mut self, payload: &str) {
-        let keys = payload
-            .split(',')
-            .filter_map(|key| u64::from_str_radix(key, 16).ok());
-        let waited = keys
-            .map(u64::cast_signed)
-            .filter(|key| self.desk.board.is_waited_for(key));
-        self.due.extend(waited);
     }
 
     fn try_for_all(&mut self) {
@@ -446,19 +477,26 @@ impl Driver {
             return Ok(false);
         }
         let answer = session
-            .run(&self.desk.board, async |listener, marker| {
-                let beat = sqlx::query_scalar::<_, Option<bool>>(sql::HEARTBEAT).bind(marker);
-                beat.fetch_all(listener).await
-            })
+            .run(
+                &self.desk.board,
+                const { Statement::new(sql::HEARTBEAT) },
+                |beat| beat,
+            )
             .await;
         let result = match answer {
-            Ok(answer) if answer == [Some(true)] => {
+            Ok(_) => {
                 observe::renew_headroom(PostgresBackend::KIND, session.headroom);
                 Ok(())
             }
-            // Another session answered, which has none of our locks.
-            Ok(_) => return Err(Failed::Session(LossReason::Revoked)),
-            Err(Failed::Statement(error)) => Err(errors::statement(error, session.limits)),
+            // Whose error it is, it does not say: the session shows what it holds, or is over.
+            Err(Failed::Statement(error)) => {
+                tracing::warn!(
+                    error = &error as &dyn std::error::Error,
+                    "a heartbeat failed; the locks of the session are looked at"
+                );
+                self.recover(session, None).await?;
+                Err(errors::statement(error, session.limits))
+            }
             Err(lost) => return Err(lost),
         };
         let asked = self
@@ -481,15 +519,14 @@ impl Driver {
         let lease = i64::try_from(self.config.target.terms.lease_ms()).unwrap_or(i64::MAX);
         let key = self.config.target.terms.lease_key();
         let reaped = session
-            .run(&self.desk.board, async |listener, _| {
-                sqlx::raw_sql(AssertSqlSafe(sql::reap(lease, key)))
-                    .fetch_all(listener)
-                    .await
-            })
+            .run_beside(&self.desk.board, AssertSqlSafe(sql::reap(lease, key)))
             .await;
         match reaped {
-            Ok(ended) => {
-                let ended: i64 = ended.iter().map(|row| row.get::<i64, _>(0)).sum();
+            Ok(rows) => {
+                let mut ended = 0_i64;
+                for row in &rows {
+                    ended = ended.saturating_add(value(row, 0)?);
+                }
                 if ended > 0 {
                     tracing::warn!(
                         ended,
@@ -513,7 +550,7 @@ impl Driver {
     /// How many locks this process may hold.
     fn cap(&self, session: &Session) -> usize {
         let limits = session.limits;
-        let table = limits.max_locks_per_transaction * limits.max_connections;
+        let table = (limits.max_locks_per_transaction).saturating_mul(limits.max_connections);
         let quarter = usize::try_from(table / 4).unwrap_or(usize::MAX);
         self.config.max_held.unwrap_or(quarter)
     }

@@ -6,13 +6,12 @@
 
 use std::collections::HashSet;
 
-use sqlx::Row;
-
 use super::Driver;
 use crate::backend::LossReason;
 use crate::postgres::mark::Mark;
-use crate::postgres::session::{Failed, Session};
+use crate::postgres::session::{Failed, Session, value};
 use crate::postgres::sql;
+use crate::postgres::statement::Statement;
 
 /// More rounds than any lock was taken times, with some to spare for those that fail as well: whoever
 /// cancels one statement often cancels the next.
@@ -52,10 +51,11 @@ impl Driver {
                 told.extend(&strays);
             }
             let swept = session
-                .run(&self.desk.board, async |listener, marker| {
-                    let sweep = sqlx::query(sql::SWEEP).bind(marker).bind(&strays);
-                    sweep.bind(&unknown).fetch_all(listener).await
-                })
+                .run(
+                    &self.desk.board,
+                    const { Statement::new(sql::SWEEP) },
+                    |sweep| sweep.bind(&strays).bind(&unknown),
+                )
                 .await;
             // What it did not unlock is there in the next round.
             if let Err(Failed::Session(lost)) = swept {
@@ -68,15 +68,15 @@ impl Driver {
 
     async fn audit(&self, session: &mut Session) -> Result<Vec<(i64, bool)>, Failed> {
         let rows = session
-            .run(&self.desk.board, async |listener, marker| {
-                sqlx::query(sql::AUDIT)
-                    .bind(marker)
-                    .fetch_all(listener)
-                    .await
-            })
+            .run(
+                &self.desk.board,
+                const { Statement::new(sql::AUDIT) },
+                |audit| audit,
+            )
             .await?;
-        let locks: Vec<(i64, bool)> = rows.iter().map(|row| (row.get(0), row.get(1))).collect();
-        // Our session holds that of its lease, always: another one has answered.
+        let lock = |row| Ok((value(row, 0)?, value(row, 1)?));
+        let locks: Vec<(i64, bool)> = rows.iter().map(lock).collect::<Result<_, _>>()?;
+        // Our session holds that of its lease, always.
         let lease_key = self.config.target.terms.lease_key();
         if !locks.contains(&(lease_key, false)) {
             return Err(Failed::Session(LossReason::Revoked));
@@ -110,12 +110,11 @@ impl Driver {
             let payload: Vec<_> = keys.iter().map(|key| format!("{key:x}")).collect();
             let payload = payload.join(",");
             let told = session
-                .run(&self.desk.board, async |listener, _| {
-                    sqlx::query(sql::TELL)
-                        .bind(&payload)
-                        .fetch_all(listener)
-                        .await
-                })
+                .run(
+                    &self.desk.board,
+                    const { Statement::new(sql::TELL) },
+                    |tell| tell.bind(&payload),
+                )
                 .await;
             match told {
                 Ok(_) | Err(Failed::Statement(_)) => {}

@@ -6,13 +6,11 @@
 //! them starts a timeline with a greater number; where the locks move to another server, the operator
 //! raises the epoch.
 
-use sqlx::Row;
-
 use super::Driver;
 use crate::LockError;
-use crate::backend::LossReason;
 use crate::postgres::desk::{Command, Hold, Reply};
-use crate::postgres::session::{Failed, Session};
+use crate::postgres::session::{Failed, Session, value};
+use crate::postgres::statement::Statement;
 use crate::postgres::{errors, sql};
 
 impl Driver {
@@ -41,20 +39,17 @@ impl Driver {
             return Ok(true);
         }
         let answer = session
-            .run(&self.desk.board, async |listener, marker| {
-                sqlx::query(sql::TOKEN)
-                    .bind(marker)
-                    .fetch_all(listener)
-                    .await
-            })
+            .run(
+                &self.desk.board,
+                const { Statement::new(sql::TOKEN) },
+                |token| token,
+            )
             .await;
         let token = match answer {
-            Ok(rows) => {
-                let Some(row) = rows.first() else {
-                    return Err(Failed::Session(LossReason::Revoked));
-                };
-                compose(self.config.token_epoch, row.get(2), row.get(3))
-            }
+            Ok(rows) => match rows.first() {
+                Some(row) => compose(self.config.token_epoch, value(row, 2)?, value(row, 3)?),
+                None => Err(errors::disconnected()),
+            },
             Err(Failed::Statement(error)) => Err(errors::statement(error, session.limits)),
             // The replies are dropped, and whoever waits hears that the connection is gone.
             Err(lost) => return Err(lost),
@@ -75,7 +70,7 @@ fn compose(epoch: u8, timeline: i64, transaction: i64) -> Result<u64, LockError>
     let token = (i64::from(epoch) << 56)
         .checked_add(timeline.checked_mul(1 << 48).unwrap_or(i64::MAX))
         .and_then(|token| token.checked_add(transaction))
-        .map(i64::unsigned_abs);
+        .and_then(|token| u64::try_from(token).ok());
     token.ok_or_else(|| {
         LockError::misconfigured("tokens have grown past a bigint; lower the token epoch")
     })
@@ -104,5 +99,6 @@ mod tests {
     fn a_token_never_wraps() {
         assert!(compose(126, i64::from(u32::MAX), 1).is_err());
         assert!(compose(0, i64::MAX, 1).is_err());
+        assert!(compose(0, 0, -1).is_err() && compose(0, i64::MIN, i64::MIN).is_err());
     }
 }

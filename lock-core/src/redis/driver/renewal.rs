@@ -171,15 +171,13 @@ impl Driver {
                     lock.lease.lose(LossReason::Revoked);
                     self.shared.held.remove(lock.owner);
                 }
-                Some(_) => {
+                Some(Value::Int(1)) => {
                     let left = lock.lease.remaining();
                     headroom = headroom.into_iter().chain(left).min();
                     lock.lease.extend(until);
                 }
-                None => {
-                    // Too late by the server's clock, which we know now.
-                    self.renew_again();
-                }
+                // Too late by the server's clock, which we know now; or no answer of the script's.
+                _ => self.renew_again(),
             }
         }
         if let Some(headroom) = headroom {
