@@ -28,7 +28,9 @@
 //!   for, and the thread that hears of a release tries at once for whoever waits; what ends without
 //!   a release is asked for when it ends.
 //! - **Tokens** are the server's time in microseconds, and greater than all earlier ones of the name
-//!   also when that clock goes back.
+//!   also when that clock goes back. A server that takes over from another goes on 10 minutes ahead of
+//!   its clock, and at least a lease (10 minutes of a longer one) after the last token that it knows:
+//!   tokens grow also where it lacks the last ones, unless its clock is behind by more than that.
 //!
 //! # What is not
 //!
