@@ -16,8 +16,8 @@ use super::session::Session;
 use super::sql;
 use super::terms::Terms;
 use super::transaction::DatabaseIdentity;
-use crate::LockError;
 use crate::backend::{BootClock, Clock};
+use crate::{LockError, entropy};
 
 /// The oldest that ends sessions which are idle for too long.
 const OLDEST: i32 = 140_000;
@@ -67,8 +67,8 @@ impl Target {
         let mut listener = self.listener().await.map_err(errors::setting_up)?;
         // First: behind a proxy that shares sessions, settings would be somebody else's.
         check_notifications(&mut listener, &mut witness).await?;
-        let marker = format!("{:032x}", fastrand::u128(..));
-        let identity = fastrand::i64(..);
+        let marker = format!("{:032x}", u128::from_ne_bytes(entropy::bytes()?));
+        let identity = i64::from_ne_bytes(entropy::bytes()?);
         let sent = BootClock.now();
         set_up(&mut listener, self.terms, &marker, identity).await?;
         check_locks(&mut listener, &mut witness).await?;
@@ -240,7 +240,7 @@ async fn check_notifications(
         .listen(sql::CHANNEL)
         .await
         .map_err(errors::setting_up)?;
-    let payload = format!("check {:016x}", fastrand::u64(..));
+    let payload = format!("check {:016x}", u64::from_ne_bytes(entropy::bytes()?));
     let sent = sqlx::query(sql::TELL_IN_TIME).bind(&payload);
     match sent.fetch_all(witness).await {
         Ok(_) => {}
@@ -267,7 +267,7 @@ async fn check_locks(
     witness: &mut PgConnection,
 ) -> Result<(), LockError> {
     const TRY: &str = "SELECT pg_try_advisory_lock($1)";
-    let key = fastrand::i64(..);
+    let key = i64::from_ne_bytes(entropy::bytes()?);
     let ours = sqlx::query_scalar::<_, bool>(TRY).bind(key);
     let ours = ours.fetch_one(&mut *listener).await;
     let theirs = sqlx::query_scalar::<_, bool>(TRY).bind(key);

@@ -22,8 +22,11 @@
 //!   renewed together, three times per lease; a renewal that fails is tried again until the lease
 //!   ends. Our side of it ends earlier by a margin (1 % and 50 ms), counted from before the request
 //!   was sent.
-//! - **No false answers.** An acquire knows itself by its owner: a lost reply, or a request that
-//!   arrives twice or too late, neither looks like contention nor leaves a lock behind.
+//! - **No false answers.** An acquire whose answer is lost is asked for again as another owner, by a
+//!   call that first gives back what the former may have been granted: a lost reply, or a request that
+//!   arrives too late, neither looks like contention nor leaves a lock behind. Owners are random, from
+//!   the operating system, and new for each connection: processes of one seed, forks and copies of a
+//!   virtual machine are never one owner.
 //! - **Waiting** is by a message of the release. A process is subscribed to the names that it waits
 //!   for, and the thread that hears of a release tries at once for whoever waits; what ends without
 //!   a release is asked for when it ends.

@@ -189,6 +189,8 @@ async fn a_copy_of_an_acquire_that_comes_after_the_release_leaves_no_lock_behind
     eventually("it is subscribed", async || is_subscribed(&server).await).await;
     held.release().await.unwrap();
     waiting.await.unwrap().release().await.unwrap();
+    // What it has to say of that is answered before: not over the connection that locks.
+    eventually("it is not any more", async || !is_subscribed(&server).await).await;
     server.ask::<()>(&["SLOWLOG", "RESET"]).await.unwrap();
     proxy.drop_next_reply();
     let guard = try_once(&here).await.unwrap().expect("it is free, or ours");
@@ -198,9 +200,12 @@ async fn a_copy_of_an_acquire_that_comes_after_the_release_leaves_no_lock_behind
         .map(|mut entry| redis::from_redis_value(entry.swap_remove(3)).unwrap())
         .filter(|words: &Vec<String>| words[0] == "EVALSHA" && words.contains(&key))
         .collect();
-    let [_, first] = &copies[..] else {
+    let [second, first] = &copies[..] else {
         panic!("two copies were sent: {copies:?}");
     };
+    // Each is of an owner of its own, and the second gives back what the first may have been granted.
+    let owner = first.last();
+    assert!(second.last() != owner && second.iter().any(|word| Some(word) == owner));
     guard.release().await.unwrap();
     // A network that had held it back lets it go.
     let words: Vec<&str> = first.iter().map(String::as_str).collect();
@@ -368,13 +373,18 @@ async fn a_lock_whose_grant_was_not_heard_is_given_back_when_its_copy_is_refused
     let key = redis_key("", &NAME.parse().unwrap());
     let is_there = async || server.ask::<u32>(&["EXISTS", &key]).await.unwrap() == 1;
     eventually("it is granted", is_there).await;
-    let full = ["CONFIG", "SET", "maxmemory", "1"];
-    server.ask::<()>(&full).await.unwrap();
+    let replicas = async |wanted| {
+        let set = ["CONFIG", "SET", "min-replicas-to-write", wanted];
+        server.ask::<()>(&set).await.unwrap();
+    };
+    replicas("1").await;
     // Also an answer that has not come as far as the proxy is lost.
     proxy.reset();
     proxy.heal().await;
     let error = acquiring.await.unwrap().unwrap_err();
     assert!(error.is_unavailable(), "{error}");
+    assert!(is_there().await, "the server refuses to write");
+    replicas("0").await;
     let refused = Instant::now();
     eventually("it is given back", async || !is_there().await).await;
     assert!(refused.elapsed() < LEASE * 3, "{:?}", refused.elapsed());

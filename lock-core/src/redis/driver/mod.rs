@@ -252,10 +252,7 @@ impl Driver {
     }
 
     fn receive_claim(&mut self, mut claim: Claim) {
-        // Not those that may be ours already.
-        let handed_over = |acquire: &mut Acquire| {
-            acquire.ghost.is_none() && self.handed_over.until(&acquire.key).is_some()
-        };
+        let handed_over = |acquire: &mut Acquire| self.handed_over.until(&acquire.key).is_some();
         for acquire in claim.acquires.extract_if(.., handed_over) {
             acquire.reply.send(Ok(Attempt::Held { retry_in: None }));
         }

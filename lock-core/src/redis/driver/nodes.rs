@@ -9,12 +9,12 @@ use tokio::time::Instant;
 
 use super::replicas::Unconfirmed;
 use super::{Done, Driver};
-use crate::LockError;
 use crate::redis::clock::{Jump, ServerClock};
 use crate::redis::connect::{ask, check, open};
 use crate::redis::scripts::Failure;
 use crate::redis::shared::Shared;
 use crate::redis::topology::Topology;
+use crate::{LockError, entropy};
 
 /// Between attempts to connect.
 const BACKOFF: (Duration, Duration) = (Duration::from_millis(10), Duration::from_millis(500));
@@ -29,6 +29,8 @@ pub(super) struct Node {
     pub(super) via: Via,
     /// What the server calls itself since its start.
     run_id: String,
+    /// Of the connection: see [`Owner`](crate::redis::key::Owner).
+    pub(super) identity: u64,
     backoff: Duration,
     pub(super) clock: ServerClock,
     /// Granted there, and to be known to its replicas.
@@ -59,6 +61,7 @@ pub(in crate::redis) struct Opened {
     pub(in crate::redis) connection: MultiplexedConnection,
     pub(in crate::redis) is_cluster: bool,
     run_id: String,
+    identity: u64,
     sent: Duration,
     received: Duration,
     time: u64,
@@ -82,6 +85,7 @@ pub(in crate::redis) async fn connect(
         connection,
         is_cluster: about.is_cluster,
         run_id: about.run_id,
+        identity: u64::from_ne_bytes(entropy::bytes()?),
         sent,
         received,
         time: seconds * 1_000_000 + micros,
@@ -100,6 +104,7 @@ impl Node {
                 ..Via::default()
             },
             run_id: String::new(),
+            identity: 0,
             backoff: BACKOFF.0,
             clock: ServerClock::default(),
             unconfirmed: Vec::new(),
@@ -134,6 +139,7 @@ impl Driver {
             Ok(opened) => {
                 this.link = Link::Up(opened.connection);
                 this.via.generation += 1;
+                this.identity = opened.identity;
                 if this.run_id != opened.run_id {
                     this.run_id = opened.run_id;
                     self.last_server += 1;
@@ -169,10 +175,10 @@ impl Driver {
                 continue;
             }
             for acquire in std::mem::take(&mut self.lanes[lane].acquires) {
-                self.give_up(lane, acquire, error());
+                acquire.reply.send(Err(error()));
             }
             for claim in std::mem::take(&mut self.lanes[lane].claims) {
-                self.give_up_claim(lane, claim, error);
+                claim.fail(error);
             }
             for probe in std::mem::take(&mut self.lanes[lane].probes) {
                 let _ = probe.send(Err(error()));

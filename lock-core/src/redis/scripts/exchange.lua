@@ -13,7 +13,6 @@
 -- 2^53; as text only through %.0f, since tostring() rounds to 14 digits.
 
 local OWNER = 32
-local TOKEN = OWNER + 2
 -- By how much the clocks of two servers differ at most (us): 10 minutes.
 local AHEAD = 600000000
 -- The server key outlives every lock: 30 days.
@@ -139,12 +138,8 @@ for i = releases + 1, count do
     elseif not value then
       -- Free, and not wanted any more.
       reply[i + 2] = -1
-    elseif string.sub(value, 1, OWNER) == owner then
-      -- The answer to an earlier copy of this request was lost.
-      redis.call('PEXPIRE', key, lease)
-      granted = granted + 1
-      reply[i + 2] = tonumber(string.sub(value, TOKEN))
     else
+      -- Also where the owner is the same: each is of one acquire that was sent once.
       local rest = redis.call('PTTL', key)
       reply[i + 2] = -math.max(rest < 0 and tonumber(lease) or rest, 1)
     end
