@@ -43,6 +43,33 @@
 //! [tokens](crate::FencingToken) protect what the locks are for. Keys that somebody deletes are
 //! noticed with the next renewal, and protected by nothing else.
 //!
+//! # Several addresses
+//!
+//! `node-1:7000,node-2:7000` are nodes of one cluster. Each address that answers has to say that it is,
+//! when a process connects: otherwise a process that starts while the first is silent would lock
+//! elsewhere than the others. A single server has one address, also where it has several names; a
+//! Sentinel is refused.
+//!
+//! # Rights
+//!
+//! A user needs no more than this, which no other command and no other key goes with:
+//!
+//! ```text
+//! ACL SETUSER app ~lock:* &lock:* +del +evalsha +get +info +mget +pexpire +pttl +script|load +set +time
+//!     +publish +subscribe +unsubscribe
+//! ```
+//!
+//! and on each node of a cluster:
+//!
+//! ```text
+//! ACL SETUSER app ~lock:* &lock:* +del +evalsha +get +info +mget +pexpire +pttl +script|load +set +time
+//!     +spublish +ssubscribe +sunsubscribe +cluster|keyslot +cluster|myid +cluster|slots
+//! ```
+//!
+//! `+select` as well for a database other than 0, and `+wait` for [replicas](RedisBuilder::replicas). A
+//! refusal says which right is missing, and this line. Keys are hashes of namespace and name: no pattern
+//! of keys keeps the users of two namespaces apart, which takes two servers.
+//!
 //! Locks live in the database (`/2`) of the connection string; channels are shared by all databases
 //! of a server, which costs a try too many at worst.
 
@@ -55,8 +82,11 @@ mod connect;
 mod connection_string;
 mod driver;
 mod key;
+mod opened;
 mod rehearsal;
+mod rights;
 mod scripts;
+mod seeds;
 mod shared;
 mod subscriber;
 mod thread;

@@ -16,6 +16,7 @@ use crate::backend::{Attempt, Lease};
 use crate::redis::backend::{PATIENCE, RedisGrant};
 use crate::redis::clock::Jump;
 use crate::redis::command::{Acquire, Claim, Command, Release};
+use crate::redis::rights::{Asked, says_not_permitted};
 use crate::redis::scripts::{EXCHANGE, Failure};
 use crate::redis::shared::HeldLock;
 
@@ -206,6 +207,13 @@ impl Driver {
             Ok(wait) => Ok(Attempt::Held {
                 retry_in: Some(Duration::from_millis(wait.unsigned_abs())),
             }),
+            Err(error) if says_not_permitted(&error) => {
+                let settings = &self.shared.settings;
+                let asked = Asked::by_scripts(settings, self.lanes.len() > 1);
+                // An administrator may be about to give it back: it is asked for again.
+                let refused = asked.not_permitted(&error, "").duplicate_as_unavailable();
+                Err(refused.with_source(error))
+            }
             Err(error) => {
                 Err(LockError::unavailable("the Redis server refused to lock").with_source(error))
             }
@@ -252,8 +260,17 @@ impl Driver {
             self.look_for_nodes(lane);
         }
         let reason = failure.to_string();
-        let error =
-            || LockError::unavailable("the Redis server did not do it").with_source(reason.clone());
+        let not_permitted = failure.is_not_permitted();
+        let shared = Arc::clone(&self.shared);
+        let is_cluster = self.lanes.len() > 1;
+        let error = || {
+            if not_permitted {
+                let asked = Asked::by_scripts(&shared.settings, is_cluster);
+                let refused = asked.not_permitted(&reason, "").duplicate_as_unavailable();
+                return refused.with_source(reason.clone());
+            }
+            LockError::unavailable("the Redis server did not do it").with_source(reason.clone())
+        };
         for release in batch.releases {
             if refused {
                 self.parked

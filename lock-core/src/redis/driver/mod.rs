@@ -19,6 +19,7 @@ use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, sleep_until};
 
 use super::command::{Acquire, Claim, Command, Reply};
+use super::opened::Opened;
 use super::scripts::Failure;
 use super::shared::{Client, HeldLock, Shared};
 use super::subscriber::Question;
@@ -34,7 +35,6 @@ use renewal::Renewals;
 use replicas::Unconfirmed;
 
 pub(super) use lane::Batch;
-pub(super) use nodes::{Opened, connect};
 
 /// How long releases are still tried for after the last user has left.
 const FAREWELL: Duration = Duration::from_secs(2);
