@@ -41,7 +41,7 @@ pub async fn redis_rights(refused: RedisBuilder, is_cluster: bool) -> Vec<String
         .split('`')
         .filter(|part| part.starts_with("ACL SETUSER"));
     let line = if is_cluster {
-        lines.last()
+        lines.next_back()
     } else {
         lines.next()
     };

@@ -182,18 +182,20 @@ async fn a_copy_of_an_acquire_that_comes_after_the_release_leaves_no_lock_behind
     let here = connect(&proxy.url(&server.url())).await;
     let there = connect(&server.url()).await;
     let key = redis_key("", &NAME.parse().unwrap());
-    // Whoever has waited has both of its connections: the next reply is that to the acquire.
-    let held = take(&there).await;
-    let waiter = here.clone();
-    let waiting = tokio::spawn(async move { take(&waiter).await });
-    eventually("it is subscribed", async || is_subscribed(&server).await).await;
-    held.release().await.unwrap();
-    waiting.await.unwrap().release().await.unwrap();
-    // What it has to say of that is answered before: not over the connection that locks.
-    eventually("it is not any more", async || !is_subscribed(&server).await).await;
+    // So that the server knows the script.
+    take(&here).await.release().await.unwrap();
     server.ask::<()>(&["SLOWLOG", "RESET"]).await.unwrap();
-    proxy.drop_next_reply();
-    let guard = try_once(&here).await.unwrap().expect("it is free, or ours");
+    // Not the next reply alone: that can be one to the other connection.
+    proxy.swallow(Direction::ToClient);
+    let acquiring = tokio::spawn(async move { try_once(&here).await });
+    eventually("it is granted", async || {
+        server.ask::<u32>(&["EXISTS", &key]).await.unwrap() == 1
+    })
+    .await;
+    proxy.reset();
+    proxy.heal().await;
+    let guard = acquiring.await.unwrap().unwrap();
+    let guard = guard.expect("it is free, or ours");
     let log: Vec<Vec<redis::Value>> = server.ask(&["SLOWLOG", "GET", "-1"]).await.unwrap();
     let copies: Vec<Vec<String>> = log
         .into_iter()
