@@ -100,6 +100,8 @@ extern crate self as lock_core;
 #[path = "private.rs"]
 pub mod __private;
 pub mod backend;
+#[cfg(any(feature = "postgres", feature = "redis"))]
+mod entropy;
 mod error;
 #[cfg(feature = "file")]
 pub mod file;

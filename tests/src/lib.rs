@@ -55,7 +55,7 @@ pub use inventory::Case;
 pub use log::Log;
 pub use stores::{
     FileStore, GrantedStore, MemoryStore, OneBackend, PostgresStore, RedisClusterStore, RedisStore,
-    Store, redis_key,
+    Store, redis_key, redis_rights, redis_user,
 };
 pub use stress::{Storm, abandon, seed};
 pub use timing::{Lateness, boottime, eventually};

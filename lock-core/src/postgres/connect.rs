@@ -19,8 +19,8 @@ use super::sql;
 use super::terms::Terms;
 use super::transaction::DatabaseIdentity;
 use super::wire::Wire;
-use crate::LockError;
 use crate::backend::{BootClock, Clock};
+use crate::{LockError, entropy};
 
 /// The oldest that ends sessions which are idle for too long.
 const OLDEST: i32 = 140_000;
@@ -77,8 +77,8 @@ impl Target {
         if is_pooled && former.is_none() {
             check_reset(&self.options).await?;
         }
-        let marker = format!("{:032x}", fastrand::u128(..));
-        let identity = fastrand::i64(..);
+        let marker = format!("{:032x}", u128::from_ne_bytes(entropy::bytes()?));
+        let identity = i64::from_ne_bytes(entropy::bytes()?);
         let sent = BootClock.now();
         let home = match self.begin(&mut wire, &marker, identity, former).await {
             Ok(home) => home,
@@ -196,7 +196,7 @@ async fn has_lost_parameter(witness: &mut PgConnection) -> Result<bool, LockErro
 async fn check_reset(options: &PgConnectOptions) -> Result<(), LockError> {
     const LEAVE: &str = "SELECT pg_catalog.set_config('distributed_lock.left', $1, false)";
     const FIND: &str = "SELECT pg_catalog.current_setting('distributed_lock.left', true)";
-    let left = format!("{:032x}", fastrand::u128(..));
+    let left = format!("{:032x}", u128::from_ne_bytes(entropy::bytes()?));
     // Whether it can be found out is up to the pooler: it need not give the same session again.
     let found = async {
         let mut leaving = PgConnection::connect_with(options).await?;
@@ -346,7 +346,7 @@ async fn check_notifications(wire: &mut Wire) -> Result<(), LockError> {
         .listen(sql::CHANNEL)
         .await
         .map_err(errors::setting_up)?;
-    let payload = format!("check {:016x}", fastrand::u64(..));
+    let payload = format!("check {:016x}", u64::from_ne_bytes(entropy::bytes()?));
     let sent = sqlx::raw_sql(AssertSqlSafe(sql::tell_in_time(&payload)));
     match sent.fetch_all(wire.witness()).await {
         Ok(_) => {}
@@ -394,7 +394,7 @@ async fn check_sessions(wire: &mut Wire) -> Result<(), LockError> {
 async fn check_locks(wire: &mut Wire) -> Result<(), LockError> {
     const TRY: &str = "SELECT pg_try_advisory_lock($1)";
     const UNLOCK: &str = "SELECT pg_advisory_unlock($1)";
-    let key = fastrand::i64(..);
+    let key = i64::from_ne_bytes(entropy::bytes()?);
     // An unlock is one where another session has the lock then.
     let is_one = by_us(wire, TRY, key).await?
         && !by_witness(wire, TRY, key).await?

@@ -200,8 +200,6 @@ pub struct RedisGrant {
     owner: Owner,
     token: u64,
     lease: Lease,
-    /// Until when the server may take a copy of the acquire.
-    ghost: Option<Duration>,
     released: bool,
 }
 
@@ -213,7 +211,6 @@ impl RedisGrant {
             owner: acquire.owner,
             token,
             lease,
-            ghost: acquire.ghost,
             released: false,
         }
     }
@@ -231,7 +228,7 @@ impl RedisGrant {
             reply: reply.map(|reply| (reply, self.lease.clone())),
             until: shared.clock.now() + shared.settings.lease,
             sent_to: None,
-            ghost: self.ghost,
+            ghost: None,
         }));
     }
 }

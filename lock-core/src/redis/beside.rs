@@ -10,7 +10,7 @@ use futures_util::future::select_ok;
 use tokio::sync::Mutex;
 
 use super::builder::{RedisBuilder, Settings};
-use super::connect::{ask, open};
+use super::connect::{About, Mode, ask, open};
 use crate::LockError;
 
 /// A server, or the nodes of a cluster, of which one has to answer.
@@ -48,7 +48,7 @@ impl RedisBeside {
             // One that was lost since the last look, or hangs, says nothing about the other nodes: some
             // of the time is theirs.
             if let Some(mut old) = connection.take()
-                && ping(&mut old, within / 2).await.is_ok()
+                && inner.ping(&mut old, within / 2).await.is_ok()
             {
                 *connection = Some(old);
                 return Ok(());
@@ -65,14 +65,30 @@ impl Inner {
         let seeds = self.settings.target.seeds.iter().map(|seed| {
             Box::pin(async move {
                 let mut new = open(seed, &self.settings, None).await?;
-                let answer = ping(&mut new, self.settings.answer_within()).await;
-                answer.map(|()| new)
+                let settings = &self.settings;
+                self.ping(&mut new, settings.answer_within()).await?;
+                // Of servers that are no cluster none stands for the others.
+                if settings.target.seeds.len() > 1
+                    && About::of(&mut new, settings).await?.mode() != Mode::Cluster
+                {
+                    return Err(LockError::misconfigured(
+                        "the Redis connection string names several addresses, and their servers are \
+                         no cluster",
+                    ));
+                }
+                Ok(new)
             })
         });
         select_ok(seeds).await.map(|(connection, _)| connection)
     }
-}
 
-async fn ping(connection: &mut MultiplexedConnection, within: Duration) -> Result<(), LockError> {
-    ask(connection, &cmd("PING"), within).await.map(drop)
+    async fn ping(
+        &self,
+        connection: &mut MultiplexedConnection,
+        within: Duration,
+    ) -> Result<(), LockError> {
+        ask(connection, &cmd("PING"), &self.settings, within)
+            .await
+            .map(drop)
+    }
 }

@@ -28,25 +28,21 @@ pub(super) type Answer = Result<Attempt<RedisGrant>, LockError>;
 pub(super) struct Acquire {
     pub(super) client: Arc<Client>,
     pub(super) key: Key,
+    /// Of the copy that was sent last.
     pub(super) owner: Owner,
     pub(super) reply: Reply,
     /// When it is not tried again, on CLOCK_BOOTTIME.
     pub(super) until: Duration,
-    /// Until when the server may take a copy that was sent and not answered.
-    pub(super) ghost: Option<Duration>,
 }
 
 impl Acquire {
-    /// As a new owner.
     pub(super) fn new(client: Arc<Client>, key: Key, reply: Reply) -> Self {
-        let shared = &client.0;
         Self {
-            owner: shared.new_owner(),
-            until: shared.clock.now() + PATIENCE,
+            until: client.0.clock.now() + PATIENCE,
             client,
             key,
+            owner: Owner::default(),
             reply,
-            ghost: None,
         }
     }
 }
@@ -95,6 +91,13 @@ impl Claim {
         all.map(|acquire| acquire.until).min().unwrap_or_default()
     }
 
+    /// Answers each with such an error.
+    pub(super) fn fail(self, error: impl Fn() -> LockError) {
+        for acquire in self.acquires {
+            acquire.reply.send(Err(error()));
+        }
+    }
+
     /// Whether nobody waits for the answer any more.
     pub(super) fn is_closed(&self) -> bool {
         self.acquires
@@ -112,24 +115,24 @@ pub(super) struct Release {
     pub(super) until: Duration,
     /// The server that it was sent to first, if that did not answer.
     pub(super) sent_to: Option<u64>,
-    /// Until when the server may take a copy of the acquire.
+    /// Until when the server may take the acquire that this undoes, if that was not answered.
     pub(super) ghost: Option<Duration>,
 }
 
 impl Release {
-    /// Undoes an acquire of which nobody knows whether it was granted.
-    pub(super) fn undo(acquire: &Acquire, until: Duration) -> Self {
+    /// Undoes an acquire.
+    pub(super) fn undo(acquire: &Acquire, until: Duration, ghost: Option<Duration>) -> Self {
         Self {
             key: acquire.key.clone(),
             owner: acquire.owner,
             reply: None,
             until,
             sent_to: None,
-            ghost: acquire.ghost,
+            ghost,
         }
     }
 
-    /// The same once more, and after how long: a copy of the acquire may come after its end.
+    /// The same once more, and after how long: the acquire may come after this.
     pub(super) fn again(&mut self, now: Duration) -> Option<(Duration, Self)> {
         let after = self.ghost.take()?.checked_sub(now)?;
         let again = Self {

@@ -15,6 +15,7 @@ use tokio::time::timeout;
 
 use super::builder::Settings;
 use super::connection_string::Target;
+use super::rights::{Asked, says_not_permitted};
 use crate::LockError;
 
 /// The oldest server that does what the scripts need.
@@ -72,6 +73,14 @@ pub(super) async fn open(
     )
     .await
     {
+        Ok(Err(error)) if says_not_permitted(&error.to_string()) => {
+            let asked = Asked {
+                settings,
+                is_cluster: None,
+                command: "SELECT",
+            };
+            Err(asked.not_permitted(&error.to_string(), error))
+        }
         Ok(connection) => connection.map_err(|error| refused(&info, error)),
         Err(_) => {
             let address = info.addr();
@@ -131,7 +140,6 @@ fn refused(info: &ConnectionInfo, error: RedisError) -> LockError {
         }
         ErrorKind::AuthenticationFailed => Some(REFUSED_USER),
         _ if matches!(code, "WRONGPASS" | "NOAUTH") => Some(REFUSED_USER),
-        _ if code == "NOPERM" => Some("does not give this user the rights that locks need"),
         ErrorKind::RESP3NotSupported => Some(NO_HELLO),
         _ if error
             .detail()
@@ -205,67 +213,92 @@ fn is_tls(error: &RedisError) -> bool {
 pub(super) async fn ask(
     connection: &mut MultiplexedConnection,
     command: &::redis::Cmd,
+    settings: &Settings,
     within: Duration,
 ) -> Result<Value, LockError> {
+    let failed = |error| {
+        let words = command.args_iter().map_while(|word| match word {
+            ::redis::Arg::Simple(word) => str::from_utf8(word).ok(),
+            _ => None,
+        });
+        let words: Vec<_> = words.collect();
+        let asked = Asked {
+            settings,
+            is_cluster: (words.first() == Some(&"CLUSTER")).then_some(true),
+            command: &words.join(" "),
+        };
+        asked.failed(error, "the Redis server refused a question")
+    };
     match timeout(within, connection.send_packed_command(command)).await {
-        Ok(answer) => answer
-            .and_then(Value::extract_error)
-            .map_err(|error| unavailable(error, "the Redis server refused a question")),
+        Ok(answer) => answer.and_then(Value::extract_error).map_err(failed),
         Err(_) => Err(LockError::unanswered()),
     }
 }
 
-/// An error of the driver under a sentence of ours.
-pub(super) fn unavailable(error: RedisError, sentence: &'static str) -> LockError {
-    if error.code() == Some("NOPERM") {
-        return not_permitted(error);
-    }
-    LockError::unavailable(sentence).with_source(error)
-}
-
-/// The rights of the user are not enough.
-pub(super) fn not_permitted(error: impl Into<Box<dyn Error + Send + Sync>>) -> LockError {
-    LockError::misconfigured(
-        "the Redis server does not let this user do what locks need; give it the keys `~lock:*`, the \
-         channels `&lock:*` and the commands `+@read +@write +@scripting +@pubsub +@connection \
-         +info +time +wait`, and in a cluster `+cluster`",
-    )
-    .with_source(error)
-}
-
 /// What a server says about itself.
-#[derive(Debug)]
-pub(super) struct About {
-    pub(super) is_cluster: bool,
-    /// Another after every start.
-    pub(super) run_id: String,
+pub(super) struct About(String);
+
+/// What kind of server it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Mode {
+    Single,
+    Cluster,
+    Sentinel,
 }
 
-/// Refuses a server that cannot keep locks.
-pub(super) async fn check(
-    connection: &mut MultiplexedConnection,
-    settings: &Settings,
-) -> Result<About, LockError> {
-    let info = ask(
-        connection,
-        &::redis::cmd("INFO"),
-        settings.connect_timeout(),
-    )
-    .await?;
-    let info: String = from_redis_value(info).map_err(|error| {
-        LockError::unavailable("the Redis server answered nonsense").with_source(error)
-    })?;
-    judge(&info, settings)
-}
+impl About {
+    /// Asks the server.
+    pub(super) async fn of(
+        connection: &mut MultiplexedConnection,
+        settings: &Settings,
+    ) -> Result<Self, LockError> {
+        let info = ::redis::cmd("INFO");
+        let info = ask(connection, &info, settings, settings.connect_timeout()).await?;
+        let info = from_redis_value(info).map_err(|error| {
+            LockError::unavailable("the Redis server answered nonsense").with_source(error)
+        })?;
+        Ok(Self(info))
+    }
 
-fn judge(info: &str, settings: &Settings) -> Result<About, LockError> {
-    let field = |name: &str| {
-        info.lines()
+    fn field(&self, name: &str) -> &str {
+        let lines = self.0.lines();
+        lines
             .filter_map(|line| line.trim_end().split_once(':'))
             .find_map(|(key, value)| (key == name).then_some(value))
             .unwrap_or_default()
+    }
+
+    /// By each of the fields that servers have for it.
+    pub(super) fn mode(&self) -> Mode {
+        let modes = [self.field("redis_mode"), self.field("server_mode")];
+        if modes.contains(&"sentinel") {
+            Mode::Sentinel
+        } else if modes.contains(&"cluster") || self.field("cluster_enabled") == "1" {
+            Mode::Cluster
+        } else {
+            Mode::Single
+        }
+    }
+
+    /// Another after every start.
+    pub(super) fn run_id(&self) -> &str {
+        self.field("run_id")
+    }
+}
+
+/// Refuses a server that cannot keep locks.
+pub(super) fn judge(about: &About, settings: &Settings) -> Result<(), LockError> {
+    let field = |name| about.field(name);
+    let is_cluster = match about.mode() {
+        Mode::Single => false,
+        Mode::Cluster => true,
+        Mode::Sentinel => {
+            return Err(LockError::misconfigured(
+                "the address is that of a Redis Sentinel, which keeps no locks and is not asked where \
+                 the master is: connect to the master, by a name that follows it",
+            ));
+        }
     };
-    let is_cluster = field("redis_mode") == "cluster";
     let version = field("redis_version");
     let mut parts = version
         .split('.')
@@ -300,10 +333,7 @@ fn judge(info: &str, settings: &Settings) -> Result<About, LockError> {
              with `allow_eviction(true)`"
         )));
     }
-    Ok(About {
-        is_cluster,
-        run_id: field("run_id").to_owned(),
-    })
+    Ok(())
 }
 
 #[cfg(test)]
@@ -318,8 +348,9 @@ mod tests {
     fn verdict(from: &str, to: &str) -> Result<bool, String> {
         let settings = RedisBuilder::parse("host").settings().unwrap();
         assert!(INFO.contains(from));
-        judge(&INFO.replace(from, to), &settings)
-            .map(|about| about.is_cluster)
+        let about = About(INFO.replace(from, to));
+        judge(&about, &settings)
+            .map(|()| about.mode() == Mode::Cluster)
             .map_err(|error| error.to_string())
     }
 
@@ -327,6 +358,14 @@ mod tests {
     fn a_server_that_can_keep_locks_is_taken() {
         assert_eq!(verdict("7.0.15", "6.2.0"), Ok(false));
         assert_eq!(verdict("standalone", "cluster"), Ok(true));
+        assert_eq!(
+            verdict("redis_mode:standalone", "server_mode:cluster"),
+            Ok(true)
+        );
+        assert_eq!(
+            verdict("role:master", "role:master\r\ncluster_enabled:1"),
+            Ok(true)
+        );
         assert_eq!(verdict("loading:0\r\n", ""), Ok(false));
     }
 
@@ -339,6 +378,7 @@ mod tests {
                 "6.2.7\r\nredis_mode:cluster",
                 "locks need 7.0",
             ),
+            ("standalone", "sentinel", "Redis Sentinel"),
             ("role:master", "role:slave", "read-only replica"),
             ("loading:0", "loading:1", "loading its data"),
             ("noeviction", "allkeys-lru", "`allkeys-lru`"),

@@ -26,12 +26,14 @@ impl Key {
     }
 }
 
-/// One acquisition: no two have the same owner, in whichever process.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+/// One acquire that was sent once: no two have the same owner, in whichever process. One that is sent
+/// again, over another connection, is another: copies of a virtual machine go on with the same
+/// acquires, and make connections of their own.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub(super) struct Owner {
-    /// Of the backend, at random.
-    pub(super) client: u64,
-    /// Of the acquisition, counted.
+    /// Of the connection, at random.
+    pub(super) connection: u64,
+    /// Of the acquire, counted in the process.
     pub(super) number: u64,
 }
 
@@ -39,7 +41,7 @@ impl Owner {
     /// Its 32 bytes.
     pub(super) fn text(self) -> [u8; 32] {
         let mut text = [0; 32];
-        let digits = format!("{:016x}{:016x}", self.client, self.number);
+        let digits = format!("{:016x}{:016x}", self.connection, self.number);
         text.copy_from_slice(digits.as_bytes());
         text
     }

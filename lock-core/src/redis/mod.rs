@@ -22,13 +22,18 @@
 //!   renewed together, three times per lease; a renewal that fails is tried again until the lease
 //!   ends. Our side of it ends earlier by a margin (1 % and 50 ms), counted from before the request
 //!   was sent.
-//! - **No false answers.** An acquire knows itself by its owner: a lost reply, or a request that
-//!   arrives twice or too late, neither looks like contention nor leaves a lock behind.
+//! - **No false answers.** An acquire whose answer is lost is asked for again as another owner, by a
+//!   call that first gives back what the former may have been granted: a lost reply, or a request that
+//!   arrives too late, neither looks like contention nor leaves a lock behind. Owners are random, from
+//!   the operating system, and new for each connection: processes of one seed, forks and copies of a
+//!   virtual machine are never one owner.
 //! - **Waiting** is by a message of the release. A process is subscribed to the names that it waits
 //!   for, and the thread that hears of a release tries at once for whoever waits; what ends without
 //!   a release is asked for when it ends.
 //! - **Tokens** are the server's time in microseconds, and greater than all earlier ones of the name
-//!   also when that clock goes back.
+//!   also when that clock goes back. A server that takes over from another goes on 10 minutes ahead of
+//!   its clock, and at least a lease (10 minutes of a longer one) after the last token that it knows:
+//!   tokens grow also where it lacks the last ones, unless its clock is behind by more than that.
 //!
 //! # What is not
 //!
@@ -37,6 +42,33 @@
 //! [quarantine](RedisBuilder::quarantine); the holders learn it with their next renewal. Until then
 //! [tokens](crate::FencingToken) protect what the locks are for. Keys that somebody deletes are
 //! noticed with the next renewal, and protected by nothing else.
+//!
+//! # Several addresses
+//!
+//! `node-1:7000,node-2:7000` are nodes of one cluster. Each address that answers has to say that it is,
+//! when a process connects: otherwise a process that starts while the first is silent would lock
+//! elsewhere than the others. A single server has one address, also where it has several names; a
+//! Sentinel is refused.
+//!
+//! # Rights
+//!
+//! A user needs no more than this, which no other command and no other key goes with:
+//!
+//! ```text
+//! ACL SETUSER app ~lock:* &lock:* +del +evalsha +get +info +mget +pexpire +pttl +script|load +set +time
+//!     +publish +subscribe +unsubscribe
+//! ```
+//!
+//! and on each node of a cluster:
+//!
+//! ```text
+//! ACL SETUSER app ~lock:* &lock:* +del +evalsha +get +info +mget +pexpire +pttl +script|load +set +time
+//!     +spublish +ssubscribe +sunsubscribe +cluster|keyslot +cluster|myid +cluster|slots
+//! ```
+//!
+//! `+select` as well for a database other than 0, and `+wait` for [replicas](RedisBuilder::replicas). A
+//! refusal says which right is missing, and this line. Keys are hashes of namespace and name: no pattern
+//! of keys keeps the users of two namespaces apart, which takes two servers.
 //!
 //! Locks live in the database (`/2`) of the connection string; channels are shared by all databases
 //! of a server, which costs a try too many at worst.
@@ -50,8 +82,11 @@ mod connect;
 mod connection_string;
 mod driver;
 mod key;
+mod opened;
 mod rehearsal;
+mod rights;
 mod scripts;
+mod seeds;
 mod shared;
 mod subscriber;
 mod thread;

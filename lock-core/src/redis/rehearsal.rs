@@ -1,14 +1,15 @@
 //! What locks need is done once: a user without the rights is told at once.
 
 use ::redis::aio::MultiplexedConnection;
-use ::redis::{ConnectionInfo, Value, pipe};
+use ::redis::{Arg, Cmd, ConnectionInfo, Value, cmd, pipe};
 use tokio::sync::mpsc;
 use tokio::time::timeout;
 
 use super::builder::Settings;
-use super::connect::{not_permitted, open, unavailable};
+use super::connect::open;
 use super::driver::Batch;
-use super::scripts::{EXCHANGE, Failure, RENEW, has_moved, says_not_permitted};
+use super::rights::{Asked, SCRIPTS, says_not_permitted};
+use super::scripts::{EXCHANGE, Failure, Lua, RENEW, has_moved};
 use super::topology::Topology;
 use crate::LockError;
 use crate::name::key::redis_server_key;
@@ -56,36 +57,60 @@ async fn give_commands(
     } else {
         ["SUBSCRIBE", "UNSUBSCRIBE", "PUBLISH"]
     };
-    let mut commands = pipe();
-    commands.cmd(subscribe).arg(key);
-    commands.cmd(unsubscribe).arg(key);
-    commands.cmd(publish).arg(key).arg("");
+    let mut commands = vec![
+        cmd(subscribe).arg(key).to_owned(),
+        cmd(unsubscribe).arg(key).to_owned(),
+        cmd(publish).arg(key).arg("").to_owned(),
+    ];
     // What scripts do with locks, to one that nobody has: they come to it only later.
     let nobody = format!("{key}:nobody");
     for command in ["GET", "MGET", "PTTL", "DEL"] {
-        commands.cmd(command).arg(&nobody);
+        commands.push(cmd(command).arg(&nobody).to_owned());
     }
-    for script in [&EXCHANGE, &RENEW] {
-        commands.add_command(script.load());
-    }
+    commands.push(cmd("PEXPIRE").arg(&nobody).arg(1).to_owned());
+    commands.push(cmd("SET").arg(&nobody).arg("").arg("XX").to_owned());
+    commands.push(cmd("TIME"));
+    commands.extend([&EXCHANGE, &RENEW].map(Lua::load));
     if settings.replicas > 0 {
         // For none, which does not take time.
-        commands.cmd("WAIT").arg(0).arg(1);
+        commands.push(cmd("WAIT").arg(0).arg(1).to_owned());
+    }
+    let mut together = pipe();
+    for command in &commands {
+        together.add_command(command.clone());
     }
     let count = commands.len();
-    let answers = connection.send_packed_commands(&commands, 0, count);
+    let answers = connection.send_packed_commands(&together, 0, count);
     let answers = timeout(settings.connect_timeout(), answers).await;
     let answers = answers.map_err(|_| LockError::unanswered())?;
-    let refused = |error| unavailable(error, "the Redis server does not do what locks need");
-    let answers = answers.map_err(refused)?;
-    answers
-        .into_iter()
-        .try_for_each(|answer: Value| match answer.extract_error() {
+    let asked = |command| Asked {
+        settings,
+        is_cluster: Some(is_cluster),
+        command,
+    };
+    let sentence = "the Redis server does not do what locks need";
+    let answers = answers.map_err(|error| asked(SCRIPTS).failed(error, sentence))?;
+    for (command, answer) in commands.iter().zip(answers) {
+        match answer.extract_error() {
             // Allowed, on another node: a slot is on its way.
-            Err(error) if has_moved(&error) => Ok(()),
-            answer => answer.map(drop),
-        })
-        .map_err(refused)
+            Err(error) if has_moved(&error) => {}
+            Err(error) => return Err(asked(&name(command)).failed(error, sentence)),
+            Ok(_) => {}
+        }
+    }
+    Ok(())
+}
+
+/// With what follows it where that says which of several it is.
+fn name(command: &Cmd) -> String {
+    let mut words = command.args_iter().map_while(|word| match word {
+        Arg::Simple(word) => str::from_utf8(word).ok(),
+        _ => None,
+    });
+    match words.next() {
+        Some("SCRIPT") => "SCRIPT LOAD".to_owned(),
+        first => first.unwrap_or_default().to_owned(),
+    }
 }
 
 /// The one that renews, and the one that grants, as a look at the health of the server does.
@@ -96,6 +121,24 @@ async fn run_scripts(
     settings: &Settings,
 ) -> Result<(), LockError> {
     let within = settings.connect_timeout();
+    let asked = |command| Asked {
+        settings,
+        is_cluster: Some(is_cluster),
+        command,
+    };
+    let run = |answer: Result<Vec<Value>, Failure>| {
+        answer.or_else(|failure| match failure {
+            Failure::Refused(error) if has_moved(&error) => Ok(Vec::new()),
+            failure if failure.is_not_permitted() => {
+                let said = failure.to_string();
+                Err(asked(SCRIPTS).not_permitted(&said, &*said))
+            }
+            failure => Err(
+                LockError::unavailable("the Redis server does not run scripts")
+                    .with_source(failure.to_string()),
+            ),
+        })
+    };
     let mut renew = RENEW.call(1);
     renew.arg(key).arg(u64::MAX).arg(1);
     run(RENEW.invoke(connection, &renew, within).await)?;
@@ -106,19 +149,8 @@ async fn run_scripts(
         let error = String::from_utf8_lossy(error);
         // What else may be wrong, such as a memory that is full, is told to who locks.
         if says_not_permitted(&error) {
-            return Err(not_permitted(error));
+            return Err(asked(SCRIPTS).not_permitted(&error, &*error));
         }
     }
     Ok(())
-}
-
-fn run(answer: Result<Vec<Value>, Failure>) -> Result<Vec<Value>, LockError> {
-    answer.or_else(|failure| match failure {
-        Failure::Refused(error) if has_moved(&error) => Ok(Vec::new()),
-        failure if failure.is_not_permitted() => Err(not_permitted(failure.to_string())),
-        failure => Err(
-            LockError::unavailable("the Redis server does not run scripts")
-                .with_source(failure.to_string()),
-        ),
-    })
 }

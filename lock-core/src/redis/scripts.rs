@@ -12,6 +12,8 @@ use futures_util::FutureExt;
 use tokio::task::yield_now;
 use tokio::time::timeout;
 
+use super::rights::says_not_permitted;
+
 /// A script that the server knows by its hash.
 pub(super) struct Lua {
     code: &'static str,
@@ -72,14 +74,6 @@ impl Failure {
 pub(super) fn has_moved(error: &RedisError) -> bool {
     use ServerErrorKind::{Ask, Moved, TryAgain};
     matches!(error.kind(), ErrorKind::Server(Moved | Ask | TryAgain))
-}
-
-/// Whether this is what a server says in place of NOPERM about a command within a script: of before
-/// 7.0, of 7.0, of later versions.
-pub(super) fn says_not_permitted(error: &str) -> bool {
-    ["NOPERM", "The user executing the script", "ACL failure"]
-        .iter()
-        .any(|said| error.contains(said))
 }
 
 impl fmt::Display for Failure {

@@ -18,7 +18,6 @@ pub(super) struct Shared {
     pub(super) held: Held,
     pub(super) waiting: Waiting,
     pub(super) clock: Arc<dyn Clock>,
-    client: u64,
     owners: AtomicU64,
 }
 
@@ -30,14 +29,14 @@ impl Shared {
             held: Held::default(),
             waiting: Waiting::default(),
             clock: Arc::new(BootClock),
-            client: fastrand::u64(..),
             owners: AtomicU64::new(0),
         }
     }
 
-    pub(super) fn new_owner(&self) -> Owner {
+    /// For an acquire that is sent over the connection of this identity.
+    pub(super) fn new_owner(&self, connection: u64) -> Owner {
         Owner {
-            client: self.client,
+            connection,
             number: self.owners.fetch_add(1, Ordering::Relaxed),
         }
     }

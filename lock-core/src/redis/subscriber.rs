@@ -296,8 +296,9 @@ impl Subscriber {
             };
             let (mut connection, via) = (connection.clone(), *via);
             self.calls.push(Box::pin(async move {
-                let ping = cmd("PING");
-                let answer = timeout(within, connection.send_packed_command(&ping)).await;
+                // Which every user of locks may ask.
+                let time = cmd("TIME");
+                let answer = timeout(within, connection.send_packed_command(&time)).await;
                 let lives = matches!(answer, Ok(Ok(_)));
                 Done::Lives(via, if lives { Ok(()) } else { Err(Trouble::Gone) })
             }));

@@ -7,11 +7,11 @@ use tokio::sync::{mpsc, oneshot, watch};
 
 use super::backend::RedisBackend;
 use super::builder::Settings;
-use super::driver::{Driver, connect};
+use super::driver::Driver;
 use super::rehearsal::rehearse;
+use super::seeds::{self, Found};
 use super::shared::{Client, Shared};
 use super::subscriber::Subscriber;
-use super::topology::Topology;
 use crate::{LockError, LossReason};
 
 /// Starts the thread; returns when it has connected.
@@ -70,41 +70,28 @@ fn run(
     });
 }
 
-/// Connects to the first of the servers that can be had.
 async fn first(
     shared: &Arc<Shared>,
     client: Weak<Client>,
 ) -> Result<(Driver, Subscriber), LockError> {
-    let mut last = None;
-    for seed in &shared.settings.target.seeds {
-        let mut opened = match connect(seed, shared).await {
-            Ok(opened) => opened,
-            Err(error) => {
-                last.get_or_insert(error);
-                continue;
-            }
-        };
-        let settings = &shared.settings;
-        let topology = if opened.is_cluster {
-            Topology::of_cluster(&mut opened.connection, seed, settings).await?
-        } else {
-            Topology::single(seed.clone())
-        };
-        rehearse(&topology, seed, &opened.connection, settings).await?;
-        let (topology, changes) = watch::channel(Arc::new(topology));
-        let (questions, asked) = mpsc::unbounded_channel();
-        let driver = Driver::new(
-            Arc::clone(shared),
-            client,
-            topology,
-            questions,
-            seed,
-            opened,
-        );
-        let subscriber = Subscriber::new(Arc::clone(shared), changes, asked);
-        return Ok((driver, subscriber));
-    }
-    Err(last.unwrap_or_else(ended))
+    let Found {
+        seed,
+        opened,
+        topology,
+    } = seeds::find(shared).await?;
+    rehearse(&topology, &seed, &opened.connection, &shared.settings).await?;
+    let (topology, changes) = watch::channel(Arc::new(topology));
+    let (questions, asked) = mpsc::unbounded_channel();
+    let driver = Driver::new(
+        Arc::clone(shared),
+        client,
+        topology,
+        questions,
+        &seed,
+        opened,
+    );
+    let subscriber = Subscriber::new(Arc::clone(shared), changes, asked);
+    Ok((driver, subscriber))
 }
 
 /// Nothing is granted, renewed or woken any more.

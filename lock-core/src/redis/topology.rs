@@ -1,11 +1,14 @@
 //! Which node has which bucket.
 
+use std::collections::BTreeSet;
+
 use ::redis::aio::MultiplexedConnection;
 use ::redis::{ConnectionAddr, ConnectionInfo, Value, cmd, from_redis_value, pipe};
 
 use super::builder::Settings;
-use super::connect::{ask, unavailable};
+use super::connect::ask;
 use super::key::BUCKETS;
+use super::rights::Asked;
 use crate::LockError;
 
 /// The nodes, and which of them has which bucket. A single server has all.
@@ -15,6 +18,8 @@ pub(super) struct Topology {
     pub(super) nodes: Vec<ConnectionInfo>,
     /// An index of `nodes` for each bucket.
     pub(super) of_bucket: Vec<usize>,
+    /// What the members of a cluster call each other.
+    pub(super) members: BTreeSet<String>,
 }
 
 impl Topology {
@@ -23,6 +28,7 @@ impl Topology {
             is_cluster: false,
             nodes: vec![info],
             of_bucket: vec![0; BUCKETS],
+            members: BTreeSet::new(),
         }
     }
 
@@ -35,8 +41,9 @@ impl Topology {
         let within = settings.connect_timeout();
         let mut slots = cmd("CLUSTER");
         slots.arg("SLOTS");
-        let ranges = ask(connection, &slots, within).await?;
-        let ranges = ranges_of(ranges, node)?;
+        let ranges = ask(connection, &slots, settings, within).await?;
+        let mut members = BTreeSet::new();
+        let ranges = ranges_of(ranges, node, &mut members)?;
         let slots = slots_of_buckets(connection, settings).await?;
         let mut nodes: Vec<ConnectionInfo> = Vec::new();
         let mut of_bucket = Vec::with_capacity(BUCKETS);
@@ -57,7 +64,13 @@ impl Topology {
             is_cluster: true,
             nodes,
             of_bucket,
+            members,
         })
+    }
+
+    /// Whether they are of the same cluster.
+    pub(super) fn is_of(&self, other: &Self) -> bool {
+        !self.members.is_disjoint(&other.members)
     }
 }
 
@@ -67,7 +80,12 @@ struct Range {
     address: ConnectionAddr,
 }
 
-fn ranges_of(answer: Value, asked: &ConnectionInfo) -> Result<Vec<Range>, LockError> {
+/// Notes the members that have them, replicas as well.
+fn ranges_of(
+    answer: Value,
+    asked: &ConnectionInfo,
+    members: &mut BTreeSet<String>,
+) -> Result<Vec<Range>, LockError> {
     let nonsense = || LockError::unavailable("the Redis cluster answered nonsense about its slots");
     let Value::Array(ranges) = answer else {
         return Err(nonsense());
@@ -83,6 +101,14 @@ fn ranges_of(answer: Value, asked: &ConnectionInfo) -> Result<Vec<Range>, LockEr
         let Value::Array(master) = master else {
             return Err(nonsense());
         };
+        let replicas = parts.filter_map(|replica| match replica {
+            Value::Array(replica) => Some(replica),
+            _ => None,
+        });
+        // Address, port, identity.
+        let named =
+            |member: Vec<Value>| from_redis_value::<String>(member.into_iter().nth(2)?).ok();
+        members.extend(replicas.chain([master.clone()]).filter_map(named));
         let mut master = master.into_iter();
         // Unknown to the node itself, it is the address that we have asked at.
         let host: Option<String> =
@@ -96,6 +122,20 @@ fn ranges_of(answer: Value, asked: &ConnectionInfo) -> Result<Vec<Range>, LockEr
         })
     };
     ranges.into_iter().map(range).collect()
+}
+
+/// What the members of its cluster call a node.
+pub(super) async fn id_of_member(
+    connection: &mut MultiplexedConnection,
+    settings: &Settings,
+) -> Result<String, LockError> {
+    let mut question = cmd("CLUSTER");
+    question.arg("MYID");
+    let within = settings.connect_timeout();
+    let id = ask(connection, &question, settings, within).await?;
+    from_redis_value(id).map_err(|error| {
+        LockError::unavailable("the Redis cluster has no name for a node").with_source(error)
+    })
 }
 
 /// The address of another node, reached as the one that was asked.
@@ -131,9 +171,14 @@ async fn slots_of_buckets(
     }
     let asking = questions.query_async(connection);
     match tokio::time::timeout(settings.connect_timeout(), asking).await {
-        Ok(slots) => {
-            slots.map_err(|error| unavailable(error, "the Redis cluster did not tell its slots"))
-        }
+        Ok(slots) => slots.map_err(|error| {
+            let asked = Asked {
+                settings,
+                is_cluster: Some(true),
+                command: "CLUSTER KEYSLOT",
+            };
+            asked.failed(error, "the Redis cluster did not tell its slots")
+        }),
         Err(_) => Err(LockError::unanswered()),
     }
 }

@@ -1,8 +1,9 @@
 //! Redis servers.
 
 use std::fmt::Write;
-use std::fs;
+use std::fs::{self, Permissions};
 use std::net::SocketAddr;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 use redis::FromRedisValue;
@@ -44,6 +45,7 @@ pub type RedisOptions = ServerOptions<OfRedis>;
 #[derive(Clone, Copy, Debug, Default)]
 pub struct OfRedis {
     is_member: bool,
+    is_sentinel: bool,
     has_clock: bool,
 }
 
@@ -61,6 +63,14 @@ impl RedisOptions {
         self
     }
 
+    /// It is a Sentinel, of the master at this address.
+    #[must_use]
+    pub fn sentinel_of(mut self, master: SocketAddr) -> Self {
+        self.kind.is_sentinel = true;
+        let (host, port) = (master.ip(), master.port());
+        self.setting("sentinel", &format!("monitor shop {host} {port} 1"))
+    }
+
     /// Starts the server; returns when it answers.
     pub async fn start(self) -> RedisServer {
         let guardian = Guardian::start();
@@ -76,14 +86,19 @@ impl RedisOptions {
             writeln!(lines, "{name} {value}").unwrap();
         }
         fs::write(&conf, lines).unwrap();
-        let command = ["redis-server", conf.to_str().unwrap()];
+        if self.kind.is_sentinel {
+            // It keeps there what it learns.
+            fs::set_permissions(&conf, Permissions::from_mode(0o666)).unwrap();
+        }
+        let mut command = vec!["redis-server", conf.to_str().unwrap()];
+        command.extend(self.kind.is_sentinel.then_some("--sentinel"));
         let clock = match self.kind.has_clock {
             true => Some(WallClock::new(&guardian).await),
             false => None,
         };
         let command = match &clock {
             Some(clock) => clock.of(command),
-            None => command.map(Into::into).into(),
+            None => command.into_iter().map(Into::into).collect(),
         };
         let command = daemon_command(command, self.namespace_name());
         let server = RedisServer {

@@ -14,6 +14,9 @@ use crate::servers::{RedisCluster, RedisServer};
 /// Short, and long enough for a machine that is busy.
 const LEASE: Duration = Duration::from_secs(2);
 
+/// Who locks in the stores: a user with the rights that the library asks for, and no other.
+const USER: &str = "app:secret";
+
 /// A server; every [`RedisBackend`] over it is a connection.
 #[derive(Debug)]
 pub struct RedisStore(Arc<RedisServer>);
@@ -28,6 +31,30 @@ pub fn redis_key(namespace: &str, name: &LockName) -> String {
     let digest = Sha256::digest(format!("lock-redis-v1\0{namespace}\0{name}"));
     let stem = BASE32_NOPAD.encode(&digest[1..21]).to_lowercase();
     format!("lock:{{b{}}}:v1-{stem}", digest[0])
+}
+
+/// What the library says that a user needs, to one that may do nothing.
+pub async fn redis_rights(refused: RedisBuilder, is_cluster: bool) -> Vec<String> {
+    let error = refused.connect().await.unwrap_err().to_string();
+    let words = |line: &str| line.split(' ').skip(3).map(str::to_owned).collect();
+    let mut lines = error
+        .split('`')
+        .filter(|part| part.starts_with("ACL SETUSER"));
+    let line = if is_cluster {
+        lines.next_back()
+    } else {
+        lines.next()
+    };
+    words(line.unwrap_or_else(|| panic!("no line in: {error}")))
+}
+
+/// Makes a user of a server that has these rights and no others.
+pub async fn redis_user(server: &RedisServer, user: &str, rights: &[impl AsRef<str>]) {
+    let (name, password) = user.split_once(':').unwrap();
+    let password = format!(">{password}");
+    let mut command = vec!["ACL", "SETUSER", name, "reset", "on", &password];
+    command.extend(rights.iter().map(AsRef::as_ref));
+    let () = server.ask(&command).await.unwrap();
 }
 
 impl RedisStore {
@@ -73,11 +100,15 @@ impl Store for RedisStore {
     const GRANTED_AFTER_A_KILL: Duration = LEASE;
 
     async fn open() -> Self {
-        Self(Arc::new(RedisServer::start().await))
+        let server = RedisServer::start().await;
+        redis_user(&server, USER, &[""; 0]).await;
+        let rights = redis_rights(RedisBackend::builder(&server.url_for(USER)), false).await;
+        redis_user(&server, USER, &rights).await;
+        Self(Arc::new(server))
     }
 
     async fn backend(&self) -> RedisBackend {
-        connect(&self.0.url()).await
+        connect(&self.0.url_for(USER)).await
     }
 
     async fn lose(&self, name: &LockName) {
@@ -90,7 +121,10 @@ impl Store for RedisStore {
     }
 
     fn address(&self) -> Option<String> {
-        Some(RedisStore::address_of(&self.0.url(), Duration::ZERO))
+        Some(RedisStore::address_of(
+            &self.0.url_for(USER),
+            Duration::ZERO,
+        ))
     }
 }
 
@@ -103,11 +137,20 @@ impl Store for RedisClusterStore {
     const GRANTED_AFTER_A_KILL: Duration = LEASE;
 
     async fn open() -> Self {
-        Self(Arc::new(RedisCluster::start().await))
+        let cluster = RedisCluster::start().await;
+        for node in cluster.nodes() {
+            redis_user(node, USER, &[""; 0]).await;
+        }
+        let url = cluster.nodes()[0].url_for(USER);
+        let rights = redis_rights(RedisBackend::builder(&url), true).await;
+        for node in cluster.nodes() {
+            redis_user(node, USER, &rights).await;
+        }
+        Self(Arc::new(cluster))
     }
 
     async fn backend(&self) -> RedisBackend {
-        connect(&self.0.urls()[0]).await
+        connect(&self.0.nodes()[0].url_for(USER)).await
     }
 
     async fn lose(&self, name: &LockName) {
@@ -129,6 +172,9 @@ impl Store for RedisClusterStore {
     }
 
     fn address(&self) -> Option<String> {
-        Some(RedisStore::address_of(&self.0.urls()[0], Duration::ZERO))
+        Some(RedisStore::address_of(
+            &self.0.nodes()[0].url_for(USER),
+            Duration::ZERO,
+        ))
     }
 }

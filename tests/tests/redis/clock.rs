@@ -3,10 +3,10 @@
 use std::time::{Duration, Instant};
 
 use lock_core::LossReason;
-use lock_tests::servers::RedisServer;
+use lock_tests::servers::{RedisServer, Server};
 use tokio::time::{sleep, timeout};
 
-use crate::support::{BOUND, LEASE, careful_client, is_held, take, token};
+use crate::support::{BOUND, LEASE, careful_client, client, is_held, take, token};
 
 /// Much longer than a lease.
 const STEP: i64 = 60;
@@ -82,5 +82,26 @@ async fn tokens_do_not_go_back_when_a_clock_goes_forward_and_back() {
         last = next;
         drop(guard);
         sleep(Duration::from_millis(20)).await;
+    }
+}
+
+/// The replica is a master before the last grant: it never knows of that.
+#[tokio::test]
+async fn tokens_grow_when_a_replica_takes_over_that_lacks_the_last_one_and_whose_clock_is_behind() {
+    for knows_the_server in [false, true] {
+        let server = server().await;
+        let here = client(&server.url()).await;
+        if knows_the_server {
+            take(&here).await.release().await.unwrap();
+        }
+        let replica = server.replica().await;
+        replica.put_clock(-5);
+        replica.promote().await;
+        let last = take(&here).await;
+        let before = token(&last).await;
+        server.kill().await;
+        let there = careful_client(&replica.url()).await;
+        let next = token(&take(&there).await).await;
+        assert!(next > before, "{next} after {before}");
     }
 }

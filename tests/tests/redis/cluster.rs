@@ -182,31 +182,3 @@ async fn a_member_that_is_dead_costs_those_who_wait_at_others_no_command() {
     guard.release().await.unwrap();
     waiting.await.unwrap().release().await.unwrap();
 }
-
-#[tokio::test]
-async fn a_user_without_the_rights_is_refused_by_a_cluster_as_well() {
-    let cluster = RedisCluster::start().await;
-    let rights = async |more: &[&str]| {
-        for node in cluster.nodes() {
-            let command = [&["ACL", "SETUSER", "app"][..], more].concat();
-            node.ask::<()>(&command).await.unwrap();
-        }
-    };
-    rights(&["on", ">hunter2", "~lock:*", "+@all", "-cluster"]).await;
-    for node in cluster.nodes() {
-        let url = node.url_for("app:hunter2");
-        let connect = async || RedisBackend::connect(&url).await.unwrap_err();
-        for more in ["+cluster", "-evalsha"] {
-            let error = connect().await;
-            assert!(error.is_misconfigured(), "{error:?}");
-            assert!(error.to_string().contains("let this user"), "{error}");
-            rights(&[more]).await;
-        }
-        rights(&["&lock:*"]).await;
-        let error = connect().await;
-        assert!(error.is_misconfigured(), "{error:?}");
-        rights(&["+evalsha"]).await;
-        RedisBackend::connect(&url).await.unwrap();
-        rights(&["resetchannels", "-cluster"]).await;
-    }
-}

@@ -182,25 +182,32 @@ async fn a_copy_of_an_acquire_that_comes_after_the_release_leaves_no_lock_behind
     let here = connect(&proxy.url(&server.url())).await;
     let there = connect(&server.url()).await;
     let key = redis_key("", &NAME.parse().unwrap());
-    // Whoever has waited has both of its connections: the next reply is that to the acquire.
-    let held = take(&there).await;
-    let waiter = here.clone();
-    let waiting = tokio::spawn(async move { take(&waiter).await });
-    eventually("it is subscribed", async || is_subscribed(&server).await).await;
-    held.release().await.unwrap();
-    waiting.await.unwrap().release().await.unwrap();
+    // So that the server knows the script.
+    take(&here).await.release().await.unwrap();
     server.ask::<()>(&["SLOWLOG", "RESET"]).await.unwrap();
-    proxy.drop_next_reply();
-    let guard = try_once(&here).await.unwrap().expect("it is free, or ours");
+    // Not the next reply alone: that can be one to the other connection.
+    proxy.swallow(Direction::ToClient);
+    let acquiring = tokio::spawn(async move { try_once(&here).await });
+    eventually("it is granted", async || {
+        server.ask::<u32>(&["EXISTS", &key]).await.unwrap() == 1
+    })
+    .await;
+    proxy.reset();
+    proxy.heal().await;
+    let guard = acquiring.await.unwrap().unwrap();
+    let guard = guard.expect("it is free, or ours");
     let log: Vec<Vec<redis::Value>> = server.ask(&["SLOWLOG", "GET", "-1"]).await.unwrap();
     let copies: Vec<Vec<String>> = log
         .into_iter()
         .map(|mut entry| redis::from_redis_value(entry.swap_remove(3)).unwrap())
         .filter(|words: &Vec<String>| words[0] == "EVALSHA" && words.contains(&key))
         .collect();
-    let [_, first] = &copies[..] else {
+    let [second, first] = &copies[..] else {
         panic!("two copies were sent: {copies:?}");
     };
+    // Each is of an owner of its own, and the second gives back what the first may have been granted.
+    let owner = first.last();
+    assert!(second.last() != owner && second.iter().any(|word| Some(word) == owner));
     guard.release().await.unwrap();
     // A network that had held it back lets it go.
     let words: Vec<&str> = first.iter().map(String::as_str).collect();
@@ -368,13 +375,18 @@ async fn a_lock_whose_grant_was_not_heard_is_given_back_when_its_copy_is_refused
     let key = redis_key("", &NAME.parse().unwrap());
     let is_there = async || server.ask::<u32>(&["EXISTS", &key]).await.unwrap() == 1;
     eventually("it is granted", is_there).await;
-    let full = ["CONFIG", "SET", "maxmemory", "1"];
-    server.ask::<()>(&full).await.unwrap();
+    let replicas = async |wanted| {
+        let set = ["CONFIG", "SET", "min-replicas-to-write", wanted];
+        server.ask::<()>(&set).await.unwrap();
+    };
+    replicas("1").await;
     // Also an answer that has not come as far as the proxy is lost.
     proxy.reset();
     proxy.heal().await;
     let error = acquiring.await.unwrap().unwrap_err();
     assert!(error.is_unavailable(), "{error}");
+    assert!(is_there().await, "the server refuses to write");
+    replicas("0").await;
     let refused = Instant::now();
     eventually("it is given back", async || !is_there().await).await;
     assert!(refused.elapsed() < LEASE * 3, "{:?}", refused.elapsed());

@@ -115,14 +115,14 @@ async fn every_refusal_is_told_without_the_password_in_either_form() {
             address(&server),
             "app",
             Misconfigured,
-            "does not let this user do",
+            "does not let the user",
         ),
         (
             false,
             address(&server),
             "odd",
             Misconfigured,
-            "does not let this user do",
+            "does not let the user",
         ),
         (
             false,

@@ -3,13 +3,13 @@
 use std::time::{Duration, Instant};
 
 use lock_core::LockError;
-use lock_core::redis::RedisBackend;
-use lock_tests::servers::{Port, RedisServer};
+use lock_core::redis::{RedisBackend, RedisBuilder};
+use lock_tests::servers::{Port, RedisCluster, RedisServer, Server};
+use lock_tests::{redis_rights, redis_user};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::time::sleep;
 
-use crate::support::{LEASE, client, take};
+use crate::support::{client, take, try_once};
 
 /// Everything that an error would show anywhere.
 fn text(error: &LockError) -> String {
@@ -109,60 +109,92 @@ async fn a_user_without_the_rights_is_refused() {
         .unwrap();
 }
 
-/// What the refusal tells to give.
-const RIGHTS: [&str; 9] = [
-    "~lock:*",
-    "&lock:*",
-    "+@read",
-    "+@write",
-    "+@scripting",
-    "+@pubsub",
-    "+@connection",
-    "+info",
-    "+time",
-];
+const USER: &str = "app:secret";
+
+/// Each of the rights is needed, and the refusal for want of it is this line and names this.
+async fn each_is_needed(
+    servers: &[RedisServer],
+    builder: impl Fn() -> RedisBuilder,
+) -> Vec<String> {
+    let give = async |rights: &[String]| {
+        for server in servers {
+            redis_user(server, USER, rights).await;
+        }
+    };
+    give(&[]).await;
+    let rights = redis_rights(builder(), servers.len() > 1).await;
+    for lacks in &rights {
+        let others = rights.iter().filter(|right| *right != lacks);
+        give(&others.cloned().collect::<Vec<_>>()).await;
+        let error = builder().connect().await.unwrap_err();
+        assert!(error.is_misconfigured(), "{lacks}: {}", text(&error));
+        let said = error.to_string();
+        assert!(
+            said.contains(&format!("ACL SETUSER app {}`", rights.join(" "))),
+            "{said}"
+        );
+        let named = match lacks.split_at(1) {
+            ("~", _) => "the keys `lock:*`".to_owned(),
+            ("&", _) => "the channels `lock:*`".to_owned(),
+            (_, command) => format!("run `{}`", command.to_uppercase().replace('|', " ")),
+        };
+        assert!(said.contains(&named), "{lacks}: {said}");
+    }
+    give(&rights).await;
+    builder().connect().await.unwrap();
+    rights
+}
 
 #[tokio::test]
-async fn a_user_who_may_not_do_one_of_the_steps_of_a_lock_is_refused_and_told_what_is_enough() {
-    let server = RedisServer::start().await;
-    let url = server.url_for("app:secret");
-    let set_user = async |rights: &[&str]| {
-        let command = [&["ACL", "SETUSER", "app", "reset", "on", ">secret"], rights].concat();
-        server.ask::<()>(&command).await.unwrap();
-    };
-    for step in [
-        "info",
-        "time",
-        "get",
-        "mget",
-        "set",
-        "del",
-        "pttl",
-        "pexpire",
-        "publish",
-        "subscribe",
-        "unsubscribe",
-        "evalsha",
-        "script|load",
+async fn a_user_who_lacks_a_right_is_refused_and_told_which_and_the_least_that_is_enough() {
+    let server = [RedisServer::start().await];
+    let [url, other] = ["", "/2"].map(|database| server[0].url_for(USER) + database);
+    let rights = each_is_needed(&server, || RedisBackend::builder(&url)).await;
+    for command in [
+        "FLUSHALL",
+        "SWAPDB 0 1",
+        "SCRIPT FLUSH",
+        "CLIENT KILL TYPE normal",
+        "CONFIG GET *",
+        "KEYS *",
+        "GET secret",
+        "PUBLISH secret x",
     ] {
-        set_user(&["~lock:*", "&lock:*", "+@all", &format!("-{step}")]).await;
-        // Also where others have taught the server its scripts.
-        let error = refused(&url).await;
-        assert!(error.is_misconfigured(), "{step}: {}", text(&error));
-        assert!(RIGHTS.iter().all(|right| error.to_string().contains(right)));
+        let dry = ["ACL DRYRUN app", command].join(" ");
+        let dry: Vec<_> = dry.split(' ').collect();
+        let said: String = server[0].ask(&dry).await.unwrap();
+        assert!(said.contains("no permissions"), "{command}: {said}");
     }
-    set_user(&RIGHTS).await;
-    let (here, there) = (client(&url).await, client(&url).await);
-    let guard = take(&here).await;
-    let waiting = tokio::spawn(async move { take(&there).await });
-    sleep(LEASE).await;
-    assert!(guard.is_valid() && here.health().await.error().is_none());
-    guard.release().await.unwrap();
-    waiting.await.unwrap().release().await.unwrap();
-    // And those for replicas.
-    set_user(&["~lock:*", "&lock:*", "+@all", "-wait"]).await;
-    let builder = RedisBackend::builder(&url).replicas(1);
-    assert!(builder.connect().await.unwrap_err().is_misconfigured());
+    let with_more = each_is_needed(&server, || RedisBackend::builder(&other).replicas(1)).await;
+    assert_eq!(
+        with_more,
+        [&rights[..], &["+select".into(), "+wait".into()]].concat()
+    );
+}
+
+#[tokio::test]
+async fn a_user_who_lacks_a_right_in_a_cluster_is_refused_and_told_which_and_what_is_enough() {
+    let cluster = RedisCluster::start().await;
+    let url = cluster.nodes()[0].url_for(USER);
+    each_is_needed(cluster.nodes(), || RedisBackend::builder(&url)).await;
+}
+
+/// As an administrator changes rights while it runs.
+#[tokio::test]
+async fn rights_that_are_taken_away_later_are_named_by_the_next_acquire() {
+    let server = RedisServer::start().await;
+    redis_user(&server, USER, &["~lock:*", "&lock:*", "+@all"]).await;
+    let here = client(&server.url_for(USER)).await;
+    take(&here).await.release().await.unwrap();
+    for lacks in ["-set", "-evalsha"] {
+        redis_user(&server, USER, &["~lock:*", "&lock:*", "+@all", lacks]).await;
+        let error = try_once(&here).await.unwrap_err();
+        assert!(error.is_unavailable(), "{}", text(&error));
+        assert!(
+            error.to_string().contains("ACL SETUSER app ~lock:*"),
+            "{error}"
+        );
+    }
 }
 
 #[tokio::test]
@@ -232,4 +264,90 @@ async fn a_client_that_there_is_can_be_used() {
     let server = RedisServer::start().await;
     let client = ::redis::Client::open(server.url()).unwrap();
     RedisBackend::from_client(&client).await.unwrap();
+}
+
+/// Each address of a list, and what the refusal says of it.
+async fn refused_list(servers: &[(&RedisServer, &str)]) -> LockError {
+    let addresses: Vec<_> = servers
+        .iter()
+        .map(|(server, _)| server.address().to_string())
+        .collect();
+    let error = refused(&addresses.join(",")).await;
+    assert!(error.is_misconfigured(), "{}", text(&error));
+    for (address, (_, said)) in addresses.iter().zip(servers) {
+        let said = format!("{address} {said}");
+        assert!(error.to_string().contains(&said), "{said}: {error}");
+    }
+    error
+}
+
+#[tokio::test]
+async fn several_servers_that_are_no_cluster_are_refused_also_while_the_first_is_silent() {
+    let (one, other) = tokio::join!(RedisServer::start(), RedisServer::start());
+    let alone = "is a server of its own";
+    refused_list(&[(&one, alone), (&other, alone)]).await;
+    // Nor is one server by two names a cluster.
+    refused_list(&[(&one, alone), (&one, alone)]).await;
+    let replica = one.replica().await;
+    refused_list(&[(&one, alone), (&replica, alone)]).await;
+    one.freeze().await;
+    refused_list(&[(&one, "does not answer"), (&other, alone)]).await;
+    one.kill().await;
+    refused_list(&[(&one, "does not answer"), (&other, alone)]).await;
+    other.kill().await;
+    let both = format!("{},{}", one.address(), other.address());
+    assert!(refused(&both).await.is_unavailable());
+}
+
+#[tokio::test]
+async fn a_list_of_nodes_is_of_one_cluster_or_refused() {
+    let (cluster, another, alone) = tokio::join!(
+        RedisCluster::start(),
+        RedisCluster::start(),
+        RedisServer::start()
+    );
+    let node = "is a node of the cluster";
+    let (nodes, others) = (cluster.nodes(), another.nodes());
+    refused_list(&[(&nodes[0], node), (&alone, "is a server of its own")]).await;
+    refused_list(&[(&alone, "is a server of its own"), (&nodes[0], node)]).await;
+    refused_list(&[(&nodes[0], node), (&others[0], node)]).await;
+    let secret = RedisServer::with(&[("requirepass", "hunter2")]).await;
+    refused_list(&[(&nodes[0], node), (&secret, "does not say what it is")]).await;
+    // What does not answer is no obstacle, and no proof.
+    for node in nodes {
+        let part = ["CONFIG", "SET", "cluster-require-full-coverage", "no"];
+        let () = node.ask(&part).await.unwrap();
+    }
+    alone.kill().await;
+    for silent in [&alone, &nodes[0]] {
+        let list = format!("{},{}", silent.address(), nodes[1].address());
+        if silent.port() == nodes[0].port() {
+            silent.freeze().await;
+        }
+        RedisBackend::connect(&list).await.unwrap();
+    }
+    refused_list(&[
+        (&nodes[0], "does not answer"),
+        (&nodes[1], node),
+        (&others[0], node),
+    ])
+    .await;
+}
+
+#[tokio::test]
+async fn a_sentinel_is_refused_by_name() {
+    let server = RedisServer::start().await;
+    let sentinel = RedisServer::options().sentinel_of(server.address());
+    let sentinel = sentinel.start().await;
+    let error = refused(&sentinel.url()).await;
+    assert!(
+        error.is_misconfigured() && error.to_string().contains("Sentinel"),
+        "{}",
+        text(&error)
+    );
+    refused_list(&[
+        (&sentinel, "is a Sentinel"),
+        (&server, "is a server of its own"),
+    ])
+    .await;
 }

@@ -134,6 +134,21 @@ fn files_in(dir: &Path) -> LockSettings {
 }
 
 #[tokio::test]
+async fn redis_is_not_well_where_its_addresses_are_no_cluster() {
+    let (database, one, other) = tokio::join!(
+        PostgresServer::start(),
+        RedisServer::start(),
+        RedisServer::start()
+    );
+    let settings = in_postgres(&database)
+        .redis_url(format!("{},{}", one.address(), other.address()))
+        .provider(ProviderKind::Postgres);
+    let locks = LockProvider::connect(settings).await.unwrap();
+    let health = locks.health().await;
+    assert!(!health.servers()[1].is_up(), "{health:?}");
+}
+
+#[tokio::test]
 async fn the_url_of_a_server_that_the_locks_do_not_need_is_a_warning_if_it_is_not_understood() {
     let dir = tempdir().unwrap();
     let database = |url| files_in(dir.path()).database_url(url);

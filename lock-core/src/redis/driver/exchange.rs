@@ -16,6 +16,7 @@ use crate::backend::{Attempt, Lease};
 use crate::redis::backend::{PATIENCE, RedisGrant};
 use crate::redis::clock::Jump;
 use crate::redis::command::{Acquire, Claim, Command, Release};
+use crate::redis::rights::{Asked, says_not_permitted};
 use crate::redis::scripts::{EXCHANGE, Failure};
 use crate::redis::shared::HeldLock;
 
@@ -68,14 +69,14 @@ impl Driver {
             .is_some_and(|acquire| acquire.until <= now)
         {
             if let Some(acquire) = self.lanes[lane].acquires.pop_front() {
-                self.give_up(lane, acquire, LockError::unanswered());
+                acquire.reply.send(Err(LockError::unanswered()));
             }
         }
         while let Some(claim) = self.lanes[lane]
             .claims
             .pop_front_if(|claim| claim.until() <= now)
         {
-            self.give_up_claim(lane, claim, LockError::unanswered);
+            claim.fail(LockError::unanswered);
         }
         while self.lanes[lane]
             .releases
@@ -88,11 +89,21 @@ impl Driver {
         }
     }
 
-    fn send(&mut self, lane: usize, mut connection: MultiplexedConnection, via: Via, batch: Batch) {
+    fn send(
+        &mut self,
+        lane: usize,
+        mut connection: MultiplexedConnection,
+        via: Via,
+        mut batch: Batch,
+    ) {
         let is_cluster = self.lanes.len() > 1;
         let settings = &self.shared.settings;
         let within = settings.answer_within();
         let sent = self.shared.clock.now();
+        let identity = self.nodes[via.node].identity;
+        for acquire in &mut batch.acquires {
+            acquire.owner = self.shared.new_owner(identity);
+        }
         let from = &mut self.lanes[lane];
         let not_after = self.nodes[from.node].clock.not_after(sent, PATIENCE);
         let call = batch.call(
@@ -137,7 +148,7 @@ impl Driver {
             if jump == Some(Jump::Forward) {
                 // Whoever held it may think so still.
                 let retry_in = Some(self.shared.settings.quarantine);
-                self.undo(lane, &acquire);
+                self.undo(lane, &acquire, None);
                 acquire.reply.send(Ok(Attempt::Held { retry_in }));
             } else {
                 self.acquire_answered(lane, via, sent, acquire, answer, batch.limit.is_some());
@@ -190,23 +201,20 @@ impl Driver {
     ) {
         let answer = match answer {
             Ok(token @ 1..) => return self.granted(lane, via, sent, acquire, token.unsigned_abs()),
-            Ok(0) if is_claim => return self.give_up(lane, acquire, LockError::unanswered()),
+            Ok(0) if is_claim => Err(LockError::unanswered()),
             // Too late by the server's clock, which we know now.
             Ok(0) => return self.retry(lane, acquire, None, LockError::unanswered),
-            Ok(wait) => {
-                if acquire.ghost.is_some() {
-                    // In quarantine it can be ours.
-                    self.undo(lane, &acquire);
-                }
-                Ok(Attempt::Held {
-                    retry_in: Some(Duration::from_millis(wait.unsigned_abs())),
-                })
+            Ok(wait) => Ok(Attempt::Held {
+                retry_in: Some(Duration::from_millis(wait.unsigned_abs())),
+            }),
+            Err(error) if says_not_permitted(&error) => {
+                let settings = &self.shared.settings;
+                let asked = Asked::by_scripts(settings, self.lanes.len() > 1);
+                // An administrator may be about to give it back: it is asked for again.
+                let refused = asked.not_permitted(&error, "").duplicate_as_unavailable();
+                Err(refused.with_source(error))
             }
             Err(error) => {
-                if acquire.ghost.is_some() {
-                    // An earlier copy may have been granted.
-                    self.undo(lane, &acquire);
-                }
                 Err(LockError::unavailable("the Redis server refused to lock").with_source(error))
             }
         };
@@ -222,7 +230,7 @@ impl Driver {
             settings.heartbeat(),
         );
         if !lease.is_valid() {
-            self.undo(lane, &acquire);
+            self.undo(lane, &acquire, None);
             acquire.reply.send(Err(LockError::unanswered()));
             return;
         }
@@ -240,15 +248,29 @@ impl Driver {
         let refused = matches!(failure, Failure::Refused(_));
         let moved = failure.is_elsewhere();
         if !refused {
-            // `sent` is not after now.
-            batch.mark_sent(self.shared.clock.now(), via.server);
+            batch.mark_sent(via.server);
+            // Each may have been granted, or be granted yet. Given back by the call that asks again, as
+            // another owner, it is neither contention nor held by two.
+            let ghost = self.shared.clock.now() + PATIENCE;
+            for acquire in &batch.acquires {
+                self.undo(lane, acquire, Some(ghost));
+            }
         }
         if moved {
             self.look_for_nodes(lane);
         }
         let reason = failure.to_string();
-        let error =
-            || LockError::unavailable("the Redis server did not do it").with_source(reason.clone());
+        let not_permitted = failure.is_not_permitted();
+        let shared = Arc::clone(&self.shared);
+        let is_cluster = self.lanes.len() > 1;
+        let error = || {
+            if not_permitted {
+                let asked = Asked::by_scripts(&shared.settings, is_cluster);
+                let refused = asked.not_permitted(&reason, "").duplicate_as_unavailable();
+                return refused.with_source(reason.clone());
+            }
+            LockError::unavailable("the Redis server did not do it").with_source(reason.clone())
+        };
         for release in batch.releases {
             if refused {
                 self.parked
@@ -263,7 +285,7 @@ impl Driver {
                 limit,
             };
             if (refused && !moved) || claim.is_closed() {
-                self.give_up_claim(lane, claim, error);
+                claim.fail(error);
             } else {
                 self.parked
                     .put(Instant::now() + HAND_OVER, Command::Claim(claim));
@@ -273,7 +295,7 @@ impl Driver {
             if moved {
                 self.retry(lane, acquire, Some(HAND_OVER), error);
             } else if refused {
-                self.give_up(lane, acquire, error());
+                acquire.reply.send(Err(error()));
             } else {
                 self.retry(lane, acquire, None, error);
             }
@@ -293,7 +315,7 @@ impl Driver {
         error: impl FnOnce() -> LockError,
     ) {
         if acquire.until <= self.shared.clock.now() || acquire.reply.is_closed() {
-            return self.give_up(lane, acquire, error());
+            return acquire.reply.send(Err(error()));
         }
         match after {
             Some(after) => self
@@ -303,28 +325,10 @@ impl Driver {
         }
     }
 
-    /// Answers with an error, and undoes what may have been done.
-    pub(super) fn give_up(&mut self, lane: usize, acquire: Acquire, error: LockError) {
-        if acquire.ghost.is_some() {
-            self.undo(lane, &acquire);
-        }
-        acquire.reply.send(Err(error));
-    }
-
-    pub(super) fn give_up_claim(
-        &mut self,
-        lane: usize,
-        claim: Claim,
-        error: impl Fn() -> LockError,
-    ) {
-        for acquire in claim.acquires {
-            self.give_up(lane, acquire, error());
-        }
-    }
-
-    fn undo(&mut self, lane: usize, acquire: &Acquire) {
+    /// Gives back what may have been granted; `ghost` is until when it may be yet.
+    fn undo(&mut self, lane: usize, acquire: &Acquire, ghost: Option<Duration>) {
         let until = self.shared.clock.now() + self.shared.settings.lease;
-        let release = Release::undo(acquire, until);
+        let release = Release::undo(acquire, until, ghost);
         self.lanes[lane].releases.push_back(release);
     }
 

@@ -1,11 +1,9 @@
 //! What is to be sent, by the keys that can share a call, and the calls that are made of it.
 
 use std::collections::VecDeque;
-use std::time::Duration;
 
 use ::redis::Cmd;
 
-use crate::redis::backend::PATIENCE;
 use crate::redis::builder::Settings;
 use crate::redis::command::{Acquire, Claim, Probe, Release};
 use crate::redis::key::millis;
@@ -79,8 +77,8 @@ impl Lane {
         }
         while batch.releases.len() + batch.acquires.len() < MAX_BATCH {
             match self.acquires.pop_front() {
-                // Nobody waits for it, and nothing was sent.
-                Some(acquire) if acquire.reply.is_closed() && acquire.ghost.is_none() => {}
+                // Nobody waits for it.
+                Some(acquire) if acquire.reply.is_closed() => {}
                 Some(acquire) => batch.acquires.push(acquire),
                 None => break,
             }
@@ -149,11 +147,8 @@ impl Batch {
         call
     }
 
-    /// Notes that the server may take this later.
-    pub(super) fn mark_sent(&mut self, sent: Duration, server: u64) {
-        for acquire in &mut self.acquires {
-            acquire.ghost = Some(sent + PATIENCE);
-        }
+    /// Notes that this server may take the releases later.
+    pub(super) fn mark_sent(&mut self, server: u64) {
         for release in &mut self.releases {
             release.sent_to.get_or_insert(server);
         }

@@ -19,6 +19,7 @@ use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, sleep_until};
 
 use super::command::{Acquire, Claim, Command, Reply};
+use super::opened::Opened;
 use super::scripts::Failure;
 use super::shared::{Client, HeldLock, Shared};
 use super::subscriber::Question;
@@ -34,7 +35,6 @@ use renewal::Renewals;
 use replicas::Unconfirmed;
 
 pub(super) use lane::Batch;
-pub(super) use nodes::{Opened, connect};
 
 /// How long releases are still tried for after the last user has left.
 const FAREWELL: Duration = Duration::from_secs(2);
@@ -252,10 +252,7 @@ impl Driver {
     }
 
     fn receive_claim(&mut self, mut claim: Claim) {
-        // Not those that may be ours already.
-        let handed_over = |acquire: &mut Acquire| {
-            acquire.ghost.is_none() && self.handed_over.until(&acquire.key).is_some()
-        };
+        let handed_over = |acquire: &mut Acquire| self.handed_over.until(&acquire.key).is_some();
         for acquire in claim.acquires.extract_if(.., handed_over) {
             acquire.reply.send(Ok(Attempt::Held { retry_in: None }));
         }

@@ -3,17 +3,18 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use ::redis::ConnectionInfo;
 use ::redis::aio::MultiplexedConnection;
-use ::redis::{ConnectionInfo, cmd, from_redis_value};
 use tokio::time::Instant;
 
 use super::replicas::Unconfirmed;
 use super::{Done, Driver};
 use crate::LockError;
 use crate::redis::clock::{Jump, ServerClock};
-use crate::redis::connect::{ask, check, open};
+use crate::redis::connect::open;
+use crate::redis::opened::{Opened, connect};
 use crate::redis::scripts::Failure;
-use crate::redis::shared::Shared;
+use crate::redis::seeds;
 use crate::redis::topology::Topology;
 
 /// Between attempts to connect.
@@ -29,6 +30,8 @@ pub(super) struct Node {
     pub(super) via: Via,
     /// What the server calls itself since its start.
     run_id: String,
+    /// Of the connection: see [`Owner`](crate::redis::key::Owner).
+    pub(super) identity: u64,
     backoff: Duration,
     pub(super) clock: ServerClock,
     /// Granted there, and to be known to its replicas.
@@ -54,40 +57,6 @@ pub(super) enum Link {
     Up(MultiplexedConnection),
 }
 
-/// A connection to a server that can keep locks, and when which time was read there.
-pub(in crate::redis) struct Opened {
-    pub(in crate::redis) connection: MultiplexedConnection,
-    pub(in crate::redis) is_cluster: bool,
-    run_id: String,
-    sent: Duration,
-    received: Duration,
-    time: u64,
-}
-
-/// Connects and checks.
-pub(in crate::redis) async fn connect(
-    info: &ConnectionInfo,
-    shared: &Shared,
-) -> Result<Opened, LockError> {
-    let settings = &shared.settings;
-    let mut connection = open(info, settings, None).await?;
-    let about = check(&mut connection, settings).await?;
-    let sent = shared.clock.now();
-    let time = ask(&mut connection, &cmd("TIME"), settings.connect_timeout()).await?;
-    let received = shared.clock.now();
-    let (seconds, micros): (u64, u64) = from_redis_value(time).map_err(|error| {
-        LockError::unavailable("the Redis server has no time").with_source(error)
-    })?;
-    Ok(Opened {
-        connection,
-        is_cluster: about.is_cluster,
-        run_id: about.run_id,
-        sent,
-        received,
-        time: seconds * 1_000_000 + micros,
-    })
-}
-
 impl Node {
     pub(super) fn new(place: usize, info: ConnectionInfo) -> Self {
         Self {
@@ -100,6 +69,7 @@ impl Node {
                 ..Via::default()
             },
             run_id: String::new(),
+            identity: 0,
             backoff: BACKOFF.0,
             clock: ServerClock::default(),
             unconfirmed: Vec::new(),
@@ -129,11 +99,13 @@ impl Driver {
     }
 
     pub(super) fn connected(&mut self, node: usize, result: Result<Opened, LockError>) {
+        let result = result.and_then(|opened| self.expected(opened));
         let this = &mut self.nodes[node];
         match result {
             Ok(opened) => {
                 this.link = Link::Up(opened.connection);
                 this.via.generation += 1;
+                this.identity = opened.identity;
                 if this.run_id != opened.run_id {
                     this.run_id = opened.run_id;
                     self.last_server += 1;
@@ -162,6 +134,18 @@ impl Driver {
         }
     }
 
+    /// Whether it is one of the servers that keep these locks: an address can become another's.
+    fn expected(&self, opened: Opened) -> Result<Opened, LockError> {
+        let known = self.topology.borrow();
+        match &opened.member {
+            None if !known.is_cluster => Ok(opened),
+            Some(id) if known.is_cluster && known.members.contains(id) => Ok(opened),
+            _ => Err(LockError::unavailable(
+                "the address of a Redis server leads to another that does not belong to it",
+            )),
+        }
+    }
+
     /// What waited for this node is told why it is not there; releases wait on.
     fn without(&mut self, node: usize, error: &LockError) {
         let error = || error.duplicate_as_unavailable();
@@ -170,10 +154,10 @@ impl Driver {
                 continue;
             }
             for acquire in std::mem::take(&mut self.lanes[lane].acquires) {
-                self.give_up(lane, acquire, error());
+                acquire.reply.send(Err(error()));
             }
             for claim in std::mem::take(&mut self.lanes[lane].claims) {
-                self.give_up_claim(lane, claim, error);
+                claim.fail(error);
             }
             for probe in std::mem::take(&mut self.lanes[lane].probes) {
                 let _ = probe.send(Err(error()));
@@ -223,12 +207,10 @@ impl Driver {
                 _ => (node.info.clone(), None),
             })
             .collect();
-        let seeds = shared.settings.target.seeds.iter();
-        candidates.extend(seeds.map(|seed| (seed.clone(), None)));
+        let known = Arc::clone(&self.topology.borrow());
         // Those that are connected first.
         candidates.sort_by_key(|(_, connection)| connection.is_none());
         self.calls.push(Box::pin(async move {
-            let mut last = LockError::unavailable("the Redis cluster has no node");
             for (info, connection) in candidates {
                 let connection = match connection {
                     Some(connection) => Ok(connection),
@@ -240,12 +222,15 @@ impl Driver {
                     }
                     Err(error) => Err(error),
                 };
-                match topology {
-                    Ok(topology) => return Done::Looked(Ok(topology)),
-                    Err(error) => last = error,
+                // An address can have become that of a node of another cluster.
+                if let Ok(topology) = topology
+                    && topology.is_of(&known)
+                {
+                    return Done::Looked(Ok(topology));
                 }
             }
-            Done::Looked(Err(last))
+            // As a process that starts now.
+            Done::Looked(seeds::locate(&shared).await)
         }));
     }
 
@@ -279,11 +264,12 @@ impl Driver {
         let of_bucket: Vec<_> = self.lanes.iter().map(|lane| lane.node).collect();
         self.topology.send_if_modified(|known| {
             let has_moved = known.of_bucket != of_bucket || known.nodes.len() != self.nodes.len();
-            if has_moved {
+            if has_moved || known.members != found.members {
                 *known = Arc::new(Topology {
                     is_cluster: true,
                     nodes: self.nodes.iter().map(|node| node.info.clone()).collect(),
                     of_bucket,
+                    members: found.members,
                 });
             }
             has_moved

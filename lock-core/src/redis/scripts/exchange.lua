@@ -13,7 +13,8 @@
 -- 2^53; as text only through %.0f, since tostring() rounds to 14 digits.
 
 local OWNER = 32
-local TOKEN = OWNER + 2
+-- By how much the clocks of two servers differ at most (us): 10 minutes.
+local AHEAD = 600000000
 -- The server key outlives every lock: 30 days.
 local KEPT = 2592000000
 
@@ -74,6 +75,14 @@ if quarantine > 0 then
   -- Another client may grant for longer than we do.
   quarantine = math.max(quarantine, tonumber(length) or 0)
 end
+if known ~= run_id then
+  -- Tokens of another server: its clock may have been ahead of this one, and the last ones that it
+  -- issued may be unknown here. Each was its time, or one more than the token before. Where its clock
+  -- was ahead by less than AHEAD, the first kind is below `now + AHEAD`. The second kind is of a server
+  -- that took over as well, or whose clock went back: fewer locks are granted within a replica's lag
+  -- than a lease, or AHEAD, has microseconds.
+  last = math.max(last + math.min(tonumber(lease) * 1000, AHEAD), now + AHEAD)
+end
 local whole = now + quarantine * 1000
 if jumped or (known and known ~= run_id) then
   till = whole
@@ -129,12 +138,8 @@ for i = releases + 1, count do
     elseif not value then
       -- Free, and not wanted any more.
       reply[i + 2] = -1
-    elseif string.sub(value, 1, OWNER) == owner then
-      -- The answer to an earlier copy of this request was lost.
-      redis.call('PEXPIRE', key, lease)
-      granted = granted + 1
-      reply[i + 2] = tonumber(string.sub(value, TOKEN))
     else
+      -- Also where the owner is the same: each is of one acquire that was sent once.
       local rest = redis.call('PTTL', key)
       reply[i + 2] = -math.max(rest < 0 and tonumber(lease) or rest, 1)
     end

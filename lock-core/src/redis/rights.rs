@@ -1,0 +1,196 @@
+//! What a user of the server has to be allowed, and what a refusal says of it.
+
+use std::error::Error;
+use std::fmt;
+
+use ::redis::RedisError;
+
+use super::builder::Settings;
+use crate::LockError;
+
+/// On a server of either kind. `AUTH` and `HELLO` are everyone's.
+const ALL: &str =
+    "~lock:* &lock:* +del +evalsha +get +info +mget +pexpire +pttl +script|load +set +time";
+const SINGLE: &str = "+publish +subscribe +unsubscribe";
+const CLUSTER: &str =
+    "+spublish +ssubscribe +sunsubscribe +cluster|keyslot +cluster|myid +cluster|slots";
+/// For a database other than 0.
+const DATABASE: &str = "+select";
+const REPLICAS: &str = "+wait";
+
+/// Where nothing is a key, a channel or a command of its own.
+pub(super) const SCRIPTS: &str = "";
+
+/// Something that is asked of a server, by whom and on which kind of server, if that is known.
+#[derive(Clone, Copy)]
+pub(super) struct Asked<'a> {
+    pub(super) settings: &'a Settings,
+    pub(super) is_cluster: Option<bool>,
+    pub(super) command: &'a str,
+}
+
+impl<'a> Asked<'a> {
+    /// A command of the scripts.
+    pub(super) fn by_scripts(settings: &'a Settings, is_cluster: bool) -> Self {
+        Self {
+            settings,
+            is_cluster: Some(is_cluster),
+            command: SCRIPTS,
+        }
+    }
+
+    /// Why it was not done: for lack of rights, or for what this sentence says.
+    pub(super) fn failed(self, error: RedisError, sentence: &'static str) -> LockError {
+        if error.code() == Some("NOPERM") {
+            let said = error.to_string();
+            return self.not_permitted(&said, error);
+        }
+        LockError::unavailable(sentence).with_source(error)
+    }
+
+    /// The rights of the user are not enough, in these words of the server.
+    pub(super) fn not_permitted(
+        self,
+        said: &str,
+        source: impl Into<Box<dyn Error + Send + Sync>>,
+    ) -> LockError {
+        let user = User(self.settings);
+        let lacks = if said.contains("channel") {
+            "use the channels `lock:*`".to_owned()
+        } else if said.contains(" key") {
+            "use the keys `lock:*`".to_owned()
+        } else if let Some(command) = named(said) {
+            format!("run `{command}`")
+        } else if self.command == SCRIPTS {
+            "run a command of its scripts".to_owned()
+        } else {
+            format!("run `{}`", self.command)
+        };
+        let lines = match self.is_cluster {
+            Some(is_cluster) => format!("`{}`", user.line(is_cluster)),
+            None => format!("`{}`, in a cluster `{}`", user.line(false), user.line(true)),
+        };
+        LockError::misconfigured(format!(
+            "the Redis server does not let the user `{user}` {lacks}; give it what locks need: {lines}"
+        ))
+        .with_source(source)
+    }
+}
+
+/// The command that these words of a server name.
+fn named(said: &str) -> Option<String> {
+    let (_, rest) = said.split_once("run the '")?;
+    let (command, _) = rest.split_once('\'')?;
+    Some(command.to_uppercase().replace('|', " "))
+}
+
+/// Whether this is what a server says in place of NOPERM about a command within a script: of before
+/// 7.0, of 7.0, of later versions.
+pub(super) fn says_not_permitted(error: &str) -> bool {
+    [
+        "NOPERM",
+        "The user executing the script",
+        "ACL failure",
+        "has no permissions",
+    ]
+    .iter()
+    .any(|said| error.contains(said))
+}
+
+/// Whom the server knows us as.
+struct User<'a>(&'a Settings);
+
+impl User<'_> {
+    /// Gives the user all that it needs, and nothing more.
+    fn line(&self, is_cluster: bool) -> String {
+        let kind = if is_cluster { CLUSTER } else { SINGLE };
+        let mut line = format!("ACL SETUSER {self} {ALL} {kind}");
+        let database = self.seed().is_some_and(|redis| redis.db() != 0);
+        let replicas = self.0.replicas > 0;
+        for (is_needed, right) in [(database, DATABASE), (replicas, REPLICAS)] {
+            if is_needed {
+                line = line + " " + right;
+            }
+        }
+        line
+    }
+
+    fn seed(&self) -> Option<&::redis::RedisConnectionInfo> {
+        self.0
+            .target
+            .seeds
+            .first()
+            .map(::redis::ConnectionInfo::redis_settings)
+    }
+}
+
+impl fmt::Display for User<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let name = self.seed().and_then(|redis| redis.username());
+        f.write_str(name.unwrap_or("default"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::builder::RedisBuilder;
+    use super::*;
+
+    const DOCS: &str = include_str!("mod.rs");
+
+    #[test]
+    fn the_documented_rights_are_those_of_the_errors() {
+        for (target, replicas, is_cluster, beside) in [
+            ("redis://app:x@host", 0, false, ""),
+            ("redis://app:x@host", 0, true, ""),
+            ("redis://app:x@host/2", 1, false, " +select +wait"),
+        ] {
+            let settings = RedisBuilder::parse(target).replicas(replicas).settings();
+            let settings = settings.unwrap();
+            let line = User(&settings).line(is_cluster);
+            let line = line.strip_suffix(beside).unwrap();
+            let lines = DOCS
+                .lines()
+                .map(|line| line.trim_start_matches("//!").trim());
+            let documented: Vec<_> = lines.collect();
+            let documented = documented.join(" ");
+            assert!(documented.contains(line), "{line}");
+        }
+        for right in [DATABASE, REPLICAS] {
+            assert!(DOCS.contains(&format!("`{right}`")), "{right}");
+        }
+    }
+
+    #[test]
+    fn a_refusal_names_what_was_refused_and_the_line_that_gives_it() {
+        let settings = RedisBuilder::parse("redis://host").settings().unwrap();
+        let said = |command, said: &str, is_cluster| {
+            let asked = Asked {
+                settings: &settings,
+                is_cluster,
+                command,
+            };
+            asked.not_permitted(said, "").to_string()
+        };
+        let single = said(
+            "MGET",
+            "has no permissions to run the 'mget' command",
+            Some(false),
+        );
+        assert!(single.contains("the user `default` run `MGET`"), "{single}");
+        assert!(single.contains("`ACL SETUSER default ~lock:*"), "{single}");
+        assert!(!single.contains("ssubscribe"), "{single}");
+        let channels = said("SUBSCRIBE", "no permissions to access a channel", None);
+        assert!(channels.contains("channels `lock:*`"), "{channels}");
+        assert!(channels.contains("in a cluster `ACL SETUSER"), "{channels}");
+        let keys = said(
+            "GET",
+            "access one of the keys used as arguments",
+            Some(true),
+        );
+        assert!(
+            keys.contains("keys `lock:*`") && keys.contains("+spublish"),
+            "{keys}"
+        );
+    }
+}

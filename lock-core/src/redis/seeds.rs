@@ -1,0 +1,142 @@
+//! The addresses of a connection string: one server, or nodes of one cluster.
+//!
+//! Each process uses the first address that answers. So several addresses keep the same locks only if
+//! their servers say that they are one store: otherwise a process that starts while the first is
+//! silent locks elsewhere than the others.
+
+use std::fmt::Write;
+
+use ::redis::ConnectionInfo;
+use futures_util::future::join_all;
+
+use super::connect::{About, Mode, open};
+use super::opened::{Opened, check};
+use super::shared::Shared;
+use super::topology::Topology;
+use crate::LockError;
+
+/// Where the locks are.
+pub(super) struct Found {
+    pub(super) seed: ConnectionInfo,
+    pub(super) opened: Opened,
+    pub(super) topology: Topology,
+}
+
+/// What the server at an address says.
+struct Said {
+    mode: Mode,
+    /// Of a single server it is the server.
+    topology: Topology,
+    /// Or why it cannot keep locks.
+    opened: Result<Opened, LockError>,
+}
+
+type Answer = Result<Said, LockError>;
+
+/// Connects to the first address whose server can keep locks.
+pub(super) async fn find(shared: &Shared) -> Result<Found, LockError> {
+    let seeds = &shared.settings.target.seeds;
+    let mut first = None;
+    for (seed, answer) in seeds.iter().zip(survey(shared).await?) {
+        match answer {
+            Ok(Said {
+                topology,
+                opened: Ok(opened),
+                ..
+            }) => {
+                let seed = seed.clone();
+                return Ok(Found {
+                    seed,
+                    opened,
+                    topology,
+                });
+            }
+            Err(error)
+            | Ok(Said {
+                opened: Err(error), ..
+            }) => drop(first.get_or_insert(error)),
+        }
+    }
+    Err(first.unwrap_or_else(no_node))
+}
+
+/// Which node of a cluster has what, as the addresses say.
+pub(super) async fn locate(shared: &Shared) -> Result<Topology, LockError> {
+    let mut first = None;
+    for answer in survey(shared).await? {
+        match answer {
+            Ok(said) if said.mode == Mode::Cluster => return Ok(said.topology),
+            Ok(_) => {}
+            Err(error) => drop(first.get_or_insert(error)),
+        }
+    }
+    Err(first.unwrap_or_else(no_node))
+}
+
+fn no_node() -> LockError {
+    LockError::unavailable("the Redis cluster has no node")
+}
+
+/// Asks all addresses, in their order. Of several, each that answers has to be a node of one cluster.
+/// The same server by two names is no cluster: that one of them leads to it does not prove that the
+/// other does.
+async fn survey(shared: &Shared) -> Result<Vec<Answer>, LockError> {
+    let seeds = &shared.settings.target.seeds;
+    let answers = join_all(seeds.iter().map(|seed| ask(seed, shared))).await;
+    if seeds.len() > 1 && answers.iter().any(Result::is_ok) && !are_one(&answers) {
+        return Err(several(seeds, &answers));
+    }
+    Ok(answers)
+}
+
+async fn ask(seed: &ConnectionInfo, shared: &Shared) -> Answer {
+    let settings = &shared.settings;
+    let mut connection = open(seed, settings, None).await?;
+    let about = About::of(&mut connection, settings).await?;
+    let mode = about.mode();
+    let topology = match mode {
+        Mode::Cluster => Topology::of_cluster(&mut connection, seed, settings).await?,
+        _ => Topology::single(seed.clone()),
+    };
+    let opened = check(connection, &about, shared).await;
+    Ok(Said {
+        mode,
+        topology,
+        opened,
+    })
+}
+
+/// Whether nothing says otherwise: an address that does not answer proves nothing, one that refuses us
+/// is not known to be of the same store.
+fn are_one(answers: &[Answer]) -> bool {
+    let mut first: Option<&Topology> = None;
+    answers.iter().all(|answer| match answer {
+        Ok(said) => said.topology.is_of(first.get_or_insert(&said.topology)),
+        Err(error) => !error.is_misconfigured(),
+    })
+}
+
+fn several(seeds: &[ConnectionInfo], answers: &[Answer]) -> LockError {
+    let mut found = String::new();
+    for (seed, answer) in seeds.iter().zip(answers) {
+        let what = match answer {
+            Ok(said) => match said.mode {
+                Mode::Single => "is a server of its own".to_owned(),
+                Mode::Sentinel => "is a Sentinel".to_owned(),
+                Mode::Cluster => {
+                    let member = said.topology.members.first();
+                    let member = member.and_then(|id| id.get(..8)).unwrap_or_default();
+                    format!("is a node of the cluster of `{member}`")
+                }
+            },
+            Err(error) if error.is_misconfigured() => format!("does not say what it is ({error})"),
+            Err(_) => "does not answer".to_owned(),
+        };
+        let _ = write!(found, "; {} {what}", seed.addr());
+    }
+    LockError::misconfigured(format!(
+        "the Redis connection string names several addresses, and their servers do not say that they are \
+         nodes of one cluster, so that two processes could hold one lock: give the address of one server, \
+         or of nodes of one cluster{found}"
+    ))
+}
