@@ -114,6 +114,7 @@ pub mod memory;
 mod name;
 mod nesting;
 mod observe;
+mod panics;
 mod policy;
 #[cfg(feature = "postgres")]
 pub mod postgres;

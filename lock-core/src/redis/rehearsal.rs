@@ -62,7 +62,8 @@ async fn give_commands(
     commands.cmd(publish).arg(key).arg("");
     // What scripts do with locks, to one that nobody has: they come to it only later.
     let nobody = format!("{key}:nobody");
-    for command in ["GET", "MGET", "PTTL", "DEL"] {
+    commands.cmd("GETRANGE").arg(&nobody).arg(0).arg(0);
+    for command in ["PTTL", "DEL"] {
         commands.cmd(command).arg(&nobody);
     }
     for script in [&EXCHANGE, &RENEW] {

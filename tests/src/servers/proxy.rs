@@ -53,6 +53,8 @@ enum Flow {
 struct Way {
     delay: Duration,
     flow: Flow,
+    /// What changes each piece that passes.
+    corrupt: Option<fn(&mut Vec<u8>)>,
 }
 
 #[derive(Debug)]
@@ -142,6 +144,14 @@ impl Proxy {
         self.switches
             .way(direction)
             .send_modify(|way| way.flow = Flow::IsLost);
+    }
+
+    /// What arrives from now on is changed by this before it is passed on, a piece of the stream at a
+    /// time: a broken or hostile server. What has become empty is lost.
+    pub fn corrupt(&self, direction: Direction, change: fn(&mut Vec<u8>)) {
+        self.switches
+            .way(direction)
+            .send_modify(|way| way.corrupt = Some(change));
     }
 
     /// The next that a server sends is lost, and that connection is reset: the command was carried
@@ -290,6 +300,12 @@ async fn read(
             && switches.drop_next_reply.swap(false, Ordering::Relaxed)
         {
             return Err(reset());
+        }
+        if let Some(change) = now.corrupt.filter(|_| length > 0) {
+            change(&mut piece);
+            if piece.is_empty() {
+                continue;
+            }
         }
         let due = Instant::now() + now.delay;
         if pieces.send((due, piece)).await.is_err() || length == 0 {

@@ -133,8 +133,7 @@ async fn a_user_who_may_not_do_one_of_the_steps_of_a_lock_is_refused_and_told_wh
     for step in [
         "info",
         "time",
-        "get",
-        "mget",
+        "getrange",
         "set",
         "del",
         "pttl",

@@ -84,7 +84,7 @@ pub(in crate::redis) async fn connect(
         run_id: about.run_id,
         sent,
         received,
-        time: seconds * 1_000_000 + micros,
+        time: seconds.saturating_mul(1_000_000).saturating_add(micros),
     })
 }
 
@@ -105,6 +105,14 @@ impl Node {
             unconfirmed: Vec::new(),
             is_asked: false,
         }
+    }
+
+    /// No connection for a while; for longer each time, until it answers.
+    fn back_off(&mut self) {
+        self.link = Link::Down {
+            retry_at: Instant::now() + self.backoff,
+        };
+        self.backoff = (self.backoff * 2).min(BACKOFF.1);
     }
 }
 
@@ -141,7 +149,6 @@ impl Driver {
                     // Another server's clock; what it forgot is told by its own quarantine.
                     this.clock = ServerClock::default();
                 }
-                this.backoff = BACKOFF.0;
                 let margin = self.shared.settings.margin();
                 let jump = this
                     .clock
@@ -151,10 +158,7 @@ impl Driver {
                 }
             }
             Err(error) => {
-                this.link = Link::Down {
-                    retry_at: Instant::now() + this.backoff,
-                };
-                this.backoff = (this.backoff * 2).min(BACKOFF.1);
+                this.back_off();
                 tracing::warn!(reason = %error, "a Redis server cannot be connected to");
                 self.without(node, &error);
             }
@@ -186,16 +190,27 @@ impl Driver {
     /// Nothing more goes over a connection that may be dead, or whose server is no master.
     pub(super) fn drop_link(&mut self, via: Via, failure: &Failure) {
         let node = &mut self.nodes[via.node];
-        let is_dead = matches!(failure, Failure::Unknown(_));
+        let is_dead = !matches!(failure, Failure::Refused(_));
         let is_single = self.lanes.len() == 1;
         if node.via.generation == via.generation
             && matches!(node.link, Link::Up(_))
             && (is_dead || (is_single && failure.is_elsewhere()))
         {
-            node.link = Link::Down {
-                retry_at: Instant::now(),
-            };
+            // A server that answers so is not asked again at full speed.
+            match failure {
+                Failure::Nonsense => node.back_off(),
+                _ => {
+                    node.link = Link::Down {
+                        retry_at: Instant::now(),
+                    }
+                }
+            }
         }
+    }
+
+    /// This node has answered what it was asked.
+    pub(super) fn is_well(&mut self, via: Via) {
+        self.nodes[via.node].backoff = BACKOFF.0;
     }
 
     /// The keys of a lane are elsewhere.

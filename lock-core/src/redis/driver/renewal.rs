@@ -118,6 +118,12 @@ impl Driver {
         self.renewals.asking += locks.len();
         self.calls.push(Box::pin(async move {
             let answer = RENEW.invoke(&mut connection, &call, within).await;
+            // The time alone: it came too late.
+            let is_whole = |values: &Vec<_>| [1, locks.len() + 1].contains(&values.len());
+            let answer = answer.and_then(|values| match is_whole(&values) {
+                true => Ok(values),
+                false => Err(Failure::Nonsense),
+            });
             Done::Renewed {
                 lane,
                 via,
@@ -163,15 +169,14 @@ impl Driver {
                     lock.lease.lose(LossReason::Revoked);
                     self.shared.held.remove(lock.owner);
                 }
-                Some(_) => {
+                Some(Value::Int(1)) => {
                     let left = lock.lease.remaining();
                     headroom = headroom.into_iter().chain(left).min();
                     lock.lease.extend(until);
                 }
-                None => {
-                    // Too late by the server's clock, which we know now.
-                    self.renew_again();
-                }
+                // Too late by the server's clock, which we know now; or nothing that says that it was
+                // renewed.
+                _ => self.renew_again(),
             }
         }
         if let Some(headroom) = headroom {
