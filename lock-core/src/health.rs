@@ -9,6 +9,7 @@ use tokio::task::JoinSet;
 use tokio::time::timeout;
 
 use crate::LockError;
+use crate::panics::catch_async;
 
 /// The answer to one question.
 pub(crate) type Answer = Pin<Box<dyn Future<Output = Result<(), LockError>> + Send>>;
@@ -120,12 +121,18 @@ impl ServerRole {
 impl ServerHealth {
     async fn ask(name: &'static str, role: ServerRole, answer: Answer, within: Duration) -> Self {
         let started = Instant::now();
-        let answer = timeout(within, answer).await;
+        let answer = match timeout(within, catch_async(answer)).await {
+            Ok(Ok(answer)) => answer,
+            Ok(Err(reason)) => {
+                Err(LockError::unavailable("the look at the server panicked").with_source(reason))
+            }
+            Err(_) => Err(LockError::unanswered_since(started, within)),
+        };
         Self {
             name,
             role,
             latency: started.elapsed(),
-            result: answer.unwrap_or_else(|_| Err(LockError::unanswered_since(started, within))),
+            result: answer,
         }
     }
 

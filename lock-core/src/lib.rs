@@ -116,6 +116,7 @@ pub mod memory;
 mod name;
 mod nesting;
 mod observe;
+mod panics;
 mod plain_text;
 mod policy;
 #[cfg(feature = "postgres")]

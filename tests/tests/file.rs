@@ -3,12 +3,15 @@
 #![allow(clippy::unwrap_used, reason = "what does not hold in a test ends it")]
 
 use std::fs;
+use std::io::{self, Write};
 use std::path::Path;
+use std::sync::Mutex;
 use std::time::Duration;
 
 use lock_core::{LockErrorKind, LockName, LockProvider};
 use lock_tests::child::Child;
 use lock_tests::{FileStore, Store, eventually};
+use tokio::time::timeout;
 
 /// Longer than any hand-over takes on a busy machine.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -233,4 +236,66 @@ async fn nobody_is_let_into_a_new_directory_before_the_holders_in_the_old_one_kn
         }
     })
     .await;
+}
+
+/// Panics once at a line with these words.
+static PANIC_AT: Mutex<Option<&str>> = Mutex::new(None);
+
+struct Logger;
+
+impl Write for Logger {
+    fn write(&mut self, text: &[u8]) -> io::Result<usize> {
+        let line = String::from_utf8_lossy(text);
+        let mut words = PANIC_AT.lock().unwrap();
+        let panics = words.take_if(|words| line.contains(*words)).is_some();
+        drop(words);
+        assert!(!panics, "on purpose");
+        Ok(text.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_panic_of_the_thread_that_looks_after_locks_is_not_the_end_of_its_looks() {
+    tracing_subscriber::fmt().with_writer(|| Logger).init();
+    let store = FileStore::open().await;
+    let client = store.client().await;
+    let take = async |name: &str| client.lock(name).unwrap().acquire(PATIENCE).await.unwrap();
+    let [first, second] = [take("order:process:1").await, take("order:process:2").await];
+    *PANIC_AT.lock().unwrap() = Some("a lock file was removed");
+    for guard in [&first, &second] {
+        fs::remove_file(store.file_of(guard.name())).unwrap();
+        timeout(FileStore::NOTICED_WITHIN * 3, guard.lost())
+            .await
+            .unwrap();
+        assert!(PANIC_AT.lock().unwrap().is_none(), "it has panicked");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_removed_under_a_holder_is_had_by_the_next_with_a_greater_token() {
+    for everything in [false, true] {
+        let store = FileStore::open().await;
+        let here = store.client().await;
+        let guard = here.lock(name()).unwrap().acquire(PATIENCE).await.unwrap();
+        let first = guard.fencing_token().await.unwrap();
+        if everything {
+            store.lose_all().await;
+        } else {
+            store.lose(guard.name()).await;
+        }
+        // One that has not seen the directory before.
+        let there = store.client().await;
+        let next = there.lock(name()).unwrap().acquire(PATIENCE).await.unwrap();
+        assert!(next.fencing_token().await.unwrap() > first, "{everything}");
+        timeout(FileStore::NOTICED_WITHIN * 3, guard.lost())
+            .await
+            .unwrap();
+        assert!(next.is_valid() && guard.release().await.unwrap_err().is_lost());
+        // The name is the next holder's, whatever the first has done at its end.
+        assert!(is_held(&store.client().await).await);
+    }
 }

@@ -11,7 +11,7 @@ use rustix::io::Errno;
 use rustix::process::geteuid;
 
 use super::errors::refused;
-use super::file_system;
+use super::{file_system, parents};
 use crate::LockError;
 
 /// Which file something is. No other file has the same one while this one is open.
@@ -50,6 +50,9 @@ impl Directory {
     /// Opens the directory, and creates it if only its last component is missing.
     pub(super) fn open(path: &Path) -> Result<Self, LockError> {
         let path = absolute(path)?;
+        if let Some(parent) = path.parent() {
+            parents::check(parent, &path, geteuid().as_raw())?;
+        }
         create(&path)?;
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let file = match rustix::fs::open(&path, flags, Mode::empty()) {

@@ -14,6 +14,7 @@ use super::directory::Directory;
 use super::lock_file::LockFile;
 use crate::LockError;
 use crate::backend::{Lease, LossReason};
+use crate::panics::catch;
 
 /// How long a loss goes unnoticed at most.
 pub(super) const EVERY: Duration = Duration::from_secs(1);
@@ -81,7 +82,10 @@ impl Keeper {
 
     /// The directory is not the one that others see: all locks in it are lost.
     pub(super) fn lose_all(&self) {
-        let all: Vec<_> = self.state().held.values().cloned().collect();
+        let mut all: Vec<_> = self.state().held.values().cloned().collect();
+        all.retain(|held| held.lease.is_valid());
+        all.iter()
+            .for_each(|held| held.lease.lose(LossReason::Revoked));
         if !all.is_empty() {
             tracing::error!(
                 directory = %self.directory.path().display(),
@@ -89,8 +93,6 @@ impl Keeper {
                 "the lock directory was removed or replaced while locks in it were held; they are lost"
             );
         }
-        all.iter()
-            .for_each(|held| held.lease.lose(LossReason::Revoked));
     }
 
     fn run(self: &Arc<Self>) {
@@ -107,7 +109,12 @@ impl Keeper {
                 return;
             }
             drop(state);
-            self.look_at(&all);
+            // What a loss wakes, and the logger, are the application's: a panic of theirs is no end of
+            // the looks.
+            if let Err(reason) = catch(|| self.look_at(&all)) {
+                let _ =
+                    catch(|| tracing::error!(reason, "a look at the locks that are held panicked"));
+            }
         }
     }
 
@@ -123,13 +130,15 @@ impl Keeper {
             let Ok(look) = held.file.look(&self.directory, &held.name) else {
                 continue;
             };
-            if !look.in_place && !held.released.load(Ordering::Acquire) {
+            // Told of once.
+            let is_ours = !held.released.load(Ordering::Acquire) && held.lease.is_valid();
+            if !look.in_place && is_ours {
+                held.lease.lose(LossReason::Revoked);
                 tracing::error!(
                     directory = %self.directory.path().display(),
                     file = &*held.name,
                     "a lock file was removed while its lock was held; the lock is lost"
                 );
-                held.lease.lose(LossReason::Revoked);
             }
         }
     }

@@ -10,7 +10,10 @@
 //!   different users have different ones, and so do not exclude each other; the log says which
 //!   directory is used. For several machines use a server.
 //! - **One user.** The directory has mode 0700 and belongs to the user that the process runs as.
-//!   It is created if only its last component is missing. A symlink is refused.
+//!   It is created if only its last component is missing. A symlink is refused. Every directory that
+//!   leads to it belongs to root or that user, and no others can write to it unless it is sticky, as
+//!   `/tmp` is: whoever can rename the lock directory can put another one in its place. A group may
+//!   write whose number is that of the owner, since many systems give each user a group of its own.
 //! - **A local file system.** What is shared over a network is refused (NFS, SMB, 9p, Ceph, Lustre,
 //!   AFS and others): there a lock may hold on one machine only, or be dropped by a server. FUSE is
 //!   refused as well, since nobody can know what is behind it: it may be `sshfs`, or a volume that
@@ -22,9 +25,14 @@
 //! - **Each held lock is one file descriptor.** With none left, acquiring is
 //!   [`Unavailable`](crate::LockErrorKind::Unavailable).
 //! - **Nobody else tidies up** in the directory. If it is removed, renamed or replaced, or a lock
-//!   file is, the locks in it are lost: their holders are told within a second, and acquiring is
-//!   `Unavailable` for a moment, until all others have seen it too. While it is open the directory
-//!   is locked in the way that tells `systemd-tmpfiles` to leave it alone.
+//!   file is, the locks in it are lost. Their holders notice within one second, and count on them
+//!   until then. A process that had the directory open grants nothing for two seconds after it has
+//!   seen that it is gone; but a process that opens the path for the first time, and after the loss of
+//!   a lock file any process, knows of no earlier directory or file and can be granted the lock
+//!   immediately. So there can be two valid holders for up to a second;
+//!   [tokens](crate::FencingToken) tell them apart, the later holder's being greater. While it is open
+//!   the directory is locked in the way that tells `systemd-tmpfiles` to leave it alone; other
+//!   cleaners of old files are to be kept away from it.
 //!
 //! # Waiting
 //!
@@ -72,6 +80,7 @@ mod file_system;
 mod grant;
 mod keeper;
 mod lock_file;
+mod parents;
 mod store;
 mod token;
 mod watch;

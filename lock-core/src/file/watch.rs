@@ -24,6 +24,7 @@ use tokio::sync::Notify;
 use tokio::sync::futures::OwnedNotified;
 
 use super::courtesy::Courtesies;
+use crate::panics::catch;
 
 /// The kernel tells that a file is closed a moment before it drops its lock.
 const CLOSING: Duration = Duration::from_micros(200);
@@ -171,7 +172,8 @@ impl Shared {
         let mut events = Reader::new(inotify, &mut buffer);
         loop {
             match events.next() {
-                Ok(event) => self.tell(&event, inotify),
+                // Whom it wakes is the application's.
+                Ok(event) => drop(catch(|| self.tell(&event, inotify))),
                 Err(Errno::INTR) => {}
                 Err(_) => break,
             }
@@ -321,6 +323,28 @@ mod tests {
         assert!(!is_told(&mut a), "a try");
         drop(holder);
         until("the end of a holder", || is_told(&mut a));
+    }
+
+    #[test]
+    fn a_waker_that_panics_is_not_the_end_of_the_thread() {
+        struct Panics;
+        impl std::task::Wake for Panics {
+            fn wake(self: Arc<Self>) {
+                panic!("on purpose");
+            }
+        }
+        let watched = watched();
+        let (mut a, mut b) = (watched.register("a.lock"), watched.register("b.lock"));
+        let waker = Waker::from(Arc::new(Panics));
+        let polled = a.notified.as_mut().poll(&mut Context::from_waker(&waker));
+        assert!(polled.is_pending());
+        for name in ["a.lock", "b.lock"] {
+            fs::write(watched.path().join(name), "").unwrap();
+        }
+        until("the other is told", || is_told(&mut b));
+        let mut c = watched.register("c.lock");
+        fs::write(watched.path().join("c.lock"), "").unwrap();
+        until("who comes later is told", || is_told(&mut c));
     }
 
     #[test]

@@ -104,9 +104,11 @@ fn chunks(keys: &[Key], lanes: usize, limit: usize) -> impl Iterator<Item = Vec<
     })
 }
 
-/// The thread is gone, and with it every lock.
+/// The driver that was asked is gone, and another starts.
 fn ended<E>(_: E) -> LockError {
-    LockError::unavailable("the thread of the Redis backend has ended")
+    LockError::unavailable(
+        "the driver of Redis locks panicked before it answered, and connects again",
+    )
 }
 
 impl Backend for RedisBackend {

@@ -16,7 +16,7 @@ use crate::{LockError, plain_text};
 const LEASE: Duration = Duration::from_secs(30);
 
 /// Shorter leases are lost to a hiccup, longer ones never end.
-const LEASES: RangeInclusive<Duration> =
+pub(super) const LEASES: RangeInclusive<Duration> =
     Duration::from_millis(500)..=Duration::from_secs(24 * 3600);
 
 /// How long connecting to a server may take, unless the connection string says it.

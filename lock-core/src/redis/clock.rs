@@ -19,14 +19,14 @@ impl Ahead {
     fn widened(self, now: Duration) -> Self {
         let drift = now.saturating_sub(self.seen).as_secs_f64() * DRIFT_PER_SECOND as f64;
         Self {
-            least: self.least - drift as i64,
-            most: self.most + drift as i64,
+            least: self.least.saturating_sub(drift as i64),
+            most: self.most.saturating_add(drift as i64),
             ..self
         }
     }
 
     fn width(self) -> i64 {
-        self.most - self.least
+        self.most.saturating_sub(self.least)
     }
 }
 
@@ -51,10 +51,12 @@ impl ServerClock {
         time: u64,
         margin: Duration,
     ) -> Option<Jump> {
-        let time = time.cast_signed();
+        // Whatever a server says is its time.
+        let signed = |micros: u64| i64::try_from(micros).unwrap_or(i64::MAX);
+        let time = signed(time);
         let new = Ahead {
-            least: time - micros(received).cast_signed(),
-            most: time - micros(sent).cast_signed(),
+            least: time.saturating_sub(signed(micros(received))),
+            most: time.saturating_sub(signed(micros(sent))),
             seen: received,
         };
         let Some(old) = self.0 else {
@@ -62,10 +64,10 @@ impl ServerClock {
             return None;
         };
         let old = old.widened(received);
-        let margin = micros(margin).cast_signed();
-        let jump = if new.least > old.most + margin {
+        let margin = signed(micros(margin));
+        let jump = if new.least > old.most.saturating_add(margin) {
             Some(Jump::Forward)
-        } else if new.most < old.least - margin {
+        } else if new.most < old.least.saturating_sub(margin) {
             Some(Jump::Back)
         } else {
             None
@@ -129,6 +131,24 @@ mod tests {
             let time = EPOCH + micros(now) + step * 500_000;
             assert_eq!(clock.observe(now, now + ms(1), time, MARGIN), None);
         }
+    }
+
+    #[test]
+    fn the_most_extreme_times_are_jumps_and_nothing_worse() {
+        let mut clock = ServerClock::default();
+        assert_eq!(clock.observe(ms(10), ms(11), EPOCH, MARGIN), None);
+        for (time, jump) in [
+            (u64::MAX, Some(Jump::Forward)),
+            (i64::MIN.unsigned_abs(), None),
+            (0, Some(Jump::Back)),
+            (EPOCH, Some(Jump::Forward)),
+        ] {
+            assert_eq!(clock.observe(ms(20), ms(21), time, MARGIN), jump, "{time}");
+            // Whatever it is, it can be asked for.
+            clock.not_after(ms(22), ms(2_000));
+        }
+        assert_eq!(clock.observe(ms(30), Duration::MAX, EPOCH, MARGIN), None);
+        clock.not_after(Duration::from_secs(1 << 60), ms(2_000));
     }
 
     #[test]

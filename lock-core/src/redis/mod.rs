@@ -55,20 +55,43 @@
 //! A user needs no more than this, which no other command and no other key goes with:
 //!
 //! ```text
-//! ACL SETUSER app ~lock:* &lock:* +del +evalsha +get +info +mget +pexpire +pttl +script|load +set +time
+//! ACL SETUSER app ~lock:* &lock:* +del +evalsha +getrange +info +pexpire +pttl +script|load +set +time
 //!     +publish +subscribe +unsubscribe
 //! ```
 //!
 //! and on each node of a cluster:
 //!
 //! ```text
-//! ACL SETUSER app ~lock:* &lock:* +del +evalsha +get +info +mget +pexpire +pttl +script|load +set +time
+//! ACL SETUSER app ~lock:* &lock:* +del +evalsha +getrange +info +pexpire +pttl +script|load +set +time
 //!     +spublish +ssubscribe +sunsubscribe +cluster|keyslot +cluster|myid +cluster|slots
 //! ```
 //!
 //! `+select` as well for a database other than 0, and `+wait` for [replicas](RedisBuilder::replicas). A
 //! refusal says which right is missing, and this line. Keys are hashes of namespace and name: no pattern
 //! of keys keeps the users of two namespaces apart, which takes two servers.
+//!
+//! # Who else can use the server
+//!
+//! A user of the same server who can write to the keys `lock:*` can do to locks what it likes, and no
+//! client can prevent it: delete a key, which ends the lock (the holder notices with its next renewal,
+//! and another can be granted it before that); write one, which counts as held until it ends or is
+//! deleted; delete the server key `lock:{b..}:server-v1-..`, which forgets a quarantine; or write to it
+//! a quarantine of up to 24 h, a token of up to a day ahead, or that there is no quarantine. Give locks a server
+//! of their own, or keep other users from these keys and channels by ACL. What is bounded:
+//!
+//! - A server key with a longer quarantine or a token further ahead is not believed, adopted or
+//!   overwritten. Every acquire is then [`Misconfigured`](crate::LockErrorKind::Misconfigured), with the
+//!   name of the key, until somebody deletes it. A server whose clock was put back by more than a day
+//!   meets the same. What is no such note at all counts as none.
+//! - Of no value more than 128 bytes are read, so that a huge one costs the server nothing.
+//! - A key of another type is an error of its own lock alone. One that no client has written, or that has
+//!   no end, is contended, and the log names it once a minute.
+//! - What a server answers that no script answers costs the connection. A panic costs the connections and
+//!   the leases; both are followed by a back-off and new connections.
+//!
+//! A hostile *server*, or whoever can change what it sends, grants what it likes. It can also fill the
+//! memory of its clients, since the driver keeps an answer until it is complete: as much as it sends within
+//! the time of one answer (2 s at most). Verify it with TLS (`rediss://`).
 //!
 //! Locks live in the database (`/2`) of the connection string; channels are shared by all databases
 //! of a server, which costs a try too many at worst.

@@ -57,6 +57,6 @@ pub(super) async fn check(
         identity: u64::from_ne_bytes(entropy::bytes()?),
         sent,
         received,
-        time: seconds * 1_000_000 + micros,
+        time: seconds.saturating_mul(1_000_000).saturating_add(micros),
     })
 }

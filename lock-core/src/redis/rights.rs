@@ -10,7 +10,7 @@ use crate::LockError;
 
 /// On a server of either kind. `AUTH` and `HELLO` are everyone's.
 const ALL: &str =
-    "~lock:* &lock:* +del +evalsha +get +info +mget +pexpire +pttl +script|load +set +time";
+    "~lock:* &lock:* +del +evalsha +getrange +info +pexpire +pttl +script|load +set +time";
 const SINGLE: &str = "+publish +subscribe +unsubscribe";
 const CLUSTER: &str =
     "+spublish +ssubscribe +sunsubscribe +cluster|keyslot +cluster|myid +cluster|slots";
@@ -173,11 +173,14 @@ mod tests {
             asked.not_permitted(said, "").to_string()
         };
         let single = said(
-            "MGET",
-            "has no permissions to run the 'mget' command",
+            "GETRANGE",
+            "has no permissions to run the 'getrange' command",
             Some(false),
         );
-        assert!(single.contains("the user `default` run `MGET`"), "{single}");
+        assert!(
+            single.contains("the user `default` run `GETRANGE`"),
+            "{single}"
+        );
         assert!(single.contains("`ACL SETUSER default ~lock:*"), "{single}");
         assert!(!single.contains("ssubscribe"), "{single}");
         let channels = said("SUBSCRIBE", "no permissions to access a channel", None);

@@ -38,12 +38,18 @@ pub(super) static RENEW: Lua = Lua {
     }),
 };
 
+/// The latest time (microseconds) that the scripts can count to: doubles are exact up to there.
+const LATEST: i64 = 1 << 53;
+
 /// Why a call has no answer.
 pub(super) enum Failure {
     /// The server says that it did not do it.
     Refused(RedisError),
     /// It may have been done, or be done later.
     Unknown(Option<RedisError>),
+    /// No script of ours answers that: it may have been done, and what else comes over this connection
+    /// means nothing.
+    Nonsense,
 }
 
 impl Failure {
@@ -55,7 +61,7 @@ impl Failure {
                     || error.kind() == ErrorKind::Server(ServerErrorKind::ReadOnly)
                     || error.to_string().contains("READONLY")
             }
-            Self::Unknown(_) => false,
+            Self::Unknown(_) | Self::Nonsense => false,
         }
     }
 
@@ -65,7 +71,7 @@ impl Failure {
             Self::Refused(error) => {
                 error.code() == Some("NOPERM") || says_not_permitted(&error.to_string())
             }
-            Self::Unknown(_) => false,
+            Self::Unknown(_) | Self::Nonsense => false,
         }
     }
 }
@@ -81,6 +87,7 @@ impl fmt::Display for Failure {
         match self {
             Self::Refused(error) | Self::Unknown(Some(error)) => error.fmt(f),
             Self::Unknown(None) => f.write_str("no answer in time"),
+            Self::Nonsense => f.write_str("an answer that means nothing"),
         }
     }
 }
@@ -126,13 +133,17 @@ impl Lua {
             {
                 return Err(Failure::Refused(error));
             }
+            Ok(Err(error)) if error.kind() == ErrorKind::Parse => return Err(Failure::Nonsense),
             Ok(Err(error)) => return Err(Failure::Unknown(Some(error))),
             Err(Late) => return Err(Failure::Unknown(None)),
             Ok(Ok(answer)) => answer,
         };
         match answer.extract_error() {
-            Ok(Value::Array(values)) => Ok(values),
-            Ok(_) => Err(Failure::Unknown(None)),
+            // Each begins with the time.
+            Ok(Value::Array(values)) if matches!(values[..], [Value::Int(1..=LATEST), ..]) => {
+                Ok(values)
+            }
+            Ok(_) => Err(Failure::Nonsense),
             Err(error) => Err(Failure::Refused(error)),
         }
     }

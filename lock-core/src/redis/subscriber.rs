@@ -1,5 +1,6 @@
 //! The second connection of each node: messages of releases, and what replicas know.
 
+use std::convert::Infallible;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
@@ -17,6 +18,7 @@ use super::shared::Shared;
 use super::topology::Topology;
 use super::waiting::Asked;
 use crate::LockError;
+use crate::panics::{catch, catch_async};
 
 /// How many channels are asked for at a time.
 const MAX_CHANNELS: usize = 512;
@@ -108,8 +110,33 @@ impl Subscriber {
         this
     }
 
-    /// Until it is dropped.
+    /// Until it is dropped. A panic costs its connections, and no lock.
     pub(super) async fn run(mut self) {
+        loop {
+            let Err(reason) = catch_async(self.serve()).await;
+            // The wakers and the logger are the application's, and can panic as well.
+            let _ = catch(|| {
+                self.start_anew();
+                tracing::error!(
+                    reason,
+                    "the subscriber of Redis locks panicked, and connects again"
+                );
+            });
+            sleep_until(Instant::now() + AGAIN).await;
+        }
+    }
+
+    /// Nothing is connected, asked or subscribed to.
+    fn start_anew(&mut self) {
+        self.calls.clear();
+        let retry_at = Instant::now() + AGAIN;
+        self.nodes.fill_with(|| Link::Down { retry_at });
+        // Where it was on the way, its answer is lost.
+        self.open_questions.clear();
+        self.shared.waiting.forget(|_, _| true);
+    }
+
+    async fn serve(&mut self) -> Infallible {
         loop {
             let again = self.subscribe();
             self.ask_replicas();

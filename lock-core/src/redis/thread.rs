@@ -1,9 +1,14 @@
 //! The thread of a backend: a runtime of its own for the driver, which outlives the application's.
+//!
+//! A panic in it, which the bytes of a server or the application's logger can cause, ends the
+//! connections and the leases, and not the thread: the driver starts anew.
 
 use std::sync::{Arc, Weak};
+use std::time::Duration;
 
 use tokio::runtime::Builder;
 use tokio::sync::{mpsc, oneshot, watch};
+use tokio::time::{Instant, sleep};
 
 use super::backend::RedisBackend;
 use super::builder::Settings;
@@ -11,8 +16,16 @@ use super::driver::Driver;
 use super::rehearsal::rehearse;
 use super::seeds::{self, Found};
 use super::shared::{Client, Shared};
-use super::subscriber::Subscriber;
+use super::subscriber::{Question, Subscriber};
+use super::topology::Topology;
+use crate::panics::{catch, catch_async};
 use crate::{LockError, LossReason};
+
+/// Between the panic of a driver and its next start, which doubles up to the second.
+const BACKOFF: (Duration, Duration) = (Duration::from_millis(10), Duration::from_millis(500));
+
+/// A driver that ran for so long starts anew after the shortest pause.
+const STABLE: Duration = Duration::from_secs(10);
 
 /// Starts the thread; returns when it has connected.
 pub(super) async fn start(settings: Settings) -> Result<RedisBackend, LockError> {
@@ -33,7 +46,7 @@ pub(super) async fn start(settings: Settings) -> Result<RedisBackend, LockError>
 }
 
 fn ended() -> LockError {
-    LockError::unavailable("the thread of the Redis backend has ended")
+    LockError::unavailable("the thread of the Redis backend has ended before it was connected")
 }
 
 fn run(
@@ -53,45 +66,91 @@ fn run(
         }
     };
     runtime.block_on(async {
-        match first(&shared, client).await {
-            Ok((driver, subscriber)) => {
-                if ready.send(Ok(driver.lanes())).is_err() {
-                    return;
-                }
-                // The end of either ends the thread, which is a loss.
-                let subscriber = tokio::spawn(subscriber.run());
-                tokio::select! {
-                    () = driver.run() => {}
-                    _ = subscriber => {}
-                }
-            }
-            Err(error) => drop(ready.send(Err(error))),
+        let (maker, driver, subscriber) = match first(shared, client).await {
+            Ok(first) => first,
+            Err(error) => return drop(ready.send(Err(error))),
+        };
+        if ready.send(Ok(driver.lanes())).is_err() {
+            return;
         }
+        // Ends with the runtime.
+        tokio::spawn(subscriber.run());
+        maker.run(driver).await;
     });
 }
 
+/// Connects.
 async fn first(
-    shared: &Arc<Shared>,
+    shared: Arc<Shared>,
     client: Weak<Client>,
-) -> Result<(Driver, Subscriber), LockError> {
+) -> Result<(Maker, Driver, Subscriber), LockError> {
     let Found {
         seed,
         opened,
         topology,
-    } = seeds::find(shared).await?;
+    } = seeds::find(&shared).await?;
     rehearse(&topology, &seed, &opened.connection, &shared.settings).await?;
     let (topology, changes) = watch::channel(Arc::new(topology));
     let (questions, asked) = mpsc::unbounded_channel();
-    let driver = Driver::new(
-        Arc::clone(shared),
+    let maker = Maker {
+        shared: Arc::clone(&shared),
         client,
         topology,
         questions,
-        &seed,
-        opened,
-    );
-    let subscriber = Subscriber::new(Arc::clone(shared), changes, asked);
-    Ok((driver, subscriber))
+    };
+    let mut driver = maker.driver();
+    driver.connected_to(&seed, opened);
+    let subscriber = Subscriber::new(shared, changes, asked);
+    Ok((maker, driver, subscriber))
+}
+
+/// Makes the drivers: the first, and one after each panic.
+struct Maker {
+    shared: Arc<Shared>,
+    client: Weak<Client>,
+    topology: watch::Sender<Arc<Topology>>,
+    questions: mpsc::UnboundedSender<Question>,
+}
+
+impl Maker {
+    /// One without a connection, for the servers that are known.
+    fn driver(&self) -> Driver {
+        Driver::new(
+            Arc::clone(&self.shared),
+            self.client.clone(),
+            self.topology.clone(),
+            self.questions.clone(),
+        )
+    }
+
+    /// Until the last user has left.
+    async fn run(&self, mut driver: Driver) {
+        let mut pause = BACKOFF.0;
+        loop {
+            let started = Instant::now();
+            let Err(reason) = catch_async(driver.run()).await else {
+                return;
+            };
+            // What was asked of it is answered by now: its end dropped the replies.
+            if started.elapsed() >= STABLE {
+                pause = BACKOFF.0;
+            }
+            // The wakers and the logger are the application's, and can panic as well.
+            let _ = catch(|| {
+                let locks = self.shared.held.all().len();
+                self.shared.held.lose(LossReason::Disconnected, |_| true);
+                self.shared.waiting.wake_all();
+                tracing::error!(
+                    reason,
+                    locks,
+                    "the driver of Redis locks panicked: its locks are lost, and it connects again"
+                );
+            });
+            sleep(pause).await;
+            pause = (pause * 2).min(BACKOFF.1);
+            driver = self.driver();
+        }
+    }
 }
 
 /// Nothing is granted, renewed or woken any more.

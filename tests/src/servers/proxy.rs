@@ -53,7 +53,8 @@ enum Flow {
 struct Way {
     delay: Duration,
     flow: Flow,
-    is_garbled: bool,
+    /// What changes each piece that passes.
+    corrupt: Option<fn(&mut Vec<u8>)>,
 }
 
 #[derive(Debug)]
@@ -148,6 +149,14 @@ impl Proxy {
             .send_modify(|way| way.flow = Flow::IsLost);
     }
 
+    /// What arrives from now on is changed by this before it is passed on, a piece of the stream at a
+    /// time: a broken or hostile server. What has become empty is lost.
+    pub fn corrupt(&self, direction: Direction, change: fn(&mut Vec<u8>)) {
+        self.switches
+            .way(direction)
+            .send_modify(|way| way.corrupt = Some(change));
+    }
+
     /// The next that a server sends is lost, and that connection is reset: the command was carried
     /// out, and its client cannot know.
     pub fn drop_next_reply(&self) {
@@ -165,7 +174,7 @@ impl Proxy {
     pub fn garble(&self, direction: Direction) {
         self.switches
             .way(direction)
-            .send_modify(|way| way.is_garbled = true);
+            .send_modify(|way| way.corrupt = Some(garble));
     }
 
     /// Resets all connections, at both ends. New ones are taken as before.
@@ -318,8 +327,11 @@ async fn read(
         {
             return Err(reset());
         }
-        if now.is_garbled {
-            garble(&mut piece);
+        if let Some(change) = now.corrupt.filter(|_| length > 0) {
+            change(&mut piece);
+            if piece.is_empty() {
+                continue;
+            }
         }
         let due = Instant::now() + now.delay;
         if pieces.send((due, piece)).await.is_err() || length == 0 {
@@ -347,7 +359,7 @@ async fn write(
 }
 
 /// Flips a low bit here and there: a high one of a length would have its reader wait for gigabytes.
-fn garble(piece: &mut [u8]) {
+fn garble(piece: &mut Vec<u8>) {
     for byte in piece {
         if fastrand::u8(..) < 4 {
             *byte ^= 1 << fastrand::u8(..3);

@@ -6,11 +6,14 @@
 mod claims;
 mod clock;
 mod cluster;
+mod corruption;
 mod faults;
 mod holders;
 mod input;
 mod keys;
 mod lost_update;
+mod neighbours;
+mod panics;
 mod refusals;
 mod renewals;
 mod replicas;

@@ -14,6 +14,7 @@ use super::{Done, Driver};
 use crate::LockError;
 use crate::backend::{Attempt, Lease};
 use crate::redis::backend::{PATIENCE, RedisGrant};
+use crate::redis::builder::LEASES;
 use crate::redis::clock::Jump;
 use crate::redis::command::{Acquire, Claim, Command, Release};
 use crate::redis::rights::{Asked, says_not_permitted};
@@ -33,6 +34,29 @@ fn number(value: Option<Value>) -> Result<i64, String> {
         Some(Value::BulkString(text)) => Err(String::from_utf8_lossy(&text).into_owned()),
         _ => Err("an answer that is none".to_owned()),
     }
+}
+
+/// What the script says of a server key that it does not believe.
+const BAD_NOTE: &str = "note";
+
+/// What the script says of a lock that is held by what it has not written.
+const FOREIGN: &str = "foreign";
+
+/// How far a token is ahead of the server's time at most, in microseconds: as in the script, with the
+/// longest lease.
+const FURTHEST: u64 = 3 * 24 * 3600 * 1_000_000;
+
+/// A token that comes from no script of ours would be the newest that is known for good.
+fn believable(answer: i64, time: u64) -> Result<i64, String> {
+    if u64::try_from(answer).is_ok_and(|token| token > time.saturating_add(FURTHEST)) {
+        return Err("a token that is far ahead of its clock".to_owned());
+    }
+    Ok(answer)
+}
+
+/// How long the server says that it takes; no lease and no quarantine takes longer than a day.
+fn pause(millis: i64) -> Duration {
+    Duration::from_millis(millis.unsigned_abs()).min(*LEASES.end())
 }
 
 impl Driver {
@@ -114,8 +138,14 @@ impl Driver {
             is_cluster,
         );
         from.in_flight += 1;
+        let locks = batch.releases.len() + batch.acquires.len();
         self.calls.push(Box::pin(async move {
             let answer = EXCHANGE.invoke(&mut connection, &call, within).await;
+            let is_whole = |values: &Vec<_>| values.len() == locks + 2;
+            let answer = answer.and_then(|values| match is_whole(&values) {
+                true => Ok(values),
+                false => Err(Failure::Nonsense),
+            });
             Done::Exchanged {
                 lane,
                 via,
@@ -136,15 +166,16 @@ impl Driver {
     ) {
         let mut values = values.into_iter();
         let (Ok(time), left) = (number(values.next()), number(values.next())) else {
-            return self.failed(lane, via, batch, Failure::Unknown(None));
+            return self.failed(lane, via, batch, Failure::Nonsense);
         };
-        let jump = self.saw_time(via, sent, time.unsigned_abs());
+        let time = time.unsigned_abs();
+        let jump = self.saw_time(via, sent, time);
         for release in batch.releases {
             let answer = number(values.next());
             self.release_answered(via, release, answer);
         }
         for acquire in batch.acquires {
-            let answer = number(values.next());
+            let answer = number(values.next()).and_then(|number| believable(number, time));
             if jump == Some(Jump::Forward) {
                 // Whoever held it may think so still.
                 let retry_in = Some(self.shared.settings.quarantine);
@@ -155,13 +186,17 @@ impl Driver {
             }
         }
         if let Ok(left @ 1..) = left {
-            self.in_quarantine(Duration::from_millis(left.unsigned_abs()));
+            self.in_quarantine(pause(left));
         }
         for probe in batch.probes {
-            let answer = left.as_ref().map(|_| ()).map_err(|error| {
-                LockError::unavailable("the Redis server cannot grant locks")
-                    .with_source(error.clone())
-            });
+            let answer = match &left {
+                Ok(_) => Ok(()),
+                Err(error) if error == BAD_NOTE => Err(self.bad_note(lane)),
+                Err(error) => Err(
+                    LockError::unavailable("the Redis server cannot grant locks")
+                        .with_source(error.clone()),
+                ),
+            };
             let _ = probe.send(answer);
         }
     }
@@ -205,7 +240,7 @@ impl Driver {
             // Too late by the server's clock, which we know now.
             Ok(0) => return self.retry(lane, acquire, None, LockError::unanswered),
             Ok(wait) => Ok(Attempt::Held {
-                retry_in: Some(Duration::from_millis(wait.unsigned_abs())),
+                retry_in: Some(pause(wait)),
             }),
             Err(error) if says_not_permitted(&error) => {
                 let settings = &self.shared.settings;
@@ -214,11 +249,30 @@ impl Driver {
                 let refused = asked.not_permitted(&error, "").duplicate_as_unavailable();
                 Err(refused.with_source(error))
             }
+            Err(error) if error == BAD_NOTE => Err(self.bad_note(lane)),
+            Err(error) if error == FOREIGN => {
+                self.foreign.tell(&acquire.key);
+                Ok(Attempt::Held {
+                    retry_in: Some(self.shared.settings.lease),
+                })
+            }
             Err(error) => {
-                Err(LockError::unavailable("the Redis server refused to lock").with_source(error))
+                let refused = format!("the Redis server refused to lock `{}`", acquire.key.text);
+                Err(LockError::unavailable(refused).with_source(error))
             }
         };
         acquire.reply.send(answer);
+    }
+
+    /// Nothing can be granted, and no retry mends it.
+    fn bad_note(&self, lane: usize) -> LockError {
+        LockError::misconfigured(format!(
+            "the Redis key `{}` was written by another program, or the server's clock was put back by \
+             more than a day: it names a quarantine of more than 24 h, or a token that is more than a \
+             day ahead of the server's time. No lock is granted until it is deleted; before that, make \
+             sure that the clock is right and that no storage has seen such a token",
+            self.lanes[lane].server_key
+        ))
     }
 
     fn granted(&mut self, lane: usize, via: Via, sent: Duration, acquire: Acquire, token: u64) {

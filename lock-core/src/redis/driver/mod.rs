@@ -1,6 +1,7 @@
 //! The thread's work: commands in, calls out, one loop.
 
 mod exchange;
+mod foreign;
 mod lane;
 mod later;
 mod nodes;
@@ -28,6 +29,7 @@ use crate::LockError;
 use crate::backend::Attempt;
 use crate::name::key::redis_server_key;
 use crate::server::Patience;
+use foreign::Foreign;
 use lane::Lane;
 use later::{HandedOver, Parked};
 use nodes::{Link, Node, Via};
@@ -60,6 +62,7 @@ pub(super) struct Driver {
     questions: mpsc::UnboundedSender<Question>,
     parked: Parked,
     handed_over: HandedOver,
+    foreign: Foreign,
     looked: Option<Instant>,
     quarantine_until: Option<Instant>,
     /// With those who ask, while nothing is under way.
@@ -96,14 +99,12 @@ enum Done {
 }
 
 impl Driver {
-    /// Over the connection that was made first, to this node.
+    /// For the servers that are known, without a connection yet.
     pub(super) fn new(
         shared: Arc<Shared>,
         client: Weak<Client>,
         topology: watch::Sender<Arc<Topology>>,
         questions: mpsc::UnboundedSender<Question>,
-        first: &ConnectionInfo,
-        opened: Opened,
     ) -> Self {
         let layout = Arc::clone(&topology.borrow());
         let namespace = &shared.settings.namespace;
@@ -116,7 +117,7 @@ impl Driver {
             let tag = u8::try_from(bucket).unwrap_or_default();
             Lane::new(redis_server_key(namespace, tag), layout.of_bucket[bucket])
         };
-        let mut driver = Self {
+        Self {
             lanes: (0..lanes).map(lane).collect(),
             nodes: (layout.nodes.iter().cloned().enumerate())
                 .map(|(place, info)| Node::new(place, info))
@@ -129,21 +130,22 @@ impl Driver {
             questions,
             parked: Parked::default(),
             handed_over: HandedOver::default(),
+            foreign: Foreign::default(),
             looked: None,
             quarantine_until: None,
             with_callers: Patience::new(),
             with_servers: Patience::new(),
             shared,
             client,
-        };
-        let node = driver
-            .nodes
-            .iter()
-            .position(|node| node.info.addr() == first.addr());
-        if let Some(node) = node {
-            driver.connected(node, Ok(opened));
         }
-        driver
+    }
+
+    /// Goes on over a connection to this node.
+    pub(super) fn connected_to(&mut self, info: &ConnectionInfo, opened: Opened) {
+        let is_it = |node: &Node| node.info.addr() == info.addr();
+        if let Some(node) = self.nodes.iter().position(is_it) {
+            self.connected(node, Ok(opened));
+        }
     }
 
     /// How many kinds of keys there are that cannot share a call.
@@ -313,7 +315,10 @@ impl Driver {
             } => {
                 self.lanes[lane].in_flight -= 1;
                 match answer {
-                    Ok(values) => self.answered(lane, via, sent, batch, values),
+                    Ok(values) => {
+                        self.is_well(via);
+                        self.answered(lane, via, sent, batch, values);
+                    }
                     Err(failure) => {
                         self.drop_link(via, &failure);
                         self.failed(lane, via, batch, failure);
@@ -327,8 +332,9 @@ impl Driver {
                 locks,
                 answer,
             } => {
-                if let Err(failure) = &answer {
-                    self.drop_link(via, failure);
+                match &answer {
+                    Ok(_) => self.is_well(via),
+                    Err(failure) => self.drop_link(via, failure),
                 }
                 self.renewed(lane, via, sent, locks, answer);
             }

@@ -76,6 +76,14 @@ impl Node {
             is_asked: false,
         }
     }
+
+    /// No connection for a while, which is longer each time until it answers; gives its end.
+    fn back_off(&mut self) -> Instant {
+        let retry_at = Instant::now() + self.backoff;
+        self.link = Link::Down { retry_at };
+        self.backoff = (self.backoff * 2).min(BACKOFF.1);
+        retry_at
+    }
 }
 
 impl Driver {
@@ -113,7 +121,6 @@ impl Driver {
                     // Another server's clock; what it forgot is told by its own quarantine.
                     this.clock = ServerClock::default();
                 }
-                this.backoff = BACKOFF.0;
                 let margin = self.shared.settings.margin();
                 let jump = this
                     .clock
@@ -124,9 +131,7 @@ impl Driver {
                 self.renew_when_connected(Instant::now());
             }
             Err(error) => {
-                let retry_at = Instant::now() + this.backoff;
-                this.link = Link::Down { retry_at };
-                this.backoff = (this.backoff * 2).min(BACKOFF.1);
+                let retry_at = this.back_off();
                 tracing::warn!(reason = %error, "a Redis server cannot be connected to");
                 self.without(node, &error);
                 self.renew_when_connected(retry_at);
@@ -171,16 +176,26 @@ impl Driver {
     /// Nothing more goes over a connection that may be dead, or whose server is no master.
     pub(super) fn drop_link(&mut self, via: Via, failure: &Failure) {
         let node = &mut self.nodes[via.node];
-        let is_dead = matches!(failure, Failure::Unknown(_));
+        let is_dead = !matches!(failure, Failure::Refused(_));
         let is_single = self.lanes.len() == 1;
         if node.via.generation == via.generation
             && matches!(node.link, Link::Up(_))
             && (is_dead || (is_single && failure.is_elsewhere()))
         {
-            node.link = Link::Down {
-                retry_at: Instant::now(),
-            };
+            // A server that answers so is not asked again at full speed.
+            if matches!(failure, Failure::Nonsense) {
+                node.back_off();
+            } else {
+                node.link = Link::Down {
+                    retry_at: Instant::now(),
+                };
+            }
         }
+    }
+
+    /// This node has answered what it was asked.
+    pub(super) fn is_well(&mut self, via: Via) {
+        self.nodes[via.node].backoff = BACKOFF.0;
     }
 
     /// The keys of a lane are elsewhere.

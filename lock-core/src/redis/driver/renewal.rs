@@ -121,6 +121,12 @@ impl Driver {
         self.renewals.asking += locks.len();
         self.calls.push(Box::pin(async move {
             let answer = RENEW.invoke(&mut connection, &call, within).await;
+            // The time alone: it came too late.
+            let is_whole = |values: &Vec<_>| [1, locks.len() + 1].contains(&values.len());
+            let answer = answer.and_then(|values| match is_whole(&values) {
+                true => Ok(values),
+                false => Err(Failure::Nonsense),
+            });
             Done::Renewed {
                 lane,
                 via,
@@ -176,7 +182,8 @@ impl Driver {
                     headroom = headroom.into_iter().chain(left).min();
                     lock.lease.extend(until);
                 }
-                // Too late by the server's clock, which we know now; or no answer of the script's.
+                // Too late by the server's clock, which we know now; or nothing that says that it was
+                // renewed.
                 _ => self.renew_again(),
             }
         }

@@ -8,6 +8,10 @@
 --       each lock a text that tells what is wrong with it, or a number:
 --       released: 1 and as many as heard of it; 0: it was not this owner's
 --       acquired: its token; 0: too late; below 0: not granted, and how many ms to wait
+--       'note': the server key cannot be believed; 'foreign': held by what no script of ours wrote
+--
+-- Others can write to these keys. No more of a value is read than ours have, and no number is
+-- believed that ours do not write.
 --
 -- A lock is a string: the owner (32 bytes), a space, the token. Numbers are doubles, exact below
 -- 2^53; as text only through %.0f, since tostring() rounds to 14 digits.
@@ -15,6 +19,10 @@
 local OWNER = 32
 -- By how much the clocks of two servers differ at most (us): 10 minutes.
 local AHEAD = 600000000
+-- Where an owner ends, a lock, a note: as text, which is faster than a number.
+local OWNER_END, LOCK_END, NOTE_END = '31', '63', '127'
+-- The longest lease and quarantine (us), and how far tokens are ahead of the clock at most.
+local DAY = 86400000000
 -- The server key outlives every lock: 30 days.
 local KEPT = 2592000000
 
@@ -28,15 +36,15 @@ local count = #KEYS - 1
 local reply = { now, 0 }
 
 if releases > 0 then
-  -- What is not a string reads as nothing, and so is not this owner's.
-  local values = redis.call('MGET', unpack(KEYS, 2, releases + 1))
-  local ended, keys = {}, {}
+  local ended, keys, ask = {}, {}, redis.pcall
   for i = 1, releases do
-    local value = values[i]
-    if value and string.sub(value, 1, OWNER) == ARGV[i + OWNERS] then
+    local holder = ask('GETRANGE', KEYS[i + 1], '0', OWNER_END)
+    if holder == ARGV[i + OWNERS] then
       ended[#ended + 1], keys[#keys + 1] = i, KEYS[i + 1]
-    else
+    elseif type(holder) == 'string' or string.find(holder.err, 'WRONGTYPE', 1, true) then
       reply[i + 2] = 0
+    else
+      return redis.error_reply(holder.err)
     end
   end
   if #keys > 0 then
@@ -65,15 +73,26 @@ end
 -- Which server this is, and which one the locks are of.
 local info = redis.call('INFO', 'server')
 local run_id = string.match(info, 'run_id:(%x+)')
-local note = redis.pcall('GET', KEYS[1])
+local note = redis.pcall('GETRANGE', KEYS[1], '0', NOTE_END)
 local known, till, last, length
 if type(note) == 'string' then
   known, till, last, length = string.match(note, '^(%x+) (%d+) (%d+) (%d+)$')
 end
-till, last = tonumber(till) or 0, math.max(tonumber(last) or 0, newest)
+till, last, length = tonumber(till) or 0, tonumber(last) or 0, tonumber(length) or 0
+-- After a fail-over tokens go on a lease later.
+local furthest = now + DAY + 2000 * math.max(tonumber(lease), quarantine)
+if math.max(till, last) > furthest or length * 1000 > DAY then
+  reply[2] = 'note'
+  for i = releases + 1, count do
+    reply[i + 2] = 'note'
+  end
+  return reply
+end
+-- Of a client that has seen such a note: not brought back where that was deleted.
+last = math.max(last, newest <= furthest and newest or 0)
 if quarantine > 0 then
   -- Another client may grant for longer than we do.
-  quarantine = math.max(quarantine, tonumber(length) or 0)
+  quarantine = math.max(quarantine, length)
 end
 if known ~= run_id then
   -- Tokens of another server: its clock may have been ahead of this one, and the last ones that it
@@ -130,18 +149,27 @@ for i = releases + 1, count do
     token = token + 1
     granted = granted + (set.err and 0 or 1)
   else
-    local value = redis.pcall('GET', key)
+    local value = redis.pcall('GETRANGE', key, '0', LOCK_END)
+    local held_by, held
+    if type(value) == 'string' then
+      held_by, held = string.match(value, '^(%x+) (%d+)$')
+      held = tonumber(held)
+    end
     if type(value) == 'table' then
       reply[i + 2] = value.err
     elseif left > 0 then
       reply[i + 2] = -left
-    elseif not value then
-      -- Free, and not wanted any more.
-      reply[i + 2] = -1
     else
       -- Also where the owner is the same: each is of one acquire that was sent once.
       local rest = redis.call('PTTL', key)
-      reply[i + 2] = -math.max(rest < 0 and tonumber(lease) or rest, 1)
+      if rest == -2 then
+        -- Free, and not wanted any more.
+        reply[i + 2] = -1
+      elseif rest >= 0 and held and #held_by == OWNER and held <= furthest then
+        reply[i + 2] = -math.max(rest, 1)
+      else
+        reply[i + 2] = 'foreign'
+      end
     end
   end
 end

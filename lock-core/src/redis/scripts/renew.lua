@@ -5,7 +5,6 @@
 -- Reply: the time (us), then for each lock 1, or 0 if it is not this owner's; the time alone when
 --        it is too late.
 
-local OWNER = 32
 local KEPT = 2592000000
 
 local time = redis.call('TIME')
@@ -17,12 +16,15 @@ end
 -- Fails on a server that must not be written to: what it says of locks means nothing.
 redis.call('PEXPIRE', KEYS[1], KEPT)
 for i = 2, #KEYS do
-  local value = redis.pcall('GET', KEYS[i])
-  if type(value) == 'string' and string.sub(value, 1, OWNER) == ARGV[i + 1] then
+  -- No more is read than an owner has: others can write to the key.
+  local holder = redis.pcall('GETRANGE', KEYS[i], '0', '31')
+  if holder == ARGV[i + 1] then
     redis.call('PEXPIRE', KEYS[i], ARGV[2])
     reply[i] = 1
-  else
+  elseif type(holder) == 'string' or string.find(holder.err, 'WRONGTYPE', 1, true) then
     reply[i] = 0
+  else
+    return redis.error_reply(holder.err)
   end
 end
 return reply
