@@ -125,7 +125,8 @@ async fn nothing_of_a_neighbours_runs_in_a_transaction_of_the_caller() {
             backend.lock_in_transaction(&mut two, &name, PATIENCE),
             one.rollback()
         );
-        (waited.unwrap(), ended.unwrap());
+        waited.unwrap();
+        ended.unwrap();
 
         let fence = Fence::new().schema("billing");
         fence.create_table(&pool).await.unwrap();
