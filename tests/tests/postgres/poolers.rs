@@ -1,12 +1,16 @@
 //! Behind a proxy that gives each client a session for as long as it stays, and to another when it
 //! has left.
 
+use std::time::Duration;
+
 use lock_core::LockProvider;
+use lock_core::postgres::PostgresBackend;
 use lock_tests::eventually;
 use lock_tests::servers::{PgBouncer, PostgresServer, Proxy};
 use sqlx::{Connection, PgConnection, PgPool};
+use tokio::time::timeout;
 
-use crate::support::{PATIENCE, acquire, client, numbered, order, pid, session_of, take};
+use crate::support::{LEASE, PATIENCE, acquire, client, numbered, order, pid, session_of, take};
 
 /// A client of the library that is cut off from its proxy, and the session on the server that it
 /// had.
@@ -74,12 +78,19 @@ async fn a_session_that_was_given_to_another_of_our_kind_is_left_alone() {
     let pool = server.pool().await;
     let bouncer = PgBouncer::session(&server).await;
     let cut_off = CutOff::from(&bouncer, &pool).await;
-    // Which of the sessions that it has got back the proxy gives away first is its own affair; and a
-    // second connection is needed before the one that counts.
+    // The session that was given back last is given away first, for the second connection that is
+    // needed before the one that counts.
     let mut attempts = 0;
     let (_other, guard) = loop {
-        let stranger = PgConnection::connect(&bouncer.url()).await.unwrap();
-        give_back(stranger, &pool).await;
+        let mut strangers = Vec::new();
+        for _ in 0..2 {
+            let mut stranger = PgConnection::connect(&bouncer.url()).await.unwrap();
+            let is_it = pid(&mut stranger).await == cut_off.session;
+            strangers.insert(if is_it { 0 } else { strangers.len() }, stranger);
+        }
+        for stranger in strangers {
+            give_back(stranger, &pool).await;
+        }
         let other = client(&bouncer.url()).await;
         let guard = take(&other, numbered(1)).await;
         if session_of(&pool, &numbered(1)).await == cut_off.session {
@@ -91,6 +102,49 @@ async fn a_session_that_was_given_to_another_of_our_kind_is_left_alone() {
     };
     cut_off.comes_back().await;
     guard.release().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_pooler_that_begins_to_share_sessions_costs_the_locks_before_another_has_them() {
+    let server = PostgresServer::start().await;
+    let bouncer = PgBouncer::session(&server).await;
+    let (holder, other) = (client(&bouncer.url()).await, client(&server.url()).await);
+    let guard = take(&holder, order()).await;
+    bouncer.set("pool_mode", "transaction").await;
+    // The session that a stranger had last is the one that the next statement reaches.
+    let mut stranger = PgConnection::connect(&bouncer.url()).await.unwrap();
+    let working = tokio::spawn(async move {
+        loop {
+            let work = sqlx::raw_sql("BEGIN; SELECT 1; COMMIT");
+            work.execute(&mut stranger).await.unwrap();
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    });
+    let lock = other.lock(order()).unwrap();
+    let granted = tokio::spawn(async move { lock.acquire(PATIENCE).await });
+    timeout(LEASE, guard.lost())
+        .await
+        .expect("the next heartbeat reaches another session");
+    assert!(!guard.is_valid());
+    drop(granted.await.unwrap().unwrap());
+    working.abort();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_pooler_that_gives_sessions_on_as_they_were_left_is_refused() {
+    let server = PostgresServer::start().await;
+    for (reset, is_refused) in [("", true), ("DEALLOCATE ALL", true), ("DISCARD ALL", false)] {
+        let settings = [("pool_mode", "session"), ("server_reset_query", reset)];
+        let bouncer = PgBouncer::with(&server, &settings).await;
+        let connected = PostgresBackend::connect(&bouncer.url()).await;
+        match connected {
+            Err(error) if is_refused => {
+                assert!(error.is_misconfigured(), "{error:?}");
+                assert!(error.to_string().contains("server_reset_query"), "{error}");
+            }
+            connected => assert_eq!(connected.is_err(), is_refused, "{connected:?}"),
+        }
+    }
 }
 
 /// Closes a connection; returns when the proxy can give its session to another.

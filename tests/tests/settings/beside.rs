@@ -3,12 +3,12 @@
 use std::path::Path;
 
 use lock_core::{LockProvider, LockSettings, ProviderKind, ServerRole};
-use lock_tests::servers::{Port, PostgresServer, RedisCluster, RedisServer, Server};
+use lock_tests::servers::{Port, PostgresServer, Proxy, RedisCluster, RedisServer, Server};
 use lock_tests::{Log, eventually};
 use tempfile::tempdir;
 use tracing::Level;
 
-use super::support::{in_files, in_postgres, refused};
+use super::support::{in_files, in_postgres, markers, refused};
 
 #[tokio::test]
 async fn the_database_is_reported_also_where_it_does_not_hold_the_locks() {
@@ -49,6 +49,29 @@ async fn the_database_is_reported_also_where_it_does_not_hold_the_locks() {
         })
         .await;
     }
+}
+
+#[tokio::test]
+async fn a_database_that_sent_what_is_no_message_is_reported_again() {
+    let (server, dir) = (PostgresServer::start().await, tempdir().unwrap());
+    let network = Proxy::to(server.address()).await;
+    let url = network.url(&server.url());
+    let settings = in_files(&server, dir.path()).database_url(&url);
+    let locks = LockProvider::connect(settings).await.unwrap();
+    let (pool, is_up) = (server.pool().await, || async {
+        locks.health().await.servers()[1].is_up()
+    });
+    for _ in 0..3 {
+        eventually("it is well", is_up).await;
+        let before = markers(&pool, "file").await;
+        network.inject(b"A\0\0\0\x04");
+        eventually("another session has the mark", || async {
+            let now = markers(&pool, "file").await;
+            now.len() == 1 && now != before
+        })
+        .await;
+    }
+    eventually("it is well", is_up).await;
 }
 
 #[tokio::test]
