@@ -12,7 +12,10 @@ fn enter(queue: &Arc<Line>, impatient: bool) -> Ticket<u8, &'static str, ()> {
 }
 
 fn first(queue: &Arc<Line>) -> Turn<u8, &'static str, ()> {
-    queue.try_enter(&1).ok().expect("nobody is in line")
+    let Ok(turn) = queue.try_enter(&1) else {
+        panic!("another is in line");
+    };
+    turn
 }
 
 fn poll(ticket: &mut Ticket<u8, &'static str, ()>) -> Poll<Called<u8, &'static str, ()>> {
