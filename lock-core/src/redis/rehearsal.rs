@@ -142,10 +142,10 @@ async fn run_scripts(
     };
     let mut renew = RENEW.call(1);
     renew.arg(key).arg(u64::MAX).arg(1);
-    run(RENEW.invoke(connection, &renew, within).await)?;
+    run(RENEW.invoke(connection, renew, within).await)?;
     let (probe, _) = mpsc::unbounded_channel();
     let exchange = Batch::probe(probe).call(settings, key, u64::MAX, 0, is_cluster);
-    let answers = run(EXCHANGE.invoke(connection, &exchange, within).await)?;
+    let answers = run(EXCHANGE.invoke(connection, exchange, within).await)?;
     if let Some(Value::BulkString(error)) = answers.get(1) {
         let error = String::from_utf8_lossy(error);
         // What else may be wrong, such as a memory that is full, is told to who locks.

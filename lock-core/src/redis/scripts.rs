@@ -4,6 +4,7 @@ use std::fmt;
 use std::future::Future;
 use std::pin::pin;
 use std::sync::LazyLock;
+use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
 
 use ::redis::aio::MultiplexedConnection;
@@ -40,6 +41,9 @@ pub(super) static RENEW: Lua = Lua {
 
 /// The latest time (microseconds) that the scripts can count to: doubles are exact up to there.
 const LATEST: i64 = 1 << 53;
+
+/// Numbers of calls.
+static CALLS: AtomicI64 = AtomicI64::new(1);
 
 /// Why a call has no answer.
 pub(super) enum Failure {
@@ -107,13 +111,20 @@ impl Lua {
         load
     }
 
-    /// Calls; a server that does not know the script is taught it.
+    /// Calls; a server that does not know the script is taught it. Gives the time of the server and what
+    /// follows it.
+    ///
+    /// Each call has a number, which the script repeats: in a stream to which something was added, the
+    /// answer to another call is not taken for the answer to this one.
     pub(super) async fn invoke(
         &self,
         connection: &mut MultiplexedConnection,
-        call: &Cmd,
+        mut call: Cmd,
         within: Duration,
     ) -> Result<Vec<Value>, Failure> {
+        let number = CALLS.fetch_add(1, Ordering::Relaxed);
+        call.arg(number);
+        let call = &call;
         let invoke = async {
             let answer = connection.send_packed_command(call).await?;
             if !is_no_script(&answer) {
@@ -139,14 +150,27 @@ impl Lua {
             Ok(Ok(answer)) => answer,
         };
         match answer.extract_error() {
-            // Each begins with the time.
-            Ok(Value::Array(values)) if matches!(values[..], [Value::Int(1..=LATEST), ..]) => {
-                Ok(values)
-            }
-            Ok(_) => Err(Failure::Nonsense),
+            Ok(answer) => answer_to(number, answer).ok_or(Failure::Nonsense),
             Err(error) => Err(Failure::Refused(error)),
         }
     }
+}
+
+/// The time and what follows it, if this is the answer to the call of this number.
+fn answer_to(number: i64, answer: Value) -> Option<Vec<Value>> {
+    let Value::Array(mut values) = answer else {
+        return None;
+    };
+    let first = values.first_mut()?;
+    let time = match first {
+        Value::Array(head) => match head[..] {
+            [Value::Int(of), Value::Int(time @ 1..=LATEST)] if of == number => time,
+            _ => return None,
+        },
+        _ => return None,
+    };
+    *first = Value::Int(time);
+    Some(values)
 }
 
 struct Late;
@@ -198,6 +222,28 @@ mod tests {
         };
         let (answer, ()) = tokio::join!(in_time(within, answer), stopped);
         assert!(answer.is_ok_and(|answer| answer.unwrap().unwrap() == *b"+OK\r"));
+    }
+
+    #[test]
+    fn the_answer_to_another_call_is_none() {
+        let answer = |number, time| {
+            let head = Value::Array(vec![Value::Int(number), Value::Int(time)]);
+            Value::Array(vec![head, Value::Int(0)])
+        };
+        assert_eq!(
+            answer_to(7, answer(7, 5)),
+            Some(vec![Value::Int(5), Value::Int(0)])
+        );
+        for wrong in [
+            answer(6, 5),
+            answer(7, 0),
+            answer(7, LATEST + 1),
+            Value::Array(vec![Value::Int(7), Value::Int(5)]),
+            Value::Array(Vec::new()),
+            Value::Int(7),
+        ] {
+            assert_eq!(answer_to(7, wrong), None);
+        }
     }
 
     #[tokio::test]

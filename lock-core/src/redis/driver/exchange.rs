@@ -140,7 +140,7 @@ impl Driver {
         from.in_flight += 1;
         let locks = batch.releases.len() + batch.acquires.len();
         self.calls.push(Box::pin(async move {
-            let answer = EXCHANGE.invoke(&mut connection, &call, within).await;
+            let answer = EXCHANGE.invoke(&mut connection, call, within).await;
             let is_whole = |values: &Vec<_>| values.len() == locks + 2;
             let answer = answer.and_then(|values| match is_whole(&values) {
                 true => Ok(values),

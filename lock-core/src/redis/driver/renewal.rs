@@ -120,7 +120,7 @@ impl Driver {
         }
         self.renewals.asking += locks.len();
         self.calls.push(Box::pin(async move {
-            let answer = RENEW.invoke(&mut connection, &call, within).await;
+            let answer = RENEW.invoke(&mut connection, call, within).await;
             // The time alone: it came too late.
             let is_whole = |values: &Vec<_>| [1, locks.len() + 1].contains(&values.len());
             let answer = answer.and_then(|values| match is_whole(&values) {

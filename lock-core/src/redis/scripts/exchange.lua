@@ -3,9 +3,10 @@
 -- KEYS: the server key of the slot, the locks to release, the locks to acquire.
 -- ARGV: not after (us), lease (ms), quarantine (ms), newest token known, the command that
 --       publishes, how many releases, '1' if the clock of the server was seen to jump, '1' to ask
---       whether locks could be granted, how many to grant at most, then an owner for each lock.
--- Reply: the time (us), what is left of the quarantine (ms) or why nothing can be granted, then for
---       each lock a text that tells what is wrong with it, or a number:
+--       whether locks could be granted, how many to grant at most, then an owner for each lock, then
+--       the number of the call.
+-- Reply: the number of the call and the time (us), what is left of the quarantine (ms) or why nothing
+--       can be granted, then for each lock a text that tells what is wrong with it, or a number:
 --       released: 1 and as many as heard of it; 0: it was not this owner's
 --       acquired: its token; 0: too late; below 0: not granted, and how many ms to wait
 --       'note': the server key cannot be believed; 'foreign': held by what no script of ours wrote
@@ -33,7 +34,7 @@ local newest, publish, releases = tonumber(ARGV[4]), ARGV[5], tonumber(ARGV[6])
 local jumped, probe, most = ARGV[7] == '1', ARGV[8] == '1', tonumber(ARGV[9])
 local OWNERS = 9
 local count = #KEYS - 1
-local reply = { now, 0 }
+local reply = { { tonumber(ARGV[#ARGV]), now }, 0 }
 
 if releases > 0 then
   local ended, keys, ask = {}, {}, redis.pcall

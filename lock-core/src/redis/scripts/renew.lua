@@ -1,15 +1,15 @@
 -- Renews leases; all keys are of one slot.
 --
 -- KEYS: the server key of the slot, the locks.
--- ARGV: not after (us), lease (ms), then an owner for each lock.
--- Reply: the time (us), then for each lock 1, or 0 if it is not this owner's; the time alone when
+-- ARGV: not after (us), lease (ms), then an owner for each lock, then the number of the call.
+-- Reply: the number of the call and the time (us), then for each lock 1, or 0 if it is not this owner's; the first alone when
 --        it is too late.
 
 local KEPT = 2592000000
 
 local time = redis.call('TIME')
 local now = time[1] * 1000000 + time[2]
-local reply = { now }
+local reply = { { tonumber(ARGV[#ARGV]), now } }
 if now > tonumber(ARGV[1]) then
   return reply
 end
