@@ -9,6 +9,8 @@ use std::task::{Context, Poll, ready};
 use bytes::Buf;
 use http_body::{Body, Frame, SizeHint};
 
+type Polled<B> = Poll<Option<Result<Frame<<B as Body>::Data>, <B as Body>::Error>>>;
+
 /// The body of a request that has waited for its lock: gives what was read while it waited, and then
 /// the rest.
 ///
@@ -52,10 +54,7 @@ impl<B: Body + Unpin> ReplayedBody<B> {
         self.kept = VecDeque::new();
     }
 
-    fn poll_rest(
-        &mut self,
-        cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<B::Data>, B::Error>>> {
+    fn poll_rest(&mut self, cx: &mut Context<'_>) -> Polled<B> {
         let Some(rest) = &mut self.rest else {
             return Poll::Ready(None);
         };
