@@ -351,7 +351,7 @@ async fn other_requests_are_answered_as_without_it() {
         ("application/json", 409),
     ] {
         let request = http::Request::post("/").header("content-type", content_type);
-        let service = tower::Layer::layer(&layer, service.clone());
+        let service = tower::Layer::layer(&layer, service);
         let response = tower::ServiceExt::oneshot(service, request.body("any").unwrap());
         assert_eq!(response.await.unwrap().status(), status, "{content_type}");
     }
