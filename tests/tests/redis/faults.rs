@@ -193,6 +193,13 @@ async fn a_copy_of_an_acquire_that_comes_after_the_release_leaves_no_lock_behind
     })
     .await;
     proxy.reset();
+    // Healed before, the network could still pass on an answer that is on its way.
+    eventually("its connection is gone", async || {
+        let list: String = server.ask(&["CLIENT", "LIST"]).await.unwrap();
+        let scripting = list.lines().filter(|line| line.contains("cmd=evalsha"));
+        scripting.count() == 1
+    })
+    .await;
     proxy.heal().await;
     let guard = acquiring.await.unwrap().unwrap();
     let guard = guard.expect("it is free, or ours");
