@@ -7,12 +7,15 @@
 //! - **No transaction pooling.** Behind a pooler that gives one session to several clients in turns,
 //!   two clients hold one lock. It is refused at connect. Give the locks a port of the pooler that
 //!   pools by session, or the server itself: one connection for each process is all they need.
-//!   PgBouncer needs `ignore_startup_parameters = extra_float_digits`, as for all of sqlx.
+//!   PgBouncer needs `ignore_startup_parameters = extra_float_digits`, as for all of sqlx, and has to
+//!   reset sessions (`server_reset_query = DISCARD ALL`, its default): one that hands sessions on as
+//!   they are gives the locks of a client that left to a stranger. It is refused where that shows.
 //! - **The lock table** is shared by the whole server, and its other clients fail when it is full. A
 //!   process holds a quarter of it at most, `max_locks_per_transaction * max_connections / 4` (1,600
 //!   on a fresh server), and is refused beyond. For `n` locks at once in one process set
 //!   `max_locks_per_transaction` to `4 * n / max_connections` or more.
-//! - **Rights**: to connect. No table, no extension; `Fence` has one table, which its user may write.
+//! - **Rights**: those that every role has on a server as it is installed. No table, no extension;
+//!   `Fence` has one table, which its user may write. See [`security`](super::security).
 //! - **Monitoring**: the session is called `distributed_lock` in `pg_stat_activity`, and mostly idle.
 //!   Do not let a tool end idle sessions; `idle_session_timeout` is set for the session itself.
 //!
@@ -23,6 +26,10 @@
 //! - **A master.** A read-only replica is refused. With asynchronous replication a fail-over forgets
 //!   what was not replicated; `replicas(n)` waits for so many of them before a lock is granted, and
 //!   fencing remains the answer for the rest.
+//! - **One address for a single server.** Several addresses are the nodes of one cluster; that they are is
+//!   checked at the start. A Sentinel is refused.
+//! - **Tokens** run up to ten minutes ahead of the server's clock after a fail-over, more after several in a
+//!   row, so that they grow also where the new master's clock is behind.
 //! - **Restarts.** A server that restarted has forgotten locks whose holders still work. Nobody is
 //!   granted a lock until one lease has passed. Plan for it: a shorter lease is a shorter pause.
 //! - **Time.** Leases count on the server's clock: let it be slewed, not set.

@@ -7,6 +7,7 @@
 //! | [`nesting`] | several locks at once |
 //! | [`fencing`] | what to do about work that was too late |
 //! | [`servers`] | files, PostgreSQL or Redis; what they cost |
+//! | [`security`] | TLS, neighbours on the server, least rights, secrets |
 //! | [`deployment`] | poolers, replicas, eviction, rolling updates, shutdown |
 //! | [`troubleshooting`] | symptom, cause, remedy |
 //!
@@ -35,6 +36,10 @@ pub mod deployment;
 pub mod fencing;
 pub mod naming;
 pub mod nesting;
+#[doc = include_str!("security.md")]
+///
+#[doc = concat!("```sql\n", include_str!("../postgres/grants.sql"), "```")]
+pub mod security {}
 pub mod servers;
 pub mod timeouts;
 pub mod troubleshooting;

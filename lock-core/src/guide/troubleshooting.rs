@@ -15,6 +15,11 @@
 //! | "shares sessions between clients" at start | a pooler in transaction mode | [`deployment`](super::deployment): session mode, or the server itself |
 //! | "does not know a startup parameter of the driver" at start | PgBouncer's default | `ignore_startup_parameters = extra_float_digits` |
 //! | `Handler<_, _>` is not satisfied, of a handler with `#[distributed_lock]` | it returns `LockError`, which is no response | return `lock_tower::LockRejection`, or an error of your own |
+//! | "notification queue" in an error or a warning | an open transaction that LISTENs, in any database of the server, keeps it full | end that transaction; meanwhile locks work, and waiters try a few times a second |
+//! | `idle-session timeout`, FATAL, in the server's log at each connect | the connection that checked the session was ended | harmless |
+//! | "the role lacks rights" at start | a right was taken from PUBLIC | run the lines that the error shows; [`security`](super::security) |
+//! | no start beside `DATABASE_URL`, with Redis or files | the database can keep no mark of the provider: a pooler, a standby, a URL that is not understood | a URL of the primary, or `LOCK_MARKER=optional` on all instances |
+//! | every acquire is `Misconfigured` and names a Redis key | another program wrote to it, or the server's clock was put back by more than a day | correct the clock, delete the key |
 //! | "this server is a standby" at start | the address of a replica | connect to the primary |
 //! | "evicts keys when its memory is full" at start | `maxmemory-policy` | `noeviction`, or a server of its own for locks |
 //! | "the lock table of the server is full" | more locks than `max_locks_per_transaction * max_connections` | raise the first; hold fewer |

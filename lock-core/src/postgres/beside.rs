@@ -2,7 +2,6 @@
 //! provider that does. One connection, on a thread of its own.
 
 use std::future::Future;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::{Pin, pin};
 use std::thread;
 use std::time::Duration;
@@ -24,6 +23,7 @@ use super::statement::Statement;
 use super::terms::Terms;
 use super::{errors, sql};
 use crate::LockError;
+use crate::panics::catch;
 use crate::server::Board;
 use crate::settings::ProviderKind;
 
@@ -135,14 +135,15 @@ impl Watch {
         let mut started = Some(started);
         let mut last = errors::disconnected();
         loop {
-            let lived = catch_unwind(AssertUnwindSafe(|| {
-                self.live_in_runtime(&mut started, &mut last)
-            }));
-            let goes_on = lived.unwrap_or_else(|_| {
+            let lived = catch(|| self.live_in_runtime(&mut started, &mut last));
+            let goes_on = lived.unwrap_or_else(|reason| {
                 last = errors::panicked();
                 // It can be the logger that panics.
-                let _ = catch_unwind(|| {
-                    tracing::error!(error = %errors::panicked(), "the connection to the database is lost");
+                let _ = catch(|| {
+                    tracing::error!(
+                        reason,
+                        "the connection to the database panicked, and is made again"
+                    );
                 });
                 match started.take() {
                     Some(started) => {

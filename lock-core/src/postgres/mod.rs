@@ -2,7 +2,8 @@
 //!
 //! A lock is a session-level advisory lock. All locks of a process live on one session, over one
 //! connection, however many are held or waited for; a second connection exists for moments, when the
-//! first is made. The server ends that one: its log says `idle-session timeout` once for each start.
+//! first is made. The server ends that one: its log says `idle-session timeout`, at FATAL, once for each
+//! connect and reconnect, which is harmless.
 //!
 //! ```no_run
 //! use std::time::Duration;
@@ -36,8 +37,8 @@
 //! - **Strangers cost time, and neither locks nor memory.** Any role that may connect to the database
 //!   can notify the channel of the library: what is not a key that this process waits for is dropped
 //!   as it comes, what arrives within some 10 ms and about a megabyte are kept at a time, and answers
-//!   come after what the server has sent before them. A queue of notifications that is full (an open transaction that LISTENs
-//!   keeps it so) stops no release: whoever waits tries a few times a second.
+//!   come after what the server has sent before them. A queue of notifications that is full (an open
+//!   transaction that LISTENs keeps it so) stops no release: waiters try a few times a second.
 //! - **What is no answer costs the session.** A server, or what stands before it, that does not keep
 //!   to the protocol can have the driver panic: the locks are lost, and the next session is made. It
 //!   can also have the driver reserve memory for a message of up to 4 GB: trust the way to it, or use
@@ -55,7 +56,10 @@
 //!
 //! PostgreSQL 14 or newer, the primary, without a proxy that shares sessions between clients
 //! (transaction pooling), and one connection for each process. No table, no extension, no right that
-//! PUBLIC does not have; [`GRANTS`] lists what a role needs where PUBLIC has lost it. Locks count towards the server's lock table: see [`PostgresBuilder::max_held`].
+//! PUBLIC does not have; [`GRANTS`] lists what a role needs where PUBLIC has lost it. Locks count
+//! towards the server's lock table: see [`PostgresBuilder::max_held`]. An idle process holds three
+//! shared advisory locks besides: the key of its lease, the pair that it alone has, and, where the
+//! provider is chosen by settings, the mark of that provider.
 //!
 //! # Neighbours
 //!

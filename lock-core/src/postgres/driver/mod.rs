@@ -18,7 +18,6 @@ mod recover;
 mod tokens;
 
 use std::collections::{BTreeSet, HashMap, HashSet};
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::pin;
 use std::sync::{Arc, Weak};
 use std::task::Poll;
@@ -38,6 +37,7 @@ use super::session::{Failed, Session, value};
 use super::statement::Statement;
 use super::{errors, sql};
 use crate::backend::{Backend, LossReason};
+use crate::panics::catch;
 use crate::server::Patience;
 use crate::{LockError, observe};
 
@@ -201,8 +201,8 @@ impl Driver {
         let mut started = Some(started);
         let _abandoned = Abandon(Arc::clone(&self.desk));
         loop {
-            let lived = catch_unwind(AssertUnwindSafe(|| self.live_in_runtime(&mut started)));
-            if !lived.unwrap_or_else(|_| self.after_panic(&mut started)) {
+            let lived = catch(|| self.live_in_runtime(&mut started));
+            if !lived.unwrap_or_else(|reason| self.after_panic(&mut started, &reason)) {
                 return;
             }
         }
@@ -233,10 +233,10 @@ impl Driver {
     }
 
     /// The session went with the panic, and its guards with it. Tells whether there is to be another.
-    fn after_panic(&mut self, started: &mut Option<Started>) -> bool {
+    fn after_panic(&mut self, started: &mut Option<Started>, reason: &str) -> bool {
         let error = errors::panicked();
         // It can be the logger that panics.
-        let told = catch_unwind(AssertUnwindSafe(|| {
+        let told = catch(|| {
             self.forget();
             if let Some(started) = started.take() {
                 let _ = started.send(Err(error.duplicate()));
@@ -248,10 +248,13 @@ impl Driver {
                 .is_some_and(|told| told.elapsed() < TOLD_EVERY);
             if !is_told {
                 self.panic_told = Some(Instant::now());
-                tracing::error!(%error, "the PostgreSQL session of distributed locks is lost");
+                tracing::error!(
+                    reason,
+                    "the driver of PostgreSQL locks panicked: its locks are lost, and it connects again"
+                );
             }
             true
-        }));
+        });
         self.backoff.get_or_insert_with(|| BACKOFF.build());
         told.unwrap_or(true) && !self.desk.inbox.is_closed()
     }
