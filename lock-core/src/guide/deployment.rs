@@ -77,6 +77,10 @@
 //! keeps them for the rest of their lease, half a minute of refusals after each deployment. Choose a
 //! grace shorter than the time after which the orchestrator kills.
 //!
+//! After a refusal, a connection with an unread body stays open for up to 5 s: allow for it in a graceful
+//! shutdown. Uploads that wait for a lock take at most `read_ahead` (128 KiB) of memory each, and one frame.
+//! CORS belongs outside the lock.
+//!
 //! # Probes
 //!
 //! `lock_tower::health` has routes for them. Liveness never asks a server: restarting an instance does

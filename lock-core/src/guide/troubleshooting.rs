@@ -28,6 +28,12 @@
 //! | "no file descriptor left" | `ulimit -n` | raise it; one backend for a process is enough |
 //! | metrics with the label `other` | more than 1,000 labels: an entity made of user input | put the value into the id |
 //!
+//! # Tests with a paused clock
+//!
+//! With `start_paused`, tokio's clock moves on while a server's answer is on its way, so that answers come
+//! "too late". Use a `MemoryBackend` there; with a real server leave `start_paused` out, or call
+//! `tokio::time::resume()`.
+//!
 //! # Who holds a lock in PostgreSQL
 //!
 //! Keys are hashes, so that the server does not tell names. Which sessions hold locks, and how many:

@@ -40,6 +40,8 @@ pub struct Acquire(State);
 enum State {
     Start(LockProvider, LockName, Waiting),
     Slow(Pin<Box<dyn Future<Output = Result<LockGuard, LockError>> + Send>>),
+    /// Not given yet. Dropped, it is released.
+    Over(Result<LockGuard, LockError>),
     Done,
 }
 
@@ -64,26 +66,46 @@ impl Future for Acquire {
     type Output = Result<LockGuard, LockError>;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        if matches!(self.0, State::Start(..)) {
-            // The answer can be ready: a loop of acquires lets other tasks run all the same.
-            ready!(coop::poll_proceed(cx)).made_progress();
-        }
         let state = std::mem::replace(&mut self.0, State::Done);
         let mut slow = match state {
             State::Start(provider, name, waiting) => {
                 match start(provider.shared, name, waiting, cx) {
-                    Started::Over(result) => return Poll::Ready(result),
+                    Started::Over(result) => return self.give(result, cx),
                     Started::Slow(slow) => slow,
                 }
             }
             State::Slow(slow) => slow,
+            State::Over(result) => return self.give(result, cx),
             State::Done => return Poll::Pending,
         };
-        let poll = slow.as_mut().poll(cx);
-        if poll.is_pending() {
-            self.0 = State::Slow(slow);
+        match slow.as_mut().poll(cx) {
+            Poll::Ready(result) => self.give(result, cx),
+            Poll::Pending => {
+                self.0 = State::Slow(slow);
+                Poll::Pending
+            }
         }
-        poll
+    }
+}
+
+impl Acquire {
+    /// Gives the result, unless it is another task's turn to run: a loop of acquires that never wait lets
+    /// others run. That is looked at here and not before, so that the place in line is that of the call.
+    fn give(
+        &mut self,
+        result: Result<LockGuard, LockError>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Result<LockGuard, LockError>> {
+        match coop::poll_proceed(cx) {
+            Poll::Ready(coop) => {
+                coop.made_progress();
+                Poll::Ready(result)
+            }
+            Poll::Pending => {
+                self.0 = State::Over(result);
+                Poll::Pending
+            }
+        }
     }
 }
 
