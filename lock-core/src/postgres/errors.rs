@@ -6,8 +6,8 @@ use std::io::ErrorKind;
 use sqlx::Error;
 use sqlx::postgres::{PgConnectOptions, PgDatabaseError, PgSeverity};
 
-use super::in_transaction::sqlstate;
-use super::rights;
+use super::grants;
+use super::sqlstate::sqlstate;
 use crate::LockError;
 
 /// The limits that a full lock table is about.
@@ -59,7 +59,7 @@ pub(super) fn statement(error: Error, limits: Limits) -> LockError {
         Some("55P03") => "the server did not take the notification in time".into(),
         Some("54000") => QUEUE_FULL.into(),
         Some("57014") => "the statement was cancelled on the server".into(),
-        Some("42501") => return rights::refused(error),
+        Some("42501") => return grants::refused(error),
         _ => "PostgreSQL refused the statement".into(),
     };
     LockError::unavailable(detail).with_source(error)
@@ -80,8 +80,8 @@ pub(super) fn logging_in(error: Error, options: &PgConnectOptions) -> LockError 
     let database = options.get_database().unwrap_or(role);
     LockError::misconfigured(format!(
         "the role may not connect to the database; run: GRANT CONNECT ON DATABASE {} TO {}",
-        rights::quoted(database),
-        rights::quoted(role)
+        grants::quoted(database),
+        grants::quoted(role)
     ))
     .with_source(error)
 }
@@ -106,7 +106,7 @@ pub(super) fn connecting(error: Error) -> LockError {
                     "the database does not exist on this server; create it, or correct its name in \
                      the connection string",
                 ),
-                Some("42501") => return rights::refused(error),
+                Some("42501") => return grants::refused(error),
                 // Prepared statements that are not where they were made, or are there already.
                 Some("26000" | "42P05") => pooler(),
                 // PgBouncer's default; the driver always sends it.

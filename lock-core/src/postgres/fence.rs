@@ -5,7 +5,8 @@ use std::borrow::Cow;
 use sqlx::postgres::PgRow;
 use sqlx::{AssertSqlSafe, Connection, PgExecutor, Postgres, Row, SqlSafeStr, Transaction};
 
-use super::in_transaction::{refused, sqlstate};
+use super::in_transaction::refused;
+use super::sqlstate::sqlstate;
 use crate::{FencingToken, LockError, LockGuard, LockName, plain_text};
 
 /// Checks fencing tokens in a transaction: refuses a holder when a later one has already written.

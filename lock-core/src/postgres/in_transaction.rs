@@ -1,14 +1,8 @@
 //! What PostgreSQL says to a statement in a caller's transaction, in words that say what to do.
 
-use std::borrow::Cow;
-
-use super::rights;
+use super::grants;
+use super::sqlstate::sqlstate;
 use crate::LockError;
-
-/// The SQLSTATE of an error that the server sent.
-pub(super) fn sqlstate(error: &sqlx::Error) -> Option<Cow<'_, str>> {
-    error.as_database_error()?.code()
-}
 
 /// The error for a statement in a caller's transaction that failed with `error`.
 pub(super) fn refused(error: sqlx::Error) -> LockError {
@@ -21,7 +15,7 @@ pub(super) fn refused(error: sqlx::Error) -> LockError {
         Some("25006") => LockError::misconfigured(
             "the transaction is read-only, or on a standby; use a connection that may write",
         ),
-        Some("42501") => return rights::refused(error),
+        Some("42501") => return grants::refused(error),
         Some("25P02") => LockError::unavailable(
             "an earlier statement of this transaction has failed, so that PostgreSQL refuses all \
              others; roll it back and try again",

@@ -5,8 +5,9 @@ use std::time::{Duration, Instant};
 use sqlx::postgres::PgRow;
 use sqlx::{AssertSqlSafe, PgConnection, Postgres, Row, Transaction};
 
-use super::in_transaction::{refused, sqlstate};
+use super::in_transaction::refused;
 use super::rights;
+use super::sqlstate::sqlstate;
 use crate::LockError;
 use crate::name::key::PostgresKeys;
 
