@@ -138,7 +138,9 @@ async fn a_crowd_of_probes_is_one_statement_and_none_takes_a_lock() {
             .filter(|line| line.contains("distributed_lock "));
         lines
             .filter(|line| {
-                line.contains("SELECT current_setting('distributed_lock.session', true)")
+                line.contains(
+                    "SELECT true WHERE pg_catalog.current_setting('distributed_lock.session'",
+                )
             })
             .count()
     };

@@ -284,7 +284,7 @@ pub(super) const LOOK: &str = in_one_transaction!(
 /// Tells `payload`, which needs no quotes, before the session is set up, where a wait for others must
 /// end as well.
 pub(super) fn tell_in_time(payload: &str) -> String {
-    format!("SET LOCAL lock_timeout = 200; NOTIFY {CHANNEL}, '{payload}'")
+    format!("SET LOCAL lock_timeout = 200; SELECT pg_catalog.pg_notify('{CHANNEL}', '{payload}')")
 }
 
 /// Ends our former session, if it still lives: the key that it alone holds, in the space of keys that

@@ -194,12 +194,12 @@ async fn every_refusal_is_told_without_the_password_in_either_form() {
         (
             format!("redis://:{PASSWORD}@{address}?ssl=true"),
             Misconfigured,
-            "`ssl` is unknown",
+            "`ssl` is not one of",
         ),
         (
             format!("{address},password={PASSWORD},tieBreaker=x"),
             Misconfigured,
-            "`tieBreaker` is unknown",
+            "`tieBreaker` is not one of",
         ),
         (
             format!("{address},password=x,{PASSWORD}"),
@@ -249,7 +249,7 @@ async fn every_refusal_is_told_without_the_password_in_either_form() {
         (
             format!("unix://{path}?pass={PASSWORD}&password={PASSWORD}"),
             Misconfigured,
-            "`password` is unknown",
+            "`password` is not one of",
         ),
     ] {
         refused(&connection_string, kind, says).await;

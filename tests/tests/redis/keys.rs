@@ -112,12 +112,12 @@ async fn one_bad_key_fails_its_own_name_alone() {
 async fn braces_in_a_namespace_mean_nothing() {
     let server = RedisServer::start().await;
     let odd = RedisBackend::builder(&server.url())
-        .namespace("{a}\0{b}")
+        .namespace("{a}/{b}")
         .quarantine(Duration::ZERO);
     let odd = LockProvider::new(odd.connect().await.unwrap());
     let guard = take(&odd).await;
     assert!(try_once(&odd).await.unwrap().is_none());
-    let key = redis_key("{a}\0{b}", &NAME.parse().unwrap());
+    let key = redis_key("{a}/{b}", &NAME.parse().unwrap());
     assert!(keys(&server).await.contains(&key));
     guard.release().await.unwrap();
 }

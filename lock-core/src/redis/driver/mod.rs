@@ -19,6 +19,7 @@ use futures_util::stream::{FuturesUnordered, StreamExt};
 use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, sleep_until};
 
+use super::backend::PATIENCE;
 use super::command::{Acquire, Claim, Command, Reply};
 use super::opened::Opened;
 use super::scripts::Failure;
@@ -38,8 +39,9 @@ use replicas::Unconfirmed;
 
 pub(super) use lane::Batch;
 
-/// How long releases are still tried for after the last user has left.
-const FAREWELL: Duration = Duration::from_secs(2);
+/// How long releases are still tried for after the last user has left: longer than the server may take
+/// an acquire that was not answered, which is given back once more after that.
+const FAREWELL: Duration = PATIENCE.saturating_add(Duration::from_secs(1));
 
 /// No timer is set for longer.
 const FAR: Duration = Duration::from_secs(3600);
