@@ -2,8 +2,7 @@
 
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -61,7 +60,8 @@ struct Way {
 struct Switches {
     to_server: watch::Sender<Way>,
     to_client: watch::Sender<Way>,
-    drop_next_reply: AtomicBool,
+    /// Which reply is to be lost.
+    drop_next_reply: Mutex<Option<fn(&[u8]) -> bool>>,
     /// Counts the resets.
     reset: watch::Sender<u64>,
     /// What clients are sent that no server said, and how often.
@@ -84,7 +84,7 @@ impl Proxy {
         let switches = Arc::new(Switches {
             to_server: watch::Sender::default(),
             to_client: watch::Sender::default(),
-            drop_next_reply: AtomicBool::new(false),
+            drop_next_reply: Mutex::default(),
             reset: watch::Sender::new(0),
             injected: watch::Sender::default(),
         });
@@ -160,7 +160,12 @@ impl Proxy {
     /// The next that a server sends is lost, and that connection is reset: the command was carried
     /// out, and its client cannot know.
     pub fn drop_next_reply(&self) {
-        self.switches.drop_next_reply.store(true, Ordering::Relaxed);
+        self.drop_next_reply_that(|_| true);
+    }
+
+    /// The same of the next that is such a one: a client can have other connections through here.
+    pub fn drop_next_reply_that(&self, is_it: fn(&[u8]) -> bool) {
+        *self.switches.drop_next_reply.lock().unwrap() = Some(is_it);
     }
 
     /// Sends these bytes to all clients, as if their server had.
@@ -189,9 +194,7 @@ impl Proxy {
 
     /// Everything passes, at once.
     pub async fn heal(&self) {
-        self.switches
-            .drop_next_reply
-            .store(false, Ordering::Relaxed);
+        *self.switches.drop_next_reply.lock().unwrap() = None;
         for way in [&self.switches.to_server, &self.switches.to_client] {
             way.send_replace(Way::default());
         }
@@ -321,11 +324,11 @@ async fn read(
             }
             continue;
         }
-        if length > 0
-            && direction == Direction::ToClient
-            && switches.drop_next_reply.swap(false, Ordering::Relaxed)
-        {
-            return Err(reset());
+        if length > 0 && direction == Direction::ToClient {
+            let mut next = switches.drop_next_reply.lock().unwrap();
+            if next.take_if(|is_it| is_it(&piece)).is_some() {
+                return Err(reset());
+            }
         }
         if let Some(change) = now.corrupt.filter(|_| length > 0) {
             change(&mut piece);
