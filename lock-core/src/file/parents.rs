@@ -39,6 +39,7 @@ impl Way<'_> {
     fn check(&self, path: &Path, links: u32) -> Result<(), LockError> {
         let mut steps: Vec<_> = path.ancestors().collect();
         steps.reverse();
+        let mut device = None;
         for step in steps {
             let metadata = match fs::symlink_metadata(step) {
                 Ok(metadata) => metadata,
@@ -46,8 +47,17 @@ impl Way<'_> {
                 Err(error) if is_missing(&error) => return Ok(()),
                 Err(error) => return Err(refused(step, "look", error)),
             };
-            if let Some(why) = self.is_open_to_others(&metadata) {
-                return Err(self.refusal(step, &why));
+            let is_mounted = device.replace(metadata.dev()) != Some(metadata.dev());
+            match self.is_open_to_others(&metadata) {
+                // Volumes of containers are so, and their user may not change it.
+                Some(why) if is_mounted && metadata.uid() == self.trusted[1] => {
+                    tracing::warn!(
+                        "{}; run no process of another user in this container",
+                        self.danger(step, &why)
+                    );
+                }
+                Some(why) => return Err(self.refusal(step, &why)),
+                None => {}
             }
             if metadata.is_symlink() && links > 0 {
                 let target = fs::read_link(step).map_err(|error| refused(step, "look", error))?;
@@ -74,13 +84,20 @@ impl Way<'_> {
         open.then(|| format!("can be written to by others (mode {:04o})", mode & 0o7777))
     }
 
-    fn refusal(&self, step: &Path, why: &str) -> LockError {
-        LockError::misconfigured(format!(
+    fn danger(&self, step: &Path, why: &str) -> String {
+        format!(
             "the lock directory {} could be moved away by another user, which lets two processes hold \
-             one lock: {} {why}; choose a directory below one that only root and this user can write \
-             to, or mend that one (`chmod go-w`, or `chmod +t` where it is for all)",
+             one lock: {} {why}",
             self.locks.display(),
             step.display()
+        )
+    }
+
+    fn refusal(&self, step: &Path, why: &str) -> LockError {
+        LockError::misconfigured(format!(
+            "{}; choose a directory below one that only root and this user can write to, or mend that \
+             one (`chmod go-w`, or `chmod +t` where it is for all)",
+            self.danger(step, why)
         ))
     }
 }

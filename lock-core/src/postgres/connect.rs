@@ -16,6 +16,7 @@ use super::mark::Mark;
 use super::rights;
 use super::session::Session;
 use super::sql;
+use super::statement::{self, Statement};
 use super::terms::Terms;
 use super::transaction::DatabaseIdentity;
 use super::wire::Wire;
@@ -79,12 +80,14 @@ impl Target {
         }
         let marker = format!("{:032x}", u128::from_ne_bytes(entropy::bytes()?));
         let identity = i64::from_ne_bytes(entropy::bytes()?);
-        let sent = BootClock.now();
         let home = match self.begin(&mut wire, &marker, identity, former).await {
             Ok(home) => home,
             Err(error) => return Err(self.name_missing(wire.witness(), error).await),
         };
         wire.end_witness().await.map_err(errors::setting_up)?;
+        // After all else: over a slow link that takes longer than a short lease.
+        let sent = BootClock.now();
+        prove(&mut wire, &marker).await?;
         let session = Session::new(wire, marker, identity, limits, self.terms, sent);
         Ok((session, home))
     }
@@ -295,11 +298,26 @@ async fn set_up(
         .bind(terms.lease_key())
         .bind((identity >> 32) as i32)
         .bind(identity as i32);
-    wire.run(async |session| marked.fetch_one(session).await, |_| ())
-        .await
-        .0
-        .map_err(errors::setting_up)?;
+    let marked = wire.run(async |session| marked.fetch_one(session).await, |_| ());
+    let row = marked.await.0.map_err(errors::setting_up)?;
+    for column in [5, 6] {
+        if !row.try_get(column).map_err(errors::setting_up)? {
+            return Err(errors::key_taken());
+        }
+    }
     Ok(())
+}
+
+/// Whether the session is the marked one, as its lease is to be counted from here.
+async fn prove(wire: &mut Wire, marker: &str) -> Result<(), LockError> {
+    const PROOF: Statement = const { Statement::new(sql::HEARTBEAT) };
+    let query = PROOF.query().bind(marker);
+    let answer = wire.run(async |session| query.fetch_all(session).await, |_| ());
+    if statement::is_proof(&answer.await.0.map_err(errors::setting_up)?) {
+        Ok(())
+    } else {
+        Err(errors::pooler())
+    }
 }
 
 /// What is read back of a setting.

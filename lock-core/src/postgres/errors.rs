@@ -204,6 +204,14 @@ pub(super) fn queue_full() -> LockError {
 }
 
 /// The thread of a session panicked.
+pub(super) fn key_taken() -> LockError {
+    LockError::unavailable(
+        "another session holds the key of our lease alone, which nothing of ours does: a role of this \
+         database keeps these locks from working; find it in pg_locks, or give the locks a database of \
+         their own",
+    )
+}
+
 pub(super) fn panicked() -> LockError {
     LockError::unavailable(
         "a panic ended the connection to PostgreSQL, which is made anew; its message is on standard \

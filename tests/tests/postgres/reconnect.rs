@@ -4,11 +4,11 @@ use std::time::Duration;
 
 use lock_core::LockProvider;
 use lock_core::postgres::PostgresBackend;
-use lock_tests::servers::PostgresServer;
-use lock_tests::{PostgresStore, Store};
+use lock_tests::servers::{PostgresServer, Proxy};
+use lock_tests::{PostgresStore, Store, eventually};
 
 use crate::network::Network;
-use crate::support::{HeldUp, PATIENCE, acquire, builder, child, client, order, take};
+use crate::support::{HeldUp, LEASE, PATIENCE, acquire, builder, child, client, order, take};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn who_comes_back_ends_the_session_that_it_left() {
@@ -100,4 +100,56 @@ async fn notifications_that_somebody_else_holds_up_delay_who_comes_back() {
     let waiter = tokio::spawn(async move { lock.acquire(PATIENCE).await });
     held_up.end().await;
     drop(waiter.await.unwrap().unwrap());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn over_a_slow_link_a_session_with_a_short_lease_does_not_begin_lost() {
+    let server = PostgresServer::start().await;
+    let link = Proxy::to(server.address()).await;
+    // Connecting takes some thirty round trips of this length, which is longer than the lease.
+    link.delay(Duration::from_millis(25));
+    let backend = PostgresBackend::builder(link.url(&server.url())).lease(Duration::from_secs(1));
+    let locks = LockProvider::new(backend.connect().await.unwrap());
+    let guard = locks
+        .lock(order())
+        .unwrap()
+        .acquire(Duration::ZERO)
+        .await
+        .unwrap();
+    assert!(guard.is_valid());
+    guard.release().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_neighbour_that_holds_the_key_of_the_lease_alone_is_told_of_at_connect() {
+    let server = PostgresServer::start().await;
+    let first = client(&server.url()).await;
+    let pool = server.pool().await;
+    // Of what a session holds shared, the key that is one number.
+    let key = "SELECT (classid::int8 << 32) | objid::int8 FROM pg_locks WHERE locktype = 'advisory' \
+         AND mode = 'ShareLock' AND objsubid = 1";
+    let key: i64 = sqlx::query_scalar(key).fetch_one(&pool).await.unwrap();
+    drop(first);
+    let mut neighbour = pool.acquire().await.unwrap();
+    eventually("the session is gone", async || {
+        let held = "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory'";
+        sqlx::query_scalar::<_, i64>(held)
+            .fetch_one(&pool)
+            .await
+            .unwrap()
+            == 0
+    })
+    .await;
+    let taken = sqlx::query_scalar::<_, bool>("SELECT pg_try_advisory_lock($1)").bind(key);
+    assert!(taken.fetch_one(&mut *neighbour).await.unwrap());
+    let error = PostgresBackend::builder(server.url())
+        .lease(LEASE)
+        .connect()
+        .await;
+    let error = error.unwrap_err();
+    assert!(error.is_unavailable(), "{error:?}");
+    assert!(
+        error.to_string().contains("the key of our lease"),
+        "{error}"
+    );
 }

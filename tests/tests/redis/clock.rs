@@ -105,3 +105,25 @@ async fn tokens_grow_when_a_replica_takes_over_that_lacks_the_last_one_and_whose
         assert!(next > before, "{next} after {before}");
     }
 }
+
+#[tokio::test]
+async fn tokens_grow_over_a_thousand_servers_in_a_row() {
+    let server = RedisServer::start().await;
+    let here = client(&server.url()).await;
+    let mut last = 0;
+    for number in 0..1_000 {
+        // As a server finds it that takes over from another.
+        let change = "for _, key in ipairs(redis.call('KEYS', 'lock:*server*')) do \
+             local note = redis.call('GET', key) \
+             redis.call('SET', key, ARGV[1] .. string.sub(note, string.find(note, ' '), -1)) end";
+        let () = server
+            .ask(&["EVAL", change, "0", &format!("{number:040x}")])
+            .await
+            .unwrap();
+        let guard = take(&here).await;
+        let next = token(&guard).await;
+        assert!(next > last, "{number}: {next} after {last}");
+        last = next;
+        guard.release().await.unwrap();
+    }
+}

@@ -42,6 +42,9 @@ const BAD_NOTE: &str = "note";
 /// What the script says of a lock that is held by what it has not written.
 const FOREIGN: &str = "foreign";
 
+/// What is said of a token that no script of ours issues.
+const UNBELIEVABLE: &str = "a token that is far ahead of its clock";
+
 /// How far a token is ahead of the server's time at most, in microseconds: as in the script, with the
 /// longest lease.
 const FURTHEST: u64 = 3 * 24 * 3600 * 1_000_000;
@@ -49,7 +52,7 @@ const FURTHEST: u64 = 3 * 24 * 3600 * 1_000_000;
 /// A token that comes from no script of ours would be the newest that is known for good.
 fn believable(answer: i64, time: u64) -> Result<i64, String> {
     if u64::try_from(answer).is_ok_and(|token| token > time.saturating_add(FURTHEST)) {
-        return Err("a token that is far ahead of its clock".to_owned());
+        return Err(UNBELIEVABLE.to_owned());
     }
     Ok(answer)
 }
@@ -257,6 +260,9 @@ impl Driver {
                 })
             }
             Err(error) => {
+                if error == UNBELIEVABLE {
+                    self.undo(lane, &acquire, None);
+                }
                 let refused = format!("the Redis server refused to lock `{}`", acquire.key.text);
                 Err(LockError::unavailable(refused).with_source(error))
             }

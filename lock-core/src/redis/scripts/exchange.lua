@@ -20,6 +20,8 @@
 local OWNER = 32
 -- By how much the clocks of two servers differ at most (us): 10 minutes.
 local AHEAD = 600000000
+-- How many grants a server that takes over may lack: five seconds of as many as one server makes.
+local LACKED = 2000000
 -- Where an owner ends, a lock, a note: as text, which is faster than a number.
 local OWNER_END, LOCK_END, NOTE_END = '31', '63', '127'
 -- The longest lease and quarantine (us), and how far tokens are ahead of the clock at most.
@@ -99,9 +101,10 @@ if known ~= run_id then
   -- Tokens of another server: its clock may have been ahead of this one, and the last ones that it
   -- issued may be unknown here. Each was its time, or one more than the token before. Where its clock
   -- was ahead by less than AHEAD, the first kind is below `now + AHEAD`. The second kind is of a server
-  -- that took over as well, or whose clock went back: fewer locks are granted within a replica's lag
-  -- than a lease, or AHEAD, has microseconds.
-  last = math.max(last + math.min(tonumber(lease) * 1000, AHEAD), now + AHEAD)
+  -- that took over as well, or whose clock went back, and is covered while a replica lacks fewer than
+  -- LACKED grants of one slot. Not more: a server that starts again and again must not come to where no
+  -- token is believed; LACKED is less than it takes to start.
+  last = math.max(last + LACKED, now + AHEAD)
 end
 local whole = now + quarantine * 1000
 if jumped or (known and known ~= run_id) then
