@@ -96,7 +96,7 @@ impl Way<'_> {
     fn refusal(&self, step: &Path, why: &str) -> LockError {
         LockError::misconfigured(format!(
             "{}; choose a directory below one that only root and this user can write to, or mend that \
-             one (`chmod go-w`, or `chmod +t` where it is for all)",
+             one (`chown`, `chmod go-w`, or `chmod +t` where it is for all)",
             self.danger(step, why)
         ))
     }

@@ -6,7 +6,8 @@
 //!   nobody on the primary.
 //! - **No transaction pooling.** Behind a pooler that gives one session to several clients in turns,
 //!   two clients hold one lock. It is refused at connect. Give the locks a port of the pooler that
-//!   pools by session, or the server itself: one connection for each process is all they need.
+//!   pools by session, or the server itself: one connection for each process is all they need, and a
+//!   second one while they connect, for which the pool needs room when many start at a time.
 //!   PgBouncer needs `ignore_startup_parameters = extra_float_digits`, as for all of sqlx, and has to
 //!   reset sessions (`server_reset_query = DISCARD ALL`, its default): one that hands sessions on as
 //!   they are gives the locks of a client that left to a stranger. It is refused where that shows.

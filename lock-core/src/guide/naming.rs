@@ -25,8 +25,8 @@
 //! # Sensitive data
 //!
 //! Metrics, errors, and log lines above `debug` show the template (`user:login:<email>`) or the first
-//! two parts, and never the value. The name itself is in lock files and in the keys of Redis, where
-//! whoever can read the server reads it; PostgreSQL sees a number. Hash what is nobody's business:
+//! two parts, and never the value. Servers and lock files see a hash of the name, which confirms a guess to
+//! those who can read them; log lines at `debug` show the name itself. Hash what is not to be guessed:
 //!
 #![cfg_attr(
     feature = "macros",

@@ -16,7 +16,9 @@ use crate::name::key::{PostgresKeys, postgres_keys};
 use crate::server::Board;
 use crate::{LockError, LockName};
 
-/// Locks in a PostgreSQL server: see the [module](super).
+/// Locks in a PostgreSQL server: see the [module](super). Clones share one session: keep one for
+/// [`lock_in_transaction`](Self::lock_in_transaction), and give another to the provider.
+#[derive(Clone)]
 pub struct PostgresBackend {
     handle: Arc<Handle>,
     namespace: Box<str>,

@@ -73,11 +73,15 @@ impl Target {
         };
         let listener = self.listener().await.map_err(errors::setting_up)?;
         let mut wire = Wire::new(listener, witness)?;
-        // First: behind a proxy that shares sessions, settings would be somebody else's.
-        check_notifications(&mut wire).await?;
-        if is_pooled && former.is_none() {
-            check_reset(&self.options).await?;
+        // First: behind a proxy that shares sessions, what is set would be another client's. Nothing is
+        // left behind where that shows at a look.
+        if is_pooled {
+            check_sessions(&mut wire).await?;
+            if former.is_none() {
+                wire = check_reset(wire, &self.options).await?;
+            }
         }
+        check_notifications(&mut wire).await?;
         let marker = format!("{:032x}", u128::from_ne_bytes(entropy::bytes()?));
         let identity = i64::from_ne_bytes(entropy::bytes()?);
         let home = match self.begin(&mut wire, &marker, identity, former).await {
@@ -195,28 +199,32 @@ async fn has_lost_parameter(witness: &mut PgConnection) -> Result<bool, LockErro
 }
 
 /// Whether a pooler resets a session before it gives it to another client. One that does not would
-/// give the locks of a client that has left to a stranger, who works on with them.
-async fn check_reset(options: &PgConnectOptions) -> Result<(), LockError> {
+/// give the locks of a client that has left to a stranger, who works on with them. The witness leaves,
+/// and comes back: a process never has more than two sessions of a pool.
+async fn check_reset(wire: Wire, options: &PgConnectOptions) -> Result<Wire, LockError> {
     const LEAVE: &str = "SELECT pg_catalog.set_config('distributed_lock.left', $1, false)";
     const FIND: &str = "SELECT pg_catalog.current_setting('distributed_lock.left', true)";
     let left = format!("{:032x}", u128::from_ne_bytes(entropy::bytes()?));
+    let (listener, mut witness) = wire.into_parts().ok_or_else(errors::disconnected)?;
+    // Not by name: the name can be taken in a session that was not reset.
+    let leave = sqlx::query(LEAVE).bind(&left).persistent(false);
+    leave
+        .fetch_all(&mut witness)
+        .await
+        .map_err(errors::setting_up)?;
+    witness.close().await.map_err(errors::setting_up)?;
+    let next = PgConnection::connect_with(options).await;
+    let mut next = next.map_err(|error| errors::logging_in(error, options))?;
     // Whether it can be found out is up to the pooler: it need not give the same session again.
-    let found = async {
-        let mut leaving = PgConnection::connect_with(options).await?;
-        // Not by name: the name can be taken in a session that was not reset.
-        let leave = sqlx::query(LEAVE).bind(&left).persistent(false);
-        leave.fetch_all(&mut leaving).await?;
-        leaving.close().await?;
-        let mut next = PgConnection::connect_with(options).await?;
-        let find = sqlx::query_scalar(FIND).persistent(false);
-        let found: Option<String> = find.fetch_one(&mut next).await?;
-        next.close().await?;
-        Ok::<_, sqlx::Error>(found)
-    };
-    match found.await {
-        Ok(Some(found)) if found == left => Err(errors::no_reset()),
-        _ => Ok(()),
+    let find = sqlx::query_scalar(FIND).persistent(false);
+    let found: Option<String> = find
+        .fetch_one(&mut next)
+        .await
+        .map_err(errors::setting_up)?;
+    if found == Some(left) {
+        return Err(errors::no_reset());
     }
+    Wire::new(listener, next)
 }
 
 fn check_version(version: i32) -> Result<(), LockError> {
@@ -371,7 +379,14 @@ async fn check_notifications(wire: &mut Wire) -> Result<(), LockError> {
         Err(error) if errors::is_notification_late(&error) => {
             return Err(errors::notifications_held_up().with_source(error));
         }
-        Err(error) if errors::is_queue_full(&error) => return check_sessions(wire).await,
+        Err(error) if errors::is_queue_full(&error) => {
+            check_sessions(wire).await?;
+            tracing::warn!(
+                error = %errors::queue_full(),
+                "the server takes no notifications: locks work, and waiters try a few times a second"
+            );
+            return Ok(());
+        }
         Err(error) => return Err(errors::setting_up(error)),
     }
     let listener = wire.listener().ok_or_else(errors::disconnected)?;
@@ -385,7 +400,12 @@ async fn check_notifications(wire: &mut Wire) -> Result<(), LockError> {
             }
         }
     });
-    arrived.await.unwrap_or_else(|_| Err(errors::pooler()))
+    if let Ok(arrived) = arrived.await {
+        return arrived;
+    }
+    // Another client has the session next, and understands no notifications.
+    let _ = timeout(ARRIVES_WITHIN, listener.unlisten_all()).await;
+    Err(errors::pooler())
 }
 
 /// Without notifications: a proxy that shares sessions gives the one that it has just had back, ours,
@@ -402,10 +422,6 @@ async fn check_sessions(wire: &mut Wire) -> Result<(), LockError> {
             return Err(errors::pooler());
         }
     }
-    tracing::warn!(
-        error = %errors::queue_full(),
-        "the server takes no notifications: locks work, and who waits for one tries a few times a second"
-    );
     Ok(())
 }
 

@@ -186,7 +186,9 @@ pub(super) fn setting_up(error: Error) -> LockError {
 /// The server did not answer while the connection was made.
 pub(super) fn connect_timed_out() -> LockError {
     LockError::unavailable(
-        "the server did not answer while the connection was made; check host, port and network",
+        "the server, or a pooler in front of it, did not answer while the connection was made; check host, \
+         port and network, and that the pool and the role have two sessions free: a process needs a second \
+         one while it connects",
     )
 }
 

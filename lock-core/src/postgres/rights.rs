@@ -52,7 +52,8 @@ async fn check_needed(connection: &mut PgConnection, is_marked: bool) -> Result<
     }
     let role = role(connection, "SELECT current_user").await;
     Err(LockError::misconfigured(format!(
-        "the role lacks rights that locks need; run as a superuser: {}",
+        "the role lacks rights that locks need; run as a superuser (all that can be needed is in \
+         `lock_core::postgres::GRANTS`): {}",
         granted_to(&missing, &role)
     )))
 }

@@ -36,6 +36,14 @@ impl Wire {
         })
     }
 
+    /// Both connections; `None` when one is gone.
+    pub(super) fn into_parts(self) -> Option<(PgListener, PgConnection)> {
+        let Self {
+            listener, spare, ..
+        } = self;
+        Some((listener?, spare))
+    }
+
     /// The other connection, until it is [ended](Self::end_witness).
     pub(super) fn witness(&mut self) -> &mut PgConnection {
         &mut self.spare

@@ -246,7 +246,15 @@ fn options(text: &str) -> Result<Target, LockError> {
                      comma needs the form of a URL",
                 ));
             }
-            hosts.push(host(part)?);
+            let given = host(part)?;
+            // Nor here: a password without `password=`.
+            if given.1.is_none() && !hosts.is_empty() {
+                return Err(wrong(
+                    "a part after its first host is neither `HOST:PORT` nor an option; each further host \
+                     needs its port, and a password is written `password=..`",
+                ));
+            }
+            hosts.push(given);
             continue;
         };
         position += 1;
@@ -425,7 +433,8 @@ mod tests {
 
     #[test]
     fn several_hosts_are_the_nodes_of_a_cluster() {
-        let target = Target::parse("a:7000, b:7001 ,c,connectTimeout=1500,password=x").unwrap();
+        let target =
+            Target::parse("a:7000, b:7001 ,c:6379,connectTimeout=1500,password=x").unwrap();
         let hosts: Vec<_> = target
             .seeds
             .iter()
@@ -473,6 +482,7 @@ mod tests {
             ("host:port", "port"),
             ("host:70000", "port"),
             ("host,password=s,ecret", "needs the form of a URL"),
+            ("host:7000,s3cret", "`password=..`"),
             ("[::1", "not closed"),
             ("ho st", "no name or address"),
             ("host,ssl=yes", "`ssl`"),

@@ -56,12 +56,15 @@ struct Way {
     corrupt: Option<fn(&mut Vec<u8>)>,
 }
 
+/// Whether a piece of a stream is the one that is meant.
+type IsIt = fn(&[u8]) -> bool;
+
 #[derive(Debug)]
 struct Switches {
     to_server: watch::Sender<Way>,
     to_client: watch::Sender<Way>,
     /// Which reply is to be lost.
-    drop_next_reply: Mutex<Option<fn(&[u8]) -> bool>>,
+    drop_next_reply: Mutex<Option<IsIt>>,
     /// Counts the resets.
     reset: watch::Sender<u64>,
     /// What clients are sent that no server said, and how often.
@@ -164,7 +167,7 @@ impl Proxy {
     }
 
     /// The same of the next that is such a one: a client can have other connections through here.
-    pub fn drop_next_reply_that(&self, is_it: fn(&[u8]) -> bool) {
+    pub fn drop_next_reply_that(&self, is_it: IsIt) {
         *self.switches.drop_next_reply.lock().unwrap() = Some(is_it);
     }
 

@@ -199,4 +199,9 @@ async fn a_session_that_a_proxy_shares_is_left_as_it_was() {
         }
         assert_eq!(values[0], values[1], "{setting}");
     }
+    // A client that does not expect them fails at the first notification.
+    let mut next = PgConnection::connect(&url).await.unwrap();
+    let channels = sqlx::raw_sql("SELECT count(*) FROM pg_listening_channels()");
+    let row = channels.fetch_one(&mut next).await.unwrap();
+    assert_eq!(sqlx::Row::get::<i64, _>(&row, 0), 0);
 }

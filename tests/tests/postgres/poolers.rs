@@ -11,6 +11,7 @@ use sqlx::{Connection, PgConnection, PgPool};
 use tokio::time::timeout;
 
 use crate::support::{LEASE, PATIENCE, acquire, client, numbered, order, pid, session_of, take};
+use tokio::task::JoinSet;
 
 /// A client of the library that is cut off from its proxy, and the session on the server that it
 /// had.
@@ -158,4 +159,21 @@ async fn give_back(mut connection: PgConnection, pool: &PgPool) {
         reset.fetch_one(pool).await.unwrap()
     })
     .await;
+}
+
+/// Each process has two sessions for as long as it connects, and gives one back.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn processes_that_start_at_a_time_get_through_a_pool_with_little_more_than_one_session_for_each()
+ {
+    let server = PostgresServer::start().await;
+    let settings = [("pool_mode", "session"), ("default_pool_size", "10")];
+    let bouncer = PgBouncer::with(&server, &settings).await;
+    let mut starts = JoinSet::new();
+    for _ in 0..8 {
+        let url = bouncer.url();
+        starts.spawn(async move { PostgresBackend::connect(&url).await });
+    }
+    for started in starts.join_all().await {
+        started.unwrap();
+    }
 }
