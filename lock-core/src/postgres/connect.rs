@@ -67,7 +67,11 @@ impl Target {
         let made = PgConnection::connect_with(&self.options).await;
         let mut witness = made.map_err(|error| errors::logging_in(error, &self.options))?;
         let looked = self.look(&mut witness, former).await;
-        let (limits, is_pooled) = match looked {
+        let About {
+            limits,
+            is_pooled,
+            is_readable,
+        } = match looked {
             Ok(found) => found,
             Err(error) => return Err(self.name_missing(&mut witness, error).await),
         };
@@ -81,7 +85,15 @@ impl Target {
                 wire = check_reset(wire, &self.options).await?;
             }
         }
-        check_notifications(&mut wire).await?;
+        if is_readable {
+            check_notifications(&mut wire).await?;
+        } else {
+            check_sessions(&mut wire).await?;
+            tracing::warn!(
+                "the database has an encoding in which any role can notify what cannot be read, which ends \
+                 sessions: this one does not listen, and waiters try a few times a second"
+            );
+        }
         let marker = format!("{:032x}", u128::from_ne_bytes(entropy::bytes()?));
         let identity = i64::from_ne_bytes(entropy::bytes()?);
         let home = match self.begin(&mut wire, &marker, identity, former).await {
@@ -102,14 +114,18 @@ impl Target {
         &self,
         witness: &mut PgConnection,
         former: Option<i64>,
-    ) -> Result<(Limits, bool), LockError> {
-        let limits = check_server(witness).await?;
+    ) -> Result<About, LockError> {
+        let (limits, is_readable) = check_server(witness).await?;
         let is_pooled = has_lost_parameter(witness).await?;
         match former {
             Some(former) => end_former(witness, former).await,
             None => rights::check(witness, self.mark.is_some()).await?,
         }
-        Ok((limits, is_pooled))
+        Ok(About {
+            limits,
+            is_pooled,
+            is_readable,
+        })
     }
 
     /// Makes the session a lease, shows that its locks exclude, and takes the mark.
@@ -171,7 +187,20 @@ impl Target {
     }
 }
 
-async fn check_server(witness: &mut PgConnection) -> Result<Limits, LockError> {
+/// What there is to know before a session begins.
+struct About {
+    limits: Limits,
+    /// Whether a pooler seems to be in front of the server.
+    is_pooled: bool,
+    /// Whether the payload of each notification can be sent to us. One that cannot is an error that was
+    /// not asked for, after which the driver takes the session for lost.
+    is_readable: bool,
+}
+
+/// Encodings of a server of which each text is one of UTF-8.
+const READABLE: [&str; 2] = ["UTF8", "LATIN1"];
+
+async fn check_server(witness: &mut PgConnection) -> Result<(Limits, bool), LockError> {
     let asked = sqlx::raw_sql(sql::LOOK);
     let row = asked.fetch_one(witness).await.map_err(errors::setting_up)?;
     let read = || {
@@ -179,14 +208,15 @@ async fn check_server(witness: &mut PgConnection) -> Result<Limits, LockError> {
             max_locks_per_transaction: row.try_get(2)?,
             max_connections: row.try_get(3)?,
         };
-        Ok((row.try_get(0)?, row.try_get(1)?, limits))
+        let encoding: String = row.try_get(4)?;
+        Ok((row.try_get(0)?, row.try_get(1)?, limits, encoding))
     };
-    let (version, is_standby, limits) = read().map_err(errors::setting_up)?;
+    let (version, is_standby, limits, encoding) = read().map_err(errors::setting_up)?;
     check_version(version)?;
     if is_standby {
         return Err(errors::standby());
     }
-    Ok(limits)
+    Ok((limits, READABLE.contains(&&*encoding)))
 }
 
 /// Whether a parameter that the driver always starts a session with has not arrived: poolers keep one

@@ -278,7 +278,8 @@ pub(super) const LOCAL_PATH: &str = concat!("SET LOCAL search_path = ", own_path
 /// that outlasts the transaction, since a proxy may give it to another client next.
 pub(super) const LOOK: &str = in_one_transaction!(
     "SELECT current_setting('server_version_num')::int4, pg_is_in_recovery(), \
-     current_setting('max_locks_per_transaction')::int8, current_setting('max_connections')::int8"
+     current_setting('max_locks_per_transaction')::int8, current_setting('max_connections')::int8, \
+     current_setting('server_encoding')"
 );
 
 /// Tells `payload`, which needs no quotes, before the session is set up, where a wait for others must

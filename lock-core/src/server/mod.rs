@@ -11,5 +11,7 @@ mod inbox;
 pub(crate) mod option;
 
 pub(crate) use awake::Patience;
-pub(crate) use board::{Board, Host, Watch};
+#[cfg(feature = "redis")]
+pub(crate) use board::Watch;
+pub(crate) use board::{Board, Host};
 pub(crate) use inbox::Inbox;

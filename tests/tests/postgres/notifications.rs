@@ -154,3 +154,27 @@ async fn a_full_queue_of_notifications_costs_no_lock_no_release_and_no_start() {
     fill_queue(&pool, false).await;
     drop(acquire(&other, order(), PATIENCE).await);
 }
+
+/// A text that is one in the encoding of the database, and none in that of the client.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_notification_that_cannot_be_read_costs_no_session() {
+    let server = PostgresServer::start().await;
+    let pool = server.pool().await;
+    let made =
+        "CREATE DATABASE old ENCODING 'SQL_ASCII' TEMPLATE template0 LC_COLLATE 'C' LC_CTYPE 'C'";
+    pool.execute(made).await.unwrap();
+    let url = server.url_for("app", "old");
+    let (holder, other) = (client(&url).await, client(&url).await);
+    let guard = take(&holder, order()).await;
+    let lock = other.lock(order()).unwrap();
+    let waiter = tokio::spawn(async move { lock.acquire(PATIENCE).await });
+    let stranger = PgPool::connect(&url).await.unwrap();
+    for _ in 0..20 {
+        let told = stranger.execute(r"SELECT pg_notify('distributed_lock', E'\xff')");
+        told.await.unwrap();
+    }
+    holder.health().await;
+    assert!(guard.is_valid());
+    guard.release().await.unwrap();
+    waiter.await.unwrap().unwrap().release().await.unwrap();
+}

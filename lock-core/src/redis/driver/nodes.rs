@@ -33,6 +33,8 @@ pub(super) struct Node {
     /// Of the connection: see [`Owner`](crate::redis::key::Owner).
     pub(super) identity: u64,
     backoff: Duration,
+    /// Whether the present connection has given an answer.
+    has_answered: bool,
     pub(super) clock: ServerClock,
     /// Granted there, and to be known to its replicas.
     pub(super) unconfirmed: Vec<Unconfirmed>,
@@ -71,6 +73,7 @@ impl Node {
             run_id: String::new(),
             identity: 0,
             backoff: BACKOFF.0,
+            has_answered: false,
             clock: ServerClock::default(),
             unconfirmed: Vec::new(),
             is_asked: false,
@@ -113,6 +116,7 @@ impl Driver {
             Ok(opened) => {
                 this.link = Link::Up(opened.connection);
                 this.via.generation += 1;
+                this.has_answered = false;
                 this.identity = opened.identity;
                 if this.run_id != opened.run_id {
                     this.run_id = opened.run_id;
@@ -182,8 +186,9 @@ impl Driver {
             && matches!(node.link, Link::Up(_))
             && (is_dead || (is_single && failure.is_elsewhere()))
         {
-            // A server that answers so is not asked again at full speed.
-            if matches!(failure, Failure::Nonsense) {
+            // A server that answers so, or lets everyone in and answers nothing, is not asked again at full
+            // speed.
+            if matches!(failure, Failure::Nonsense) || !node.has_answered {
                 node.back_off();
             } else {
                 node.link = Link::Down {
@@ -195,7 +200,11 @@ impl Driver {
 
     /// This node has answered what it was asked.
     pub(super) fn is_well(&mut self, via: Via) {
-        self.nodes[via.node].backoff = BACKOFF.0;
+        let node = &mut self.nodes[via.node];
+        if node.via.generation == via.generation {
+            node.backoff = BACKOFF.0;
+            node.has_answered = true;
+        }
     }
 
     /// The keys of a lane are elsewhere.

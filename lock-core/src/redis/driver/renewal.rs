@@ -6,7 +6,7 @@ use std::time::Duration;
 use ::redis::Value;
 use tokio::time::Instant;
 
-use super::nodes::Via;
+use super::nodes::{Link, Via};
 use super::{Done, Driver};
 use crate::backend::Backend;
 use crate::redis::RedisBackend;
@@ -101,8 +101,12 @@ impl Driver {
 
     fn renew_some(&mut self, lane: usize, locks: Vec<HeldLock>) {
         let Some((mut connection, via)) = self.connection(lane) else {
-            // Asked for by `connection`; a failure of it is one of ours.
-            return self.renew_again();
+            // Asked for by `connection`, now or when it may be; a failure of it is one of ours.
+            self.renew_again();
+            if let Link::Down { retry_at } = self.nodes[self.lanes[lane].node].link {
+                self.renew_when_connected(retry_at);
+            }
+            return;
         };
         let settings = &self.shared.settings;
         let within = settings.answer_within();
