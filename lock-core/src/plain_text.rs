@@ -3,7 +3,7 @@
 //! - Blanks, control characters and invisible characters at the ends do not count. A file or a template
 //!   of a deployment adds them (`shop\n`), and instances that differ in them alone would lock in two
 //!   places.
-//! - Inside, they are refused, but for plain spaces: nobody sees them, or they look like a space.
+//! - Inside, they are refused, but for plain spaces: they are invisible, or look like a space.
 //! - Nothing else is changed. `Shop` and `shop` are two texts, and so are `é` as one character and as
 //!   two (Unicode normalisation).
 

@@ -12,7 +12,7 @@
 //! - **One user.** The directory has mode 0700 and belongs to the user that the process runs as.
 //!   It is created if only its last component is missing. A symlink is refused. Every directory that
 //!   leads to it belongs to root or that user, and no others can write to it unless it is sticky, as
-//!   `/tmp` is: whoever can rename the lock directory can put another one in its place. A group may
+//!   `/tmp` is: a user who can rename the lock directory can put another one in its place. A group may
 //!   write whose number is that of the owner, since many systems give each user a group of its own.
 //! - **A local file system.** What is shared over a network is refused (NFS, SMB, 9p, Ceph, Lustre,
 //!   AFS and others): there a lock may hold on one machine only, or be dropped by a server. FUSE is

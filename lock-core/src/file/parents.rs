@@ -1,4 +1,4 @@
-//! The directories that the way to a lock directory leads through: whoever can rename an entry of one
+//! The directories that the way to a lock directory leads through: a user who can rename an entry of one
 //! can put another lock directory in the place of ours, with other locks.
 
 use std::fs::{self, Metadata};
@@ -19,7 +19,7 @@ const OTHERS: u32 = 0o002;
 /// Whether only root and this user can put another directory in the place of `locks`, which is in
 /// `parent`. What is missing is for others to tell.
 pub(super) fn check(parent: &Path, locks: &Path, user: u32) -> Result<(), LockError> {
-    // In a user namespace without root, what root owns belongs to nobody.
+    // In a user namespace without root, what root owns shows as another user's.
     let root = fs::symlink_metadata("/").map_or(0, |metadata| metadata.uid());
     let way = Way {
         locks,

@@ -111,7 +111,7 @@ impl NameSecret {
         });
     }
 
-    /// That of traces: nobody guesses it. Without a good secret it is of this process alone.
+    /// That of traces: it cannot be guessed. Without a good secret it is of this process alone.
     fn for_traces() -> Self {
         // The standard library has its keys from the operating system.
         let random = RandomState::new();

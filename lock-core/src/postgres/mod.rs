@@ -78,6 +78,7 @@
 mod backend;
 mod beside;
 mod builder;
+mod checks;
 mod connect;
 mod desk;
 mod drain;

@@ -66,7 +66,7 @@ macro_rules! as_who_logged_in {
     };
 }
 
-// The role is the one that logged in, also for whoever looks.
+// The role is the one that logged in, also for sessions that look.
 macro_rules! our_kind {
     () => {
         "a.datname = current_database() AND a.usename = session_user \

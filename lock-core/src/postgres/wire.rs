@@ -1,6 +1,6 @@
 //! The connection of a session: statements on it, and what it hears while they run.
 //!
-//! Whoever may connect to the database can notify our channel, without end. The server sends all of
+//! Any role that may connect to the database can notify our channel, without end. The server sends all of
 //! it before the answer to a statement, and the driver keeps what arrives meanwhile, without a limit,
 //! for a listener that the statement has borrowed. So the connection changes places with a spare one
 //! while a statement runs: its listener is free then, and [a thread of its own](super::drain) empties

@@ -81,7 +81,7 @@
 //!
 //! - A server key with a longer quarantine or a token further ahead is not believed, adopted or
 //!   overwritten. Every acquire is then [`Misconfigured`](crate::LockErrorKind::Misconfigured), with the
-//!   name of the key, until somebody deletes it. A server whose clock was put back by more than a day
+//!   name of the key, until it is deleted. A server whose clock was put back by more than a day
 //!   meets the same. What is no such note at all counts as none.
 //! - Of no value more than 128 bytes are read, so that a huge one costs the server nothing.
 //! - A key of another type is an error of its own lock alone. One that no client has written, or that has
@@ -89,7 +89,7 @@
 //! - What a server answers that no script answers costs the connection. A panic costs the connections and
 //!   the leases; both are followed by a back-off and new connections.
 //!
-//! A hostile *server*, or whoever can change what it sends, grants what it likes. It can also fill the
+//! A hostile *server*, or a network that changes what it sends, grants what it likes. It can also fill the
 //! memory of its clients, since the driver keeps an answer until it is complete: as much as it sends within
 //! the time of one answer (2 s at most). Verify it with TLS (`rediss://`).
 //!
