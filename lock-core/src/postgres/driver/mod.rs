@@ -54,6 +54,9 @@ const CONNECT_WITHIN: Duration = Duration::from_secs(5);
 /// After this long without a connection a new command makes for a new attempt.
 const EAGER_AFTER: Duration = Duration::from_millis(100);
 
+/// How long what is under way has to end when the backend is closed.
+const CLOSE_WITHIN: Duration = Duration::from_secs(1);
+
 /// How often it is told why there is no session.
 const TOLD_EVERY: Duration = Duration::from_secs(5);
 
@@ -266,11 +269,18 @@ impl Driver {
         };
         self.former = Some(session.identity);
         let begun = Instant::now();
-        let end = self.serve(&mut session).await;
+        let desk = Arc::clone(&self.desk);
+        let end = tokio::select! {
+            biased;
+            end = self.serve(&mut session) => end,
+            () = hurried(&desk) => End::Done,
+        };
         if begun.elapsed() >= STABLE {
             self.backoff = None;
         }
         let End::Lost(reason) = end else {
+            // Where handles are left, they are not to count on it.
+            session.lease.lose(LossReason::Shutdown);
             return false;
         };
         // Before anything else: nobody may count on it while we look for another one.
@@ -587,6 +597,12 @@ async fn closed(desk: &Desk) {
         // The bell is for the driver, which is busy: looked at now and then.
         sleep(Duration::from_millis(20)).await;
     }
+}
+
+/// Completes when the backend was closed, and what was under way has had its time.
+async fn hurried(desk: &Desk) {
+    desk.stop.asked().await;
+    sleep(CLOSE_WITHIN).await;
 }
 
 /// However the thread ends, whoever waits for it hears it.
