@@ -69,9 +69,11 @@ impl PostgresBackend {
     }
 
     /// How to connect to the server of this pool. The pool's connections are left alone: a lock lives
-    /// on its session, and a pool hands its sessions around.
+    /// on its session, and a pool hands its sessions around. Each session is made with the options that
+    /// the pool has then: a password that `PgPool::set_connect_options` has set is used by the next one.
+    /// The backend keeps a handle of the pool, also after it was closed, until the backend is closed.
     pub fn builder_from_pool(pool: &PgPool) -> PostgresBuilder {
-        PostgresBuilder::from_options(pool.connect_options().as_ref().clone())
+        PostgresBuilder::from_pool(pool.clone())
     }
 
     /// Takes a lock in a transaction of yours, in the same database: it is held until that transaction

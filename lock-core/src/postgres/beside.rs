@@ -17,6 +17,7 @@ use tokio::time::{sleep, timeout};
 
 use super::connect::Target;
 use super::desk::Reply;
+use super::logins::Logins;
 use super::mark::{Mark, unmarked};
 use super::place::warn_unless_verified;
 use super::session::{Failed, Session};
@@ -84,6 +85,7 @@ impl DatabaseBeside {
         let watch = Watch {
             stop: Arc::clone(&stop),
             target,
+            logins: Logins::default(),
             mark,
             is_required,
             asked,
@@ -119,6 +121,7 @@ impl DatabaseBeside {
 struct Watch {
     stop: Arc<Stop>,
     target: Target,
+    logins: Logins,
     mark: Mark,
     /// Whether there is no start without it.
     is_required: bool,
@@ -278,12 +281,13 @@ impl Watch {
     /// Connects, takes the mark and looks for another. Only a start can be refused for want of it: who
     /// holds locks already keeps them.
     async fn open(&self, is_start: bool) -> Result<(Link, Option<ProviderKind>), LockError> {
-        match self.target.open(None).await {
+        let open = async |target: &Target| target.open(None).await;
+        match self.logins.open(&self.target, open).await {
             Ok((session, _)) => {
                 let (session, other) = marked(session, &self.mark).await?;
                 Ok((Link::Marked(session), other))
             }
-            Err(error) if error.is_misconfigured() => {
+            Err(error) if error.is_misconfigured() && !errors::is_login_refused(&error) => {
                 Ok((self.open_plain(error, is_start).await?, None))
             }
             Err(error) => Err(error),

@@ -33,6 +33,7 @@ use tokio::time::{Instant, sleep, sleep_until, timeout};
 use super::backend::PostgresBackend;
 use super::connect::Target;
 use super::desk::{Command, Desk, Handle, Hold};
+use super::logins::Logins;
 use super::session::{Failed, Session, value};
 use super::statement::Statement;
 use super::{errors, sql};
@@ -84,6 +85,7 @@ type Started = oneshot::Sender<Result<(), LockError>>;
 /// What a driver needs to know.
 pub(super) struct Config {
     pub(super) target: Target,
+    pub(super) logins: Logins,
     pub(super) max_held: Option<usize>,
     pub(super) token_epoch: u8,
 }
@@ -311,10 +313,14 @@ impl Driver {
         let mut told: Option<Instant> = None;
         loop {
             let opened = {
-                let open = timeout(CONNECT_WITHIN, self.config.target.open(self.former));
+                let Config { logins, target, .. } = &self.config;
+                let open = logins.open(target, async |target| {
+                    let opened = timeout(CONNECT_WITHIN, target.open(self.former)).await;
+                    opened.unwrap_or_else(|_| Err(errors::connect_timed_out()))
+                });
                 tokio::select! {
                     biased;
-                    opened = open => opened.unwrap_or_else(|_| Err(errors::connect_timed_out())),
+                    opened = open => opened,
                     () = closed(&self.desk) => return None,
                 }
             };
@@ -349,9 +355,10 @@ impl Driver {
             let backoff = self.backoff.get_or_insert_with(|| BACKOFF.build());
             let delay = backoff.next().unwrap_or(EAGER_AFTER);
             let begun = Instant::now();
+            let eager_after = self.config.logins.eager_after(EAGER_AFTER).min(delay);
             let _ = timeout(delay, async {
                 self.desk.inbox.rung().await;
-                sleep_until(begun + EAGER_AFTER).await;
+                sleep_until(begun + eager_after).await;
             })
             .await;
         }
