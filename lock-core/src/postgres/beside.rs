@@ -108,7 +108,14 @@ impl DatabaseBeside {
         let (reply, answer) = oneshot::channel();
         // Without a thread the reply is dropped, which is an answer.
         let _ = self.ask.send(reply);
-        async move { answer.await.unwrap_or_else(|_| Err(errors::disconnected())) }
+        let stop = Arc::clone(&self.stop);
+        async move {
+            let gone = |_| match stop.is_asked() {
+                true => Err(LockError::closed()),
+                false => Err(errors::disconnected()),
+            };
+            answer.await.unwrap_or_else(gone)
+        }
     }
 
     /// Ends the thread; completes when the connection is closed.
