@@ -31,13 +31,12 @@ impl LockProvider {
     pub async fn shutdown(&self, grace: Duration) {
         self.end_holds(grace).await;
         let shared = &self.shared;
-        let beside = shared.beside.iter().map(|server| server.close());
-        let closing = async {
-            shared.backend.close().await;
-            for closed in beside {
-                closed.await;
+        let beside = async {
+            for server in &shared.beside {
+                server.close().await;
             }
         };
+        let closing = async { tokio::join!(shared.backend.close(), beside) };
         let _ = timeout(shared.response_timeout, closing).await;
     }
 

@@ -155,8 +155,8 @@ impl RedisBuilder {
     /// - Its future runs on the runtime that [`connect`](Self::connect) is called on, so that clients
     ///   which were made there work. That runtime has to be driven; where it has ended, or there
     ///   was none, the future runs on a thread of its own, with a runtime.
-    /// - It has 5 s to answer, and is asked once at a time. Between attempts to connect to a node there
-    ///   are pauses that grow to half a second.
+    /// - It has 5 s to answer, and is asked once at a time. What led to no connection, since the server is
+    ///   gone or the function failed, is used again for a second.
     /// - An error, a panic and no answer cost that attempt, and are logged as what keeps the process
     ///   from a connection. The error of the function is the source of that: no secret belongs in it.
     /// - What the server refuses is not shown to it at each attempt: see [the

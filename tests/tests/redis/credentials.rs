@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use lock_core::redis::{RedisBackend, RedisBuilder};
 use lock_core::{Credentials, LockProvider};
-use lock_tests::servers::{RedisCluster, RedisServer};
+use lock_tests::servers::{RedisCluster, RedisServer, Server};
 use lock_tests::{Log, eventually};
 
 use crate::support::{LEASE, PATIENCE, client, take, try_once};
@@ -130,6 +130,29 @@ async fn credentials_are_asked_for_each_connection_and_locks_live_on() {
         "asked {} times",
         vault.asked()
     );
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_server_that_is_gone_is_no_reason_to_ask_many_times_a_second() {
+    let server = RedisServer::start().await;
+    rotate(&server, FIRST).await;
+    let vault = Vault::with(FIRST);
+    let backend = builder(&server.url(), &vault).connect().await.unwrap();
+    let here = LockProvider::new(backend);
+    server.stop().await;
+    let before = vault.asked();
+    let begun = Instant::now();
+    while begun.elapsed() < Duration::from_secs(4) {
+        assert!(try_once(&here).await.is_err());
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    let asked = vault.asked() - before;
+    assert!((1..=6).contains(&asked), "asked {asked} times");
+    // With another password than before: a server that keeps nothing has no users after a restart.
+    server.restart().await;
+    rotate(&server, SECOND).await;
+    vault.set(Credentials::new("rotating", SECOND));
+    drop(take(&here).await);
 }
 
 /// The password of the user that everyone is who does not say who it is.

@@ -202,12 +202,14 @@ impl Driver {
 
     /// One session after the other. A panic, which a server can cause that does not keep to its
     /// protocol, costs the session as any other loss does.
-    fn run(mut self, started: Started) {
+    fn run(self, started: Started) {
         let mut started = Some(started);
         let _abandoned = Abandon(Arc::clone(&self.desk));
+        // Dropped before that: with it goes the pool of the application.
+        let mut driver = self;
         loop {
-            let lived = catch(|| self.live_in_runtime(&mut started));
-            if !lived.unwrap_or_else(|reason| self.after_panic(&mut started, &reason)) {
+            let lived = catch(|| driver.live_in_runtime(&mut started));
+            if !lived.unwrap_or_else(|reason| driver.after_panic(&mut started, &reason)) {
                 return;
             }
         }
