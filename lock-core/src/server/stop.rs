@@ -29,6 +29,7 @@ impl Stop {
     }
 
     /// Completes when the thread is to end.
+    #[cfg(feature = "postgres")]
     pub(crate) async fn asked(&self) {
         until(&self.asked).await;
     }
