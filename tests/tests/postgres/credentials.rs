@@ -51,7 +51,8 @@ impl Rotation {
     }
 
     async fn end_sessions(&self) {
-        assert_eq!(self.server.terminate_backends("distributed_lock").await, 1);
+        // The second connection of a connect can be there still.
+        assert!(self.server.terminate_backends("distributed_lock").await >= 1);
     }
 
     /// Without a password.
@@ -131,7 +132,9 @@ async fn the_present_options_of_a_pool_are_followed() {
     let client = LockProvider::new(backend.connect().await.unwrap());
     comes_back(&rotation, &client).await;
     rotation.rotate(SECOND).await;
-    assert!(take(&client, order()).await.is_valid(), "a session stays");
+    let kept = acquire(&client, order(), PATIENCE).await;
+    assert!(kept.is_valid(), "a session stays");
+    kept.release().await.unwrap();
     pool.set_connect_options(rotation.options(SECOND));
     comes_back(&rotation, &client).await;
     // Whose pool it is closes it: the backend keeps its own session, and comes back.
