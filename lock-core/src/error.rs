@@ -126,7 +126,7 @@ impl LockError {
     }
 
     /// The same error for another caller, without its cause.
-    #[cfg(feature = "postgres")]
+    #[cfg(any(feature = "postgres", feature = "redis"))]
     pub(crate) fn duplicate(&self) -> Self {
         Self::new(self.0.kind, self.0.detail.clone())
     }
@@ -144,7 +144,7 @@ impl LockError {
     }
 
     /// The same error with what else it leads to, and what to do.
-    #[cfg(feature = "postgres")]
+    #[cfg(any(feature = "postgres", feature = "redis"))]
     pub(crate) fn with_advice(mut self, advice: &str) -> Self {
         self.0.detail = format!("{}; {advice}", self.0.detail).into();
         self

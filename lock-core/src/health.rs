@@ -19,6 +19,8 @@ pub(crate) trait Beside: fmt::Debug + Send + Sync {
     fn name(&self) -> &'static str;
     /// Asks it how it is.
     fn health(&self) -> Answer;
+    /// Closes the connection to it; completes when that is done.
+    fn close(&self) -> Pin<Box<dyn Future<Output = ()> + Send + '_>>;
 }
 
 #[cfg(feature = "postgres")]
@@ -30,6 +32,10 @@ impl Beside for crate::postgres::DatabaseBeside {
     fn health(&self) -> Answer {
         Box::pin(self.health())
     }
+
+    fn close(&self) -> Pin<Box<dyn Future<Output = ()> + Send + '_>> {
+        Box::pin(self.close())
+    }
 }
 
 #[cfg(feature = "redis")]
@@ -40,6 +46,10 @@ impl Beside for crate::redis::RedisBeside {
 
     fn health(&self) -> Answer {
         Box::pin(self.health())
+    }
+
+    fn close(&self) -> Pin<Box<dyn Future<Output = ()> + Send + '_>> {
+        Box::pin(self.close())
     }
 }
 

@@ -101,6 +101,8 @@ extern crate self as lock_core;
 pub mod __private;
 pub mod backend;
 #[cfg(any(feature = "postgres", feature = "redis"))]
+mod credentials;
+#[cfg(any(feature = "postgres", feature = "redis"))]
 mod entropy;
 mod error;
 #[cfg(feature = "file")]
@@ -132,6 +134,8 @@ mod sync;
 mod token;
 mod trace;
 
+#[cfg(any(feature = "postgres", feature = "redis"))]
+pub use credentials::Credentials;
 pub use error::{LockError, LockErrorKind};
 pub use guard::{LockGuard, LockGuards, Lost};
 pub use health::{Health, ServerHealth, ServerRole};

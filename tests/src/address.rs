@@ -8,7 +8,7 @@ use std::num::ParseIntError;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use lock_core::backend::{Attempt, Backend, Grant, Lease};
+use lock_core::backend::{Attempt, Backend, Grant, Lease, Providers};
 use lock_core::file::FileBackend;
 use lock_core::postgres::PostgresBackend;
 use lock_core::redis::RedisBackend;
@@ -133,5 +133,13 @@ impl<B: Backend> Backend for Watched<B> {
 
     async fn health(&self) -> Result<(), LockError> {
         self.backend.health().await
+    }
+
+    fn providers(&self) -> Option<&Providers> {
+        self.backend.providers()
+    }
+
+    async fn close(&self) {
+        self.backend.close().await;
     }
 }

@@ -75,6 +75,11 @@ macro_rules! conformance {
                 a_claim_gives_what_is_free_up_to_the_limit [25]
                 claims_from_two_clients_share_the_names_without_an_overlap [25]
             }
+            closing {
+                a_shutdown_closes_the_connections_whatever_clones_and_guards_live [27]
+                the_last_of_several_providers_over_one_backend_closes_it [27]
+                a_shutdown_that_was_cancelled_or_is_called_again_closes_as_well [27]
+            }
             crowd {
                 ten_thousand_guards_are_held_at_once [26]
                 ten_thousand_waiters_on_one_name_are_served [26]

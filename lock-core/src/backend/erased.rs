@@ -1,11 +1,12 @@
 //! The one place where a [`Backend`] loses its type: futures are boxed, grants share one
 //! allocation with what the library keeps about them.
 
-use std::future::Future;
+use std::future::{Future, ready};
 use std::pin::{Pin, pin};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
 
+use super::providers::Member;
 use super::{Attempt, Backend, Grant};
 use crate::guard::Hold;
 use crate::{LockError, LockName};
@@ -85,13 +86,23 @@ pub(crate) trait DynBackend: Send + Sync {
     fn begin_many(&self, names: Vec<LockName>, limit: usize) -> ManyCommand;
     fn changed(&self, name: &LockName) -> BoxFuture<()>;
     fn health(&self) -> BoxFuture<Result<(), LockError>>;
+    /// Closes the backend, unless another provider uses it.
+    fn close(&self) -> BoxFuture<()>;
 }
 
+/// The backend of one provider.
 pub(crate) fn erase<B: Backend>(backend: B) -> Box<dyn DynBackend> {
-    Box::new(Erased(Arc::new(backend)))
+    let providers = backend.providers().cloned().unwrap_or_default();
+    Box::new(Erased {
+        member: providers.join(),
+        backend: Arc::new(backend),
+    })
 }
 
-struct Erased<B>(Arc<B>);
+struct Erased<B> {
+    backend: Arc<B>,
+    member: Member,
+}
 
 /// The same answer with the grant in the form that the library keeps.
 fn held<B: Backend>(
@@ -111,13 +122,13 @@ impl<B: Backend> DynBackend for Erased<B> {
 
     fn begin(&self, name: &LockName) -> Begun {
         if B::IMMEDIATE {
-            let attempt = pin!(self.0.try_acquire(name));
+            let attempt = pin!(self.backend.try_acquire(name));
             let mut cx = Context::from_waker(Waker::noop());
             if let Poll::Ready(answer) = attempt.poll(&mut cx) {
                 return Begun::Ready(held::<B>(name.clone(), answer));
             }
         }
-        let (backend, name) = (Arc::clone(&self.0), name.clone());
+        let (backend, name) = (Arc::clone(&self.backend), name.clone());
         Begun::Pending(Box::pin(async move {
             let answer = backend.try_acquire(&name).await;
             held::<B>(name, answer)
@@ -125,7 +136,7 @@ impl<B: Backend> DynBackend for Erased<B> {
     }
 
     fn begin_many(&self, names: Vec<LockName>, limit: usize) -> ManyCommand {
-        let backend = Arc::clone(&self.0);
+        let backend = Arc::clone(&self.backend);
         Box::pin(async move {
             let granted = backend.try_acquire_many(&names, limit).await?;
             let hold = |(position, grant): (usize, _)| {
@@ -136,11 +147,19 @@ impl<B: Backend> DynBackend for Erased<B> {
     }
 
     fn changed(&self, name: &LockName) -> BoxFuture<()> {
-        Box::pin(self.0.changed(name))
+        Box::pin(self.backend.changed(name))
     }
 
     fn health(&self) -> BoxFuture<Result<(), LockError>> {
-        let backend = Arc::clone(&self.0);
+        let backend = Arc::clone(&self.backend);
         Box::pin(async move { backend.health().await })
+    }
+
+    fn close(&self) -> BoxFuture<()> {
+        if !self.member.leave() {
+            return Box::pin(ready(()));
+        }
+        let backend = Arc::clone(&self.backend);
+        Box::pin(async move { backend.close().await })
     }
 }

@@ -111,12 +111,16 @@
 //! ```
 
 mod erased;
+mod providers;
 
 use std::future::Future;
 use std::time::Duration;
 
 pub use crate::lease::{BootClock, Clock, Lease, LossReason, TokioClock};
+
 use crate::{LockError, LockName};
+
+pub use providers::Providers;
 
 pub(crate) use erased::{Begun, Command, DynBackend, Granted, Held, ManyCommand, erase};
 
@@ -183,6 +187,26 @@ pub trait Backend: Send + Sync + 'static {
     ///
     /// Why it could not.
     fn health(&self) -> impl Future<Output = Result<(), LockError>> + Send;
+
+    /// The count of the providers over this backend, for one that several can share. As provided there
+    /// is none, and the shutdown of each provider closes the backend.
+    fn providers(&self) -> Option<&Providers> {
+        None
+    }
+
+    /// Closes the connections, threads and files of this backend, also while clones of it or grants
+    /// live. Called by the shutdown of the last provider over it, after the releases, once for each call
+    /// of that shutdown; completes when they are closed, and is waited for by up to a response timeout.
+    ///
+    /// Grants that are left are lost from here on. A later question is answered
+    /// [`Closed`](LockError::closed). As provided it does nothing.
+    ///
+    /// # Cancel safety
+    ///
+    /// Once polled, the closing goes on when the future is dropped.
+    fn close(&self) -> impl Future<Output = ()> + Send {
+        async {}
+    }
 }
 
 /// The answer to one try.

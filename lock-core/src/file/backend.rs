@@ -4,6 +4,7 @@ use std::fmt;
 use std::future::{Future, pending};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::Thread;
 use std::time::{Duration, Instant};
 
 use super::directory;
@@ -11,9 +12,9 @@ use super::grant::FileGrant;
 use super::keeper;
 use super::lock_file::SUFFIX;
 use super::store::{Outcome, Store};
-use crate::backend::{Attempt, Backend};
+use crate::backend::{Attempt, Backend, Providers};
 use crate::name::key::file_stem;
-use crate::{LockError, LockName, plain_text};
+use crate::{LockError, LockName, LossReason, plain_text};
 
 /// For so long after the directory was found displaced nothing is granted: until the holders in
 /// every process have noticed, with time to spare.
@@ -32,12 +33,14 @@ struct Inner {
     path: PathBuf,
     namespace: String,
     state: Mutex<State>,
+    providers: Providers,
 }
 
 enum State {
     Open(Arc<Store>),
     /// The path led to another directory, or to none.
     Displaced(Instant),
+    Closed,
 }
 
 /// Sets up a [`FileBackend`].
@@ -112,6 +115,7 @@ impl FileBackendBuilder {
             path: store.directory.path().to_owned(),
             namespace: namespace.to_owned(),
             state: Mutex::new(State::Open(store)),
+            providers: Providers::default(),
         })))
     }
 }
@@ -128,6 +132,7 @@ impl Inner {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         match &*state {
             State::Open(store) => Ok(Arc::clone(store)),
+            State::Closed => Err(LockError::closed()),
             State::Displaced(since) if since.elapsed() < SETTLE => Err(self.displaced()),
             State::Displaced(_) => {
                 let store = Arc::new(Store::open(&self.path)?);
@@ -159,6 +164,19 @@ impl Inner {
             );
         }
         self.displaced()
+    }
+
+    /// The directory is not kept open any more, but by grants that are left.
+    fn close(&self) {
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        let was = std::mem::replace(&mut *state, State::Closed);
+        drop(state);
+        if let State::Open(store) = was {
+            store.keeper.lose(LossReason::Shutdown);
+            let keeper = store.keeper.thread();
+            drop(store);
+            keeper.inspect(Thread::unpark);
+        }
     }
 
     fn displaced(&self) -> LockError {
@@ -210,6 +228,14 @@ impl Backend for FileBackend {
             return Err(self.0.displace(&store));
         }
         store.directory.probe()
+    }
+
+    fn providers(&self) -> Option<&Providers> {
+        Some(&self.0.providers)
+    }
+
+    async fn close(&self) {
+        self.0.close();
     }
 }
 

@@ -7,7 +7,7 @@
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::thread;
+use std::thread::{self, Thread};
 use std::time::Duration;
 
 use super::directory::Directory;
@@ -44,7 +44,7 @@ pub(super) struct Keeper {
 struct State {
     held: HashMap<u64, Arc<Held>>,
     last: u64,
-    running: bool,
+    running: Option<Thread>,
 }
 
 impl Keeper {
@@ -58,15 +58,15 @@ impl Keeper {
     /// Looks after this lock until it is forgotten.
     pub(super) fn keep(self: &Arc<Self>, held: &Arc<Held>) -> Result<u64, LockError> {
         let mut state = self.state();
-        if !state.running {
+        if state.running.is_none() {
             let keeper = Arc::clone(self);
             let thread = thread::Builder::new().name("lock-keeper".to_owned());
             let started = thread.spawn(move || keeper.run());
-            started.map_err(
+            let started = started.map_err(
                 self.directory
                     .failed("start a thread that looks after locks"),
             )?;
-            state.running = true;
+            state.running = Some(started.thread().clone());
         }
         state.last += 1;
         let key = state.last;
@@ -80,16 +80,26 @@ impl Keeper {
         drop(forgotten);
     }
 
-    /// The directory is not the one that others see: all locks in it are lost.
-    pub(super) fn lose_all(&self) {
+    /// The thread that looks, while there is one: woken, it ends where nobody could hold a lock any more.
+    pub(super) fn thread(&self) -> Option<Thread> {
+        self.state().running.clone()
+    }
+
+    /// Ends all leases; gives how many.
+    pub(super) fn lose(&self, reason: LossReason) -> usize {
         let mut all: Vec<_> = self.state().held.values().cloned().collect();
         all.retain(|held| held.lease.is_valid());
-        all.iter()
-            .for_each(|held| held.lease.lose(LossReason::Revoked));
-        if !all.is_empty() {
+        all.iter().for_each(|held| held.lease.lose(reason));
+        all.len()
+    }
+
+    /// The directory is not the one that others see: all locks in it are lost.
+    pub(super) fn lose_all(&self) {
+        let locks = self.lose(LossReason::Revoked);
+        if locks > 0 {
             tracing::error!(
                 directory = %self.directory.path().display(),
-                locks = all.len(),
+                locks,
                 "the lock directory was removed or replaced while locks in it were held; they are lost"
             );
         }
@@ -98,14 +108,14 @@ impl Keeper {
     fn run(self: &Arc<Self>) {
         let mut idle = 0;
         loop {
-            thread::sleep(EVERY);
+            thread::park_timeout(EVERY);
             let mut state = self.state();
             let all: Vec<_> = state.held.values().cloned().collect();
             idle = if all.is_empty() { idle + 1 } else { 0 };
             // Nothing to do for a while, or for good.
             if idle == IDLE_LOOKS || (idle > 0 && Arc::strong_count(self) == 1) {
                 // Under the mutex: whoever comes next starts another thread.
-                state.running = false;
+                state.running = None;
                 return;
             }
             drop(state);

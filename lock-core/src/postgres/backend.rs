@@ -10,8 +10,8 @@ use tokio::sync::oneshot;
 
 use super::builder::PostgresBuilder;
 use super::desk::{Command, Handle, Hold, Reply};
-use super::{errors, transaction};
-use crate::backend::{Attempt, Backend, Grant, Lease};
+use super::transaction;
+use crate::backend::{Attempt, Backend, Grant, Lease, Providers};
 use crate::name::key::{PostgresKeys, postgres_keys};
 use crate::server::Board;
 use crate::{LockError, LockName};
@@ -22,11 +22,16 @@ use crate::{LockError, LockName};
 pub struct PostgresBackend {
     handle: Arc<Handle>,
     namespace: Box<str>,
+    providers: Providers,
 }
 
 impl PostgresBackend {
     pub(super) fn new(handle: Arc<Handle>, namespace: Box<str>) -> Self {
-        Self { handle, namespace }
+        Self {
+            handle,
+            namespace,
+            providers: Providers::default(),
+        }
     }
 
     /// Connects to the server of this URL, `postgres://user:password@host:port/database`, with the
@@ -64,9 +69,11 @@ impl PostgresBackend {
     }
 
     /// How to connect to the server of this pool. The pool's connections are left alone: a lock lives
-    /// on its session, and a pool hands its sessions around.
+    /// on its session, and a pool hands its sessions around. Each session is made with the options that
+    /// the pool has then: a password that `PgPool::set_connect_options` has set is used by the next one.
+    /// The backend keeps a handle of the pool, also after it was closed, until the backend is closed.
     pub fn builder_from_pool(pool: &PgPool) -> PostgresBuilder {
-        PostgresBuilder::from_options(pool.connect_options().as_ref().clone())
+        PostgresBuilder::from_pool(pool.clone())
     }
 
     /// Takes a lock in a transaction of yours, in the same database: it is held until that transaction
@@ -102,6 +109,7 @@ impl PostgresBackend {
     /// database or server than the backend's, a transaction that is none.
     /// [`Unavailable`](crate::LockErrorKind::Unavailable): the backend has no session now, a deadlock,
     /// a cancelled statement, a transaction that has failed before, a lost connection.
+    /// [`Closed`](crate::LockErrorKind::Closed): the last provider over the backend was shut down.
     ///
     /// # Cancel safety
     ///
@@ -114,7 +122,7 @@ impl PostgresBackend {
         wait: Duration,
     ) -> Result<(), LockError> {
         let Some(home) = self.handle.home() else {
-            return Err(errors::disconnected().with_lock(name));
+            return Err(self.handle.gone().with_lock(name));
         };
         let locked = transaction::lock_in_transaction(tx, self.keys(name), &home, wait).await;
         locked.map_err(|error| error.with_lock(name))
@@ -125,18 +133,14 @@ impl PostgresBackend {
     }
 }
 
-/// Sends a command and gives what its answer arrives at.
-fn ask<T>(handle: &Handle, command: impl FnOnce(Reply<T>) -> Command) -> Answer<T> {
+/// Sends a command and waits for its answer. A driver that is gone answers nobody.
+async fn ask<T>(
+    handle: &Handle,
+    command: impl FnOnce(Reply<T>) -> Command,
+) -> Result<T, LockError> {
     let (reply, answer) = oneshot::channel();
     handle.inbox.push(command(reply));
-    answer
-}
-
-type Answer<T> = oneshot::Receiver<Result<T, LockError>>;
-
-/// Waits for an answer. A driver that is gone answers nobody.
-async fn answered<T>(answer: Answer<T>) -> Result<T, LockError> {
-    answer.await.unwrap_or_else(|_| Err(errors::disconnected()))
+    answer.await.unwrap_or_else(|_| Err(handle.gone()))
 }
 
 impl Backend for PostgresBackend {
@@ -152,7 +156,7 @@ impl Backend for PostgresBackend {
         {
             return Ok(Attempt::Granted(grant));
         }
-        answered(ask(&self.handle, |reply| Command::Try { keys, reply })).await
+        ask(&self.handle, |reply| Command::Try { keys, reply }).await
     }
 
     async fn try_acquire_many(
@@ -161,12 +165,7 @@ impl Backend for PostgresBackend {
         limit: usize,
     ) -> Result<Vec<(usize, PostgresGrant)>, LockError> {
         let keys = names.iter().map(|name| self.keys(name)).collect();
-        answered(ask(&self.handle, |reply| Command::Claim {
-            keys,
-            limit,
-            reply,
-        }))
-        .await
+        ask(&self.handle, |reply| Command::Claim { keys, limit, reply }).await
     }
 
     fn changed(&self, name: &LockName) -> impl Future<Output = ()> + Send + 'static {
@@ -175,7 +174,15 @@ impl Backend for PostgresBackend {
     }
 
     async fn health(&self) -> Result<(), LockError> {
-        answered(ask(&self.handle, |reply| Command::Health { reply })).await
+        ask(&self.handle, |reply| Command::Health { reply }).await
+    }
+
+    fn providers(&self) -> Option<&Providers> {
+        Some(&self.providers)
+    }
+
+    async fn close(&self) {
+        self.handle.close().await;
     }
 }
 
@@ -230,12 +237,12 @@ impl Grant for PostgresGrant {
         self.check()?;
         let (reply, answer) = oneshot::channel();
         self.start_release(Some(reply));
-        answered(answer).await
+        answer.await.unwrap_or_else(|_| Err(self.handle.gone()))
     }
 
     fn fencing_token(&self) -> impl Future<Output = Result<u64, LockError>> + Send + 'static {
         let (handle, hold) = (Arc::clone(&self.handle), self.hold);
-        async move { answered(ask(&handle, |reply| Command::Token { hold, reply })).await }
+        async move { ask(&handle, |reply| Command::Token { hold, reply }).await }
     }
 }
 

@@ -3,6 +3,7 @@
 
 use std::future::Future;
 use std::pin::{Pin, pin};
+use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
 
@@ -16,6 +17,7 @@ use tokio::time::{sleep, timeout};
 
 use super::connect::Target;
 use super::desk::Reply;
+use super::logins::Logins;
 use super::mark::{Mark, unmarked};
 use super::place::warn_unless_verified;
 use super::session::{Failed, Session};
@@ -24,7 +26,7 @@ use super::terms::Terms;
 use super::{errors, sql};
 use crate::LockError;
 use crate::panics::catch;
-use crate::server::Board;
+use crate::server::{Board, Stop};
 use crate::settings::ProviderKind;
 
 /// How long the server keeps the mark of a process that vanished.
@@ -56,7 +58,10 @@ const WITHOUT_RUNTIME: Duration = Duration::from_millis(100);
 
 /// What is known of the database. Dropping it closes the connection and ends the thread.
 #[derive(Debug)]
-pub(crate) struct DatabaseBeside(mpsc::UnboundedSender<Reply<()>>);
+pub(crate) struct DatabaseBeside {
+    ask: mpsc::UnboundedSender<Reply<()>>,
+    stop: Arc<Stop>,
+}
 
 impl DatabaseBeside {
     /// Connects, and takes the mark.
@@ -76,8 +81,11 @@ impl DatabaseBeside {
         let target = Target::new(options, "distributed_lock", Terms::new(LEASE)?, None);
         let (ask, asked) = mpsc::unbounded_channel();
         let (started, opened) = oneshot::channel();
+        let stop = Arc::<Stop>::default();
         let watch = Watch {
+            stop: Arc::clone(&stop),
             target,
+            logins: Logins::default(),
             mark,
             is_required,
             asked,
@@ -92,20 +100,35 @@ impl DatabaseBeside {
         opened
             .await
             .unwrap_or_else(|_| Err(errors::disconnected()))?;
-        Ok(Self(ask))
+        Ok(Self { ask, stop })
     }
 
     /// Whether the database answers, and has no other mark than ours.
     pub(crate) fn health(&self) -> impl Future<Output = Result<(), LockError>> + Send + 'static {
         let (reply, answer) = oneshot::channel();
         // Without a thread the reply is dropped, which is an answer.
-        let _ = self.0.send(reply);
-        async move { answer.await.unwrap_or_else(|_| Err(errors::disconnected())) }
+        let _ = self.ask.send(reply);
+        let stop = Arc::clone(&self.stop);
+        async move {
+            let gone = |_| match stop.is_asked() {
+                true => Err(LockError::closed()),
+                false => Err(errors::disconnected()),
+            };
+            answer.await.unwrap_or_else(gone)
+        }
+    }
+
+    /// Ends the thread; completes when the connection is closed.
+    pub(crate) async fn close(&self) {
+        self.stop.ask();
+        self.stop.finished().await;
     }
 }
 
 struct Watch {
+    stop: Arc<Stop>,
     target: Target,
+    logins: Logins,
     mark: Mark,
     /// Whether there is no start without it.
     is_required: bool,
@@ -134,7 +157,8 @@ impl Watch {
     fn run(mut self, started: Started) {
         let mut started = Some(started);
         let mut last = errors::disconnected();
-        loop {
+        let _done = Done(Arc::clone(&self.stop));
+        while !self.stop.is_asked() {
             let lived = catch(|| self.live_in_runtime(&mut started, &mut last));
             let goes_on = lived.unwrap_or_else(|reason| {
                 last = errors::panicked();
@@ -168,7 +192,14 @@ impl Watch {
     ) -> Option<()> {
         match Builder::new_current_thread().enable_all().build() {
             Ok(runtime) => {
-                let goes_on = runtime.block_on(self.live(started, last));
+                let stop = Arc::clone(&self.stop);
+                let goes_on = runtime.block_on(async {
+                    tokio::select! {
+                        biased;
+                        () = stop.asked() => None,
+                        goes_on = self.live(started, last) => goes_on,
+                    }
+                });
                 runtime.shutdown_background();
                 goes_on
             }
@@ -257,12 +288,13 @@ impl Watch {
     /// Connects, takes the mark and looks for another. Only a start can be refused for want of it: who
     /// holds locks already keeps them.
     async fn open(&self, is_start: bool) -> Result<(Link, Option<ProviderKind>), LockError> {
-        match self.target.open(None).await {
+        let open = async |target: &Target| target.open(None).await;
+        match self.logins.open(&self.target, open).await {
             Ok((session, _)) => {
                 let (session, other) = marked(session, &self.mark).await?;
                 Ok((Link::Marked(session), other))
             }
-            Err(error) if error.is_misconfigured() => {
+            Err(error) if error.is_misconfigured() && !errors::is_login_refused(&error) => {
                 Ok((self.open_plain(error, is_start).await?, None))
             }
             Err(error) => Err(error),
@@ -351,6 +383,15 @@ impl Watch {
             tracing::info!("no other process locks with another provider any more");
         }
         Ok(())
+    }
+}
+
+/// However the thread ends, its connection is closed by then.
+struct Done(Arc<Stop>);
+
+impl Drop for Done {
+    fn drop(&mut self) {
+        self.0.done();
     }
 }
 

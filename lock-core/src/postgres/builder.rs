@@ -1,19 +1,23 @@
 //! How to connect.
 
+use std::error::Error;
 use std::fmt;
+use std::future::Future;
 use std::time::Duration;
 
-use sqlx::postgres::PgConnectOptions;
+use sqlx::PgPool;
 
 use super::backend::PostgresBackend;
 use super::connect::Target;
 use super::driver::{self, Config};
+use super::logins::Logins;
 use super::mark::Mark;
 use super::place::{place, warn_unless_verified};
 use super::terms::Terms;
 use super::url;
+use crate::credentials::Ask;
 use crate::name::secret_fingerprint;
-use crate::{LockError, plain_text};
+use crate::{Credentials, LockError, plain_text};
 
 /// How to connect to a PostgreSQL server; from [`PostgresBackend::builder`].
 ///
@@ -37,12 +41,13 @@ pub struct PostgresBuilder {
     application_name: String,
     max_held: Option<usize>,
     token_epoch: u8,
+    credentials: Option<Ask>,
     mark: Option<Mark>,
 }
 
 enum Source {
     Url(String),
-    Options(Box<PgConnectOptions>),
+    Pool(PgPool),
 }
 
 impl PostgresBuilder {
@@ -50,8 +55,8 @@ impl PostgresBuilder {
         Self::new(Source::Url(url))
     }
 
-    pub(super) fn from_options(options: PgConnectOptions) -> Self {
-        Self::new(Source::Options(Box::new(options)))
+    pub(super) fn from_pool(pool: PgPool) -> Self {
+        Self::new(Source::Pool(pool))
     }
 
     fn new(source: Source) -> Self {
@@ -62,6 +67,7 @@ impl PostgresBuilder {
             application_name: "distributed_lock".to_owned(),
             max_held: None,
             token_epoch: 0,
+            credentials: None,
             mark: None,
         }
     }
@@ -124,6 +130,50 @@ impl PostgresBuilder {
         self
     }
 
+    /// Where user and password come from when they change while the process runs: tokens of IAM, secrets
+    /// of a vault, a file that is written anew. Asked for each session that is made, when the process
+    /// connects and when it comes back; both connections of that moment have the answer. It goes before
+    /// what the connection string or the pool says, and what else they say stays.
+    ///
+    /// ```no_run
+    /// # use lock_core::{Credentials, LockError, postgres::PostgresBackend};
+    /// # struct Vault;
+    /// # impl Vault { async fn read(&self) -> Result<String, std::io::Error> { unimplemented!() } }
+    /// # async fn f(vault: std::sync::Arc<Vault>) -> Result<(), LockError> {
+    /// let backend = PostgresBackend::builder("postgres://app@db.example/shop?sslmode=verify-full")
+    ///     .credentials(move || {
+    ///         let vault = vault.clone();
+    ///         async move { Ok::<_, std::io::Error>(Credentials::password(vault.read().await?)) }
+    ///     })
+    ///     .connect()
+    ///     .await?;
+    /// # Ok(()) }
+    /// ```
+    ///
+    /// - Its future runs on the runtime that [`connect`](Self::connect) is called on, so that clients
+    ///   which were made there work. That runtime has to be driven; where it has ended, or there
+    ///   was none, the future runs on a thread of its own, with a runtime.
+    /// - It has 5 s to answer, and is asked once at a time. Between attempts to connect there are pauses
+    ///   that grow to 1 s.
+    /// - An error, a panic and no answer cost that attempt, and are logged as what keeps the process
+    ///   from a session; the error of the function is the source of that, and is logged as well: no
+    ///   secret belongs in it.
+    /// - What the server refuses is not shown to it at each attempt: see [the
+    ///   module](super#passwords-that-change).
+    ///
+    /// # Default
+    ///
+    /// None: what the connection string or the pool says.
+    pub fn credentials<F, A, E>(mut self, function: F) -> Self
+    where
+        F: Fn() -> A + Send + Sync + 'static,
+        A: Future<Output = Result<Credentials, E>> + Send + 'static,
+        E: Into<Box<dyn Error + Send + Sync>>,
+    {
+        self.credentials = Some(Ask::new(function));
+        self
+    }
+
     /// Says on each session what holds the locks of this process, and opens none where another
     /// provider does.
     pub(crate) fn mark(mut self, mark: Mark) -> Self {
@@ -144,15 +194,15 @@ impl PostgresBuilder {
     /// TLS, a standby, a proxy that shares sessions, a server whose advisory locks lock nothing or that
     /// is older than PostgreSQL 14.
     /// [`Unavailable`](crate::LockErrorKind::Unavailable) when the server is not there or does not
-    /// answer within 5 s. Each says what to do.
+    /// answer within 5 s, or where [`credentials`](Self::credentials) gives none. Each says what to do.
     ///
     /// # Cancel safety
     ///
     /// Cancel safe: a connection that nobody waits for is closed.
     pub async fn connect(self) -> Result<PostgresBackend, LockError> {
-        let options = match self.source {
-            Source::Url(url) => url::parse(&url)?,
-            Source::Options(options) => *options,
+        let (options, pool) = match self.source {
+            Source::Url(url) => (url::parse(&url)?, None),
+            Source::Pool(pool) => (pool.connect_options().as_ref().clone(), Some(pool)),
         };
         if self.token_epoch > 126 {
             return Err(LockError::misconfigured(
@@ -165,6 +215,7 @@ impl PostgresBuilder {
         let server = place(&options);
         let config = Config {
             target: Target::new(options, &self.application_name, terms, self.mark),
+            logins: Logins::new(pool, self.credentials.map(Ask::here)),
             max_held: self.max_held,
             token_epoch: self.token_epoch,
         };

@@ -45,6 +45,12 @@ impl Target {
         }
     }
 
+    /// The same with other options.
+    pub(super) fn at(&self, options: PgConnectOptions) -> Self {
+        let name = self.options.get_application_name().unwrap_or_default();
+        Self::new(options, name, self.terms, self.mark.clone())
+    }
+
     /// Opens a session and ends the former one, if that still lives. Tells where the session is.
     ///
     /// # Errors

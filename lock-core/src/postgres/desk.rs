@@ -6,11 +6,12 @@ use std::sync::{Arc, Mutex, PoisonError};
 use tokio::sync::oneshot;
 
 use super::backend::PostgresGrant;
+use super::errors;
 use super::transaction::DatabaseIdentity;
 use crate::LockError;
 use crate::backend::Attempt;
 use crate::name::key::PostgresKeys;
-use crate::server::{Board, Host, Inbox};
+use crate::server::{Board, Host, Inbox, Stop};
 
 pub(super) type Reply<T> = oneshot::Sender<Result<T, LockError>>;
 
@@ -54,6 +55,7 @@ pub(super) struct Desk {
     pub(super) board: Board<Handle>,
     /// Where the session is, while there is one.
     home: Mutex<Option<DatabaseIdentity>>,
+    pub(super) stop: Stop,
 }
 
 impl Desk {
@@ -71,6 +73,16 @@ impl Desk {
     pub(super) fn abandon(&self) {
         self.inbox.abandon();
         self.board.wake_all();
+        self.stop.done();
+    }
+
+    /// Why there is no session, or no answer.
+    pub(super) fn gone(&self) -> LockError {
+        if self.stop.is_asked() {
+            LockError::closed()
+        } else {
+            errors::disconnected()
+        }
     }
 }
 
@@ -81,6 +93,13 @@ pub(super) struct Handle(Arc<Desk>);
 impl Handle {
     pub(super) fn new(desk: Arc<Desk>) -> Arc<Self> {
         Arc::new(Self(desk))
+    }
+
+    /// Ends the driver, whoever else has it; completes when its session is closed.
+    pub(super) async fn close(&self) {
+        self.stop.ask();
+        self.inbox.close();
+        self.stop.finished().await;
     }
 }
 

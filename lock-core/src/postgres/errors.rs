@@ -71,6 +71,15 @@ pub(super) fn is_right(error: &LockError) -> bool {
     source.and_then(sqlstate).as_deref() == Some("42501")
 }
 
+/// Whether the server does not let in this user with this password.
+pub(super) fn is_login_refused(error: &LockError) -> bool {
+    let source = error.source().and_then(|source| source.downcast_ref());
+    matches!(
+        source.and_then(sqlstate).as_deref(),
+        Some("28P01" | "28000")
+    )
+}
+
 /// A role could not log in.
 pub(super) fn logging_in(error: Error, options: &PgConnectOptions) -> LockError {
     if sqlstate(&error).as_deref() != Some("42501") {

@@ -61,6 +61,14 @@
 //! shared advisory locks besides: the key of its lease, the pair that it alone has, and, where the
 //! provider is chosen by settings, the mark of that provider.
 //!
+//! # Passwords that change
+//!
+//! [`PostgresBuilder::credentials`] is asked for user and password whenever a session is made, and
+//! [`PostgresBackend::from_pool`] takes what `PgPool::set_connect_options` has set last. A new password
+//! ends no session; one that is ended, or lost, comes back with the new one. Where the server refuses a
+//! password, the same one is shown to it again after 1 s, and then after pauses that double up to 10 s,
+//! so that no account is locked for it; another one is tried immediately.
+//!
 //! # Neighbours
 //!
 //! The sessions of the library look names up in `pg_catalog` alone, and what it runs in your
@@ -87,6 +95,7 @@ mod errors;
 mod fence;
 mod grants;
 mod in_transaction;
+mod logins;
 mod mark;
 mod place;
 mod rights;

@@ -12,7 +12,7 @@ use super::builder::RedisBuilder;
 use super::command::{Acquire, Answer, Claim, Command, Release, Reply};
 use super::key::{Key, Owner};
 use super::shared::{Client, Shared};
-use crate::backend::{Attempt, Backend, Grant, Lease};
+use crate::backend::{Attempt, Backend, Grant, Lease, Providers};
 use crate::{LockError, LockName};
 
 /// How long an acquire is tried again after its answer was lost.
@@ -26,6 +26,7 @@ pub struct RedisBackend {
     client: Arc<Client>,
     /// How many kinds of keys there are that cannot share a call.
     lanes: usize,
+    providers: Providers,
 }
 
 impl RedisBackend {
@@ -68,7 +69,11 @@ impl RedisBackend {
     }
 
     pub(super) fn new(client: Arc<Client>, lanes: usize) -> Self {
-        Self { client, lanes }
+        Self {
+            client,
+            lanes,
+            providers: Providers::default(),
+        }
     }
 
     fn shared(&self) -> &Shared {
@@ -104,13 +109,6 @@ fn chunks(keys: &[Key], lanes: usize, limit: usize) -> impl Iterator<Item = Vec<
     })
 }
 
-/// The driver that was asked is gone, and another starts.
-fn ended<E>(_: E) -> LockError {
-    LockError::unavailable(
-        "the driver of Redis locks panicked before it answered, and connects again",
-    )
-}
-
 impl Backend for RedisBackend {
     type Grant = RedisGrant;
 
@@ -126,7 +124,7 @@ impl Backend for RedisBackend {
         }
         let (acquire, answer) = self.acquire(key);
         self.shared().inbox.push(Command::Acquire(acquire));
-        answer.await.map_err(ended)?
+        answer.await.unwrap_or_else(|_| Err(self.shared().gone()))
     }
 
     async fn try_acquire_many(
@@ -159,7 +157,8 @@ impl Backend for RedisBackend {
             }
             self.shared().inbox.push_all(claims);
             for (position, answer) in answers {
-                if let Attempt::Granted(grant) = answer.await.map_err(ended)?? {
+                let answer = answer.await.unwrap_or_else(|_| Err(self.shared().gone()));
+                if let Attempt::Granted(grant) = answer? {
                     granted.push((position, grant));
                 }
             }
@@ -183,7 +182,19 @@ impl Backend for RedisBackend {
             answer?;
             answered = true;
         }
-        if answered { Ok(()) } else { Err(ended(())) }
+        if answered {
+            Ok(())
+        } else {
+            Err(self.shared().gone())
+        }
+    }
+
+    fn providers(&self) -> Option<&Providers> {
+        Some(&self.providers)
+    }
+
+    async fn close(&self) {
+        self.shared().close().await;
     }
 }
 
@@ -248,8 +259,9 @@ impl Grant for RedisGrant {
         }
         let (reply, answer) = oneshot::channel();
         self.start_release(Some(reply));
+        let client = Arc::clone(&self.client);
         drop(self);
-        answer.await.map_err(ended)?
+        answer.await.unwrap_or_else(|_| Err(client.0.gone()))
     }
 
     fn fencing_token(&self) -> impl Future<Output = Result<u64, LockError>> + Send + 'static {

@@ -2,12 +2,14 @@
 
 use std::future::Future;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use ::redis::aio::MultiplexedConnection;
 use ::redis::cmd;
 use futures_util::future::select_ok;
 use tokio::sync::Mutex;
+use tokio::time::timeout;
 
 use super::builder::{RedisBuilder, Settings};
 use super::connect::{About, Mode, ask, open};
@@ -22,6 +24,7 @@ struct Inner {
     settings: Settings,
     /// Made when it is needed, and again when it has failed.
     connection: Mutex<Option<MultiplexedConnection>>,
+    is_closed: AtomicBool,
 }
 
 impl RedisBeside {
@@ -36,6 +39,7 @@ impl RedisBeside {
         Ok(Self(Arc::new(Inner {
             settings,
             connection: Mutex::default(),
+            is_closed: AtomicBool::new(false),
         })))
     }
 
@@ -44,6 +48,9 @@ impl RedisBeside {
         let inner = Arc::clone(&self.0);
         async move {
             let mut connection = inner.connection.lock().await;
+            if inner.is_closed.load(Ordering::Acquire) {
+                return Err(LockError::closed());
+            }
             let within = inner.settings.answer_within();
             // One that was lost since the last look, or hangs, says nothing about the other nodes: some
             // of the time is theirs.
@@ -55,6 +62,16 @@ impl RedisBeside {
             }
             *connection = Some(inner.connect().await?);
             Ok(())
+        }
+    }
+
+    /// Closes the connection, and makes no other.
+    pub(crate) async fn close(&self) {
+        self.0.is_closed.store(true, Ordering::Release);
+        if let Some(mut connection) = self.0.connection.lock().await.take() {
+            // Its answer is the last of the connection, which the driver closes later.
+            let within = self.0.settings.answer_within();
+            let _ = timeout(within, connection.send_packed_command(&cmd("QUIT"))).await;
         }
     }
 }

@@ -1,6 +1,8 @@
 //! What can be chosen about a Redis backend.
 
+use std::error::Error;
 use std::fmt;
+use std::future::Future;
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
@@ -8,9 +10,11 @@ use ::redis::ConnectionInfo;
 
 use super::RedisBackend;
 use super::connection_string::{Target, resp3};
+use super::logins::Logins;
 use super::thread;
+use crate::credentials::Ask;
 use crate::name::secret_fingerprint;
-use crate::{LockError, plain_text};
+use crate::{Credentials, LockError, plain_text};
 
 /// The lease, unless chosen.
 const LEASE: Duration = Duration::from_secs(30);
@@ -33,6 +37,7 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
 /// | [`quarantine`](Self::quarantine) | one lease |
 /// | [`allow_eviction`](Self::allow_eviction) | no |
 /// | [`replicas`](Self::replicas) | 0 |
+/// | [`credentials`](Self::credentials) | those of the connection string |
 #[derive(Clone)]
 #[must_use = "a builder does nothing until `connect`"]
 pub struct RedisBuilder {
@@ -42,6 +47,7 @@ pub struct RedisBuilder {
     quarantine: Option<Duration>,
     allow_eviction: bool,
     replicas: u8,
+    credentials: Option<Ask>,
 }
 
 /// Where the server is said to be. Without `Debug`: it can hold a password.
@@ -60,6 +66,7 @@ pub(super) struct Settings {
     pub(super) quarantine: Duration,
     pub(super) allow_eviction: bool,
     pub(super) replicas: u8,
+    pub(super) logins: Logins,
 }
 
 impl RedisBuilder {
@@ -81,6 +88,7 @@ impl RedisBuilder {
             quarantine: None,
             allow_eviction: false,
             replicas: 0,
+            credentials: None,
         }
     }
 
@@ -121,6 +129,45 @@ impl RedisBuilder {
     /// acquire; renewals and releases are not waited for.
     pub const fn replicas(mut self, replicas: u8) -> Self {
         self.replicas = replicas;
+        self
+    }
+
+    /// Where user and password come from when they change while the process runs: tokens of IAM, secrets
+    /// of a vault, a file that is written anew. Asked for each connection that is made, when the process
+    /// connects and when it comes back: two to each node. It goes before what the connection string
+    /// says, and what else that says stays.
+    ///
+    /// ```no_run
+    /// # use lock_core::{Credentials, LockError, redis::RedisBackend};
+    /// # async fn f() -> Result<(), LockError> {
+    /// let backend = RedisBackend::builder("rediss://cache.example")
+    ///     .credentials(|| async {
+    ///         let secret = tokio::task::spawn_blocking(|| {
+    ///             std::fs::read_to_string("/run/secrets/redis")
+    ///         });
+    ///         Ok::<_, std::io::Error>(Credentials::new("app", secret.await??.trim_end()))
+    ///     })
+    ///     .connect()
+    ///     .await?;
+    /// # Ok(()) }
+    /// ```
+    ///
+    /// - Its future runs on the runtime that [`connect`](Self::connect) is called on, so that clients
+    ///   which were made there work. That runtime has to be driven; where it has ended, or there
+    ///   was none, the future runs on a thread of its own, with a runtime.
+    /// - It has 5 s to answer, and is asked once at a time. What led to no connection, since the server is
+    ///   gone or the function failed, is used again for a second.
+    /// - An error, a panic and no answer cost that attempt, and are logged as what keeps the process
+    ///   from a connection. The error of the function is the source of that: no secret belongs in it.
+    /// - What the server refuses is not shown to it at each attempt: see [the
+    ///   module](super#passwords-that-change).
+    pub fn credentials<F, A, E>(mut self, function: F) -> Self
+    where
+        F: Fn() -> A + Send + Sync + 'static,
+        A: Future<Output = Result<Credentials, E>> + Send + 'static,
+        E: Into<Box<dyn Error + Send + Sync>>,
+    {
+        self.credentials = Some(Ask::new(function));
         self
     }
 
@@ -171,6 +218,7 @@ impl RedisBuilder {
             quarantine: self.quarantine.unwrap_or(self.lease).min(*LEASES.end()),
             allow_eviction: self.allow_eviction,
             replicas: self.replicas,
+            logins: Logins::new(self.credentials.map(Ask::here)),
         })
     }
 }

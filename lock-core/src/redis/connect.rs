@@ -47,8 +47,17 @@ pub fn client(connection_string: &str) -> Result<Client, LockError> {
     Client::open(info.clone()).map_err(|error| refused(&info, error))
 }
 
-/// Opens a connection; what the server says unasked goes to `pushes`.
+/// Opens a connection, with the credentials of now; what the server says unasked goes to `pushes`.
 pub(super) async fn open(
+    info: &ConnectionInfo,
+    settings: &Settings,
+    pushes: Option<mpsc::UnboundedSender<PushInfo>>,
+) -> Result<MultiplexedConnection, LockError> {
+    let open = async |info| open_with(&info, settings, pushes).await;
+    settings.logins.open(info, open).await
+}
+
+async fn open_with(
     info: &ConnectionInfo,
     settings: &Settings,
     pushes: Option<mpsc::UnboundedSender<PushInfo>>,
@@ -119,6 +128,16 @@ fn choose_cryptography(_: &ConnectionInfo) {}
 const REFUSED_USER: &str =
     "refused the user or the password; correct them in the connection string";
 
+const WANTS_PASSWORD: &str =
+    "wants a password; give one: redis://:PASSWORD@HOST or HOST:PORT,password=PASSWORD";
+
+/// Whether a server does not let in this user with this password. By our words: those of the server are
+/// not kept where the password may be among them.
+pub(super) fn is_login_refused(error: &LockError) -> bool {
+    let said = error.to_string();
+    error.is_misconfigured() && (said.contains(REFUSED_USER) || said.contains(WANTS_PASSWORD))
+}
+
 /// Why there is no connection.
 fn refused(info: &ConnectionInfo, error: RedisError) -> LockError {
     let at = |what: &str| format!("the Redis server at {} {what}", info.addr());
@@ -134,9 +153,7 @@ fn refused(info: &ConnectionInfo, error: RedisError) -> LockError {
         _ if info.redis_settings().password().is_none()
             && (code == "NOAUTH" || error.to_string().contains("NOAUTH")) =>
         {
-            Some(
-                "wants a password; give one: redis://:PASSWORD@HOST or HOST:PORT,password=PASSWORD",
-            )
+            Some(WANTS_PASSWORD)
         }
         ErrorKind::AuthenticationFailed => Some(REFUSED_USER),
         _ if matches!(code, "WRONGPASS" | "NOAUTH") => Some(REFUSED_USER),

@@ -70,6 +70,14 @@
 //! refusal says which right is missing, and this line. Keys are hashes of namespace and name: no pattern
 //! of keys keeps the users of two namespaces apart, which takes two servers.
 //!
+//! # Passwords that change
+//!
+//! [`RedisBuilder::credentials`] is asked for user and password whenever a connection is made, for
+//! commands and for messages, to each node. A new password ends no connection; one that is ended, or
+//! lost, comes back with the new one, and renews what is held. Where a server refuses a password, the
+//! same one is shown to it again after 1 s, and then after pauses that double up to 10 s, so that no
+//! account is locked for it; another one is tried at the next attempt.
+//!
 //! # Who else can use the server
 //!
 //! A user of the same server who can write to the keys `lock:*` can do to locks what it likes, and no
@@ -105,6 +113,7 @@ mod connect;
 mod connection_string;
 mod driver;
 mod key;
+mod logins;
 mod opened;
 mod rehearsal;
 mod rights;

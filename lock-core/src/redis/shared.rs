@@ -8,9 +8,9 @@ use super::builder::Settings;
 use super::command::Command;
 use super::key::{Key, Owner};
 use super::waiting::Waiting;
-use crate::LossReason;
 use crate::backend::{BootClock, Clock, Lease};
-use crate::server::Inbox;
+use crate::server::{Inbox, Stop};
+use crate::{LockError, LossReason};
 
 pub(super) struct Shared {
     pub(super) settings: Settings,
@@ -18,6 +18,7 @@ pub(super) struct Shared {
     pub(super) held: Held,
     pub(super) waiting: Waiting,
     pub(super) clock: Arc<dyn Clock>,
+    pub(super) stop: Stop,
     owners: AtomicU64,
 }
 
@@ -29,6 +30,7 @@ impl Shared {
             held: Held::default(),
             waiting: Waiting::default(),
             clock: Arc::new(BootClock),
+            stop: Stop::default(),
             owners: AtomicU64::new(0),
         }
     }
@@ -39,6 +41,27 @@ impl Shared {
             connection,
             number: self.owners.fetch_add(1, Ordering::Relaxed),
         }
+    }
+}
+
+impl Shared {
+    /// Ends the thread, whoever uses it; completes when its connections are closed.
+    pub(super) async fn close(&self) {
+        self.stop.ask();
+        self.inbox.close();
+        // What is not released by now ends with its lease.
+        self.held.lose(LossReason::Shutdown, |_| true);
+        self.stop.finished().await;
+    }
+
+    /// Why there is no answer: the driver that was asked is gone.
+    pub(super) fn gone(&self) -> LockError {
+        if self.stop.is_asked() {
+            return LockError::closed();
+        }
+        LockError::unavailable(
+            "the driver of Redis locks panicked before it answered, and connects again",
+        )
     }
 }
 

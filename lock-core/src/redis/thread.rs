@@ -162,5 +162,6 @@ impl Drop for Ending {
         shared.inbox.abandon();
         shared.held.lose(LossReason::Disconnected, |_| true);
         shared.waiting.wake_all();
+        shared.stop.done();
     }
 }

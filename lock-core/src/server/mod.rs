@@ -9,9 +9,11 @@ mod board;
 pub(crate) mod exposed;
 mod inbox;
 pub(crate) mod option;
+mod stop;
 
 pub(crate) use awake::Patience;
 #[cfg(feature = "redis")]
 pub(crate) use board::Watch;
 pub(crate) use board::{Board, Host};
 pub(crate) use inbox::Inbox;
+pub(crate) use stop::Stop;

@@ -52,6 +52,10 @@ impl Store for StormyPostgres {
         self.store.lose_all().await;
     }
 
+    async fn open_connections(&self) -> usize {
+        self.store.open_connections().await
+    }
+
     fn address(&self) -> Option<String> {
         Some(self.proxy.url(&self.store.address()?))
     }

@@ -63,6 +63,10 @@ impl Store for StormyRedis {
         self.store.lose_all().await;
     }
 
+    async fn open_connections(&self) -> usize {
+        self.store.open_connections().await
+    }
+
     fn address(&self) -> Option<String> {
         let url = self.proxy.url(&self.store.server().url());
         Some(RedisStore::address_of(&url, LEASE))
@@ -113,6 +117,10 @@ impl Store for StormyRedisCluster {
 
     async fn lose_all(&self) {
         self.0.lose_all().await;
+    }
+
+    async fn open_connections(&self) -> usize {
+        self.0.open_connections().await
     }
 
     fn address(&self) -> Option<String> {

@@ -3,6 +3,7 @@
 //! A case is listed once more, with the number of the promise that it checks, in
 //! [`conformance!`](crate::conformance); one that is not listed there is found by a test.
 
+pub mod closing;
 pub mod crowd;
 pub mod dropping;
 pub mod exclusion;

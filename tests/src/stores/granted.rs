@@ -92,6 +92,10 @@ impl Store for GrantedStore {
         self.0.lose_all().await;
     }
 
+    async fn open_connections(&self) -> usize {
+        self.0.open_connections().await
+    }
+
     fn address(&self) -> Option<String> {
         let url = self.0.server.url_for("app", "postgres");
         Some(PostgresStore::address_of(&url))

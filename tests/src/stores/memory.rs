@@ -47,6 +47,7 @@ impl Store for MemoryStore {
     const LEASE: Option<Duration> = None;
     const NOTICED_WITHIN: Duration = Duration::ZERO;
     const GRANTED_AFTER_A_KILL: Duration = Duration::ZERO;
+    const STAYS_CLOSED: bool = false;
 
     async fn open() -> Self {
         Self(MemoryBackend::new())
@@ -62,6 +63,10 @@ impl Store for MemoryStore {
 
     async fn lose_all(&self) {
         unreachable!("there is no connection to lose");
+    }
+
+    async fn open_connections(&self) -> usize {
+        0
     }
 
     fn address(&self) -> Option<String> {

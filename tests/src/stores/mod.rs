@@ -39,6 +39,10 @@ pub trait Store: Send + Sync + Sized + 'static {
     /// How long it may take until the lock of a killed process is granted.
     const GRANTED_AFTER_A_KILL: Duration;
 
+    /// Whether a backend grants nothing any more once it was closed; one that keeps nothing open has
+    /// nothing to close.
+    const STAYS_CLOSED: bool = true;
+
     /// A new store without locks.
     fn open() -> impl Future<Output = Self> + Send;
 
@@ -55,6 +59,9 @@ pub trait Store: Send + Sync + Sized + 'static {
 
     /// Takes away all locks of all clients at once, as the end of their connections does.
     fn lose_all(&self) -> impl Future<Output = ()> + Send;
+
+    /// How many connections, and the like, of backends there are.
+    fn open_connections(&self) -> impl Future<Output = usize> + Send;
 
     /// What the program `locker` is to open for the same locks; `None` where processes cannot share
     /// them.

@@ -3,7 +3,7 @@
 use std::future::Future;
 use std::sync::Arc;
 
-use lock_core::backend::{Attempt, Backend};
+use lock_core::backend::{Attempt, Backend, Providers};
 use lock_core::{LockError, LockName};
 
 /// A backend that is shared: its clones are one and the same connection.
@@ -49,5 +49,13 @@ impl<B: Backend> Backend for OneBackend<B> {
 
     async fn health(&self) -> Result<(), LockError> {
         self.0.health().await
+    }
+
+    fn providers(&self) -> Option<&Providers> {
+        self.0.providers()
+    }
+
+    async fn close(&self) {
+        self.0.close().await;
     }
 }

@@ -106,6 +106,10 @@ impl Store for PostgresStore {
         self.terminate(None).await;
     }
 
+    async fn open_connections(&self) -> usize {
+        self.sessions().await.try_into().unwrap()
+    }
+
     fn address(&self) -> Option<String> {
         Some(Self::address_of(&self.server.url()))
     }

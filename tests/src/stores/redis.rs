@@ -85,6 +85,14 @@ impl RedisClusterStore {
     }
 }
 
+/// How many connections the user of the stores has.
+async fn connections(server: &RedisServer) -> usize {
+    let list: String = server.ask(&["CLIENT", "LIST"]).await.unwrap();
+    let (user, _) = USER.split_once(':').unwrap();
+    let of_user = format!(" user={user} ");
+    list.lines().filter(|line| line.contains(&of_user)).count()
+}
+
 /// Without a quarantine: the server is new.
 async fn connect(url: &str) -> RedisBackend {
     let backend = RedisStore::builder(url).quarantine(Duration::ZERO);
@@ -118,6 +126,10 @@ impl Store for RedisStore {
 
     async fn lose_all(&self) {
         let () = self.0.ask(&["FLUSHALL"]).await.unwrap();
+    }
+
+    async fn open_connections(&self) -> usize {
+        connections(&self.0).await
     }
 
     fn address(&self) -> Option<String> {
@@ -169,6 +181,14 @@ impl Store for RedisClusterStore {
         for node in self.0.nodes() {
             let () = node.ask(&["FLUSHALL"]).await.unwrap();
         }
+    }
+
+    async fn open_connections(&self) -> usize {
+        let mut all = 0;
+        for node in self.0.nodes() {
+            all += connections(node).await;
+        }
+        all
     }
 
     fn address(&self) -> Option<String> {

@@ -8,6 +8,7 @@
 
 mod bounds;
 mod connection_strings;
+mod credentials;
 mod fence;
 mod fence_refusals;
 mod former;
@@ -29,6 +30,7 @@ mod poolers;
 mod reconnect;
 mod refusals;
 mod sessions;
+mod shutdown;
 mod statement_log;
 mod statements;
 mod support;

@@ -8,7 +8,7 @@ use lock_tests::{Log, eventually};
 use tempfile::tempdir;
 use tracing::Level;
 
-use super::support::{in_files, in_postgres, markers, refused};
+use super::support::{in_files, in_postgres, markers, refused, sessions};
 
 #[tokio::test]
 async fn the_database_is_reported_also_where_it_does_not_hold_the_locks() {
@@ -264,5 +264,50 @@ async fn options_that_change_nothing_do_not_keep_a_fleet_from_its_mark() {
     assert!(
         told.contains("channel_binding, connect_timeout, target_session_attrs, keepalives"),
         "{told}"
+    );
+}
+
+/// With it go its sessions: a database that is reported can be dropped too.
+#[tokio::test]
+async fn a_shutdown_closes_the_connections_to_what_does_not_hold_the_locks() {
+    let (server, dir) = (PostgresServer::start().await, tempdir().unwrap());
+    let pool = server.pool().await;
+    sqlx::raw_sql("CREATE DATABASE shop")
+        .execute(&pool)
+        .await
+        .unwrap();
+    let cache = RedisServer::start().await;
+    let settings = in_files(&server, dir.path())
+        .database_url(server.url_for("postgres", "shop"))
+        .redis_url(cache.url());
+    let locks = LockProvider::connect(settings).await.unwrap();
+    assert!(
+        locks
+            .health()
+            .await
+            .servers()
+            .iter()
+            .all(|server| server.is_up())
+    );
+    assert_eq!(sessions(&pool).await, 1);
+    let clone = locks.clone();
+    locks.shutdown(std::time::Duration::ZERO).await;
+    sqlx::raw_sql("DROP DATABASE shop")
+        .execute(&pool)
+        .await
+        .unwrap();
+    let list: String = cache.ask(&["CLIENT", "LIST"]).await.unwrap();
+    assert_eq!(list.lines().count(), 1, "that of the one who looks: {list}");
+    let health = clone.health().await;
+    let errors = health
+        .servers()
+        .iter()
+        .map(|server| server.error().unwrap().is_closed());
+    assert_eq!(errors.collect::<Vec<_>>(), [true; 3], "{health:?}");
+    let list: String = cache.ask(&["CLIENT", "LIST"]).await.unwrap();
+    assert_eq!(
+        list.lines().count(),
+        1,
+        "nothing is connected for it: {list}"
     );
 }

@@ -33,6 +33,7 @@ use tokio::time::{Instant, sleep, sleep_until, timeout};
 use super::backend::PostgresBackend;
 use super::connect::Target;
 use super::desk::{Command, Desk, Handle, Hold};
+use super::logins::Logins;
 use super::session::{Failed, Session, value};
 use super::statement::Statement;
 use super::{errors, sql};
@@ -53,6 +54,9 @@ const CONNECT_WITHIN: Duration = Duration::from_secs(5);
 
 /// After this long without a connection a new command makes for a new attempt.
 const EAGER_AFTER: Duration = Duration::from_millis(100);
+
+/// How long what is under way has to end when the backend is closed.
+const CLOSE_WITHIN: Duration = Duration::from_secs(1);
 
 /// How often it is told why there is no session.
 const TOLD_EVERY: Duration = Duration::from_secs(5);
@@ -81,6 +85,7 @@ type Started = oneshot::Sender<Result<(), LockError>>;
 /// What a driver needs to know.
 pub(super) struct Config {
     pub(super) target: Target,
+    pub(super) logins: Logins,
     pub(super) max_held: Option<usize>,
     pub(super) token_epoch: u8,
 }
@@ -197,12 +202,14 @@ impl Driver {
 
     /// One session after the other. A panic, which a server can cause that does not keep to its
     /// protocol, costs the session as any other loss does.
-    fn run(mut self, started: Started) {
+    fn run(self, started: Started) {
         let mut started = Some(started);
         let _abandoned = Abandon(Arc::clone(&self.desk));
+        // Dropped before that: with it goes the pool of the application.
+        let mut driver = self;
         loop {
-            let lived = catch(|| self.live_in_runtime(&mut started));
-            if !lived.unwrap_or_else(|reason| self.after_panic(&mut started, &reason)) {
+            let lived = catch(|| driver.live_in_runtime(&mut started));
+            if !lived.unwrap_or_else(|reason| driver.after_panic(&mut started, &reason)) {
                 return;
             }
         }
@@ -266,11 +273,18 @@ impl Driver {
         };
         self.former = Some(session.identity);
         let begun = Instant::now();
-        let end = self.serve(&mut session).await;
+        let desk = Arc::clone(&self.desk);
+        let end = tokio::select! {
+            biased;
+            end = self.serve(&mut session) => end,
+            () = hurried(&desk) => End::Done,
+        };
         if begun.elapsed() >= STABLE {
             self.backoff = None;
         }
         let End::Lost(reason) = end else {
+            // Where handles are left, they are not to count on it.
+            session.lease.lose(LossReason::Shutdown);
             return false;
         };
         // Before anything else: nobody may count on it while we look for another one.
@@ -301,10 +315,14 @@ impl Driver {
         let mut told: Option<Instant> = None;
         loop {
             let opened = {
-                let open = timeout(CONNECT_WITHIN, self.config.target.open(self.former));
+                let Config { logins, target, .. } = &self.config;
+                let open = logins.open(target, async |target| {
+                    let opened = timeout(CONNECT_WITHIN, target.open(self.former)).await;
+                    opened.unwrap_or_else(|_| Err(errors::connect_timed_out()))
+                });
                 tokio::select! {
                     biased;
-                    opened = open => opened.unwrap_or_else(|_| Err(errors::connect_timed_out())),
+                    opened = open => opened,
                     () = closed(&self.desk) => return None,
                 }
             };
@@ -339,9 +357,10 @@ impl Driver {
             let backoff = self.backoff.get_or_insert_with(|| BACKOFF.build());
             let delay = backoff.next().unwrap_or(EAGER_AFTER);
             let begun = Instant::now();
+            let eager_after = self.config.logins.eager_after(EAGER_AFTER).min(delay);
             let _ = timeout(delay, async {
                 self.desk.inbox.rung().await;
-                sleep_until(begun + EAGER_AFTER).await;
+                sleep_until(begun + eager_after).await;
             })
             .await;
         }
@@ -587,6 +606,12 @@ async fn closed(desk: &Desk) {
         // The bell is for the driver, which is busy: looked at now and then.
         sleep(Duration::from_millis(20)).await;
     }
+}
+
+/// Completes when the backend was closed, and what was under way has had its time.
+async fn hurried(desk: &Desk) {
+    desk.stop.asked().await;
+    sleep(CLOSE_WITHIN).await;
 }
 
 /// However the thread ends, whoever waits for it hears it.
