@@ -99,6 +99,7 @@
 mod backend;
 mod beside;
 mod builder;
+mod certificates;
 mod clock;
 mod command;
 mod connect;
@@ -106,6 +107,7 @@ mod connection_string;
 mod driver;
 mod key;
 mod opened;
+mod options;
 mod rehearsal;
 mod rights;
 mod scripts;
@@ -113,6 +115,7 @@ mod seeds;
 mod shared;
 mod subscriber;
 mod thread;
+mod tls;
 mod topology;
 mod waiting;
 
