@@ -40,7 +40,11 @@ async fn a_replica_is_refused() {
     let server = RedisServer::start().await;
     let replica = server.replica().await;
     let error = refused(&replica.url()).await;
-    assert!(error.is_misconfigured() && text(&error).contains("replica"));
+    let said = format!("`{}`, as it says", server.address());
+    assert!(
+        error.is_misconfigured() && text(&error).contains(&said),
+        "{error}"
+    );
 }
 
 #[tokio::test]
@@ -197,6 +201,41 @@ async fn rights_that_are_taken_away_later_are_named_by_the_next_acquire() {
     }
 }
 
+/// Refused, since the server does not have this command.
+async fn lacks(builder: RedisBuilder, command: &str) {
+    let error = builder.connect().await.unwrap_err();
+    assert!(error.is_misconfigured(), "{command}: {}", text(&error));
+    let said = error.to_string();
+    assert!(said.contains(&format!("`{command}`")), "{command}: {said}");
+    assert!(said.contains("renamed or forbidden"), "{command}: {said}");
+}
+
+#[tokio::test]
+async fn a_command_that_is_renamed_is_named_when_a_client_connects() {
+    for (command, named) in [
+        ("SET", "SET"),
+        ("DEL", "DEL"),
+        ("GETRANGE", "GETRANGE"),
+        ("PTTL", "PTTL"),
+        ("PEXPIRE", "PEXPIRE"),
+        ("TIME", "TIME"),
+        ("PUBLISH", "PUBLISH"),
+        ("SUBSCRIBE", "SUBSCRIBE"),
+        ("UNSUBSCRIBE", "UNSUBSCRIBE"),
+        ("EVALSHA", "EVALSHA"),
+        ("SCRIPT", "SCRIPT LOAD"),
+        ("INFO", "INFO"),
+        ("WAIT", "WAIT"),
+    ] {
+        for renamed in ["\"\"", "s3cret"] {
+            let rename = format!("{command} {renamed}");
+            let server = RedisServer::with(&[("rename-command", &rename)]).await;
+            let builder = RedisBackend::builder(&server.url());
+            lacks(builder.replicas(u8::from(command == "WAIT")), named).await;
+        }
+    }
+}
+
 #[tokio::test]
 async fn a_server_that_repeats_what_it_does_not_understand_shows_no_password() {
     let long = "hunter2".repeat(30);
@@ -289,7 +328,13 @@ async fn several_servers_that_are_no_cluster_are_refused_also_while_the_first_is
     // Nor is one server by two names a cluster.
     refused_list(&[(&one, alone), (&one, alone)]).await;
     let replica = one.replica().await;
-    refused_list(&[(&one, alone), (&replica, alone)]).await;
+    // A fail-over makes another of them the master, and not all clients follow at a time.
+    let of_one = format!("is a replica of {}", one.address());
+    let error = refused_list(&[(&one, alone), (&replica, &of_one)]).await;
+    assert!(
+        error.to_string().contains("follows it in a fail-over"),
+        "{error}"
+    );
     one.freeze().await;
     refused_list(&[(&one, "does not answer"), (&other, alone)]).await;
     one.kill().await;
@@ -341,7 +386,7 @@ async fn a_sentinel_is_refused_by_name() {
     let sentinel = sentinel.start().await;
     let error = refused(&sentinel.url()).await;
     assert!(
-        error.is_misconfigured() && error.to_string().contains("Sentinel"),
+        error.is_misconfigured() && error.to_string().contains("address of the master"),
         "{}",
         text(&error)
     );
