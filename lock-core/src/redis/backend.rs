@@ -79,6 +79,18 @@ impl RedisBackend {
         Key::new(&self.shared().settings.namespace, name)
     }
 
+    /// Whether each server could grant a lock.
+    async fn probe(&self) -> Result<(), LockError> {
+        let (probe, mut answers) = mpsc::unbounded_channel();
+        self.shared().inbox.push(Command::Probe(probe));
+        let mut answered = false;
+        while let Some(answer) = answers.recv().await {
+            answer?;
+            answered = true;
+        }
+        if answered { Ok(()) } else { Err(ended(())) }
+    }
+
     fn acquire(&self, key: Key) -> (Acquire, oneshot::Receiver<Answer>) {
         let (reply, answer) = oneshot::channel();
         let reply = Reply::Caller(reply);
@@ -176,14 +188,12 @@ impl Backend for RedisBackend {
     }
 
     async fn health(&self) -> Result<(), LockError> {
-        let (probe, mut answers) = mpsc::unbounded_channel();
-        self.shared().inbox.push(Command::Probe(probe));
-        let mut answered = false;
-        while let Some(answer) = answers.recv().await {
-            answer?;
-            answered = true;
+        match self.probe().await {
+            // That the server has closed a connection, for being idle (`timeout`) or at a restart, is
+            // noticed by the first call over it, and says nothing of the next.
+            Err(error) if error.is_unavailable() => self.probe().await,
+            answer => answer,
         }
-        if answered { Ok(()) } else { Err(ended(())) }
     }
 }
 

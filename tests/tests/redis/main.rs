@@ -8,6 +8,7 @@ mod clock;
 mod cluster;
 mod corruption;
 mod faults;
+mod health;
 mod holders;
 mod input;
 mod keys;

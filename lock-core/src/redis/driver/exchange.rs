@@ -192,15 +192,16 @@ impl Driver {
             self.in_quarantine(pause(left));
         }
         for probe in batch.probes {
-            let answer = match &left {
-                Ok(_) => Ok(()),
-                Err(error) if error == BAD_NOTE => Err(self.bad_note(lane)),
-                Err(error) => Err(
-                    LockError::unavailable("the Redis server cannot grant locks")
-                        .with_source(error.clone()),
-                ),
+            let error = match &left {
+                Ok(_) => {
+                    self.give_probe(lane, via.node, probe);
+                    continue;
+                }
+                Err(error) if error == BAD_NOTE => self.bad_note(lane),
+                Err(error) => LockError::unavailable("the Redis server cannot grant locks")
+                    .with_source(error.clone()),
             };
-            let _ = probe.send(answer);
+            let _ = probe.send(Err(error));
         }
     }
 
