@@ -31,6 +31,10 @@ const OLDEST_CLUSTER: (u32, u32) = (7, 0);
 /// What a server is that does not know `HELLO`.
 const NO_HELLO: &str = "does not speak RESP3: it is older than 6.0, or it does not know `HELLO`";
 
+/// Nor has a Sentinel databases.
+const NO_SELECT: &str = "does not have the command `SELECT`, so that there is no database but 0: is it a \
+                         Sentinel, or is the command renamed? Name no database";
+
 /// A client of the server of a connection string, in either of the forms that
 /// [`RedisBackend::connect`](super::RedisBackend::connect) takes: for what else a service does with
 /// that server, such as a cache. It connects when it is told to.
@@ -213,6 +217,7 @@ fn refused(info: &ConnectionInfo, error: RedisError) -> LockError {
         ))
         .with_source(without_password(info, error));
     }
+    let said = error.detail().unwrap_or_default();
     let wrong = match error.kind() {
         _ if info.redis_settings().password().is_none()
             && (code == "NOAUTH" || error.to_string().contains("NOAUTH")) =>
@@ -224,19 +229,21 @@ fn refused(info: &ConnectionInfo, error: RedisError) -> LockError {
         ErrorKind::AuthenticationFailed => Some(REFUSED_USER),
         _ if matches!(code, "WRONGPASS" | "NOAUTH") => Some(REFUSED_USER),
         ErrorKind::RESP3NotSupported => Some(NO_HELLO),
-        _ if error
-            .detail()
-            .is_some_and(|said| said.contains("unknown command")) =>
-        {
-            Some(NO_HELLO)
+        // The first word after it is the command.
+        _ if let Some((_, command)) = said.split_once("unknown command ") => {
+            let is_select = command
+                .get(1..7)
+                .is_some_and(|word| word.eq_ignore_ascii_case("select"));
+            Some(if is_select { NO_SELECT } else { NO_HELLO })
         }
         ErrorKind::Parse | ErrorKind::UnexpectedReturnType => Some(
             "does not speak the protocol of Redis: is it another service, or does it want TLS?",
         ),
         ErrorKind::InvalidClientConfig => Some("cannot be connected to with these settings"),
-        ErrorKind::Server(ServerErrorKind::ResponseError) => {
-            Some("refused the database or the protocol")
-        }
+        ErrorKind::Server(ServerErrorKind::ResponseError) => Some(
+            "refused the database: a cluster has number 0 alone, another server as many as its \
+             `databases` says",
+        ),
         _ => None,
     };
     match wrong {

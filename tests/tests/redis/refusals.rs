@@ -1,5 +1,6 @@
 //! What is refused when it connects, each with its reason.
 
+use std::fs;
 use std::time::{Duration, Instant};
 
 use lock_core::LockError;
@@ -233,6 +234,48 @@ async fn a_command_that_is_renamed_is_named_when_a_client_connects() {
             let builder = RedisBackend::builder(&server.url());
             lacks(builder.replicas(u8::from(command == "WAIT")), named).await;
         }
+    }
+}
+
+#[tokio::test]
+async fn a_command_that_is_taken_away_later_is_named_by_the_next_acquire() {
+    let server = RedisServer::start().await;
+    let here = client(&server.url()).await;
+    let conf = server.daemon().directory().join("redis.conf");
+    let before = fs::read_to_string(&conf).unwrap();
+    for command in ["SET", "EVALSHA"] {
+        fs::write(&conf, format!("{before}\nrename-command {command} \"\"\n")).unwrap();
+        server.restart().await;
+        let error = try_once(&here).await.unwrap_err();
+        // It may be given back.
+        assert!(error.is_unavailable(), "{}", text(&error));
+        assert!(
+            error.to_string().contains("renamed or forbidden"),
+            "{error}"
+        );
+        assert!(!here.health().await.is_up());
+    }
+    fs::write(&conf, before).unwrap();
+    server.restart().await;
+    take(&here).await.release().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_database_of_a_server_that_has_none_is_refused_with_the_reason() {
+    let (server, cluster) = tokio::join!(RedisServer::start(), RedisCluster::start());
+    let sentinel = RedisServer::options().sentinel_of(server.address());
+    let sentinel = sentinel.start().await;
+    let renamed = RedisServer::with(&[("rename-command", "SELECT \"\"")]).await;
+    for (server, says) in [
+        (&sentinel, "is it a Sentinel"),
+        (&renamed, "`SELECT`"),
+        (&cluster.nodes()[0], "a cluster has number 0 alone"),
+        (&server, "`databases`"),
+    ] {
+        let error = refused(&format!("{}/99", server.url())).await;
+        assert!(error.is_misconfigured(), "{}", text(&error));
+        assert!(error.to_string().contains(says), "{error}");
+        assert!(!error.to_string().contains("HELLO"), "{error}");
     }
 }
 

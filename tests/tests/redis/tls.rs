@@ -74,11 +74,15 @@ async fn refused(text: &str) -> String {
 
 #[tokio::test]
 async fn each_cause_of_a_failed_handshake_has_its_own_words() {
-    let (good, named, expired, strict, plain) = tokio::join!(
+    let (good, named, expired, strict, old, plain) = tokio::join!(
         RedisServer::tls(),
         RedisServer::options().named_localhost().start(),
         RedisServer::options().expired().start(),
         RedisServer::options().certificates_of_clients().start(),
+        RedisServer::options()
+            .certificates_of_clients()
+            .setting("tls-protocols", "TLSv1.2")
+            .start(),
         RedisServer::start(),
     );
     let trusting = |server: &RedisServer| {
@@ -103,6 +107,7 @@ async fn each_cause_of_a_failed_handshake_has_its_own_words() {
         (trusting(&named), "for another name"),
         (trusting(&expired), "has expired"),
         (trusting(&strict), "wants a certificate of its clients"),
+        (trusting(&old), "wants a certificate of its clients"),
         (of_another, "does not take the certificate of this client"),
         (mixed, "do not belong together"),
     ] {

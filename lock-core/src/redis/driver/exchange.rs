@@ -17,7 +17,7 @@ use crate::redis::backend::{PATIENCE, RedisGrant};
 use crate::redis::builder::LEASES;
 use crate::redis::clock::Jump;
 use crate::redis::command::{Acquire, Claim, Command, Release};
-use crate::redis::rights::{Asked, says_not_permitted};
+use crate::redis::rights::{Asked, says_not_permitted, says_not_there};
 use crate::redis::scripts::{EXCHANGE, Failure};
 use crate::redis::shared::HeldLock;
 
@@ -253,6 +253,10 @@ impl Driver {
                 let refused = asked.not_permitted(&error, "").duplicate_as_unavailable();
                 Err(refused.with_source(error))
             }
+            Err(error) if says_not_there(&error) => {
+                let asked = Asked::by_scripts(&self.shared.settings, self.lanes.len() > 1);
+                Err(asked.not_there(error).duplicate_as_unavailable())
+            }
             Err(error) if error == BAD_NOTE => Err(self.bad_note(lane)),
             Err(error) if error == FOREIGN => {
                 self.foreign.tell(&acquire.key);
@@ -322,12 +326,18 @@ impl Driver {
         }
         let reason = failure.to_string();
         let not_permitted = failure.is_not_permitted();
+        let not_there = refused && says_not_there(&reason);
         let shared = Arc::clone(&self.shared);
         let is_cluster = self.lanes.len() > 1;
         let error = || {
             if not_permitted {
                 let asked = Asked::by_scripts(&shared.settings, is_cluster);
                 let refused = asked.not_permitted(&reason, "").duplicate_as_unavailable();
+                return refused.with_source(reason.clone());
+            }
+            if not_there {
+                let asked = Asked::by_scripts(&shared.settings, is_cluster);
+                let refused = asked.not_there("").duplicate_as_unavailable();
                 return refused.with_source(reason.clone());
             }
             LockError::unavailable("the Redis server did not do it").with_source(reason.clone())
