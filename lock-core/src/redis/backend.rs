@@ -30,7 +30,8 @@ pub struct RedisBackend {
 
 impl RedisBackend {
     /// Connects with the defaults: `redis://[user][:password@]host[:port][/database]`, `rediss://`,
-    /// `valkey://`, `unix:///path`, or `host:6379,password=..,user=..,ssl=true,defaultDatabase=1`.
+    /// `valkey://`, `unix:///path`, or `host:6379,password=..,user=..,ssl=true,defaultDatabase=1`; see
+    /// [connection strings](super#connection-strings).
     ///
     /// # Errors
     ///

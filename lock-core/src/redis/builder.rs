@@ -160,8 +160,9 @@ impl RedisBuilder {
     /// # Errors
     ///
     /// [`Misconfigured`](crate::LockErrorKind::Misconfigured) for a connection string that is
-    /// wrong, a refused password, a replica, a server older than 6.2 (7.0 in a cluster), one that
-    /// evicts keys, a lease out of bounds; [`Unavailable`](crate::LockErrorKind::Unavailable) when
+    /// wrong, a refused password, a certificate that is not trusted, files for TLS that cannot be read, a
+    /// replica or a Sentinel, a server older than 6.2 (7.0 in a cluster), one that evicts keys or lacks a
+    /// command, a lease out of bounds; [`Unavailable`](crate::LockErrorKind::Unavailable) when
     /// the server cannot be reached or is loading its data.
     ///
     /// # Cancel safety

@@ -16,11 +16,12 @@ pub(super) enum TlsTrouble {
     NotOurKey,
     NothingInCommon,
     NoTls,
+    NoRoots,
     Other,
 }
 
 /// The first that has one of its words.
-const WORDS: [(TlsTrouble, &[&str]); 12] = [
+const WORDS: [(TlsTrouble, &[&str]); 13] = [
     (
         TlsTrouble::OtherName,
         &[
@@ -86,6 +87,15 @@ const WORDS: [(TlsTrouble, &[&str]); 12] = [
             "corrupt message",
             "wrong version number",
             "packet length too long",
+        ],
+    ),
+    (
+        TlsTrouble::NoRoots,
+        &[
+            "failed to read PEM",
+            "opening directory",
+            "reading directory entries",
+            "failed to open file",
         ],
     ),
     (
@@ -165,6 +175,10 @@ impl TlsTrouble {
                 "does not speak TLS on this port; give the port where it does, or write redis:// or \
                  ssl=false"
             }
+            Self::NoRoots => {
+                "cannot be verified: the authorities that this machine trusts cannot be read; correct \
+                 SSL_CERT_FILE and SSL_CERT_DIR, or what the system keeps"
+            }
             Self::Other => "could not be trusted; its certificate or its TLS is not in order",
         }
     }
@@ -195,6 +209,10 @@ mod tests {
             ("received fatal alert: HandshakeFailure", NothingInCommon),
             ("received corrupt message of type InvalidContentType", NoTls),
             ("received fatal alert: InternalError", Other),
+            (
+                "failed to open file: No such file or directory (os error 2) at '/nope'",
+                NoRoots,
+            ),
             (
                 "certificate verify failed:../ssl/x.c:1: (self-signed certificate in chain)",
                 Unknown,
