@@ -80,16 +80,16 @@ impl RedisBackend {
         Key::new(&self.shared().settings.namespace, name)
     }
 
-    /// Whether each server could grant a lock.
+    /// Whether each server could grant a lock, when all have answered: what one of them is asked after
+    /// that goes over no connection that was found dead.
     async fn probe(&self) -> Result<(), LockError> {
         let (probe, mut answers) = mpsc::unbounded_channel();
         self.shared().inbox.push(Command::Probe(probe));
-        let mut answered = false;
+        let mut all = None;
         while let Some(answer) = answers.recv().await {
-            answer?;
-            answered = true;
+            all = Some(all.unwrap_or(Ok(())).and(answer));
         }
-        if answered { Ok(()) } else { Err(ended(())) }
+        all.unwrap_or_else(|| Err(ended(())))
     }
 
     fn acquire(&self, key: Key) -> (Acquire, oneshot::Receiver<Answer>) {
