@@ -31,7 +31,8 @@ pub struct RedisBackend {
 
 impl RedisBackend {
     /// Connects with the defaults: `redis://[user][:password@]host[:port][/database]`, `rediss://`,
-    /// `valkey://`, `unix:///path`, or `host:6379,password=..,user=..,ssl=true,defaultDatabase=1`.
+    /// `valkey://`, `unix:///path`, or `host:6379,password=..,user=..,ssl=true,defaultDatabase=1`; see
+    /// [connection strings](super#connection-strings).
     ///
     /// # Errors
     ///
@@ -82,6 +83,18 @@ impl RedisBackend {
 
     fn key(&self, name: &LockName) -> Key {
         Key::new(&self.shared().settings.namespace, name)
+    }
+
+    /// Whether each server could grant a lock, when all have answered: what one of them is asked after
+    /// that goes over no connection that was found dead.
+    async fn probe(&self) -> Result<(), LockError> {
+        let (probe, mut answers) = mpsc::unbounded_channel();
+        self.shared().inbox.push(Command::Probe(probe));
+        let mut all = None;
+        while let Some(answer) = answers.recv().await {
+            all = Some(all.unwrap_or(Ok(())).and(answer));
+        }
+        all.unwrap_or_else(|| Err(self.shared().gone()))
     }
 
     fn acquire(&self, key: Key) -> (Acquire, oneshot::Receiver<Answer>) {
@@ -175,17 +188,11 @@ impl Backend for RedisBackend {
     }
 
     async fn health(&self) -> Result<(), LockError> {
-        let (probe, mut answers) = mpsc::unbounded_channel();
-        self.shared().inbox.push(Command::Probe(probe));
-        let mut answered = false;
-        while let Some(answer) = answers.recv().await {
-            answer?;
-            answered = true;
-        }
-        if answered {
-            Ok(())
-        } else {
-            Err(self.shared().gone())
+        match self.probe().await {
+            // That the server has closed a connection, for being idle (`timeout`) or at a restart, is
+            // noticed by the first call over it, and says nothing of the next.
+            Err(error) if error.is_unavailable() => self.probe().await,
+            answer => answer,
         }
     }
 

@@ -4,6 +4,7 @@ use std::error::Error;
 use std::fmt;
 use std::future::Future;
 use std::ops::RangeInclusive;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use ::redis::ConnectionInfo;
@@ -38,6 +39,8 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
 /// | [`allow_eviction`](Self::allow_eviction) | no |
 /// | [`replicas`](Self::replicas) | 0 |
 /// | [`credentials`](Self::credentials) | those of the connection string |
+/// | [`ca_file`](Self::ca_file) | the roots of the machine, or those that are built in |
+/// | [`client_certificate`](Self::client_certificate) | none |
 #[derive(Clone)]
 #[must_use = "a builder does nothing until `connect`"]
 pub struct RedisBuilder {
@@ -48,6 +51,8 @@ pub struct RedisBuilder {
     allow_eviction: bool,
     replicas: u8,
     credentials: Option<Ask>,
+    ca_file: Option<PathBuf>,
+    client_certificate: Option<(PathBuf, PathBuf)>,
 }
 
 /// Where the server is said to be. Without `Debug`: it can hold a password.
@@ -89,6 +94,8 @@ impl RedisBuilder {
             allow_eviction: false,
             replicas: 0,
             credentials: None,
+            ca_file: None,
+            client_certificate: None,
         }
     }
 
@@ -171,6 +178,26 @@ impl RedisBuilder {
         self
     }
 
+    /// Trusts the authorities in this file alone, in PEM, in place of those of the machine; as
+    /// `ssl_ca_certs=FILE` in the connection string. It is read at each connect.
+    pub fn ca_file(mut self, file: impl Into<PathBuf>) -> Self {
+        self.ca_file = Some(file.into());
+        self
+    }
+
+    /// Shows this certificate to the server, which may want one of its clients: the files of the
+    /// certificate, with those of the authorities between, and of its key without a password, both in
+    /// PEM; as `ssl_certfile=FILE` and `ssl_keyfile=FILE` in the connection string. They are read at each
+    /// connect, so that a certificate that was renewed is taken without a restart.
+    pub fn client_certificate(
+        mut self,
+        certificate: impl Into<PathBuf>,
+        key: impl Into<PathBuf>,
+    ) -> Self {
+        self.client_certificate = Some((certificate.into(), key.into()));
+        self
+    }
+
     /// Connects, and checks that the server can keep locks. Logs where the locks are, at `info`, with
     /// `server`, `namespace` and a fingerprint of the secret of names, `name_secret`.
     ///
@@ -180,8 +207,9 @@ impl RedisBuilder {
     /// # Errors
     ///
     /// [`Misconfigured`](crate::LockErrorKind::Misconfigured) for a connection string that is
-    /// wrong, a refused password, a replica, a server older than 6.2 (7.0 in a cluster), one that
-    /// evicts keys, a lease out of bounds; [`Unavailable`](crate::LockErrorKind::Unavailable) when
+    /// wrong, a refused password, a certificate that is not trusted, files for TLS that cannot be read, a
+    /// replica or a Sentinel, a server older than 6.2 (7.0 in a cluster), one that evicts keys or lacks a
+    /// command, a lease out of bounds; [`Unavailable`](crate::LockErrorKind::Unavailable) when
     /// the server cannot be reached or is loading its data.
     ///
     /// # Cancel safety
@@ -202,10 +230,14 @@ impl RedisBuilder {
     }
 
     pub(super) fn settings(self) -> Result<Settings, LockError> {
-        let target = match self.source {
+        let mut target = match self.source {
             Source::Text(text) => Target::parse(&text)?,
             Source::Client(info) => Target::new(resp3(*info)),
         };
+        let certificates = &mut target.certificates;
+        certificates.ca_file = self.ca_file.or(certificates.ca_file.take());
+        certificates.client = self.client_certificate.or(certificates.client.take());
+        target.check()?;
         if !LEASES.contains(&self.lease) {
             return Err(LockError::misconfigured(
                 "the lease of Redis locks must be from 500 ms to 24 h",

@@ -1,21 +1,26 @@
 //! A connection to one server, and whether that server can keep locks.
 
 use std::error::Error;
-use std::io;
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use ::redis::aio::MultiplexedConnection;
+use ::redis::io::AsyncDNSResolver;
 use ::redis::io::tcp::TcpSettings;
 use ::redis::{
     AsyncConnectionConfig, Client, ConnectionAddr, ConnectionInfo, ErrorKind, PushInfo, RedisError,
-    ServerErrorKind, Value, from_redis_value,
+    RedisFuture, ServerErrorKind, Value, from_redis_value,
 };
+use tokio::net::lookup_host;
 use tokio::sync::mpsc;
 use tokio::time::timeout;
 
 use super::builder::Settings;
+use super::certificates::Trust;
 use super::connection_string::Target;
+use super::options::NO_SENTINEL;
 use super::rights::{Asked, says_not_permitted};
+use super::tls::TlsTrouble;
 use crate::LockError;
 
 /// The oldest server that does what the scripts need.
@@ -25,6 +30,10 @@ const OLDEST_CLUSTER: (u32, u32) = (7, 0);
 
 /// What a server is that does not know `HELLO`.
 const NO_HELLO: &str = "does not speak RESP3: it is older than 6.0, or it does not know `HELLO`";
+
+/// Nor has a Sentinel databases.
+const NO_SELECT: &str = "does not have the command `SELECT`, so that there is no database but 0: is it a \
+                         Sentinel, or is the command renamed? Name no database";
 
 /// A client of the server of a connection string, in either of the forms that
 /// [`RedisBackend::connect`](super::RedisBackend::connect) takes: for what else a service does with
@@ -37,14 +46,22 @@ const NO_HELLO: &str = "does not speak RESP3: it is older than 6.0, or it does n
 pub fn client(connection_string: &str) -> Result<Client, LockError> {
     let target = Target::parse(connection_string)?;
     target.warn_unless_verified();
-    let mut seeds = target.seeds;
-    let (Some(info), None) = (seeds.pop(), seeds.pop()) else {
+    let [info] = &target.seeds[..] else {
         return Err(LockError::misconfigured(
             "the Redis connection string names several nodes; a client is one of a single server",
         ));
     };
-    choose_cryptography(&info);
-    Client::open(info.clone()).map_err(|error| refused(&info, error))
+    if target.certificates.name.is_some() {
+        return Err(LockError::misconfigured(
+            "the Redis connection string has `sslHost`, which a client of the driver does not keep: \
+             connect by a name that is in the certificate",
+        ));
+    }
+    choose_cryptography(info);
+    let trust = Trust::read(&target.certificates)?;
+    trust
+        .client(info.clone())
+        .map_err(|error| refused(info, error))
 }
 
 /// Opens a connection, with the credentials of now; what the server says unasked goes to `pushes`.
@@ -68,7 +85,6 @@ async fn open_with(
         .set_nodelay(true)
         .set_user_timeout(settings.lease);
     let info = info.clone().set_tcp_settings(tcp);
-    let client = Client::open(info.clone()).map_err(|error| refused(&info, error))?;
     let mut config = AsyncConnectionConfig::new()
         // Ours are around whole exchanges.
         .set_response_timeout(None)
@@ -76,21 +92,8 @@ async fn open_with(
     if let Some(pushes) = pushes {
         config = config.set_push_sender(pushes);
     }
-    match timeout(
-        settings.connect_timeout(),
-        client.get_multiplexed_async_connection_with_config(&config),
-    )
-    .await
-    {
-        Ok(Err(error)) if says_not_permitted(&error.to_string()) => {
-            let asked = Asked {
-                settings,
-                is_cluster: None,
-                command: "SELECT",
-            };
-            Err(asked.not_permitted(&error.to_string(), error))
-        }
-        Ok(connection) => connection.map_err(|error| refused(&info, error)),
+    match timeout(settings.connect_timeout(), dial(&info, &config, settings)).await {
+        Ok(connection) => connection,
         Err(_) => {
             let address = info.addr();
             let hint = match address {
@@ -102,6 +105,86 @@ async fn open_with(
                 "the Redis server at {address} did not answer in time{hint}"
             )))
         }
+    }
+}
+
+/// Connects by each of the names that the certificate can be for.
+async fn dial(
+    info: &ConnectionInfo,
+    config: &AsyncConnectionConfig,
+    settings: &Settings,
+) -> Result<MultiplexedConnection, LockError> {
+    let target = &settings.target;
+    let trust = Trust::read(&target.certificates)?;
+    let mut name = target.certificates.name.clone();
+    let mut others = target.other_names(info).into_iter();
+    loop {
+        let (called, config) = match &name {
+            Some(name) => called(name, info, config),
+            None => (info.clone(), config.clone()),
+        };
+        let client = trust.client(called).map_err(|error| refused(info, error))?;
+        match client
+            .get_multiplexed_async_connection_with_config(&config)
+            .await
+        {
+            Err(error) if says_not_permitted(&error.to_string()) => {
+                let asked = Asked {
+                    settings,
+                    is_cluster: None,
+                    command: "SELECT",
+                };
+                return Err(asked.not_permitted(&error.to_string(), error));
+            }
+            Err(error) if TlsTrouble::of(&error) == Some(TlsTrouble::OtherName) => {
+                let Some(other) = others.next() else {
+                    return Err(refused(info, error));
+                };
+                name = Some(other);
+            }
+            connected => return connected.map_err(|error| refused(info, error)),
+        }
+    }
+}
+
+/// The same server, whose certificate is for this name.
+fn called(
+    name: &str,
+    info: &ConnectionInfo,
+    config: &AsyncConnectionConfig,
+) -> (ConnectionInfo, AsyncConnectionConfig) {
+    let ConnectionAddr::TcpTls {
+        host,
+        port,
+        insecure,
+        tls_params,
+    } = info.addr().clone()
+    else {
+        return (info.clone(), config.clone());
+    };
+    let address = ConnectionAddr::TcpTls {
+        host: name.to_owned(),
+        port,
+        insecure,
+        tls_params,
+    };
+    let config = config.clone().set_dns_resolver(Host(host));
+    (info.clone().set_addr(address), config)
+}
+
+/// Looks this host up, whatever the server is called.
+struct Host(String);
+
+impl AsyncDNSResolver for Host {
+    fn resolve<'a, 'b: 'a>(
+        &'a self,
+        _: &'b str,
+        port: u16,
+    ) -> RedisFuture<'a, Box<dyn Iterator<Item = SocketAddr> + Send + 'a>> {
+        Box::pin(async move {
+            let found = lookup_host((self.0.as_str(), port)).await?;
+            Ok(Box::new(found) as Box<_>)
+        })
     }
 }
 
@@ -142,6 +225,10 @@ pub(super) fn is_login_refused(error: &LockError) -> bool {
 fn refused(info: &ConnectionInfo, error: RedisError) -> LockError {
     let at = |what: &str| format!("the Redis server at {} {what}", info.addr());
     let code = error.code().unwrap_or_default();
+    if let Some(trouble) = TlsTrouble::of(&error) {
+        return LockError::misconfigured(at(trouble.sentence()))
+            .with_source(without_password(info, error));
+    }
     // Its reason is often lost with the connection.
     if has_hung_up(&error) {
         return LockError::unavailable(at(
@@ -149,6 +236,7 @@ fn refused(info: &ConnectionInfo, error: RedisError) -> LockError {
         ))
         .with_source(without_password(info, error));
     }
+    let said = error.detail().unwrap_or_default();
     let wrong = match error.kind() {
         _ if info.redis_settings().password().is_none()
             && (code == "NOAUTH" || error.to_string().contains("NOAUTH")) =>
@@ -158,22 +246,21 @@ fn refused(info: &ConnectionInfo, error: RedisError) -> LockError {
         ErrorKind::AuthenticationFailed => Some(REFUSED_USER),
         _ if matches!(code, "WRONGPASS" | "NOAUTH") => Some(REFUSED_USER),
         ErrorKind::RESP3NotSupported => Some(NO_HELLO),
-        _ if error
-            .detail()
-            .is_some_and(|said| said.contains("unknown command")) =>
-        {
-            Some(NO_HELLO)
+        // The first word after it is the command.
+        _ if let Some((_, command)) = said.split_once("unknown command ") => {
+            let is_select = command
+                .get(1..7)
+                .is_some_and(|word| word.eq_ignore_ascii_case("select"));
+            Some(if is_select { NO_SELECT } else { NO_HELLO })
         }
         ErrorKind::Parse | ErrorKind::UnexpectedReturnType => Some(
             "does not speak the protocol of Redis: is it another service, or does it want TLS?",
         ),
         ErrorKind::InvalidClientConfig => Some("cannot be connected to with these settings"),
-        ErrorKind::Io if is_tls(&error) => {
-            Some("could not be trusted, or does not speak TLS on this port")
-        }
-        ErrorKind::Server(ServerErrorKind::ResponseError) => {
-            Some("refused the database or the protocol")
-        }
+        ErrorKind::Server(ServerErrorKind::ResponseError) => Some(
+            "refused the database: a cluster has number 0 alone, another server as many as its \
+             `databases` says",
+        ),
         _ => None,
     };
     match wrong {
@@ -209,21 +296,6 @@ fn without_password(info: &ConnectionInfo, error: RedisError) -> Box<dyn Error +
         return "its own words are not shown: the password may be among them".into();
     }
     error.into()
-}
-
-/// Whether a handshake failed, and not the network.
-fn is_tls(error: &RedisError) -> bool {
-    let mut source = Error::source(error);
-    while let Some(error) = source {
-        if let Some(error) = error.downcast_ref::<io::Error>()
-            && error.kind() == io::ErrorKind::InvalidData
-        {
-            return true;
-        }
-        source = error.source();
-    }
-    // The driver keeps its source in an `Arc`, which hides the type.
-    error.to_string().contains("certificate") || error.to_string().contains("InvalidContentType")
 }
 
 /// Asks within the bound of one answer.
@@ -297,6 +369,12 @@ impl About {
         }
     }
 
+    /// Whose replica it is, as it says.
+    pub(super) fn master(&self) -> Option<String> {
+        let host = self.field("master_host");
+        (!host.is_empty()).then(|| format!("{host}:{}", self.field("master_port")))
+    }
+
     /// Another after every start.
     pub(super) fn run_id(&self) -> &str {
         self.field("run_id")
@@ -310,10 +388,9 @@ pub(super) fn judge(about: &About, settings: &Settings) -> Result<(), LockError>
         Mode::Single => false,
         Mode::Cluster => true,
         Mode::Sentinel => {
-            return Err(LockError::misconfigured(
-                "the address is that of a Redis Sentinel, which keeps no locks and is not asked where \
-                 the master is: connect to the master, by a name that follows it",
-            ));
+            return Err(LockError::misconfigured(format!(
+                "the address is that of a Redis Sentinel, which keeps no locks itself: {NO_SENTINEL}"
+            )));
         }
     };
     let version = field("redis_version");
@@ -333,9 +410,14 @@ pub(super) fn judge(about: &About, settings: &Settings) -> Result<(), LockError>
         )));
     }
     if field("role") != "master" {
-        return Err(LockError::misconfigured(
-            "the Redis server is a read-only replica; connect to its master",
-        ));
+        let master = match about.master() {
+            Some(master) => format!("its master (`{master}`, as it says)"),
+            None => "its master".to_owned(),
+        };
+        return Err(LockError::misconfigured(format!(
+            "the Redis server is a read-only replica; connect to {master}, by a name that follows it in a \
+             fail-over"
+        )));
     }
     if !matches!(field("loading"), "0" | "") {
         return Err(LockError::unavailable(

@@ -5,8 +5,13 @@
 //! - `host:port,password=..,user=..,ssl=true,defaultDatabase=1,connectTimeout=5000`, as .NET writes
 //!   it; several hosts are the nodes of one cluster, of which any can be asked.
 //!
+//! Both take the same options.
+//!
 //! No error repeats what stands where a password can stand.
 
+mod given;
+
+use std::collections::BTreeSet;
 use std::fmt;
 use std::net::Ipv6Addr;
 use std::time::Duration;
@@ -14,68 +19,55 @@ use std::time::Duration;
 use ::redis::{ConnectionAddr, ConnectionInfo, IntoConnectionInfo, ProtocolVersion};
 use url::Url;
 
+use self::given::{Given, once};
+use super::certificates::{Certificates, host as tls_host, is_address};
+use super::options::{NAME_THE_CA, NO_SENTINEL};
 use crate::server::exposed::warn_unless_local;
-use crate::server::option;
 use crate::{LockError, plain_text};
 
 const PORT: u16 = 6379;
 const TLS_PORT: u16 = 6380;
 
-/// The options of the second form.
-const OPTIONS: [&str; 6] = [
-    "password",
-    "user",
-    "ssl",
-    "defaultDatabase",
-    "connectTimeout",
-    "abortConnect",
+const SCHEMES: [&str; 7] = [
+    "redis",
+    "redis+unix",
+    "rediss",
+    "unix",
+    "valkey",
+    "valkey+unix",
+    "valkeys",
 ];
 
-/// Options of other clients, which errors may name.
-const OF_OTHERS: [&str; 31] = [
-    "allowAdmin",
-    "asyncTimeout",
-    "channelPrefix",
-    "checkCertificateRevocation",
-    "client_name",
-    "configCheckSeconds",
-    "connectRetry",
-    "db",
-    "decode_responses",
-    "family",
-    "health_check_interval",
-    "heartbeatInterval",
-    "keepAlive",
-    "max_connections",
-    "name",
-    "pass",
-    "pool_size",
-    "proto",
-    "proxy",
-    "resolveDns",
-    "retry_on_timeout",
-    "serviceName",
-    "setlib",
-    "socket_timeout",
-    "ssl_cert_reqs",
-    "sslHost",
-    "sslProtocols",
-    "syncTimeout",
-    "tieBreaker",
-    "timeout",
-    "version",
-];
-
-/// Schemes of other servers, which errors may name.
-const OTHER_SCHEMES: [&str; 8] = [
+/// Schemes of other clients and servers, which errors may name.
+const OTHER_SCHEMES: [&str; 16] = [
     "http",
     "https",
     "mongodb",
     "mysql",
     "postgres",
     "postgresql",
-    "redis+sentinel",
+    "redis+cluster",
+    "redis+socket",
+    "redis+ssl",
+    "redis+tls",
+    "redis-cluster",
+    "redis-socket",
+    "socket",
     "tcp",
+    "tls",
+    "valkey-cluster",
+];
+
+/// Schemes by which clients ask a Sentinel.
+const SENTINEL_SCHEMES: [&str; 8] = [
+    "redis+sentinel",
+    "redis-sentinel",
+    "rediss+sentinel",
+    "rediss-sentinel",
+    "sentinel",
+    "sentinels",
+    "valkey+sentinel",
+    "valkey-sentinel",
 ];
 
 /// What a connection string says. Its `Debug` shows no password.
@@ -84,6 +76,7 @@ pub(super) struct Target {
     /// One, or several nodes of one cluster.
     pub(super) seeds: Vec<ConnectionInfo>,
     pub(super) connect_timeout: Option<Duration>,
+    pub(super) certificates: Certificates,
 }
 
 impl Target {
@@ -91,6 +84,7 @@ impl Target {
         Self {
             seeds: vec![info],
             connect_timeout: None,
+            certificates: Certificates::default(),
         }
     }
 
@@ -100,15 +94,38 @@ impl Target {
             return Err(wrong("it is empty"));
         }
         plain_text::check(text).map_err(|error| error.in_setting("the Redis connection string"))?;
-        if text.contains("://") || text.starts_with("unix:") {
-            url(text).map(Self::new)
+        let is_scheme = |c: char| c.is_ascii_alphanumeric() || "+-.".contains(c);
+        let scheme = text.split_once("://").map(|(scheme, _)| scheme);
+        if scheme.is_some_and(|scheme| scheme.chars().all(is_scheme)) || text.starts_with("unix:") {
+            url(text)
         } else {
             options(text)
         }
     }
-}
 
-impl Target {
+    /// Refuses certificates that nothing is done with, since it was not meant so.
+    pub(super) fn check(&self) -> Result<(), LockError> {
+        let has_tls = self.seeds.iter().any(|seed| tls_host(seed).is_some());
+        if has_tls || self.certificates.is_empty() {
+            return Ok(());
+        }
+        Err(LockError::misconfigured(
+            "certificates or `sslHost` are given for Redis, and its connection string asks for no TLS: \
+             write rediss://, or ssl=true",
+        ))
+    }
+
+    /// What the certificate of this server can be for, beside its host: a cluster may name its nodes by
+    /// addresses, and have certificates for the names of the connection string.
+    pub(super) fn other_names(&self, server: &ConnectionInfo) -> Vec<String> {
+        if self.certificates.name.is_some() || !tls_host(server).is_some_and(is_address) {
+            return Vec::new();
+        }
+        let names = self.seeds.iter().filter_map(tls_host);
+        let names: BTreeSet<_> = names.filter(|name| !is_address(name)).collect();
+        names.into_iter().map(str::to_owned).collect()
+    }
+
     /// A warning for each server on another machine that does not prove who it is.
     pub(super) fn warn_unless_verified(&self) {
         for seed in &self.seeds {
@@ -162,37 +179,37 @@ fn wrong(what: impl fmt::Display) -> LockError {
     LockError::misconfigured(format!("the Redis connection string is wrong: {what}"))
 }
 
-/// An option that there is not, by its name if another client has it, else by its position: it can be
-/// the rest of a password.
-fn unknown(position: usize, option: &str, known: &[&str]) -> LockError {
-    let of_others = OF_OTHERS.iter().chain(&OPTIONS);
-    let named = of_others
-        .copied()
-        .find(|name| name.eq_ignore_ascii_case(option));
-    let what = match named {
-        Some(name) => format!("its option `{name}` is not one of {}", known.join(", ")),
-        None => format!("it {}", option::unknown(position, option, known)),
-    };
-    wrong(format_args!(
-        "{what}; if it is the rest of a password, that has \
-         to be written as a URL, redis://:PASSWORD@HOST, with `,` as %2C, `=` as %3D and `&` as %26"
-    ))
+/// Refuses one of another kind: before the rest is looked at, which is written in other ways there.
+fn check_scheme(text: &str) -> Result<(), LockError> {
+    let scheme = text.split(':').next().unwrap_or_default();
+    let scheme = scheme.to_ascii_lowercase();
+    if SCHEMES.contains(&scheme.as_str()) {
+        return Ok(());
+    }
+    let listed = |names: &[&'static str]| names.iter().copied().find(|name| *name == scheme);
+    if let Some(scheme) = listed(&SENTINEL_SCHEMES) {
+        return Err(wrong(format_args!(
+            "its scheme `{scheme}` is one of Sentinel: {NO_SENTINEL}"
+        )));
+    }
+    let shown = listed(&OTHER_SCHEMES).map_or("unknown".to_owned(), |name| format!("`{name}`"));
+    Err(wrong(format_args!(
+        "its scheme is {shown}; known are redis, rediss, valkey, valkeys, unix"
+    )))
 }
 
-fn url(text: &str) -> Result<ConnectionInfo, LockError> {
+fn url(text: &str) -> Result<Target, LockError> {
+    check_scheme(text)?;
     // `ParseError` says what is wrong without the text.
-    let url = Url::parse(text).map_err(|error| wrong("it is not a URL").with_source(error))?;
-    let known: &[&str] = match url.scheme() {
-        "redis" | "rediss" | "valkey" | "valkeys" => &["protocol"],
-        "unix" | "redis+unix" | "valkey+unix" => &["protocol", "db", "user", "pass"],
-        scheme => {
-            let named = OTHER_SCHEMES.iter().find(|other| **other == scheme);
-            let shown = named.map_or("unknown".to_owned(), |scheme| format!("`{scheme}`"));
-            return Err(wrong(format_args!(
-                "its scheme is {shown}; known are redis, rediss, valkey, valkeys, unix"
-            )));
-        }
-    };
+    let mut url = Url::parse(text).map_err(|error| {
+        wrong(
+            "it is not a URL; write redis://USER:PASSWORD@HOST:PORT/DATABASE, with special characters of \
+             the password percent-encoded: `/` as %2F, `?` as %3F, `#` as %23, `@` as %40, `%` as %25; \
+             several nodes of a cluster are written HOST:PORT,HOST:PORT,password=..,ssl=true",
+        )
+        .with_source(error)
+    })?;
+    let has_tls = matches!(url.scheme(), "rediss" | "valkeys");
     // Not shown: it is the rest of a password that has a `?`.
     if url.query().is_some_and(|query| query.contains('@')) {
         return Err(wrong(
@@ -204,34 +221,56 @@ fn url(text: &str) -> Result<ConnectionInfo, LockError> {
             "it has a `@` after its `/`; write a `/` in a password as %2F",
         ));
     }
-    for (n, (option, value)) in url.query_pairs().enumerate() {
-        if !known.contains(&&*option) {
-            return Err(unknown(n + 1, &option, known));
+    match url.fragment() {
+        Some("insecure") => {
+            return Err(wrong(format_args!(
+                "its `#insecure` cannot be kept: {NAME_THE_CA}"
+            )));
         }
-        if option == "protocol" && !matches!(&*value, "3" | "resp3") {
-            return Err(wrong("its `protocol` is not resp3, which locks need"));
+        Some(_) => {
+            return Err(wrong(
+                "it has a `#`; write a `#` in a password as %23, and name no master of a Sentinel",
+            ));
         }
+        None => {}
     }
-    if url.fragment().is_some() {
+    if url.host_str().is_some_and(|host| host.contains(',')) {
         return Err(wrong(
-            "it has a `#`; write a `#` in a password as %23, and remove `#insecure`: certificates are \
-             verified",
+            "it names several hosts; write the nodes of a cluster as HOST:PORT,HOST:PORT,password=..",
         ));
     }
-    if !matches!(url.scheme(), "redis" | "valkey") && url.scheme().ends_with('s') {
+    if has_tls {
         require_tls()?;
     }
+    let mut given = Given::default();
+    for (n, (option, value)) in url.query_pairs().enumerate() {
+        given.take(n + 1, &option, &value)?;
+    }
+    let has_path = !matches!(url.path(), "" | "/");
+    let is_socket = url.scheme().ends_with("unix");
+    url.set_query(None);
     // The driver's errors about URLs name no value.
     let info = url
         .into_connection_info()
         .map_err(|error| wrong("the driver does not take it").with_source(error))?;
-    Ok(resp3(info))
+    let redis = info.redis_settings();
+    let text = |text: Option<&str>| text.filter(|text| !text.is_empty()).map(str::to_owned);
+    once(&mut given.user, text(redis.username()), "user")?;
+    once(&mut given.password, text(redis.password()), "password")?;
+    if has_path && !is_socket {
+        once(&mut given.database, Some(redis.db()), "db")?;
+    }
+    if given.tls.is_some_and(|tls| tls != has_tls) {
+        return Err(wrong(
+            "its option `ssl` and its scheme say two things; write rediss:// for TLS, redis:// without it",
+        ));
+    }
+    given.target(vec![info.addr().clone()])
 }
 
 fn options(text: &str) -> Result<Target, LockError> {
     let mut hosts = Vec::new();
-    let (mut password, mut user, mut database) = (None, None, 0);
-    let (mut tls, mut connect_timeout) = (false, None);
+    let mut given = Given::default();
     let mut position = 0;
     for part in text
         .split(',')
@@ -246,68 +285,37 @@ fn options(text: &str) -> Result<Target, LockError> {
                      comma needs the form of a URL",
                 ));
             }
-            let given = host(part)?;
+            let host = host(part)?;
             // Nor here: a password without `password=`.
-            if given.1.is_none() && !hosts.is_empty() {
+            if host.1.is_none() && !hosts.is_empty() {
                 return Err(wrong(
                     "a part after its first host is neither `HOST:PORT` nor an option; each further host \
                      needs its port, and a password is written `password=..`",
                 ));
             }
-            hosts.push(given);
+            hosts.push(host);
             continue;
         };
         position += 1;
-        let value = value.trim();
-        let option = option.trim();
-        match option.to_ascii_lowercase().as_str() {
-            "password" => password = Some(value),
-            "user" => user = Some(value),
-            "ssl" => tls = boolean("ssl", value)?,
-            "defaultdatabase" => database = number("defaultDatabase", value)?,
-            "connecttimeout" => {
-                let millis = number("connectTimeout", value)?;
-                connect_timeout = Some(Duration::from_millis(millis));
-            }
-            // Of the same meaning here as everywhere: it is never given up once connected.
-            "abortconnect" => drop(boolean("abortConnect", value)?),
-            _ => return Err(unknown(position, option, &OPTIONS)),
-        }
+        given.take(position, option.trim(), value.trim())?;
     }
     if hosts.is_empty() {
         return Err(wrong("it names no host"));
     }
+    let tls = given.tls == Some(true);
     if tls {
         require_tls()?;
     }
-    let seeds = hosts.into_iter().map(|(host, port)| {
-        let addr = if tls {
-            ConnectionAddr::TcpTls {
-                host,
-                port: port.unwrap_or(TLS_PORT),
-                insecure: false,
-                tls_params: None,
-            }
-        } else {
-            ConnectionAddr::Tcp(host, port.unwrap_or(PORT))
-        };
-        let info = addr
-            .into_connection_info()
-            .map_err(|error| wrong("the driver does not take it").with_source(error))?;
-        let database = i64::try_from(database).map_err(|_| out_of_range("defaultDatabase"))?;
-        let mut settings = info.redis_settings().clone().set_db(database);
-        if let Some(user) = user {
-            settings = settings.set_username(user);
-        }
-        if let Some(password) = password {
-            settings = settings.set_password(password);
-        }
-        Ok(resp3(info.set_redis_settings(settings)))
-    });
-    Ok(Target {
-        seeds: seeds.collect::<Result<_, LockError>>()?,
-        connect_timeout,
-    })
+    let address = |(host, port): (String, Option<u16>)| match tls {
+        true => ConnectionAddr::TcpTls {
+            host,
+            port: port.unwrap_or(TLS_PORT),
+            insecure: false,
+            tls_params: None,
+        },
+        false => ConnectionAddr::Tcp(host, port.unwrap_or(PORT)),
+    };
+    given.target(hosts.into_iter().map(address).collect())
 }
 
 /// The same server, spoken to in RESP3.
@@ -346,24 +354,6 @@ fn host(text: &str) -> Result<(String, Option<u16>), LockError> {
     Ok((host.to_owned(), port))
 }
 
-fn boolean(option: &str, value: &str) -> Result<bool, LockError> {
-    match value.to_ascii_lowercase().as_str() {
-        "true" => Ok(true),
-        "false" => Ok(false),
-        _ => Err(wrong(format_args!(
-            "its `{option}` is neither true nor false"
-        ))),
-    }
-}
-
-fn number(option: &str, value: &str) -> Result<u64, LockError> {
-    value.parse().map_err(|_| out_of_range(option))
-}
-
-fn out_of_range(option: &str) -> LockError {
-    wrong(format_args!("its `{option}` is no number that fits"))
-}
-
 fn require_tls() -> Result<(), LockError> {
     if cfg!(any(
         feature = "rustls-ring",
@@ -379,152 +369,4 @@ fn require_tls() -> Result<(), LockError> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn parse(text: &str) -> ConnectionInfo {
-        Target::parse(text).unwrap().seeds.remove(0)
-    }
-
-    fn error(text: &str) -> String {
-        let error = Target::parse(text).unwrap_err();
-        assert!(error.is_misconfigured());
-        format!("{error} {error:?}")
-    }
-
-    #[test]
-    fn the_rest_of_a_password_is_not_told_as_an_option() {
-        let said = error("redis://app:9?hunter2@cache.example");
-        assert!(said.contains("%3F") && !said.contains("hunter2"), "{said}");
-    }
-
-    #[test]
-    fn both_forms_say_the_same() {
-        let pairs = [
-            ("redis://cache.example", "cache.example"),
-            ("redis://cache.example:7000", "cache.example:7000"),
-            (
-                "redis://app:s=ecret@cache.example:7000/2",
-                "cache.example:7000,user=app,password=s=ecret,defaultDatabase=2",
-            ),
-            ("valkey://[::1]:7000", "[::1]:7000,abortConnect=False"),
-        ];
-        for (url, options) in pairs {
-            let (url, options) = (parse(url), parse(options));
-            assert_eq!(url.addr(), options.addr());
-            let settings = |info: &ConnectionInfo| {
-                let info = info.redis_settings();
-                let text = |text: Option<&str>| text.map(str::to_owned);
-                (info.db(), text(info.username()), text(info.password()))
-            };
-            assert_eq!(settings(&url), settings(&options));
-            assert_eq!(options.redis_settings().protocol(), ProtocolVersion::RESP3);
-            assert_eq!(url.redis_settings().protocol(), ProtocolVersion::RESP3);
-        }
-    }
-
-    #[test]
-    fn a_socket_is_a_path_with_options() {
-        let info = parse("unix:///run/redis.sock?db=3&user=app&pass=secret");
-        assert_eq!(info.addr(), &ConnectionAddr::Unix("/run/redis.sock".into()));
-        assert_eq!(info.redis_settings().db(), 3);
-        assert_eq!(info.redis_settings().password(), Some("secret"));
-    }
-
-    #[test]
-    fn several_hosts_are_the_nodes_of_a_cluster() {
-        let target =
-            Target::parse("a:7000, b:7001 ,c:6379,connectTimeout=1500,password=x").unwrap();
-        let hosts: Vec<_> = target
-            .seeds
-            .iter()
-            .map(|seed| seed.addr().to_string())
-            .collect();
-        assert_eq!(hosts, ["a:7000", "b:7001", "c:6379"]);
-        assert_eq!(target.connect_timeout, Some(Duration::from_millis(1500)));
-    }
-
-    #[test]
-    fn an_unknown_option_is_an_error_that_names_it() {
-        assert!(error("redis://host?ssl=true").contains("`ssl`"));
-        assert!(error("redis://host/?proto=3").contains("`proto`"));
-        assert!(error("host,tieBreaker=x").contains("`tieBreaker`"));
-        assert!(error("http://host").contains("`http`"));
-    }
-
-    #[test]
-    fn the_rest_of_a_password_with_a_comma_is_told_as_such() {
-        for text in [
-            "host,password=hun,ter=2",
-            "host,password=hun,7er=2,ssl=true",
-            "host,password=hun,t r=2",
-            "unix:///run/redis.sock?pass=hun&7er=2",
-        ] {
-            let said = error(text);
-            assert!(
-                said.contains("rest of a password") && said.contains("%2C"),
-                "{said}"
-            );
-            for part in ["hun", "7er", "t r", "=2"] {
-                assert!(!said.contains(part), "{said}");
-            }
-        }
-        let written = parse("redis://:hun%2Cter%3D2@host");
-        assert_eq!(written.redis_settings().password(), Some("hun,ter=2"));
-    }
-
-    #[test]
-    fn what_is_wrong_is_said() {
-        for (text, says) in [
-            ("", "empty"),
-            ("   ", "empty"),
-            ("password=x", "no host"),
-            ("host:port", "port"),
-            ("host:70000", "port"),
-            ("host,password=s,ecret", "needs the form of a URL"),
-            ("host:7000,s3cret", "`password=..`"),
-            ("[::1", "not closed"),
-            ("ho st", "no name or address"),
-            ("host,ssl=yes", "`ssl`"),
-            ("host,defaultDatabase=one", "`defaultDatabase`"),
-            ("host,connectTimeout=-1", "`connectTimeout`"),
-            ("redis://host?protocol=2", "resp3"),
-            ("redis://host/one", "driver does not take it"),
-            ("redis://", "driver does not take it"),
-            ("redis://host:port", "not a URL"),
-            ("redis://host#insecure", "`#`"),
-        ] {
-            assert!(error(text).contains(says), "{text}: {}", error(text));
-        }
-    }
-
-    #[test]
-    fn no_error_and_no_debug_shows_a_password() {
-        for text in [
-            "redis://:hunter2@host:port",
-            "redis://app:hunter2@host?ssl=true",
-            "redis://app:hunter2@host/one",
-            "http://app:hunter2@host",
-            "host,password=x,hunter2",
-            "host,password=hunter2,nonsense=1",
-            "hunter2@host:6379",
-            "unix:///run/redis.sock?pass=hunter2&x=1",
-        ] {
-            assert!(!error(text).contains("hunter2"), "{text}");
-        }
-        let target = Target::parse("redis://app:hunter2@host").unwrap();
-        assert!(!format!("{target:?}").contains("hunter2"));
-    }
-
-    #[cfg(not(any(
-        feature = "rustls-ring",
-        feature = "tls-rustls-aws-lc-rs",
-        feature = "tls-native-tls"
-    )))]
-    #[test]
-    fn without_a_feature_for_tls_the_refusal_says_so() {
-        for text in ["rediss://host", "valkeys://host", "host,ssl=true"] {
-            assert!(error(text).contains("built without"), "{text}");
-        }
-    }
-}
+mod tests;

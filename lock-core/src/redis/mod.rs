@@ -43,12 +43,41 @@
 //! [tokens](crate::FencingToken) protect what the locks are for. Keys that somebody deletes are
 //! noticed with the next renewal, and protected by nothing else.
 //!
+//! # Connection strings
+//!
+//! | form | |
+//! |---|---|
+//! | URL | `redis://user:password@host:6379/0`, `rediss://` for TLS, `valkey://`, `valkeys://`, `unix:///path` |
+//! | as .NET writes it | `host:6379,user=..,password=..,ssl=true,defaultDatabase=1`; several `host:port` are nodes of one cluster |
+//!
+//! Special characters of a password in a URL are percent-encoded. Both forms take these options, in a
+//! URL after a `?`: `user`, `password`, `db`, `connectTimeout` (in ms), `ssl`, `protocol` (3), `sslHost`,
+//! `ssl_ca_certs`, `ssl_certfile` and `ssl_keyfile`. Options of other clients that change nothing for a
+//! lock, such as their timeouts, retries and pools, are ignored, and one line of the log, at `info`, names
+//! them. What cannot be kept is an error that says what to do: `ssl_cert_reqs=none`, `#insecure`,
+//! `keyPrefix`, a proxy, a Sentinel. No error shows a value.
+//!
+//! # TLS
+//!
+//! Certificates are always verified. A private authority is named by `ssl_ca_certs=FILE`,
+//! [`ca_file`](RedisBuilder::ca_file), or the variable `SSL_CERT_FILE`; each counts in place of the roots
+//! of the machine. A certificate of the client is `ssl_certfile` with `ssl_keyfile`, or
+//! [`client_certificate`](RedisBuilder::client_certificate). Files are read at each connect.
+//!
+//! The certificate of a server is for its host, or for what `sslHost` says. A cluster can name its nodes by
+//! addresses: a node whose certificate is not for its address has to have one for a name in the
+//! connection string. Each failure of a handshake has a text of its own.
+//!
 //! # Several addresses
 //!
 //! `node-1:7000,node-2:7000` are nodes of one cluster. Each address that answers has to say that it is,
 //! when a process connects: otherwise a process that starts while the first is silent would lock
-//! elsewhere than the others. A single server has one address, also where it has several names; a
-//! Sentinel is refused.
+//! elsewhere than the others. A single server has one address, also where it has several names.
+//!
+//! A master and its replicas are refused as a list, and so is a Sentinel: give the address of the master,
+//! by a name that follows it in a fail-over. The name is looked up at each connect; the backend connects
+//! anew when its server is gone or has become a replica, and the [quarantine](RedisBuilder::quarantine)
+//! of the new master begins.
 //!
 //! # Rights
 //!
@@ -107,6 +136,7 @@
 mod backend;
 mod beside;
 mod builder;
+mod certificates;
 mod clock;
 mod command;
 mod connect;
@@ -115,6 +145,7 @@ mod driver;
 mod key;
 mod logins;
 mod opened;
+mod options;
 mod rehearsal;
 mod rights;
 mod scripts;
@@ -122,6 +153,7 @@ mod seeds;
 mod shared;
 mod subscriber;
 mod thread;
+mod tls;
 mod topology;
 mod waiting;
 

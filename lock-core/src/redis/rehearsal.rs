@@ -8,7 +8,7 @@ use tokio::time::timeout;
 use super::builder::Settings;
 use super::connect::open;
 use super::driver::Batch;
-use super::rights::{Asked, SCRIPTS, says_not_permitted};
+use super::rights::{Asked, SCRIPTS, says_not_permitted, says_not_there};
 use super::scripts::{EXCHANGE, Failure, Lua, RENEW, has_moved};
 use super::topology::Topology;
 use crate::LockError;
@@ -134,6 +134,11 @@ async fn run_scripts(
                 let said = failure.to_string();
                 Err(asked(SCRIPTS).not_permitted(&said, &*said))
             }
+            failure if says_not_there(&failure.to_string()) => {
+                let said = failure.to_string();
+                let is_call = said.to_lowercase().contains("evalsha");
+                Err(asked(if is_call { "EVALSHA" } else { SCRIPTS }).not_there(said))
+            }
             failure => Err(
                 LockError::unavailable("the Redis server does not run scripts")
                     .with_source(failure.to_string()),
@@ -151,6 +156,9 @@ async fn run_scripts(
         // What else may be wrong, such as a memory that is full, is told to who locks.
         if says_not_permitted(&error) {
             return Err(asked(SCRIPTS).not_permitted(&error, &*error));
+        }
+        if says_not_there(&error) {
+            return Err(asked(SCRIPTS).not_there(&*error));
         }
     }
     Ok(())

@@ -39,13 +39,30 @@ impl<'a> Asked<'a> {
         }
     }
 
-    /// Why it was not done: for lack of rights, or for what this sentence says.
+    /// Why it was not done: for lack of rights or of a command, or for what this sentence says.
     pub(super) fn failed(self, error: RedisError, sentence: &'static str) -> LockError {
+        let said = error.to_string();
         if error.code() == Some("NOPERM") {
-            let said = error.to_string();
             return self.not_permitted(&said, error);
         }
+        if says_not_there(&said) {
+            return self.not_there(error);
+        }
         LockError::unavailable(sentence).with_source(error)
+    }
+
+    /// The server has no such command, which no retry mends.
+    pub(super) fn not_there(self, source: impl Into<Box<dyn Error + Send + Sync>>) -> LockError {
+        let what = match self.command {
+            SCRIPTS => "a command that the scripts of locks run".to_owned(),
+            command => format!("the command `{command}`"),
+        };
+        LockError::misconfigured(format!(
+            "the Redis server does not have {what}, which locks need: it is renamed or forbidden there \
+             (`rename-command`, a proxy, a provider's rules), or the server is no Redis; give it back, or \
+             use another server"
+        ))
+        .with_source(source)
     }
 
     /// The rights of the user are not enough, in these words of the server.
@@ -92,6 +109,26 @@ pub(super) fn says_not_permitted(error: &str) -> bool {
         "The user executing the script",
         "ACL failure",
         "has no permissions",
+    ]
+    .iter()
+    .any(|said| error.contains(said))
+}
+
+/// Whether this is what a server, or a proxy in front of it, says of a command that it does not have.
+/// What else may be wrong with it, such as that it loads its data, has other words.
+pub(super) fn says_not_there(error: &str) -> bool {
+    let error = error.to_lowercase();
+    [
+        "unknown command",
+        "unknown redis command",
+        "unknown subcommand",
+        "unsupported command",
+        "command is not allowed",
+        "command not supported",
+        "command is not supported",
+        "command is not available",
+        "command is disabled",
+        "not implemented",
     ]
     .iter()
     .any(|said| error.contains(said))
@@ -158,6 +195,29 @@ mod tests {
         }
         for right in [DATABASE, REPLICAS] {
             assert!(DOCS.contains(&format!("`{right}`")), "{right}");
+        }
+    }
+
+    #[test]
+    fn a_command_that_is_not_there_is_told_from_a_server_that_cannot_now() {
+        for said in [
+            "ERR unknown command 'SET', with args beginning with: 'a'",
+            "ERR Unknown Redis command called from script script: 1, on @user_script:35.",
+            "ERR unknown subcommand 'LOAD'. Try SCRIPT HELP.",
+            "unsupported command 'subscribe'",
+            "ERR Command is not available: 'WAIT'. See https://docs.example",
+        ] {
+            assert!(says_not_there(said), "{said}");
+        }
+        for said in [
+            "LOADING Redis is loading the dataset in memory",
+            "READONLY You can't write against a read only replica.",
+            "MISCONF Errors writing to the AOF file",
+            "CLUSTERDOWN The cluster is down",
+            "OOM command not allowed when used memory > 'maxmemory'.",
+            "BUSY Redis is busy running a script.",
+        ] {
+            assert!(!says_not_there(said), "{said}");
         }
     }
 

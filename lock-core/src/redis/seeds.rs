@@ -1,5 +1,8 @@
 //! The addresses of a connection string: one server, or nodes of one cluster.
 //!
+//! A master and its replicas are no such list: nothing but a Sentinel says which of them is the master
+//! for all, and a former master that is cut off goes on granting.
+//!
 //! Each process uses the first address that answers. So several addresses keep the same locks only if
 //! their servers say that they are one store: otherwise a process that starts while the first is
 //! silent locks elsewhere than the others.
@@ -25,6 +28,8 @@ pub(super) struct Found {
 /// What the server at an address says.
 struct Said {
     mode: Mode,
+    /// Whose replica it is.
+    master: Option<String>,
     /// Of a single server it is the server.
     topology: Topology,
     /// Or why it cannot keep locks.
@@ -101,6 +106,7 @@ async fn ask(seed: &ConnectionInfo, shared: &Shared) -> Answer {
     let opened = check(connection, &about, shared).await;
     Ok(Said {
         mode,
+        master: about.master(),
         topology,
         opened,
     })
@@ -121,7 +127,10 @@ fn several(seeds: &[ConnectionInfo], answers: &[Answer]) -> LockError {
     for (seed, answer) in seeds.iter().zip(answers) {
         let what = match answer {
             Ok(said) => match said.mode {
-                Mode::Single => "is a server of its own".to_owned(),
+                Mode::Single => match &said.master {
+                    Some(master) => format!("is a replica of {master}"),
+                    None => "is a server of its own".to_owned(),
+                },
                 Mode::Sentinel => "is a Sentinel".to_owned(),
                 Mode::Cluster => {
                     let member = said.topology.members.first();
@@ -137,6 +146,7 @@ fn several(seeds: &[ConnectionInfo], answers: &[Answer]) -> LockError {
     LockError::misconfigured(format!(
         "the Redis connection string names several addresses, and their servers do not say that they are \
          nodes of one cluster, so that two processes could hold one lock: give the address of one server, \
-         or of nodes of one cluster{found}"
+         or of nodes of one cluster; of a master and its replicas that of the master, by a name that \
+         follows it in a fail-over{found}"
     ))
 }

@@ -113,7 +113,8 @@ impl LockSettings {
         self
     }
 
-    /// The Redis server, in either form of connection string. Empty counts as absent.
+    /// The Redis server, in either form of connection string, with the files for TLS as its options
+    /// (`ssl_ca_certs`, `ssl_certfile`, `ssl_keyfile`). Empty counts as absent.
     pub fn redis_url(mut self, url: impl Into<String>) -> Self {
         self.redis_url = given(&url.into());
         self

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use rcgen::{
     BasicConstraints, CertificateParams, DistinguishedName, DnType, IsCa, Issuer, KeyPair,
-    KeyUsagePurpose,
+    KeyUsagePurpose, date_time_ymd,
 };
 use rustix::process::getuid;
 
@@ -18,6 +18,18 @@ use super::keep::NOBODY;
 pub(super) struct Authority {
     issuer: Issuer<'static, KeyPair>,
     certificate: String,
+}
+
+/// What a certificate of a server is like.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) enum Kind {
+    /// In order, for `localhost` and the address.
+    #[default]
+    Good,
+    /// For `localhost` alone.
+    OfName,
+    /// Long ago.
+    Expired,
 }
 
 /// The files of a server that an authority vouches for.
@@ -43,11 +55,17 @@ impl Authority {
         }
     }
 
-    /// The files of a server at `localhost` and this address.
-    pub(super) fn vouch(&self, directory: &Path, address: IpAddr) -> Certificates {
+    /// The files of a server at `localhost` and, unless its certificate is for that name alone, this
+    /// address.
+    pub(super) fn vouch(&self, directory: &Path, address: IpAddr, of: Kind) -> Certificates {
         let key = KeyPair::generate().unwrap();
-        let names = ["localhost".to_owned(), address.to_string()];
+        let mut names = vec!["localhost".to_owned(), address.to_string()];
+        names.truncate(if of == Kind::OfName { 1 } else { 2 });
         let mut params = CertificateParams::new(names).unwrap();
+        if of == Kind::Expired {
+            (params.not_before, params.not_after) =
+                (date_time_ymd(2001, 1, 1), date_time_ymd(2002, 1, 1));
+        }
         params.distinguished_name = named("server of a test");
         let certificate = params.signed_by(&key, &self.issuer).unwrap().pem();
         let files = Certificates {

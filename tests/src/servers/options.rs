@@ -4,7 +4,7 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::path::Path;
 use std::sync::Arc;
 
-use super::certificates::{Authority, Certificates};
+use super::certificates::{Authority, Certificates, Kind};
 use super::lan::NetworkNamespace;
 
 /// How a server is started: what all have, and what its kind has of its own.
@@ -13,6 +13,8 @@ pub struct ServerOptions<K> {
     pub(super) settings: Vec<(String, String)>,
     namespace: Option<NetworkNamespace>,
     tls: Option<Arc<Authority>>,
+    certificate: Kind,
+    wants_certificate: bool,
     pub(super) kind: K,
 }
 
@@ -42,8 +44,33 @@ impl<K> ServerOptions<K> {
     /// Over TCP it speaks TLS and nothing else.
     #[must_use]
     pub fn tls(mut self) -> Self {
-        self.tls = Some(Arc::new(Authority::new()));
+        self.tls.get_or_insert_with(|| Arc::new(Authority::new()));
         self
+    }
+
+    /// TLS with a certificate that has expired.
+    #[must_use]
+    pub fn expired(mut self) -> Self {
+        self.certificate = Kind::Expired;
+        self.tls()
+    }
+
+    /// TLS with a certificate for `localhost`, and not for the address.
+    #[must_use]
+    pub fn named_localhost(mut self) -> Self {
+        self.certificate = Kind::OfName;
+        self.tls()
+    }
+
+    /// TLS with clients that show a certificate of the same authority.
+    #[must_use]
+    pub fn certificates_of_clients(mut self) -> Self {
+        self.wants_certificate = true;
+        self.tls()
+    }
+
+    pub(super) fn wants_certificate(&self) -> bool {
+        self.wants_certificate
     }
 
     pub(super) fn has_tls(&self) -> bool {
@@ -62,7 +89,7 @@ impl<K> ServerOptions<K> {
     /// Writes what TLS needs to the directory.
     pub(super) fn certificates(&self, directory: &Path) -> Option<Certificates> {
         let authority = self.tls.as_ref()?;
-        Some(authority.vouch(directory, self.address()))
+        Some(authority.vouch(directory, self.address(), self.certificate))
     }
 
     /// The settings that every server of the kind has, and then those of this one.

@@ -4,7 +4,7 @@ use std::fmt::Write;
 use std::fs::{self, Permissions};
 use std::net::SocketAddr;
 use std::os::unix::fs::PermissionsExt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use redis::FromRedisValue;
 use redis::aio::MultiplexedConnection;
@@ -31,7 +31,7 @@ const SETTINGS: [(&str, &str); 3] = [
 pub struct RedisServer {
     daemon: Daemon,
     port: Port,
-    authority: Option<PathBuf>,
+    certificates: Option<Certificates>,
     options: RedisOptions,
     /// Of the members of a cluster.
     bus: Option<Port>,
@@ -80,7 +80,13 @@ impl RedisOptions {
         let conf = directory.join("redis.conf");
         let mut lines = self.connections(directory, port.number(), certificates.as_ref());
         if let Some(bus) = &bus {
-            writeln!(lines, "cluster-enabled yes\ncluster-port {}", bus.number()).unwrap();
+            let tls = if certificates.is_some() { "yes" } else { "no" };
+            let bus = bus.number();
+            writeln!(
+                lines,
+                "cluster-enabled yes\ncluster-port {bus}\ntls-cluster {tls}"
+            )
+            .unwrap();
         }
         for (name, value) in self.settings_after(&SETTINGS) {
             writeln!(lines, "{name} {value}").unwrap();
@@ -104,7 +110,7 @@ impl RedisOptions {
         let server = RedisServer {
             daemon: Daemon::new(guardian, command, Signal::TERM),
             port,
-            authority: certificates.map(|files| files.authority),
+            certificates,
             options: self,
             bus,
             clock,
@@ -118,8 +124,13 @@ impl RedisOptions {
         let ports = match tls {
             None => format!("port {port}"),
             Some(files) => format!(
-                "port 0\ntls-port {port}\ntls-auth-clients no\ntls-replication yes\n\
+                "port 0\ntls-port {port}\ntls-auth-clients {}\ntls-replication yes\n\
                  tls-ca-cert-file {}\ntls-cert-file {}\ntls-key-file {}",
+                if self.wants_certificate() {
+                    "yes"
+                } else {
+                    "no"
+                },
                 files.authority.display(),
                 files.certificate.display(),
                 files.key.display(),
@@ -179,7 +190,15 @@ impl RedisServer {
     /// What a client of a server with TLS has to trust, in PEM.
     #[must_use]
     pub fn authority(&self) -> Option<&Path> {
-        self.authority.as_deref()
+        let certificates = self.certificates.as_ref()?;
+        Some(&certificates.authority)
+    }
+
+    /// A certificate that its authority vouches for, and the key of that, in PEM.
+    #[must_use]
+    pub fn certificate(&self) -> Option<(&Path, &Path)> {
+        let certificates = self.certificates.as_ref()?;
+        Some((&certificates.certificate, &certificates.key))
     }
 
     /// Where it listens.

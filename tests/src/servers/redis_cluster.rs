@@ -22,7 +22,13 @@ pub struct RedisCluster {
 impl RedisCluster {
     /// Starts the members and joins them; returns when all of them say that the cluster works.
     pub async fn start() -> Self {
-        let nodes = join_all((0..3).map(|_| member().start())).await;
+        Self::of(RedisServer::options()).await
+    }
+
+    /// Of members with these options.
+    pub async fn of(options: RedisOptions) -> Self {
+        let member = member(options);
+        let nodes = join_all((0..3).map(|_| member.clone().start())).await;
         let share = |member: usize| (SLOTS * member / nodes.len()).to_string();
         for (member, node) in nodes.iter().enumerate() {
             let (first, after) = (share(member), SLOTS * (member + 1) / nodes.len());
@@ -62,7 +68,7 @@ impl RedisCluster {
     /// Adds a replica of this master, which the others make a master when that is dead; returns when
     /// it is in step and the others know of it.
     pub async fn replica(&self, master: &RedisServer) -> RedisServer {
-        let replica = member().start().await;
+        let replica = member(RedisServer::options()).start().await;
         self.meet(&replica).await;
         let (of, id) = (id(master).await, id(&replica).await);
         eventually("it knows its master", || async {
@@ -150,8 +156,8 @@ impl RedisCluster {
 }
 
 /// A server that can join.
-fn member() -> RedisOptions {
-    RedisServer::options()
+fn member(options: RedisOptions) -> RedisOptions {
+    options
         .cluster()
         .setting("cluster-node-timeout", NODE_TIMEOUT)
 }

@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use lock_core::redis::RedisBackend;
 use lock_core::{LockName, LockProvider};
-use lock_tests::servers::{RedisCluster, RedisServer, Server};
+use lock_tests::servers::{Direction, Proxy, RedisCluster, RedisServer, Server};
 use lock_tests::{eventually, redis_key};
 use tokio::time::{sleep, timeout};
 
@@ -19,6 +19,57 @@ async fn other_than(cluster: &RedisCluster) -> &RedisServer {
     let master = cluster.master_of(&key()).await.port();
     let mut nodes = cluster.nodes().iter();
     nodes.find(|node| node.port() != master).unwrap()
+}
+
+/// What Valkey says in its place; as long, so that the answer stays whole.
+fn as_valkey(piece: &mut Vec<u8>) {
+    replace(piece, b"redis_mode:cluster\r\n", b"server_mode:cluster\n");
+}
+
+/// Then `cluster_enabled:1` alone says it.
+fn without_mode(piece: &mut Vec<u8>) {
+    replace(piece, b"redis_mode:cluster\r\n", b"other_mode:unknown\r\n");
+}
+
+fn replace(piece: &mut [u8], from: &[u8; 20], to: &[u8; 20]) {
+    let at = piece.windows(20).position(|bytes| bytes == from);
+    if let Some(at) = at {
+        piece[at..at + 20].copy_from_slice(to);
+    }
+}
+
+#[tokio::test]
+async fn a_cluster_is_known_by_each_of_the_fields_that_servers_have_for_it() {
+    let cluster = RedisCluster::start().await;
+    let mut proxies = Vec::new();
+    for node in cluster.nodes() {
+        let proxy = Proxy::to(node.address()).await;
+        let port = proxy.address().port().to_string();
+        let announce = ["CONFIG", "SET", "cluster-announce-port", &port];
+        node.ask::<()>(&announce).await.unwrap();
+        proxies.push(proxy);
+    }
+    let ports: Vec<_> = proxies.iter().map(|proxy| proxy.address().port()).collect();
+    for node in cluster.nodes() {
+        eventually("the members know the way through", async || {
+            let nodes: String = node.ask(&["CLUSTER", "NODES"]).await.unwrap();
+            ports
+                .iter()
+                .all(|port| nodes.contains(&format!(":{port}@")))
+        })
+        .await;
+    }
+    for change in [as_valkey, without_mode] {
+        for proxy in &proxies {
+            proxy.corrupt(Direction::ToClient, change);
+        }
+        let here = client(&format!("redis://{}", proxies[0].address())).await;
+        for id in 0..30 {
+            let name = LockName::new("order", "process", id).unwrap();
+            let guard = here.lock(name).unwrap().acquire(PATIENCE).await.unwrap();
+            guard.release().await.unwrap();
+        }
+    }
 }
 
 #[tokio::test]

@@ -155,13 +155,7 @@ async fn every_refusal_is_told_without_the_password_in_either_form() {
         ),
         (false, hangs_up, "", Unavailable, "hangs up"),
         (false, quiet, "", Unavailable, "did not answer"),
-        (
-            true,
-            address(&tls),
-            "",
-            Misconfigured,
-            "could not be trusted",
-        ),
+        (true, address(&tls), "", Misconfigured, "is not trusted"),
         (true, address(&server), "", Unavailable, "does it speak TLS"),
         (false, address(&tls), "", Unavailable, "does it want TLS"),
     ] {
@@ -194,12 +188,17 @@ async fn every_refusal_is_told_without_the_password_in_either_form() {
         (
             format!("redis://:{PASSWORD}@{address}?ssl=true"),
             Misconfigured,
-            "`ssl` is not one of",
+            "write rediss://",
         ),
         (
-            format!("{address},password={PASSWORD},tieBreaker=x"),
+            format!("{address},password={PASSWORD},{PASSWORD}=x"),
             Misconfigured,
-            "`tieBreaker` is not one of",
+            "unknown option (number 2)",
+        ),
+        (
+            format!("{address},password={PASSWORD},keyPrefix={PASSWORD}"),
+            Misconfigured,
+            "`keyPrefix`",
         ),
         (
             format!("{address},password=x,{PASSWORD}"),
@@ -219,7 +218,12 @@ async fn every_refusal_is_told_without_the_password_in_either_form() {
         (
             format!("redis://:{PASSWORD}@{address}#insecure"),
             Misconfigured,
-            "`#`",
+            "`#insecure`",
+        ),
+        (
+            format!("redis://:{PASSWORD}/b@{address}"),
+            Misconfigured,
+            "percent-encoded",
         ),
         (
             format!("redis://:{PASSWORD}@host:port"),
@@ -247,14 +251,42 @@ async fn every_refusal_is_told_without_the_password_in_either_form() {
             "cannot be connected to",
         ),
         (
-            format!("unix://{path}?pass={PASSWORD}&password={PASSWORD}"),
+            format!("unix://{path}?pass={PASSWORD}&password={PASSWORD}2"),
             Misconfigured,
-            "`password` is not one of",
+            "`password` says is there twice",
         ),
     ] {
         refused(&connection_string, kind, says).await;
     }
     assert!(!log.text().contains(PASSWORD), "{}", log.text());
+}
+
+#[tokio::test]
+async fn options_that_change_nothing_are_named_in_one_line_of_the_log_without_their_values() {
+    let server = RedisServer::with(&[("requirepass", PASSWORD)]).await;
+    let address = server.address();
+    let (log, _listening) = Log::of_thread(tracing::Level::INFO);
+    for (text, names) in [
+        (
+            format!("redis://:{PASSWORD}@{address}?family=0&ssl_cert_reqs=required&timeout=s3cret"),
+            "family, ssl_cert_reqs, timeout",
+        ),
+        (
+            format!(
+                "{address},password={PASSWORD},syncTimeout=s3cret,connectRetry=3,abortConnect=False"
+            ),
+            "syncTimeout, connectRetry, abortConnect",
+        ),
+    ] {
+        RedisBackend::connect(&text).await.unwrap();
+        let line = format!("change nothing for locks: {names}");
+        assert_eq!(log.count(&line), 1, "{}", log.text());
+    }
+    let text = log.text();
+    assert!(
+        !text.contains(PASSWORD) && !text.contains("s3cret"),
+        "{text}"
+    );
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

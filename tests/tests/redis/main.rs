@@ -9,6 +9,7 @@ mod cluster;
 mod corruption;
 mod credentials;
 mod faults;
+mod health;
 mod holders;
 mod input;
 mod keys;

@@ -1,5 +1,6 @@
 //! What is refused when it connects, each with its reason.
 
+use std::fs;
 use std::time::{Duration, Instant};
 
 use lock_core::LockError;
@@ -40,7 +41,11 @@ async fn a_replica_is_refused() {
     let server = RedisServer::start().await;
     let replica = server.replica().await;
     let error = refused(&replica.url()).await;
-    assert!(error.is_misconfigured() && text(&error).contains("replica"));
+    let said = format!("`{}`, as it says", server.address());
+    assert!(
+        error.is_misconfigured() && text(&error).contains(&said),
+        "{error}"
+    );
 }
 
 #[tokio::test]
@@ -197,6 +202,83 @@ async fn rights_that_are_taken_away_later_are_named_by_the_next_acquire() {
     }
 }
 
+/// Refused, since the server does not have this command.
+async fn lacks(builder: RedisBuilder, command: &str) {
+    let error = builder.connect().await.unwrap_err();
+    assert!(error.is_misconfigured(), "{command}: {}", text(&error));
+    let said = error.to_string();
+    assert!(said.contains(&format!("`{command}`")), "{command}: {said}");
+    assert!(said.contains("renamed or forbidden"), "{command}: {said}");
+}
+
+#[tokio::test]
+async fn a_command_that_is_renamed_is_named_when_a_client_connects() {
+    for (command, named) in [
+        ("SET", "SET"),
+        ("DEL", "DEL"),
+        ("GETRANGE", "GETRANGE"),
+        ("PTTL", "PTTL"),
+        ("PEXPIRE", "PEXPIRE"),
+        ("TIME", "TIME"),
+        ("PUBLISH", "PUBLISH"),
+        ("SUBSCRIBE", "SUBSCRIBE"),
+        ("UNSUBSCRIBE", "UNSUBSCRIBE"),
+        ("EVALSHA", "EVALSHA"),
+        ("SCRIPT", "SCRIPT LOAD"),
+        ("INFO", "INFO"),
+        ("WAIT", "WAIT"),
+    ] {
+        for renamed in ["\"\"", "s3cret"] {
+            let rename = format!("{command} {renamed}");
+            let server = RedisServer::with(&[("rename-command", &rename)]).await;
+            let builder = RedisBackend::builder(&server.url());
+            lacks(builder.replicas(u8::from(command == "WAIT")), named).await;
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_command_that_is_taken_away_later_is_named_by_the_next_acquire() {
+    let server = RedisServer::start().await;
+    let here = client(&server.url()).await;
+    let conf = server.daemon().directory().join("redis.conf");
+    let before = fs::read_to_string(&conf).unwrap();
+    for command in ["SET", "EVALSHA"] {
+        fs::write(&conf, format!("{before}\nrename-command {command} \"\"\n")).unwrap();
+        server.restart().await;
+        let error = try_once(&here).await.unwrap_err();
+        // It may be given back.
+        assert!(error.is_unavailable(), "{}", text(&error));
+        assert!(
+            error.to_string().contains("renamed or forbidden"),
+            "{error}"
+        );
+        assert!(!here.health().await.is_up());
+    }
+    fs::write(&conf, before).unwrap();
+    server.restart().await;
+    take(&here).await.release().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_database_of_a_server_that_has_none_is_refused_with_the_reason() {
+    let (server, cluster) = tokio::join!(RedisServer::start(), RedisCluster::start());
+    let sentinel = RedisServer::options().sentinel_of(server.address());
+    let sentinel = sentinel.start().await;
+    let renamed = RedisServer::with(&[("rename-command", "SELECT \"\"")]).await;
+    for (server, says) in [
+        (&sentinel, "is it a Sentinel"),
+        (&renamed, "`SELECT`"),
+        (&cluster.nodes()[0], "a cluster has number 0 alone"),
+        (&server, "`databases`"),
+    ] {
+        let error = refused(&format!("{}/99", server.url())).await;
+        assert!(error.is_misconfigured(), "{}", text(&error));
+        assert!(error.to_string().contains(says), "{error}");
+        assert!(!error.to_string().contains("HELLO"), "{error}");
+    }
+}
+
 #[tokio::test]
 async fn a_server_that_repeats_what_it_does_not_understand_shows_no_password() {
     let long = "hunter2".repeat(30);
@@ -289,7 +371,13 @@ async fn several_servers_that_are_no_cluster_are_refused_also_while_the_first_is
     // Nor is one server by two names a cluster.
     refused_list(&[(&one, alone), (&one, alone)]).await;
     let replica = one.replica().await;
-    refused_list(&[(&one, alone), (&replica, alone)]).await;
+    // A fail-over makes another of them the master, and not all clients follow at a time.
+    let of_one = format!("is a replica of {}", one.address());
+    let error = refused_list(&[(&one, alone), (&replica, &of_one)]).await;
+    assert!(
+        error.to_string().contains("follows it in a fail-over"),
+        "{error}"
+    );
     one.freeze().await;
     refused_list(&[(&one, "does not answer"), (&other, alone)]).await;
     one.kill().await;
@@ -341,7 +429,7 @@ async fn a_sentinel_is_refused_by_name() {
     let sentinel = sentinel.start().await;
     let error = refused(&sentinel.url()).await;
     assert!(
-        error.is_misconfigured() && error.to_string().contains("Sentinel"),
+        error.is_misconfigured() && error.to_string().contains("address of the master"),
         "{}",
         text(&error)
     );

@@ -203,11 +203,11 @@ async fn the_url_of_a_server_that_the_locks_do_not_need_is_a_warning_if_it_is_no
         ),
         (
             (
-                files_in(dir.path()).redis_url("host:6379,password=hunter2,tieBreaker=x"),
+                files_in(dir.path()).redis_url("host:6379,password=hunter2,keyPrefix=x"),
                 ProviderKind::Redis,
             ),
             "REDIS_URL",
-            "the Redis connection string is wrong: its option `tieBreaker`",
+            "the Redis connection string is wrong: its option `keyPrefix`",
         ),
     ] {
         let (log, listening) = Log::of_thread(Level::WARN);

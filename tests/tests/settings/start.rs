@@ -97,8 +97,8 @@ async fn a_wrong_setting_ends_the_start_by_its_name_and_without_its_secret() {
         (&[("LOCK_MARKER", "hunter2")], "LOCK_MARKER: "),
         (&[("LOCK_NAMESPACE", "hun\nter2")], "LOCK_NAMESPACE: "),
         (
-            &[("REDIS_URL", "host:6379,password=hunter2,tieBreaker=x")],
-            "REDIS_URL: the Redis connection string is wrong: its option `tieBreaker`",
+            &[("REDIS_URL", "host:6379,password=hunter2,keyPrefix=x")],
+            "REDIS_URL: the Redis connection string is wrong: its option `keyPrefix`",
         ),
         (
             &[("REDIS_URL", "redis://:hunter2@host?ssl=true")],

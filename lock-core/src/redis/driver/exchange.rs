@@ -17,7 +17,7 @@ use crate::redis::backend::{PATIENCE, RedisGrant};
 use crate::redis::builder::LEASES;
 use crate::redis::clock::Jump;
 use crate::redis::command::{Acquire, Claim, Command, Release};
-use crate::redis::rights::{Asked, says_not_permitted};
+use crate::redis::rights::{Asked, says_not_permitted, says_not_there};
 use crate::redis::scripts::{EXCHANGE, Failure};
 use crate::redis::shared::HeldLock;
 
@@ -192,15 +192,16 @@ impl Driver {
             self.in_quarantine(pause(left));
         }
         for probe in batch.probes {
-            let answer = match &left {
-                Ok(_) => Ok(()),
-                Err(error) if error == BAD_NOTE => Err(self.bad_note(lane)),
-                Err(error) => Err(
-                    LockError::unavailable("the Redis server cannot grant locks")
-                        .with_source(error.clone()),
-                ),
+            let error = match &left {
+                Ok(_) => {
+                    self.give_probe(lane, via.node, probe);
+                    continue;
+                }
+                Err(error) if error == BAD_NOTE => self.bad_note(lane),
+                Err(error) => LockError::unavailable("the Redis server cannot grant locks")
+                    .with_source(error.clone()),
             };
-            let _ = probe.send(answer);
+            let _ = probe.send(Err(error));
         }
     }
 
@@ -251,6 +252,10 @@ impl Driver {
                 // An administrator may be about to give it back: it is asked for again.
                 let refused = asked.not_permitted(&error, "").duplicate_as_unavailable();
                 Err(refused.with_source(error))
+            }
+            Err(error) if says_not_there(&error) => {
+                let asked = Asked::by_scripts(&self.shared.settings, self.lanes.len() > 1);
+                Err(asked.not_there(error).duplicate_as_unavailable())
             }
             Err(error) if error == BAD_NOTE => Err(self.bad_note(lane)),
             Err(error) if error == FOREIGN => {
@@ -321,12 +326,18 @@ impl Driver {
         }
         let reason = failure.to_string();
         let not_permitted = failure.is_not_permitted();
+        let not_there = refused && says_not_there(&reason);
         let shared = Arc::clone(&self.shared);
         let is_cluster = self.lanes.len() > 1;
         let error = || {
             if not_permitted {
                 let asked = Asked::by_scripts(&shared.settings, is_cluster);
                 let refused = asked.not_permitted(&reason, "").duplicate_as_unavailable();
+                return refused.with_source(reason.clone());
+            }
+            if not_there {
+                let asked = Asked::by_scripts(&shared.settings, is_cluster);
+                let refused = asked.not_there("").duplicate_as_unavailable();
                 return refused.with_source(reason.clone());
             }
             LockError::unavailable("the Redis server did not do it").with_source(reason.clone())

@@ -13,14 +13,20 @@ use super::{Done, Driver};
 use crate::LockError;
 use crate::backend::Attempt;
 use crate::redis::backend::RedisGrant;
-use crate::redis::command::Reply;
+use crate::redis::command::{Probe, Reply};
 use crate::redis::subscriber::Question;
 
-/// Granted by a server whose replicas may not know it yet. Dropped, it is released.
+/// What replicas are asked for.
 pub(super) struct Unconfirmed {
-    grant: RedisGrant,
-    reply: Reply,
+    of: For,
     lane: usize,
+}
+
+enum For {
+    /// A lock that they may not know yet. Dropped, it is released.
+    Grant(RedisGrant, Reply),
+    /// Whether they would know one.
+    Probe(Probe),
 }
 
 impl Driver {
@@ -30,8 +36,19 @@ impl Driver {
         if self.shared.settings.replicas == 0 {
             return reply.send(Ok(Attempt::Granted(grant)));
         }
-        let unconfirmed = Unconfirmed { grant, reply, lane };
-        self.nodes[node].unconfirmed.push(unconfirmed);
+        let of = For::Grant(grant, reply);
+        self.nodes[node].unconfirmed.push(Unconfirmed { of, lane });
+    }
+
+    /// Answers that this node can grant locks, when its replicas know what it writes.
+    pub(super) fn give_probe(&mut self, lane: usize, node: usize, probe: Probe) {
+        if self.shared.settings.replicas == 0 {
+            // Who asked may have left.
+            let _ = probe.send(Ok(()));
+            return;
+        }
+        let of = For::Probe(probe);
+        self.nodes[node].unconfirmed.push(Unconfirmed { of, lane });
     }
 
     /// Asks for the replicas of each node that has granted something.
@@ -65,22 +82,26 @@ impl Driver {
 
     pub(super) fn confirmed(&mut self, node: usize, grants: Vec<Unconfirmed>, known: bool) {
         self.nodes[node].is_asked = false;
-        if !known {
-            tracing::warn!(
-                locks = grants.len(),
-                "too few replicas of a Redis server know its locks"
-            );
+        let is_lock = |unconfirmed: &&Unconfirmed| matches!(unconfirmed.of, For::Grant(..));
+        let locks = grants.iter().filter(is_lock).count();
+        if !known && locks > 0 {
+            tracing::warn!(locks, "too few replicas of a Redis server know its locks");
         }
-        for Unconfirmed { grant, reply, .. } in grants {
-            let answer = if known {
-                Ok(Attempt::Granted(grant))
-            } else {
-                drop(grant);
-                Err(LockError::unavailable(
-                    "too few replicas of the Redis server knew of the lock in time",
-                ))
-            };
-            reply.send(answer);
+        let too_few = || {
+            LockError::unavailable("too few replicas of the Redis server knew of the lock in time")
+        };
+        for Unconfirmed { of, .. } in grants {
+            match of {
+                For::Grant(grant, reply) if known => reply.send(Ok(Attempt::Granted(grant))),
+                For::Grant(grant, reply) => {
+                    drop(grant);
+                    reply.send(Err(too_few()));
+                }
+                For::Probe(probe) => {
+                    let answer = if known { Ok(()) } else { Err(too_few()) };
+                    let _ = probe.send(answer);
+                }
+            }
         }
     }
 }
