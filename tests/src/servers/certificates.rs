@@ -2,12 +2,13 @@
 
 use std::fs::{self, Permissions};
 use std::net::IpAddr;
+use std::ops::Range;
 use std::os::unix::fs::{PermissionsExt, chown};
 use std::path::{Path, PathBuf};
 
 use rcgen::{
     BasicConstraints, CertificateParams, DistinguishedName, DnType, IsCa, Issuer, KeyPair,
-    KeyUsagePurpose,
+    KeyUsagePurpose, date_time_ymd,
 };
 use rustix::process::getuid;
 
@@ -45,10 +46,22 @@ impl Authority {
 
     /// The files of a server at `localhost` and this address.
     pub(super) fn vouch(&self, directory: &Path, address: IpAddr) -> Certificates {
+        self.vouch_in(directory, address, 1975..4096)
+    }
+
+    /// The same in these years.
+    pub(super) fn vouch_in(
+        &self,
+        directory: &Path,
+        address: IpAddr,
+        years: Range<i32>,
+    ) -> Certificates {
         let key = KeyPair::generate().unwrap();
         let names = ["localhost".to_owned(), address.to_string()];
         let mut params = CertificateParams::new(names).unwrap();
         params.distinguished_name = named("server of a test");
+        params.not_before = date_time_ymd(years.start, 1, 1);
+        params.not_after = date_time_ymd(years.end, 1, 1);
         let certificate = params.signed_by(&key, &self.issuer).unwrap().pem();
         let files = Certificates {
             authority: directory.join("authority.crt"),
@@ -64,6 +77,18 @@ impl Authority {
             chown(&files.key, Some(NOBODY), Some(NOBODY)).unwrap();
         }
         files
+    }
+
+    /// The files of a client with this name: its certificate and its key.
+    pub(super) fn introduce(&self, directory: &Path, name: &str) -> (PathBuf, PathBuf) {
+        let key = KeyPair::generate().unwrap();
+        let mut params = CertificateParams::default();
+        params.distinguished_name = named(name);
+        let certificate = params.signed_by(&key, &self.issuer).unwrap().pem();
+        let file = |kind| directory.join(format!("{name}.{kind}"));
+        fs::write(file("crt"), certificate).unwrap();
+        fs::write(file("key"), key.serialize_pem()).unwrap();
+        (file("crt"), file("key"))
     }
 }
 

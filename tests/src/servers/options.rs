@@ -59,6 +59,10 @@ impl<K> ServerOptions<K> {
         self.namespace.as_ref().map(NetworkNamespace::name)
     }
 
+    pub(super) fn authority(&self) -> Option<&Authority> {
+        self.tls.as_deref()
+    }
+
     /// Writes what TLS needs to the directory.
     pub(super) fn certificates(&self, directory: &Path) -> Option<Certificates> {
         let authority = self.tls.as_ref()?;

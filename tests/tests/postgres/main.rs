@@ -8,12 +8,14 @@
 
 mod bounds;
 mod connection_strings;
+mod far;
 mod fence;
 mod fence_refusals;
 mod former;
 mod ghost;
 mod grants;
 mod keys;
+mod limits;
 mod load;
 mod lock_table;
 mod loss;
@@ -33,6 +35,7 @@ mod statement_log;
 mod statements;
 mod support;
 mod tls;
+mod tls_refusals;
 mod tokens;
 mod transaction;
 mod transaction_faults;
