@@ -52,10 +52,13 @@ impl Step {
     fn advice(self) -> &'static str {
         match self {
             Self::LogIn => "check host, port and network, and, behind a pooler, its log",
-            Self::LogInAgain | Self::Listen | Self::CheckReset => {
-                "a pooler lets it wait that has no second session for this role and database: raise \
-                 `default_pool_size` (or `pool_size`, `max_db_connections`, `max_user_connections`) in \
-                 pgbouncer.ini, or the CONNECTION LIMIT of the role or the database on the server"
+            // A pooler looks for a session when a client comes, or when its first statement does.
+            Self::Look | Self::LogInAgain | Self::Listen | Self::CheckReset => {
+                "a pooler lets it wait that has no session free for this role and database, of which a \
+                 process needs two for the moments in which it connects: raise `default_pool_size` (or \
+                 `pool_size`, `max_db_connections`, `max_user_connections`) in pgbouncer.ini, or the \
+                 CONNECTION LIMIT of the role or the database on the server; without one check the load \
+                 of the server, and the network"
             }
             _ => "check the load of the server, and the network",
         }

@@ -50,13 +50,13 @@ impl Trust {
     ///
     /// What is wrong with them.
     pub(super) fn of(options: &mut Options) -> Result<Self, &'static str> {
-        let has = |names: &[&str], variable: &str| {
-            value(options, names).is_some() || env::var_os(variable).is_some()
-        };
-        match (has(&CERTIFICATE, "PGSSLCERT"), has(&KEY, "PGSSLKEY")) {
-            (true, false) => return Err("has `sslcert` without `sslkey`; give both"),
-            (false, true) => return Err("has `sslkey` without `sslcert`; give both"),
-            _ => {}
+        let has = |names: &[&str]| value(options, names).is_some();
+        let is_set = |variable| env::var_os(variable).is_some();
+        if has(&CERTIFICATE) && !has(&KEY) && !is_set("PGSSLKEY") {
+            return Err("has `sslcert` without `sslkey`; give both");
+        }
+        if has(&KEY) && !has(&CERTIFICATE) && !is_set("PGSSLCERT") {
+            return Err("has `sslkey` without `sslcert`; give both");
         }
         let from_environment = env::var(ROOT_VARIABLE).ok();
         match value(options, &ROOT).or(from_environment.as_deref()) {

@@ -5,6 +5,7 @@ use std::time::Duration;
 use lock_core::postgres::PostgresBackend;
 use lock_core::{LockProvider, LockSettings, ProviderKind};
 use lock_tests::servers::{Direction, PgBouncer, PostgresServer, Proxy};
+use sqlx::{Connection, PgConnection};
 use tempfile::tempdir;
 use tokio::time::{sleep, timeout};
 
@@ -101,12 +102,21 @@ async fn a_step_that_is_not_answered_is_named_with_its_bound() {
     assert!(said.contains("within 5s"), "{said}");
     assert!(said.contains("logged in"), "{said}");
 
-    // The second connection of a process waits for a session of the pool.
-    let settings = [("pool_mode", "session"), ("default_pool_size", "1")];
-    let bouncer = PgBouncer::with(&server, &settings).await;
-    let error = PostgresBackend::connect(&bouncer.url()).await.unwrap_err();
-    assert!(error.is_unavailable(), "{error:?}");
-    let said = error.to_string();
-    assert!(said.contains("within 5s"), "{said}");
-    assert!(said.contains("`default_pool_size`"), "{said}");
+    // A first and a second connection that wait for a session of the pool.
+    for others in [1, 0] {
+        let settings = [("pool_mode", "session"), ("default_pool_size", "1")];
+        let bouncer = PgBouncer::with(&server, &settings).await;
+        let mut open = Vec::new();
+        for _ in 0..others {
+            open.push(PgConnection::connect(&bouncer.url()).await.unwrap());
+        }
+        for other in &mut open {
+            other.ping().await.unwrap();
+        }
+        let error = PostgresBackend::connect(&bouncer.url()).await.unwrap_err();
+        assert!(error.is_unavailable(), "{error:?}");
+        let said = error.to_string();
+        assert!(said.contains("within 5s"), "{said}");
+        assert!(said.contains("`default_pool_size`"), "{said}");
+    }
 }

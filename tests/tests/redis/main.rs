@@ -7,6 +7,7 @@ mod claims;
 mod clock;
 mod cluster;
 mod corruption;
+mod far;
 mod faults;
 mod holders;
 mod input;
