@@ -13,7 +13,7 @@ use tokio::time::timeout;
 
 use super::errors::{self, Limits};
 use super::login::log_in;
-use super::setup_sql::{session, tell_in_time};
+use super::setup_sql::{find, leave, session, tell_in_time};
 use super::sql;
 use super::steps::{Step, within};
 use super::wire::Wire;
@@ -72,19 +72,16 @@ pub(super) fn check_server(looked: &[PgRow]) -> Result<About, LockError> {
 /// and comes back: a process never has more than two sessions of a pool.
 pub(super) async fn check_reset(wire: Wire, options: &PgConnectOptions) -> Result<Wire, LockError> {
     let left = format!("{:032x}", u128::from_ne_bytes(entropy::bytes()?));
-    let leave = format!("SELECT pg_catalog.set_config('distributed_lock.left', '{left}', false)");
-    const FIND: &str = "SELECT pg_catalog.current_setting('distributed_lock.left', true)";
     let (listener, mut witness) = wire.into_parts().ok_or_else(errors::disconnected)?;
     within(Step::CheckReset, async {
-        ask(&mut witness, leave).await?;
+        ask(&mut witness, leave(&left)).await?;
         witness.close().await.map_err(errors::setting_up)
     })
     .await?;
     let (mut next, _) = log_in(options, Step::CheckReset).await?;
     // Whether it can be found out is up to the pooler: it need not give the same session again.
-    let found = within(Step::CheckReset, ask(&mut next, FIND.to_owned())).await?;
-    let found: Option<String> = found.first().and_then(|row| row.try_get(0).ok()?);
-    if found == Some(left) {
+    let found = within(Step::CheckReset, ask(&mut next, find())).await?;
+    if value::<Option<&str>>(&found)? == Some(&left) {
         return Err(errors::no_reset());
     }
     Wire::new(listener, next)

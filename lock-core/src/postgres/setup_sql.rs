@@ -10,6 +10,18 @@ pub(super) fn session() -> String {
     format!("{WITHOUT_WAIT}; SELECT pg_catalog.pg_backend_pid()")
 }
 
+/// Leaves something in a session, for [`find`] in the next.
+pub(super) fn leave(left: &str) -> String {
+    format!(
+        "{WITHOUT_WAIT}; SELECT pg_catalog.set_config('distributed_lock.left', '{left}', false)"
+    )
+}
+
+/// What was left in this session.
+pub(super) fn find() -> String {
+    format!("{WITHOUT_WAIT}; SELECT pg_catalog.current_setting('distributed_lock.left', true)")
+}
+
 /// The session begins: its path, its settings, its marker, the key of its lease, the one that it alone
 /// has, and one to show that it excludes. One transaction: all of it counts, or nothing does.
 ///

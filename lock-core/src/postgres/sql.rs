@@ -314,7 +314,8 @@ pub(super) fn end_former(identity: i64) -> String {
     format!(
         concat!(
             as_who_logged_in!(
-                "SELECT count(pg_terminate_backend(a.pid, 1000)) FROM pg_stat_activity AS a WHERE "
+                "SET LOCAL statement_timeout = 0; \
+                 SELECT count(pg_terminate_backend(a.pid, 1000)) FROM pg_stat_activity AS a WHERE "
             ),
             our_kind!(),
             "AND EXISTS (SELECT FROM pg_locks AS l WHERE l.pid = a.pid ",

@@ -77,17 +77,14 @@ async fn all_that_connecting_can_need_fits_over_a_round_trip_of_300_ms() {
     .unwrap();
 }
 
-/// What there is of a connection is not used up by the steps before it.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn connecting_takes_few_round_trips() {
     let server = PostgresServer::start().await;
-    let link = far(&server).await;
-    // Two connections of two each, eight for what is asked and set, and one to spare.
+    let link = Proxy::to(server.address()).await;
     let url = link.url(&server.url());
-    timeout(ONE_WAY * 2 * 14, PostgresBackend::connect(&url))
-        .await
-        .expect("few round trips")
-        .unwrap();
+    let _connected = PostgresBackend::connect(&url).await.unwrap();
+    // Two connections of two each, nine for what is asked and set.
+    assert!(link.asked() <= 13, "{}", link.asked());
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
