@@ -8,8 +8,8 @@ use std::thread;
 use std::time::Duration;
 
 use backon::{BackoffBuilder, ExponentialBackoff, ExponentialBuilder};
+use sqlx::PgConnection;
 use sqlx::postgres::PgConnectOptions;
-use sqlx::{Connection, PgConnection};
 use tokio::runtime::Builder;
 use tokio::sync::mpsc::error::TryRecvError;
 use tokio::sync::{mpsc, oneshot};
@@ -17,11 +17,13 @@ use tokio::time::{sleep, timeout};
 
 use super::connect::Target;
 use super::desk::Reply;
-use super::logins::Logins;
+use super::login_options::LoginOptions;
+use super::login::log_in;
 use super::mark::{Mark, unmarked};
 use super::place::warn_unless_verified;
 use super::session::{Failed, Session};
 use super::statement::Statement;
+use super::steps::{Step, WITHIN};
 use super::terms::Terms;
 use super::{errors, sql};
 use crate::LockError;
@@ -31,9 +33,6 @@ use crate::settings::ProviderKind;
 
 /// How long the server keeps the mark of a process that vanished.
 const LEASE: Duration = Duration::from_secs(30);
-
-/// How long one attempt to connect may take.
-const CONNECT_WITHIN: Duration = Duration::from_secs(5);
 
 /// How long a connection without a lease may be silent before it is replaced.
 const ANSWER_WITHIN: Duration = Duration::from_secs(10);
@@ -85,7 +84,7 @@ impl DatabaseBeside {
         let watch = Watch {
             stop: Arc::clone(&stop),
             target,
-            logins: Logins::default(),
+            logins: LoginOptions::default(),
             mark,
             is_required,
             asked,
@@ -128,7 +127,7 @@ impl DatabaseBeside {
 struct Watch {
     stop: Arc<Stop>,
     target: Target,
-    logins: Logins,
+    logins: LoginOptions,
     mark: Mark,
     /// Whether there is no start without it.
     is_required: bool,
@@ -237,8 +236,7 @@ impl Watch {
         if started.is_none() {
             self.pause(last).await?;
         }
-        let opened = timeout(CONNECT_WITHIN, self.open(started.is_some())).await;
-        let opened = opened.unwrap_or_else(|_| Err(errors::connect_timed_out()));
+        let opened = self.open(started.is_some()).await;
         let (link, other) = match (opened, started.take()) {
             (Ok((_, Some(other))), Some(started)) => {
                 let _ = started.send(Err(self.mark.refusal(other)));
@@ -273,7 +271,7 @@ impl Watch {
 
     /// Until the next attempt; whoever asks meanwhile hears why there is no connection.
     async fn pause(&mut self, last: &LockError) -> Option<()> {
-        let mut pause = pin!(sleep(self.backoff.next().unwrap_or(CONNECT_WITHIN)));
+        let mut pause = pin!(sleep(self.backoff.next().unwrap_or(WITHIN)));
         loop {
             tokio::select! {
                 biased;
@@ -303,7 +301,7 @@ impl Watch {
 
     /// A database that locks could not use can still be well; one that lets nobody in is a mistake.
     async fn open_plain(&self, unfit: LockError, is_start: bool) -> Result<Link, LockError> {
-        let Ok(connection) = PgConnection::connect_with(&self.target.options).await else {
+        let Ok((connection, _)) = log_in(&self.target.options, Step::LogIn).await else {
             return Err(unfit);
         };
         if is_start && self.is_required {
@@ -406,12 +404,12 @@ async fn marked(mut session: Session, mark: &Mark) -> Result<Marked, LockError> 
 async fn session_in_time(target: Target, mark: Mark) -> Marked {
     let mut pauses = LOOK_AGAIN.build();
     loop {
-        sleep(pauses.next().unwrap_or(CONNECT_WITHIN)).await;
-        let opened = timeout(CONNECT_WITHIN, async {
+        sleep(pauses.next().unwrap_or(WITHIN)).await;
+        let opened = async {
             let (session, _) = target.open(None).await?;
             marked(session, &mark).await
-        });
-        if let Ok(Ok(marked)) = opened.await {
+        };
+        if let Ok(marked) = opened.await {
             return marked;
         }
     }

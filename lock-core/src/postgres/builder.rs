@@ -10,7 +10,7 @@ use sqlx::PgPool;
 use super::backend::PostgresBackend;
 use super::connect::Target;
 use super::driver::{self, Config};
-use super::logins::Logins;
+use super::login_options::LoginOptions;
 use super::mark::Mark;
 use super::place::{place, warn_unless_verified};
 use super::terms::Terms;
@@ -184,6 +184,11 @@ impl PostgresBuilder {
     /// Connects, and checks that locks lock on this server. Logs where the locks are, at `info`, with
     /// `server`, `namespace` and a fingerprint of the secret of names, `name_secret`.
     ///
+    /// The connection string is that of libpq; options that cannot be kept are refused by name. As there,
+    /// `sslrootcert=system` trusts the authorities of the machine, and means `sslmode=verify-full`. A
+    /// build with the feature `tls-rustls-ring-webpki` or `tls-rustls-aws-lc-rs` does not know those: it
+    /// trusts the authorities that are built in, and those of the file that `SSL_CERT_FILE` names.
+    ///
     /// A server on another machine whose certificate is not verified (`sslmode` is not `verify-full` or
     /// `verify-ca`) is a warning, once in a process.
     ///
@@ -193,8 +198,9 @@ impl PostgresBuilder {
     /// connection string, credentials, the database, rights (with the [lines](super::GRANTS) to run),
     /// TLS, a standby, a proxy that shares sessions, a server whose advisory locks lock nothing or that
     /// is older than PostgreSQL 14.
-    /// [`Unavailable`](crate::LockErrorKind::Unavailable) when the server is not there or does not
-    /// answer within 5 s, or where [`credentials`](Self::credentials) gives none. Each says what to do.
+    /// [`Unavailable`](crate::LockErrorKind::Unavailable) when the server is not there, has no
+    /// connection left, or does not answer one of the dozen steps of connecting within 5 s, or where
+    /// [`credentials`](Self::credentials) gives none. Each says what to do.
     ///
     /// # Cancel safety
     ///
@@ -215,7 +221,7 @@ impl PostgresBuilder {
         let server = place(&options);
         let config = Config {
             target: Target::new(options, &self.application_name, terms, self.mark),
-            logins: Logins::new(pool, self.credentials.map(Ask::here)),
+            logins: LoginOptions::new(pool, self.credentials.map(Ask::here)),
             max_held: self.max_held,
             token_epoch: self.token_epoch,
         };

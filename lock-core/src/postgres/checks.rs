@@ -7,12 +7,15 @@
 
 use std::time::Duration;
 
-use sqlx::postgres::{PgConnectOptions, PgConnection};
-use sqlx::{AssertSqlSafe, Connection, Row};
+use sqlx::postgres::{PgConnectOptions, PgConnection, PgRow};
+use sqlx::{AssertSqlSafe, Connection, Decode, Postgres, Row, Type};
 use tokio::time::timeout;
 
 use super::errors::{self, Limits};
+use super::login::log_in;
+use super::setup_sql::{find, leave, session, tell_in_time};
 use super::sql;
+use super::steps::{Step, within};
 use super::wire::Wire;
 use crate::{LockError, entropy};
 
@@ -25,59 +28,60 @@ const ARRIVES_WITHIN: Duration = Duration::from_secs(2);
 /// Encodings of a server of which each text is one of UTF-8.
 const READABLE: [&str; 2] = ["UTF8", "LATIN1"];
 
-/// Reads the limits of a server that can keep locks, and whether each notification there can be read.
-pub(super) async fn check_server(witness: &mut PgConnection) -> Result<(Limits, bool), LockError> {
-    let asked = sqlx::raw_sql(sql::LOOK);
-    let row = asked.fetch_one(witness).await.map_err(errors::setting_up)?;
+/// What there is to know before a session begins.
+pub(super) struct About {
+    pub(super) limits: Limits,
+    /// Whether a pooler seems to be in front of the server: a parameter that the driver always starts a
+    /// session with has not arrived. Poolers keep one session for many clients, and are set up to ignore
+    /// it.
+    pub(super) is_pooled: bool,
+    /// Whether the payload of each notification can be sent to us. One that cannot is an error that was
+    /// not asked for, after which the driver takes the session for lost.
+    pub(super) is_readable: bool,
+    /// Whether transactions of the role wait, if they are read-only, until no other runs that is
+    /// serializable: so does that in which a session receives a notification.
+    pub(super) is_deferrable: bool,
+}
+
+/// Judges by the row that [`sql::LOOK`] answers.
+pub(super) fn check_server(looked: &[PgRow]) -> Result<About, LockError> {
+    let row = looked.first().ok_or_else(errors::pooler)?;
     let read = || {
         let limits = Limits {
             max_locks_per_transaction: row.try_get(2)?,
             max_connections: row.try_get(3)?,
         };
-        let encoding: String = row.try_get(4)?;
-        Ok((row.try_get(0)?, row.try_get(1)?, limits, encoding))
+        let about = About {
+            limits,
+            is_readable: READABLE.contains(&row.try_get(4)?),
+            is_pooled: row.try_get::<&str, _>(5)? != "2",
+            is_deferrable: row.try_get::<&str, _>(6)? == "on",
+        };
+        Ok((row.try_get(0)?, row.try_get(1)?, about))
     };
-    let (version, is_standby, limits, encoding) = read().map_err(errors::setting_up)?;
+    let (version, is_standby, about) = read().map_err(errors::setting_up)?;
     check_version(version)?;
     if is_standby {
         return Err(errors::standby());
     }
-    Ok((limits, READABLE.contains(&&*encoding)))
-}
-
-/// Whether a parameter that the driver always starts a session with has not arrived: poolers keep one
-/// session for many clients, and are set up to ignore it.
-pub(super) async fn has_lost_parameter(witness: &mut PgConnection) -> Result<bool, LockError> {
-    const SENT: &str = "SELECT pg_catalog.current_setting('extra_float_digits')";
-    let arrived = sqlx::raw_sql(SENT).fetch_one(witness).await;
-    let value = arrived.and_then(|row| row.try_get::<String, _>(0));
-    Ok(value.map_err(errors::setting_up)? != "2")
+    Ok(about)
 }
 
 /// Whether a pooler resets a session before it gives it to another client. One that does not would
 /// give the locks of a client that has left to a stranger, who works on with them. The witness leaves,
 /// and comes back: a process never has more than two sessions of a pool.
 pub(super) async fn check_reset(wire: Wire, options: &PgConnectOptions) -> Result<Wire, LockError> {
-    const LEAVE: &str = "SELECT pg_catalog.set_config('distributed_lock.left', $1, false)";
-    const FIND: &str = "SELECT pg_catalog.current_setting('distributed_lock.left', true)";
     let left = format!("{:032x}", u128::from_ne_bytes(entropy::bytes()?));
     let (listener, mut witness) = wire.into_parts().ok_or_else(errors::disconnected)?;
-    // Not by name: the name can be taken in a session that was not reset.
-    let leave = sqlx::query(LEAVE).bind(&left).persistent(false);
-    leave
-        .fetch_all(&mut witness)
-        .await
-        .map_err(errors::setting_up)?;
-    witness.close().await.map_err(errors::setting_up)?;
-    let next = PgConnection::connect_with(options).await;
-    let mut next = next.map_err(|error| errors::logging_in(error, options))?;
+    within(Step::CheckReset, async {
+        ask(&mut witness, leave(&left)).await?;
+        witness.close().await.map_err(errors::setting_up)
+    })
+    .await?;
+    let (mut next, _) = log_in(options, Step::CheckReset).await?;
     // Whether it can be found out is up to the pooler: it need not give the same session again.
-    let find = sqlx::query_scalar(FIND).persistent(false);
-    let found: Option<String> = find
-        .fetch_one(&mut next)
-        .await
-        .map_err(errors::setting_up)?;
-    if found == Some(left) {
+    let found = within(Step::CheckReset, ask(&mut next, find())).await?;
+    if value::<Option<&str>>(&found)? == Some(&left) {
         return Err(errors::no_reset());
     }
     Wire::new(listener, next)
@@ -91,21 +95,30 @@ fn check_version(version: i32) -> Result<(), LockError> {
 }
 
 /// Listens, and shows that a notification of the witness arrives.
-pub(super) async fn check_notifications(wire: &mut Wire) -> Result<(), LockError> {
+pub(super) async fn check_notifications(
+    wire: &mut Wire,
+    is_deferrable: bool,
+) -> Result<(), LockError> {
+    if is_deferrable {
+        const SET: &str = "SET default_transaction_deferrable = off";
+        within(Step::Listen, by_us(wire, SET.to_owned())).await?;
+    }
     let listener = wire.listener().ok_or_else(errors::disconnected)?;
-    listener
-        .listen(sql::CHANNEL)
-        .await
-        .map_err(errors::setting_up)?;
+    within(Step::Listen, async {
+        let listening = listener.listen(sql::CHANNEL).await;
+        listening.map_err(errors::setting_up)
+    })
+    .await?;
     let payload = format!("check {:016x}", u64::from_ne_bytes(entropy::bytes()?));
-    let sent = sqlx::raw_sql(AssertSqlSafe(sql::tell_in_time(&payload)));
-    match sent.fetch_all(wire.witness()).await {
+    let sent = sqlx::raw_sql(AssertSqlSafe(tell_in_time(&payload)));
+    let sent = async { Ok(sent.fetch_all(wire.witness()).await) };
+    match within(Step::CheckNotifications, sent).await? {
         Ok(_) => {}
         Err(error) if errors::is_notification_late(&error) => {
             return Err(errors::notifications_held_up().with_source(error));
         }
         Err(error) if errors::is_queue_full(&error) => {
-            check_sessions(wire).await?;
+            within(Step::Listen, check_sessions(wire)).await?;
             tracing::warn!(
                 error = %errors::queue_full(),
                 "the server takes no notifications: locks work, and waiters try a few times a second"
@@ -130,54 +143,48 @@ pub(super) async fn check_notifications(wire: &mut Wire) -> Result<(), LockError
     }
     // Another client has the session next, and understands no notifications.
     let _ = timeout(ARRIVES_WITHIN, listener.unlisten_all()).await;
+    if is_deferrable {
+        const RESET: &str = "RESET default_transaction_deferrable";
+        let _ = timeout(ARRIVES_WITHIN, by_us(wire, RESET.to_owned())).await;
+    }
     Err(errors::pooler())
 }
 
 /// Without notifications: a proxy that shares sessions gives the one that it has just had back, ours,
 /// to whoever comes next. A statement that reaches another session later does nothing there.
 pub(super) async fn check_sessions(wire: &mut Wire) -> Result<(), LockError> {
-    const SESSION: &str = "SELECT pg_catalog.pg_backend_pid()";
     for _ in 0..3 {
-        let ours = sqlx::query_scalar::<_, i32>(SESSION);
-        let ours = wire.run(async |session| ours.fetch_one(session).await, |_| ());
-        let ours = ours.await.0.map_err(errors::setting_up)?;
-        let theirs = sqlx::query_scalar::<_, i32>(SESSION);
-        let theirs = theirs.fetch_one(wire.witness()).await;
-        if ours == theirs.map_err(errors::setting_up)? {
+        let ours: i32 = value(&by_us(wire, session()).await?)?;
+        if ours == value(&ask(wire.witness(), session()).await?)? {
             return Err(errors::pooler());
         }
     }
     Ok(())
 }
 
-/// Shows that a lock of the session excludes the witness until it is unlocked.
-pub(super) async fn check_locks(wire: &mut Wire) -> Result<(), LockError> {
-    const TRY: &str = "SELECT pg_try_advisory_lock($1)";
-    const UNLOCK: &str = "SELECT pg_advisory_unlock($1)";
-    let key = i64::from_ne_bytes(entropy::bytes()?);
-    // An unlock is one where another session has the lock then.
-    let is_one = by_us(wire, TRY, key).await?
-        && !by_witness(wire, TRY, key).await?
-        && by_us(wire, UNLOCK, key).await?
-        && by_witness(wire, TRY, key).await?
-        && by_witness(wire, UNLOCK, key).await?;
-    if is_one {
-        Ok(())
-    } else {
-        Err(errors::look_alike())
-    }
-}
-
-async fn by_us(wire: &mut Wire, step: &'static str, key: i64) -> Result<bool, LockError> {
-    let asked = sqlx::query_scalar(step).bind(key);
-    let answer = wire.run(async |session| asked.fetch_one(session).await, |_| ());
+/// One exchange of the session.
+pub(super) async fn by_us(wire: &mut Wire, statements: String) -> Result<Vec<PgRow>, LockError> {
+    let asked = sqlx::raw_sql(AssertSqlSafe(statements));
+    let answer = wire.run(async |session| asked.fetch_all(session).await, |_| ());
     answer.await.0.map_err(errors::setting_up)
 }
 
-async fn by_witness(wire: &mut Wire, step: &'static str, key: i64) -> Result<bool, LockError> {
-    let asked = sqlx::query_scalar(step).bind(key);
-    let answer = asked.fetch_one(wire.witness()).await;
-    answer.map_err(errors::setting_up)
+/// One exchange of the witness.
+pub(super) async fn ask(
+    witness: &mut PgConnection,
+    statements: String,
+) -> Result<Vec<PgRow>, LockError> {
+    let asked = sqlx::raw_sql(AssertSqlSafe(statements));
+    asked.fetch_all(witness).await.map_err(errors::setting_up)
+}
+
+/// The first value of an answer.
+pub(super) fn value<'r, T>(answer: &'r [PgRow]) -> Result<T, LockError>
+where
+    T: Decode<'r, Postgres> + Type<Postgres>,
+{
+    let row = answer.first().ok_or_else(errors::pooler)?;
+    row.try_get(0).map_err(errors::setting_up)
 }
 
 #[cfg(test)]

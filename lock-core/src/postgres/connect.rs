@@ -1,21 +1,24 @@
 //! Opens a session: connects, has the server and what is in front of it [checked](super::checks), and
 //! makes the session a lease.
 
-use sqlx::postgres::{PgConnectOptions, PgConnection, PgListener, PgPoolOptions, PgRow};
-use sqlx::{AssertSqlSafe, ConnectOptions, Connection, Row};
+use std::time::Duration;
+
+use sqlx::postgres::{PgConnectOptions, PgConnection, PgRow};
+use sqlx::{AssertSqlSafe, ConnectOptions, Executor, Row, SqlSafeStr};
 
 use super::checks::{
-    check_locks, check_notifications, check_reset, check_server, check_sessions, has_lost_parameter,
+    About, ask, by_us, check_notifications, check_reset, check_server, check_sessions, value,
 };
-use super::errors::{self, Limits};
+use super::errors;
+use super::login::{listen, log_in};
 use super::mark::Mark;
-use super::rights;
 use super::session::Session;
-use super::sql;
 use super::statement::{self, Statement};
+use super::steps::{Step, within};
 use super::terms::Terms;
 use super::transaction::DatabaseIdentity;
 use super::wire::Wire;
+use super::{rights, setup_sql, sql};
 use crate::backend::{BootClock, Clock};
 use crate::{LockError, entropy};
 
@@ -60,31 +63,26 @@ impl Target {
         &self,
         former: Option<i64>,
     ) -> Result<(Session, DatabaseIdentity), LockError> {
-        let made = PgConnection::connect_with(&self.options).await;
-        let mut witness = made.map_err(|error| errors::logging_in(error, &self.options))?;
-        let looked = self.look(&mut witness, former).await;
-        let About {
-            limits,
-            is_pooled,
-            is_readable,
-        } = match looked {
-            Ok(found) => found,
+        let (mut witness, usual) = log_in(&self.options, Step::LogIn).await?;
+        let looked = within(Step::Look, self.look(&mut witness, former)).await;
+        let about = match looked {
+            Ok(about) => about,
             Err(error) => return Err(self.name_missing(&mut witness, error).await),
         };
-        let listener = self.listener().await.map_err(errors::setting_up)?;
+        let listener = listen(&self.options, usual).await?;
         let mut wire = Wire::new(listener, witness)?;
         // First: behind a proxy that shares sessions, what is set would be another client's. Nothing is
         // left behind where that shows at a look.
-        if is_pooled {
-            check_sessions(&mut wire).await?;
+        if about.is_pooled {
+            within(Step::Listen, check_sessions(&mut wire)).await?;
             if former.is_none() {
                 wire = check_reset(wire, &self.options).await?;
             }
         }
-        if is_readable {
-            check_notifications(&mut wire).await?;
+        if about.is_readable {
+            check_notifications(&mut wire, about.is_deferrable).await?;
         } else {
-            check_sessions(&mut wire).await?;
+            within(Step::Listen, check_sessions(&mut wire)).await?;
             tracing::warn!(
                 "the database has an encoding in which any role can notify what cannot be read, which ends \
                  sessions: this one does not listen, and waiters try a few times a second"
@@ -96,35 +94,40 @@ impl Target {
             Ok(home) => home,
             Err(error) => return Err(self.name_missing(wire.witness(), error).await),
         };
-        wire.end_witness().await.map_err(errors::setting_up)?;
         // After all else: over a slow link that takes longer than a short lease.
-        let sent = BootClock.now();
-        prove(&mut wire, &marker).await?;
-        let session = Session::new(wire, marker, identity, limits, self.terms, sent);
+        let sent = prove(&mut wire, &marker).await?;
+        let session = Session::new(wire, marker, identity, about.limits, self.terms, sent);
         Ok((session, home))
     }
 
     /// What kind of server this is, whether a pooler is in front of it, and whether the role has the
-    /// rights that it needs.
+    /// rights that it needs. The former session ends: its place can be the one that the next needs.
     async fn look(
         &self,
         witness: &mut PgConnection,
         former: Option<i64>,
     ) -> Result<About, LockError> {
-        let (limits, is_readable) = check_server(witness).await?;
-        let is_pooled = has_lost_parameter(witness).await?;
+        // Together, in one exchange. Where that fails, apart, which shows what it was.
+        let more = match former {
+            Some(former) => sql::end_former(former),
+            None => rights::trials(self.mark.is_some()),
+        };
+        let together = AssertSqlSafe(format!("{}; {more}", sql::LOOK));
+        match sqlx::raw_sql(together).fetch_all(&mut *witness).await {
+            Ok(rows) => return check_server(&rows),
+            Err(error) if errors::is_fatal(&error) => return Err(errors::setting_up(error)),
+            Err(_) => {}
+        }
+        let about = check_server(&ask(witness, sql::LOOK.to_owned()).await?)?;
         match former {
             Some(former) => end_former(witness, former).await,
             None => rights::check(witness, self.mark.is_some()).await?,
         }
-        Ok(About {
-            limits,
-            is_pooled,
-            is_readable,
-        })
+        Ok(about)
     }
 
-    /// Makes the session a lease, shows that its locks exclude, and takes the mark.
+    /// Makes the session a lease, shows that its locks exclude the witness, takes the mark, and ends the
+    /// witness.
     async fn begin(
         &self,
         wire: &mut Wire,
@@ -132,14 +135,13 @@ impl Target {
         identity: i64,
         former: Option<i64>,
     ) -> Result<DatabaseIdentity, LockError> {
-        let of_witness = sqlx::raw_sql(sql::OWN_PATH).fetch_all(wire.witness());
-        check_path(of_witness.await)?;
-        let own_path = async |session: &mut PgConnection| {
-            sqlx::raw_sql(sql::OWN_PATH).fetch_all(session).await
-        };
-        check_path(wire.run(own_path, |_| ()).await.0)?;
-        set_up(wire, self.terms, marker, identity).await?;
-        check_locks(wire).await?;
+        let tried = i64::from_ne_bytes(entropy::bytes()?);
+        within(
+            Step::SetUp,
+            set_up(wire, self.terms, marker, identity, tried),
+        )
+        .await?;
+        let home = within(Step::CheckLocks, check_lock(wire, tried)).await?;
         if let Some(mark) = &self.mark {
             // Who is refused again and again shows no mark meanwhile, for which others were refused.
             if former.is_some()
@@ -152,45 +154,21 @@ impl Target {
                 return Err(mark.refusal(other));
             }
         }
-        let home = DatabaseIdentity::read(wire.witness()).await;
-        home.map_err(errors::setting_up)
+        within(Step::CheckLocks, check_unlock(wire, tried)).await?;
+        Ok(home)
     }
 
     /// The same error, or the rights that are missing if it is for one.
     async fn name_missing(&self, witness: &mut PgConnection, error: LockError) -> LockError {
-        if errors::is_right(&error) {
-            rights::name_missing(witness, self.mark.is_some(), error).await
-        } else {
-            error
+        if !errors::is_right(&error) {
+            return error;
         }
+        let known = error.duplicate();
+        let named = rights::name_missing(witness, self.mark.is_some(), error);
+        within(Step::Look, async { Ok(named.await) })
+            .await
+            .unwrap_or(known)
     }
-
-    /// A connection that is read while it is idle, and that does not make itself anew: its pool is
-    /// its own and closed, so that all that is left of a lost connection is an error.
-    async fn listener(&self) -> Result<PgListener, sqlx::Error> {
-        let pool = PgPoolOptions::new()
-            .max_connections(1)
-            .idle_timeout(None)
-            .max_lifetime(None)
-            .test_before_acquire(false)
-            .connect_lazy_with(self.options.clone());
-        let mut listener = PgListener::connect_with(&pool).await?;
-        listener.ignore_pool_close_event(true);
-        listener.eager_reconnect(false);
-        // Closed from here on; the wait for its connection is not ours.
-        drop(pool.close());
-        Ok(listener)
-    }
-}
-
-/// What there is to know before a session begins.
-struct About {
-    limits: Limits,
-    /// Whether a pooler seems to be in front of the server.
-    is_pooled: bool,
-    /// Whether the payload of each notification can be sent to us. One that cannot is an error that was
-    /// not asked for, after which the driver takes the session for lost.
-    is_readable: bool,
 }
 
 /// Ends the former session, if it still lives and this role may. It ends by itself otherwise: nothing
@@ -205,43 +183,20 @@ async fn end_former(witness: &mut PgConnection, former: i64) {
     }
 }
 
-/// From here on names in a session mean what PostgreSQL means by them: this is what [`sql::OWN_PATH`]
-/// answered.
-fn check_path(answer: Result<Vec<PgRow>, sqlx::Error>) -> Result<(), LockError> {
-    let answer = answer.map_err(errors::setting_up)?;
-    let path: Option<String> = answer.last().and_then(|row| row.try_get(0).ok());
-    if path.as_deref() != Some(sql::PATH) {
-        return Err(errors::setting_refused("search_path"));
-    }
-    Ok(())
-}
-
-/// Makes the session a lease on the server's side, and marks it.
+/// Makes the session a lease on the server's side, and marks it. It holds a lock after that.
 async fn set_up(
     wire: &mut Wire,
     terms: Terms,
     marker: &str,
     identity: i64,
+    tried: i64,
 ) -> Result<(), LockError> {
     let settings = settings(terms);
-    let (names, values): (Vec<_>, Vec<_>) = settings
-        .iter()
-        .map(|(name, value, _)| (*name, value.to_string()))
-        .unzip();
-    // Those that this version does not have are left out by the join.
-    let set = sqlx::query(
-        "SELECT set_config(s.name, t.value, false) \
-         FROM unnest($1::text[], $2::text[]) AS t(name, value) JOIN pg_settings AS s USING (name)",
-    );
-    let set = set.bind(&names).bind(&values);
-    wire.run(async |session| set.fetch_all(session).await, |_| ())
-        .await
-        .0
-        .map_err(errors::setting_up)?;
-    let read = sqlx::query("SELECT name, setting FROM pg_settings WHERE name = ANY($1)");
-    let read = read.bind(&names);
-    let read = wire.run(async |session| read.fetch_all(session).await, |_| ());
-    for row in read.await.0.map_err(errors::setting_up)? {
+    let values = settings.iter().map(|(name, value, _)| (*name, *value));
+    let begin = setup_sql::begin(values, marker, terms.lease_key(), identity, tried);
+    let rows = by_us(wire, begin).await?;
+    check_path(&rows)?;
+    for row in rows.iter().filter(|row| row.len() == 2) {
         let text = |column| row.try_get::<&str, _>(column).map_err(errors::setting_up);
         let (name, setting) = (text(0)?, text(1)?);
         let expected = settings.iter().find(|(other, ..)| *other == name);
@@ -251,37 +206,73 @@ async fn set_up(
             return Err(errors::setting_refused(name));
         }
     }
-    let marked = sqlx::query(
-        "SELECT set_config('distributed_lock.session', $1, false), \
-         set_config('plan_cache_mode', 'force_generic_plan', false), \
-         set_config('client_min_messages', 'error', false), \
-         set_config('default_transaction_isolation', 'read committed', false), \
-         set_config('default_transaction_read_only', 'off', false), \
-         pg_try_advisory_lock_shared($2), \
-         pg_try_advisory_lock_shared($3::int4, $4::int4)",
-    );
-    let marked = marked
-        .bind(marker)
-        .bind(terms.lease_key())
-        .bind((identity >> 32) as i32)
-        .bind(identity as i32);
-    let marked = wire.run(async |session| marked.fetch_one(session).await, |_| ());
-    let row = marked.await.0.map_err(errors::setting_up)?;
-    for column in [5, 6] {
-        if !row.try_get(column).map_err(errors::setting_up)? {
-            return Err(errors::key_taken());
-        }
+    let keys = rows.last().ok_or_else(errors::pooler)?;
+    let has = |column| keys.try_get::<bool, _>(column).map_err(errors::setting_up);
+    if !has(0)? || !has(1)? {
+        return Err(errors::key_taken());
+    }
+    if !has(2)? {
+        return Err(errors::look_alike());
     }
     Ok(())
 }
 
-/// Whether the session is the marked one, as its lease is to be counted from here.
-async fn prove(wire: &mut Wire, marker: &str) -> Result<(), LockError> {
+/// From here on names in a session mean what PostgreSQL means by them: this is what [`sql::OWN_PATH`]
+/// answered.
+fn check_path(answer: &[PgRow]) -> Result<(), LockError> {
+    let path: Option<&str> = answer.first().and_then(|row| row.try_get(0).ok());
+    if path != Some(sql::PATH) {
+        return Err(errors::setting_refused("search_path"));
+    }
+    Ok(())
+}
+
+/// Shows that the lock of the session excludes the witness, which says where it is.
+async fn check_lock(wire: &mut Wire, tried: i64) -> Result<DatabaseIdentity, LockError> {
+    let asked = setup_sql::witness(tried, &DatabaseIdentity::asked());
+    let rows = ask(wire.witness(), asked).await?;
+    check_path(&rows)?;
+    let [_, got, home] = rows.as_slice() else {
+        return Err(errors::pooler());
+    };
+    if got.try_get(0).map_err(errors::setting_up)? {
+        return Err(errors::look_alike());
+    }
+    DatabaseIdentity::read(home).map_err(errors::setting_up)
+}
+
+/// Shows that it does no more after an unlock: one is one where another session has the lock then. The
+/// witness ends.
+async fn check_unlock(wire: &mut Wire, tried: i64) -> Result<(), LockError> {
+    let unlocked: bool = value(&by_us(wire, setup_sql::untry(tried)).await?)?;
+    let rows = ask(wire.witness(), setup_sql::end_witness(tried)).await?;
+    let [got, gave_back, _] = rows.as_slice() else {
+        return Err(errors::pooler());
+    };
+    let is = |row: &PgRow| row.try_get::<bool, _>(0).map_err(errors::setting_up);
+    if !unlocked || !is(got)? || !is(gave_back)? {
+        return Err(errors::look_alike());
+    }
+    wire.end_witness();
+    Ok(())
+}
+
+/// Whether the session is the marked one; tells when the statement was sent whose answer proves it, from
+/// which its lease counts.
+async fn prove(wire: &mut Wire, marker: &str) -> Result<Duration, LockError> {
     const PROOF: Statement = const { Statement::new(sql::HEARTBEAT) };
+    // Known to the server by then, which takes an exchange of its own.
+    let text = PROOF.sql().into_sql_str();
+    let prepared = async |session: &mut PgConnection| session.prepare(text).await.map(drop);
+    let prepared = wire.run(prepared, |_| ());
+    let prepared = async { prepared.await.0.map_err(errors::setting_up) };
+    within(Step::Prove, prepared).await?;
+    let sent = BootClock.now();
     let query = PROOF.query().bind(marker);
     let answer = wire.run(async |session| query.fetch_all(session).await, |_| ());
-    if statement::is_proof(&answer.await.0.map_err(errors::setting_up)?) {
-        Ok(())
+    let answer = async { answer.await.0.map_err(errors::setting_up) };
+    if statement::is_proof(&within(Step::Prove, answer).await?) {
+        Ok(sent)
     } else {
         Err(errors::pooler())
     }

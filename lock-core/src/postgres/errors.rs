@@ -1,11 +1,11 @@
 //! What the driver's errors mean here, each in a sentence that says what to do.
 
 use std::error::Error as _;
-use std::io::ErrorKind;
 
 use sqlx::Error;
-use sqlx::postgres::{PgConnectOptions, PgDatabaseError, PgSeverity};
+use sqlx::postgres::{PgDatabaseError, PgSeverity};
 
+use super::connection_limits::limit;
 use super::grants;
 use super::sqlstate::sqlstate;
 use crate::LockError;
@@ -80,125 +80,34 @@ pub(super) fn is_login_refused(error: &LockError) -> bool {
     )
 }
 
-/// A role could not log in.
-pub(super) fn logging_in(error: Error, options: &PgConnectOptions) -> LockError {
-    if sqlstate(&error).as_deref() != Some("42501") {
-        return connecting(error);
-    }
-    let role = options.get_username();
-    let database = options.get_database().unwrap_or(role);
-    LockError::misconfigured(format!(
-        "the role may not connect to the database; run: GRANT CONNECT ON DATABASE {} TO {}",
-        grants::quoted(database),
-        grants::quoted(role)
-    ))
-    .with_source(error)
-}
-
-/// A connection could not be made.
-pub(super) fn connecting(error: Error) -> LockError {
-    let made = match &error {
-        Error::Database(database) => {
-            let message = database.message();
-            match database.code().as_deref() {
-                // Said as well where there is no TLS at all, and no line for this client either.
-                Some("28000") if message.contains("no encryption") => LockError::misconfigured(
-                    "the server has no line in pg_hba.conf that lets this user in from here without \
-                     TLS; add one or, where it has one for TLS, set sslmode=verify-full and build \
-                     with one of the `tls-*` features",
-                ),
-                Some("28P01" | "28000") => LockError::misconfigured(
-                    "PostgreSQL refused the user or its password; correct them in the connection \
-                     string, or let the user in (pg_hba.conf)",
-                ),
-                Some("3D000") => LockError::misconfigured(
-                    "the database does not exist on this server; create it, or correct its name in \
-                     the connection string",
-                ),
-                Some("42501") => return grants::refused(error),
-                // Prepared statements that are not where they were made, or are there already.
-                Some("26000" | "42P05") => pooler(),
-                // PgBouncer's default; the driver always sends it.
-                Some("08P01") if message.contains("extra_float_digits") => {
-                    LockError::misconfigured(
-                        "the pooler does not know a startup parameter of the driver; set \
-                     `ignore_startup_parameters = extra_float_digits` in pgbouncer.ini",
-                    )
-                }
-                Some("08P01") if message.contains("startup parameter") => LockError::misconfigured(
-                    "a proxy refuses a startup parameter of the connection string; remove \
-                         `options` from it",
-                ),
-                // In the start of a session; later ones are those of a statement of ours.
-                Some("42704" | "22023" | "55P02" | "42601") if is_fatal(&error) => {
-                    LockError::misconfigured(
-                        "the server does not take the `options` of the connection string; correct \
-                         the name or the value of that setting",
-                    )
-                }
-                Some("53300") => LockError::unavailable(
-                    "the server has no connection left; raise max_connections or use fewer",
-                ),
-                Some("57P03") => {
-                    LockError::unavailable("the server is starting up or shutting down")
-                }
-                Some(code) if code.starts_with("0A") || code == "42883" => look_alike(),
-                _ => LockError::unavailable("PostgreSQL refused the connection"),
-            }
-        }
-        Error::Io(io) => match io.kind() {
-            ErrorKind::ConnectionRefused => LockError::unavailable(
-                "nothing listens at this host and port; start the server, or correct the connection \
-                 string",
-            ),
-            ErrorKind::NotFound => LockError::unavailable(
-                "the socket or a certificate file of the connection string does not exist",
-            ),
-            ErrorKind::UnexpectedEof | ErrorKind::ConnectionReset => LockError::unavailable(
-                "what listens there closed the connection; is it a PostgreSQL server, and is it up?",
-            ),
-            // What the handshake of rustls says of a certificate.
-            ErrorKind::InvalidData => tls(),
-            _ => LockError::unavailable(
-                "the server cannot be reached; check host, port and network (in a password, \
-                     `@`, `/`, `?` and `#` are written as %40, %2F, %3F and %23)",
-            ),
-        },
-        Error::Tls(_) => tls(),
-        Error::Protocol(_) => LockError::misconfigured(
-            "what listens there does not speak PostgreSQL's protocol; correct host and port",
-        ),
-        Error::Configuration(_) | Error::InvalidArgument(_) => {
-            LockError::misconfigured("the connection string is not usable")
-        }
-        _ => LockError::unavailable("the connection to PostgreSQL could not be made"),
-    };
-    made.with_source(error)
-}
-
-fn tls() -> LockError {
-    LockError::misconfigured(
-        "TLS does not work with what listens there; see that it is a PostgreSQL server, make \
-         sslmode, the certificates and the server agree, and build with one of the `tls-*` features",
-    )
-}
-
 /// A step failed on a connection that was made. That it speaks PostgreSQL's protocol is known by then:
 /// answers that do not fit are those to somebody else.
 pub(super) fn setting_up(error: Error) -> LockError {
-    match error {
-        Error::Protocol(_) => pooler().with_source(error),
-        error => connecting(error),
-    }
-}
-
-/// The server did not answer while the connection was made.
-pub(super) fn connect_timed_out() -> LockError {
-    LockError::unavailable(
-        "the server, or a pooler in front of it, did not answer while the connection was made; check host, \
-         port and network, and that the pool and the role have two sessions free: a process needs a second \
-         one while it connects",
-    )
+    let made = match &error {
+        Error::Database(database) => match database.code().as_deref() {
+            Some("42501") => return grants::refused(error),
+            // Prepared statements that are not where they were made, or are there already.
+            Some("26000" | "42P05") => pooler(),
+            Some("57P03") => LockError::unavailable("the server is starting up or shutting down"),
+            Some("57014") => LockError::unavailable("a statement was cancelled on the server"),
+            Some(code) if code.starts_with("0A") || code == "42883" => look_alike(),
+            // A pooler looks for a session when the first statement comes.
+            _ => (database.try_downcast_ref())
+                .and_then(|said| limit(said, None, false))
+                .unwrap_or_else(|| {
+                    LockError::unavailable(
+                        "PostgreSQL refused a statement that sets the session up; the source of this \
+                         error says why",
+                    )
+                }),
+        },
+        Error::Protocol(_) => pooler(),
+        _ => LockError::unavailable(
+            "the server, or a pooler in front of it, closed the connection while it was set up; its log \
+             says why",
+        ),
+    };
+    made.with_source(error)
 }
 
 /// Notifications of others hold up ours.

@@ -76,6 +76,9 @@ use crate::{FencingToken, LockError, LockGuard, LockName, plain_text};
 /// - Of several locks check each, in one order everywhere: that of [`LockGuards`](crate::LockGuards).
 /// - Put it into a [schema](Self::schema) where only your roles may create tables. Who owns the table
 ///   decides what it says.
+/// - A table that came with a dump, or with the move to another server or provider, has greater tokens
+///   than are issued now, and refuses every holder: raise the
+///   [`token_epoch`](crate::postgres::PostgresBuilder::token_epoch) of the whole fleet.
 /// - Work that has no token, because it takes no lock, is not stopped by it.
 /// - A row stays for every name that was ever checked. Those of long ago can go, as long as no holder
 ///   lives that long: `DELETE FROM distributed_lock_fences WHERE checked_at < now() - interval '7 days'`.
@@ -336,7 +339,8 @@ impl Fence {
             .map_err(table_refused)?;
         if checked.rows_affected() == 0 {
             return Err(LockError::lost(
-                "a newer holder has written; this one has been overtaken",
+                "a newer holder has written, and this one has been overtaken (if none has, the table came \
+                 with data of another server or provider, whose tokens were greater: raise `token_epoch`)",
             ));
         }
         Ok(())

@@ -4,20 +4,32 @@
 //! takes its own before it looks, and `pg_locks` shows what is held at one moment: of two that start at
 //! once, the one that looks last sees the other.
 
-use super::errors;
+use super::checks::{by_us, value};
+use super::steps::{Step, within};
 use super::wire::Wire;
 use crate::LockError;
 use crate::name::key::postgres_mark_key;
 use crate::settings::ProviderKind;
 
-const TAKE: &str = "SELECT pg_try_advisory_lock_shared($1)";
+/// A statement that takes a key, and says whether it was free.
+fn take(key: i64) -> String {
+    format!("SELECT pg_catalog.pg_try_advisory_lock_shared('{key}'::int8)")
+}
 
-/// The position of a key that a session in our database holds: in the one where we hold ours.
-const LOOK: &str = "SELECT k.position::int4 FROM unnest($1::int8[]) WITH ORDINALITY AS k(key, position) \
-     JOIN pg_locks AS l ON ((l.classid::int8 << 32) | l.objid::int8) = k.key \
-     WHERE l.locktype = 'advisory' AND l.objsubid = 1 AND l.granted AND l.mode = 'ShareLock' \
-     AND l.database = (SELECT own.database FROM pg_locks AS own WHERE own.locktype = 'advisory' \
-     AND own.pid = pg_backend_pid() LIMIT 1) LIMIT 1";
+/// Says the position of a key that a session in our database holds: in the one where we hold ours.
+fn look(keys: &[i64]) -> String {
+    let keys: Vec<_> = (keys.iter().zip(1..))
+        .map(|(key, position)| format!("('{key}'::int8, '{position}'::int4)"))
+        .collect();
+    format!(
+        "SELECT k.position FROM (VALUES {}) AS k(key, position) \
+         JOIN pg_locks AS l ON ((l.classid::int8 << 32) | l.objid::int8) = k.key \
+         WHERE l.locktype = 'advisory' AND l.objsubid = 1 AND l.granted AND l.mode = 'ShareLock' \
+         AND l.database = (SELECT own.database FROM pg_locks AS own WHERE own.locktype = 'advisory' \
+         AND own.pid = pg_backend_pid() LIMIT 1) LIMIT 1",
+        keys.join(", ")
+    )
+}
 
 /// Why there is no start at a database that can keep no mark.
 pub(crate) fn unmarked(because: LockError) -> LockError {
@@ -57,24 +69,24 @@ impl Mark {
 
     /// Holds the mark for as long as the session lives.
     pub(super) async fn take(&self, wire: &mut Wire) -> Result<(), LockError> {
-        let taken = sqlx::query_scalar::<_, bool>(TAKE).bind(self.key);
-        let taken = wire.run(async |session| taken.fetch_one(session).await, |_| ());
-        match taken.await.0 {
-            Ok(true) => Ok(()),
-            Ok(false) => Err(LockError::unavailable(
-                "another session holds the key of our mark alone, which nothing of ours does",
-            )),
-            Err(error) => Err(errors::setting_up(error)),
+        let taken = within(Step::Mark, by_us(wire, take(self.key))).await?;
+        if value(&taken)? {
+            return Ok(());
         }
+        Err(LockError::unavailable(
+            "another session holds the key of our mark alone, which nothing of ours does",
+        ))
     }
 
     /// Looks for the marks of others, unless a switch is allowed, of which it is only told. To be called
     /// with our own taken.
     pub(super) async fn check(&self, wire: &mut Wire) -> Result<Option<ProviderKind>, LockError> {
         let keys: Vec<i64> = self.others.iter().map(|(_, key)| *key).collect();
-        let held = sqlx::query_scalar::<_, i32>(LOOK).bind(&keys);
-        let held = wire.run(async |session| held.fetch_optional(session).await, |_| ());
-        let position = held.await.0.map_err(errors::setting_up)?;
+        let held = within(Step::Mark, by_us(wire, look(&keys))).await?;
+        let position: Option<i32> = match held.is_empty() {
+            true => None,
+            false => Some(value(&held)?),
+        };
         let other = position
             .and_then(|position| usize::try_from(position).ok()?.checked_sub(1))
             .and_then(|index| self.others.get(index));

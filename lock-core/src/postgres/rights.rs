@@ -13,6 +13,9 @@ use super::sqlstate::sqlstate;
 use super::{errors, sql};
 use crate::LockError;
 
+/// Who ends sessions and looks at them.
+const AS_WHO_LOGGED_IN: &str = "SET LOCAL ROLE NONE";
+
 /// Rights that are named in one error.
 const NAMED: usize = 12;
 
@@ -27,7 +30,8 @@ pub(super) async fn check(connection: &mut PgConnection, is_marked: bool) -> Res
     check_needed(connection, is_marked).await?;
     let lines = lines(RECOVERY);
     // As the role that logged in, which ends its own sessions.
-    let missing = missing(connection, lines, &[sql::LOCAL_PATH, "SET LOCAL ROLE NONE"]).await;
+    let [first, path] = sql::LOCAL;
+    let missing = missing(connection, lines, &[first, path, AS_WHO_LOGGED_IN]).await;
     let missing = missing.map_err(errors::setting_up)?;
     if !missing.is_empty() {
         let role = role(connection, "SELECT session_user").await;
@@ -40,12 +44,25 @@ pub(super) async fn check(connection: &mut PgConnection, is_marked: bool) -> Res
     Ok(())
 }
 
-async fn check_needed(connection: &mut PgConnection, is_marked: bool) -> Result<(), LockError> {
+/// Statements that need all rights which [`check`] looks for, as one text for the end of a transaction
+/// with our path: where it fails, something is missing.
+pub(super) fn trials(is_marked: bool) -> String {
+    let needed = needed(is_marked).into_iter().filter_map(trial);
+    let recovery = lines(RECOVERY).into_iter().filter_map(trial);
+    let all = needed.chain([AS_WHO_LOGGED_IN.to_owned()]).chain(recovery);
+    all.collect::<Vec<_>>().join("; ")
+}
+
+fn needed(is_marked: bool) -> Vec<&'static str> {
     let mut needed = lines(LOCKS);
     if is_marked {
         needed.extend(lines(MARK));
     }
-    let missing = missing(connection, needed, &[sql::LOCAL_PATH]).await;
+    needed
+}
+
+async fn check_needed(connection: &mut PgConnection, is_marked: bool) -> Result<(), LockError> {
+    let missing = missing(connection, needed(is_marked), &sql::LOCAL).await;
     let missing = missing.map_err(errors::setting_up)?;
     if missing.is_empty() {
         return Ok(());

@@ -53,9 +53,22 @@ macro_rules! own_path {
     };
 }
 
+// A role can have transactions that wait until no other runs that is serializable.
+macro_rules! without_wait {
+    () => {
+        "SET TRANSACTION ISOLATION LEVEL READ COMMITTED"
+    };
+}
+
 macro_rules! in_one_transaction {
     ($statement:expr) => {
-        concat!("SET LOCAL search_path = ", own_path!(), "; ", $statement)
+        concat!(
+            without_wait!(),
+            "; SET LOCAL search_path = ",
+            own_path!(),
+            "; ",
+            $statement
+        )
     };
 }
 
@@ -79,6 +92,9 @@ macro_rules! in_our_session {
         "pg_catalog.current_setting('distributed_lock.session', true) OPERATOR(pg_catalog.=) $1"
     };
 }
+
+/// First in a transaction of a session that is not set up yet.
+pub(super) const WITHOUT_WAIT: &str = without_wait!();
 
 /// What the session looks for in each statement.
 pub(super) const IN_OUR_SESSION: &str = in_our_session!();
@@ -266,36 +282,40 @@ pub(super) const TELL: &str = concat!(
 
 /// Names mean what PostgreSQL means by them, for as long as the session lives: what the path of the
 /// role or of the database offers is not looked at. What follows says what is in force.
-pub(super) const OWN_PATH: &str = concat!("SET search_path = ", own_path!(), "; SHOW search_path");
+pub(super) const OWN_PATH: &str = concat!(
+    without_wait!(),
+    "; SET search_path = ",
+    own_path!(),
+    "; SHOW search_path"
+);
 
-/// What [`OWN_PATH`] says.
+/// What a session says whose names mean what PostgreSQL means by them.
 pub(super) const PATH: &str = own_path!();
 
-/// The same for one transaction.
-pub(super) const LOCAL_PATH: &str = concat!("SET LOCAL search_path = ", own_path!());
+/// The same for one transaction, which waits for none.
+pub(super) const LOCAL: [&str; 2] = [
+    without_wait!(),
+    concat!("SET LOCAL search_path = ", own_path!()),
+];
 
 /// What is known of the server before the session is known to be ours alone: nothing is set in it
 /// that outlasts the transaction, since a proxy may give it to another client next.
 pub(super) const LOOK: &str = in_one_transaction!(
     "SELECT current_setting('server_version_num')::int4, pg_is_in_recovery(), \
      current_setting('max_locks_per_transaction')::int8, current_setting('max_connections')::int8, \
-     current_setting('server_encoding')"
+     current_setting('server_encoding'), current_setting('extra_float_digits'), \
+     current_setting('default_transaction_deferrable')"
 );
 
-/// Tells `payload`, which needs no quotes, before the session is set up, where a wait for others must
-/// end as well.
-pub(super) fn tell_in_time(payload: &str) -> String {
-    format!("SET LOCAL lock_timeout = 200; SELECT pg_catalog.pg_notify('{CHANNEL}', '{payload}')")
-}
-
-/// Ends our former session, if it still lives: the key that it alone holds, in the space of keys that
+/// Ends our former session, if it still lives, and waits until its place is free: the key that it alone holds, in the space of keys that
 /// are pairs. A proxy that has given it to another client has taken that key from it. Everybody can
 /// read the key, and hold it too: only sessions of our kind are ended.
 pub(super) fn end_former(identity: i64) -> String {
     format!(
         concat!(
             as_who_logged_in!(
-                "SELECT count(pg_terminate_backend(a.pid)) FROM pg_stat_activity AS a WHERE "
+                "SET LOCAL statement_timeout = 0; \
+                 SELECT count(pg_terminate_backend(a.pid, 1000)) FROM pg_stat_activity AS a WHERE "
             ),
             our_kind!(),
             "AND EXISTS (SELECT FROM pg_locks AS l WHERE l.pid = a.pid ",

@@ -29,6 +29,10 @@ impl Statement {
         Self(sql)
     }
 
+    pub(super) fn sql(self) -> &'static str {
+        self.0
+    }
+
     pub(super) fn query<'q>(self) -> Bound<'q> {
         sqlx::query(self.0)
     }

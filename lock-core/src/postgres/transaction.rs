@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use sqlx::postgres::PgRow;
-use sqlx::{AssertSqlSafe, PgConnection, Postgres, Row, Transaction};
+use sqlx::{AssertSqlSafe, Postgres, Row, Transaction};
 
 use super::in_transaction::refused;
 use super::rights;
@@ -30,20 +30,17 @@ pub(crate) struct DatabaseIdentity {
 const STARTED: &str = "extract(epoch FROM pg_catalog.pg_postmaster_start_time())";
 
 impl DatabaseIdentity {
-    /// Reads where `connection` leads to.
+    /// A statement that says where its connection leads to.
+    pub(crate) fn asked() -> String {
+        format!("SELECT {STARTED}::varchar, pg_catalog.current_database()")
+    }
+
+    /// Reads its row.
     ///
     /// # Errors
     ///
-    /// What the server says.
-    ///
-    /// # Cancel safety
-    ///
-    /// Cancel safe.
-    pub(crate) async fn read(connection: &mut PgConnection) -> Result<Self, sqlx::Error> {
-        let read = format!("SELECT {STARTED}::varchar, pg_catalog.current_database()");
-        let row = sqlx::raw_sql(AssertSqlSafe(read))
-            .fetch_one(connection)
-            .await?;
+    /// Where it is not that of [`asked`](Self::asked).
+    pub(crate) fn read(row: &PgRow) -> Result<Self, sqlx::Error> {
         Ok(Self {
             started: row.try_get(0)?,
             database: row.try_get(1)?,

@@ -7,6 +7,7 @@ use std::str::FromStr;
 use sqlx::postgres::PgConnectOptions;
 use url::Url;
 
+use super::trust::Trust;
 use crate::server::option::{nearest, unknown};
 use crate::{LockError, plain_text};
 
@@ -195,6 +196,7 @@ pub(crate) fn parse(text: &str) -> Result<PgConnectOptions, LockError> {
             without_effect.join(", ")
         );
     }
+    let trust = Trust::of(&mut taken).map_err(wrong)?;
     url.set_query(None);
     if !taken.is_empty() {
         url.query_pairs_mut().extend_pairs(taken);
@@ -207,10 +209,11 @@ pub(crate) fn parse(text: &str) -> Result<PgConnectOptions, LockError> {
     let address = host
         .strip_prefix('[')
         .and_then(|host| host.strip_suffix(']'));
-    Ok(match address.map(str::to_owned) {
+    let options = match address.map(str::to_owned) {
         Some(address) => options.host(&address),
         None => options,
-    })
+    };
+    Ok(trust.tell(options))
 }
 
 /// Refuses what comes of a password with special characters in it, and what the driver would ignore.
@@ -317,6 +320,22 @@ mod tests {
     }
 
     #[test]
+    fn the_authorities_of_the_machine_are_trusted_as_libpq_does() {
+        let mode = |query| {
+            let options = parse(&format!("postgres://app@db/shop?{query}")).unwrap();
+            // A file of that name would be shown.
+            assert!(!format!("{options:?}").contains("system"), "{options:?}");
+            options.get_ssl_mode()
+        };
+        use sqlx::postgres::PgSslMode::VerifyFull;
+        assert!(matches!(mode("sslrootcert=system"), VerifyFull));
+        assert!(matches!(
+            mode("ssl-ca=system&sslmode=Verify-Full"),
+            VerifyFull
+        ));
+    }
+
+    #[test]
     fn what_is_not_understood_is_named_and_the_password_is_not() {
         for (text, said) in [
             ("postgres://app:hunter2@db/shop?ssl=true", "`ssl`"),
@@ -362,6 +381,18 @@ mod tests {
                 "`verify-full` perhaps",
             ),
             ("postgres://app:hunter2@db/shop?port=hunter2", "`port`"),
+            (
+                "postgres://app:hunter2@db/shop?sslrootcert=system&sslmode=require",
+                "needs `sslmode=verify-full`",
+            ),
+            (
+                "postgres://app:hunter2@db/shop?sslcert=/hunter2",
+                "without `sslkey`",
+            ),
+            (
+                "postgres://app:hunter2@db/shop?ssl-key=/hunter2",
+                "without `sslcert`",
+            ),
             (
                 "postgres://app:hunter2@db/shop?hostaddr=hunter2",
                 "`hostaddr`",

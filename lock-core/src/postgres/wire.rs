@@ -44,18 +44,14 @@ impl Wire {
         Some((listener?, spare))
     }
 
-    /// The other connection, until it is [ended](Self::end_witness).
+    /// The other connection, until that [ends](Self::end_witness).
     pub(super) fn witness(&mut self) -> &mut PgConnection {
         &mut self.spare
     }
 
-    /// Has the server end the other connection: it stays as a place, and nothing is sent over it.
-    pub(super) async fn end_witness(&mut self) -> Result<(), Error> {
-        let end = "SELECT pg_catalog.set_config('idle_session_timeout', '1', false)";
-        let end = sqlx::query(end).persistent(false);
-        end.fetch_all(&mut self.spare).await?;
+    /// The other connection has said its last: it stays as a place, and nothing is sent over it.
+    pub(super) fn end_witness(&mut self) {
         self.spare.shrink_buffers();
-        Ok(())
     }
 
     /// Runs a statement; `heard` is called with the payload of each notification that came

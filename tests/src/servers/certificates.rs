@@ -28,8 +28,8 @@ pub(super) enum Kind {
     Good,
     /// For `localhost` alone.
     OfName,
-    /// Long ago.
-    Expired,
+    /// Valid from the beginning of one year to that of another.
+    InYears(i32, i32),
 }
 
 /// The files of a server that an authority vouches for.
@@ -62,9 +62,9 @@ impl Authority {
         let mut names = vec!["localhost".to_owned(), address.to_string()];
         names.truncate(if of == Kind::OfName { 1 } else { 2 });
         let mut params = CertificateParams::new(names).unwrap();
-        if of == Kind::Expired {
-            (params.not_before, params.not_after) =
-                (date_time_ymd(2001, 1, 1), date_time_ymd(2002, 1, 1));
+        if let Kind::InYears(from, to) = of {
+            params.not_before = date_time_ymd(from, 1, 1);
+            params.not_after = date_time_ymd(to, 1, 1);
         }
         params.distinguished_name = named("server of a test");
         let certificate = params.signed_by(&key, &self.issuer).unwrap().pem();
@@ -82,6 +82,18 @@ impl Authority {
             chown(&files.key, Some(NOBODY), Some(NOBODY)).unwrap();
         }
         files
+    }
+
+    /// The files of a client with this name: its certificate and its key.
+    pub(super) fn introduce(&self, directory: &Path, name: &str) -> (PathBuf, PathBuf) {
+        let key = KeyPair::generate().unwrap();
+        let mut params = CertificateParams::default();
+        params.distinguished_name = named(name);
+        let certificate = params.signed_by(&key, &self.issuer).unwrap().pem();
+        let file = |kind| directory.join(format!("{name}.{kind}"));
+        fs::write(file("crt"), certificate).unwrap();
+        fs::write(file("key"), key.serialize_pem()).unwrap();
+        (file("crt"), file("key"))
     }
 }
 

@@ -51,7 +51,7 @@ impl<K> ServerOptions<K> {
     /// TLS with a certificate that has expired.
     #[must_use]
     pub fn expired(mut self) -> Self {
-        self.certificate = Kind::Expired;
+        self.certificate = Kind::InYears(2001, 2002);
         self.tls()
     }
 
@@ -84,6 +84,10 @@ impl<K> ServerOptions<K> {
 
     pub(super) fn namespace_name(&self) -> Option<&str> {
         self.namespace.as_ref().map(NetworkNamespace::name)
+    }
+
+    pub(super) fn authority(&self) -> Option<&Authority> {
+        self.tls.as_deref()
     }
 
     /// Writes what TLS needs to the directory.

@@ -3,6 +3,7 @@
 use std::fmt::Write;
 use std::fs;
 use std::net::SocketAddr;
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 
 use rustix::process::Signal;
@@ -153,6 +154,40 @@ impl PostgresServer {
     #[must_use]
     pub fn authority(&self) -> Option<&Path> {
         self.authority.as_deref()
+    }
+
+    /// The certificate and the key of a client, from the authority of a server with TLS.
+    ///
+    /// # Panics
+    ///
+    /// When it has no TLS.
+    #[must_use]
+    pub fn client_certificate(&self, role: &str) -> (PathBuf, PathBuf) {
+        let authority = self.options.authority().expect("it has TLS");
+        authority.introduce(self.daemon.directory(), role)
+    }
+
+    /// Has a certificate that is valid in these years; returns when new connections are shown it.
+    ///
+    /// # Panics
+    ///
+    /// When it has no TLS.
+    pub async fn certify(&self, years: Range<i32>) {
+        let authority = self.options.authority().expect("it has TLS");
+        let of = Kind::InYears(years.start, years.end);
+        authority.vouch(self.daemon.directory(), self.options.address(), of);
+        self.reload().await;
+    }
+
+    /// Replaces the lines of `pg_hba.conf`; returns when they count.
+    pub async fn admit(&self, lines: &str) {
+        fs::write(self.daemon.directory().join("pg_hba.conf"), lines).unwrap();
+        self.reload().await;
+    }
+
+    /// Returns when new sessions have what its files say.
+    async fn reload(&self) {
+        self.set("log_min_messages", "warning").await.unwrap();
     }
 
     /// Where it listens.

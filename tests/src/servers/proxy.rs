@@ -2,6 +2,7 @@
 
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -69,6 +70,8 @@ struct Switches {
     reset: watch::Sender<u64>,
     /// What clients are sent that no server said, and how often.
     injected: watch::Sender<(u64, Vec<u8>)>,
+    /// Counts the pieces that clients have sent.
+    asked: AtomicUsize,
 }
 
 impl Switches {
@@ -90,6 +93,7 @@ impl Proxy {
             drop_next_reply: Mutex::default(),
             reset: watch::Sender::new(0),
             injected: watch::Sender::default(),
+            asked: AtomicUsize::new(0),
         });
         let (listen, listening) = mpsc::unbounded_channel();
         let proxy = Self {
@@ -183,6 +187,12 @@ impl Proxy {
         self.switches
             .way(direction)
             .send_modify(|way| way.corrupt = Some(garble));
+    }
+
+    /// How many pieces clients have sent: as many as round trips, of a client that waits for each answer.
+    #[must_use]
+    pub fn asked(&self) -> usize {
+        self.switches.asked.load(Ordering::Relaxed)
     }
 
     /// Resets all connections, at both ends. New ones are taken as before.
@@ -318,6 +328,9 @@ async fn read(
             }
             continue;
         };
+        if length > 0 && direction == Direction::ToServer {
+            switches.asked.fetch_add(1, Ordering::Relaxed);
+        }
         let now = *way.borrow_and_update();
         if now.flow == Flow::IsLost {
             lost = true;

@@ -3,11 +3,11 @@
 use std::time::Duration;
 
 use lock_core::memory::MemoryBackend;
-use lock_core::postgres::Fence;
+use lock_core::postgres::{Fence, PostgresBackend};
 use lock_core::{FencingToken, LockError, LockName, LockProvider};
 use sqlx::{AssertSqlSafe, Connection, Executor, Postgres, Row, Transaction};
 
-use crate::support::{Bed, name};
+use crate::support::{Bed, PATIENCE, name};
 
 const FENCE: Fence = Fence::new();
 
@@ -31,6 +31,29 @@ pub(super) async fn committed(bed: &Bed, name: &LockName, token: u64) -> Result<
     check(&mut tx, name, token).await?;
     tx.commit().await.unwrap();
     Ok(())
+}
+
+/// As with a dump of a server that was promoted often.
+#[tokio::test]
+async fn a_table_that_came_from_another_server_is_told_with_what_overcomes_it() {
+    let bed = migrated().await;
+    let name = name("order:process:42");
+    committed(&bed, &name, 9 << 48).await.unwrap();
+    for epoch in [0, 1] {
+        let backend = PostgresBackend::builder(bed.server.url()).token_epoch(epoch);
+        let locks = LockProvider::new(backend.connect().await.unwrap());
+        let guard = locks.lock(&name).unwrap().acquire(PATIENCE).await.unwrap();
+        let token = guard.fencing_token().await.unwrap();
+        let checked = committed(&bed, &name, token.get()).await;
+        match checked {
+            Ok(()) => assert_eq!(epoch, 1),
+            Err(error) => {
+                assert!(epoch == 0 && error.is_lost(), "{error}");
+                assert!(error.to_string().contains("raise `token_epoch`"), "{error}");
+            }
+        }
+        guard.release().await.unwrap();
+    }
 }
 
 #[tokio::test]

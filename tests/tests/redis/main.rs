@@ -8,6 +8,7 @@ mod clock;
 mod cluster;
 mod corruption;
 mod credentials;
+mod far;
 mod faults;
 mod health;
 mod holders;

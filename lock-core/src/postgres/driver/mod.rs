@@ -33,7 +33,7 @@ use tokio::time::{Instant, sleep, sleep_until, timeout};
 use super::backend::PostgresBackend;
 use super::connect::Target;
 use super::desk::{Command, Desk, Handle, Hold};
-use super::logins::Logins;
+use super::login_options::LoginOptions;
 use super::session::{Failed, Session, value};
 use super::statement::Statement;
 use super::{errors, sql};
@@ -48,9 +48,6 @@ const BACKOFF: ExponentialBuilder = ExponentialBuilder::new()
     .with_max_delay(Duration::from_secs(1))
     .without_max_times()
     .with_jitter();
-
-/// How long one attempt to connect may take.
-const CONNECT_WITHIN: Duration = Duration::from_secs(5);
 
 /// After this long without a connection a new command makes for a new attempt.
 const EAGER_AFTER: Duration = Duration::from_millis(100);
@@ -85,7 +82,7 @@ type Started = oneshot::Sender<Result<(), LockError>>;
 /// What a driver needs to know.
 pub(super) struct Config {
     pub(super) target: Target,
-    pub(super) logins: Logins,
+    pub(super) logins: LoginOptions,
     pub(super) max_held: Option<usize>,
     pub(super) token_epoch: u8,
 }
@@ -315,11 +312,9 @@ impl Driver {
         let mut told: Option<Instant> = None;
         loop {
             let opened = {
+                // Each of its steps has a bound.
                 let Config { logins, target, .. } = &self.config;
-                let open = logins.open(target, async |target| {
-                    let opened = timeout(CONNECT_WITHIN, target.open(self.former)).await;
-                    opened.unwrap_or_else(|_| Err(errors::connect_timed_out()))
-                });
+                let open = logins.open(target, async |target| target.open(self.former).await);
                 tokio::select! {
                     biased;
                     opened = open => opened,

@@ -14,7 +14,7 @@ use crate::credentials::{Asker, Credentials, Refusals};
 /// Where user and password come from, and which ones were refused. As it is by default they are those of
 /// the connection string.
 #[derive(Default)]
-pub(super) struct Logins {
+pub(super) struct LoginOptions {
     pool: Option<PgPool>,
     asker: Option<Asker>,
     refusals: Refusals<With>,
@@ -34,7 +34,7 @@ impl PartialEq for With {
     }
 }
 
-impl Logins {
+impl LoginOptions {
     pub(super) fn new(pool: Option<PgPool>, asker: Option<Asker>) -> Self {
         Self {
             pool,
