@@ -10,7 +10,6 @@ use ::redis::{
     AsyncConnectionConfig, Client, ConnectionAddr, ConnectionInfo, ErrorKind, PushInfo, RedisError,
     ServerErrorKind, Value, from_redis_value,
 };
-use tokio::sync::mpsc;
 use tokio::time::timeout;
 
 use super::builder::Settings;
@@ -47,11 +46,14 @@ pub fn client(connection_string: &str) -> Result<Client, LockError> {
     Client::open(info.clone()).map_err(|error| refused(&info, error))
 }
 
+/// Where a connection tells what the server says unasked; an error when no one is left to hear it.
+pub(super) type Pushes = Box<dyn Fn(PushInfo) -> Result<(), ()> + Send + Sync>;
+
 /// Opens a connection; what the server says unasked goes to `pushes`.
 pub(super) async fn open(
     info: &ConnectionInfo,
     settings: &Settings,
-    pushes: Option<mpsc::UnboundedSender<PushInfo>>,
+    pushes: Option<Pushes>,
 ) -> Result<MultiplexedConnection, LockError> {
     choose_cryptography(info);
     // A peer that does not acknowledge is gone before the lease is: no connection outlives it.
@@ -252,8 +254,23 @@ impl About {
         connection: &mut MultiplexedConnection,
         settings: &Settings,
     ) -> Result<Self, LockError> {
-        let info = ::redis::cmd("INFO");
-        let info = ask(connection, &info, settings, settings.connect_timeout()).await?;
+        Self::by(connection, &::redis::cmd("INFO"), settings).await
+    }
+
+    /// Asks what the process is, and no more.
+    pub(super) async fn process(
+        connection: &mut MultiplexedConnection,
+        settings: &Settings,
+    ) -> Result<Self, LockError> {
+        Self::by(connection, ::redis::cmd("INFO").arg("server"), settings).await
+    }
+
+    async fn by(
+        connection: &mut MultiplexedConnection,
+        info: &::redis::Cmd,
+        settings: &Settings,
+    ) -> Result<Self, LockError> {
+        let info = ask(connection, info, settings, settings.connect_timeout()).await?;
         let info = from_redis_value(info).map_err(|error| {
             LockError::unavailable("the Redis server answered nonsense").with_source(error)
         })?;

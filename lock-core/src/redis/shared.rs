@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use super::builder::Settings;
 use super::command::Command;
 use super::key::{Key, Owner};
+use super::servers::Servers;
 use super::waiting::Waiting;
 use crate::LossReason;
 use crate::backend::{BootClock, Clock, Lease};
@@ -17,6 +18,7 @@ pub(super) struct Shared {
     pub(super) inbox: Inbox<Command>,
     pub(super) held: Held,
     pub(super) waiting: Waiting,
+    pub(super) servers: Servers,
     pub(super) clock: Arc<dyn Clock>,
     owners: AtomicU64,
 }
@@ -28,6 +30,7 @@ impl Shared {
             inbox: Inbox::default(),
             held: Held::default(),
             waiting: Waiting::default(),
+            servers: Servers::default(),
             clock: Arc::new(BootClock),
             owners: AtomicU64::new(0),
         }

@@ -33,6 +33,7 @@ pub enum Direction {
 /// where a kernel is to notice.
 #[derive(Debug)]
 pub struct Proxy {
+    /// Where the first connections led.
     target: SocketAddr,
     port: Port,
     switches: Arc<Switches>,
@@ -63,6 +64,8 @@ type IsIt = fn(&[u8]) -> bool;
 struct Switches {
     to_server: watch::Sender<Way>,
     to_client: watch::Sender<Way>,
+    /// Where new connections lead.
+    target: Mutex<SocketAddr>,
     /// Which reply is to be lost.
     drop_next_reply: Mutex<Option<IsIt>>,
     /// Counts the resets.
@@ -87,6 +90,7 @@ impl Proxy {
         let switches = Arc::new(Switches {
             to_server: watch::Sender::default(),
             to_client: watch::Sender::default(),
+            target: Mutex::new(target),
             drop_next_reply: Mutex::default(),
             reset: watch::Sender::new(0),
             injected: watch::Sender::default(),
@@ -103,9 +107,7 @@ impl Proxy {
             let runtime = tokio::runtime::Builder::new_current_thread()
                 .enable_all()
                 .build();
-            runtime
-                .unwrap()
-                .block_on(run(address, target, switches, listening));
+            runtime.unwrap().block_on(run(address, switches, listening));
         });
         proxy.listen(true).await;
         proxy
@@ -127,6 +129,12 @@ impl Proxy {
         let target = self.target.to_string();
         assert!(url.contains(&target), "{url} does not lead to {target}");
         url.replacen(&target, &self.address().to_string(), 1)
+    }
+
+    /// New connections lead to another server; those that exist stay where they are. As an address that
+    /// follows a fail-over.
+    pub fn lead_to(&self, target: SocketAddr) {
+        *self.switches.target.lock().unwrap() = target;
     }
 
     /// What arrives from now on is passed on this much later, in either direction.
@@ -214,7 +222,6 @@ impl Proxy {
 /// Takes connections until the proxy is dropped.
 async fn run(
     address: SocketAddr,
-    target: SocketAddr,
     switches: Arc<Switches>,
     mut listening: mpsc::UnboundedReceiver<(bool, oneshot::Sender<()>)>,
 ) {
@@ -240,6 +247,7 @@ async fn run(
             client = accept => {
                 if let Ok((client, _)) = client {
                     let resets = switches.reset.subscribe();
+                    let target = *switches.target.lock().unwrap();
                     connections.spawn(connection(client, target, resets, Arc::clone(&switches)));
                 }
             }

@@ -11,6 +11,7 @@ mod faults;
 mod holders;
 mod input;
 mod keys;
+mod listeners;
 mod lost_update;
 mod neighbours;
 mod panics;

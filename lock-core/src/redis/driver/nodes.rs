@@ -29,7 +29,7 @@ pub(super) struct Node {
     pub(super) link: Link,
     pub(super) via: Via,
     /// What the server calls itself since its start.
-    run_id: String,
+    pub(super) run_id: String,
     /// Of the connection: see [`Owner`](crate::redis::key::Owner).
     pub(super) identity: u64,
     backoff: Duration,
@@ -119,11 +119,15 @@ impl Driver {
                 this.has_answered = false;
                 this.identity = opened.identity;
                 if this.run_id != opened.run_id {
+                    self.shared.servers.set(node, &opened.run_id);
                     this.run_id = opened.run_id;
                     self.last_server += 1;
                     this.via.server = self.last_server;
                     // Another server's clock; what it forgot is told by its own quarantine.
                     this.clock = ServerClock::default();
+                    // Its replicas know nothing of what the former one has granted.
+                    let unconfirmed = std::mem::take(&mut this.unconfirmed);
+                    unconfirmed.into_iter().for_each(Unconfirmed::refuse);
                 }
                 let margin = self.shared.settings.margin();
                 let jump = this

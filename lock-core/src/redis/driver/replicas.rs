@@ -46,6 +46,7 @@ impl Driver {
             let (reply, known) = oneshot::channel();
             let question = Question {
                 node: at,
+                server: node.run_id.clone(),
                 key: self.lanes[first.lane].server_key.clone(),
                 reply,
             };
@@ -71,16 +72,22 @@ impl Driver {
                 "too few replicas of a Redis server know its locks"
             );
         }
-        for Unconfirmed { grant, reply, .. } in grants {
-            let answer = if known {
-                Ok(Attempt::Granted(grant))
+        for unconfirmed in grants {
+            if known {
+                let Unconfirmed { grant, reply, .. } = unconfirmed;
+                reply.send(Ok(Attempt::Granted(grant)));
             } else {
-                drop(grant);
-                Err(LockError::unavailable(
-                    "too few replicas of the Redis server knew of the lock in time",
-                ))
-            };
-            reply.send(answer);
+                unconfirmed.refuse();
+            }
         }
+    }
+}
+
+impl Unconfirmed {
+    pub(super) fn refuse(self) {
+        drop(self.grant);
+        self.reply.send(Err(LockError::unavailable(
+            "too few replicas of the Redis server knew of the lock in time",
+        )));
     }
 }
