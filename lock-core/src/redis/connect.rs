@@ -46,7 +46,7 @@ pub fn client(connection_string: &str) -> Result<Client, LockError> {
     Client::open(info.clone()).map_err(|error| refused(&info, error))
 }
 
-/// Where a connection tells what the server says unasked; an error when no one is left to hear it.
+/// Where a connection tells what the server says unasked; an error when the receiver is gone.
 pub(super) type Pushes = Box<dyn Fn(PushInfo) -> Result<(), ()> + Send + Sync>;
 
 /// Opens a connection; what the server says unasked goes to `pushes`.
@@ -237,6 +237,20 @@ pub(super) async fn ask(
     }
 }
 
+/// For how long at least a server remembers that it was a replica: it forgets it this long after its last
+/// replica has left, unless its `repl-backlog-ttl` is another.
+const REMEMBERED: Duration = Duration::from_secs(3600);
+
+/// The time for which one process is a master without a break.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Reign {
+    pub(super) run_id: String,
+    /// The name of what it replicates to others: another after each promotion.
+    pub(super) replication: String,
+    /// How long it is a master at least, if it says so.
+    pub(super) age: Option<Duration>,
+}
+
 /// What a server says about itself.
 pub(super) struct About(String);
 
@@ -300,6 +314,24 @@ impl About {
     /// Another after every start.
     pub(super) fn run_id(&self) -> &str {
         self.field("run_id")
+    }
+
+    /// What this server is as a master, if it is one and says so.
+    pub(super) fn reign(&self) -> Option<Reign> {
+        let number = |name| self.field(name).parse::<i64>().ok();
+        let [run_id, replication] = ["run_id", "master_replid"].map(|name| self.field(name));
+        if self.field("role") != "master" || run_id.is_empty() || replication.is_empty() {
+            return None;
+        }
+        // Whole seconds, from a start in whole seconds.
+        let up = number("uptime_in_seconds").and_then(|up| u64::try_from(up - 1).ok());
+        let up = Duration::from_secs(up.unwrap_or_default());
+        let never_promoted = number("second_repl_offset") == Some(-1);
+        Some(Reign {
+            run_id: run_id.to_owned(),
+            replication: replication.to_owned(),
+            age: never_promoted.then_some(up.min(REMEMBERED)),
+        })
     }
 }
 

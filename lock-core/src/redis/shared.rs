@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use super::builder::Settings;
 use super::command::Command;
@@ -20,6 +20,8 @@ pub(super) struct Shared {
     pub(super) waiting: Waiting,
     pub(super) servers: Servers,
     pub(super) clock: Arc<dyn Clock>,
+    /// The slot of each bucket, once a cluster has told it.
+    pub(super) slots: OnceLock<Vec<u16>>,
     owners: AtomicU64,
 }
 
@@ -32,6 +34,7 @@ impl Shared {
             waiting: Waiting::default(),
             servers: Servers::default(),
             clock: Arc::new(BootClock),
+            slots: OnceLock::new(),
             owners: AtomicU64::new(0),
         }
     }

@@ -43,6 +43,8 @@ type Call = Pin<Box<dyn Future<Output = Done> + Send>>;
 pub(super) struct Subscriber {
     shared: Arc<Shared>,
     topology: watch::Receiver<Arc<Topology>>,
+    /// What the connections are of.
+    known: Arc<Topology>,
     nodes: Vec<Link>,
     /// By node, the server of its connection.
     run_ids: Vec<String>,
@@ -76,7 +78,7 @@ pub(super) struct Question {
 
 enum Link {
     Down { retry_at: Instant },
-    Connecting,
+    Connecting(Via),
     Up(MultiplexedConnection, Via),
 }
 
@@ -114,8 +116,10 @@ impl Subscriber {
         let (hearing, heard) = mpsc::unbounded_channel();
         let heartbeat = Instant::now() + shared.settings.heartbeat();
         let servers = shared.servers.changes();
+        let known = Arc::clone(&topology.borrow());
         let mut this = Self {
             shared,
+            known,
             topology,
             nodes: Vec::new(),
             run_ids: Vec::new(),
@@ -183,11 +187,7 @@ impl Subscriber {
                 }
                 Ok(()) = self.servers.changed() => self.follow(),
                 Some(done) = self.calls.next(), if !self.calls.is_empty() => self.finish(done),
-                Ok(()) = self.topology.changed() => {
-                    self.take_nodes();
-                    // What has moved is asked for where it is now; the rest once more.
-                    shared.waiting.forget(|_, _| true);
-                }
+                Ok(()) = self.topology.changed() => self.take_nodes(),
                 Some(question) = self.questions.recv() => self.open_questions.push(question),
                 () = shared.waiting.changed.notified() => {}
                 () = sleep_until(wake) => {}
@@ -195,17 +195,37 @@ impl Subscriber {
         }
     }
 
-    /// Connects to those that are new, so that the first who waits does not wait for that as well.
+    /// Connects to those that are new, so that the first who waits does not wait for that as well, and
+    /// leaves those that are gone.
     fn take_nodes(&mut self) {
-        let count = self.topology.borrow_and_update().nodes.len();
-        for at in self.nodes.len()..count {
-            self.nodes.push(Link::Down {
-                retry_at: Instant::now(),
-            });
-            self.run_ids.push(String::new());
-            self.steps.push(Steps::default());
-            self.connection(at);
+        let topology = Arc::clone(&self.topology.borrow_and_update());
+        let before = std::mem::replace(&mut self.known, Arc::clone(&topology));
+        for (at, info) in topology.nodes.iter().enumerate() {
+            if at == self.nodes.len() {
+                self.run_ids.push(String::new());
+                self.steps.push(Steps::default());
+                self.nodes.push(Link::Down {
+                    retry_at: Instant::now(),
+                });
+            } else if topology.has(at) && before.nodes[at].addr() == info.addr() {
+                continue;
+            } else {
+                self.nodes[at] = Link::Down {
+                    retry_at: Instant::now(),
+                };
+                self.steps[at].lost();
+            }
+            if topology.has(at) {
+                self.connection(at);
+            }
         }
+        // What has moved is asked for where it is now.
+        let address = |topology: &Topology, bucket| {
+            let at = topology.of_bucket[usize::from(bucket)];
+            topology.nodes[at].addr().clone()
+        };
+        let has_moved = |_: &_, bucket| address(&before, bucket) != address(&topology, bucket);
+        self.shared.waiting.forget(has_moved);
     }
 
     fn is_cluster(&self) -> bool {
@@ -273,16 +293,16 @@ impl Subscriber {
     fn connection(&mut self, at: usize) -> Option<(MultiplexedConnection, Via)> {
         match &self.nodes[at] {
             Link::Up(connection, via) => return Some((connection.clone(), *via)),
-            Link::Connecting => return None,
+            Link::Connecting(_) => return None,
             Link::Down { retry_at } if *retry_at > Instant::now() => return None,
             Link::Down { .. } => {}
         }
-        self.nodes[at] = Link::Connecting;
         self.last_connection += 1;
         let via = Via {
             node: at,
             number: self.last_connection,
         };
+        self.nodes[at] = Link::Connecting(via);
         let info = self.topology.borrow().nodes[at].clone();
         let (shared, hearing) = (Arc::clone(&self.shared), self.hearing.clone());
         self.calls.push(Box::pin(async move {
@@ -347,7 +367,7 @@ impl Subscriber {
                     let result = timeout(within, asking).await;
                     Done::Replicated(via, result.unwrap_or(Err(Trouble::Gone)))
                 }));
-            } else if matches!(self.nodes[node], Link::Connecting) {
+            } else if matches!(self.nodes[node], Link::Connecting(_)) {
                 self.open_questions.push(question);
             }
         }
@@ -418,6 +438,8 @@ impl Subscriber {
 
     fn finish(&mut self, done: Done) {
         match done {
+            // To a node that is gone.
+            Done::Connected(via, _) if !self.is_awaited(via) => {}
             Done::Connected(via, Ok((connection, run_id))) => {
                 let node = via.node;
                 if self.shared.servers.is(node, &run_id) {
@@ -479,6 +501,11 @@ impl Subscriber {
             let again = Asked { keys, number };
             self.moved.push_back((Instant::now() + MOVED, again));
         }
+    }
+
+    /// Whether this is the connection that is being made to its node.
+    fn is_awaited(&self, via: Via) -> bool {
+        matches!(self.nodes[via.node], Link::Connecting(awaited) if awaited == via)
     }
 
     /// Whether this is the connection that its node has now.
@@ -558,9 +585,13 @@ mod tests {
             Link::Up(_, via) => Some(via),
             _ => None,
         };
-        let via = |number| Via { node: 0, number };
-        let opened = (connection().await, "ab".to_owned());
-        this.finish(Done::Connected(via(7), Ok(opened)));
+        let connected = async |this: &mut Subscriber, number| {
+            let via = Via { node: 0, number };
+            this.nodes[0] = Link::Connecting(via);
+            let opened = (connection().await, "ab".to_owned());
+            this.finish(Done::Connected(via, Ok(opened)));
+        };
+        connected(&mut this, 7).await;
         let first = present(&this).unwrap();
         this.finish(Done::Asked(
             first,
@@ -568,8 +599,7 @@ mod tests {
             Err(Trouble::Gone),
         ));
         assert!(present(&this).is_none());
-        let opened = (connection().await, "ab".to_owned());
-        this.finish(Done::Connected(via(8), Ok(opened)));
+        connected(&mut this, 8).await;
         // Asked while the first was there, and given up when the second was.
         this.finish(Done::Lives(first, Err(Trouble::Gone)));
         let second = present(&this).unwrap();

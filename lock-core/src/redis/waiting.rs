@@ -331,6 +331,16 @@ impl Waiting {
         self.changed.notify_one();
     }
 
+    /// All locks of a bucket may be free.
+    pub(super) fn wake_all_of(&self, bucket: u8) {
+        let channels = self.channels();
+        let all = channels.by_text.iter();
+        let of_bucket = all.filter(|(_, channel)| channel.bucket == bucket);
+        let texts: Vec<_> = of_bucket.map(|(text, _)| Arc::clone(text)).collect();
+        drop(channels);
+        texts.iter().for_each(|text| self.wake(text));
+    }
+
     /// Nobody is going to be woken by a message any more.
     pub(super) fn wake_all(&self) {
         self.board.wake_all();

@@ -3,6 +3,7 @@
 
 #![allow(clippy::unwrap_used, reason = "what does not hold in a test ends it")]
 
+mod addresses;
 mod claims;
 mod clock;
 mod cluster;
@@ -18,6 +19,7 @@ mod panics;
 mod refusals;
 mod renewals;
 mod replicas;
+mod resharding;
 mod restarts;
 mod silence;
 mod support;
