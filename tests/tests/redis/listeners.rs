@@ -105,7 +105,8 @@ async fn a_waiter_whose_listener_stays_with_another_server_asks_by_itself() {
     kill_commands(&former).await;
     // The commands are there; each connection that is made after them leads back.
     let name = LockName::new("order", "process", 7).unwrap();
-    here.lock(name).unwrap().acquire(PATIENCE).await.unwrap();
+    let other = here.lock(name).unwrap().acquire(PATIENCE).await.unwrap();
+    other.release().await.unwrap();
     address.lead_to(former.address());
     let waiting = waiting(&here);
     sleep(Duration::from_secs(2)).await;

@@ -63,7 +63,7 @@ if releases > 0 then
   end
 end
 
-if count == releases and not probe and not jumped then
+if count == releases and not probe and not jumped and proven == '' then
   return reply
 end
 
@@ -162,7 +162,7 @@ if noted.err then
   end
   return reply
 end
-local left = math.ceil((till - now) / 1000)
+local left = math.max(math.ceil((till - now) / 1000), 0)
 local again = left
 if other == ' ~' then
   -- To be asked for before it ends: it may become less.
