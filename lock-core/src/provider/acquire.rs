@@ -439,11 +439,10 @@ impl Caller {
                 Err(error) if error.is_unavailable() && !wait.is_over() => {
                     let delays = backoff.get_or_insert_with(|| BACKOFF.build());
                     let retry = delays.next().map(|delay| Instant::now() + delay);
-                    // A registration is used up, also here: what is granted to it is not left lying.
-                    let paused = match changed.take() {
-                        Some(changed) => self.pause(retry, changed).await,
-                        None => self.pause(retry, std::future::pending()).await,
-                    };
+                    // A registration is used up, also here: what is granted to it is not left lying. A
+                    // store that is back says so to those who are registered.
+                    let changed = (changed.take()).unwrap_or_else(|| shared.backend.changed(name));
+                    let paused = self.pause(retry, changed).await;
                     // The last cause tells more than that the wait is over.
                     paused.map_err(|over| if over.is_contended() { error } else { over })?;
                 }

@@ -12,7 +12,6 @@ use ::redis::{
     RedisFuture, ServerErrorKind, Value, from_redis_value,
 };
 use tokio::net::lookup_host;
-use tokio::sync::mpsc;
 use tokio::time::timeout;
 
 use super::builder::Settings;
@@ -64,11 +63,14 @@ pub fn client(connection_string: &str) -> Result<Client, LockError> {
         .map_err(|error| refused(info, error))
 }
 
+/// Where a connection tells what the server says unasked; an error when the receiver is gone.
+pub(super) type Pushes = Box<dyn Fn(PushInfo) -> Result<(), ()> + Send + Sync>;
+
 /// Opens a connection, with the credentials of now; what the server says unasked goes to `pushes`.
 pub(super) async fn open(
     info: &ConnectionInfo,
     settings: &Settings,
-    pushes: Option<mpsc::UnboundedSender<PushInfo>>,
+    pushes: Option<Pushes>,
 ) -> Result<MultiplexedConnection, LockError> {
     let open = async |info| open_with(&info, settings, pushes).await;
     settings.logins.open(info, open).await
@@ -77,7 +79,7 @@ pub(super) async fn open(
 async fn open_with(
     info: &ConnectionInfo,
     settings: &Settings,
-    pushes: Option<mpsc::UnboundedSender<PushInfo>>,
+    pushes: Option<Pushes>,
 ) -> Result<MultiplexedConnection, LockError> {
     choose_cryptography(info);
     // A peer that does not acknowledge is gone before the lease is: no connection outlives it.
@@ -324,6 +326,20 @@ pub(super) async fn ask(
     }
 }
 
+/// For how long at least a server remembers that it was a replica: it forgets it this long after its last
+/// replica has left, unless its `repl-backlog-ttl` is another.
+const REMEMBERED: Duration = Duration::from_secs(3600);
+
+/// The time for which one process is a master without a break.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Reign {
+    pub(super) run_id: String,
+    /// The name of what it replicates to others: another after each promotion.
+    pub(super) replication: String,
+    /// How long it is a master at least, if it says so.
+    pub(super) age: Option<Duration>,
+}
+
 /// What a server says about itself.
 pub(super) struct About(String);
 
@@ -341,8 +357,23 @@ impl About {
         connection: &mut MultiplexedConnection,
         settings: &Settings,
     ) -> Result<Self, LockError> {
-        let info = ::redis::cmd("INFO");
-        let info = ask(connection, &info, settings, settings.connect_timeout()).await?;
+        Self::by(connection, &::redis::cmd("INFO"), settings).await
+    }
+
+    /// Asks what the process is, and no more.
+    pub(super) async fn process(
+        connection: &mut MultiplexedConnection,
+        settings: &Settings,
+    ) -> Result<Self, LockError> {
+        Self::by(connection, ::redis::cmd("INFO").arg("server"), settings).await
+    }
+
+    async fn by(
+        connection: &mut MultiplexedConnection,
+        info: &::redis::Cmd,
+        settings: &Settings,
+    ) -> Result<Self, LockError> {
+        let info = ask(connection, info, settings, settings.connect_timeout()).await?;
         let info = from_redis_value(info).map_err(|error| {
             LockError::unavailable("the Redis server answered nonsense").with_source(error)
         })?;
@@ -378,6 +409,24 @@ impl About {
     /// Another after every start.
     pub(super) fn run_id(&self) -> &str {
         self.field("run_id")
+    }
+
+    /// What this server is as a master, if it is one and says so.
+    pub(super) fn reign(&self) -> Option<Reign> {
+        let number = |name| self.field(name).parse::<i64>().ok();
+        let [run_id, replication] = ["run_id", "master_replid"].map(|name| self.field(name));
+        if self.field("role") != "master" || run_id.is_empty() || replication.is_empty() {
+            return None;
+        }
+        // Whole seconds, from a start in whole seconds.
+        let up = number("uptime_in_seconds").and_then(|up| u64::try_from(up - 1).ok());
+        let up = Duration::from_secs(up.unwrap_or_default());
+        let never_promoted = number("second_repl_offset") == Some(-1);
+        Some(Reign {
+            run_id: run_id.to_owned(),
+            replication: replication.to_owned(),
+            age: never_promoted.then_some(up.min(REMEMBERED)),
+        })
     }
 }
 

@@ -5,7 +5,7 @@ use std::time::Duration;
 use ::redis::aio::MultiplexedConnection;
 use ::redis::{ConnectionInfo, cmd, from_redis_value};
 
-use super::connect::{About, Mode, ask, judge, open};
+use super::connect::{About, Mode, Reign, ask, judge, open};
 use super::shared::Shared;
 use super::topology::id_of_member;
 use crate::{LockError, entropy};
@@ -16,6 +16,7 @@ pub(super) struct Opened {
     /// What the members of a cluster call it.
     pub(super) member: Option<String>,
     pub(super) run_id: String,
+    pub(super) reign: Option<Reign>,
     /// Of this connection: see [`Owner`](super::key::Owner).
     pub(super) identity: u64,
     pub(super) sent: Duration,
@@ -54,6 +55,7 @@ pub(super) async fn check(
         connection,
         member,
         run_id: about.run_id().to_owned(),
+        reign: about.reign(),
         identity: u64::from_ne_bytes(entropy::bytes()?),
         sent,
         received,

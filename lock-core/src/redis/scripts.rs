@@ -69,6 +69,27 @@ impl Failure {
         }
     }
 
+    /// Where the keys are, as a node says that they are not at: host and port.
+    pub(super) fn where_moved(&self) -> Option<(String, u16)> {
+        match self {
+            Self::Refused(error) if !self.is_moving() => {
+                let (address, _) = error.redirect_node()?;
+                let (host, port) = address.rsplit_once(':')?;
+                Some((host.to_owned(), port.parse().ok()?))
+            }
+            _ => None,
+        }
+    }
+
+    /// Whether a slot of the cluster is on its way to another node, with some of its keys.
+    pub(super) fn is_moving(&self) -> bool {
+        use ServerErrorKind::{Ask, TryAgain};
+        match self {
+            Self::Refused(error) => matches!(error.kind(), ErrorKind::Server(Ask | TryAgain)),
+            Self::Unknown(_) | Self::Nonsense => false,
+        }
+    }
+
     /// Whether the rights of the user are not enough.
     pub(super) fn is_not_permitted(&self) -> bool {
         match self {

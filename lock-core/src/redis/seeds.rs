@@ -8,15 +8,20 @@
 //! silent locks elsewhere than the others.
 
 use std::fmt::Write;
+use std::time::Duration;
 
 use ::redis::ConnectionInfo;
-use futures_util::future::join_all;
+use futures_util::stream::{FuturesUnordered, StreamExt};
+use tokio::time::{Instant, timeout_at};
 
 use super::connect::{About, Mode, open};
 use super::opened::{Opened, check};
 use super::shared::Shared;
 use super::topology::Topology;
 use crate::LockError;
+
+/// How long the other addresses have at least, when one has answered.
+const GRACE: Duration = Duration::from_millis(250);
 
 /// Where the locks are.
 pub(super) struct Found {
@@ -42,7 +47,8 @@ type Answer = Result<Said, LockError>;
 pub(super) async fn find(shared: &Shared) -> Result<Found, LockError> {
     let seeds = &shared.settings.target.seeds;
     let mut first = None;
-    for (seed, answer) in seeds.iter().zip(survey(shared).await?) {
+    let can_keep_locks = |said: &Said| said.opened.is_ok();
+    for (seed, answer) in seeds.iter().zip(survey(shared, can_keep_locks).await?) {
         match answer {
             Ok(Said {
                 topology,
@@ -68,7 +74,8 @@ pub(super) async fn find(shared: &Shared) -> Result<Found, LockError> {
 /// Which node of a cluster has what, as the addresses say.
 pub(super) async fn locate(shared: &Shared) -> Result<Topology, LockError> {
     let mut first = None;
-    for answer in survey(shared).await? {
+    let is_node = |said: &Said| said.mode == Mode::Cluster;
+    for answer in survey(shared, is_node).await? {
         match answer {
             Ok(said) if said.mode == Mode::Cluster => return Ok(said.topology),
             Ok(_) => {}
@@ -85,9 +92,39 @@ fn no_node() -> LockError {
 /// Asks all addresses, in their order. Of several, each that answers has to be a node of one cluster.
 /// The same server by two names is no cluster: that one of them leads to it does not prove that the
 /// other does.
-async fn survey(shared: &Shared) -> Result<Vec<Answer>, LockError> {
+///
+/// When one has said what is enough, the others have as long again, and counts for silent what has not
+/// answered then: an address that leads nowhere costs a whole timeout.
+async fn survey(shared: &Shared, is_enough: fn(&Said) -> bool) -> Result<Vec<Answer>, LockError> {
     let seeds = &shared.settings.target.seeds;
-    let answers = join_all(seeds.iter().map(|seed| ask(seed, shared))).await;
+    let silent = || {
+        Err(LockError::unavailable(
+            "the Redis server did not answer in time",
+        ))
+    };
+    let mut answers: Vec<Answer> = seeds.iter().map(|_| silent()).collect();
+    let asking = seeds.iter().enumerate();
+    let mut asking: FuturesUnordered<_> = asking
+        .map(|(at, seed)| async move { (at, ask(seed, shared).await) })
+        .collect();
+    let started = Instant::now();
+    let mut until = None;
+    loop {
+        let next = async {
+            match until {
+                Some(until) => timeout_at(until, asking.next()).await.ok().flatten(),
+                None => asking.next().await,
+            }
+        };
+        let Some((at, answer)) = next.await else {
+            break;
+        };
+        if answer.as_ref().is_ok_and(is_enough) {
+            let again = started.elapsed().max(GRACE);
+            until.get_or_insert_with(|| Instant::now() + again);
+        }
+        answers[at] = answer;
+    }
     if seeds.len() > 1 && answers.iter().any(Result::is_ok) && !are_one(&answers) {
         return Err(several(seeds, &answers));
     }
@@ -100,7 +137,7 @@ async fn ask(seed: &ConnectionInfo, shared: &Shared) -> Answer {
     let about = About::of(&mut connection, settings).await?;
     let mode = about.mode();
     let topology = match mode {
-        Mode::Cluster => Topology::of_cluster(&mut connection, seed, settings).await?,
+        Mode::Cluster => Topology::of_cluster(&mut connection, seed, shared).await?,
         _ => Topology::single(seed.clone()),
     };
     let opened = check(connection, &about, shared).await;

@@ -2,11 +2,12 @@
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use super::builder::Settings;
 use super::command::Command;
 use super::key::{Key, Owner};
+use super::servers::Servers;
 use super::waiting::Waiting;
 use crate::backend::{BootClock, Clock, Lease};
 use crate::server::{Inbox, Stop};
@@ -17,8 +18,11 @@ pub(super) struct Shared {
     pub(super) inbox: Inbox<Command>,
     pub(super) held: Held,
     pub(super) waiting: Waiting,
+    pub(super) servers: Servers,
     pub(super) clock: Arc<dyn Clock>,
     pub(super) stop: Stop,
+    /// The slot of each bucket, once a cluster has told it.
+    pub(super) slots: OnceLock<Vec<u16>>,
     owners: AtomicU64,
 }
 
@@ -29,8 +33,10 @@ impl Shared {
             inbox: Inbox::default(),
             held: Held::default(),
             waiting: Waiting::default(),
+            servers: Servers::default(),
             clock: Arc::new(BootClock),
             stop: Stop::default(),
+            slots: OnceLock::new(),
             owners: AtomicU64::new(0),
         }
     }

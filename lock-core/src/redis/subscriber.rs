@@ -1,5 +1,6 @@
 //! The second connection of each node: messages of releases, and what replicas know.
 
+use std::collections::VecDeque;
 use std::convert::Infallible;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -12,19 +13,24 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::{Instant, sleep_until, timeout};
 
 use super::command::Command;
-use super::connect::open;
+use super::connect::{About, open};
 use super::key::{Key, millis};
+use super::scripts::has_moved;
 use super::shared::Shared;
+use super::steps::{Step, Steps};
 use super::topology::Topology;
 use super::waiting::Asked;
 use crate::LockError;
 use crate::panics::{catch, catch_async};
 
-/// How many channels are asked for at a time.
-const MAX_CHANNELS: usize = 512;
-
-/// Between attempts to connect or to subscribe.
+/// Between attempts to connect.
 const AGAIN: Duration = Duration::from_millis(200);
+
+/// Before a server that refuses to subscribe is asked again.
+const REFUSED: Duration = Duration::from_secs(1);
+
+/// Before a channel is asked for again that its node refers to another.
+const MOVED: Duration = Duration::from_millis(100);
 
 /// No timer is set for longer.
 const FAR: Duration = Duration::from_secs(3600);
@@ -37,12 +43,23 @@ type Call = Pin<Box<dyn Future<Output = Done> + Send>>;
 pub(super) struct Subscriber {
     shared: Arc<Shared>,
     topology: watch::Receiver<Arc<Topology>>,
+    /// What the connections are of.
+    known: Arc<Topology>,
     nodes: Vec<Link>,
+    /// By node, the server of its connection.
+    run_ids: Vec<String>,
     /// Counts the connections.
     last_connection: u64,
     calls: FuturesUnordered<Call>,
-    heard: mpsc::UnboundedReceiver<PushInfo>,
-    hearing: mpsc::UnboundedSender<PushInfo>,
+    /// What was said over which connection.
+    heard: mpsc::UnboundedReceiver<(Via, PushInfo)>,
+    hearing: mpsc::UnboundedSender<(Via, PushInfo)>,
+    /// Which servers the commands go to.
+    servers: watch::Receiver<Vec<String>>,
+    /// By node, what is asked over its connection.
+    steps: Vec<Steps>,
+    /// Channels that are to be asked for again.
+    moved: VecDeque<(Instant, Asked)>,
     heartbeat: Instant,
     questions: mpsc::UnboundedReceiver<Question>,
     /// Not put yet: their connections are being made.
@@ -52,6 +69,8 @@ pub(super) struct Subscriber {
 /// Whether as many replicas as are wanted know what this node has written so far. Dropped: no.
 pub(super) struct Question {
     pub(super) node: usize,
+    /// Which server that has to be: no other knows its replicas.
+    pub(super) server: String,
     /// What can be written to there: a server key.
     pub(super) key: String,
     pub(super) reply: oneshot::Sender<bool>,
@@ -59,9 +78,12 @@ pub(super) struct Question {
 
 enum Link {
     Down { retry_at: Instant },
-    Connecting,
+    Connecting(Via),
     Up(MultiplexedConnection, Via),
 }
+
+/// A connection, and what its server calls itself.
+type Opened = (MultiplexedConnection, String);
 
 /// Which connection something was asked over: the node may have another by now.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -71,9 +93,8 @@ struct Via {
 }
 
 enum Done {
-    Connected(usize, Result<MultiplexedConnection, LockError>),
-    Subscribed(Via, Asked, Result<(), Trouble>),
-    Left(Via, Result<(), Trouble>),
+    Connected(Via, Result<Opened, LockError>),
+    Asked(Via, Step, Result<Vec<Option<RedisError>>, Trouble>),
     Lives(Via, Result<(), Trouble>),
     Replicated(Via, Result<(), Trouble>),
 }
@@ -94,14 +115,21 @@ impl Subscriber {
     ) -> Self {
         let (hearing, heard) = mpsc::unbounded_channel();
         let heartbeat = Instant::now() + shared.settings.heartbeat();
+        let servers = shared.servers.changes();
+        let known = Arc::clone(&topology.borrow());
         let mut this = Self {
             shared,
+            known,
             topology,
             nodes: Vec::new(),
+            run_ids: Vec::new(),
             last_connection: 0,
             calls: FuturesUnordered::new(),
             heard,
             hearing,
+            servers,
+            steps: Vec::new(),
+            moved: VecDeque::new(),
             heartbeat,
             questions,
             open_questions: Vec::new(),
@@ -131,6 +159,8 @@ impl Subscriber {
         self.calls.clear();
         let retry_at = Instant::now() + AGAIN;
         self.nodes.fill_with(|| Link::Down { retry_at });
+        self.steps.iter_mut().for_each(Steps::lost);
+        self.moved.clear();
         // Where it was on the way, its answer is lost.
         self.open_questions.clear();
         self.shared.waiting.forget(|_, _| true);
@@ -149,18 +179,15 @@ impl Subscriber {
             }
             tokio::select! {
                 biased;
-                Some(push) = self.heard.recv() => {
-                    self.hear(push);
-                    while let Ok(push) = self.heard.try_recv() {
-                        self.hear(push);
+                Some((via, push)) = self.heard.recv() => {
+                    self.hear(via, push);
+                    while let Ok((via, push)) = self.heard.try_recv() {
+                        self.hear(via, push);
                     }
                 }
+                Ok(()) = self.servers.changed() => self.follow(),
                 Some(done) = self.calls.next(), if !self.calls.is_empty() => self.finish(done),
-                Ok(()) = self.topology.changed() => {
-                    self.take_nodes();
-                    // What has moved is asked for where it is now; the rest once more.
-                    shared.waiting.forget(|_, _| true);
-                }
+                Ok(()) = self.topology.changed() => self.take_nodes(),
                 Some(question) = self.questions.recv() => self.open_questions.push(question),
                 () = shared.waiting.changed.notified() => {}
                 () = sleep_until(wake) => {}
@@ -168,15 +195,37 @@ impl Subscriber {
         }
     }
 
-    /// Connects to those that are new, so that the first who waits does not wait for that as well.
+    /// Connects to those that are new, so that the first who waits does not wait for that as well, and
+    /// leaves those that are gone.
     fn take_nodes(&mut self) {
-        let count = self.topology.borrow_and_update().nodes.len();
-        for at in self.nodes.len()..count {
-            self.nodes.push(Link::Down {
-                retry_at: Instant::now(),
-            });
-            self.connection(at);
+        let topology = Arc::clone(&self.topology.borrow_and_update());
+        let before = std::mem::replace(&mut self.known, Arc::clone(&topology));
+        for (at, info) in topology.nodes.iter().enumerate() {
+            if at == self.nodes.len() {
+                self.run_ids.push(String::new());
+                self.steps.push(Steps::default());
+                self.nodes.push(Link::Down {
+                    retry_at: Instant::now(),
+                });
+            } else if topology.has(at) && before.nodes[at].addr() == info.addr() {
+                continue;
+            } else {
+                self.nodes[at] = Link::Down {
+                    retry_at: Instant::now(),
+                };
+                self.steps[at].lost();
+            }
+            if topology.has(at) {
+                self.connection(at);
+            }
         }
+        // What has moved is asked for where it is now.
+        let address = |topology: &Topology, bucket| {
+            let at = topology.of_bucket[usize::from(bucket)];
+            topology.nodes[at].addr().clone()
+        };
+        let has_moved = |_: &_, bucket| address(&before, bucket) != address(&topology, bucket);
+        self.shared.waiting.forget(has_moved);
     }
 
     fn is_cluster(&self) -> bool {
@@ -190,97 +239,109 @@ impl Subscriber {
     /// Subscribes to what is waited for and leaves what is not; gives when to look again.
     fn subscribe(&mut self) -> Option<Instant> {
         let now = Instant::now();
+        while let Some((_, asked)) = self.moved.pop_front_if(|(at, _)| *at <= now) {
+            self.shared.waiting.put_back(&asked);
+        }
         let mut work = self.shared.waiting.work(now);
+        let ask = work.ask.drain(..).map(Command::AcquireForWaiting);
+        self.shared.inbox.push_all(ask);
         let mut missing = Vec::new();
         for node in 0..self.nodes.len() {
             let of_node = |key: &mut Key| self.node_of(key.bucket) == node;
             let mut subscribe: Vec<Key> = work.subscribe.extract_if(.., of_node).collect();
             let of_node = |key: &mut Key| self.node_of(key.bucket) == node;
-            let mut leave: Vec<Key> = work.leave.extract_if(.., of_node).collect();
+            let leave: Vec<Key> = work.leave.extract_if(.., of_node).collect();
             if subscribe.is_empty() && leave.is_empty() {
                 continue;
             }
-            let Some((connection, via)) = self.connection(node) else {
+            if self.connection(node).is_none() {
                 // Leaving is done where there is no connection.
                 missing.append(&mut subscribe);
                 continue;
-            };
-            while !leave.is_empty() {
-                let rest = leave.split_off(leave.len().min(MAX_CHANNELS));
-                let some = std::mem::replace(&mut leave, rest);
-                self.ask(connection.clone(), "UNSUBSCRIBE", some, move |_, result| {
-                    Done::Left(via, result)
-                });
             }
-            while !subscribe.is_empty() {
-                let rest = subscribe.split_off(subscribe.len().min(MAX_CHANNELS));
-                let some = std::mem::replace(&mut subscribe, rest);
-                let number = work.number;
-                self.ask(
-                    connection.clone(),
-                    "SUBSCRIBE",
-                    some,
-                    move |keys, result| Done::Subscribed(via, Asked { keys, number }, result),
-                );
-            }
+            self.steps[node].leave(&leave);
+            self.steps[node].subscribe(&subscribe, work.number);
+            self.take_steps(node);
         }
+        let again = work.again.into_iter();
+        let again = again.chain(self.moved.front().map(|(at, _)| *at));
         if missing.is_empty() {
-            return work.again;
+            return again.min();
         }
-        self.shared.waiting.put_back(&missing);
+        self.shared.waiting.put_back(&Asked {
+            keys: missing,
+            number: work.number,
+        });
         let retry = self.nodes.iter().filter_map(|node| match node {
             Link::Down { retry_at } => Some(*retry_at),
             _ => None,
         });
-        retry.chain(work.again).min()
+        retry.chain(again).min()
+    }
+
+    /// Asks over the connection of this node what can be asked now.
+    fn take_steps(&mut self, node: usize) {
+        let Link::Up(connection, via) = &self.nodes[node] else {
+            return;
+        };
+        let (connection, via) = (connection.clone(), *via);
+        while let Some(step) = self.steps[node].next() {
+            self.ask(connection.clone(), via, step);
+        }
     }
 
     fn connection(&mut self, at: usize) -> Option<(MultiplexedConnection, Via)> {
         match &self.nodes[at] {
             Link::Up(connection, via) => return Some((connection.clone(), *via)),
-            Link::Connecting => return None,
+            Link::Connecting(_) => return None,
             Link::Down { retry_at } if *retry_at > Instant::now() => return None,
             Link::Down { .. } => {}
         }
-        self.nodes[at] = Link::Connecting;
+        self.last_connection += 1;
+        let via = Via {
+            node: at,
+            number: self.last_connection,
+        };
+        self.nodes[at] = Link::Connecting(via);
         let info = self.topology.borrow().nodes[at].clone();
         let (shared, hearing) = (Arc::clone(&self.shared), self.hearing.clone());
         self.calls.push(Box::pin(async move {
-            Done::Connected(at, open(&info, &shared.settings, Some(hearing)).await)
+            let pushes = Box::new(move |push| hearing.send((via, push)).map_err(drop));
+            let opening = async {
+                let settings = &shared.settings;
+                let mut connection = open(&info, settings, Some(pushes)).await?;
+                let about = About::process(&mut connection, settings).await?;
+                Ok((connection, about.run_id().to_owned()))
+            };
+            Done::Connected(via, opening.await)
         }));
         None
     }
 
     /// One command for each channel: the driver counts one answer for each.
-    fn ask(
-        &self,
-        mut connection: MultiplexedConnection,
-        command: &'static str,
-        keys: Vec<Key>,
-        done: impl FnOnce(Vec<Key>, Result<(), Trouble>) -> Done + Send + 'static,
-    ) {
-        let sharded = self.is_cluster();
+    fn ask(&self, mut connection: MultiplexedConnection, via: Via, step: Step) {
+        let command = match (&step, self.is_cluster()) {
+            (Step::Subscribe(_), false) => "SUBSCRIBE",
+            (Step::Subscribe(_), true) => "SSUBSCRIBE",
+            (Step::Leave(_), false) => "UNSUBSCRIBE",
+            (Step::Leave(_), true) => "SUNSUBSCRIBE",
+        };
         let mut commands = pipe();
-        for key in &keys {
-            let name = if sharded {
-                format!("S{command}")
-            } else {
-                command.to_owned()
-            };
-            commands.cmd(&name).arg(&*key.text);
+        for key in step.keys() {
+            commands.cmd(command).arg(&*key.text);
         }
         let within = self.shared.settings.answer_within();
-        let count = keys.len();
+        let count = step.keys().len();
         self.calls.push(Box::pin(async move {
             let answers = connection.send_packed_commands(&commands, 0, count);
             let result = match timeout(within, answers).await {
-                Ok(Ok(answers)) => answers
-                    .into_iter()
-                    .try_for_each(|answer| answer.extract_error().map(drop))
-                    .map_err(Trouble::Refused),
+                Ok(Ok(answers)) => {
+                    let answers = answers.into_iter();
+                    Ok(answers.map(|answer| answer.extract_error().err()).collect())
+                }
                 Ok(Err(_)) | Err(_) => Err(Trouble::Gone),
             };
-            done(keys, result)
+            Done::Asked(via, step, result)
         }));
     }
 
@@ -292,6 +353,10 @@ impl Subscriber {
                 // Known to who asks, and to us in a moment.
                 self.open_questions.push(question);
             } else if let Some((connection, via)) = self.connection(node) {
+                if !self.shared.servers.is(node, &question.server) {
+                    // Commands go to another server by now.
+                    continue;
+                }
                 let (replicas, within) = (
                     self.shared.settings.replicas,
                     self.shared.settings.answer_within(),
@@ -302,7 +367,7 @@ impl Subscriber {
                     let result = timeout(within, asking).await;
                     Done::Replicated(via, result.unwrap_or(Err(Trouble::Gone)))
                 }));
-            } else if matches!(self.nodes[node], Link::Connecting) {
+            } else if matches!(self.nodes[node], Link::Connecting(_)) {
                 self.open_questions.push(question);
             }
         }
@@ -332,62 +397,133 @@ impl Subscriber {
         }
     }
 
-    fn hear(&mut self, push: PushInfo) {
+    fn hear(&mut self, via: Via, push: PushInfo) {
+        let channel = match push.data.first() {
+            Some(Value::BulkString(channel)) => str::from_utf8(channel).unwrap_or_default(),
+            _ => "",
+        };
         match push.kind {
             PushKind::Message | PushKind::SMessage => {
-                if let Some(Value::BulkString(channel)) = push.data.first()
-                    && let Ok(channel) = std::str::from_utf8(channel)
-                {
-                    let waited = self.shared.waiting.waited_at(channel);
-                    let acquire = waited.map(Command::AcquireForWaiting);
-                    self.shared.inbox.push_all(acquire);
+                let waited = self.shared.waiting.waited_at(channel);
+                let acquire = waited.map(Command::AcquireForWaiting);
+                self.shared.inbox.push_all(acquire);
+            }
+            PushKind::Unsubscribe | PushKind::SUnsubscribe => {
+                // A slot has moved, say. The driver takes it for an answer, and each answer after it for
+                // that to another question: they confirm nothing any more.
+                if self.is_present(via) && !self.steps[via.node].has_left(channel) {
+                    self.down(via, Duration::ZERO);
                 }
             }
-            // It does not say of which connection: they are asked.
-            PushKind::Disconnection => self.heartbeat = Instant::now(),
+            PushKind::Disconnection => self.down(via, AGAIN),
             _ => {}
+        }
+    }
+
+    /// What is confirmed by another server than that of the commands is confirmed no more.
+    fn follow(&mut self) {
+        self.servers.mark_unchanged();
+        let links: Vec<Via> = (self.nodes.iter())
+            .filter_map(|link| match link {
+                Link::Up(_, via) => Some(*via),
+                _ => None,
+            })
+            .collect();
+        for via in links {
+            if !self.shared.servers.is(via.node, &self.run_ids[via.node]) {
+                self.down(via, Duration::ZERO);
+            }
         }
     }
 
     fn finish(&mut self, done: Done) {
         match done {
-            Done::Connected(node, Ok(connection)) => {
-                self.last_connection += 1;
-                let number = self.last_connection;
-                self.nodes[node] = Link::Up(connection, Via { node, number });
+            // To a node that is gone.
+            Done::Connected(via, _) if !self.is_awaited(via) => {}
+            Done::Connected(via, Ok((connection, run_id))) => {
+                let node = via.node;
+                if self.shared.servers.is(node, &run_id) {
+                    self.nodes[node] = Link::Up(connection, via);
+                    self.run_ids[node] = run_id;
+                } else {
+                    let error = LockError::unavailable(
+                        "its address leads to another server than that of the commands",
+                    );
+                    self.finish(Done::Connected(via, Err(error)));
+                }
             }
-            Done::Connected(at, Err(error)) => {
-                tracing::warn!(%error, "releases in Redis are not heard");
-                self.nodes[at] = Link::Down {
+            Done::Connected(Via { node, .. }, Err(error)) => {
+                tracing::warn!(%error, "releases in Redis are not heard: waiters ask for their locks from time to time");
+                self.nodes[node] = Link::Down {
                     retry_at: Instant::now() + AGAIN,
                 };
             }
-            Done::Subscribed(_, asked, Ok(())) => self.shared.waiting.confirmed(&asked),
-            Done::Subscribed(via, _, Err(Trouble::Refused(error))) => {
-                tracing::warn!(%error, "the Redis server refuses a subscription");
-                self.down(via);
+            Done::Asked(via, step, Ok(errors)) if self.is_present(via) => {
+                self.steps[via.node].answered(step.keys().len());
+                if let Step::Subscribe(asked) = step {
+                    self.subscribed(via, asked, errors);
+                }
+                self.take_steps(via.node);
             }
-            Done::Subscribed(via, _, Err(Trouble::Gone))
-            | Done::Left(via, Err(_))
+            // That connection is gone, and what was subscribed to over it.
+            Done::Asked(_, _, Ok(_)) => {}
+            Done::Asked(via, _, Err(_))
             | Done::Lives(via, Err(_))
-            | Done::Replicated(via, Err(Trouble::Gone)) => self.down(via),
+            | Done::Replicated(via, Err(Trouble::Gone)) => self.down(via, AGAIN),
             Done::Replicated(_, Err(Trouble::Refused(error))) => {
                 tracing::warn!(%error, "the Redis server does not tell what its replicas know");
             }
-            Done::Left(_, Ok(())) | Done::Lives(_, Ok(())) | Done::Replicated(_, Ok(())) => {}
+            Done::Lives(_, Ok(())) | Done::Replicated(_, Ok(())) => {}
         }
     }
 
-    /// Nothing is subscribed to over a connection that is gone.
-    fn down(&mut self, via: Via) {
-        let at = via.node;
+    /// The answers for channels that were to be subscribed to.
+    fn subscribed(&mut self, via: Via, asked: Asked, errors: Vec<Option<RedisError>>) {
+        let number = asked.number;
+        let (mut confirmed, mut moved) = (Vec::new(), Vec::new());
+        let mut refused = None;
+        for (key, error) in asked.keys.into_iter().zip(errors) {
+            match error {
+                None => confirmed.push(key),
+                Some(error) if has_moved(&error) => moved.push(key),
+                Some(error) => drop(refused.get_or_insert(error)),
+            }
+        }
+        if let Some(error) = refused {
+            tracing::warn!(%error, "the Redis server refuses a subscription: waiters ask for their locks from time to time");
+            return self.down(via, REFUSED);
+        }
+        let keys = confirmed;
+        self.shared.waiting.confirmed(&Asked { keys, number });
+        if !moved.is_empty() {
+            // Commands find out where they are now, since those who wait for them ask.
+            let keys = moved;
+            let again = Asked { keys, number };
+            self.moved.push_back((Instant::now() + MOVED, again));
+        }
+    }
+
+    /// Whether this is the connection that is being made to its node.
+    fn is_awaited(&self, via: Via) -> bool {
+        matches!(self.nodes[via.node], Link::Connecting(awaited) if awaited == via)
+    }
+
+    /// Whether this is the connection that its node has now.
+    fn is_present(&self, via: Via) -> bool {
+        matches!(self.nodes[via.node], Link::Up(_, present) if present == via)
+    }
+
+    /// Nothing is subscribed to over a connection that is gone; there is another after this long.
+    fn down(&mut self, via: Via, after: Duration) {
         // One before that ends late says nothing about the one that there is.
-        if !matches!(self.nodes[at], Link::Up(_, present) if present == via) {
+        if !self.is_present(via) {
             return;
         }
+        let at = via.node;
         self.nodes[at] = Link::Down {
-            retry_at: Instant::now() + AGAIN,
+            retry_at: Instant::now() + after,
         };
+        self.steps[at].lost();
         let topology = Arc::clone(&self.topology.borrow());
         self.shared
             .waiting
@@ -449,11 +585,21 @@ mod tests {
             Link::Up(_, via) => Some(via),
             _ => None,
         };
-        this.finish(Done::Connected(0, Ok(connection().await)));
+        let connected = async |this: &mut Subscriber, number| {
+            let via = Via { node: 0, number };
+            this.nodes[0] = Link::Connecting(via);
+            let opened = (connection().await, "ab".to_owned());
+            this.finish(Done::Connected(via, Ok(opened)));
+        };
+        connected(&mut this, 7).await;
         let first = present(&this).unwrap();
-        this.finish(Done::Left(first, Err(Trouble::Gone)));
+        this.finish(Done::Asked(
+            first,
+            Step::Leave(Vec::new()),
+            Err(Trouble::Gone),
+        ));
         assert!(present(&this).is_none());
-        this.finish(Done::Connected(0, Ok(connection().await)));
+        connected(&mut this, 8).await;
         // Asked while the first was there, and given up when the second was.
         this.finish(Done::Lives(first, Err(Trouble::Gone)));
         let second = present(&this).unwrap();

@@ -9,6 +9,7 @@ use super::builder::Settings;
 use super::connect::ask;
 use super::key::BUCKETS;
 use super::rights::Asked;
+use super::shared::Shared;
 use crate::LockError;
 
 /// The nodes, and which of them has which bucket. A single server has all.
@@ -18,6 +19,8 @@ pub(super) struct Topology {
     pub(super) nodes: Vec<ConnectionInfo>,
     /// An index of `nodes` for each bucket.
     pub(super) of_bucket: Vec<usize>,
+    /// All that have slots of a cluster, whether a bucket is among them or not.
+    pub(super) masters: Vec<ConnectionInfo>,
     /// What the members of a cluster call each other.
     pub(super) members: BTreeSet<String>,
 }
@@ -28,6 +31,7 @@ impl Topology {
             is_cluster: false,
             nodes: vec![info],
             of_bucket: vec![0; BUCKETS],
+            masters: Vec::new(),
             members: BTreeSet::new(),
         }
     }
@@ -36,21 +40,29 @@ impl Topology {
     pub(super) async fn of_cluster(
         connection: &mut MultiplexedConnection,
         node: &ConnectionInfo,
-        settings: &Settings,
+        shared: &Shared,
     ) -> Result<Self, LockError> {
+        let settings = &shared.settings;
         let within = settings.connect_timeout();
         let mut slots = cmd("CLUSTER");
         slots.arg("SLOTS");
         let ranges = ask(connection, &slots, settings, within).await?;
         let mut members = BTreeSet::new();
         let ranges = ranges_of(ranges, node, &mut members)?;
-        let slots = slots_of_buckets(connection, settings).await?;
+        // They are the same in every cluster.
+        let slots = match shared.slots.get() {
+            Some(slots) => slots,
+            None => {
+                let slots = slots_of_buckets(connection, settings).await?;
+                shared.slots.get_or_init(|| slots)
+            }
+        };
         let mut nodes: Vec<ConnectionInfo> = Vec::new();
         let mut of_bucket = Vec::with_capacity(BUCKETS);
         for slot in slots {
             let owner = ranges
                 .iter()
-                .find(|range| (range.first..=range.last).contains(&slot))
+                .find(|range| (range.first..=range.last).contains(slot))
                 .ok_or_else(|| {
                     LockError::unavailable("the Redis cluster does not serve all slots")
                 })?;
@@ -60,12 +72,24 @@ impl Topology {
                 nodes.len() - 1
             }));
         }
+        let mut masters: Vec<ConnectionInfo> = Vec::new();
+        for range in ranges {
+            if masters.iter().all(|known| known.addr() != &range.address) {
+                masters.push(node.clone().set_addr(range.address));
+            }
+        }
         Ok(Self {
             is_cluster: true,
             nodes,
             of_bucket,
+            masters,
             members,
         })
+    }
+
+    /// Whether there is a bucket at this node; the places of nodes that are gone are kept for others.
+    pub(super) fn has(&self, node: usize) -> bool {
+        self.of_bucket.contains(&node)
     }
 
     /// Whether they are of the same cluster.
@@ -139,7 +163,7 @@ pub(super) async fn id_of_member(
 }
 
 /// The address of another node, reached as the one that was asked.
-fn address(asked: &ConnectionAddr, host: Option<String>, port: u16) -> ConnectionAddr {
+pub(super) fn address(asked: &ConnectionAddr, host: Option<String>, port: u16) -> ConnectionAddr {
     match asked.clone() {
         ConnectionAddr::TcpTls {
             host: known,

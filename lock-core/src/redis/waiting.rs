@@ -1,4 +1,8 @@
 //! Who waits for which lock, and which channels that takes.
+//!
+//! A waiter relies on the messages of its channel only while the server has confirmed that it sends them.
+//! Until then, and again when the connection that they came over is lost, its lock is asked for from time
+//! to time: a release goes unnoticed no longer than that.
 
 use std::collections::{HashMap, VecDeque};
 use std::pin::Pin;
@@ -16,6 +20,16 @@ use crate::server::{Board, Host, Watch};
 
 /// How long a channel is kept that nobody waits at: who is refused once more registers again.
 const LINGER: Duration = Duration::from_millis(100);
+
+/// When a lock is asked for first whose channel is not confirmed. The pause doubles each time, up to the
+/// second.
+const UNHEARD: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(1));
+
+/// How often it is looked for such locks.
+const TICK: Duration = Duration::from_millis(100);
+
+/// How many of them are asked for at such a time; where there are more, those whose turn is longest ago.
+const MOST: usize = 100;
 
 /// Who waits, and the channels on which they hear of a release.
 #[derive(Default)]
@@ -35,6 +49,10 @@ struct Channels {
     left: VecDeque<(Instant, Arc<str>)>,
     /// Counts the times that something was given out to be subscribed to.
     last_asked: u64,
+    /// How many are confirmed.
+    confirmed: usize,
+    /// When it is looked for locks whose channels are not.
+    look_at: Option<Instant>,
 }
 
 struct Channel {
@@ -43,6 +61,22 @@ struct Channel {
     /// How many wait here, or were woken and wait for the answer to their try.
     listeners: usize,
     left_at: Option<Instant>,
+    /// When the lock is asked for while the channel is not confirmed, and how long after that once more.
+    ask_at: Instant,
+    pause: Duration,
+}
+
+impl Channel {
+    fn new(bucket: u8) -> Self {
+        Self {
+            bucket,
+            state: State::Unknown,
+            listeners: 0,
+            left_at: None,
+            ask_at: Instant::now() + UNHEARD.0,
+            pause: UNHEARD.0,
+        }
+    }
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -67,6 +101,8 @@ pub(super) struct Work {
     /// Which time this is.
     pub(super) number: u64,
     pub(super) leave: Vec<Key>,
+    /// To be asked for: no message would come.
+    pub(super) ask: Vec<Key>,
     /// When to look again.
     pub(super) again: Option<Instant>,
 }
@@ -133,12 +169,7 @@ impl Waiting {
         let entry = channels.by_text.entry(Arc::clone(&key.text));
         let channel = entry.or_insert_with(|| {
             channels.news.push(Arc::clone(&key.text));
-            Channel {
-                bucket: key.bucket,
-                state: State::Unknown,
-                listeners: 0,
-                left_at: None,
-            }
+            Channel::new(key.bucket)
         });
         channel.listeners += 1;
         channel.left_at = None;
@@ -221,10 +252,14 @@ impl Waiting {
                     bucket: channel.bucket,
                 });
             }
+            if channel.state == State::Confirmed {
+                channels.confirmed -= 1;
+            }
             channels.by_text.remove(&text);
         }
+        work.ask = channels.unheard(now);
         let due = channels.left.front().map(|(left, _)| *left + LINGER);
-        work.again = due.into_iter().chain(swept).min();
+        work.again = due.into_iter().chain(swept).chain(channels.look_at).min();
         channels.last_asked += 1;
         work.number = channels.last_asked;
         for text in std::mem::take(&mut channels.news) {
@@ -250,18 +285,21 @@ impl Waiting {
                 && channel.state == State::Asked(asked.number)
             {
                 channel.state = State::Confirmed;
+                channels.confirmed += 1;
                 drop(channels);
                 self.wake(&key.text);
             }
         }
     }
 
-    /// There is no connection yet to ask for these.
-    pub(super) fn put_back(&self, keys: &[Key]) {
+    /// There is no connection yet to ask for these, or no answer that counts: once more.
+    pub(super) fn put_back(&self, asked: &Asked) {
         let mut guard = self.channels();
         let channels = &mut *guard;
-        for key in keys {
-            if let Some(channel) = channels.by_text.get_mut(&key.text) {
+        for key in &asked.keys {
+            if let Some(channel) = channels.by_text.get_mut(&key.text)
+                && channel.state == State::Asked(asked.number)
+            {
                 channel.state = State::Unknown;
                 channels.news.push(Arc::clone(&key.text));
             }
@@ -272,8 +310,13 @@ impl Waiting {
     pub(super) fn forget(&self, is_gone: impl Fn(&Arc<str>, u8) -> bool) {
         let mut guard = self.channels();
         let channels = &mut *guard;
+        let ask_at = Instant::now() + UNHEARD.0;
         for (text, channel) in &mut channels.by_text {
             if channel.state != State::Unknown && is_gone(text, channel.bucket) {
+                if channel.state == State::Confirmed {
+                    channels.confirmed -= 1;
+                    (channel.ask_at, channel.pause) = (ask_at, UNHEARD.0);
+                }
                 channel.state = State::Unknown;
                 channels.news.push(Arc::clone(text));
             }
@@ -288,9 +331,53 @@ impl Waiting {
         self.changed.notify_one();
     }
 
+    /// All locks of a bucket may be free.
+    pub(super) fn wake_all_of(&self, bucket: u8) {
+        let channels = self.channels();
+        let all = channels.by_text.iter();
+        let of_bucket = all.filter(|(_, channel)| channel.bucket == bucket);
+        let texts: Vec<_> = of_bucket.map(|(text, _)| Arc::clone(text)).collect();
+        drop(channels);
+        texts.iter().for_each(|text| self.wake(text));
+    }
+
     /// Nobody is going to be woken by a message any more.
     pub(super) fn wake_all(&self) {
         self.board.wake_all();
+    }
+}
+
+impl Channels {
+    /// Locks that are waited for without a channel that is confirmed, whose turn it is to be asked for.
+    fn unheard(&mut self, now: Instant) -> Vec<Key> {
+        if self.confirmed == self.by_text.len() {
+            self.look_at = None;
+            return Vec::new();
+        }
+        if *self.look_at.get_or_insert(now + TICK) > now {
+            return Vec::new();
+        }
+        self.look_at = Some(now + TICK);
+        let channels = self.by_text.iter_mut();
+        let mut due: Vec<_> = channels
+            .filter(|(_, channel)| {
+                channel.state != State::Confirmed && channel.listeners > 0 && channel.ask_at <= now
+            })
+            .collect();
+        if due.len() > MOST {
+            due.select_nth_unstable_by_key(MOST, |(_, channel)| channel.ask_at);
+            due.truncate(MOST);
+        }
+        let mut keys = Vec::with_capacity(due.len());
+        for (text, channel) in due {
+            channel.ask_at = now + channel.pause;
+            channel.pause = (2 * channel.pause).min(UNHEARD.1);
+            keys.push(Key {
+                text: Arc::clone(text),
+                bucket: channel.bucket,
+            });
+        }
+        keys
     }
 }
 
@@ -370,7 +457,54 @@ mod tests {
         drop(watch);
         ask(&shared, now);
         assert_eq!(shared.waiting.work(Instant::now() + LINGER).leave.len(), 1);
-        assert!(shared.waiting.channels().by_text.is_empty());
+        let channels = shared.waiting.channels();
+        assert!(channels.by_text.is_empty() && channels.confirmed == 0);
+    }
+
+    #[test]
+    fn a_lock_whose_channel_is_not_confirmed_is_asked_for_from_time_to_time() {
+        let (shared, start) = (shared(), Instant::now());
+        let waiting = &shared.waiting;
+        let asked_in = |from: u64, to: u64| {
+            let times = (from..to).map(|ms| start + Duration::from_millis(ms));
+            times.map(|now| waiting.work(now).ask.len()).sum::<usize>()
+        };
+        let watch = register(Arc::clone(&shared), &key());
+        let first = ask(&shared, start);
+        // Made a moment after the start.
+        assert_eq!(asked_in(1, 100), 0);
+        assert!((5..=8).contains(&asked_in(100, 3_000)));
+        waiting.confirmed(&first);
+        assert_eq!(asked_in(3_000, 6_000), 0);
+        // The connection is lost, and there is no other.
+        waiting.forget(|_, _| true);
+        assert!(asked_in(6_000, 6_500) > 0);
+        drop(watch);
+        assert_eq!(asked_in(6_500, 9_000), 0, "no waiter is left");
+    }
+
+    #[test]
+    fn however_many_locks_are_waited_for_few_are_asked_for_at_a_time_and_all_have_their_turn() {
+        let (shared, start) = (shared(), Instant::now());
+        let keys = (0..1_000).map(|id| Key {
+            text: format!("lock:{{b7}}:v1-{id}").into(),
+            bucket: 7,
+        });
+        let watches: Vec<_> = keys
+            .map(|key| register(Arc::clone(&shared), &key))
+            .collect();
+        let mut asked = std::collections::HashSet::new();
+        for second in 1..=2 {
+            let mut count = 0;
+            for ms in 0..1_000 {
+                let now = start + Duration::from_millis(second * 1_000 + ms);
+                let keys = shared.waiting.work(now).ask;
+                count += keys.len();
+                asked.extend(keys);
+            }
+            assert!(count <= 1_000, "{count} in a second");
+        }
+        assert_eq!(asked.len(), watches.len());
     }
 
     #[test]

@@ -14,6 +14,7 @@ use sqlx::{
 
 use super::daemon::{Daemon, Server, daemon_command};
 use super::guardian::{Guardian, unprivileged};
+use super::certificates::Kind;
 use super::options::ServerOptions;
 use super::port::Port;
 use super::template::{copy_template, postgres_program};

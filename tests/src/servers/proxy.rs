@@ -34,6 +34,7 @@ pub enum Direction {
 /// where a kernel is to notice.
 #[derive(Debug)]
 pub struct Proxy {
+    /// Where the first connections led.
     target: SocketAddr,
     port: Port,
     switches: Arc<Switches>,
@@ -64,6 +65,8 @@ type IsIt = fn(&[u8]) -> bool;
 struct Switches {
     to_server: watch::Sender<Way>,
     to_client: watch::Sender<Way>,
+    /// Where new connections lead.
+    target: Mutex<SocketAddr>,
     /// Which reply is to be lost.
     drop_next_reply: Mutex<Option<IsIt>>,
     /// Counts the resets.
@@ -90,6 +93,7 @@ impl Proxy {
         let switches = Arc::new(Switches {
             to_server: watch::Sender::default(),
             to_client: watch::Sender::default(),
+            target: Mutex::new(target),
             drop_next_reply: Mutex::default(),
             reset: watch::Sender::new(0),
             injected: watch::Sender::default(),
@@ -107,9 +111,7 @@ impl Proxy {
             let runtime = tokio::runtime::Builder::new_current_thread()
                 .enable_all()
                 .build();
-            runtime
-                .unwrap()
-                .block_on(run(address, target, switches, listening));
+            runtime.unwrap().block_on(run(address, switches, listening));
         });
         proxy.listen(true).await;
         proxy
@@ -131,6 +133,12 @@ impl Proxy {
         let target = self.target.to_string();
         assert!(url.contains(&target), "{url} does not lead to {target}");
         url.replacen(&target, &self.address().to_string(), 1)
+    }
+
+    /// New connections lead to another server; those that exist stay where they are. As an address that
+    /// follows a fail-over.
+    pub fn lead_to(&self, target: SocketAddr) {
+        *self.switches.target.lock().unwrap() = target;
     }
 
     /// What arrives from now on is passed on this much later, in either direction.
@@ -224,7 +232,6 @@ impl Proxy {
 /// Takes connections until the proxy is dropped.
 async fn run(
     address: SocketAddr,
-    target: SocketAddr,
     switches: Arc<Switches>,
     mut listening: mpsc::UnboundedReceiver<(bool, oneshot::Sender<()>)>,
 ) {
@@ -250,6 +257,7 @@ async fn run(
             client = accept => {
                 if let Ok((client, _)) = client {
                     let resets = switches.reset.subscribe();
+                    let target = *switches.target.lock().unwrap();
                     connections.spawn(connection(client, target, resets, Arc::clone(&switches)));
                 }
             }

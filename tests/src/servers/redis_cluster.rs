@@ -114,6 +114,17 @@ impl RedisCluster {
         meanwhile: impl Future<Output = ()>,
     ) {
         let from = self.master_of(key).await;
+        self.move_slot_from(from, key, to, meanwhile).await;
+    }
+
+    /// The same from a master that need not be one of the first.
+    pub async fn move_slot_from(
+        &self,
+        from: &RedisServer,
+        key: &str,
+        to: &RedisServer,
+        meanwhile: impl Future<Output = ()>,
+    ) {
         let slot: u16 = from.ask(&["CLUSTER", "KEYSLOT", key]).await.unwrap();
         let slot = slot.to_string();
         let (source, target) = (id(from).await, id(to).await);

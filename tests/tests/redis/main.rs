@@ -3,6 +3,7 @@
 
 #![allow(clippy::unwrap_used, reason = "what does not hold in a test ends it")]
 
+mod addresses;
 mod claims;
 mod clock;
 mod cluster;
@@ -14,12 +15,14 @@ mod health;
 mod holders;
 mod input;
 mod keys;
+mod listeners;
 mod lost_update;
 mod neighbours;
 mod panics;
 mod refusals;
 mod renewals;
 mod replicas;
+mod resharding;
 mod restarts;
 mod shutdown;
 mod silence;

@@ -66,3 +66,13 @@ pub(crate) async fn scripts_run(server: &RedisServer) -> u64 {
         .parse()
         .unwrap()
 }
+
+/// Commands that the server has run, those that scripts call included.
+pub(crate) async fn commands_run(server: &RedisServer) -> u64 {
+    let stats: String = server.ask(&["INFO", "commandstats"]).await.unwrap();
+    let calls = stats.lines().filter_map(|line| {
+        let calls = line.strip_prefix("cmdstat_")?.split_once("calls=")?.1;
+        calls.split_once(',')?.0.parse::<u64>().ok()
+    });
+    calls.sum()
+}

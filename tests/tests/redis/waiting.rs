@@ -8,7 +8,7 @@ use lock_tests::servers::{Proxy, RedisCluster, RedisServer};
 use lock_tests::{eventually, redis_key};
 use tokio::time::sleep;
 
-use crate::support::{LEASE, NAME, PATIENCE, client, scripts_run, take};
+use crate::support::{LEASE, NAME, PATIENCE, client, commands_run, scripts_run, take};
 
 async fn connections(server: &RedisServer) -> usize {
     let list: String = server.ask(&["CLIENT", "LIST"]).await.unwrap();
@@ -136,16 +136,6 @@ async fn renewals_of_ten_thousand_locks_travel_together() {
     assert!(guards.iter().all(LockGuard::is_valid));
     drop(guards);
     sleep(Duration::from_millis(1)).await;
-}
-
-/// Commands that the server has run, those that scripts call included.
-async fn commands_run(server: &RedisServer) -> u64 {
-    let stats: String = server.ask(&["INFO", "commandstats"]).await.unwrap();
-    let calls = stats.lines().filter_map(|line| {
-        let calls = line.strip_prefix("cmdstat_")?.split_once("calls=")?.1;
-        calls.split_once(',')?.0.parse::<u64>().ok()
-    });
-    calls.sum()
 }
 
 #[tokio::test]

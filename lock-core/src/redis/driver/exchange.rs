@@ -1,5 +1,6 @@
 //! Releases and acquires: batches on their way, and what their answers mean.
 
+use std::mem;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -27,6 +28,20 @@ const MAX_CALLS: usize = 4;
 /// Between copies of a release that the server refused.
 const AGAIN: Duration = Duration::from_millis(50);
 
+/// Longer than masters mostly take to say what they are.
+const SHORTLY: Duration = Duration::from_millis(20);
+
+/// Between calls for keys of a slot that is being moved.
+const REST: Duration = Duration::from_millis(100);
+
+/// How long the end of such a move is waited for before it is reported.
+const MOVING_FOR: Duration = Duration::from_millis(500);
+
+const IS_MOVING: &str = "the slot of the lock is being moved from one node of the Redis cluster to another, \
+    and the move does not come to its end: finish it, or take it back";
+
+const NOT_DONE: &str = "the Redis server did not do it";
+
 /// An answer for one lock.
 fn number(value: Option<Value>) -> Result<i64, String> {
     match value {
@@ -38,6 +53,9 @@ fn number(value: Option<Value>) -> Result<i64, String> {
 
 /// What the script says of a server key that it does not believe.
 const BAD_NOTE: &str = "note";
+
+/// What the script says of a slot whose master was another.
+const MOVED: &str = "moved";
 
 /// What the script says of a lock that is held by what it has not written.
 const FOREIGN: &str = "foreign";
@@ -71,6 +89,9 @@ impl Driver {
                 continue;
             }
             self.expire(lane, now);
+            if self.lanes[lane].rests() {
+                continue;
+            }
             while self.lanes[lane].in_flight < MAX_CALLS {
                 if self.lanes[lane].is_empty() {
                     break;
@@ -164,11 +185,11 @@ impl Driver {
         lane: usize,
         via: Via,
         sent: Duration,
-        batch: Batch,
+        mut batch: Batch,
         values: Vec<Value>,
     ) {
         let mut values = values.into_iter();
-        let (Ok(time), left) = (number(values.next()), number(values.next())) else {
+        let (Ok(time), mut left) = (number(values.next()), number(values.next())) else {
             return self.failed(lane, via, batch, Failure::Nonsense);
         };
         let time = time.unsigned_abs();
@@ -176,6 +197,13 @@ impl Driver {
         for release in batch.releases {
             let answer = number(values.next());
             self.release_answered(via, release, answer);
+        }
+        let is_asked = !batch.acquires.is_empty() || !batch.probes.is_empty();
+        if left.as_ref().is_err_and(|error| error == MOVED) {
+            // Once it is known what became of the master before, which takes a moment.
+            self.doubt(lane, via, true);
+            self.put_off(lane, batch.limit, mem::take(&mut batch.acquires));
+            left = Ok(0);
         }
         for acquire in batch.acquires {
             let answer = number(values.next()).and_then(|number| believable(number, time));
@@ -188,8 +216,17 @@ impl Driver {
                 self.acquire_answered(lane, via, sent, acquire, answer, batch.limit.is_some());
             }
         }
-        if let Ok(left @ 1..) = left {
-            self.in_quarantine(pause(left));
+        if let Ok(left) = left
+            && left != 0
+        {
+            self.in_quarantine(pause(left), left < 0);
+            if left < 0 && is_asked {
+                self.doubt(lane, via, false);
+            }
+        }
+        if batch.proof.is_some() && left == Ok(0) {
+            // They were told to come back later.
+            self.shared.waiting.wake_all_of(self.lanes[lane].bucket);
         }
         for probe in batch.probes {
             let error = match &left {
@@ -321,8 +358,14 @@ impl Driver {
                 self.undo(lane, acquire, Some(ghost));
             }
         }
-        if moved {
-            self.look_for_nodes(lane);
+        let is_moving = failure.is_moving();
+        if is_moving {
+            self.lanes[lane].rests_until = Some(Instant::now() + REST);
+        } else if moved {
+            self.look_for_nodes(lane, &failure);
+        }
+        if batch.proof.is_some() {
+            self.doubt(lane, via, true);
         }
         let reason = failure.to_string();
         let not_permitted = failure.is_not_permitted();
@@ -340,7 +383,8 @@ impl Driver {
                 let refused = asked.not_there("").duplicate_as_unavailable();
                 return refused.with_source(reason.clone());
             }
-            LockError::unavailable("the Redis server did not do it").with_source(reason.clone())
+            let what = if is_moving { IS_MOVING } else { NOT_DONE };
+            LockError::unavailable(what).with_source(reason.clone())
         };
         for release in batch.releases {
             if refused {
@@ -350,12 +394,14 @@ impl Driver {
                 self.lanes[lane].releases.push_back(release);
             }
         }
+        let given_up = self.shared.clock.now() + PATIENCE - MOVING_FOR;
         if let Some(limit) = batch.limit {
             let claim = Claim {
-                acquires: std::mem::take(&mut batch.acquires),
+                acquires: mem::take(&mut batch.acquires),
                 limit,
             };
-            if (refused && !moved) || claim.is_closed() {
+            let given_up = is_moving && claim.until() <= given_up;
+            if (refused && !moved) || given_up || claim.is_closed() {
                 claim.fail(error);
             } else {
                 self.parked
@@ -363,7 +409,11 @@ impl Driver {
             }
         }
         for acquire in batch.acquires {
-            if moved {
+            if is_moving && acquire.until <= given_up {
+                acquire.reply.send(Err(error()));
+            } else if is_moving {
+                self.retry(lane, acquire, None, error);
+            } else if moved {
                 self.retry(lane, acquire, Some(HAND_OVER), error);
             } else if refused {
                 acquire.reply.send(Err(error()));
@@ -375,6 +425,23 @@ impl Driver {
             let _ = probe.send(Err(error()));
         }
         self.lanes[lane].jumped |= batch.jumped;
+    }
+
+    /// Tries these again in a moment.
+    fn put_off(&mut self, lane: usize, limit: Option<usize>, acquires: Vec<Acquire>) {
+        let Some(limit) = limit else {
+            for acquire in acquires {
+                self.retry(lane, acquire, Some(SHORTLY), LockError::unanswered);
+            }
+            return;
+        };
+        let claim = Claim { acquires, limit };
+        if claim.until() <= self.shared.clock.now() || claim.is_closed() {
+            claim.fail(LockError::unanswered);
+        } else {
+            self.parked
+                .put(Instant::now() + SHORTLY, Command::Claim(claim));
+        }
     }
 
     /// Tries again, at once or after this long, unless it is too late.

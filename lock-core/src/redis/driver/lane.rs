@@ -3,7 +3,9 @@
 use std::collections::VecDeque;
 
 use ::redis::Cmd;
+use tokio::time::Instant;
 
+use super::moves::{Doubt, Proof};
 use crate::redis::builder::Settings;
 use crate::redis::command::{Acquire, Claim, Probe, Release};
 use crate::redis::key::millis;
@@ -15,6 +17,8 @@ const MAX_BATCH: usize = 128;
 /// Keys that can share a call: all of a server, or a bucket of a cluster.
 pub(super) struct Lane {
     pub(super) server_key: String,
+    /// In a cluster, that of its keys.
+    pub(super) bucket: u8,
     pub(super) node: usize,
     pub(super) releases: VecDeque<Release>,
     pub(super) acquires: VecDeque<Acquire>,
@@ -22,6 +26,12 @@ pub(super) struct Lane {
     pub(super) probes: Vec<Probe>,
     /// The server is to be told that its clock jumped.
     pub(super) jumped: bool,
+    /// Whether the slot was moved, or its master has ended.
+    pub(super) doubt: Option<Doubt>,
+    /// Which of them, as far as that is known.
+    pub(super) proof: Option<Proof>,
+    /// Until when nothing is sent: the slot is being moved.
+    pub(super) rests_until: Option<Instant>,
     /// How many calls are not answered yet.
     pub(super) in_flight: usize,
     /// Whether the last call was for a claim: they take turns with acquires.
@@ -29,15 +39,19 @@ pub(super) struct Lane {
 }
 
 impl Lane {
-    pub(super) fn new(server_key: String, node: usize) -> Self {
+    pub(super) fn new(server_key: String, bucket: u8, node: usize) -> Self {
         Self {
             server_key,
+            bucket,
             node,
             releases: VecDeque::new(),
             acquires: VecDeque::new(),
             claims: VecDeque::new(),
             probes: Vec::new(),
             jumped: false,
+            doubt: None,
+            proof: None,
+            rests_until: None,
             in_flight: 0,
             claimed: false,
         }
@@ -50,11 +64,21 @@ impl Lane {
             && self.claims.is_empty()
             && self.probes.is_empty()
             && !self.jumped
+            && self.proof.is_none()
     }
 
     /// Whether there is nothing to send and nothing to hear of.
     pub(super) fn is_idle(&self) -> bool {
         self.is_empty() && self.in_flight == 0
+    }
+
+    /// Whether nothing is sent for now.
+    pub(super) fn rests(&mut self) -> bool {
+        let rests = self.rests_until.is_some_and(|until| until > Instant::now());
+        if !rests {
+            self.rests_until = None;
+        }
+        rests
     }
 
     /// What goes into the next call.
@@ -66,6 +90,7 @@ impl Lane {
             limit: None,
             probes: std::mem::take(&mut self.probes),
             jumped: std::mem::take(&mut self.jumped),
+            proof: self.proof.take().filter(Proof::counts),
         };
         let is_turn = !self.claimed || self.acquires.is_empty();
         let claim = self.claims.pop_front_if(|_| is_turn);
@@ -96,6 +121,7 @@ pub(in crate::redis) struct Batch {
     pub(super) limit: Option<usize>,
     pub(super) probes: Vec<Probe>,
     pub(super) jumped: bool,
+    pub(super) proof: Option<Proof>,
 }
 
 impl Batch {
@@ -112,6 +138,7 @@ impl Batch {
             && self.acquires.is_empty()
             && self.probes.is_empty()
             && !self.jumped
+            && self.proof.is_none()
     }
 
     pub(in crate::redis) fn call(
@@ -141,6 +168,10 @@ impl Batch {
             .arg(u8::from(self.jumped))
             .arg(u8::from(!self.probes.is_empty()))
             .arg(self.limit.unwrap_or(self.acquires.len()));
+        match &self.proof {
+            Some(proof) => call.arg(&proof.server).arg(millis(proof.age)),
+            None => call.arg("").arg(0),
+        };
         locks().for_each(|(_, owner)| {
             call.arg(&owner.text()[..]);
         });

@@ -4,6 +4,8 @@ mod exchange;
 mod foreign;
 mod lane;
 mod later;
+mod locate;
+mod moves;
 mod nodes;
 mod renewal;
 mod replicas;
@@ -13,7 +15,7 @@ use std::sync::{Arc, Weak};
 use std::task::Poll;
 use std::time::Duration;
 
-use ::redis::{ConnectionInfo, Value};
+use ::redis::{ConnectionAddr, ConnectionInfo, Value};
 use futures_util::FutureExt;
 use futures_util::stream::{FuturesUnordered, StreamExt};
 use tokio::sync::{mpsc, watch};
@@ -33,6 +35,7 @@ use crate::server::Patience;
 use foreign::Foreign;
 use lane::Lane;
 use later::{HandedOver, Parked};
+use moves::{Masters, Reigns};
 use nodes::{Link, Node, Via};
 use renewal::Renewals;
 use replicas::Unconfirmed;
@@ -66,6 +69,9 @@ pub(super) struct Driver {
     handed_over: HandedOver,
     foreign: Foreign,
     looked: Option<Instant>,
+    /// How many times the cluster is being asked.
+    looking: usize,
+    reigns: Reigns,
     quarantine_until: Option<Instant>,
     /// With those who ask, while nothing is under way.
     with_callers: Patience,
@@ -76,6 +82,7 @@ pub(super) struct Driver {
 enum Done {
     Connected {
         node: usize,
+        address: ConnectionAddr,
         result: Result<Opened, LockError>,
     },
     Exchanged {
@@ -93,6 +100,7 @@ enum Done {
         answer: Result<Vec<Value>, Failure>,
     },
     Looked(Result<Topology, LockError>),
+    Asked(Result<Masters, LockError>),
     Confirmed {
         node: usize,
         grants: Vec<Unconfirmed>,
@@ -117,7 +125,11 @@ impl Driver {
         };
         let lane = |bucket: usize| {
             let tag = u8::try_from(bucket).unwrap_or_default();
-            Lane::new(redis_server_key(namespace, tag), layout.of_bucket[bucket])
+            Lane::new(
+                redis_server_key(namespace, tag),
+                tag,
+                layout.of_bucket[bucket],
+            )
         };
         Self {
             lanes: (0..lanes).map(lane).collect(),
@@ -134,6 +146,8 @@ impl Driver {
             handed_over: HandedOver::default(),
             foreign: Foreign::default(),
             looked: None,
+            looking: 0,
+            reigns: Reigns::default(),
             quarantine_until: None,
             with_callers: Patience::new(),
             with_servers: Patience::new(),
@@ -159,6 +173,8 @@ impl Driver {
     pub(super) async fn run(mut self) {
         let mut commands = Vec::new();
         let mut farewell = None;
+        // How long they are masters counts later.
+        self.ask_masters();
         loop {
             let more = self.shared.inbox.take(&mut commands);
             commands.drain(..).for_each(|command| self.receive(command));
@@ -167,6 +183,8 @@ impl Driver {
                 self.receive(command);
             }
             self.renew();
+            self.look_for_absent();
+            self.settle_doubts();
             self.dispatch();
             self.confirm();
             if !more {
@@ -266,15 +284,26 @@ impl Driver {
         }
     }
 
-    fn in_quarantine(&mut self, left: Duration) {
+    /// For what a server may have forgotten, or for what a slot may have lost that came to it.
+    fn in_quarantine(&mut self, left: Duration, has_moved: bool) {
         let now = Instant::now();
-        if self.quarantine_until.is_none_or(|until| until <= now) {
+        if self.quarantine_until.is_some_and(|until| until > now) {
+            return;
+        }
+        self.quarantine_until = Some(now + left);
+        if has_moved {
             tracing::warn!(
                 ?left,
-                "the Redis server was started lately, or its clock was put: no lock is granted until \
-                 those that it may have forgotten have ended"
+                "slots of the Redis cluster have other masters than before, and not all masters say that \
+                 they have been masters for a lease: no lock of these slots is granted until those that a \
+                 master may have lost have ended"
             );
-            self.quarantine_until = Some(now + left);
+        } else {
+            tracing::warn!(
+                ?left,
+                "the Redis server was started lately, another has taken its place, or its clock was put: no \
+                 lock is granted until those that may have been forgotten have ended"
+            );
         }
     }
 
@@ -288,11 +317,19 @@ impl Driver {
         for at in self.renewals.again.into_iter().chain(self.parked.next()) {
             next = next.min(at);
         }
+        for at in self
+            .next_doubt()
+            .into_iter()
+            .chain(self.next_look_for_absent())
+        {
+            next = next.min(at);
+        }
         let boot = self.shared.clock.now();
         for lane in &self.lanes {
             if lane.is_idle() {
                 continue;
             }
+            next = next.min(lane.rests_until.unwrap_or(next));
             if let Link::Down { retry_at } = self.nodes[lane.node].link {
                 next = next.min(retry_at);
             }
@@ -307,7 +344,16 @@ impl Driver {
 
     fn finish(&mut self, done: Done) {
         match done {
-            Done::Connected { node, result } => self.connected(node, result),
+            Done::Connected {
+                node,
+                address,
+                result,
+            } => {
+                // Its place can be that of another by now.
+                if *self.nodes[node].info.addr() == address {
+                    self.connected(node, result);
+                }
+            }
             Done::Exchanged {
                 lane,
                 via,
@@ -341,6 +387,7 @@ impl Driver {
                 self.renewed(lane, via, sent, locks, answer);
             }
             Done::Looked(result) => self.looked(result),
+            Done::Asked(result) => self.masters_answered(result),
             Done::Confirmed {
                 node,
                 grants,

@@ -7,15 +7,14 @@ use ::redis::ConnectionInfo;
 use ::redis::aio::MultiplexedConnection;
 use tokio::time::Instant;
 
+use super::locate::locate;
 use super::replicas::Unconfirmed;
 use super::{Done, Driver};
 use crate::LockError;
 use crate::redis::clock::{Jump, ServerClock};
-use crate::redis::connect::open;
 use crate::redis::opened::{Opened, connect};
 use crate::redis::scripts::Failure;
-use crate::redis::seeds;
-use crate::redis::topology::Topology;
+use crate::redis::topology::{Topology, address};
 
 /// Between attempts to connect.
 const BACKOFF: (Duration, Duration) = (Duration::from_millis(10), Duration::from_millis(500));
@@ -23,15 +22,24 @@ const BACKOFF: (Duration, Duration) = (Duration::from_millis(10), Duration::from
 /// Between questions to a cluster which node has what.
 const LOOK_AGAIN: Duration = Duration::from_millis(100);
 
+/// The same while an earlier one is not answered: what does not answer costs a whole timeout, and what
+/// comes back meanwhile is not to wait for that.
+const LOOK_BESIDE: Duration = Duration::from_millis(500);
+
+/// How long a node is not connected to until it is asked where it is.
+const ABSENT: Duration = Duration::from_millis(250);
+
 /// One server.
 pub(super) struct Node {
     pub(super) info: ConnectionInfo,
     pub(super) link: Link,
     pub(super) via: Via,
     /// What the server calls itself since its start.
-    run_id: String,
+    pub(super) run_id: String,
     /// Of the connection: see [`Owner`](crate::redis::key::Owner).
     pub(super) identity: u64,
+    /// Since when a connection is asked for.
+    absent_since: Option<Instant>,
     backoff: Duration,
     /// Whether the present connection has given an answer.
     has_answered: bool,
@@ -72,12 +80,22 @@ impl Node {
             },
             run_id: String::new(),
             identity: 0,
+            absent_since: None,
             backoff: BACKOFF.0,
             has_answered: false,
             clock: ServerClock::default(),
             unconfirmed: Vec::new(),
             is_asked: false,
         }
+    }
+
+    /// It has nothing any more.
+    fn leave(&mut self) {
+        let retry_at = Instant::now();
+        self.link = Link::Down { retry_at };
+        self.absent_since = None;
+        let unconfirmed = std::mem::take(&mut self.unconfirmed);
+        unconfirmed.into_iter().for_each(Unconfirmed::refuse);
     }
 
     /// No connection for a while, which is longer each time until it answers; gives its end.
@@ -101,10 +119,15 @@ impl Driver {
             Link::Down { .. } => {}
         }
         node.link = Link::Connecting;
+        node.absent_since.get_or_insert_with(Instant::now);
         let (info, shared) = (node.info.clone(), Arc::clone(&self.shared));
         self.calls.push(Box::pin(async move {
             let result = connect(&info, &shared).await;
-            Done::Connected { node: at, result }
+            Done::Connected {
+                node: at,
+                address: info.addr().clone(),
+                result,
+            }
         }));
         None
     }
@@ -115,15 +138,23 @@ impl Driver {
         match result {
             Ok(opened) => {
                 this.link = Link::Up(opened.connection);
+                this.absent_since = None;
+                if let Some(reign) = &opened.reign {
+                    self.reigns.note(reign, opened.sent);
+                }
                 this.via.generation += 1;
                 this.has_answered = false;
                 this.identity = opened.identity;
                 if this.run_id != opened.run_id {
+                    self.shared.servers.set(node, &opened.run_id);
                     this.run_id = opened.run_id;
                     self.last_server += 1;
                     this.via.server = self.last_server;
                     // Another server's clock; what it forgot is told by its own quarantine.
                     this.clock = ServerClock::default();
+                    // Its replicas know nothing of what the former one has granted.
+                    let unconfirmed = std::mem::take(&mut this.unconfirmed);
+                    unconfirmed.into_iter().for_each(Unconfirmed::refuse);
                 }
                 let margin = self.shared.settings.margin();
                 let jump = this
@@ -173,7 +204,7 @@ impl Driver {
             }
         }
         if self.lanes.len() > 1 {
-            self.look();
+            self.look(None);
         }
     }
 
@@ -207,58 +238,78 @@ impl Driver {
         }
     }
 
-    /// The keys of a lane are elsewhere.
-    pub(super) fn look_for_nodes(&mut self, lane: usize) {
+    /// The keys of a lane are elsewhere, at a node that may have been named.
+    pub(super) fn look_for_nodes(&mut self, lane: usize, failure: &Failure) {
         if self.lanes.len() > 1 {
             tracing::debug!(lane, "a bucket is on another node of the Redis cluster");
-            self.look();
+            let asked = &self.nodes[self.lanes[lane].node].info;
+            let named = failure.where_moved().map(|(host, port)| {
+                let host = Some(host).filter(|host| !host.is_empty());
+                asked.clone().set_addr(address(asked.addr(), host, port))
+            });
+            self.look(named);
         }
     }
 
-    /// Asks the cluster which node has what.
-    fn look(&mut self) {
+    /// Asks the cluster which node has what; first the one that was named for what has moved, since others
+    /// may not know of it yet.
+    fn look(&mut self, named: Option<ConnectionInfo>) {
         let now = Instant::now();
-        if self.looked.is_some_and(|looked| looked + LOOK_AGAIN > now) {
+        let pause = if self.looking == 0 {
+            LOOK_AGAIN
+        } else {
+            LOOK_BESIDE
+        };
+        if self.looked.is_some_and(|looked| looked + pause > now) {
             return;
         }
         self.looked = Some(now);
-        let shared = Arc::clone(&self.shared);
-        let mut candidates: Vec<_> = self
-            .nodes
-            .iter()
-            .map(|node| match &node.link {
+        self.looking += 1;
+        let candidates = (self.nodes.iter().enumerate())
+            .filter(|(place, _)| self.lanes.iter().any(|lane| lane.node == *place))
+            .map(|(_, node)| match &node.link {
                 Link::Up(connection) => (node.info.clone(), Some(connection.clone())),
                 _ => (node.info.clone(), None),
             })
             .collect();
-        let known = Arc::clone(&self.topology.borrow());
-        // Those that are connected first.
-        candidates.sort_by_key(|(_, connection)| connection.is_none());
+        let (shared, known) = (
+            Arc::clone(&self.shared),
+            Arc::clone(&self.topology.borrow()),
+        );
         self.calls.push(Box::pin(async move {
-            for (info, connection) in candidates {
-                let connection = match connection {
-                    Some(connection) => Ok(connection),
-                    None => open(&info, &shared.settings, None).await,
-                };
-                let topology = match connection {
-                    Ok(mut connection) => {
-                        Topology::of_cluster(&mut connection, &info, &shared.settings).await
-                    }
-                    Err(error) => Err(error),
-                };
-                // An address can have become that of a node of another cluster.
-                if let Ok(topology) = topology
-                    && topology.is_of(&known)
-                {
-                    return Done::Looked(Ok(topology));
-                }
-            }
-            // As a process that starts now.
-            Done::Looked(seeds::locate(&shared).await)
+            Done::Looked(locate(named, candidates, shared, known).await)
         }));
     }
 
+    /// Has the cluster asked where the nodes are that are not connected to, while something waits for
+    /// them: all addresses can have changed.
+    pub(super) fn look_for_absent(&mut self) {
+        if self
+            .next_look_for_absent()
+            .is_some_and(|at| at <= Instant::now())
+        {
+            self.look(None);
+        }
+    }
+
+    pub(super) fn next_look_for_absent(&self) -> Option<Instant> {
+        if self.lanes.len() == 1 {
+            return None;
+        }
+        let renews = self.renewals.again.is_some();
+        let lanes = self.lanes.iter().filter(|lane| renews || !lane.is_empty());
+        let absent = lanes
+            .filter_map(|lane| self.nodes[lane.node].absent_since)
+            .min()?
+            + ABSENT;
+        Some(
+            self.looked
+                .map_or(absent, |looked| absent.max(looked + LOOK_BESIDE)),
+        )
+    }
+
     pub(super) fn looked(&mut self, result: Result<Topology, LockError>) {
+        self.looking -= 1;
         let found = match result {
             Ok(found) => found,
             Err(error) => {
@@ -266,37 +317,64 @@ impl Driver {
                 return;
             }
         };
-        // Nodes keep their places: calls on their way know them by these.
-        let places: Vec<usize> = found
-            .nodes
-            .into_iter()
+        // Nodes keep their places: calls on their way know them by these. Those of nodes that are gone are
+        // taken by new ones.
+        let mut places: Vec<Option<usize>> = (found.nodes.iter())
             .map(|info| {
-                let known = self
-                    .nodes
-                    .iter()
-                    .position(|node| node.info.addr() == info.addr());
-                known.unwrap_or_else(|| {
-                    let place = self.nodes.len();
-                    self.nodes.push(Node::new(place, info));
-                    place
-                })
+                let mut nodes = self.nodes.iter();
+                nodes.position(|node| node.info.addr() == info.addr())
             })
             .collect();
+        for (at, info) in found.nodes.into_iter().enumerate() {
+            if places[at].is_none() {
+                let free = (0..self.nodes.len()).find(|place| !places.contains(&Some(*place)));
+                places[at] = Some(self.put(free, info));
+            }
+        }
+        for (place, node) in self.nodes.iter_mut().enumerate() {
+            if !places.contains(&Some(place)) {
+                node.leave();
+            }
+        }
+        let places: Vec<usize> = places.into_iter().flatten().collect();
         for (lane, place) in self.lanes.iter_mut().zip(&found.of_bucket) {
             lane.node = places[*place];
         }
         let of_bucket: Vec<_> = self.lanes.iter().map(|lane| lane.node).collect();
-        self.topology.send_if_modified(|known| {
-            let has_moved = known.of_bucket != of_bucket || known.nodes.len() != self.nodes.len();
+        let has_moved = self.topology.send_if_modified(|known| {
+            let addresses = self.nodes.iter().map(|node| node.info.addr());
+            let has_moved = known.of_bucket != of_bucket
+                || !addresses.eq(known.nodes.iter().map(ConnectionInfo::addr));
             if has_moved || known.members != found.members {
                 *known = Arc::new(Topology {
                     is_cluster: true,
                     nodes: self.nodes.iter().map(|node| node.info.clone()).collect(),
                     of_bucket,
+                    masters: Vec::new(),
                     members: found.members,
                 });
             }
             has_moved
         });
+        if has_moved {
+            // To see the reign of a new master from its beginning.
+            self.ask_masters();
+        }
+    }
+
+    /// Another node, at the place of one that is gone, if there is such a place.
+    fn put(&mut self, free: Option<usize>, info: ConnectionInfo) -> usize {
+        let place = free.unwrap_or(self.nodes.len());
+        let mut node = Node::new(place, info);
+        if let Some(gone) = self.nodes.get_mut(place) {
+            gone.leave();
+            // Calls that are on their way are not taken for calls to this one.
+            node.via.generation = gone.via.generation + 1;
+            *gone = node;
+        } else {
+            self.nodes.push(node);
+        }
+        self.shared.servers.set(place, "");
+        place
     }
 }

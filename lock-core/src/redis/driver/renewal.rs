@@ -155,7 +155,7 @@ impl Driver {
             Err(failure) => {
                 tracing::warn!(reason = %failure, locks = locks.len(), "leases in Redis were not renewed");
                 if failure.is_elsewhere() {
-                    self.look_for_nodes(lane);
+                    self.look_for_nodes(lane, &failure);
                 }
                 self.renew_again();
                 if matches!(failure, Failure::Unknown(_)) {

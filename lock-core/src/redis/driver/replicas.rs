@@ -63,6 +63,7 @@ impl Driver {
             let (reply, known) = oneshot::channel();
             let question = Question {
                 node: at,
+                server: node.run_id.clone(),
                 key: self.lanes[first.lane].server_key.clone(),
                 reply,
             };
@@ -87,21 +88,35 @@ impl Driver {
         if !known && locks > 0 {
             tracing::warn!(locks, "too few replicas of a Redis server know its locks");
         }
-        let too_few = || {
-            LockError::unavailable("too few replicas of the Redis server knew of the lock in time")
-        };
-        for Unconfirmed { of, .. } in grants {
-            match of {
-                For::Grant(grant, reply) if known => reply.send(Ok(Attempt::Granted(grant))),
-                For::Grant(grant, reply) => {
-                    drop(grant);
-                    reply.send(Err(too_few()));
-                }
-                For::Probe(probe) => {
-                    let answer = if known { Ok(()) } else { Err(too_few()) };
-                    let _ = probe.send(answer);
-                }
+        for unconfirmed in grants {
+            if known {
+                unconfirmed.give();
+            } else {
+                unconfirmed.refuse();
             }
+        }
+    }
+}
+
+impl Unconfirmed {
+    fn give(self) {
+        match self.of {
+            For::Grant(grant, reply) => reply.send(Ok(Attempt::Granted(grant))),
+            // Who asked may have left.
+            For::Probe(probe) => drop(probe.send(Ok(()))),
+        }
+    }
+
+    pub(super) fn refuse(self) {
+        let too_few =
+            LockError::unavailable("too few replicas of the Redis server knew of the lock in time");
+        match self.of {
+            For::Grant(grant, reply) => {
+                // Released before the answer, so that the next try finds it free.
+                drop(grant);
+                reply.send(Err(too_few));
+            }
+            For::Probe(probe) => drop(probe.send(Err(too_few))),
         }
     }
 }

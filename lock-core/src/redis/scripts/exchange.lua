@@ -3,13 +3,16 @@
 -- KEYS: the server key of the slot, the locks to release, the locks to acquire.
 -- ARGV: not after (us), lease (ms), quarantine (ms), newest token known, the command that
 --       publishes, how many releases, '1' if the clock of the server was seen to jump, '1' to ask
---       whether locks could be granted, how many to grant at most, then an owner for each lock, then
---       the number of the call.
--- Reply: the number of the call and the time (us), what is left of the quarantine (ms) or why nothing
---       can be granted, then for each lock a text that tells what is wrong with it, or a number:
+--       whether locks could be granted, how many to grant at most, in a cluster the run_id of a server
+--       and how old the youngest reign of a master was (ms) when that server had the slot, or '' and 0,
+--       then an owner for each lock, then the number of the call.
+-- Reply: the number of the call and the time (us), what is left of the quarantine (ms, below 0 where that
+--       may become less by how old reigns are) or why nothing can be granted, then for each lock a text
+--       that tells what is wrong with it, or a number:
 --       released: 1 and as many as heard of it; 0: it was not this owner's
 --       acquired: its token; 0: too late; below 0: not granted, and how many ms to wait
---       'note': the server key cannot be believed; 'foreign': held by what no script of ours wrote
+--       'note': the server key cannot be believed; 'foreign': held by what no script of ours wrote;
+--       'moved': nothing is decided until it is known how old reigns are
 --
 -- Others can write to these keys. No more of a value is read than ours have, and no number is
 -- believed that ours do not write.
@@ -34,7 +37,8 @@ local now = time[1] * 1000000 + time[2]
 local not_after, lease, quarantine = tonumber(ARGV[1]), ARGV[2], tonumber(ARGV[3])
 local newest, publish, releases = tonumber(ARGV[4]), ARGV[5], tonumber(ARGV[6])
 local jumped, probe, most = ARGV[7] == '1', ARGV[8] == '1', tonumber(ARGV[9])
-local OWNERS = 9
+local proven, age = ARGV[10], tonumber(ARGV[11]) * 1000
+local OWNERS = 11
 local count = #KEYS - 1
 local reply = { { tonumber(ARGV[#ARGV]), now }, 0 }
 
@@ -59,7 +63,7 @@ if releases > 0 then
   end
 end
 
-if count == releases and not probe and not jumped then
+if count == releases and not probe and not jumped and proven == '' then
   return reply
 end
 
@@ -77,9 +81,10 @@ end
 local info = redis.call('INFO', 'server')
 local run_id = string.match(info, 'run_id:(%x+)')
 local note = redis.pcall('GETRANGE', KEYS[1], '0', NOTE_END)
-local known, till, last, length
+-- A note ends with ~ where the quarantine is for the end of another server, and for nothing else.
+local known, till, last, length, other
 if type(note) == 'string' then
-  known, till, last, length = string.match(note, '^(%x+) (%d+) (%d+) (%d+)$')
+  known, till, last, length, other = string.match(note, '^(%x+) (%d+) (%d+) (%d+)( ?~?)$')
 end
 till, last, length = tonumber(till) or 0, tonumber(last) or 0, tonumber(length) or 0
 -- After a fail-over tokens go on a lease later.
@@ -97,18 +102,36 @@ if quarantine > 0 then
   -- Another client may grant for longer than we do.
   quarantine = math.max(quarantine, length)
 end
+-- What a call proves that came late was proven too long ago.
+local is_proven = proven == run_id and not late
+if known and known ~= run_id and not jumped and quarantine > 0 and publish == 'SPUBLISH'
+  and not is_proven
+then
+  -- The slot was moved, or its master has ended: the client finds out which.
+  reply[2] = 'moved'
+  for i = releases + 1, count do
+    reply[i + 2] = 'moved'
+  end
+  return reply
+end
 if known ~= run_id then
   -- Tokens of another server: its clock may have been ahead of this one, and the last ones that it
   -- issued may be unknown here. Each was its time, or one more than the token before. Where its clock
   -- was ahead by less than AHEAD, the first kind is below `now + AHEAD`. The second kind is of a server
   -- that took over as well, or whose clock went back, and is covered while a replica lacks fewer than
   -- LACKED grants of one slot. Not more: a server that starts again and again must not come to where no
-  -- token is believed; LACKED is less than it takes to start.
+  -- token is believed; LACKED is less than it takes to start. A slot that is moved adds as much.
   last = math.max(last + LACKED, now + AHEAD)
 end
 local whole = now + quarantine * 1000
-if jumped or (known and known ~= run_id) then
-  till = whole
+if jumped then
+  till, other = whole, ''
+elseif known and known ~= run_id then
+  -- For what another server waits for besides, no reign is an answer.
+  other = is_proven and (till <= now or other == ' ~') and ' ~' or ''
+  till = other == ' ~' and math.max(now, whole - age) or whole
+elseif known and other == ' ~' and is_proven then
+  till = math.min(till, math.max(now, whole - age))
 elseif not known then
   -- Nothing is known of earlier locks. What was granted before this server started has ended one
   -- lease after its start. The server counts whole seconds from a start in whole seconds: it can
@@ -118,13 +141,16 @@ elseif not known then
 end
 -- A clock that went back must not make it longer.
 till = math.min(till, whole)
+if till <= now then
+  other = ''
+end
 
 -- A token for each lock that may be granted below. Noted first: where nothing can be written this
 -- fails before anything is granted.
 local token = math.max(last + 1, now)
 last = token + count - releases
 local noted = redis.pcall('SET', KEYS[1], run_id .. ' ' .. string.format('%.0f', till) .. ' '
-  .. string.format('%.0f', last) .. ' ' .. string.format('%.0f', quarantine), 'PX', KEPT)
+  .. string.format('%.0f', last) .. ' ' .. string.format('%.0f', quarantine) .. (other or ''), 'PX', KEPT)
 if noted.err then
   if string.find(noted.err, 'READONLY', 1, true) then
     -- Another server is the master now: the call fails, so that its connection is left.
@@ -136,8 +162,14 @@ if noted.err then
   end
   return reply
 end
-local left = math.ceil((till - now) / 1000)
-reply[2] = left
+local left = math.max(math.ceil((till - now) / 1000), 0)
+local again = left
+if other == ' ~' then
+  -- To be asked for before it ends: it may become less.
+  reply[2], again = -left, math.min(left, 1000)
+else
+  reply[2] = left
+end
 if late then
   return reply
 end
@@ -162,7 +194,7 @@ for i = releases + 1, count do
     if type(value) == 'table' then
       reply[i + 2] = value.err
     elseif left > 0 then
-      reply[i + 2] = -left
+      reply[i + 2] = -again
     else
       -- Also where the owner is the same: each is of one acquire that was sent once.
       local rest = redis.call('PTTL', key)

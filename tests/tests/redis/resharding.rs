@@ -1,0 +1,278 @@
+//! Slots of a cluster that move: their names are free or held as before, unless a master lost locks.
+
+use std::time::{Duration, Instant};
+
+use lock_core::redis::RedisBackend;
+use lock_core::{LockName, LockProvider};
+use lock_tests::servers::{RedisCluster, RedisServer, Server};
+use lock_tests::{Log, eventually, redis_key};
+use tokio::time::{sleep, timeout};
+
+use crate::support::{BOUND, PATIENCE, commands_run, token};
+
+const LEASE: Duration = Duration::from_secs(5);
+
+/// By when a name of a slot that was moved is granted.
+const SOON: Duration = Duration::from_millis(400);
+
+async fn client(cluster: &RedisCluster) -> LockProvider {
+    client_of(&cluster.urls()[0]).await
+}
+
+/// With a quarantine, as production has it.
+async fn client_of(url: &str) -> LockProvider {
+    let backend = RedisBackend::builder(url).lease(LEASE);
+    LockProvider::new(backend.connect().await.unwrap())
+}
+
+/// Names of one slot, which the same bucket has.
+fn names<const N: usize>() -> [LockName; N] {
+    let all = (0..).map(|id| LockName::new("order", "process", id).unwrap());
+    let mut of_slot = all.filter(|name| redis_key("", name).starts_with("lock:{b7}:"));
+    std::array::from_fn(|_| of_slot.next().unwrap())
+}
+
+fn key() -> String {
+    let [name] = names();
+    redis_key("", &name)
+}
+
+/// All masters have served for a lease: no lock that was lost before is held any more.
+async fn until_calm(cluster: &RedisCluster) {
+    for node in cluster.nodes() {
+        eventually("it has been up for a lease", async || {
+            let info: String = node.ask(&["INFO", "server"]).await.unwrap();
+            let up = info
+                .lines()
+                .find_map(|line| line.strip_prefix("uptime_in_seconds:"));
+            up.unwrap().parse::<u64>().unwrap() > LEASE.as_secs() + 1
+        })
+        .await;
+    }
+}
+
+async fn others<'a>(cluster: &'a RedisCluster) -> [&'a RedisServer; 2] {
+    let master = cluster.master_of(&key()).await.port();
+    let mut others = cluster.nodes().iter().filter(|node| node.port() != master);
+    [others.next().unwrap(), others.next().unwrap()]
+}
+
+#[tokio::test]
+async fn names_of_a_slot_that_was_moved_are_free_or_held_as_before() {
+    let log = Log::of_process();
+    let cluster = RedisCluster::start().await;
+    until_calm(&cluster).await;
+    let (here, there) = (client(&cluster).await, client(&cluster).await);
+    let [held, free, third] = names();
+    let guard = here
+        .lock(held.clone())
+        .unwrap()
+        .acquire(PATIENCE)
+        .await
+        .unwrap();
+    let before = here
+        .lock(free.clone())
+        .unwrap()
+        .acquire(PATIENCE)
+        .await
+        .unwrap();
+    let last = token(&before).await;
+    before.release().await.unwrap();
+    let [to, then] = others(&cluster).await;
+    cluster.move_slot(&key(), to, async {}).await;
+    let moved = Instant::now();
+    let next = there
+        .lock(free.clone())
+        .unwrap()
+        .acquire(PATIENCE)
+        .await
+        .unwrap();
+    println!("a free name was granted after {:?}", moved.elapsed());
+    assert!(moved.elapsed() < SOON, "{:?}", moved.elapsed());
+    assert!(token(&next).await > last);
+    next.release().await.unwrap();
+    let refused = there
+        .lock(held.clone())
+        .unwrap()
+        .try_acquire(Duration::ZERO)
+        .await;
+    assert!(refused.unwrap().is_none() && guard.is_valid());
+    // A process that knows nothing of before.
+    cluster.move_slot(&key(), then, async {}).await;
+    let new = client(&cluster).await;
+    let moved = Instant::now();
+    new.lock(third)
+        .unwrap()
+        .acquire(PATIENCE)
+        .await
+        .unwrap()
+        .release()
+        .await
+        .unwrap();
+    println!("a new process was granted it after {:?}", moved.elapsed());
+    assert!(moved.elapsed() < SOON, "{:?}", moved.elapsed());
+    let waiting =
+        tokio::spawn(async move { there.lock(held).unwrap().acquire(PATIENCE).await.unwrap() });
+    sleep(2 * LEASE).await;
+    assert!(guard.is_valid() && !waiting.is_finished());
+    guard.release().await.unwrap();
+    let released = Instant::now();
+    drop(timeout(PATIENCE, waiting).await.unwrap().unwrap());
+    assert!(released.elapsed() < BOUND, "{:?}", released.elapsed());
+    assert_eq!(log.count("no lock is granted until"), 0);
+    assert_eq!(log.count("no lock of these slots is granted"), 0);
+}
+
+#[tokio::test]
+async fn nobody_is_granted_a_lock_of_a_slot_that_came_from_a_master_that_lost_its_locks() {
+    let cluster = RedisCluster::start().await;
+    until_calm(&cluster).await;
+    let here = client(&cluster).await;
+    let [name, other] = names();
+    let lock = |client: &LockProvider| client.lock(name.clone()).unwrap();
+    // The note is in the snapshot, and the lock is not.
+    let earlier = here.lock(other).unwrap().acquire(PATIENCE).await.unwrap();
+    earlier.release().await.unwrap();
+    let from = cluster.master_of(&key()).await;
+    from.ask::<()>(&["SAVE"]).await.unwrap();
+    let guard = lock(&here).acquire(PATIENCE).await.unwrap();
+    let before = token(&guard).await;
+    from.restart().await;
+    let restarted = Instant::now();
+    let [to, _] = others_than(&cluster, from);
+    eventually("the cluster serves again", async || {
+        let info: String = from.ask(&["CLUSTER", "INFO"]).await.unwrap();
+        info.contains("cluster_state:ok")
+    })
+    .await;
+    cluster.move_slot_from(from, &key(), to, async {}).await;
+    let there = client_of(&to.url()).await;
+    let refused = lock(&there).try_acquire(Duration::ZERO).await;
+    assert!(refused.unwrap().is_none(), "it may still be held");
+    let next = lock(&there).acquire(PATIENCE).await.unwrap();
+    println!("granted {:?} after the restart", restarted.elapsed());
+    assert!(
+        restarted.elapsed() + BOUND > LEASE,
+        "{:?}",
+        restarted.elapsed()
+    );
+    assert!(!guard.is_valid() && token(&next).await > before);
+}
+
+#[tokio::test]
+async fn nobody_is_granted_a_lock_of_a_slot_that_came_from_a_replica_that_was_just_promoted() {
+    let log = Log::of_process();
+    let cluster = RedisCluster::start().await;
+    let master = cluster.master_of(&key()).await;
+    let replica = cluster.replica(master).await;
+    until_calm(&cluster).await;
+    eventually("the replica has been up for a lease", async || {
+        let info: String = replica.ask(&["INFO", "server"]).await.unwrap();
+        let up = info
+            .lines()
+            .find_map(|line| line.strip_prefix("uptime_in_seconds:"));
+        up.unwrap().parse::<u64>().unwrap() > LEASE.as_secs() + 1
+    })
+    .await;
+    let [to, asked] = others_than(&cluster, master);
+    // It knows all masters, and asks for nothing until the slot has moved.
+    let here = client_of(&asked.url()).await;
+    let [name] = names();
+    let lock = |client: &LockProvider| client.lock(name.clone()).unwrap();
+    lock(&here)
+        .acquire(PATIENCE)
+        .await
+        .unwrap()
+        .release()
+        .await
+        .unwrap();
+    master.kill().await;
+    eventually("the replica is a master", async || {
+        let info: String = replica.ask(&["INFO", "replication"]).await.unwrap();
+        info.contains("role:master")
+    })
+    .await;
+    let promoted = Instant::now();
+    eventually("the others know", async || {
+        let nodes: String = to.ask(&["CLUSTER", "NODES"]).await.unwrap();
+        let port = format!(":{}@", replica.port());
+        let line = nodes.lines().find(|line| line.contains(&port));
+        line.is_some_and(|line| line.contains(" master "))
+    })
+    .await;
+    cluster.move_slot_from(&replica, &key(), to, async {}).await;
+    let new = client_of(&to.url()).await;
+    for client in [&here, &new] {
+        let refused = lock(client).try_acquire(Duration::ZERO).await;
+        assert!(!matches!(refused, Ok(Some(_))), "{refused:?}");
+    }
+    lock(&new)
+        .acquire(PATIENCE)
+        .await
+        .unwrap()
+        .release()
+        .await
+        .unwrap();
+    println!("granted {:?} after the promotion", promoted.elapsed());
+    assert!(
+        promoted.elapsed() + BOUND > LEASE,
+        "{:?}",
+        promoted.elapsed()
+    );
+    assert!(promoted.elapsed() < 2 * LEASE, "{:?}", promoted.elapsed());
+    assert!(log.count("no lock of these slots is granted") > 0);
+    assert_eq!(log.count("was started lately"), 0);
+}
+
+#[tokio::test]
+async fn a_slot_that_is_half_moved_is_asked_for_seldom_and_named() {
+    let cluster = RedisCluster::start().await;
+    until_calm(&cluster).await;
+    let (here, there) = (client(&cluster).await, client(&cluster).await);
+    let [held, free] = names();
+    let guard = here.lock(held).unwrap().acquire(PATIENCE).await.unwrap();
+    let [to, _] = others(&cluster).await;
+    let commands = async || {
+        let mut all = 0;
+        for node in cluster.nodes() {
+            all += commands_run(node).await;
+        }
+        all
+    };
+    let mut waiting = None;
+    let meanwhile = async {
+        let lock = there.lock(free.clone()).unwrap();
+        let wait = Duration::from_secs(2);
+        let begun = Instant::now();
+        let before = commands().await;
+        let error = lock.acquire(wait).await.unwrap_err();
+        let asked = commands().await - before;
+        println!("{asked} commands in {:?}: {error}", begun.elapsed());
+        assert!(asked < 150, "{asked} commands in 2 s");
+        assert!(error.is_unavailable(), "{error}");
+        assert!(error.to_string().contains("is being moved"), "{error}");
+        waiting = Some(tokio::spawn(async move { lock.acquire(PATIENCE).await }));
+        sleep(BOUND).await;
+    };
+    cluster.move_slot(&key(), to, meanwhile).await;
+    let moved = Instant::now();
+    let next = timeout(PATIENCE, waiting.unwrap()).await.unwrap().unwrap();
+    next.unwrap().release().await.unwrap();
+    println!("granted {:?} after the move", moved.elapsed());
+    // The waiter's own pause between two errors is up to a second.
+    assert!(
+        moved.elapsed() < SOON + Duration::from_secs(1),
+        "{:?}",
+        moved.elapsed()
+    );
+    assert!(guard.is_valid());
+    guard.release().await.unwrap();
+}
+
+fn others_than<'a>(cluster: &'a RedisCluster, one: &RedisServer) -> [&'a RedisServer; 2] {
+    let mut others = cluster
+        .nodes()
+        .iter()
+        .filter(|node| node.port() != one.port());
+    [others.next().unwrap(), others.next().unwrap()]
+}
