@@ -408,12 +408,12 @@ impl Subscriber {
                 let acquire = waited.map(Command::AcquireForWaiting);
                 self.shared.inbox.push_all(acquire);
             }
-            PushKind::Unsubscribe | PushKind::SUnsubscribe => {
-                // A slot has moved, say. The driver takes it for an answer, and each answer after it for
-                // that to another question: they confirm nothing any more.
-                if self.is_present(via) && !self.steps[via.node].has_left(channel) {
-                    self.down(via, Duration::ZERO);
-                }
+            // A slot has moved, say. The driver takes it for an answer, and each answer after it for that to
+            // another question: they confirm nothing any more.
+            PushKind::Unsubscribe | PushKind::SUnsubscribe
+                if self.is_present(via) && !self.steps[via.node].has_left(channel) =>
+            {
+                self.down(via, Duration::ZERO);
             }
             PushKind::Disconnection => self.down(via, AGAIN),
             _ => {}
