@@ -17,8 +17,8 @@ use tokio::time::{sleep, timeout};
 
 use super::connect::Target;
 use super::desk::Reply;
-use super::login_options::LoginOptions;
 use super::login::log_in;
+use super::login_options::LoginOptions;
 use super::mark::{Mark, unmarked};
 use super::place::warn_unless_verified;
 use super::session::{Failed, Session};

@@ -12,9 +12,9 @@ use sqlx::{
     AssertSqlSafe, ConnectOptions, Connection, Decode, PgConnection, PgPool, Postgres, Type,
 };
 
+use super::certificates::Kind;
 use super::daemon::{Daemon, Server, daemon_command};
 use super::guardian::{Guardian, unprivileged};
-use super::certificates::Kind;
 use super::options::ServerOptions;
 use super::port::Port;
 use super::template::{copy_template, postgres_program};

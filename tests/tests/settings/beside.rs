@@ -287,7 +287,7 @@ async fn a_shutdown_closes_the_connections_to_what_does_not_hold_the_locks() {
             .await
             .servers()
             .iter()
-            .all(|server| server.is_up())
+            .all(lock_core::ServerHealth::is_up)
     );
     assert_eq!(sessions(&pool).await, 1);
     let clone = locks.clone();
