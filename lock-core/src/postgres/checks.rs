@@ -14,6 +14,7 @@ use tokio::time::timeout;
 use super::errors::{self, Limits};
 use super::sql;
 use super::wire::Wire;
+use crate::outage::Repeated;
 use crate::{LockError, entropy};
 
 /// The oldest that ends sessions which are idle for too long.
@@ -106,10 +107,13 @@ pub(super) async fn check_notifications(wire: &mut Wire) -> Result<(), LockError
         }
         Err(error) if errors::is_queue_full(&error) => {
             check_sessions(wire).await?;
-            tracing::warn!(
-                error = %errors::queue_full(),
-                "the server takes no notifications: locks work, and waiters try a few times a second"
-            );
+            static FULL: Repeated = Repeated::new();
+            FULL.happened(|times| {
+                tracing::warn!(
+                    error = %errors::queue_full(), times,
+                    "the server takes no notifications: locks work, and waiters try a few times a second"
+                );
+            });
             return Ok(());
         }
         Err(error) => return Err(errors::setting_up(error)),

@@ -17,6 +17,7 @@ use super::terms::Terms;
 use super::transaction::DatabaseIdentity;
 use super::wire::Wire;
 use crate::backend::{BootClock, Clock};
+use crate::outage::Repeated;
 use crate::{LockError, entropy};
 
 /// What a session needs.
@@ -79,10 +80,12 @@ impl Target {
             check_notifications(&mut wire).await?;
         } else {
             check_sessions(&mut wire).await?;
-            tracing::warn!(
+            static UNREADABLE: Repeated = Repeated::new();
+            UNREADABLE.happened(|times| tracing::warn!(
+                times,
                 "the database has an encoding in which any role can notify what cannot be read, which ends \
                  sessions: this one does not listen, and waiters try a few times a second"
-            );
+            ));
         }
         let marker = format!("{:032x}", u128::from_ne_bytes(entropy::bytes()?));
         let identity = i64::from_ne_bytes(entropy::bytes()?);
@@ -192,10 +195,14 @@ struct About {
 async fn end_former(witness: &mut PgConnection, former: i64) {
     let ended = sqlx::raw_sql(AssertSqlSafe(sql::end_former(former)));
     if let Err(error) = ended.fetch_all(witness).await {
-        tracing::warn!(
-            error = &error as &dyn std::error::Error,
-            "the former session could not be ended, and holds its locks until its lease ends"
-        );
+        static REFUSED: Repeated = Repeated::new();
+        REFUSED.happened(|times| {
+            tracing::warn!(
+                error = &error as &dyn std::error::Error,
+                times,
+                "the former session could not be ended, and holds its locks until its lease ends"
+            );
+        });
     }
 }
 

@@ -8,6 +8,7 @@ use super::errors;
 use super::wire::Wire;
 use crate::LockError;
 use crate::name::key::postgres_mark_key;
+use crate::outage::Repeated;
 use crate::settings::ProviderKind;
 
 const TAKE: &str = "SELECT pg_try_advisory_lock_shared($1)";
@@ -82,11 +83,14 @@ impl Mark {
             return Ok(None);
         };
         if self.may_switch {
-            tracing::warn!(
-                own = %self.own, %other,
-                "other processes lock with another provider, which LOCK_SWITCH allows: they and this \
-                 one do not exclude each other"
-            );
+            static ALLOWED: Repeated = Repeated::new();
+            ALLOWED.happened(|times| {
+                tracing::warn!(
+                    own = %self.own, %other, times,
+                    "other processes lock with another provider, which LOCK_SWITCH allows: they and this \
+                     one do not exclude each other"
+                );
+            });
             return Ok(None);
         }
         Ok(Some(*other))

@@ -1,6 +1,7 @@
 //! The second connection of each node: messages of releases, and what replicas know.
 
 use std::convert::Infallible;
+use std::error::Error;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
@@ -18,6 +19,7 @@ use super::shared::Shared;
 use super::topology::Topology;
 use super::waiting::Asked;
 use crate::LockError;
+use crate::outage::{Outage, SoFar};
 use crate::panics::{catch, catch_async};
 
 /// How many channels are asked for at a time.
@@ -47,6 +49,8 @@ pub(super) struct Subscriber {
     questions: mpsc::UnboundedReceiver<Question>,
     /// Not put yet: their connections are being made.
     open_questions: Vec<Question>,
+    troubles: Vec<Troubles>,
+    panics: Outage,
 }
 
 /// Whether as many replicas as are wanted know what this node has written so far. Dropped: no.
@@ -55,6 +59,17 @@ pub(super) struct Question {
     /// What can be written to there: a server key.
     pub(super) key: String,
     pub(super) reply: oneshot::Sender<bool>,
+}
+
+/// What the log says of one node.
+struct Troubles {
+    server: String,
+    /// There is no connection.
+    away: Outage,
+    /// There is one, and the server does not subscribe.
+    refused: Outage,
+    /// It does not say what its replicas know.
+    silent: Outage,
 }
 
 enum Link {
@@ -105,6 +120,8 @@ impl Subscriber {
             heartbeat,
             questions,
             open_questions: Vec::new(),
+            troubles: Vec::new(),
+            panics: Outage::new(),
         };
         this.take_nodes();
         this
@@ -117,10 +134,14 @@ impl Subscriber {
             // The wakers and the logger are the application's, and can panic as well.
             let _ = catch(|| {
                 self.start_anew();
-                tracing::error!(
-                    reason,
-                    "the subscriber of Redis locks panicked, and connects again"
-                );
+                self.panics.failed(|SoFar { failures, lasting }| {
+                    tracing::error!(
+                        reason,
+                        failures,
+                        lasting,
+                        "the subscriber of Redis locks panicked, and connects again"
+                    );
+                });
             });
             sleep_until(Instant::now() + AGAIN).await;
         }
@@ -174,6 +195,12 @@ impl Subscriber {
         for at in self.nodes.len()..count {
             self.nodes.push(Link::Down {
                 retry_at: Instant::now(),
+            });
+            self.troubles.push(Troubles {
+                server: self.topology.borrow().nodes[at].addr().to_string(),
+                away: Outage::new(),
+                refused: Outage::new(),
+                silent: Outage::new(),
             });
             self.connection(at);
         }
@@ -355,26 +382,31 @@ impl Subscriber {
                 self.last_connection += 1;
                 let number = self.last_connection;
                 self.nodes[node] = Link::Up(connection, Via { node, number });
+                self.troubles[node].is_back();
             }
             Done::Connected(at, Err(error)) => {
-                tracing::warn!(%error, "releases in Redis are not heard");
                 self.nodes[at] = Link::Down {
                     retry_at: Instant::now() + AGAIN,
                 };
+                self.troubles[at].is_away(&error);
             }
-            Done::Subscribed(_, asked, Ok(())) => self.shared.waiting.confirmed(&asked),
+            Done::Subscribed(via, asked, Ok(())) => {
+                self.troubles[via.node].is_taken();
+                self.shared.waiting.confirmed(&asked);
+            }
             Done::Subscribed(via, _, Err(Trouble::Refused(error))) => {
-                tracing::warn!(%error, "the Redis server refuses a subscription");
                 self.down(via);
+                self.troubles[via.node].is_refused(&error);
             }
             Done::Subscribed(via, _, Err(Trouble::Gone))
             | Done::Left(via, Err(_))
             | Done::Lives(via, Err(_))
             | Done::Replicated(via, Err(Trouble::Gone)) => self.down(via),
-            Done::Replicated(_, Err(Trouble::Refused(error))) => {
-                tracing::warn!(%error, "the Redis server does not tell what its replicas know");
+            Done::Replicated(via, Err(Trouble::Refused(error))) => {
+                self.troubles[via.node].is_silent(&error);
             }
-            Done::Left(_, Ok(())) | Done::Lives(_, Ok(())) | Done::Replicated(_, Ok(())) => {}
+            Done::Replicated(via, Ok(())) => self.troubles[via.node].speaks(),
+            Done::Left(_, Ok(())) | Done::Lives(_, Ok(())) => {}
         }
     }
 
@@ -392,6 +424,53 @@ impl Subscriber {
         self.shared
             .waiting
             .forget(|_, bucket| topology.of_bucket[usize::from(bucket)] == at);
+    }
+}
+
+impl Troubles {
+    fn is_away(&mut self, error: &dyn Error) {
+        self.away.failed(|SoFar { failures, lasting }| {
+            tracing::warn!(
+                server = %self.server, %error, failures, lasting,
+                "releases in Redis are not heard: waiters ask for their locks from time to time"
+            );
+        });
+    }
+
+    fn is_back(&mut self) {
+        self.away.over(|lasted| {
+            tracing::info!(server = %self.server, ?lasted, "releases in Redis can be heard again");
+        });
+    }
+
+    fn is_refused(&mut self, error: &dyn Error) {
+        self.refused.failed(|SoFar { failures, lasting }| {
+            tracing::warn!(
+                server = %self.server, %error, failures, lasting,
+                "the Redis server refuses a subscription: waiters ask for their locks from time to time"
+            );
+        });
+    }
+
+    fn is_taken(&mut self) {
+        self.refused.over(|lasted| {
+            tracing::info!(server = %self.server, ?lasted, "the Redis server takes subscriptions again");
+        });
+    }
+
+    fn is_silent(&mut self, error: &dyn Error) {
+        self.silent.failed(|SoFar { failures, lasting }| {
+            tracing::warn!(
+                server = %self.server, %error, failures, lasting,
+                "the Redis server does not tell what its replicas know: no lock is granted"
+            );
+        });
+    }
+
+    fn speaks(&mut self) {
+        self.silent.over(|lasted| {
+            tracing::info!(server = %self.server, ?lasted, "the Redis server tells again what its replicas know");
+        });
     }
 }
 

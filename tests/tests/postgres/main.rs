@@ -24,6 +24,7 @@ mod neighbours_names;
 mod network;
 mod notice;
 mod notifications;
+mod outages;
 mod panics;
 mod poolers;
 mod reconnect;

@@ -13,6 +13,7 @@ mod input;
 mod keys;
 mod lost_update;
 mod neighbours;
+mod outages;
 mod panics;
 mod refusals;
 mod renewals;

@@ -33,10 +33,12 @@ use tokio::time::{Instant, sleep, sleep_until, timeout};
 use super::backend::PostgresBackend;
 use super::connect::Target;
 use super::desk::{Command, Desk, Handle, Hold};
+use super::place::place;
 use super::session::{Failed, Session, value};
 use super::statement::Statement;
 use super::{errors, sql};
 use crate::backend::{Backend, LossReason};
+use crate::outage::{Outage, SoFar};
 use crate::panics::catch;
 use crate::server::Patience;
 use crate::{LockError, observe};
@@ -53,9 +55,6 @@ const CONNECT_WITHIN: Duration = Duration::from_secs(5);
 
 /// After this long without a connection a new command makes for a new attempt.
 const EAGER_AFTER: Duration = Duration::from_millis(100);
-
-/// How often it is told why there is no session.
-const TOLD_EVERY: Duration = Duration::from_secs(5);
 
 /// After this long a session counts as one that works.
 const STABLE: Duration = Duration::from_secs(1);
@@ -161,10 +160,15 @@ struct Driver {
     told_everybody: u32,
     /// The server takes no notifications: until then releases are told by none.
     quiet_until: Option<Instant>,
-    /// When that was told last.
-    quiet_told: Option<Instant>,
-    /// When a panic was told last.
-    panic_told: Option<Instant>,
+    /// What the log says of that.
+    quiet: Outage,
+    /// Sessions are lost.
+    losses: Outage,
+    /// None can be opened.
+    outage: Outage,
+    panics: Outage,
+    heartbeats: Outage,
+    reaper: Outage,
     /// With those who ask.
     patience: Patience,
 }
@@ -189,8 +193,12 @@ impl Driver {
             is_last: false,
             told_everybody: 0,
             quiet_until: None,
-            quiet_told: None,
-            panic_told: None,
+            quiet: Outage::new(),
+            losses: Outage::new(),
+            outage: Outage::new(),
+            panics: Outage::new(),
+            heartbeats: Outage::new(),
+            reaper: Outage::new(),
             patience: Patience::new(),
         }
     }
@@ -243,16 +251,13 @@ impl Driver {
                 return false;
             }
             self.refuse_all(&error);
-            let is_told = self
-                .panic_told
-                .is_some_and(|told| told.elapsed() < TOLD_EVERY);
-            if !is_told {
-                self.panic_told = Some(Instant::now());
+            let server = place(&self.config.target.options);
+            self.panics.failed(|SoFar { failures, lasting }| {
                 tracing::error!(
-                    reason,
+                    server, reason, failures, lasting,
                     "the driver of PostgreSQL locks panicked: its locks are lost, and it connects again"
                 );
-            }
+            });
             true
         });
         self.backoff.get_or_insert_with(|| BACKOFF.build());
@@ -269,6 +274,7 @@ impl Driver {
         let end = self.serve(&mut session).await;
         if begun.elapsed() >= STABLE {
             self.backoff = None;
+            self.panics.over(|_| ());
         }
         let End::Lost(reason) = end else {
             return false;
@@ -276,7 +282,13 @@ impl Driver {
         // Before anything else: nobody may count on it while we look for another one.
         session.lease.lose(reason);
         let held = self.keys.values().filter(|s| matches!(s, State::Held(_)));
-        tracing::warn!(%reason, locks = held.count(), "the PostgreSQL session of distributed locks is lost");
+        let (locks, server) = (held.count(), place(&self.config.target.options));
+        self.losses.failed(|SoFar { failures, lasting }| {
+            tracing::warn!(
+                server, %reason, locks, failures, lasting,
+                "the PostgreSQL session of distributed locks is lost, and its locks; another is opened"
+            );
+        });
         self.forget();
         true
     }
@@ -298,7 +310,7 @@ impl Driver {
         if let Some(delay) = self.backoff.as_mut().and_then(Iterator::next) {
             sleep(delay).await;
         }
-        let mut told: Option<Instant> = None;
+        let server = place(&self.config.target.options);
         loop {
             let opened = {
                 let open = timeout(CONNECT_WITHIN, self.config.target.open(self.former));
@@ -312,8 +324,15 @@ impl Driver {
                 Ok((session, home)) => {
                     self.desk.set_home(Some(home));
                     self.backoff.get_or_insert_with(|| BACKOFF.build());
-                    if told.is_some() {
-                        tracing::info!("there is a PostgreSQL session for distributed locks again");
+                    let mut again = None;
+                    self.losses.over(|lasted| again = Some(lasted));
+                    self.outage.over(|lasted| again = again.max(Some(lasted)));
+                    if let Some(lasted) = again {
+                        tracing::info!(
+                            server,
+                            ?lasted,
+                            "there is a PostgreSQL session for distributed locks again"
+                        );
                     }
                     if let Some(started) = started.take() {
                         // Nobody there: the handle is gone too, which ends the service.
@@ -327,14 +346,15 @@ impl Driver {
                 let _ = started.send(Err(error));
                 return None;
             }
-            // An outage is no flood of lines.
-            if told.is_none_or(|told| told.elapsed() >= TOLD_EVERY) {
-                told = Some(Instant::now());
+            self.outage.failed(|SoFar { failures, lasting }| {
                 tracing::warn!(
+                    server,
                     error = &error as &dyn std::error::Error,
-                    "no PostgreSQL session for distributed locks"
+                    failures,
+                    lasting,
+                    "no PostgreSQL session for distributed locks: none is granted"
                 );
-            }
+            });
             self.refuse_all(&error);
             let backoff = self.backoff.get_or_insert_with(|| BACKOFF.build());
             let delay = backoff.next().unwrap_or(EAGER_AFTER);
@@ -489,14 +509,24 @@ impl Driver {
         let result = match answer {
             Ok(_) => {
                 observe::renew_headroom(PostgresBackend::KIND, session.headroom);
+                self.heartbeats.over(|lasted| {
+                    tracing::info!(
+                        ?lasted,
+                        "heartbeats of the PostgreSQL session are answered again"
+                    );
+                });
                 Ok(())
             }
             // Whose error it is, it does not say: the session shows what it holds, or is over.
             Err(Failed::Statement(error)) => {
-                tracing::warn!(
-                    error = &error as &dyn std::error::Error,
-                    "a heartbeat failed; the locks of the session are looked at"
-                );
+                self.heartbeats.failed(|SoFar { failures, lasting }| {
+                    tracing::warn!(
+                        error = &error as &dyn std::error::Error,
+                        failures,
+                        lasting,
+                        "a heartbeat of the PostgreSQL session failed; its locks are looked at"
+                    );
+                });
                 self.recover(session, None).await?;
                 Err(errors::statement(error, session.limits))
             }
@@ -526,6 +556,9 @@ impl Driver {
             .await;
         match reaped {
             Ok(rows) => {
+                self.reaper.over(|lasted| {
+                    tracing::info!(?lasted, "sessions that stand still are looked for again");
+                });
                 let mut ended = 0_i64;
                 for row in &rows {
                     ended = ended.saturating_add(value(row, 0)?);
@@ -540,10 +573,12 @@ impl Driver {
                 Ok(())
             }
             Err(Failed::Statement(error)) => {
-                tracing::debug!(
-                    error = &error as &dyn std::error::Error,
-                    "sessions could not be looked at"
-                );
+                self.reaper.failed(|SoFar { failures, lasting }| {
+                    tracing::warn!(
+                        error = &error as &dyn std::error::Error, failures, lasting,
+                        "sessions that stand still are not looked for: what one of them holds is not freed"
+                    );
+                });
                 Ok(())
             }
             Err(lost) => Err(lost),

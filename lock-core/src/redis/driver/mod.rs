@@ -29,6 +29,7 @@ use super::topology::Topology;
 use crate::LockError;
 use crate::backend::Attempt;
 use crate::name::key::redis_server_key;
+use crate::outage::Outage;
 use crate::server::Patience;
 use foreign::Foreign;
 use lane::Lane;
@@ -66,6 +67,8 @@ pub(super) struct Driver {
     handed_over: HandedOver,
     foreign: Foreign,
     looked: Option<Instant>,
+    /// The cluster does not say which node has what.
+    unlocated: Outage,
     quarantine_until: Option<Instant>,
     /// With those who ask, while nothing is under way.
     with_callers: Patience,
@@ -134,6 +137,7 @@ impl Driver {
             handed_over: HandedOver::default(),
             foreign: Foreign::default(),
             looked: None,
+            unlocated: Outage::new(),
             quarantine_until: None,
             with_callers: Patience::new(),
             with_servers: Patience::new(),

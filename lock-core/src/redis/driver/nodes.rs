@@ -10,6 +10,7 @@ use tokio::time::Instant;
 use super::replicas::Unconfirmed;
 use super::{Done, Driver};
 use crate::LockError;
+use crate::outage::{Outage, SoFar};
 use crate::redis::clock::{Jump, ServerClock};
 use crate::redis::connect::open;
 use crate::redis::opened::{Opened, connect};
@@ -33,6 +34,8 @@ pub(super) struct Node {
     /// Of the connection: see [`Owner`](crate::redis::key::Owner).
     pub(super) identity: u64,
     backoff: Duration,
+    /// No connection can be made.
+    outage: Outage,
     /// Whether the present connection has given an answer.
     has_answered: bool,
     pub(super) clock: ServerClock,
@@ -40,6 +43,10 @@ pub(super) struct Node {
     pub(super) unconfirmed: Vec<Unconfirmed>,
     /// Whether its replicas are being asked for.
     pub(super) is_asked: bool,
+    /// Too few of them know its locks.
+    pub(super) unknown: Outage,
+    /// Leases are not renewed there.
+    pub(super) unrenewed: Outage,
 }
 
 /// Which connection a call went over.
@@ -73,10 +80,13 @@ impl Node {
             run_id: String::new(),
             identity: 0,
             backoff: BACKOFF.0,
+            outage: Outage::new(),
             has_answered: false,
             clock: ServerClock::default(),
             unconfirmed: Vec::new(),
             is_asked: false,
+            unknown: Outage::new(),
+            unrenewed: Outage::new(),
         }
     }
 
@@ -114,6 +124,9 @@ impl Driver {
         let this = &mut self.nodes[node];
         match result {
             Ok(opened) => {
+                this.outage.over(|lasted| {
+                    tracing::info!(server = %this.info.addr(), ?lasted, "a Redis server can be connected to again");
+                });
                 this.link = Link::Up(opened.connection);
                 this.via.generation += 1;
                 this.has_answered = false;
@@ -136,7 +149,12 @@ impl Driver {
             }
             Err(error) => {
                 let retry_at = this.back_off();
-                tracing::warn!(reason = %error, "a Redis server cannot be connected to");
+                this.outage.failed(|SoFar { failures, lasting }| {
+                    tracing::warn!(
+                        server = %this.info.addr(), reason = %error, failures, lasting,
+                        "a Redis server cannot be connected to: its locks are neither granted nor renewed"
+                    );
+                });
                 self.without(node, &error);
                 self.renew_when_connected(retry_at);
             }
@@ -262,10 +280,18 @@ impl Driver {
         let found = match result {
             Ok(found) => found,
             Err(error) => {
-                tracing::warn!(%error, "the Redis cluster does not say which node has what");
+                self.unlocated.failed(|SoFar { failures, lasting }| {
+                    tracing::warn!(
+                        %error, failures, lasting,
+                        "the Redis cluster does not say which node has what: locks that have moved are not found"
+                    );
+                });
                 return;
             }
         };
+        self.unlocated.over(|lasted| {
+            tracing::info!(?lasted, "the Redis cluster says again which node has what");
+        });
         // Nodes keep their places: calls on their way know them by these.
         let places: Vec<usize> = found
             .nodes

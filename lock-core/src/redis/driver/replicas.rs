@@ -12,6 +12,7 @@ use tokio::time::timeout;
 use super::{Done, Driver};
 use crate::LockError;
 use crate::backend::Attempt;
+use crate::outage::SoFar;
 use crate::redis::backend::RedisGrant;
 use crate::redis::command::Reply;
 use crate::redis::subscriber::Question;
@@ -64,12 +65,19 @@ impl Driver {
     }
 
     pub(super) fn confirmed(&mut self, node: usize, grants: Vec<Unconfirmed>, known: bool) {
-        self.nodes[node].is_asked = false;
-        if !known {
-            tracing::warn!(
-                locks = grants.len(),
-                "too few replicas of a Redis server know its locks"
-            );
+        let this = &mut self.nodes[node];
+        this.is_asked = false;
+        if known {
+            this.unknown.over(|lasted| {
+                tracing::info!(server = %this.info.addr(), ?lasted, "enough replicas know the locks of a Redis server again");
+            });
+        } else {
+            this.unknown.failed(|SoFar { failures, lasting }| {
+                tracing::warn!(
+                    server = %this.info.addr(), locks = grants.len(), failures, lasting,
+                    "too few replicas of a Redis server know its locks: they are not granted"
+                );
+            });
         }
         for Unconfirmed { grant, reply, .. } in grants {
             let answer = if known {
