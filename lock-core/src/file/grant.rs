@@ -94,9 +94,10 @@ impl Drop for FileGrant {
     fn drop(&mut self) {
         if let Err(error) = self.give_back() {
             static FAILED: Repeated = Repeated::new();
-            FAILED.happened(|times| {
+            let directory = self.store.directory.path().display().to_string();
+            FAILED.happened(&directory, |times| {
                 tracing::warn!(
-                    directory = %self.store.directory.path().display(),
+                    directory,
                     %error, times,
                     "a file lock was not released cleanly"
                 );

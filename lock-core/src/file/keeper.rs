@@ -115,7 +115,7 @@ impl Keeper {
             if let Err(reason) = catch(|| self.look_at(&all)) {
                 static PANICS: Repeated = Repeated::new();
                 let _ = catch(|| {
-                    PANICS.happened(|times| {
+                    PANICS.happened(&reason, |times| {
                         tracing::error!(
                             reason,
                             times,
@@ -154,10 +154,13 @@ impl Keeper {
         // Who removes one mostly removes all.
         if let Some(file) = removed.first() {
             static REMOVED: Repeated = Repeated::new();
-            REMOVED.happened(|times| {
+            let directory = self.directory.path().display().to_string();
+            REMOVED.happened(&directory, |times| {
                 tracing::error!(
-                    directory = %self.directory.path().display(),
-                    file, locks = removed.len(), times,
+                    directory,
+                    file,
+                    locks = removed.len(),
+                    times,
                     "a lock file was removed while its lock was held; the lock is lost"
                 );
             });

@@ -9,7 +9,6 @@ use tokio::sync::watch;
 use tokio::time::sleep;
 
 use super::candidate::Candidate;
-use crate::outage::{Outage, SoFar};
 use crate::provider::{Closing, Shared};
 use crate::{DistributedLock, LockError, Lost};
 
@@ -31,7 +30,6 @@ pub(super) fn campaign(candidate: &Arc<Candidate>) -> impl Future<Output = ()> +
         lock: candidate.lock().clone(),
         shared: Arc::clone(candidate.shared()),
         trouble: None,
-        outage: Outage::new(),
     };
     async move {
         tokio::select! {
@@ -53,7 +51,6 @@ struct Campaign {
     shared: Arc<Shared>,
     /// The delays between acquires, while they fail.
     trouble: Option<ExponentialBackoff>,
-    outage: Outage,
 }
 
 impl Campaign {
@@ -83,36 +80,24 @@ impl Campaign {
         loop {
             match self.lock.acquire(ROUND).await {
                 Ok(guard) => {
-                    self.works();
+                    self.trouble = None;
                     let lost = guard.lost();
                     self.candidate.upgrade()?.take_office(guard);
                     tracing::info!(lock = self.lock.name().label(), "this instance leads");
                     return Some(lost);
                 }
-                Err(error) if error.is_contended() => self.works(),
+                Err(error) if error.is_contended() => self.trouble = None,
                 Err(error) if error.is_closed() => return None,
                 Err(error) => self.recover_from(&error).await,
             }
         }
     }
 
-    fn works(&mut self) {
-        self.trouble = None;
-        let lock = self.lock.name().label();
-        self.outage.over(|lasted| {
-            tracing::info!(lock, ?lasted, "a campaign for leadership goes on");
-        });
-    }
-
     /// Tells of the first of several errors, and lets some time pass.
     async fn recover_from(&mut self, error: &LockError) {
-        let lock = self.lock.name().label();
-        self.outage.failed(|SoFar { failures, lasting }| {
-            tracing::warn!(
-                lock, %error, failures, lasting,
-                "a campaign for leadership fails, and is tried again"
-            );
-        });
+        if self.trouble.is_none() {
+            tracing::warn!(%error, "a campaign for leadership fails, and is tried again");
+        }
         let delays = self.trouble.get_or_insert_with(|| BACKOFF.build());
         sleep(delays.next().unwrap_or(ROUND)).await;
     }

@@ -108,7 +108,7 @@ pub(super) async fn check_notifications(wire: &mut Wire) -> Result<(), LockError
         Err(error) if errors::is_queue_full(&error) => {
             check_sessions(wire).await?;
             static FULL: Repeated = Repeated::new();
-            FULL.happened(|times| {
+            FULL.happened("", |times| {
                 tracing::warn!(
                     error = %errors::queue_full(), times,
                     "the server takes no notifications: locks work, and waiters try a few times a second"

@@ -84,7 +84,7 @@ impl Mark {
         };
         if self.may_switch {
             static ALLOWED: Repeated = Repeated::new();
-            ALLOWED.happened(|times| {
+            ALLOWED.happened(other.as_str(), |times| {
                 tracing::warn!(
                     own = %self.own, %other, times,
                     "other processes lock with another provider, which LOCK_SWITCH allows: they and this \

@@ -33,9 +33,10 @@ pub(super) async fn check(connection: &mut PgConnection, is_marked: bool) -> Res
     if !missing.is_empty() {
         let role = role(connection, "SELECT session_user").await;
         static MISSING: Repeated = Repeated::new();
-        MISSING.happened(|times| {
+        let grants = granted_to(&missing, &role);
+        MISSING.happened(&grants, |times| {
             tracing::warn!(
-                grants = %granted_to(&missing, &role), times,
+                grants, times,
                 "the role lacks rights that recovery needs: when a session is lost or stands still, its \
                  locks are held until its lease ends; run the grants"
             );
