@@ -488,6 +488,12 @@ impl Link {
     async fn probe(&mut self) -> Result<(), LockError> {
         match self {
             Self::Marked(session) => {
+                // Nobody waits here, and who listens is woken for what it does not need.
+                if session.is_listening
+                    && let Err(Failed::Session(_)) = session.unlisten(&Board::default()).await
+                {
+                    return Err(errors::disconnected());
+                }
                 let answer = session
                     .run(
                         &Board::default(),

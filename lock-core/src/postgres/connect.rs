@@ -81,7 +81,7 @@ impl Target {
         } else {
             check_sessions(&mut wire).await?;
             static UNREADABLE: Repeated = Repeated::new();
-            UNREADABLE.happened(|times| tracing::warn!(
+            UNREADABLE.happened("", |times| tracing::warn!(
                 times,
                 "the database has an encoding in which any role can notify what cannot be read, which ends \
                  sessions: this one does not listen, and waiters try a few times a second"
@@ -97,7 +97,15 @@ impl Target {
         // After all else: over a slow link that takes longer than a short lease.
         let sent = BootClock.now();
         prove(&mut wire, &marker).await?;
-        let session = Session::new(wire, marker, identity, limits, self.terms, sent);
+        let session = Session::new(
+            wire,
+            marker,
+            identity,
+            limits,
+            self.terms,
+            is_readable,
+            sent,
+        );
         Ok((session, home))
     }
 
@@ -196,7 +204,7 @@ async fn end_former(witness: &mut PgConnection, former: i64) {
     let ended = sqlx::raw_sql(AssertSqlSafe(sql::end_former(former)));
     if let Err(error) = ended.fetch_all(witness).await {
         static REFUSED: Repeated = Repeated::new();
-        REFUSED.happened(|times| {
+        REFUSED.happened(&error.to_string(), |times| {
             tracing::warn!(
                 error = &error as &dyn std::error::Error,
                 times,

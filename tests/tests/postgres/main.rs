@@ -13,6 +13,7 @@ mod fence_refusals;
 mod former;
 mod ghost;
 mod grants;
+mod idle;
 mod keys;
 mod load;
 mod lock_table;

@@ -33,6 +33,8 @@ struct Batch {
     waits: Vec<i64>,
     rows: Vec<Row>,
     releases: usize,
+    /// Whether it has a try after whose refusal somebody waits.
+    is_for_waiting: bool,
 }
 
 enum Row {
@@ -64,6 +66,12 @@ impl Driver {
         let batch = self.form_batch(session);
         if batch.rows.is_empty() {
             return Ok(false);
+        }
+        if batch.is_for_waiting
+            && let Err(lost) = self.hear(session).await
+        {
+            self.put_back(batch);
+            return Err(lost);
         }
         let form = batch.form();
         let rows = session
@@ -209,6 +217,7 @@ impl Driver {
     /// A try of a key that somebody waits for, registered where there is room.
     fn add_watched_try(&mut self, batch: &mut Batch, keys: PostgresKeys, row: Row) {
         let PostgresKeys { lock, wait } = keys;
+        batch.is_for_waiting = true;
         let step = if self.registered.contains_key(&lock) {
             Step::TryRegistered
         } else if self.registered.len() < REGISTRATIONS {

@@ -14,6 +14,7 @@
 
 mod batch;
 mod claims;
+mod listening;
 mod recover;
 mod tokens;
 
@@ -152,6 +153,10 @@ struct Driver {
     former: Option<i64>,
     next_fallback: Instant,
     next_reap: Instant,
+    /// When somebody has waited last, as far as is known.
+    last_waited: Instant,
+    /// Releases are not heard.
+    deaf: Outage,
     /// Until the next connection, if there is one; forgotten when a session has lived for a while.
     backoff: Option<ExponentialBackoff>,
     /// Whether no command can come after those in the backlog.
@@ -189,6 +194,8 @@ impl Driver {
             former: None,
             next_fallback: Instant::now(),
             next_reap: Instant::now(),
+            last_waited: Instant::now(),
+            deaf: Outage::new(),
             backoff: None,
             is_last: false,
             told_everybody: 0,
@@ -386,6 +393,7 @@ impl Driver {
     }
 
     async fn serve(&mut self, session: &mut Session) -> End {
+        self.last_waited = Instant::now();
         self.try_for_all();
         loop {
             match self.work(session).await {
@@ -445,6 +453,7 @@ impl Driver {
         has_worked |= self.run_tokens(session).await?;
         has_worked |= self.run_claim(session).await?;
         has_worked |= self.run_heartbeat(session).await?;
+        self.rest(session).await?;
         if self.next_reap <= Instant::now() {
             self.next_reap = Instant::now() + REAP;
             if !self.desk.board.is_empty() {
@@ -484,7 +493,8 @@ impl Driver {
             .then(|| self.next_fallback.saturating_duration_since(now));
         let courtesy = self.courtesy.values().min();
         let courtesy = courtesy.map(|until| until.saturating_duration_since(now));
-        [fallback, courtesy]
+        let rest = self.until_rest(session);
+        [fallback, courtesy, rest]
             .into_iter()
             .flatten()
             .fold(session.until_heartbeat(), Duration::min)
