@@ -118,6 +118,7 @@ pub mod memory;
 mod name;
 mod nesting;
 mod observe;
+mod outage;
 mod panics;
 mod plain_text;
 mod policy;

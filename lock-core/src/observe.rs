@@ -21,6 +21,7 @@ use std::time::Duration;
 
 use metrics::{Key, Label, Level, Metadata, with_recorder};
 
+use crate::outage::Crowd;
 use crate::{LockErrorKind, LossReason};
 
 /// Labels beyond this many are counted together: a label per entity is bounded, but a mistake
@@ -281,8 +282,20 @@ pub(crate) fn lost(reason: LossReason) {
     metrics::counter!(LOST, "reason" => reason.as_str()).increment(1);
 }
 
-/// Logs and counts a release that failed after the work was done.
+/// Logs and counts a release that failed after the work was done: in an outage all of them do.
 pub(crate) fn release_failed(error: &crate::LockError) {
-    tracing::warn!(%error, "the release of a distributed lock failed after its work was done");
+    static FAILED: Crowd = Crowd::new();
+    let further = |releases, error: &str| {
+        tracing::warn!(
+            releases,
+            error,
+            "further releases failed after their work was done"
+        );
+    };
+    if FAILED.is_first(&error.to_string(), further) {
+        tracing::warn!(%error, "the release of a distributed lock failed after its work was done");
+    } else {
+        tracing::debug!(%error, "a release failed after its work was done, as others do");
+    }
     metrics::counter!(RELEASE_FAILURES).increment(1);
 }

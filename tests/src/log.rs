@@ -35,6 +35,7 @@ impl Log {
         let writer = log.clone();
         tracing_subscriber::fmt()
             .with_max_level(LevelFilter::TRACE)
+            .with_ansi(false)
             .with_writer(move || writer.clone())
             .init();
         log
@@ -62,6 +63,22 @@ impl Log {
     pub fn text(&self) -> String {
         let written = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         String::from_utf8(written.clone()).expect("what is logged is text")
+    }
+
+    /// The lines of this library that were logged until now, of this level and above.
+    ///
+    /// # Panics
+    ///
+    /// When what is logged is no text.
+    #[must_use]
+    pub fn lines(&self, least: Level) -> Vec<String> {
+        let text = self.text();
+        let ours = text.lines().filter(|line| {
+            let level = line.split_whitespace().nth(1);
+            let level = level.and_then(|level| level.parse::<Level>().ok());
+            line.contains("lock_core") && level.is_some_and(|level| level <= least)
+        });
+        ours.map(str::to_owned).collect()
     }
 
     /// How often this text was logged until now.

@@ -5,6 +5,8 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
+use lock_core::postgres::PostgresBackend;
+use lock_core::redis::RedisBackend;
 use lock_core::{LockName, LockProvider};
 use lock_tests::child::Child;
 use lock_tests::servers::{PostgresServer, RedisServer};
@@ -98,4 +100,40 @@ async fn each_connection_to_redis_has_an_identity_of_its_own() {
         identities.insert(identity(server, &locks, NAME).await);
     }
     assert_eq!(identities.len(), 21);
+}
+
+const FORKER: &str = env!("CARGO_BIN_EXE_forker");
+
+/// A child that goes on without `exec` has copies of the sockets and of the guard.
+async fn a_forked_child_frees_nothing_and_keeps_nothing(address: &str, locks: &LockProvider) {
+    let mut process = Child::run(FORKER, &[address, NAME]).await;
+    assert_eq!(process.answer().await, "unanswered");
+    let lock = locks.lock(NAME).unwrap();
+    assert!(lock.try_acquire(LEASE).await.unwrap().is_none(), "held on");
+    process.kill().await;
+    // The child lives, until its standard input ends.
+    let free = lock.try_acquire(2 * LEASE).await.unwrap();
+    assert!(free.is_some(), "it ends with the lease");
+}
+
+const LEASE: Duration = Duration::from_secs(2);
+
+#[tokio::test]
+async fn a_forked_child_neither_frees_nor_keeps_a_lock_in_postgres() {
+    let server = PostgresServer::start().await;
+    let backend = PostgresBackend::builder(server.url()).lease(LEASE);
+    let locks = LockProvider::new(backend.connect().await.unwrap());
+    let address = format!("postgres:2000:{}", server.url());
+    a_forked_child_frees_nothing_and_keeps_nothing(&address, &locks).await;
+}
+
+#[tokio::test]
+async fn a_forked_child_neither_frees_nor_keeps_a_lock_in_redis() {
+    let server = RedisServer::start().await;
+    let backend = RedisBackend::builder(&server.url())
+        .lease(LEASE)
+        .quarantine(Duration::ZERO);
+    let locks = LockProvider::new(backend.connect().await.unwrap());
+    let address = format!("redis:2000:0:{}", server.url());
+    a_forked_child_frees_nothing_and_keeps_nothing(&address, &locks).await;
 }

@@ -9,6 +9,7 @@ use super::keeper::Held;
 use super::store::Store;
 use crate::LockError;
 use crate::backend::{Grant, Lease, LossReason};
+use crate::outage::Repeated;
 
 /// A file lock that is ours. Dropping it releases it, at once.
 #[must_use = "if unused the lock is released immediately"]
@@ -92,11 +93,15 @@ impl Grant for FileGrant {
 impl Drop for FileGrant {
     fn drop(&mut self) {
         if let Err(error) = self.give_back() {
-            tracing::warn!(
-                directory = %self.store.directory.path().display(),
-                %error,
-                "a file lock was not released cleanly"
-            );
+            static FAILED: Repeated = Repeated::new();
+            let directory = self.store.directory.path().display().to_string();
+            FAILED.happened(&directory, |times| {
+                tracing::warn!(
+                    directory,
+                    %error, times,
+                    "a file lock was not released cleanly"
+                );
+            });
         }
     }
 }

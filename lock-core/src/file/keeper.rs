@@ -14,6 +14,7 @@ use super::directory::Directory;
 use super::lock_file::LockFile;
 use crate::LockError;
 use crate::backend::{Lease, LossReason};
+use crate::outage::Repeated;
 use crate::panics::catch;
 
 /// How long a loss goes unnoticed at most.
@@ -122,8 +123,16 @@ impl Keeper {
             // What a loss wakes, and the logger, are the application's: a panic of theirs is no end of
             // the looks.
             if let Err(reason) = catch(|| self.look_at(&all)) {
-                let _ =
-                    catch(|| tracing::error!(reason, "a look at the locks that are held panicked"));
+                static PANICS: Repeated = Repeated::new();
+                let _ = catch(|| {
+                    PANICS.happened(&reason, |times| {
+                        tracing::error!(
+                            reason,
+                            times,
+                            "a look at the locks that are held panicked"
+                        );
+                    });
+                });
             }
         }
     }
@@ -136,6 +145,7 @@ impl Keeper {
         if let Ok(false) = self.directory.is_in_place() {
             return self.lose_all();
         }
+        let mut removed = Vec::new();
         for held in all {
             let Ok(look) = held.file.look(&self.directory, &held.name) else {
                 continue;
@@ -144,12 +154,26 @@ impl Keeper {
             let is_ours = !held.released.load(Ordering::Acquire) && held.lease.is_valid();
             if !look.in_place && is_ours {
                 held.lease.lose(LossReason::Revoked);
-                tracing::error!(
-                    directory = %self.directory.path().display(),
+                removed.push(&*held.name);
+                tracing::debug!(
                     file = &*held.name,
-                    "a lock file was removed while its lock was held; the lock is lost"
+                    "its lock file was removed: the lock is lost"
                 );
             }
+        }
+        // Who removes one mostly removes all.
+        if let Some(file) = removed.first() {
+            static REMOVED: Repeated = Repeated::new();
+            let directory = self.directory.path().display().to_string();
+            REMOVED.happened(&directory, |times| {
+                tracing::error!(
+                    directory,
+                    file,
+                    locks = removed.len(),
+                    times,
+                    "a lock file was removed while its lock was held; the lock is lost"
+                );
+            });
         }
     }
 

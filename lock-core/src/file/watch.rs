@@ -13,7 +13,6 @@ use std::mem::MaybeUninit;
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::pin::Pin;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use std::{io, thread};
@@ -24,6 +23,7 @@ use tokio::sync::Notify;
 use tokio::sync::futures::OwnedNotified;
 
 use super::courtesy::Courtesies;
+use crate::outage::{Outage, SoFar};
 use crate::panics::catch;
 
 /// The kernel tells that a file is closed a moment before it drops its lock.
@@ -41,7 +41,7 @@ struct Shared {
     directory: PathBuf,
     courtesies: Arc<Courtesies>,
     state: Mutex<State>,
-    refusal_logged: AtomicBool,
+    outage: Mutex<Outage>,
 }
 
 #[derive(Debug, Default)]
@@ -73,7 +73,7 @@ impl Watch {
             directory,
             courtesies,
             state: Mutex::default(),
-            refusal_logged: AtomicBool::new(false),
+            outage: Mutex::new(Outage::new()),
         })))
     }
 
@@ -84,10 +84,14 @@ impl Watch {
         entry.waiting += 1;
         let mut notified = Box::pin(Arc::clone(&entry.changed).notified_owned());
         notified.as_mut().enable();
-        if let Err(error) = self.0.listen(&mut state) {
-            self.0.log_refusal(&error);
-        }
+        // Watched already, as it mostly is, says nothing new.
+        let listened = (state.watch.is_none()).then(|| self.0.listen(&mut state));
         drop(state);
+        match listened {
+            Some(Err(error)) => self.0.is_refused(&error),
+            Some(Ok(())) => self.0.works(),
+            None => {}
+        }
         Registration {
             watch: Arc::clone(self),
             name,
@@ -142,9 +146,6 @@ impl Drop for Registration {
 impl Shared {
     /// Watches the directory from now on.
     fn listen(self: &Arc<Self>, state: &mut State) -> io::Result<()> {
-        if state.watch.is_some() {
-            return Ok(());
-        }
         let inotify = match &state.inotify {
             Some(inotify) => Arc::clone(inotify),
             None => {
@@ -231,15 +232,27 @@ impl Shared {
         all.iter().for_each(|changed| changed.notify_waiters());
     }
 
-    fn log_refusal(&self, error: &io::Error) {
-        if !self.refusal_logged.swap(true, Ordering::Relaxed) {
+    fn is_refused(&self, error: &io::Error) {
+        self.outage().failed(|SoFar { failures, lasting }| {
             tracing::warn!(
-                directory = %self.directory.display(),
-                %error,
+                directory = %self.directory.display(), %error, failures, lasting,
                 "no inotify for the lock directory (see `fs.inotify.max_user_instances`); \
-                 whoever waits for a file lock asks again every few milliseconds instead"
+                 waiters for file locks ask again every few milliseconds instead"
             );
-        }
+        });
+    }
+
+    fn works(&self) {
+        self.outage().over(|lasted| {
+            tracing::info!(
+                directory = %self.directory.display(), ?lasted,
+                "inotify for the lock directory works again"
+            );
+        });
+    }
+
+    fn outage(&self) -> MutexGuard<'_, Outage> {
+        self.outage.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn state(&self) -> MutexGuard<'_, State> {

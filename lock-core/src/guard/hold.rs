@@ -15,6 +15,7 @@ use tokio::task::coop::consume_budget;
 use tokio::time::{Instant, timeout};
 use tracing::Span;
 
+use super::losses;
 use super::lost::watch;
 use crate::backend::{Granted, Held};
 use crate::lease::{Latch, Lease, LossReason};
@@ -197,18 +198,7 @@ impl Held {
     /// Notes and reports a loss, unless one is known already.
     fn lose(&self, reason: LossReason) {
         if self.hold.latch.set(reason) {
-            let lock = self.hold.name.label();
-            let held_for = self.hold.held_for();
-            // A shutdown that did not wait to the end is no alarm.
-            if reason == LossReason::Shutdown {
-                tracing::warn!(
-                    lock,
-                    ?held_for,
-                    "a distributed lock was held beyond a shutdown"
-                );
-            } else {
-                tracing::error!(lock, ?held_for, %reason, "a distributed lock was lost while it was held");
-            }
+            losses::report(&self.hold.name, self.hold.held_for(), reason);
             observe::lost(reason);
         }
     }

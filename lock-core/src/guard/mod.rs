@@ -2,6 +2,7 @@
 
 mod guards;
 mod hold;
+mod losses;
 mod lost;
 mod protect;
 mod settle;

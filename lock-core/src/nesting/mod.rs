@@ -12,6 +12,9 @@
 //!   that this counts only when the guard is released where it was taken; and a guard that protects
 //!   work outside of which the lock is asked for belongs to another part of the task.
 //!
+//! A transaction of PostgreSQL that waits for a lock is seen as well, behind a guard of its task. Not
+//! the other way: whether the transaction of a lock has ended is known to its connection alone.
+//!
 //! A try that does not wait deadlocks nobody. Locks of one `acquire_all` are no order of the caller's.
 //!
 //! # What it costs
@@ -22,6 +25,8 @@
 mod flow;
 mod orders;
 mod scope;
+#[cfg(feature = "postgres")]
+mod transaction;
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -31,6 +36,8 @@ use std::task::Waker;
 use self::flow::Flow;
 use self::orders::Orders;
 pub(crate) use self::scope::Protection;
+#[cfg(feature = "postgres")]
+pub(crate) use self::transaction::transaction_waits;
 use crate::LockName;
 
 /// So many locks of one flow are watched.
@@ -86,12 +93,18 @@ pub(crate) struct Mark {
 struct Opposite(LockName, LockName);
 
 impl Watch {
-    pub(crate) fn new() -> Arc<Self> {
-        Arc::new(Self {
+    /// The watch of a provider with a backend of this kind.
+    pub(crate) fn new(kind: &str) -> Arc<Self> {
+        let watch = Arc::new(Self {
             on: AtomicBool::new(cfg!(debug_assertions)),
             last_id: AtomicU64::new(0),
             board: Mutex::default(),
-        })
+        });
+        #[cfg(feature = "postgres")]
+        transaction::register(kind, &watch);
+        #[cfg(not(feature = "postgres"))]
+        let _ = kind;
+        watch
     }
 
     pub(crate) fn turn(&self, on: bool) {

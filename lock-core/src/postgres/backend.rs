@@ -87,6 +87,9 @@ impl PostgresBackend {
     ///   everywhere. `ROLLBACK TO` a savepoint gives back what was locked after it.
     /// - The settings of the transaction are as they were, whatever the answer, and it can go on after
     ///   a refusal. A `statement_timeout` that is shorter than `wait` ends the wait.
+    /// - It excludes guards of its own task as well: a transaction that waits for a lock of which its task
+    ///   has a guard waits for itself, until `wait` is over, and so does the other way round. The
+    ///   [watch](crate::LockProvider::watch_lock_order) reports the first.
     /// - Its end wakes nobody: guards that wait behind it notice within some tenths of a second.
     ///
     /// ```no_run
@@ -124,7 +127,7 @@ impl PostgresBackend {
         let Some(home) = self.handle.home() else {
             return Err(self.handle.gone().with_lock(name));
         };
-        let locked = transaction::lock_in_transaction(tx, self.keys(name), &home, wait).await;
+        let locked = transaction::lock_in_transaction(tx, name, self.keys(name), &home, wait).await;
         locked.map_err(|error| error.with_lock(name))
     }
 

@@ -20,13 +20,14 @@ use super::desk::Reply;
 use super::login::log_in;
 use super::login_options::LoginOptions;
 use super::mark::{Mark, unmarked};
-use super::place::warn_unless_verified;
+use super::place::{place, warn_unless_verified};
 use super::session::{Failed, Session};
 use super::statement::Statement;
 use super::steps::{Step, WITHIN};
 use super::terms::Terms;
 use super::{errors, sql};
 use crate::LockError;
+use crate::outage::{Outage, SoFar};
 use crate::panics::catch;
 use crate::server::{Board, Stop};
 use crate::settings::ProviderKind;
@@ -77,6 +78,7 @@ impl DatabaseBeside {
         is_required: bool,
     ) -> Result<Self, LockError> {
         warn_unless_verified(&options);
+        let troubles = Troubles::new(place(&options));
         let target = Target::new(options, "distributed_lock", Terms::new(LEASE)?, None);
         let (ask, asked) = mpsc::unbounded_channel();
         let (started, opened) = oneshot::channel();
@@ -89,6 +91,7 @@ impl DatabaseBeside {
             is_required,
             asked,
             backoff: BACKOFF.build(),
+            troubles,
         };
         thread::Builder::new()
             .name("distributed-lock-mark".to_owned())
@@ -133,6 +136,19 @@ struct Watch {
     is_required: bool,
     asked: mpsc::UnboundedReceiver<Reply<()>>,
     backoff: ExponentialBackoff,
+    troubles: Troubles,
+}
+
+/// What the log says, and of what.
+struct Troubles {
+    server: String,
+    /// There is no connection.
+    away: Outage,
+    /// There is one that can keep no mark.
+    unfit: Outage,
+    /// The database has the mark of another provider.
+    other: Outage,
+    panics: Outage,
 }
 
 /// How the database is reached.
@@ -163,10 +179,7 @@ impl Watch {
                 last = errors::panicked();
                 // It can be the logger that panics.
                 let _ = catch(|| {
-                    tracing::error!(
-                        reason,
-                        "the connection to the database panicked, and is made again"
-                    );
+                    self.troubles.panicked(&reason);
                 });
                 match started.take() {
                     Some(started) => {
@@ -252,20 +265,15 @@ impl Watch {
             }
             (Ok(opened), None) => opened,
             (Err(error), None) => {
-                tracing::warn!(
-                    error = &error as &dyn std::error::Error,
-                    "no connection to the database"
-                );
+                self.troubles.is_away(&error);
                 *last = error;
                 return Some(());
             }
         };
         self.backoff = BACKOFF.build();
+        self.troubles.is_back();
         *last = self.serve(link, other).await?;
-        tracing::warn!(
-            error = &*last as &dyn std::error::Error,
-            "the connection to the database is lost"
-        );
+        self.troubles.is_away(last);
         Some(())
     }
 
@@ -285,9 +293,9 @@ impl Watch {
 
     /// Connects, takes the mark and looks for another. Only a start can be refused for want of it: who
     /// holds locks already keeps them.
-    async fn open(&self, is_start: bool) -> Result<(Link, Option<ProviderKind>), LockError> {
+    async fn open(&mut self, is_start: bool) -> Result<(Link, Option<ProviderKind>), LockError> {
         let open = async |target: &Target| target.open(None).await;
-        match self.logins.open(&self.target, open).await {
+        match self.logins.open(&mut self.target, open).await {
             Ok((session, _)) => {
                 let (session, other) = marked(session, &self.mark).await?;
                 Ok((Link::Marked(session), other))
@@ -300,17 +308,14 @@ impl Watch {
     }
 
     /// A database that locks could not use can still be well; one that lets nobody in is a mistake.
-    async fn open_plain(&self, unfit: LockError, is_start: bool) -> Result<Link, LockError> {
-        let Ok((connection, _)) = log_in(&self.target.options, Step::LogIn).await else {
+    async fn open_plain(&mut self, unfit: LockError, is_start: bool) -> Result<Link, LockError> {
+        let Ok((connection, _)) = log_in(&mut self.target.options, Step::LogIn).await else {
             return Err(unfit);
         };
         if is_start && self.is_required {
             return Err(unmarked(unfit));
         }
-        tracing::warn!(
-            error = &unfit as &dyn std::error::Error,
-            "this way to the database cannot tell whether other processes lock with another provider"
-        );
+        self.troubles.is_unfit(&unfit);
         let session = session_in_time(self.target.clone(), self.mark.clone());
         Ok(Link::Plain(Box::new(connection), Box::pin(session)))
     }
@@ -333,7 +338,7 @@ impl Watch {
                     let Some((session, found)) = changed else {
                         return Some(errors::disconnected());
                     };
-                    tracing::info!("this way to the database keeps the mark of our provider now");
+                    self.troubles.is_fit();
                     (link, other) = (Link::Marked(session), found);
                     self.tell_of(other);
                 }
@@ -362,23 +367,23 @@ impl Watch {
     }
 
     /// What is held stays held: only whoever starts is refused.
-    fn tell_of(&self, other: Option<ProviderKind>) {
-        if let Some(other) = other {
-            let error = self.mark.refusal(other);
-            tracing::error!(%error, "the locks are held in two places");
+    fn tell_of(&mut self, other: Option<ProviderKind>) {
+        match other {
+            Some(other) => self.troubles.is_marked(&self.mark.refusal(other)),
+            None => self.troubles.is_unmarked(),
         }
     }
 
     /// Whether the mark of others is still there.
     async fn check_again(
-        &self,
+        &mut self,
         session: &mut Session,
         other: &mut Option<ProviderKind>,
     ) -> Result<(), LockError> {
         let checked = timeout(ANSWER_WITHIN, self.mark.check(session.wire())).await;
         *other = checked.unwrap_or_else(|_| Err(LockError::unanswered()))?;
         if other.is_none() {
-            tracing::info!("no other process locks with another provider any more");
+            self.troubles.is_unmarked();
         }
         Ok(())
     }
@@ -390,6 +395,90 @@ struct Done(Arc<Stop>);
 impl Drop for Done {
     fn drop(&mut self) {
         self.0.done();
+    }
+}
+
+impl Troubles {
+    fn new(server: String) -> Self {
+        Self {
+            server,
+            away: Outage::new(),
+            unfit: Outage::new(),
+            other: Outage::new(),
+            panics: Outage::new(),
+        }
+    }
+
+    fn is_away(&mut self, error: &LockError) {
+        self.away.failed(|SoFar { failures, lasting }| {
+            tracing::warn!(
+                server = self.server,
+                error = error as &dyn std::error::Error,
+                failures,
+                lasting,
+                "no connection to the database, which does not hold the locks; it is tried again"
+            );
+        });
+    }
+
+    fn is_back(&mut self) {
+        self.away.over(|lasted| {
+            tracing::info!(
+                server = self.server,
+                ?lasted,
+                "there is a connection to the database again"
+            );
+        });
+    }
+
+    fn is_unfit(&mut self, error: &LockError) {
+        self.unfit.failed(|SoFar { failures, lasting }| {
+            tracing::warn!(
+                server = self.server, error = error as &dyn std::error::Error, failures, lasting,
+                "this way to the database cannot tell whether other processes lock with another provider"
+            );
+        });
+    }
+
+    fn is_fit(&mut self) {
+        self.unfit.over(|lasted| {
+            tracing::info!(
+                server = self.server,
+                ?lasted,
+                "this way to the database keeps the mark of our provider now"
+            );
+        });
+    }
+
+    fn is_marked(&mut self, error: &LockError) {
+        self.other.failed(|SoFar { failures, lasting }| {
+            tracing::error!(
+                server = self.server, %error, failures, lasting,
+                "the locks are held in two places"
+            );
+        });
+    }
+
+    fn is_unmarked(&mut self) {
+        self.other.over(|lasted| {
+            tracing::info!(
+                server = self.server,
+                ?lasted,
+                "no other process locks with another provider any more"
+            );
+        });
+    }
+
+    fn panicked(&mut self, reason: &str) {
+        self.panics.failed(|SoFar { failures, lasting }| {
+            tracing::error!(
+                server = self.server,
+                reason,
+                failures,
+                lasting,
+                "the connection to the database panicked, and is made again"
+            );
+        });
     }
 }
 
@@ -438,6 +527,12 @@ impl Link {
     async fn probe(&mut self) -> Result<(), LockError> {
         match self {
             Self::Marked(session) => {
+                // Nobody waits here, and who listens is woken for what it does not need.
+                if session.is_listening
+                    && let Err(Failed::Session(_)) = session.unlisten(&Board::default()).await
+                {
+                    return Err(errors::disconnected());
+                }
                 let answer = session
                     .run(
                         &Board::default(),

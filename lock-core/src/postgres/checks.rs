@@ -17,6 +17,7 @@ use super::setup_sql::{find, leave, session, tell_in_time};
 use super::sql;
 use super::steps::{Step, within};
 use super::wire::Wire;
+use crate::outage::Repeated;
 use crate::{LockError, entropy};
 
 /// The oldest that ends sessions which are idle for too long.
@@ -119,10 +120,13 @@ pub(super) async fn check_notifications(
         }
         Err(error) if errors::is_queue_full(&error) => {
             within(Step::Listen, check_sessions(wire)).await?;
-            tracing::warn!(
-                error = %errors::queue_full(),
-                "the server takes no notifications: locks work, and waiters try a few times a second"
-            );
+            static FULL: Repeated = Repeated::new();
+            FULL.happened("", |times| {
+                tracing::warn!(
+                    error = %errors::queue_full(), times,
+                    "the server takes no notifications: locks work, and waiters try a few times a second"
+                );
+            });
             return Ok(());
         }
         Err(error) => return Err(errors::setting_up(error)),

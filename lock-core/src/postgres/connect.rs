@@ -20,6 +20,7 @@ use super::transaction::DatabaseIdentity;
 use super::wire::Wire;
 use super::{rights, setup_sql, sql};
 use crate::backend::{BootClock, Clock};
+use crate::outage::Repeated;
 use crate::{LockError, entropy};
 
 /// What a session needs.
@@ -83,10 +84,12 @@ impl Target {
             check_notifications(&mut wire, about.is_deferrable).await?;
         } else {
             within(Step::Listen, check_sessions(&mut wire)).await?;
-            tracing::warn!(
+            static UNREADABLE: Repeated = Repeated::new();
+            UNREADABLE.happened("", |times| tracing::warn!(
+                times,
                 "the database has an encoding in which any role can notify what cannot be read, which ends \
                  sessions: this one does not listen, and waiters try a few times a second"
-            );
+            ));
         }
         let marker = format!("{:032x}", u128::from_ne_bytes(entropy::bytes()?));
         let identity = i64::from_ne_bytes(entropy::bytes()?);
@@ -96,7 +99,15 @@ impl Target {
         };
         // After all else: over a slow link that takes longer than a short lease.
         let sent = prove(&mut wire, &marker).await?;
-        let session = Session::new(wire, marker, identity, about.limits, self.terms, sent);
+        let session = Session::new(
+            wire,
+            marker,
+            identity,
+            about.limits,
+            self.terms,
+            about.is_readable,
+            sent,
+        );
         Ok((session, home))
     }
 
@@ -176,10 +187,14 @@ impl Target {
 async fn end_former(witness: &mut PgConnection, former: i64) {
     let ended = sqlx::raw_sql(AssertSqlSafe(sql::end_former(former)));
     if let Err(error) = ended.fetch_all(witness).await {
-        tracing::warn!(
-            error = &error as &dyn std::error::Error,
-            "the former session could not be ended, and holds its locks until its lease ends"
-        );
+        static REFUSED: Repeated = Repeated::new();
+        REFUSED.happened(&error.to_string(), |times| {
+            tracing::warn!(
+                error = &error as &dyn std::error::Error,
+                times,
+                "the former session could not be ended, and holds its locks until its lease ends"
+            );
+        });
     }
 }
 

@@ -9,6 +9,7 @@ use super::steps::{Step, within};
 use super::wire::Wire;
 use crate::LockError;
 use crate::name::key::postgres_mark_key;
+use crate::outage::Repeated;
 use crate::settings::ProviderKind;
 
 /// A statement that takes a key, and says whether it was free.
@@ -94,11 +95,14 @@ impl Mark {
             return Ok(None);
         };
         if self.may_switch {
-            tracing::warn!(
-                own = %self.own, %other,
-                "other processes lock with another provider, which LOCK_SWITCH allows: they and this \
-                 one do not exclude each other"
-            );
+            static ALLOWED: Repeated = Repeated::new();
+            ALLOWED.happened(other.as_str(), |times| {
+                tracing::warn!(
+                    own = %self.own, %other, times,
+                    "other processes lock with another provider, which LOCK_SWITCH allows: they and this \
+                     one do not exclude each other"
+                );
+            });
             return Ok(None);
         }
         Ok(Some(*other))

@@ -31,7 +31,8 @@
 //! - **Nobody polls.** Whoever waits is registered on the server, by a shared lock on a second key. A
 //!   release that finds somebody registered notifies; one that does not costs nothing more. Locks of
 //!   a session that died are told by nobody: one statement for all who wait, a few times a second,
-//!   finds them.
+//!   finds them. A process that has waited for nothing in the last seconds does not LISTEN, so that
+//!   releases cost the server nothing for each idle process.
 //! - **Many commands, few statements.** What comes while a statement is under way goes in the next
 //!   one, together.
 //! - **Strangers cost time, and neither locks nor memory.** Any role that may connect to the database
@@ -45,6 +46,14 @@
 //!   TLS. (A program that is built with `panic = "abort"` ends.)
 //! - **Tokens survive crashes and promotions.** See [`PostgresBuilder::token_epoch`] for moves to
 //!   another server.
+//!
+//! # Forked children
+//!
+//! A child that goes on without `exec` has a copy of the socket, and none of the thread that uses it. Its
+//! copies of guards release nothing, its acquires are not answered, and a guard that was copied is valid
+//! until the lease that was known at the fork ends: leave them alone, and connect anew in the child. After a
+//! crash of the parent the server does not see the connection end while a child has it open: the locks are
+//! free when the lease of the session ends, and not before. `exec` closes the copies.
 //!
 //! # Work in the same database
 //!

@@ -12,6 +12,7 @@ use super::grants::{
 use super::sqlstate::sqlstate;
 use super::{errors, sql};
 use crate::LockError;
+use crate::outage::Repeated;
 
 /// Who ends sessions and looks at them.
 const AS_WHO_LOGGED_IN: &str = "SET LOCAL ROLE NONE";
@@ -35,11 +36,15 @@ pub(super) async fn check(connection: &mut PgConnection, is_marked: bool) -> Res
     let missing = missing.map_err(errors::setting_up)?;
     if !missing.is_empty() {
         let role = role(connection, "SELECT session_user").await;
-        tracing::warn!(
-            grants = %granted_to(&missing, &role),
-            "the role lacks rights that recovery needs: when a session is lost or stands still, its \
-             locks are held until its lease ends; run the grants"
-        );
+        static MISSING: Repeated = Repeated::new();
+        let grants = granted_to(&missing, &role);
+        MISSING.happened(&grants, |times| {
+            tracing::warn!(
+                grants, times,
+                "the role lacks rights that recovery needs: when a session is lost or stands still, its \
+                 locks are held until its lease ends; run the grants"
+            );
+        });
     }
     Ok(())
 }

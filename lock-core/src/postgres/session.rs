@@ -42,6 +42,10 @@ pub(super) struct Session {
     pub(super) limits: Limits,
     /// Keys that others have released while a statement ran, of those that are waited for.
     pub(super) heard: BTreeSet<i64>,
+    /// Whether it can hear of releases.
+    can_listen: bool,
+    /// Whether it does, as it does when it is opened.
+    pub(super) is_listening: bool,
     /// Whether there were more notifications than are looked at: any key can have been released.
     pub(super) has_missed: bool,
     clock: BootClock,
@@ -113,6 +117,7 @@ impl Session {
         identity: i64,
         limits: Limits,
         terms: Terms,
+        can_listen: bool,
         sent: Duration,
     ) -> Self {
         let clock = BootClock;
@@ -124,6 +129,8 @@ impl Session {
             identity,
             limits,
             heard: BTreeSet::new(),
+            can_listen,
+            is_listening: can_listen,
             has_missed: false,
             clock,
             terms,
@@ -174,6 +181,25 @@ impl Session {
             .exchange(board, async |connection| query.fetch_all(connection).await)
             .await;
         self.unless_lost(answer)
+    }
+
+    /// Whether it does not hear of releases, and could.
+    pub(super) fn is_deaf(&self) -> bool {
+        self.can_listen && !self.is_listening
+    }
+
+    /// Hears of releases whose notification is sent after this has returned.
+    pub(super) async fn listen(&mut self, board: &Board<Handle>) -> Result<(), Failed> {
+        self.run_beside(board, sql::LISTEN).await?;
+        self.is_listening = true;
+        Ok(())
+    }
+
+    /// Hears of no release any more.
+    pub(super) async fn unlisten(&mut self, board: &Board<Handle>) -> Result<(), Failed> {
+        self.run_beside(board, sql::UNLISTEN).await?;
+        self.is_listening = false;
+        Ok(())
     }
 
     /// What was frozen until now has no lease any more, whatever the answer says.

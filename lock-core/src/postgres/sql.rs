@@ -10,6 +10,12 @@ pub(super) use crate::name::key::POSTGRES_EVERYTHING as EVERYTHING;
 /// Where releases are told.
 pub(super) const CHANNEL: &str = "distributed_lock";
 
+/// Hears them from the end of this statement on: it is never one with a try, whose transaction would
+/// begin to listen after it has looked.
+pub(super) const LISTEN: &str = "LISTEN distributed_lock";
+
+pub(super) const UNLISTEN: &str = "UNLISTEN distributed_lock";
+
 /// What a row of a batch does; the number is the row's `op`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Step {

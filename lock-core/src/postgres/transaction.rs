@@ -1,5 +1,7 @@
 //! A lock inside a transaction of the caller's own: held until that transaction ends.
 
+use std::future::poll_fn;
+use std::task::Poll;
 use std::time::{Duration, Instant};
 
 use sqlx::postgres::PgRow;
@@ -8,8 +10,9 @@ use sqlx::{AssertSqlSafe, Postgres, Row, Transaction};
 use super::in_transaction::refused;
 use super::rights;
 use super::sqlstate::sqlstate;
-use crate::LockError;
 use crate::name::key::PostgresKeys;
+use crate::nesting::transaction_waits;
+use crate::{LockError, LockName};
 
 /// One life of one server process, and a database in it: the reach of an advisory lock.
 ///
@@ -79,6 +82,7 @@ impl DatabaseIdentity {
 /// the lock was taken is unknown until then.
 pub(crate) async fn lock_in_transaction(
     tx: &mut Transaction<'_, Postgres>,
+    name: &LockName,
     keys: PostgresKeys,
     home: &DatabaseIdentity,
     wait: Duration,
@@ -116,6 +120,7 @@ pub(crate) async fn lock_in_transaction(
     if wait.is_zero() {
         return Err(contended());
     }
+    poll_fn(|cx| Poll::Ready(transaction_waits(name, cx.waker()))).await;
     let waiting = wait_for(keys, wait, &field("lock_timeout")?);
     match in_savepoint(tx, &waiting).await {
         Ok(_) => Ok(()),

@@ -88,11 +88,12 @@ impl LockProvider {
         beside: Vec<Box<dyn Beside>>,
     ) -> Self {
         let backend = erase(backend);
+        let nesting = Watch::new(backend.kind());
         let shared = Shared {
             observer: Observer::new(backend.kind()),
             backend,
             queue: Queue::new(),
-            nesting: Watch::new(),
+            nesting,
             response_timeout: response_timeout.min(MAX_RESPONSE_TIMEOUT),
             closing: Latch::new(),
             beside,

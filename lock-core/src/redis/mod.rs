@@ -68,6 +68,13 @@
 //! addresses: a node whose certificate is not for its address has to have one for a name in the
 //! connection string. Each failure of a handshake has a text of its own.
 //!
+//! # Forked children
+//!
+//! A child that goes on without `exec` has copies of the sockets, and none of the thread that uses them. Its
+//! copies of guards release nothing, its acquires are not answered, and a guard that was copied is valid
+//! until the lease that was known at the fork ends: leave them alone, and connect anew in the child. Locks
+//! do not belong to a connection: after a crash of the parent they end with their leases, child or not.
+//!
 //! # Several addresses
 //!
 //! `node-1:7000,node-2:7000` are nodes of one cluster. Each address that answers has to say that it is,

@@ -2,12 +2,13 @@
 
 use std::collections::VecDeque;
 use std::convert::Infallible;
+use std::error::Error;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
 use ::redis::aio::MultiplexedConnection;
-use ::redis::{PushInfo, PushKind, RedisError, Value, cmd, pipe};
+use ::redis::{ConnectionInfo, PushInfo, PushKind, RedisError, Value, cmd, pipe};
 use futures_util::stream::{FuturesUnordered, StreamExt};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::{Instant, sleep_until, timeout};
@@ -21,6 +22,7 @@ use super::steps::{Step, Steps};
 use super::topology::Topology;
 use super::waiting::Asked;
 use crate::LockError;
+use crate::outage::{Outage, SoFar};
 use crate::panics::{catch, catch_async};
 
 /// Between attempts to connect.
@@ -64,6 +66,8 @@ pub(super) struct Subscriber {
     questions: mpsc::UnboundedReceiver<Question>,
     /// Not put yet: their connections are being made.
     open_questions: Vec<Question>,
+    troubles: Vec<Troubles>,
+    panics: Outage,
 }
 
 /// Whether as many replicas as are wanted know what this node has written so far. Dropped: no.
@@ -74,6 +78,17 @@ pub(super) struct Question {
     /// What can be written to there: a server key.
     pub(super) key: String,
     pub(super) reply: oneshot::Sender<bool>,
+}
+
+/// What the log says of one node.
+struct Troubles {
+    server: String,
+    /// There is no connection.
+    away: Outage,
+    /// There is one, and the server does not subscribe.
+    refused: Outage,
+    /// It does not say what its replicas know.
+    silent: Outage,
 }
 
 enum Link {
@@ -133,6 +148,8 @@ impl Subscriber {
             heartbeat,
             questions,
             open_questions: Vec::new(),
+            troubles: Vec::new(),
+            panics: Outage::new(),
         };
         this.take_nodes();
         this
@@ -145,10 +162,14 @@ impl Subscriber {
             // The wakers and the logger are the application's, and can panic as well.
             let _ = catch(|| {
                 self.start_anew();
-                tracing::error!(
-                    reason,
-                    "the subscriber of Redis locks panicked, and connects again"
-                );
+                self.panics.failed(|SoFar { failures, lasting }| {
+                    tracing::error!(
+                        reason,
+                        failures,
+                        lasting,
+                        "the subscriber of Redis locks panicked, and connects again"
+                    );
+                });
             });
             sleep_until(Instant::now() + AGAIN).await;
         }
@@ -203,6 +224,7 @@ impl Subscriber {
         for (at, info) in topology.nodes.iter().enumerate() {
             if at == self.nodes.len() {
                 self.run_ids.push(String::new());
+                self.troubles.push(Troubles::new(info));
                 self.steps.push(Steps::default());
                 self.nodes.push(Link::Down {
                     retry_at: Instant::now(),
@@ -214,6 +236,7 @@ impl Subscriber {
                     retry_at: Instant::now(),
                 };
                 self.steps[at].lost();
+                self.troubles[at] = Troubles::new(info);
             }
             if topology.has(at) {
                 self.connection(at);
@@ -445,6 +468,7 @@ impl Subscriber {
                 if self.shared.servers.is(node, &run_id) {
                     self.nodes[node] = Link::Up(connection, via);
                     self.run_ids[node] = run_id;
+                    self.troubles[node].is_back();
                 } else {
                     let error = LockError::unavailable(
                         "its address leads to another server than that of the commands",
@@ -453,7 +477,7 @@ impl Subscriber {
                 }
             }
             Done::Connected(Via { node, .. }, Err(error)) => {
-                tracing::warn!(%error, "releases in Redis are not heard: waiters ask for their locks from time to time");
+                self.troubles[node].is_away(&error);
                 self.nodes[node] = Link::Down {
                     retry_at: Instant::now() + AGAIN,
                 };
@@ -470,10 +494,11 @@ impl Subscriber {
             Done::Asked(via, _, Err(_))
             | Done::Lives(via, Err(_))
             | Done::Replicated(via, Err(Trouble::Gone)) => self.down(via, AGAIN),
-            Done::Replicated(_, Err(Trouble::Refused(error))) => {
-                tracing::warn!(%error, "the Redis server does not tell what its replicas know");
+            Done::Replicated(via, Err(Trouble::Refused(error))) => {
+                self.troubles[via.node].is_silent(&error);
             }
-            Done::Lives(_, Ok(())) | Done::Replicated(_, Ok(())) => {}
+            Done::Replicated(via, Ok(())) => self.troubles[via.node].speaks(),
+            Done::Lives(_, Ok(())) => {}
         }
     }
 
@@ -490,9 +515,10 @@ impl Subscriber {
             }
         }
         if let Some(error) = refused {
-            tracing::warn!(%error, "the Redis server refuses a subscription: waiters ask for their locks from time to time");
+            self.troubles[via.node].is_refused(&error);
             return self.down(via, REFUSED);
         }
+        self.troubles[via.node].is_taken();
         let keys = confirmed;
         self.shared.waiting.confirmed(&Asked { keys, number });
         if !moved.is_empty() {
@@ -528,6 +554,62 @@ impl Subscriber {
         self.shared
             .waiting
             .forget(|_, bucket| topology.of_bucket[usize::from(bucket)] == at);
+    }
+}
+
+impl Troubles {
+    fn new(node: &ConnectionInfo) -> Self {
+        Self {
+            server: node.addr().to_string(),
+            away: Outage::new(),
+            refused: Outage::new(),
+            silent: Outage::new(),
+        }
+    }
+
+    fn is_away(&mut self, error: &dyn Error) {
+        self.away.failed(|SoFar { failures, lasting }| {
+            tracing::warn!(
+                server = %self.server, %error, failures, lasting,
+                "releases in Redis are not heard: waiters ask for their locks from time to time"
+            );
+        });
+    }
+
+    fn is_back(&mut self) {
+        self.away.over(|lasted| {
+            tracing::info!(server = %self.server, ?lasted, "releases in Redis can be heard again");
+        });
+    }
+
+    fn is_refused(&mut self, error: &dyn Error) {
+        self.refused.failed(|SoFar { failures, lasting }| {
+            tracing::warn!(
+                server = %self.server, %error, failures, lasting,
+                "the Redis server refuses a subscription: waiters ask for their locks from time to time"
+            );
+        });
+    }
+
+    fn is_taken(&mut self) {
+        self.refused.over(|lasted| {
+            tracing::info!(server = %self.server, ?lasted, "the Redis server takes subscriptions again");
+        });
+    }
+
+    fn is_silent(&mut self, error: &dyn Error) {
+        self.silent.failed(|SoFar { failures, lasting }| {
+            tracing::warn!(
+                server = %self.server, %error, failures, lasting,
+                "the Redis server does not tell what its replicas know: no lock is granted"
+            );
+        });
+    }
+
+    fn speaks(&mut self) {
+        self.silent.over(|lasted| {
+            tracing::info!(server = %self.server, ?lasted, "the Redis server tells again what its replicas know");
+        });
     }
 }
 

@@ -18,6 +18,7 @@ use super::seeds::{self, Found};
 use super::shared::{Client, Shared};
 use super::subscriber::{Question, Subscriber};
 use super::topology::Topology;
+use crate::outage::{Outage, SoFar};
 use crate::panics::{catch, catch_async};
 use crate::{LockError, LossReason};
 
@@ -126,6 +127,7 @@ impl Maker {
     /// Until the last user has left.
     async fn run(&self, mut driver: Driver) {
         let mut pause = BACKOFF.0;
+        let mut panics = Outage::new();
         loop {
             let started = Instant::now();
             let Err(reason) = catch_async(driver.run()).await else {
@@ -134,17 +136,19 @@ impl Maker {
             // What was asked of it is answered by now: its end dropped the replies.
             if started.elapsed() >= STABLE {
                 pause = BACKOFF.0;
+                panics.over(|_| ());
             }
             // The wakers and the logger are the application's, and can panic as well.
             let _ = catch(|| {
                 let locks = self.shared.held.all().len();
                 self.shared.held.lose(LossReason::Disconnected, |_| true);
                 self.shared.waiting.wake_all();
-                tracing::error!(
-                    reason,
-                    locks,
-                    "the driver of Redis locks panicked: its locks are lost, and it connects again"
-                );
+                panics.failed(|SoFar { failures, lasting }| {
+                    tracing::error!(
+                        reason, locks, failures, lasting,
+                        "the driver of Redis locks panicked: its locks are lost, and it connects again"
+                    );
+                });
             });
             sleep(pause).await;
             pause = (pause * 2).min(BACKOFF.1);

@@ -2,12 +2,14 @@
 
 use std::time::{Duration, Instant};
 
+use lock_core::LockProvider;
 use lock_core::postgres::PostgresBackend;
-use lock_tests::Lateness;
 use lock_tests::servers::PgBouncer;
+use lock_tests::{Lateness, Log};
 use sqlx::{Connection, Executor, PgConnection, Row};
+use tracing::Level;
 
-use crate::support::{Bed, PATIENCE, SHORT, ZERO, answers, key, name, setting};
+use crate::support::{Bed, PATIENCE, SHORT, ZERO, answers, key, name, setting, take};
 
 #[tokio::test]
 async fn commit_and_rollback_release_the_lock() {
@@ -264,4 +266,38 @@ async fn whether_it_was_had_is_never_wrong_when_a_release_meets_the_end_of_the_w
         tx.commit().await.unwrap();
         assert!(bed.is_free(&name).await);
     }
+}
+
+#[tokio::test]
+async fn a_transaction_that_waits_for_a_lock_of_which_its_task_has_a_guard_is_reported() {
+    const ITSELF: &str = "of which its task has a guard";
+    let (log, _listening) = Log::of_thread(Level::WARN);
+    let bed = Bed::new().await;
+    let locks = LockProvider::new(bed.backend.clone()).watch_lock_order(true);
+    // Of one kind only one is reported.
+    let [mine, protected, theirs] = ["order:pay:1", "order:ship:1", "order:pack:1"].map(name);
+    let mut tx = bed.begin().await;
+    // Another task's: it may release it meanwhile.
+    let other = tokio::spawn({
+        let (locks, theirs) = (locks.clone(), theirs.clone());
+        async move { take(&locks, theirs).await }
+    });
+    let other = other.await.unwrap();
+    assert!(bed.lock(&mut tx, &theirs, SHORT).await.is_err());
+    let guard = take(&locks, mine.clone()).await;
+    // A try waits for nothing.
+    assert!(bed.lock(&mut tx, &mine, ZERO).await.is_err());
+    assert_eq!(log.text(), "");
+    for _ in 0..2 {
+        assert!(bed.lock(&mut tx, &mine, SHORT).await.is_err());
+        assert_eq!(log.count(ITSELF), 1, "{}", log.text());
+    }
+    let outer = take(&locks, protected.clone()).await;
+    let inside = outer.protect(bed.lock(&mut tx, &protected, SHORT)).await;
+    assert!(inside.unwrap().is_err());
+    // What was released is nobody's.
+    guard.release().await.unwrap();
+    bed.lock(&mut tx, &mine, SHORT).await.unwrap();
+    assert_eq!(log.count(ITSELF), 2, "{}", log.text());
+    drop((other, outer));
 }

@@ -18,6 +18,7 @@ mod keys;
 mod listeners;
 mod lost_update;
 mod neighbours;
+mod outages;
 mod panics;
 mod refusals;
 mod renewals;

@@ -3,10 +3,11 @@
 use sqlx::Error;
 use tokio::time::Instant;
 
-use super::{Driver, HAND_OVER, QUIET, State, TOLD_EVERY};
+use super::{Driver, HAND_OVER, QUIET, State};
 use crate::LockError;
 use crate::backend::{Attempt, LossReason};
 use crate::name::key::PostgresKeys;
+use crate::outage::SoFar;
 use crate::postgres::backend::PostgresGrant;
 use crate::postgres::desk::{Command, Hold, Reply};
 use crate::postgres::errors;
@@ -32,6 +33,8 @@ struct Batch {
     waits: Vec<i64>,
     rows: Vec<Row>,
     releases: usize,
+    /// Whether it has a try after whose refusal somebody waits.
+    is_for_waiting: bool,
 }
 
 enum Row {
@@ -63,6 +66,12 @@ impl Driver {
         let batch = self.form_batch(session);
         if batch.rows.is_empty() {
             return Ok(false);
+        }
+        if batch.is_for_waiting
+            && let Err(lost) = self.hear(session).await
+        {
+            self.put_back(batch);
+            return Err(lost);
         }
         let form = batch.form();
         let rows = session
@@ -208,6 +217,7 @@ impl Driver {
     /// A try of a key that somebody waits for, registered where there is room.
     fn add_watched_try(&mut self, batch: &mut Batch, keys: PostgresKeys, row: Row) {
         let PostgresKeys { lock, wait } = keys;
+        batch.is_for_waiting = true;
         let step = if self.registered.contains_key(&lock) {
             Step::TryRegistered
         } else if self.registered.len() < REGISTRATIONS {
@@ -228,9 +238,11 @@ impl Driver {
 
     fn settle(&mut self, session: &Session, batch: Batch, answers: &[u8]) {
         let mut released = Vec::new();
+        let mut has_told = false;
         for ((row, answer), step) in batch.rows.into_iter().zip(answers).zip(batch.steps) {
             if let Row::Release(hold, _) = &row {
                 released.push(hold.keys.lock);
+                has_told |= *answer == answer::AWAITED;
             }
             match row {
                 Row::Release(hold, reply) => self.settle_release(hold, reply, *answer),
@@ -252,6 +264,11 @@ impl Driver {
                 Row::Unregister | Row::TellEverybody => {}
             }
         }
+        if has_told {
+            self.quiet.over(|lasted| {
+                tracing::info!(?lasted, "releases of locks are notified again");
+            });
+        }
     }
 
     /// Somebody waits for more names than it registers, perhaps for one of these. For each of them to
@@ -270,13 +287,12 @@ impl Driver {
     /// The server takes no notifications now: the next releases do without.
     fn be_quiet(&mut self, error: &LockError) {
         let now = Instant::now();
-        if self.quiet_told.is_none_or(|told| told + TOLD_EVERY <= now) {
-            self.quiet_told = Some(now);
+        self.quiet.failed(|SoFar { failures, lasting }| {
             tracing::warn!(
-                %error,
+                error = error as &dyn std::error::Error, failures, lasting,
                 "locks are released without a notification: who waits for one tries a few times a second"
             );
-        }
+        });
         self.quiet_until = Some(now + QUIET);
     }
 

@@ -14,6 +14,7 @@
 
 mod batch;
 mod claims;
+mod listening;
 mod recover;
 mod tokens;
 
@@ -34,10 +35,12 @@ use super::backend::PostgresBackend;
 use super::connect::Target;
 use super::desk::{Command, Desk, Handle, Hold};
 use super::login_options::LoginOptions;
+use super::place::place;
 use super::session::{Failed, Session, value};
 use super::statement::Statement;
 use super::{errors, sql};
 use crate::backend::{Backend, LossReason};
+use crate::outage::{Outage, SoFar};
 use crate::panics::catch;
 use crate::server::Patience;
 use crate::{LockError, observe};
@@ -54,9 +57,6 @@ const EAGER_AFTER: Duration = Duration::from_millis(100);
 
 /// How long what is under way has to end when the backend is closed.
 const CLOSE_WITHIN: Duration = Duration::from_secs(1);
-
-/// How often it is told why there is no session.
-const TOLD_EVERY: Duration = Duration::from_secs(5);
 
 /// After this long a session counts as one that works.
 const STABLE: Duration = Duration::from_secs(1);
@@ -155,6 +155,10 @@ struct Driver {
     former: Option<i64>,
     next_fallback: Instant,
     next_reap: Instant,
+    /// When somebody has waited last, as far as is known.
+    last_waited: Instant,
+    /// Releases are not heard.
+    deaf: Outage,
     /// Until the next connection, if there is one; forgotten when a session has lived for a while.
     backoff: Option<ExponentialBackoff>,
     /// Whether no command can come after those in the backlog.
@@ -163,10 +167,15 @@ struct Driver {
     told_everybody: u32,
     /// The server takes no notifications: until then releases are told by none.
     quiet_until: Option<Instant>,
-    /// When that was told last.
-    quiet_told: Option<Instant>,
-    /// When a panic was told last.
-    panic_told: Option<Instant>,
+    /// What the log says of that.
+    quiet: Outage,
+    /// Sessions are lost.
+    losses: Outage,
+    /// None can be opened.
+    outage: Outage,
+    panics: Outage,
+    heartbeats: Outage,
+    reaper: Outage,
     /// With those who ask.
     patience: Patience,
 }
@@ -187,12 +196,18 @@ impl Driver {
             former: None,
             next_fallback: Instant::now(),
             next_reap: Instant::now(),
+            last_waited: Instant::now(),
+            deaf: Outage::new(),
             backoff: None,
             is_last: false,
             told_everybody: 0,
             quiet_until: None,
-            quiet_told: None,
-            panic_told: None,
+            quiet: Outage::new(),
+            losses: Outage::new(),
+            outage: Outage::new(),
+            panics: Outage::new(),
+            heartbeats: Outage::new(),
+            reaper: Outage::new(),
             patience: Patience::new(),
         }
     }
@@ -247,16 +262,13 @@ impl Driver {
                 return false;
             }
             self.refuse_all(&error);
-            let is_told = self
-                .panic_told
-                .is_some_and(|told| told.elapsed() < TOLD_EVERY);
-            if !is_told {
-                self.panic_told = Some(Instant::now());
+            let server = place(&self.config.target.options);
+            self.panics.failed(|SoFar { failures, lasting }| {
                 tracing::error!(
-                    reason,
+                    server, reason, failures, lasting,
                     "the driver of PostgreSQL locks panicked: its locks are lost, and it connects again"
                 );
-            }
+            });
             true
         });
         self.backoff.get_or_insert_with(|| BACKOFF.build());
@@ -278,6 +290,7 @@ impl Driver {
         };
         if begun.elapsed() >= STABLE {
             self.backoff = None;
+            self.panics.over(|_| ());
         }
         let End::Lost(reason) = end else {
             // Where handles are left, they are not to count on it.
@@ -287,7 +300,13 @@ impl Driver {
         // Before anything else: nobody may count on it while we look for another one.
         session.lease.lose(reason);
         let held = self.keys.values().filter(|s| matches!(s, State::Held(_)));
-        tracing::warn!(%reason, locks = held.count(), "the PostgreSQL session of distributed locks is lost");
+        let (locks, server) = (held.count(), place(&self.config.target.options));
+        self.losses.failed(|SoFar { failures, lasting }| {
+            tracing::warn!(
+                server, %reason, locks, failures, lasting,
+                "the PostgreSQL session of distributed locks is lost, and its locks; another is opened"
+            );
+        });
         self.forget();
         true
     }
@@ -309,7 +328,7 @@ impl Driver {
         if let Some(delay) = self.backoff.as_mut().and_then(Iterator::next) {
             sleep(delay).await;
         }
-        let mut told: Option<Instant> = None;
+        let server = place(&self.config.target.options);
         loop {
             let opened = {
                 // Each of its steps has a bound.
@@ -325,8 +344,15 @@ impl Driver {
                 Ok((session, home)) => {
                     self.desk.set_home(Some(home));
                     self.backoff.get_or_insert_with(|| BACKOFF.build());
-                    if told.is_some() {
-                        tracing::info!("there is a PostgreSQL session for distributed locks again");
+                    let mut again = None;
+                    self.losses.over(|lasted| again = Some(lasted));
+                    self.outage.over(|lasted| again = again.max(Some(lasted)));
+                    if let Some(lasted) = again {
+                        tracing::info!(
+                            server,
+                            ?lasted,
+                            "there is a PostgreSQL session for distributed locks again"
+                        );
                     }
                     if let Some(started) = started.take() {
                         // Nobody there: the handle is gone too, which ends the service.
@@ -340,14 +366,15 @@ impl Driver {
                 let _ = started.send(Err(error));
                 return None;
             }
-            // An outage is no flood of lines.
-            if told.is_none_or(|told| told.elapsed() >= TOLD_EVERY) {
-                told = Some(Instant::now());
+            self.outage.failed(|SoFar { failures, lasting }| {
                 tracing::warn!(
+                    server,
                     error = &error as &dyn std::error::Error,
-                    "no PostgreSQL session for distributed locks"
+                    failures,
+                    lasting,
+                    "no PostgreSQL session for distributed locks: none is granted"
                 );
-            }
+            });
             self.refuse_all(&error);
             let backoff = self.backoff.get_or_insert_with(|| BACKOFF.build());
             let delay = backoff.next().unwrap_or(EAGER_AFTER);
@@ -380,6 +407,7 @@ impl Driver {
     }
 
     async fn serve(&mut self, session: &mut Session) -> End {
+        self.last_waited = Instant::now();
         self.try_for_all();
         loop {
             match self.work(session).await {
@@ -439,6 +467,7 @@ impl Driver {
         has_worked |= self.run_tokens(session).await?;
         has_worked |= self.run_claim(session).await?;
         has_worked |= self.run_heartbeat(session).await?;
+        self.rest(session).await?;
         if self.next_reap <= Instant::now() {
             self.next_reap = Instant::now() + REAP;
             if !self.desk.board.is_empty() {
@@ -478,7 +507,8 @@ impl Driver {
             .then(|| self.next_fallback.saturating_duration_since(now));
         let courtesy = self.courtesy.values().min();
         let courtesy = courtesy.map(|until| until.saturating_duration_since(now));
-        [fallback, courtesy]
+        let rest = self.until_rest(session);
+        [fallback, courtesy, rest]
             .into_iter()
             .flatten()
             .fold(session.until_heartbeat(), Duration::min)
@@ -503,14 +533,24 @@ impl Driver {
         let result = match answer {
             Ok(_) => {
                 observe::renew_headroom(PostgresBackend::KIND, session.headroom);
+                self.heartbeats.over(|lasted| {
+                    tracing::info!(
+                        ?lasted,
+                        "heartbeats of the PostgreSQL session are answered again"
+                    );
+                });
                 Ok(())
             }
             // Whose error it is, it does not say: the session shows what it holds, or is over.
             Err(Failed::Statement(error)) => {
-                tracing::warn!(
-                    error = &error as &dyn std::error::Error,
-                    "a heartbeat failed; the locks of the session are looked at"
-                );
+                self.heartbeats.failed(|SoFar { failures, lasting }| {
+                    tracing::warn!(
+                        error = &error as &dyn std::error::Error,
+                        failures,
+                        lasting,
+                        "a heartbeat of the PostgreSQL session failed; its locks are looked at"
+                    );
+                });
                 self.recover(session, None).await?;
                 Err(errors::statement(error, session.limits))
             }
@@ -540,6 +580,9 @@ impl Driver {
             .await;
         match reaped {
             Ok(rows) => {
+                self.reaper.over(|lasted| {
+                    tracing::info!(?lasted, "sessions that stand still are looked for again");
+                });
                 let mut ended = 0_i64;
                 for row in &rows {
                     ended = ended.saturating_add(value(row, 0)?);
@@ -554,10 +597,12 @@ impl Driver {
                 Ok(())
             }
             Err(Failed::Statement(error)) => {
-                tracing::debug!(
-                    error = &error as &dyn std::error::Error,
-                    "sessions could not be looked at"
-                );
+                self.reaper.failed(|SoFar { failures, lasting }| {
+                    tracing::warn!(
+                        error = &error as &dyn std::error::Error, failures, lasting,
+                        "sessions that stand still are not looked for: what one of them holds is not freed"
+                    );
+                });
                 Ok(())
             }
             Err(lost) => Err(lost),

@@ -31,6 +31,7 @@ use super::topology::Topology;
 use crate::LockError;
 use crate::backend::Attempt;
 use crate::name::key::redis_server_key;
+use crate::outage::Outage;
 use crate::server::Patience;
 use foreign::Foreign;
 use lane::Lane;
@@ -72,6 +73,8 @@ pub(super) struct Driver {
     /// How many times the cluster is being asked.
     looking: usize,
     reigns: Reigns,
+    /// The cluster does not say which node has what.
+    unlocated: Outage,
     quarantine_until: Option<Instant>,
     /// With those who ask, while nothing is under way.
     with_callers: Patience,
@@ -148,6 +151,7 @@ impl Driver {
             looked: None,
             looking: 0,
             reigns: Reigns::default(),
+            unlocated: Outage::new(),
             quarantine_until: None,
             with_callers: Patience::new(),
             with_servers: Patience::new(),

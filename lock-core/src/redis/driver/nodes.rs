@@ -11,6 +11,7 @@ use super::locate::locate;
 use super::replicas::Unconfirmed;
 use super::{Done, Driver};
 use crate::LockError;
+use crate::outage::{Outage, SoFar};
 use crate::redis::clock::{Jump, ServerClock};
 use crate::redis::opened::{Opened, connect};
 use crate::redis::scripts::Failure;
@@ -41,6 +42,8 @@ pub(super) struct Node {
     /// Since when a connection is asked for.
     absent_since: Option<Instant>,
     backoff: Duration,
+    /// No connection can be made.
+    outage: Outage,
     /// Whether the present connection has given an answer.
     has_answered: bool,
     pub(super) clock: ServerClock,
@@ -48,6 +51,10 @@ pub(super) struct Node {
     pub(super) unconfirmed: Vec<Unconfirmed>,
     /// Whether its replicas are being asked for.
     pub(super) is_asked: bool,
+    /// Too few of them know its locks.
+    pub(super) unknown: Outage,
+    /// Leases are not renewed there.
+    pub(super) unrenewed: Outage,
 }
 
 /// Which connection a call went over.
@@ -82,10 +89,13 @@ impl Node {
             identity: 0,
             absent_since: None,
             backoff: BACKOFF.0,
+            outage: Outage::new(),
             has_answered: false,
             clock: ServerClock::default(),
             unconfirmed: Vec::new(),
             is_asked: false,
+            unknown: Outage::new(),
+            unrenewed: Outage::new(),
         }
     }
 
@@ -137,6 +147,9 @@ impl Driver {
         let this = &mut self.nodes[node];
         match result {
             Ok(opened) => {
+                this.outage.over(|lasted| {
+                    tracing::info!(server = %this.info.addr(), ?lasted, "a Redis server can be connected to again");
+                });
                 this.link = Link::Up(opened.connection);
                 this.absent_since = None;
                 if let Some(reign) = &opened.reign {
@@ -167,7 +180,12 @@ impl Driver {
             }
             Err(error) => {
                 let retry_at = this.back_off();
-                tracing::warn!(reason = %error, "a Redis server cannot be connected to");
+                this.outage.failed(|SoFar { failures, lasting }| {
+                    tracing::warn!(
+                        server = %this.info.addr(), reason = %error, failures, lasting,
+                        "a Redis server cannot be connected to: its locks are neither granted nor renewed"
+                    );
+                });
                 self.without(node, &error);
                 self.renew_when_connected(retry_at);
             }
@@ -313,10 +331,18 @@ impl Driver {
         let found = match result {
             Ok(found) => found,
             Err(error) => {
-                tracing::warn!(%error, "the Redis cluster does not say which node has what");
+                self.unlocated.failed(|SoFar { failures, lasting }| {
+                    tracing::warn!(
+                        %error, failures, lasting,
+                        "the Redis cluster does not say which node has what: locks that have moved are not found"
+                    );
+                });
                 return;
             }
         };
+        self.unlocated.over(|lasted| {
+            tracing::info!(?lasted, "the Redis cluster says again which node has what");
+        });
         // Nodes keep their places: calls on their way know them by these. Those of nodes that are gone are
         // taken by new ones.
         let mut places: Vec<Option<usize>> = (found.nodes.iter())

@@ -9,6 +9,7 @@ use tokio::time::Instant;
 use super::nodes::{Link, Via};
 use super::{Done, Driver};
 use crate::backend::Backend;
+use crate::outage::SoFar;
 use crate::redis::RedisBackend;
 use crate::redis::clock::Jump;
 use crate::redis::key::millis;
@@ -97,6 +98,13 @@ impl Driver {
             unfilled[lane] = Some(at);
             waiting[at].1.push(lock);
         }
+        // What was not renewed in time is lost, which has a line of its own.
+        for (at, node) in self.nodes.iter_mut().enumerate() {
+            let mut lanes = self.renewals.waiting.iter().map(|(lane, _)| *lane);
+            if lanes.all(|lane| self.lanes[lane].node != at) {
+                node.unrenewed.over(|_| ());
+            }
+        }
     }
 
     fn renew_some(&mut self, lane: usize, locks: Vec<HeldLock>) {
@@ -153,7 +161,13 @@ impl Driver {
         let values = match answer {
             Ok(values) => values,
             Err(failure) => {
-                tracing::warn!(reason = %failure, locks = locks.len(), "leases in Redis were not renewed");
+                let node = &mut self.nodes[via.node];
+                node.unrenewed.failed(|SoFar { failures, lasting }| {
+                    tracing::warn!(
+                        server = %node.info.addr(), reason = %failure, locks = locks.len(), failures, lasting,
+                        "leases in Redis were not renewed; they are tried again until they end"
+                    );
+                });
                 if failure.is_elsewhere() {
                     self.look_for_nodes(lane, &failure);
                 }
@@ -192,6 +206,10 @@ impl Driver {
             }
         }
         if let Some(headroom) = headroom {
+            let node = &mut self.nodes[via.node];
+            node.unrenewed.over(|lasted| {
+                tracing::info!(server = %node.info.addr(), ?lasted, "leases in Redis are renewed again");
+            });
             observe::renew_headroom(RedisBackend::KIND, headroom);
         }
     }

@@ -12,6 +12,7 @@ use tokio::time::timeout;
 use super::{Done, Driver};
 use crate::LockError;
 use crate::backend::Attempt;
+use crate::outage::SoFar;
 use crate::redis::backend::RedisGrant;
 use crate::redis::command::{Probe, Reply};
 use crate::redis::subscriber::Question;
@@ -82,11 +83,21 @@ impl Driver {
     }
 
     pub(super) fn confirmed(&mut self, node: usize, grants: Vec<Unconfirmed>, known: bool) {
-        self.nodes[node].is_asked = false;
         let is_lock = |unconfirmed: &&Unconfirmed| matches!(unconfirmed.of, For::Grant(..));
         let locks = grants.iter().filter(is_lock).count();
-        if !known && locks > 0 {
-            tracing::warn!(locks, "too few replicas of a Redis server know its locks");
+        let this = &mut self.nodes[node];
+        this.is_asked = false;
+        if known {
+            this.unknown.over(|lasted| {
+                tracing::info!(server = %this.info.addr(), ?lasted, "enough replicas know the locks of a Redis server again");
+            });
+        } else if locks > 0 {
+            this.unknown.failed(|SoFar { failures, lasting }| {
+                tracing::warn!(
+                    server = %this.info.addr(), locks, failures, lasting,
+                    "too few replicas of a Redis server know its locks: they are not granted"
+                );
+            });
         }
         for unconfirmed in grants {
             if known {

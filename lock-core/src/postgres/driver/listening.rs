@@ -1,0 +1,80 @@
+//! Listening to what other processes release, for as long as somebody here waits.
+//!
+//! For each notification the server wakes all sessions that listen in its database, to whatever channel. If
+//! every process did, a release would cost as much as there are processes. So one that waits for nothing
+//! does not listen.
+//!
+//! # Why no release is missed
+//!
+//! A session listens before it sends the first try after whose refusal somebody waits: in a statement of
+//! its own, which has been answered, and so committed. What releases the lock later than that try looked
+//! finds the registration that the try has made before it looked, and notifies; the notification is
+//! committed after ours, and reaches us. What has released it earlier has left it free for the try. It
+//! stops listening only while nobody waits; whoever waits next is behind another try, which is preceded by
+//! another LISTEN. Where the server refuses it, the fallback finds the lock.
+
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use super::Driver;
+use crate::outage::SoFar;
+use crate::postgres::session::{Failed, Session};
+
+/// How long nobody has waited before a session stops to listen: who waits now and then would pay for both
+/// statements each time.
+const LINGER: Duration = Duration::from_secs(5);
+
+impl Driver {
+    /// Before a try for somebody who waits.
+    pub(super) async fn hear(&mut self, session: &mut Session) -> Result<(), Failed> {
+        self.last_waited = Instant::now();
+        if !session.is_deaf() {
+            return Ok(());
+        }
+        match session.listen(&self.desk.board).await {
+            Ok(()) => {
+                self.deaf.over(|lasted| {
+                    tracing::info!(?lasted, "releases of locks in PostgreSQL are heard again");
+                });
+                Ok(())
+            }
+            Err(Failed::Statement(error)) => {
+                self.deaf.failed(|SoFar { failures, lasting }| {
+                    tracing::warn!(
+                        error = &error as &dyn std::error::Error,
+                        failures,
+                        lasting,
+                        "releases of locks in PostgreSQL are not heard: waiters try a few times a second"
+                    );
+                });
+                Ok(())
+            }
+            Err(lost) => Err(lost),
+        }
+    }
+
+    /// Stops to listen when nobody has waited for a while.
+    pub(super) async fn rest(&mut self, session: &mut Session) -> Result<(), Failed> {
+        let now = Instant::now();
+        if !session.is_listening || now < self.last_waited + LINGER {
+            return Ok(());
+        }
+        self.last_waited = now;
+        if !self.desk.board.is_empty() {
+            return Ok(());
+        }
+        match session.unlisten(&self.desk.board).await {
+            // It is tried again.
+            Ok(()) | Err(Failed::Statement(_)) => Ok(()),
+            Err(lost) => Err(lost),
+        }
+    }
+
+    /// Time until [`rest`](Self::rest) has something to look at.
+    pub(super) fn until_rest(&self, session: &Session) -> Option<Duration> {
+        let now = Instant::now();
+        let until = || (self.last_waited + LINGER).saturating_duration_since(now);
+        session.is_listening.then(until)
+    }
+}
