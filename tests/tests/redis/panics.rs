@@ -19,7 +19,9 @@ struct Logger;
 
 impl Write for Logger {
     fn write(&mut self, text: &[u8]) -> io::Result<usize> {
-        let line = String::from_utf8_lossy(text);
+        // What a line was to be that panicked is kept by the thread, and comes again before the next.
+        let text_so_far = String::from_utf8_lossy(text);
+        let line = text_so_far.lines().next_back().unwrap_or_default();
         let mut panics = PANICS.lock().unwrap();
         let (words, count) = &mut *panics;
         if !words.is_empty() && line.contains(*words) {
