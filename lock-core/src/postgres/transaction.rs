@@ -120,7 +120,11 @@ pub(crate) async fn lock_in_transaction(
     if wait.is_zero() {
         return Err(contended());
     }
-    poll_fn(|cx| Poll::Ready(transaction_waits(name, cx.waker()))).await;
+    poll_fn(|cx| {
+        transaction_waits(name, cx.waker());
+        Poll::Ready(())
+    })
+    .await;
     let waiting = wait_for(keys, wait, &field("lock_timeout")?);
     match in_savepoint(tx, &waiting).await {
         Ok(_) => Ok(()),
