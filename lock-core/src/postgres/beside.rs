@@ -295,7 +295,7 @@ impl Watch {
     /// holds locks already keeps them.
     async fn open(&mut self, is_start: bool) -> Result<(Link, Option<ProviderKind>), LockError> {
         let open = async |target: &Target| target.open(None).await;
-        match self.logins.open(&mut self.target, open).await {
+        match self.logins.open(&self.target, open).await {
             Ok((session, _)) => {
                 let (session, other) = marked(session, &self.mark).await?;
                 Ok((Link::Marked(session), other))
@@ -309,7 +309,7 @@ impl Watch {
 
     /// A database that locks could not use can still be well; one that lets nobody in is a mistake.
     async fn open_plain(&mut self, unfit: LockError, is_start: bool) -> Result<Link, LockError> {
-        let Ok((connection, _)) = log_in(&mut self.target.options, Step::LogIn).await else {
+        let Ok((connection, _)) = log_in(&self.target.options, Step::LogIn).await else {
             return Err(unfit);
         };
         if is_start && self.is_required {

@@ -159,7 +159,7 @@ pub(super) async fn check_notifications(
 pub(super) async fn check_sessions(wire: &mut Wire) -> Result<(), LockError> {
     for _ in 0..3 {
         let ours: i32 = value(&by_us(wire, session()).await?)?;
-        if ours == value(&ask(wire.witness(), session()).await?)? {
+        if ours == value::<i32>(&ask(wire.witness(), session()).await?)? {
             return Err(errors::pooler());
         }
     }

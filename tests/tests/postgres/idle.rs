@@ -15,6 +15,7 @@ use crate::support::{PATIENCE, acquire, client, order, take};
 /// Notifications that the server has sent through a proxy.
 static NOTIFIED: AtomicUsize = AtomicUsize::new(0);
 
+#[expect(clippy::ptr_arg, reason = "what the proxy calls")]
 fn count(answers: &mut Vec<u8>) {
     const CHANNEL: &[u8] = b"distributed_lock\0";
     let found = answers.windows(CHANNEL.len()).filter(|at| *at == CHANNEL);

@@ -80,6 +80,7 @@ async fn a_limit_of_the_role_or_of_the_database_is_told_with_the_statement_that_
 /// The words of a server in another language; its code is the same in all.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_a_server_says_in_another_language_is_understood() {
+    #[expect(clippy::ptr_arg, reason = "what the proxy calls")]
     fn translate(piece: &mut Vec<u8>) {
         for (from, to) in [
             (
@@ -116,6 +117,7 @@ async fn what_a_server_says_in_another_language_is_understood() {
 /// Before a client has logged in, a server speaks in the encoding of its own language.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn words_of_a_server_that_cannot_be_read_are_not_taken_for_another_protocol() {
+    #[expect(clippy::ptr_arg, reason = "what the proxy calls")]
     fn in_latin_1(piece: &mut Vec<u8>) {
         let from = b"too many";
         if let Some(at) = piece.windows(from.len()).position(|part| part == from) {

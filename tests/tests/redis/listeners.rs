@@ -43,7 +43,6 @@ async fn listeners(server: &mut MultiplexedConnection) -> u32 {
 async fn is_granted_soon(waiting: JoinHandle<LockGuard>, within: Duration) {
     let released = Instant::now();
     let guard = timeout(PATIENCE, waiting).await.unwrap().unwrap();
-    println!("granted {:?} after the release", released.elapsed());
     assert!(released.elapsed() < within, "{:?}", released.elapsed());
     guard.release().await.unwrap();
 }
@@ -113,7 +112,6 @@ async fn a_waiter_whose_listener_stays_with_another_server_asks_by_itself() {
     let before = commands_run(&present).await;
     sleep(Duration::from_secs(2)).await;
     let asked = commands_run(&present).await - before;
-    println!("{asked} commands in 2 s");
     assert!(asked < 40, "{asked} commands in 2 s");
     guard.release().await.unwrap();
     is_granted_soon(waiting, BY_ITSELF).await;
@@ -140,7 +138,6 @@ async fn a_waiter_whose_user_may_not_subscribe_any_more_asks_by_itself() {
     let before = commands_run(&server).await;
     sleep(Duration::from_secs(2)).await;
     let asked = commands_run(&server).await - before;
-    println!("{asked} commands in 2 s");
     assert!(asked < 60, "{asked} commands in 2 s");
     guard.release().await.unwrap();
     is_granted_soon(waiting, BY_ITSELF).await;
@@ -200,19 +197,16 @@ async fn three_thousand_names_are_awaited_under_a_small_limit_of_what_subscriber
             tokio::spawn(async move { lock.acquire(LEASE).await.unwrap() })
         })
         .collect();
-    let begun = Instant::now();
     eventually("all are subscribed", async || {
         let channels: Vec<String> = server.ask(&["PUBSUB", "CHANNELS"]).await.unwrap();
         channels.len() == NAMES
     })
     .await;
-    println!("subscribed after {:?}", begun.elapsed());
     // What was on its way has arrived.
     sleep(Duration::from_secs(1)).await;
     let before = commands_run(&server).await;
     sleep(Duration::from_secs(2)).await;
     let at_rest = commands_run(&server).await - before;
-    println!("{at_rest} commands in 2 s");
     assert!(at_rest < 100, "{at_rest} commands in 2 s");
     for at in [NAMES - 1, NAMES / 2, 0] {
         let name = LockName::new("order", "process", at).unwrap();
@@ -221,10 +215,8 @@ async fn three_thousand_names_are_awaited_under_a_small_limit_of_what_subscriber
         is_granted_soon(waiting.remove(at), BOUND).await;
     }
     // Messages of all together are more than the limit: what is not heard is asked for.
-    let released = Instant::now();
     drop(guards);
     for waiting in waiting {
         drop(timeout(PATIENCE, waiting).await.unwrap().unwrap());
     }
-    println!("all were granted after {:?}", released.elapsed());
 }

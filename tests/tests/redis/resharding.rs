@@ -51,7 +51,7 @@ async fn until_calm(cluster: &RedisCluster) {
     }
 }
 
-async fn others<'a>(cluster: &'a RedisCluster) -> [&'a RedisServer; 2] {
+async fn others(cluster: &RedisCluster) -> [&RedisServer; 2] {
     let master = cluster.master_of(&key()).await.port();
     let mut others = cluster.nodes().iter().filter(|node| node.port() != master);
     [others.next().unwrap(), others.next().unwrap()]
@@ -87,7 +87,6 @@ async fn names_of_a_slot_that_was_moved_are_free_or_held_as_before() {
         .acquire(PATIENCE)
         .await
         .unwrap();
-    println!("a free name was granted after {:?}", moved.elapsed());
     assert!(moved.elapsed() < SOON, "{:?}", moved.elapsed());
     assert!(token(&next).await > last);
     next.release().await.unwrap();
@@ -109,7 +108,6 @@ async fn names_of_a_slot_that_was_moved_are_free_or_held_as_before() {
         .release()
         .await
         .unwrap();
-    println!("a new process was granted it after {:?}", moved.elapsed());
     assert!(moved.elapsed() < SOON, "{:?}", moved.elapsed());
     let waiting =
         tokio::spawn(async move { there.lock(held).unwrap().acquire(PATIENCE).await.unwrap() });
@@ -150,7 +148,6 @@ async fn nobody_is_granted_a_lock_of_a_slot_that_came_from_a_master_that_lost_it
     let refused = lock(&there).try_acquire(Duration::ZERO).await;
     assert!(refused.unwrap().is_none(), "it may still be held");
     let next = lock(&there).acquire(PATIENCE).await.unwrap();
-    println!("granted {:?} after the restart", restarted.elapsed());
     assert!(
         restarted.elapsed() + BOUND > LEASE,
         "{:?}",
@@ -213,7 +210,6 @@ async fn nobody_is_granted_a_lock_of_a_slot_that_came_from_a_replica_that_was_ju
         .release()
         .await
         .unwrap();
-    println!("granted {:?} after the promotion", promoted.elapsed());
     assert!(
         promoted.elapsed() + BOUND > LEASE,
         "{:?}",
@@ -243,22 +239,19 @@ async fn a_slot_that_is_half_moved_is_asked_for_seldom_and_named() {
     let meanwhile = async {
         let lock = there.lock(free.clone()).unwrap();
         let wait = Duration::from_secs(2);
-        let begun = Instant::now();
         let before = commands().await;
         let error = lock.acquire(wait).await.unwrap_err();
         let asked = commands().await - before;
-        println!("{asked} commands in {:?}: {error}", begun.elapsed());
         assert!(asked < 150, "{asked} commands in 2 s");
         assert!(error.is_unavailable(), "{error}");
         assert!(error.to_string().contains("is being moved"), "{error}");
         waiting = Some(tokio::spawn(async move { lock.acquire(PATIENCE).await }));
         sleep(BOUND).await;
     };
-    cluster.move_slot(&key(), to, meanwhile).await;
+    Box::pin(cluster.move_slot(&key(), to, meanwhile)).await;
     let moved = Instant::now();
     let next = timeout(PATIENCE, waiting.unwrap()).await.unwrap().unwrap();
     next.unwrap().release().await.unwrap();
-    println!("granted {:?} after the move", moved.elapsed());
     // The waiter's own pause between two errors is up to a second.
     assert!(
         moved.elapsed() < SOON + Duration::from_secs(1),

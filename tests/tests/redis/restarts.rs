@@ -1,9 +1,9 @@
 //! Servers that come back without what they knew.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use lock_tests::servers::{RedisServer, Server};
-use tokio::time::timeout;
+use tokio::time::{sleep, timeout};
 
 use crate::support::{BOUND, LEASE, careful_client, client, is_held, take, token};
 
@@ -86,6 +86,28 @@ async fn a_promoted_replica_grants_after_one_lease_with_newer_tokens() {
         promoted.elapsed()
     );
     assert!(!guard.is_valid());
+    assert!(token(&next).await > before);
+}
+
+/// The first grant of all is lost with its master, and with it that there was one. The replica is a master
+/// for longer than a lease before it is asked.
+#[tokio::test]
+async fn a_replica_that_lacks_the_first_grant_grants_after_one_lease_with_newer_tokens() {
+    let server = RedisServer::options().own_clock().start().await;
+    let replica = server.replica().await;
+    replica.put_clock(-60);
+    replica.promote().await;
+    sleep(LEASE + Duration::from_secs(2)).await;
+    let here = careful_client(&server.url()).await;
+    let guard = take(&here).await;
+    let before = token(&guard).await;
+    server.kill().await;
+    let taken_over = Instant::now();
+    let there = careful_client(&replica.url()).await;
+    assert!(is_held(&there).await);
+    let next = take(&there).await;
+    assert!(!guard.is_valid());
+    assert!(taken_over.elapsed() + BOUND > LEASE);
     assert!(token(&next).await > before);
 }
 

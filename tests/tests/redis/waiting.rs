@@ -178,7 +178,6 @@ async fn a_thousand_waiters_over_a_slow_link_come_to_rest() {
     let before = commands_run(&server).await;
     sleep(Duration::from_secs(3)).await;
     let at_rest = commands_run(&server).await - before;
-    println!("{at_rest} commands in 3 s with {NAMES} names awaited");
     // One for each name would be a round of tries.
     assert!(at_rest < NAMES / 2, "{at_rest}");
     link.heal().await;

@@ -87,6 +87,13 @@ if type(note) == 'string' then
   known, till, last, length, other = string.match(note, '^(%x+) (%d+) (%d+) (%d+)( ?~?)$')
 end
 till, last, length = tonumber(till) or 0, tonumber(last) or 0, tonumber(length) or 0
+-- A replica that took over may lack the first grant, and the note with it. It has a second replication id
+-- from then on, until it starts again or has had no replica for an hour.
+local ahead = AHEAD
+if not known and string.find(redis.call('INFO', 'replication'), 'master_replid2:0*[1-9a-f]') then
+  -- The tokens of that master can be ahead of its clock by as much as its first one was.
+  known, ahead = 'another', 2 * AHEAD
+end
 -- After a fail-over tokens go on a lease later.
 local furthest = now + DAY + 2000 * math.max(tonumber(lease), quarantine)
 if math.max(till, last) > furthest or length * 1000 > DAY then
@@ -121,7 +128,7 @@ if known ~= run_id then
   -- that took over as well, or whose clock went back, and is covered while a replica lacks fewer than
   -- LACKED grants of one slot. Not more: a server that starts again and again must not come to where no
   -- token is believed; LACKED is less than it takes to start. A slot that is moved adds as much.
-  last = math.max(last + LACKED, now + AHEAD)
+  last = math.max(last + LACKED, now + ahead)
 end
 local whole = now + quarantine * 1000
 if jumped then
