@@ -20,6 +20,9 @@
 //! - **Monitoring**: the session is called `distributed_lock` in `pg_stat_activity`, and mostly idle.
 //!   Do not let a tool end idle sessions; `idle_session_timeout` is set for the session itself.
 //!
+//! - **Far away** it works up to a round trip of 300 ms and more: connecting takes 13 of them. Give a lease of
+//!   many round trips; the default of 30 s has them.
+//!
 //! # Redis
 //!
 //! - **`maxmemory-policy noeviction`**. A server that evicts keys evicts locks, and is refused
@@ -28,11 +31,16 @@
 //!   what was not replicated; `replicas(n)` waits for so many of them before a lock is granted, and
 //!   fencing remains the answer for the rest.
 //! - **One address for a single server.** Several addresses are the nodes of one cluster; that they are is
-//!   checked at the start. A Sentinel is refused.
+//!   checked at the start. A master and its replicas are no such list, and a Sentinel is not asked: give
+//!   the master by a name that follows it in a fail-over.
 //! - **Tokens** run up to ten minutes ahead of the server's clock after a fail-over, more after several in a
 //!   row, so that they grow also where the new master's clock is behind.
 //! - **Restarts.** A server that restarted has forgotten locks whose holders still work. Nobody is
 //!   granted a lock until one lease has passed. Plan for it: a shorter lease is a shorter pause.
+//! - **Resharding.** A slot that is moved keeps its locks, and nobody waits for a lease if every master has been
+//!   one for that long. Masters that were just started or promoted shorten nothing: reshard a lease after
+//!   a fail-over. Do not assign slots without their keys, and do not remove a master that was emptied
+//!   within a lease of its start. While a slot is half moved, its locks are `Unavailable`.
 //! - **Time.** Leases count on the server's clock: let it be slewed, not set.
 //! - **Two masters.** `REPLICAOF NO ONE` on a replica while the old master lives makes two servers that
 //!   each grant the lock: stop the old master, or move its clients, first. `min-replicas-to-write` makes a
@@ -77,6 +85,9 @@
 //! `long_operation`. Without any, PostgreSQL frees the locks when the connection closes, but Redis
 //! keeps them for the rest of their lease, half a minute of refusals after each deployment. Choose a
 //! grace shorter than the time after which the orchestrator kills.
+//!
+//! A shutdown closes the connections of the backend as well, whatever clones of the provider live: in tests,
+//! call it before `DROP DATABASE`.
 //!
 //! After a refusal, a connection with an unread body stays open for up to 5 s: allow for it in a graceful
 //! shutdown. Uploads that wait for a lock take at most `read_ahead` (128 KiB) of memory each, and one frame.

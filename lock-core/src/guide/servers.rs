@@ -27,6 +27,16 @@
 //! is configured, a mark in it makes the second kind refuse to start; see
 //! [`LockSettings`](crate::LockSettings).
 //!
+//! # Passwords that change
+//!
+//! Tokens of IAM and secrets of a vault end while the process runs. Either `builder(url).credentials(|| async
+//! { .. })`, which is asked at each connect, on [PostgreSQL](crate::postgres::PostgresBuilder::credentials) and
+//! [Redis](crate::redis::RedisBuilder::credentials); or, for PostgreSQL, `from_pool` with a pool whose options
+//! are set anew (`PgPool::set_connect_options`). A new password ends no connection. One that ends comes back with
+//! it: PostgreSQL's locks are lost with their session, Redis' are renewed over the new connection. What the
+//! server refused is shown to it again after 1 s, then less and less often, up to 10 s: no account is locked
+//! for our attempts.
+//!
 //! # What it costs
 //!
 //! With the server on the same machine, which has two cores for the server and its clients; medians.

@@ -18,6 +18,10 @@
 //! | "notification queue" in an error or a warning | an open transaction that LISTENs, in any database of the server, keeps it full | end that transaction; meanwhile locks work, and waiters try a few times a second |
 //! | `idle-session timeout`, FATAL, in the server's log at each connect | the connection that checked the session was ended | harmless |
 //! | "the role lacks rights" at start | a right was taken from PUBLIC | run the lines that the error shows; [`security`](super::security) |
+//! | "did not answer within 5s while .." | a slow link, a frozen server, or a pooler whose clients wait for a connection | the text names the step; of a pooler, raise its size |
+//! | "has no connection left for ..", or a limit that is named | the connections of the server, the database, the role or the pooler are all in use | the statement in the error raises that one |
+//! | "is being moved" in an error, Redis Cluster | a slot is half moved: `MIGRATING` on one node, `IMPORTING` on another | finish the move, or take it back |
+//! | waiters "ask for their locks from time to time" in the log | releases are not heard: no right to subscribe, no room for clients, a small `client-output-buffer-limit pubsub` | locks work, up to a second later; the line says why |
 //! | no start beside `DATABASE_URL`, with Redis or files | the database can keep no mark of the provider: a pooler, a standby, a URL that is not understood | a URL of the primary, or `LOCK_MARKER=optional` on all instances |
 //! | every acquire is `Misconfigured` and names a Redis key | another program wrote to it, or the server's clock was put back by more than a day | correct the clock, delete the key |
 //! | "this server is a standby" at start | the address of a replica | connect to the primary |
@@ -27,6 +31,12 @@
 //! | half a minute of refusals after each deployment | the process ended without [`shutdown`](crate::LockProvider::shutdown) | call it on SIGTERM |
 //! | "no file descriptor left" | `ulimit -n` | raise it; one backend for a process is enough |
 //! | metrics with the label `other` | more than 1,000 labels: an entity made of user input | put the value into the id |
+//!
+//! # Outages in the log
+//!
+//! A line when one begins; then few, with `failures` since the last line and how long it is `lasting`; and one
+//! at INFO when it is over, with `lasted`. Each has the `server`. Of guards that are lost together, the first has
+//! a line, and the others one with their number: set `lock_core=debug` to see each by its name.
 //!
 //! # Tests with a paused clock
 //!
