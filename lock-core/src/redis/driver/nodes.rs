@@ -24,7 +24,8 @@ const BACKOFF: (Duration, Duration) = (Duration::from_millis(10), Duration::from
 const LOOK_AGAIN: Duration = Duration::from_millis(100);
 
 /// The same while an earlier one is not answered: what does not answer costs a whole timeout, and what
-/// comes back meanwhile is not to wait for that.
+/// comes back meanwhile is not to wait for that. It doubles with each that is not answered: each makes
+/// connections, and on a machine that is slow at TLS these would leave no time for any of them.
 const LOOK_BESIDE: Duration = Duration::from_millis(500);
 
 /// How long a node is not connected to until it is asked where it is.
@@ -273,10 +274,9 @@ impl Driver {
     /// may not know of it yet.
     fn look(&mut self, named: Option<ConnectionInfo>) {
         let now = Instant::now();
-        let pause = if self.looking == 0 {
-            LOOK_AGAIN
-        } else {
-            LOOK_BESIDE
+        let pause = match self.looking {
+            0 => LOOK_AGAIN,
+            _ => self.until_look_beside(),
         };
         if self.looked.is_some_and(|looked| looked + pause > now) {
             return;
@@ -297,6 +297,10 @@ impl Driver {
         self.calls.push(Box::pin(async move {
             Done::Looked(locate(named, candidates, shared, known).await)
         }));
+    }
+
+    fn until_look_beside(&self) -> Duration {
+        LOOK_BESIDE * (1 << self.looking.saturating_sub(1).min(4))
     }
 
     /// Has the cluster asked where the nodes are that are not connected to, while something waits for
@@ -320,10 +324,9 @@ impl Driver {
             .filter_map(|lane| self.nodes[lane.node].absent_since)
             .min()?
             + ABSENT;
-        Some(
-            self.looked
-                .map_or(absent, |looked| absent.max(looked + LOOK_BESIDE)),
-        )
+        Some(self.looked.map_or(absent, |looked| {
+            absent.max(looked + self.until_look_beside())
+        }))
     }
 
     pub(super) fn looked(&mut self, result: Result<Topology, LockError>) {
