@@ -39,6 +39,7 @@ macro_rules! conformance {
             }
             leaving {
                 acquires_that_are_dropped_at_random_times_leak_nothing [8]
+                runtimes_that_end_in_the_middle_of_an_acquire_leak_nothing [8]
             }
             ownership {
                 what_is_left_of_a_released_guard_does_not_touch_the_next [6]
