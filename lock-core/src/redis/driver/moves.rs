@@ -5,7 +5,8 @@
 //! The note of a slot names the server that last granted a lock there, and `MIGRATE` takes it along with
 //! the locks. So a note of another server says one of two things: the slot was moved, with everything that
 //! is in it; or the server that had it has ended, and this one took its place, from a copy that can lack
-//! locks. Only the second is a reason not to grant.
+//! locks. Only the second is a reason not to grant. A slot without a note was never used, or came from a
+//! master that lost the note with everything else: it is taken for one with the note of another.
 //!
 //! A cluster loses locks when a master ends and starts again, or when a replica takes its place. Either
 //! begins a *reign*: one process that is a master without a break, which its `run_id` and its `master_replid`

@@ -94,8 +94,11 @@ local promoted = string.match(redis.call('INFO', 'replication'), 'master_replid2
 promoted = string.find(promoted, '[^0]') and string.sub(promoted, 1, 16) or ''
 -- A replica that took over may lack the first grant, and the note with it: it has none, or the one that it
 -- wrote when it was a master before.
+-- A slot of a cluster that has none may have come from a master that lost all, and the note with it.
 local ahead = AHEAD
-if promoted ~= '' and (not known or (known == run_id and reign ~= promoted)) then
+if (not known and (promoted ~= '' or publish == 'SPUBLISH'))
+  or (known == run_id and promoted ~= '' and reign ~= promoted)
+then
   -- The tokens of that master can be ahead of its clock by as much as its first one was.
   known, ahead = 'another', 2 * AHEAD
 end
