@@ -217,20 +217,20 @@ impl Driver {
     }
 }
 
-/// Asks one node which masters there are, and each of them what it is.
+/// Asks the nodes which masters there are, and each of them what it is. All nodes: one that is cut off from
+/// the others does not know who has taken its place.
 async fn ask(
     connected: Vec<(ConnectionInfo, MultiplexedConnection)>,
     shared: &Shared,
 ) -> Result<Masters, LockError> {
     let settings = &shared.settings;
-    let mut asking = connected.clone();
-    let Some((info, connection)) = asking.first_mut() else {
-        return Err(LockError::unanswered());
-    };
-    let topology = Topology::of_cluster(connection, info, shared).await?;
-    let asked = shared.clock.now();
     let connected = &connected;
-    let reigns = topology.masters.into_iter().map(|master| async move {
+    let topologies = connected.iter().map(|(info, connection)| async move {
+        Topology::of_cluster(&mut connection.clone(), info, shared).await
+    });
+    let masters = all_masters(try_join_all(topologies).await?);
+    let asked = shared.clock.now();
+    let reigns = masters.into_iter().map(|master| async move {
         let known = connected
             .iter()
             .find(|(info, _)| info.addr() == master.addr());
@@ -244,8 +244,21 @@ async fn ask(
     Ok(Masters { asked, reigns })
 }
 
+/// Those that at least one node knows.
+fn all_masters(topologies: Vec<Topology>) -> Vec<ConnectionInfo> {
+    let mut all: Vec<ConnectionInfo> = Vec::new();
+    for master in topologies.into_iter().flat_map(|known| known.masters) {
+        if all.iter().all(|known| known.addr() != master.addr()) {
+            all.push(master);
+        }
+    }
+    all
+}
+
 #[cfg(test)]
 mod tests {
+    use ::redis::IntoConnectionInfo;
+
     use super::*;
 
     fn reign(run_id: &str, replication: &str, age: Option<u64>) -> Reign {
@@ -270,5 +283,20 @@ mod tests {
         );
         // What is known once is not forgotten with the server's own memory of it.
         assert_eq!(reigns.note(&reign("b", "z", None), at(1_090)), at(1_000));
+    }
+
+    #[test]
+    fn a_master_counts_that_one_node_alone_knows() {
+        let known_as = |masters: [&str; 2]| Topology {
+            masters: (masters.map(|master| master.into_connection_info().unwrap())).into(),
+            ..Topology::single("redis://asked".into_connection_info().unwrap())
+        };
+        let before = known_as(["redis://former", "redis://other"]);
+        let all = all_masters(vec![
+            before,
+            known_as(["redis://promoted", "redis://other"]),
+        ]);
+        let hosts: Vec<_> = all.iter().map(|master| master.addr().to_string()).collect();
+        assert_eq!(hosts, ["former:6379", "other:6379", "promoted:6379"]);
     }
 }
