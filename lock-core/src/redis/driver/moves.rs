@@ -23,8 +23,10 @@
 //! - How old a reign is: since this process saw it first; or, of a server that was never promoted since it
 //!   started, since its start. It is asked for the latter only: who saw a reign begin does not matter, since
 //!   the name proves that it is the same. What a master does not say counts as no age at all.
-//! - Whether a key is deleted by hand, a slot assigned without its keys, or a master that lost locks emptied
-//!   and removed within the same lease, cannot be seen: the administrator drops the locks.
+//! - Masters are those that have slots. Whether a key is deleted by hand, a slot assigned without its keys, or
+//!   a master that lost locks emptied within the same lease, cannot be seen: the administrator drops the
+//!   locks. Nor can it that a slot came back to a server whose note it still has, from a replica that was
+//!   promoted without what was granted in between.
 //! - Tokens go on as after a fail-over.
 
 use std::collections::HashMap;
