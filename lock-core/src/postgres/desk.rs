@@ -11,6 +11,7 @@ use super::transaction::DatabaseIdentity;
 use crate::LockError;
 use crate::backend::Attempt;
 use crate::name::key::PostgresKeys;
+use crate::panics::catch;
 use crate::server::{Board, Host, Inbox, Stop};
 
 pub(super) type Reply<T> = oneshot::Sender<Result<T, LockError>>;
@@ -71,8 +72,9 @@ impl Desk {
 
     /// The driver is gone: whoever waits hears it.
     pub(super) fn abandon(&self) {
-        self.inbox.abandon();
-        self.board.wake_all();
+        // Each runs wakers, which are the application's and can panic.
+        let _ = catch(|| self.inbox.abandon());
+        let _ = catch(|| self.board.wake_all());
         self.stop.done();
     }
 

@@ -419,7 +419,8 @@ impl About {
             return None;
         }
         // Whole seconds, from a start in whole seconds.
-        let up = number("uptime_in_seconds").and_then(|up| u64::try_from(up - 1).ok());
+        let up =
+            number("uptime_in_seconds").and_then(|up| u64::try_from(up.saturating_sub(1)).ok());
         let up = Duration::from_secs(up.unwrap_or_default());
         let never_promoted = number("second_repl_offset") == Some(-1);
         Some(Reign {
@@ -515,6 +516,17 @@ mod tests {
             Ok(true)
         );
         assert_eq!(verdict("loading:0\r\n", ""), Ok(false));
+    }
+
+    #[test]
+    fn a_server_that_says_impossible_numbers_is_a_master_of_no_age() {
+        for up in [i64::MIN, -1, 0, 1] {
+            let about = About(format!(
+                "role:master\r\nrun_id:ab\r\nmaster_replid:cd\r\nsecond_repl_offset:-1\r\n\
+                 uptime_in_seconds:{up}\r\n"
+            ));
+            assert_eq!(about.reign().unwrap().age, Some(Duration::ZERO), "{up}");
+        }
     }
 
     #[test]

@@ -163,9 +163,52 @@ struct Ending(Arc<Shared>);
 impl Drop for Ending {
     fn drop(&mut self) {
         let shared = &self.0;
-        shared.inbox.abandon();
-        shared.held.lose(LossReason::Disconnected, |_| true);
-        shared.waiting.wake_all();
+        // Each runs wakers, which are the application's and can panic.
+        let steps: [&dyn Fn(); 3] = [
+            &|| shared.inbox.abandon(),
+            &|| shared.held.lose(LossReason::Disconnected, |_| true),
+            &|| shared.waiting.wake_all(),
+        ];
+        for step in steps {
+            let _ = catch(step);
+        }
         shared.stop.done();
+    }
+}
+
+#[cfg(all(test, not(lock_model)))]
+mod tests {
+    use std::pin::pin;
+    use std::task::{Context, Wake};
+
+    use futures_util::FutureExt;
+
+    use super::super::builder::RedisBuilder;
+    use super::super::key::Key;
+    use super::super::waiting::register;
+    use super::*;
+
+    struct Panics;
+
+    impl Wake for Panics {
+        fn wake(self: Arc<Self>) {
+            panic!("on purpose");
+        }
+    }
+
+    #[test]
+    fn a_waker_that_panics_does_not_hide_the_end_of_the_thread() {
+        let settings = RedisBuilder::parse("redis://127.0.0.1").settings().unwrap();
+        let shared = Arc::new(Shared::new(settings));
+        let key = Key {
+            text: "lock:{b7}:v1-one".into(),
+            bucket: 7,
+        };
+        let mut waits = pin!(register(Arc::clone(&shared), &key));
+        let waker = Arc::new(Panics).into();
+        let polled = waits.as_mut().poll(&mut Context::from_waker(&waker));
+        assert!(polled.is_pending());
+        let _ = catch(|| drop(Ending(Arc::clone(&shared))));
+        assert!(shared.stop.finished().now_or_never().is_some());
     }
 }

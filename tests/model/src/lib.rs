@@ -108,6 +108,11 @@ fn a_replica_that_takes_over_without_a_note_makes_two_holders() {
 }
 
 #[test]
+fn a_replica_that_believes_its_note_of_an_earlier_time_makes_two_holders() {
+    breaks(Rule::OfThisReign, Scenario::IsReplaced, promise::EXCLUSION);
+}
+
+#[test]
 fn a_quarantine_that_begins_again_at_each_look_never_ends() {
     breaks(
         Rule::QuarantineOnce,

@@ -287,7 +287,10 @@ impl Model for Protocol {
         later.copy.note = Some(note);
         // The replica lacks a grant already.
         later.server.data.note = Some(Note::of(1, EPOCH, EPOCH + 3 * AHEAD + 1));
-        vec![first, later]
+        // Its replica was the master before, and its note of then is all that it has.
+        let mut again = first.clone();
+        again.copy.note = Some(Note::of(2, EPOCH, EPOCH));
+        vec![first, later, again]
     }
 
     fn actions(&self, state: &State, actions: &mut Vec<Action>) {

@@ -36,6 +36,8 @@ pub(crate) enum Rule {
     Identity,
     /// A server that was a replica may lack the note.
     OnceAReplica,
+    /// A note that a server wrote when it was a master before says nothing of the one in between.
+    OfThisReign,
     /// A quarantine ends one lease after the first look.
     QuarantineOnce,
     /// Tokens of another server may be ahead of this one's clock.

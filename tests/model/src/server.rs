@@ -11,10 +11,11 @@ pub(crate) struct Lock {
     pub until: u8,
 }
 
-/// The note: whose it is, until when nothing is granted, the last token.
+/// The note: whose it is, and of which time as a master, until when nothing is granted, the last token.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct Note {
     of: u8,
+    was_promoted: bool,
     till: u8,
     last: u8,
 }
@@ -42,8 +43,14 @@ pub(crate) struct Server {
 }
 
 impl Note {
+    /// Of a server that was not promoted yet.
     pub(crate) const fn of(of: u8, till: u8, last: u8) -> Self {
-        Self { of, till, last }
+        Self {
+            of,
+            was_promoted: false,
+            till,
+            last,
+        }
     }
 }
 
@@ -119,7 +126,13 @@ impl Server {
     /// Reads the note, and writes it for a grant; gives the token and until when nothing is granted.
     fn look(&mut self, rules: &Protocol, clock: u8) -> (u8, u8) {
         let note = self.data.note.as_ref();
-        let known = note.map(|note| note.of);
+        // One of before its promotion is as good as none.
+        let is_of_now = |note: &&Note| {
+            note.of != self.run
+                || note.was_promoted == self.was_replica
+                || !rules.keep(Rule::OfThisReign)
+        };
+        let known = note.filter(is_of_now).map(|note| note.of);
         let is_own = known == Some(self.run) || (known.is_some() && !rules.keep(Rule::Identity));
         let mut last = note.map_or(0, |note| note.last);
         if !is_own {
@@ -154,7 +167,12 @@ impl Server {
             _ => self.run,
         };
         let (till, last) = (till.min(whole), token);
-        self.data.note = Some(Note { of, till, last });
+        self.data.note = Some(Note {
+            of,
+            was_promoted: self.was_replica,
+            till,
+            last,
+        });
         (token, till)
     }
 }

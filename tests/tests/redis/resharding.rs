@@ -156,6 +156,38 @@ async fn nobody_is_granted_a_lock_of_a_slot_that_came_from_a_master_that_lost_it
     assert!(!guard.is_valid() && token(&next).await > before);
 }
 
+/// Nothing comes with it, and the master that has it now lacks nothing of its own.
+#[tokio::test]
+async fn nobody_is_granted_a_lock_of_a_slot_that_came_empty_from_a_master_that_lost_all() {
+    let cluster = RedisCluster::start().await;
+    until_calm(&cluster).await;
+    let here = client(&cluster).await;
+    let [name] = names();
+    let lock = |client: &LockProvider| client.lock(name.clone()).unwrap();
+    let guard = lock(&here).acquire(PATIENCE).await.unwrap();
+    let before = token(&guard).await;
+    let from = cluster.master_of(&key()).await;
+    from.restart().await;
+    let restarted = Instant::now();
+    let [to, _] = others_than(&cluster, from);
+    eventually("the cluster serves again", async || {
+        let info: String = from.ask(&["CLUSTER", "INFO"]).await.unwrap();
+        info.contains("cluster_state:ok")
+    })
+    .await;
+    cluster.move_slot_from(from, &key(), to, async {}).await;
+    let there = client_of(&to.url()).await;
+    let refused = lock(&there).try_acquire(Duration::ZERO).await;
+    assert!(refused.unwrap().is_none(), "it may still be held");
+    let next = lock(&there).acquire(PATIENCE).await.unwrap();
+    assert!(
+        restarted.elapsed() + BOUND > LEASE,
+        "{:?}",
+        restarted.elapsed()
+    );
+    assert!(!guard.is_valid() && token(&next).await > before);
+}
+
 #[tokio::test]
 async fn nobody_is_granted_a_lock_of_a_slot_that_came_from_a_replica_that_was_just_promoted() {
     let log = Log::of_process();

@@ -111,6 +111,31 @@ async fn a_replica_that_lacks_the_first_grant_grants_after_one_lease_with_newer_
     assert!(token(&next).await > before);
 }
 
+/// It has a note of its own, of before another was the master, and lacks what that has granted.
+#[tokio::test]
+async fn a_master_that_was_a_replica_in_between_grants_after_one_lease_with_newer_tokens() {
+    let server = RedisServer::start().await;
+    let replica = server.replica().await;
+    let first = careful_client(&server.url()).await;
+    take(&first).await.release().await.unwrap();
+    // It follows nothing.
+    let () = server.ask(&["REPLICAOF", "127.0.0.1", "1"]).await.unwrap();
+    replica.promote().await;
+    let here = careful_client(&replica.url()).await;
+    let guard = take(&here).await;
+    let before = token(&guard).await;
+    replica.kill().await;
+    let () = server.ask(&["REPLICAOF", "NO", "ONE"]).await.unwrap();
+    let promoted = Instant::now();
+    let there = careful_client(&server.url()).await;
+    assert!(is_held(&there).await);
+    let next = take(&there).await;
+    assert!(!guard.is_valid());
+    assert!(promoted.elapsed() + BOUND > LEASE);
+    assert!(promoted.elapsed() < LEASE + 2 * BOUND, "it ends");
+    assert!(token(&next).await > before);
+}
+
 #[tokio::test]
 async fn a_release_after_a_restart_without_data_says_that_the_lock_was_lost() {
     let server = RedisServer::start().await;

@@ -231,7 +231,7 @@ impl Driver {
         for probe in batch.probes {
             let error = match &left {
                 Ok(_) => {
-                    self.give_probe(lane, via.node, probe);
+                    self.give_probe(lane, via, probe);
                     continue;
                 }
                 Err(error) if error == BAD_NOTE => self.bad_note(lane),
@@ -342,7 +342,7 @@ impl Driver {
             lease: lease.clone(),
         });
         let grant = RedisGrant::new(&acquire, token, lease);
-        self.give(lane, via.node, grant, acquire.reply);
+        self.give(lane, via, grant, acquire.reply);
     }
 
     /// What to do with a batch that has no answer.

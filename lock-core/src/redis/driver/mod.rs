@@ -298,9 +298,9 @@ impl Driver {
         if has_moved {
             tracing::warn!(
                 ?left,
-                "slots of the Redis cluster have other masters than before, and not all masters say that \
-                 they have been masters for a lease: no lock of these slots is granted until those that a \
-                 master may have lost have ended"
+                "slots of the Redis cluster are new or have other masters than before, and not all masters \
+                 say that they have been masters for a lease: no lock of these slots is granted until those \
+                 that a master may have lost have ended"
             );
         } else {
             tracing::warn!(

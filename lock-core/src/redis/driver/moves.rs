@@ -5,7 +5,8 @@
 //! The note of a slot names the server that last granted a lock there, and `MIGRATE` takes it along with
 //! the locks. So a note of another server says one of two things: the slot was moved, with everything that
 //! is in it; or the server that had it has ended, and this one took its place, from a copy that can lack
-//! locks. Only the second is a reason not to grant.
+//! locks. Only the second is a reason not to grant. A slot without a note was never used, or came from a
+//! master that lost the note with everything else: it is taken for one with the note of another.
 //!
 //! A cluster loses locks when a master ends and starts again, or when a replica takes its place. Either
 //! begins a *reign*: one process that is a master without a break, which its `run_id` and its `master_replid`
@@ -22,8 +23,10 @@
 //! - How old a reign is: since this process saw it first; or, of a server that was never promoted since it
 //!   started, since its start. It is asked for the latter only: who saw a reign begin does not matter, since
 //!   the name proves that it is the same. What a master does not say counts as no age at all.
-//! - Whether a key is deleted by hand, a slot assigned without its keys, or a master that lost locks emptied
-//!   and removed within the same lease, cannot be seen: the administrator drops the locks.
+//! - Masters are those that have slots. Whether a key is deleted by hand, a slot assigned without its keys, or
+//!   a master that lost locks emptied within the same lease, cannot be seen: the administrator drops the
+//!   locks. Nor can it that a slot came back to a server whose note it still has, from a replica that was
+//!   promoted without what was granted in between.
 //! - Tokens go on as after a fail-over.
 
 use std::collections::HashMap;
@@ -216,20 +219,20 @@ impl Driver {
     }
 }
 
-/// Asks one node which masters there are, and each of them what it is.
+/// Asks the nodes which masters there are, and each of them what it is. All nodes: one that is cut off from
+/// the others does not know who has taken its place.
 async fn ask(
     connected: Vec<(ConnectionInfo, MultiplexedConnection)>,
     shared: &Shared,
 ) -> Result<Masters, LockError> {
     let settings = &shared.settings;
-    let mut asking = connected.clone();
-    let Some((info, connection)) = asking.first_mut() else {
-        return Err(LockError::unanswered());
-    };
-    let topology = Topology::of_cluster(connection, info, shared).await?;
-    let asked = shared.clock.now();
     let connected = &connected;
-    let reigns = topology.masters.into_iter().map(|master| async move {
+    let topologies = connected.iter().map(|(info, connection)| async move {
+        Topology::of_cluster(&mut connection.clone(), info, shared).await
+    });
+    let masters = all_masters(try_join_all(topologies).await?);
+    let asked = shared.clock.now();
+    let reigns = masters.into_iter().map(|master| async move {
         let known = connected
             .iter()
             .find(|(info, _)| info.addr() == master.addr());
@@ -243,8 +246,21 @@ async fn ask(
     Ok(Masters { asked, reigns })
 }
 
+/// Those that at least one node knows.
+fn all_masters(topologies: Vec<Topology>) -> Vec<ConnectionInfo> {
+    let mut all: Vec<ConnectionInfo> = Vec::new();
+    for master in topologies.into_iter().flat_map(|known| known.masters) {
+        if all.iter().all(|known| known.addr() != master.addr()) {
+            all.push(master);
+        }
+    }
+    all
+}
+
 #[cfg(test)]
 mod tests {
+    use ::redis::IntoConnectionInfo;
+
     use super::*;
 
     fn reign(run_id: &str, replication: &str, age: Option<u64>) -> Reign {
@@ -269,5 +285,20 @@ mod tests {
         );
         // What is known once is not forgotten with the server's own memory of it.
         assert_eq!(reigns.note(&reign("b", "z", None), at(1_090)), at(1_000));
+    }
+
+    #[test]
+    fn a_master_counts_that_one_node_alone_knows() {
+        let known_as = |masters: [&str; 2]| Topology {
+            masters: (masters.map(|master| master.into_connection_info().unwrap())).into(),
+            ..Topology::single("redis://asked".into_connection_info().unwrap())
+        };
+        let before = known_as(["redis://former", "redis://other"]);
+        let all = all_masters(vec![
+            before,
+            known_as(["redis://promoted", "redis://other"]),
+        ]);
+        let hosts: Vec<_> = all.iter().map(|master| master.addr().to_string()).collect();
+        assert_eq!(hosts, ["former:6379", "other:6379", "promoted:6379"]);
     }
 }

@@ -9,6 +9,7 @@ use std::mem;
 use tokio::sync::oneshot;
 use tokio::time::timeout;
 
+use super::nodes::Via;
 use super::{Done, Driver};
 use crate::LockError;
 use crate::backend::Attempt;
@@ -31,25 +32,35 @@ enum For {
 }
 
 impl Driver {
-    /// Gives out what this node has granted, which may not have the lane any more, at once or when
-    /// its replicas know of it.
-    pub(super) fn give(&mut self, lane: usize, node: usize, grant: RedisGrant, reply: Reply) {
+    /// Gives out what was granted over this connection, whose node may not have the lane any more, at once
+    /// or when its replicas know of it.
+    pub(super) fn give(&mut self, lane: usize, via: Via, grant: RedisGrant, reply: Reply) {
         if self.shared.settings.replicas == 0 {
             return reply.send(Ok(Attempt::Granted(grant)));
         }
         let of = For::Grant(grant, reply);
-        self.nodes[node].unconfirmed.push(Unconfirmed { of, lane });
+        self.put_to_replicas(via, Unconfirmed { of, lane });
     }
 
     /// Answers that this node can grant locks, when its replicas know what it writes.
-    pub(super) fn give_probe(&mut self, lane: usize, node: usize, probe: Probe) {
+    pub(super) fn give_probe(&mut self, lane: usize, via: Via, probe: Probe) {
         if self.shared.settings.replicas == 0 {
             // Who asked may have left.
             let _ = probe.send(Ok(()));
             return;
         }
         let of = For::Probe(probe);
-        self.nodes[node].unconfirmed.push(Unconfirmed { of, lane });
+        self.put_to_replicas(via, Unconfirmed { of, lane });
+    }
+
+    /// The replicas of another server, which the node is by now, know nothing of it.
+    fn put_to_replicas(&mut self, via: Via, unconfirmed: Unconfirmed) {
+        let node = &mut self.nodes[via.node];
+        if node.via.server == via.server {
+            node.unconfirmed.push(unconfirmed);
+        } else {
+            unconfirmed.refuse();
+        }
     }
 
     /// Asks for the replicas of each node that has granted something.

@@ -81,16 +81,24 @@ end
 local info = redis.call('INFO', 'server')
 local run_id = string.match(info, 'run_id:(%x+)')
 local note = redis.pcall('GETRANGE', KEYS[1], '0', NOTE_END)
--- A note ends with ~ where the quarantine is for the end of another server, and for nothing else.
-local known, till, last, length, other
+-- A note begins with the process that wrote it and, where that was promoted, by which promotion it was a
+-- master; it ends with ~ where the quarantine is for the end of another server, and for nothing else.
+local known, reign, till, last, length, other
 if type(note) == 'string' then
-  known, till, last, length, other = string.match(note, '^(%x+) (%d+) (%d+) (%d+)( ?~?)$')
+  known, reign, till, last, length, other = string.match(note, '^(%x+)%.?(%x*) (%d+) (%d+) (%d+)( ?~?)$')
 end
 till, last, length = tonumber(till) or 0, tonumber(last) or 0, tonumber(length) or 0
--- A replica that took over may lack the first grant, and the note with it. It has a second replication id
--- from then on, until it starts again or has had no replica for an hour.
+-- A server that was promoted has a second replication id from then on, until it starts again or has had no
+-- replica for an hour.
+local promoted = string.match(redis.call('INFO', 'replication'), 'master_replid2:(%x+)') or ''
+promoted = string.find(promoted, '[^0]') and string.sub(promoted, 1, 16) or ''
+-- A replica that took over may lack the first grant, and the note with it: it has none, or the one that it
+-- wrote when it was a master before.
+-- A slot of a cluster that has none may have come from a master that lost all, and the note with it.
 local ahead = AHEAD
-if not known and string.find(redis.call('INFO', 'replication'), 'master_replid2:0*[1-9a-f]') then
+if (not known and (promoted ~= '' or publish == 'SPUBLISH'))
+  or (known == run_id and promoted ~= '' and reign ~= promoted)
+then
   -- The tokens of that master can be ahead of its clock by as much as its first one was.
   known, ahead = 'another', 2 * AHEAD
 end
@@ -156,7 +164,8 @@ end
 -- fails before anything is granted.
 local token = math.max(last + 1, now)
 last = token + count - releases
-local noted = redis.pcall('SET', KEYS[1], run_id .. ' ' .. string.format('%.0f', till) .. ' '
+local of = promoted == '' and run_id or run_id .. '.' .. promoted
+local noted = redis.pcall('SET', KEYS[1], of .. ' ' .. string.format('%.0f', till) .. ' '
   .. string.format('%.0f', last) .. ' ' .. string.format('%.0f', quarantine) .. (other or ''), 'PX', KEPT)
 if noted.err then
   if string.find(noted.err, 'READONLY', 1, true) then
