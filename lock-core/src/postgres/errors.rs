@@ -123,7 +123,7 @@ pub(super) fn queue_full() -> LockError {
     LockError::unavailable(QUEUE_FULL)
 }
 
-/// The thread of a session panicked.
+/// A key of ours is another's.
 pub(super) fn key_taken() -> LockError {
     LockError::unavailable(
         "another session holds the key of our lease alone, which nothing of ours does: a role of this \
@@ -132,6 +132,7 @@ pub(super) fn key_taken() -> LockError {
     )
 }
 
+/// The thread of a session panicked.
 pub(super) fn panicked() -> LockError {
     LockError::unavailable(
         "a panic ended the connection to PostgreSQL, which is made anew; its message is on standard \
