@@ -20,8 +20,11 @@ pub(super) fn register(kind: &str, watch: &Arc<Watch>) {
 
 /// A transaction, polled with this waker, begins to wait for a lock that is held.
 pub(crate) fn transaction_waits(name: &LockName, waker: &Waker) {
-    let watches = WATCHES.lock().unwrap_or_else(PoisonError::into_inner);
-    let watches: Vec<_> = watches.iter().filter_map(Weak::upgrade).collect();
+    // A copy: the logger is the application's, and may wait for anything.
+    let watches = {
+        let watches = WATCHES.lock().unwrap_or_else(PoisonError::into_inner);
+        watches.iter().filter_map(Weak::upgrade).collect::<Vec<_>>()
+    };
     let flow = Flow::current(waker);
     if watches.iter().any(|watch| watch.holds_for(flow, name)) {
         tracing::warn!(

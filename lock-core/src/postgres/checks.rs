@@ -155,11 +155,15 @@ pub(super) async fn check_notifications(
 }
 
 /// Without notifications: a proxy that shares sessions gives the one that it has just had back, ours,
-/// to whoever comes next. A statement that reaches another session later does nothing there.
+/// to whoever comes next, or each of its sessions in turn. A statement that reaches another session later
+/// does nothing there.
 pub(super) async fn check_sessions(wire: &mut Wire) -> Result<(), LockError> {
+    let mut first = None;
     for _ in 0..3 {
         let ours: i32 = value(&by_us(wire, session()).await?)?;
-        if ours == value::<i32>(&ask(wire.witness(), session()).await?)? {
+        let theirs: i32 = value(&ask(wire.witness(), session()).await?)?;
+        let both = (ours, theirs);
+        if ours == theirs || *first.get_or_insert(both) != both {
             return Err(errors::pooler());
         }
     }

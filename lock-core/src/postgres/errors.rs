@@ -1,6 +1,7 @@
 //! What the driver's errors mean here, each in a sentence that says what to do.
 
 use std::error::Error as _;
+use std::fmt;
 
 use sqlx::Error;
 use sqlx::postgres::{PgDatabaseError, PgSeverity};
@@ -71,13 +72,28 @@ pub(super) fn is_right(error: &LockError) -> bool {
     source.and_then(sqlstate).as_deref() == Some("42501")
 }
 
+/// The source of the error of a login that was not made, since one with the same user and password was
+/// refused a moment ago.
+#[derive(Debug)]
+pub(super) struct RefusedBefore;
+
+impl fmt::Display for RefusedBefore {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(
+            "the server has refused them before, and is not shown them again for some seconds",
+        )
+    }
+}
+
+impl std::error::Error for RefusedBefore {}
+
 /// Whether the server does not let in this user with this password.
 pub(super) fn is_login_refused(error: &LockError) -> bool {
-    let source = error.source().and_then(|source| source.downcast_ref());
-    matches!(
-        source.and_then(sqlstate).as_deref(),
-        Some("28P01" | "28000")
-    )
+    let Some(source) = error.source() else {
+        return false;
+    };
+    let code = source.downcast_ref().and_then(sqlstate);
+    source.is::<RefusedBefore>() || matches!(code.as_deref(), Some("28P01" | "28000"))
 }
 
 /// A step failed on a connection that was made. That it speaks PostgreSQL's protocol is known by then:
@@ -123,7 +139,7 @@ pub(super) fn queue_full() -> LockError {
     LockError::unavailable(QUEUE_FULL)
 }
 
-/// The thread of a session panicked.
+/// A key of ours is another's.
 pub(super) fn key_taken() -> LockError {
     LockError::unavailable(
         "another session holds the key of our lease alone, which nothing of ours does: a role of this \
@@ -132,6 +148,7 @@ pub(super) fn key_taken() -> LockError {
     )
 }
 
+/// The thread of a session panicked.
 pub(super) fn panicked() -> LockError {
     LockError::unavailable(
         "a panic ended the connection to PostgreSQL, which is made anew; its message is on standard \

@@ -14,6 +14,9 @@ use crate::LockError;
 /// looked at.
 const SLACK: Duration = Duration::from_millis(100);
 
+/// How long a login that is under way has after another was refused: it can have the last place itself.
+const UNDER_WAY: Duration = Duration::from_secs(1);
+
 /// A connection, and how long it took.
 pub(super) async fn log_in(
     options: &PgConnectOptions,
@@ -65,7 +68,10 @@ async fn refusal(options: &PgConnectOptions, pause: Duration) -> Error {
     loop {
         sleep(pause).await;
         match PgConnection::connect_with(options).await {
-            Err(error) => return error,
+            Err(error) => {
+                sleep(UNDER_WAY).await;
+                return error;
+            }
             Ok(connection) => drop(connection.close().await),
         }
     }

@@ -60,7 +60,8 @@ impl LoginOptions {
         open: impl AsyncFnOnce(&Target) -> Result<T, LockError>,
     ) -> Result<T, LockError> {
         let (target, with) = self.present(target).await?;
-        self.refusals.check("", &with)?;
+        let checked = self.refusals.check("", &with);
+        checked.map_err(|error| error.with_source(errors::RefusedBefore))?;
         let opened = open(&target).await;
         match opened {
             Ok(_) => self.refusals.accepted(""),

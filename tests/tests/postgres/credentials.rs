@@ -226,6 +226,28 @@ async fn what_gives_no_credentials_is_an_error_of_the_start_that_says_so() {
     assert!(!said.contains(SECOND), "{said}");
 }
 
+/// Its next login is seconds away.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_shutdown_does_not_wait_for_the_next_login_with_a_password_that_was_refused() {
+    let rotation = Rotation::new().await;
+    let pool = PgPoolOptions::new().connect_lazy_with(rotation.options(FIRST));
+    let backend = PostgresBackend::builder_from_pool(&pool).lease(LEASE);
+    let client = LockProvider::new(backend.connect().await.unwrap());
+    rotation.rotate(SECOND).await;
+    rotation.end_sessions().await;
+    eventually("it was refused three times", async || {
+        rotation.failed_logins() >= 3
+    })
+    .await;
+    let begun = Instant::now();
+    client.shutdown(ZERO).await;
+    assert!(
+        begun.elapsed() < Duration::from_secs(1),
+        "{:?}",
+        begun.elapsed()
+    );
+}
+
 /// Each costs one attempt to connect.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_gives_no_credentials_for_a_while_costs_attempts_and_nothing_else() {

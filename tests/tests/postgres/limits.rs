@@ -7,7 +7,7 @@ use lock_core::postgres::PostgresBackend;
 use lock_core::{LockError, LockProvider};
 use lock_tests::servers::{Direction, PgBouncer, PostgresServer, Proxy};
 use sqlx::{AssertSqlSafe, Connection, Executor, PgConnection};
-use tokio::time::timeout;
+use tokio::time::{sleep, timeout};
 
 use crate::network::Network;
 use crate::support::{PATIENCE, acquire, backend, order, sqlstate, take};
@@ -186,6 +186,32 @@ async fn who_comes_back_ends_its_former_session_before_it_needs_the_room() {
         let back = timeout(PROMPTLY, acquire(&holder, order(), PATIENCE)).await;
         back.expect("promptly").release().await.unwrap();
     }
+}
+
+/// The first login was fast, the second is slow, and has the last place before it is done.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_process_is_not_refused_for_the_place_that_it_has_itself() {
+    let server = PostgresServer::start().await;
+    let set = "ALTER ROLE app CONNECTION LIMIT 2";
+    server.pool().await.execute(set).await.unwrap();
+    let (network, slow) = tokio::join!(Proxy::to(server.address()), Proxy::to(server.address()));
+    slow.delay(Duration::from_millis(200));
+    let asked = async |pieces| {
+        while network.asked() < pieces {
+            sleep(Duration::from_micros(100)).await;
+        }
+    };
+    let ways = async {
+        // That it logs in is two, and what the server is the third.
+        asked(2).await;
+        network.lead_to(slow.address());
+        asked(4).await;
+        network.lead_to(server.address());
+    };
+    let url = network.url(&server.url_for("app", "postgres"));
+    let (connected, ()) = tokio::join!(PostgresBackend::connect(&url), ways);
+    connected.unwrap();
+    assert!(slow.asked() > 0);
 }
 
 /// Their transactions would wait until no other that is serializable runs.

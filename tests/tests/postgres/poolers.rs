@@ -177,3 +177,37 @@ async fn processes_that_start_at_a_time_get_through_a_pool_with_little_more_than
         started.unwrap();
     }
 }
+
+/// They would be notified of what they do not know, and clients end over less.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_pooler_that_shares_sessions_in_turn_is_found_out_before_one_of_them_listens() {
+    const SESSIONS: usize = 6;
+    let server = PostgresServer::start().await;
+    let shares = [
+        ("pool_mode", "transaction"),
+        ("default_pool_size", "6"),
+        ("server_round_robin", "1"),
+    ];
+    let bouncer = PgBouncer::with(&server, &shares).await;
+    // So many at one time.
+    let mut busy = JoinSet::new();
+    for _ in 0..SESSIONS {
+        let url = bouncer.url();
+        busy.spawn(async move {
+            let mut client = PgConnection::connect(&url).await.unwrap();
+            let sleep = sqlx::raw_sql("SELECT pg_sleep(0.5)");
+            sleep.execute(&mut client).await.unwrap();
+        });
+    }
+    busy.join_all().await;
+    for _ in 0..5 {
+        let error = PostgresBackend::connect(&bouncer.url()).await.unwrap_err();
+        assert!(error.to_string().contains("shares sessions"), "{error}");
+    }
+    let mut stranger = PgConnection::connect(&bouncer.url()).await.unwrap();
+    for _ in 0..3 * SESSIONS {
+        let listening = sqlx::raw_sql("SELECT pg_listening_channels()");
+        let listening = listening.fetch_all(&mut stranger).await.unwrap();
+        assert!(listening.is_empty());
+    }
+}

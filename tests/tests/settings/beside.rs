@@ -1,11 +1,14 @@
 //! Servers that are configured and do not hold the locks.
 
 use std::path::Path;
+use std::time::{Duration, Instant};
 
 use lock_core::{LockProvider, LockSettings, ProviderKind, ServerRole};
 use lock_tests::servers::{Port, PostgresServer, Proxy, RedisCluster, RedisServer, Server};
 use lock_tests::{Log, eventually};
+use sqlx::Executor;
 use tempfile::tempdir;
+use tokio::time::sleep;
 use tracing::Level;
 
 use super::support::{in_files, in_postgres, markers, refused, sessions};
@@ -93,6 +96,45 @@ async fn a_database_whose_mark_cannot_be_looked_at_ends_the_start() {
             "{text}"
         );
     }
+}
+
+/// A server can lock out a role that fails to log in often; and what it says of a password says nothing
+/// of whether the database can keep a mark.
+#[tokio::test]
+async fn a_database_is_not_shown_a_password_that_it_refused_again_and_again() {
+    let log = Log::of_process();
+    let (server, dir) = (PostgresServer::start().await, tempdir().unwrap());
+    let pool = server.pool().await;
+    let run = async |sql| pool.execute(sql).await.unwrap();
+    run("CREATE ROLE rotating LOGIN PASSWORD 'first' IN ROLE by_password").await;
+    let url = server.url_for("rotating:first", "postgres");
+    let settings = in_files(&server, dir.path()).database_url(url);
+    let locks = LockProvider::connect(settings).await.unwrap();
+    assert_eq!(markers(&pool, "file").await.len(), 1);
+    run("ALTER ROLE rotating PASSWORD 'second'").await;
+    server.terminate_backends("distributed_lock").await;
+    let failed = || {
+        let log = server.log();
+        log.matches("password authentication failed").count()
+    };
+    eventually("it is refused", async || failed() > 0).await;
+    sleep(Duration::from_secs(6)).await;
+    // After 0, 1, 3 and 7 s.
+    assert!((2..=4).contains(&failed()), "{} logins", failed());
+    let health = locks.health().await;
+    assert!(!health.servers()[1].is_up(), "{health:?}");
+    run("ALTER ROLE rotating PASSWORD 'first'").await;
+    let begun = Instant::now();
+    eventually("it has its mark", async || {
+        markers(&pool, "file").await.len() == 1
+    })
+    .await;
+    assert!(
+        begun.elapsed() < Duration::from_secs(6),
+        "{:?}",
+        begun.elapsed()
+    );
+    assert_eq!(log.count("cannot tell whether"), 0, "{}", log.text());
 }
 
 #[tokio::test]

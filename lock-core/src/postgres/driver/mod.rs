@@ -336,8 +336,9 @@ impl Driver {
                 let open = logins.open(target, async |target| target.open(self.former).await);
                 tokio::select! {
                     biased;
-                    opened = open => opened,
+                    // First: what is refused without being tried is ready each time.
                     () = closed(&self.desk) => return None,
+                    opened = open => opened,
                 }
             };
             let error = match opened {
