@@ -41,7 +41,7 @@ async fn the_database_is_reported_also_where_it_does_not_hold_the_locks() {
         assert!(health.is_up() && health.error().is_none(), "{health:?}");
         // And locks go on.
         let lock = locks.lock("order:process:1").unwrap();
-        drop(lock.acquire(std::time::Duration::ZERO).await.unwrap());
+        drop(lock.acquire(Duration::ZERO).await.unwrap());
         if freeze {
             server.thaw().await;
         } else {
@@ -333,7 +333,7 @@ async fn a_shutdown_closes_the_connections_to_what_does_not_hold_the_locks() {
     );
     assert_eq!(sessions(&pool).await, 1);
     let clone = locks.clone();
-    locks.shutdown(std::time::Duration::ZERO).await;
+    locks.shutdown(Duration::ZERO).await;
     sqlx::raw_sql("DROP DATABASE shop")
         .execute(&pool)
         .await
