@@ -3,7 +3,7 @@
 //! The body of an `async fn` is never parsed, only moved, so that syntax which is newer than this
 //! crate passes through.
 
-use proc_macro2::{Delimiter, Group, Span, TokenStream, TokenTree};
+use proc_macro2::{Delimiter, Group, Span, TokenStream};
 use quote::{ToTokens, TokenStreamExt, quote};
 use syn::parse::{Parse, ParseStream};
 use syn::{
@@ -11,7 +11,7 @@ use syn::{
 };
 
 use crate::boxed::Boxed;
-use crate::params::Params;
+use crate::params::{Params, mentions};
 
 /// A function with a body.
 pub(crate) struct Function {
@@ -159,14 +159,4 @@ pub(crate) fn output(output: &ReturnType, span: Span) -> Type {
             Type::Verbatim(unit.into_token_stream())
         }
     }
-}
-
-/// Whether a name occurs in these tokens, be it in a format string.
-pub(crate) fn mentions(tokens: &TokenStream, name: &str) -> bool {
-    tokens.clone().into_iter().any(|tree| match tree {
-        TokenTree::Group(group) => mentions(&group.stream(), name),
-        TokenTree::Ident(ident) => ident == name,
-        TokenTree::Literal(literal) => literal.to_string().contains(&format!("{{{name}")),
-        TokenTree::Punct(_) => false,
-    })
 }

@@ -1,11 +1,9 @@
 //! The names that a function's body can use: the bindings of its parameters.
 
-use proc_macro2::{Span, TokenStream};
+use proc_macro2::{Span, TokenStream, TokenTree};
 use quote::{ToTokens, quote};
 use syn::visit::{self, Visit};
 use syn::{Attribute, FnArg, Ident, Pat, PatIdent, Signature, Stmt, Token, Type};
-
-use crate::function::mentions;
 
 /// What `#[async_trait]` calls `self` in the body.
 const RENAMED_SELF: &str = "__self";
@@ -213,4 +211,14 @@ pub(crate) fn rename_self(tokens: impl ToTokens, name: &str) -> TokenStream {
             other => other,
         })
         .collect()
+}
+
+/// Whether a name occurs in these tokens, be it in a format string.
+pub(crate) fn mentions(tokens: &TokenStream, name: &str) -> bool {
+    tokens.clone().into_iter().any(|tree| match tree {
+        TokenTree::Group(group) => mentions(&group.stream(), name),
+        TokenTree::Ident(ident) => ident == name,
+        TokenTree::Literal(literal) => literal.to_string().contains(&format!("{{{name}")),
+        TokenTree::Punct(_) => false,
+    })
 }

@@ -7,7 +7,6 @@ use std::task::{Wake, Waker};
 use tokio::runtime::Handle;
 use tokio::sync::watch;
 
-use super::campaign::campaign;
 use crate::lease::Registration;
 use crate::provider::Shared;
 use crate::{DistributedLock, LockGuard, LockName, LockProvider};
@@ -91,8 +90,11 @@ impl Candidate {
         self.term.send_replace(None);
     }
 
-    /// Sees to it that somebody campaigns, if that can be done from here.
-    pub(super) fn keep_campaigning(self: &Arc<Self>) {
+    /// Spawns its campaign, if none runs and there is a runtime to spawn it on.
+    pub(super) fn keep_campaigning<F>(self: &Arc<Self>, campaign: impl FnOnce(&Arc<Self>) -> F)
+    where
+        F: Future<Output = ()> + Send + 'static,
+    {
         let Ok(runtime) = Handle::try_current() else {
             return;
         };

@@ -9,6 +9,7 @@ use std::sync::Arc;
 
 use tokio::task::coop::consume_budget;
 
+use self::campaign::campaign;
 use self::candidate::{Candidate, Term};
 use crate::provider::Closing;
 use crate::{FencingToken, LockError, LockName, LockProvider, Lost};
@@ -97,7 +98,7 @@ impl LockProvider {
         N::Error: Into<LockError>,
     {
         let candidate = Candidate::new(self.clone(), self.lock(name)?);
-        candidate.keep_campaigning();
+        candidate.keep_campaigning(campaign);
         Ok(Leader {
             candidate,
             told: None,
@@ -119,7 +120,7 @@ impl Leader {
     pub fn is_leader(&self) -> bool {
         let leads = self.candidate.leading().is_some();
         if !leads {
-            self.candidate.keep_campaigning();
+            self.candidate.keep_campaigning(campaign);
         }
         leads
     }
@@ -225,7 +226,7 @@ impl Leader {
             if candidate.is_over() {
                 return Err(LockError::closed().with_lock(self.name()));
             }
-            candidate.keep_campaigning();
+            candidate.keep_campaigning(campaign);
             // Without the term itself, which this must not keep alive.
             let lost = term.map(|term| term.guard.lost());
             tokio::select! {

@@ -8,6 +8,7 @@ use std::time::Duration;
 use sqlx::{PgPool, Postgres, Transaction};
 use tokio::sync::oneshot;
 
+use super::KIND;
 use super::builder::PostgresBuilder;
 use super::desk::{Command, Handle, Hold, Reply};
 use super::transaction;
@@ -149,7 +150,7 @@ async fn ask<T>(
 impl Backend for PostgresBackend {
     type Grant = PostgresGrant;
 
-    const KIND: &'static str = "postgres";
+    const KIND: &'static str = KIND;
 
     async fn try_acquire(&self, name: &LockName) -> Result<Attempt<PostgresGrant>, LockError> {
         let keys = self.keys(name);

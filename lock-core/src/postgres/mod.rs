@@ -132,3 +132,6 @@ pub use fence::Fence;
 pub use grants::GRANTS;
 pub(crate) use mark::{Mark, unmarked};
 pub(crate) use url::{other_engine, parse as parse_url};
+
+/// What metrics and health call this backend.
+const KIND: &str = "postgres";

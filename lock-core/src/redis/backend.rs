@@ -4,19 +4,16 @@ use std::collections::{BTreeMap, VecDeque};
 use std::fmt;
 use std::future::{Future, ready};
 use std::sync::Arc;
-use std::time::Duration;
 
 use tokio::sync::{mpsc, oneshot};
 
+use super::KIND;
 use super::builder::RedisBuilder;
 use super::command::{Acquire, Answer, Claim, Command, Release, Reply};
 use super::key::{Key, Owner};
 use super::shared::{Client, Shared};
 use crate::backend::{Attempt, Backend, Grant, Lease, Providers};
 use crate::{LockError, LockName};
-
-/// How long an acquire is tried again after its answer was lost.
-pub(super) const PATIENCE: Duration = Duration::from_secs(2);
 
 /// How many locks the first call of a claim asks for, and how many any asks for at most.
 const CLAIMED: (usize, usize) = (128, 1_024);
@@ -125,7 +122,7 @@ fn chunks(keys: &[Key], lanes: usize, limit: usize) -> impl Iterator<Item = Vec<
 impl Backend for RedisBackend {
     type Grant = RedisGrant;
 
-    const KIND: &'static str = "redis";
+    const KIND: &'static str = KIND;
 
     async fn try_acquire(&self, name: &LockName) -> Answer {
         let key = self.key(name);

@@ -3,7 +3,6 @@
 use std::error::Error;
 use std::fmt;
 use std::future::Future;
-use std::ops::RangeInclusive;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -12,6 +11,7 @@ use ::redis::ConnectionInfo;
 use super::RedisBackend;
 use super::connection_string::{Target, resp3};
 use super::logins::Logins;
+use super::settings::{LEASES, Settings};
 use super::thread;
 use crate::credentials::Ask;
 use crate::name::secret_fingerprint;
@@ -19,13 +19,6 @@ use crate::{Credentials, LockError, plain_text};
 
 /// The lease, unless chosen.
 const LEASE: Duration = Duration::from_secs(30);
-
-/// Shorter leases are lost to a hiccup, longer ones never end.
-pub(super) const LEASES: RangeInclusive<Duration> =
-    Duration::from_millis(500)..=Duration::from_secs(24 * 3600);
-
-/// How long connecting to a server may take, unless the connection string says it.
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// Makes a [`RedisBackend`]; from [`RedisBackend::builder`].
 ///
@@ -60,18 +53,6 @@ pub struct RedisBuilder {
 enum Source {
     Text(String),
     Client(Box<ConnectionInfo>),
-}
-
-/// What was chosen.
-#[derive(Clone, Debug)]
-pub(super) struct Settings {
-    pub(super) target: Target,
-    pub(super) lease: Duration,
-    pub(super) namespace: String,
-    pub(super) quarantine: Duration,
-    pub(super) allow_eviction: bool,
-    pub(super) replicas: u8,
-    pub(super) logins: Logins,
 }
 
 impl RedisBuilder {
@@ -219,14 +200,14 @@ impl RedisBuilder {
         let settings = self.settings()?;
         settings.target.warn_unless_verified();
         let (server, namespace) = (settings.target.to_string(), settings.namespace.clone());
-        let backend = thread::start(settings).await?;
+        let (client, lanes) = thread::start(settings).await?;
         tracing::info!(
             server,
             namespace,
             name_secret = secret_fingerprint(),
             "Distributed locks: Redis provider (high-performance mode)"
         );
-        Ok(backend)
+        Ok(RedisBackend::new(client, lanes))
     }
 
     pub(super) fn settings(self) -> Result<Settings, LockError> {
@@ -264,38 +245,5 @@ impl fmt::Debug for RedisBuilder {
             .field("allow_eviction", &self.allow_eviction)
             .field("replicas", &self.replicas)
             .finish_non_exhaustive()
-    }
-}
-
-impl Settings {
-    /// How often what is held is renewed.
-    pub(super) fn heartbeat(&self) -> Duration {
-        self.lease / 3
-    }
-
-    /// By how much our validity ends before the key does: clocks that run at different rates, and
-    /// the time between a look and what it leads to.
-    pub(super) fn margin(&self) -> Duration {
-        self.lease / 100 + Duration::from_millis(50)
-    }
-
-    /// When a lease ends that was asked for then.
-    pub(super) fn valid_until(&self, sent: Duration) -> Duration {
-        sent + self.lease - self.margin()
-    }
-
-    pub(super) fn connect_timeout(&self) -> Duration {
-        self.target.connect_timeout.unwrap_or(CONNECT_TIMEOUT)
-    }
-
-    /// How long one answer of the server is waited for; after that the connection is replaced.
-    pub(super) fn answer_within(&self) -> Duration {
-        self.heartbeat().min(Duration::from_secs(2))
-    }
-
-    /// How long replicas have to know of a lock: while they are waited for, the second connection
-    /// answers nothing else.
-    pub(super) fn replicas_within(&self) -> Duration {
-        self.answer_within() / 3
     }
 }

@@ -5,8 +5,9 @@ use std::time::Duration;
 
 use tokio::sync::{mpsc, oneshot};
 
-use super::backend::{PATIENCE, RedisGrant};
+use super::backend::RedisGrant;
 use super::key::{Key, Owner};
+use super::settings::PATIENCE;
 use super::shared::Client;
 use crate::LockError;
 use crate::backend::{Attempt, Lease};

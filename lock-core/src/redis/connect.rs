@@ -14,11 +14,11 @@ use ::redis::{
 use tokio::net::lookup_host;
 use tokio::time::timeout;
 
-use super::builder::Settings;
 use super::certificates::Trust;
 use super::connection_string::Target;
 use super::options::NO_SENTINEL;
 use super::rights::{Asked, says_not_permitted};
+use super::settings::Settings;
 use super::tls::TlsTrouble;
 use crate::LockError;
 

@@ -158,6 +158,7 @@ mod rights;
 mod scripts;
 mod seeds;
 mod servers;
+mod settings;
 mod shared;
 mod steps;
 mod subscriber;
@@ -170,3 +171,6 @@ pub use backend::{RedisBackend, RedisGrant};
 pub(crate) use beside::RedisBeside;
 pub use builder::RedisBuilder;
 pub use connect::client;
+
+/// What metrics and health call this backend.
+const KIND: &str = "redis";

@@ -5,11 +5,11 @@ use ::redis::{Arg, Cmd, ConnectionInfo, Value, cmd, pipe};
 use tokio::sync::mpsc;
 use tokio::time::timeout;
 
-use super::builder::Settings;
 use super::connect::open;
 use super::driver::Batch;
 use super::rights::{Asked, SCRIPTS, says_not_permitted, says_not_there};
 use super::scripts::{EXCHANGE, Failure, Lua, RENEW, has_moved};
+use super::settings::Settings;
 use super::topology::Topology;
 use crate::LockError;
 use crate::name::key::redis_server_key;

@@ -5,7 +5,7 @@ use std::fmt;
 
 use ::redis::RedisError;
 
-use super::builder::Settings;
+use super::settings::Settings;
 use crate::LockError;
 
 /// On a server of either kind. `AUTH` and `HELLO` are everyone's.

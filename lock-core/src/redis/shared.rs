@@ -4,10 +4,10 @@ use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
-use super::builder::Settings;
 use super::command::Command;
 use super::key::{Key, Owner};
 use super::servers::Servers;
+use super::settings::Settings;
 use super::waiting::Waiting;
 use crate::backend::{BootClock, Clock, Lease};
 use crate::server::{Inbox, Stop};

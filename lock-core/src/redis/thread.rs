@@ -10,11 +10,10 @@ use tokio::runtime::Builder;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::{Instant, sleep};
 
-use super::backend::RedisBackend;
-use super::builder::Settings;
 use super::driver::Driver;
 use super::rehearsal::rehearse;
 use super::seeds::{self, Found};
+use super::settings::Settings;
 use super::shared::{Client, Shared};
 use super::subscriber::{Question, Subscriber};
 use super::topology::Topology;
@@ -28,8 +27,8 @@ const BACKOFF: (Duration, Duration) = (Duration::from_millis(10), Duration::from
 /// A driver that ran for so long starts anew after the shortest pause.
 const STABLE: Duration = Duration::from_secs(10);
 
-/// Starts the thread; returns when it has connected.
-pub(super) async fn start(settings: Settings) -> Result<RedisBackend, LockError> {
+/// Starts the thread; returns when it has connected, with how many kinds of keys cannot share a call.
+pub(super) async fn start(settings: Settings) -> Result<(Arc<Client>, usize), LockError> {
     let shared = Arc::new(Shared::new(settings));
     let (ready, started) = oneshot::channel();
     // Dropped before the answer, it ends the thread as every last user does.
@@ -43,7 +42,7 @@ pub(super) async fn start(settings: Settings) -> Result<RedisBackend, LockError>
                 .with_source(error)
         })?;
     let lanes = started.await.unwrap_or_else(|_| Err(ended()))?;
-    Ok(RedisBackend::new(client, lanes))
+    Ok((client, lanes))
 }
 
 fn ended() -> LockError {

@@ -5,10 +5,10 @@ use std::collections::BTreeSet;
 use ::redis::aio::MultiplexedConnection;
 use ::redis::{ConnectionAddr, ConnectionInfo, Value, cmd, from_redis_value, pipe};
 
-use super::builder::Settings;
 use super::connect::ask;
 use super::key::BUCKETS;
 use super::rights::Asked;
+use super::settings::Settings;
 use super::shared::Shared;
 use crate::LockError;
 

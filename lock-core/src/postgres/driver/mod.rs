@@ -31,7 +31,7 @@ use tokio::runtime::Builder;
 use tokio::sync::oneshot;
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 
-use super::backend::PostgresBackend;
+use super::KIND;
 use super::connect::Target;
 use super::desk::{Command, Desk, Handle, Hold};
 use super::login_options::LoginOptions;
@@ -39,7 +39,7 @@ use super::place::place;
 use super::session::{Failed, Session, value};
 use super::statement::Statement;
 use super::{errors, sql};
-use crate::backend::{Backend, LossReason};
+use crate::backend::LossReason;
 use crate::outage::{Outage, SoFar};
 use crate::panics::catch;
 use crate::server::Patience;
@@ -533,7 +533,7 @@ impl Driver {
             .await;
         let result = match answer {
             Ok(_) => {
-                observe::renew_headroom(PostgresBackend::KIND, session.headroom);
+                observe::renew_headroom(KIND, session.headroom);
                 self.heartbeats.over(|lasted| {
                     tracing::info!(
                         ?lasted,

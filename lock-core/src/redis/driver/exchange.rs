@@ -14,12 +14,13 @@ use super::nodes::Via;
 use super::{Done, Driver};
 use crate::LockError;
 use crate::backend::{Attempt, Lease};
-use crate::redis::backend::{PATIENCE, RedisGrant};
-use crate::redis::builder::LEASES;
+use crate::redis::backend::RedisGrant;
 use crate::redis::clock::Jump;
 use crate::redis::command::{Acquire, Claim, Command, Release};
 use crate::redis::rights::{Asked, says_not_permitted, says_not_there};
 use crate::redis::scripts::{EXCHANGE, Failure};
+use crate::redis::settings::LEASES;
+use crate::redis::settings::PATIENCE;
 use crate::redis::shared::HeldLock;
 
 /// How many calls are on their way: few, so that batches grow with the load.

@@ -6,10 +6,10 @@ use ::redis::Cmd;
 use tokio::time::Instant;
 
 use super::moves::{Doubt, Proof};
-use crate::redis::builder::Settings;
 use crate::redis::command::{Acquire, Claim, Probe, Release};
 use crate::redis::key::millis;
 use crate::redis::scripts::EXCHANGE;
+use crate::redis::settings::Settings;
 
 /// How many locks one call releases or acquires.
 const MAX_BATCH: usize = 128;

@@ -21,10 +21,10 @@ use futures_util::stream::{FuturesUnordered, StreamExt};
 use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, sleep_until};
 
-use super::backend::PATIENCE;
 use super::command::{Acquire, Claim, Command, Reply};
 use super::opened::Opened;
 use super::scripts::Failure;
+use super::settings::PATIENCE;
 use super::shared::{Client, HeldLock, Shared};
 use super::subscriber::Question;
 use super::topology::Topology;

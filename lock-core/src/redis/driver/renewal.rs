@@ -8,9 +8,8 @@ use tokio::time::Instant;
 
 use super::nodes::{Link, Via};
 use super::{Done, Driver};
-use crate::backend::Backend;
 use crate::outage::SoFar;
-use crate::redis::RedisBackend;
+use crate::redis::KIND;
 use crate::redis::clock::Jump;
 use crate::redis::key::millis;
 use crate::redis::scripts::{Failure, RENEW};
@@ -210,7 +209,7 @@ impl Driver {
             node.unrenewed.over(|lasted| {
                 tracing::info!(server = %node.info.addr(), ?lasted, "leases in Redis are renewed again");
             });
-            observe::renew_headroom(RedisBackend::KIND, headroom);
+            observe::renew_headroom(KIND, headroom);
         }
     }
 

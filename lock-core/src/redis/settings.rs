@@ -1,0 +1,62 @@
+//! What was chosen about a Redis backend, and the times that follow from it.
+
+use std::ops::RangeInclusive;
+use std::time::Duration;
+
+use super::connection_string::Target;
+use super::logins::Logins;
+
+/// Shorter leases are lost to a hiccup, longer ones never end.
+pub(super) const LEASES: RangeInclusive<Duration> =
+    Duration::from_millis(500)..=Duration::from_secs(24 * 3600);
+
+/// How long an acquire is tried again after its answer was lost.
+pub(super) const PATIENCE: Duration = Duration::from_secs(2);
+
+/// How long connecting to a server may take, unless the connection string says it.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// What was chosen.
+#[derive(Clone, Debug)]
+pub(super) struct Settings {
+    pub(super) target: Target,
+    pub(super) lease: Duration,
+    pub(super) namespace: String,
+    pub(super) quarantine: Duration,
+    pub(super) allow_eviction: bool,
+    pub(super) replicas: u8,
+    pub(super) logins: Logins,
+}
+
+impl Settings {
+    /// How often what is held is renewed.
+    pub(super) fn heartbeat(&self) -> Duration {
+        self.lease / 3
+    }
+
+    /// By how much our validity ends before the key does: clocks that run at different rates, and
+    /// the time between a look and what it leads to.
+    pub(super) fn margin(&self) -> Duration {
+        self.lease / 100 + Duration::from_millis(50)
+    }
+
+    /// When a lease ends that was asked for then.
+    pub(super) fn valid_until(&self, sent: Duration) -> Duration {
+        sent + self.lease - self.margin()
+    }
+
+    pub(super) fn connect_timeout(&self) -> Duration {
+        self.target.connect_timeout.unwrap_or(CONNECT_TIMEOUT)
+    }
+
+    /// How long one answer of the server is waited for; after that the connection is replaced.
+    pub(super) fn answer_within(&self) -> Duration {
+        self.heartbeat().min(Duration::from_secs(2))
+    }
+
+    /// How long replicas have to know of a lock: while they are waited for, the second connection
+    /// answers nothing else.
+    pub(super) fn replicas_within(&self) -> Duration {
+        self.answer_within() / 3
+    }
+}
