@@ -11,8 +11,9 @@ use futures_util::future::select_ok;
 use tokio::sync::Mutex;
 use tokio::time::timeout;
 
+use super::about::{About, Mode};
 use super::builder::RedisBuilder;
-use super::connect::{About, Mode, ask, open};
+use super::connect::{ask, open};
 use super::settings::Settings;
 use crate::LockError;
 

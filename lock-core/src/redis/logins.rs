@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use ::redis::ConnectionInfo;
 
-use super::connect::is_login_refused;
+use super::refused::is_login_refused;
 use crate::LockError;
 use crate::credentials::{Asker, Credentials, Refusals};
 

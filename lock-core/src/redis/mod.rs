@@ -140,6 +140,7 @@
 //! Locks live in the database (`/2`) of the connection string; channels are shared by all databases
 //! of a server, which costs a try too many at worst.
 
+mod about;
 mod backend;
 mod beside;
 mod builder;
@@ -153,6 +154,7 @@ mod key;
 mod logins;
 mod opened;
 mod options;
+mod refused;
 mod rehearsal;
 mod rights;
 mod scripts;

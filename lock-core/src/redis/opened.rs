@@ -5,7 +5,8 @@ use std::time::Duration;
 use ::redis::aio::MultiplexedConnection;
 use ::redis::{ConnectionInfo, cmd, from_redis_value};
 
-use super::connect::{About, Mode, Reign, ask, judge, open};
+use super::about::{About, Mode, Reign, judge};
+use super::connect::{ask, open};
 use super::shared::Shared;
 use super::topology::id_of_member;
 use crate::{LockError, entropy};

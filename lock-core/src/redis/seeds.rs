@@ -14,7 +14,8 @@ use ::redis::ConnectionInfo;
 use futures_util::stream::{FuturesUnordered, StreamExt};
 use tokio::time::{Instant, timeout_at};
 
-use super::connect::{About, Mode, open};
+use super::about::{About, Mode};
+use super::connect::open;
 use super::opened::{Opened, check};
 use super::shared::Shared;
 use super::topology::Topology;

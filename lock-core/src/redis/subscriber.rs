@@ -13,8 +13,9 @@ use futures_util::stream::{FuturesUnordered, StreamExt};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::{Instant, sleep_until, timeout};
 
+use super::about::About;
 use super::command::Command;
-use super::connect::{About, open};
+use super::connect::open;
 use super::key::{Key, millis};
 use super::scripts::has_moved;
 use super::shared::Shared;

@@ -41,7 +41,8 @@ use tokio::time::{Instant, timeout};
 use super::nodes::{Link, Via};
 use super::{Done, Driver};
 use crate::LockError;
-use crate::redis::connect::{About, Reign, open};
+use crate::redis::about::{About, Reign};
+use crate::redis::connect::open;
 use crate::redis::shared::Shared;
 use crate::redis::topology::Topology;
 
