@@ -29,7 +29,7 @@ use super::{errors, sql};
 use crate::LockError;
 use crate::outage::{Outage, SoFar};
 use crate::panics::catch;
-use crate::server::{Board, Stop};
+use crate::server::Stop;
 use crate::settings::ProviderKind;
 
 /// How long the server keeps the mark of a process that vanished.
@@ -517,7 +517,7 @@ impl Link {
     async fn changed(&mut self) -> Option<Marked> {
         match self {
             Self::Marked(session) => {
-                while session.notified(&Board::default()).await.is_some() {}
+                while session.notified(&()).await.is_some() {}
                 None
             }
             Self::Plain(_, session) => Some(session.await),
@@ -529,16 +529,12 @@ impl Link {
             Self::Marked(session) => {
                 // Nobody waits here, and who listens is woken for what it does not need.
                 if session.is_listening
-                    && let Err(Failed::Session(_)) = session.unlisten(&Board::default()).await
+                    && let Err(Failed::Session(_)) = session.unlisten(&()).await
                 {
                     return Err(errors::disconnected());
                 }
                 let answer = session
-                    .run(
-                        &Board::default(),
-                        const { Statement::new(sql::HEARTBEAT) },
-                        |beat| beat,
-                    )
+                    .run(&(), const { Statement::new(sql::HEARTBEAT) }, |beat| beat)
                     .await;
                 match answer {
                     Ok(_) => Ok(()),

@@ -9,18 +9,54 @@ use sqlx::postgres::{PgConnection, PgRow};
 use sqlx::{Decode, Error, Postgres, Row, SqlSafeStr, Type};
 use tokio::time::{Instant, sleep};
 
-use super::desk::Handle;
 use super::errors::{self, Limits};
 use super::sql;
 use super::statement::{self, Bound, Statement};
 use super::terms::Terms;
 use super::wire::Wire;
 use crate::backend::{BootClock, Clock, Lease, LossReason};
-use crate::server::{Board, Patience};
+use crate::server::{Board, Host, Patience};
 
 /// When a statement is out for this long, whoever waits for a lock asks for itself: it is to hear
 /// that the server does not answer, and not that the lock is held.
 const STALLED: Duration = Duration::from_millis(500);
+
+/// Those who wait for locks here, as far as a session has to do with them.
+pub(super) trait Waiters {
+    fn is_empty(&self) -> bool;
+
+    /// Whether one of them waits for this key.
+    fn are_for(&self, key: i64) -> bool;
+
+    fn wake_all(&self);
+}
+
+impl<H: Host<Key = i64>> Waiters for Board<H> {
+    fn is_empty(&self) -> bool {
+        self.is_empty()
+    }
+
+    fn are_for(&self, key: i64) -> bool {
+        self.is_waited_for(&key)
+    }
+
+    fn wake_all(&self) {
+        self.wake_all();
+    }
+}
+
+/// A session that takes no locks has none.
+impl Waiters for () {
+    fn is_empty(&self) -> bool {
+        true
+    }
+
+    fn are_for(&self, _: i64) -> bool {
+        false
+    }
+
+    fn wake_all(&self) {}
+}
 
 /// A session. Its end is the end of all its locks.
 ///
@@ -94,8 +130,8 @@ where
 }
 
 /// Notes which of the released keys are waited for. The payload can be anybody's.
-fn hear(payload: &str, board: &Board<Handle>, heard: &mut BTreeSet<i64>) {
-    if board.is_empty() {
+fn hear(payload: &str, waiters: &impl Waiters, heard: &mut BTreeSet<i64>) {
+    if waiters.is_empty() {
         return;
     }
     for key in payload.split(',').take(sql::RELEASES) {
@@ -103,7 +139,7 @@ fn hear(payload: &str, board: &Board<Handle>, heard: &mut BTreeSet<i64>) {
             return;
         };
         let key = key.cast_signed();
-        if board.is_waited_for(&key) {
+        if waiters.are_for(key) {
             heard.insert(key);
         }
     }
@@ -145,14 +181,16 @@ impl Session {
     /// ours.
     pub(super) async fn run<'q>(
         &mut self,
-        board: &Board<Handle>,
+        waiters: &impl Waiters,
         statement: Statement,
         bind: impl FnOnce(Bound<'q>) -> Bound<'q>,
     ) -> Result<Vec<PgRow>, Failed> {
         let sent = self.clock.now();
         let query = bind(statement.query().bind(&self.marker));
         let answer = self
-            .exchange(board, async |connection| query.fetch_all(connection).await)
+            .exchange(waiters, async |connection| {
+                query.fetch_all(connection).await
+            })
             .await;
         match answer {
             Ok(rows) if !statement::is_proof(&rows) => {
@@ -173,12 +211,14 @@ impl Session {
     /// was.
     pub(super) async fn run_beside(
         &mut self,
-        board: &Board<Handle>,
+        waiters: &impl Waiters,
         statements: impl SqlSafeStr,
     ) -> Result<Vec<PgRow>, Failed> {
         let query = sqlx::raw_sql(statements);
         let answer = self
-            .exchange(board, async |connection| query.fetch_all(connection).await)
+            .exchange(waiters, async |connection| {
+                query.fetch_all(connection).await
+            })
             .await;
         self.unless_lost(answer)
     }
@@ -189,15 +229,15 @@ impl Session {
     }
 
     /// Hears of releases whose notification is sent after this has returned.
-    pub(super) async fn listen(&mut self, board: &Board<Handle>) -> Result<(), Failed> {
-        self.run_beside(board, sql::LISTEN).await?;
+    pub(super) async fn listen(&mut self, waiters: &impl Waiters) -> Result<(), Failed> {
+        self.run_beside(waiters, sql::LISTEN).await?;
         self.is_listening = true;
         Ok(())
     }
 
     /// Hears of no release any more.
-    pub(super) async fn unlisten(&mut self, board: &Board<Handle>) -> Result<(), Failed> {
-        self.run_beside(board, sql::UNLISTEN).await?;
+    pub(super) async fn unlisten(&mut self, waiters: &impl Waiters) -> Result<(), Failed> {
+        self.run_beside(waiters, sql::UNLISTEN).await?;
         self.is_listening = false;
         Ok(())
     }
@@ -214,12 +254,12 @@ impl Session {
     /// time leaves by itself.
     async fn exchange(
         &mut self,
-        board: &Board<Handle>,
+        waiters: &impl Waiters,
         send: impl AsyncFnOnce(&mut PgConnection) -> Result<Vec<PgRow>, Error>,
     ) -> Result<Vec<PgRow>, Failed> {
         let started = Instant::now();
         let heard = &mut self.heard;
-        let mut answer = pin!(self.wire.run(send, |payload| hear(payload, board, heard)));
+        let mut answer = pin!(self.wire.run(send, |payload| hear(payload, waiters, heard)));
         let at_once = self.patience.look(started, |cx| answer.as_mut().poll(cx));
         let answered = if let Some(answer) = at_once.await {
             Some(answer)
@@ -236,7 +276,7 @@ impl Session {
                     answer = &mut answer => break Some(answer),
                     () = &mut stalled, if !is_stalled => {
                         is_stalled = true;
-                        board.wake_all();
+                        waiters.wake_all();
                     }
                     () = sleep(left) => {}
                 }
@@ -257,9 +297,9 @@ impl Session {
     /// # Cancel safety
     ///
     /// Cancel safe: no notification is lost.
-    pub(super) async fn notified(&mut self, board: &Board<Handle>) -> Option<()> {
+    pub(super) async fn notified(&mut self, waiters: &impl Waiters) -> Option<()> {
         let notification = self.wire.notified().await?;
-        hear(notification.payload(), board, &mut self.heard);
+        hear(notification.payload(), waiters, &mut self.heard);
         Some(())
     }
 
