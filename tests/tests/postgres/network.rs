@@ -14,8 +14,8 @@ use tokio::task::JoinSet;
 enum Loses {
     /// That of the client when it is told to; the server keeps its own.
     ClientsWhenTold,
-    /// Each session as soon as it is open: when the second connection, which the library needs until
-    /// then, is closed.
+    /// From the first loss on, each session as soon as it is open: when the second connection, which the
+    /// library needs until then, is closed.
     Sessions,
 }
 
@@ -33,7 +33,7 @@ impl Network {
         Self::new(server, Loses::ClientsWhenTold).await
     }
 
-    /// One that resets every session as soon as it is open.
+    /// One that resets every session as soon as it is open, once it has [lost](Self::lose) one.
     pub(crate) async fn without_rest(server: &PostgresServer) -> Self {
         Self::new(server, Loses::Sessions).await
     }
@@ -110,8 +110,11 @@ async fn connection(
                 let _ = (client.set_zero_linger(), server.set_zero_linger());
             }
         },
-        () = closed => if loses == Loses::Sessions {
-            lose(&losses);
-        },
+        () = closed => {
+            let has_begun = !losses.borrow().is_empty();
+            if loses == Loses::Sessions && has_begun {
+                lose(&losses);
+            }
+        }
     }
 }

@@ -33,6 +33,7 @@ async fn a_session_that_never_lasts_is_made_anew_after_growing_pauses() {
     let server = PostgresServer::start().await;
     let network = Network::without_rest(&server).await;
     let client = client(&network.url(&server.url())).await;
+    network.lose();
     let losses = network.losses(8).await;
     for (round, pair) in losses.windows(2).enumerate() {
         let pause = pair[1] - pair[0];
