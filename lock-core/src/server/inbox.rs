@@ -50,7 +50,7 @@ impl<C> Inbox<C> {
         self.push_all([command]);
     }
 
-    /// Leaves several, which are taken together.
+    /// Leaves several, which are taken together. Where there are none, the thread sleeps on.
     pub(crate) fn push_all(&self, commands: impl IntoIterator<Item = C>) {
         let mut state = self.state();
         if state.is_abandoned {
@@ -58,7 +58,11 @@ impl<C> Inbox<C> {
             drop(state);
             return drop(commands);
         }
+        let before = state.commands.len();
         state.commands.extend(commands);
+        if state.commands.len() == before {
+            return;
+        }
         let is_asleep = mem::take(&mut state.is_asleep);
         drop(state);
         if is_asleep {
@@ -113,5 +117,25 @@ impl<C> Inbox<C> {
         let commands = mem::take(&mut state.commands);
         drop(state);
         drop(commands);
+    }
+}
+
+#[cfg(all(test, not(lock_model)))]
+mod tests {
+    use std::pin::pin;
+
+    use futures_util::FutureExt;
+
+    use super::*;
+
+    #[test]
+    fn a_thread_that_sleeps_is_woken_by_commands_and_by_nothing_else() {
+        let inbox = Inbox::default();
+        let mut rung = pin!(inbox.rung());
+        assert!(rung.as_mut().now_or_never().is_none());
+        inbox.push_all(None);
+        assert!(rung.as_mut().now_or_never().is_none());
+        inbox.push(1);
+        assert!(rung.as_mut().now_or_never().is_some());
     }
 }
