@@ -7,7 +7,7 @@ use tokio::time::timeout;
 
 use super::connect::open;
 use super::driver::Batch;
-use super::rights::{Asked, SCRIPTS, says_not_permitted, says_not_there};
+use super::rights::{Asked, SCRIPTS};
 use super::scripts::{EXCHANGE, Failure, Lua, RENEW, has_moved};
 use super::settings::Settings;
 use super::topology::Topology;
@@ -130,19 +130,15 @@ async fn run_scripts(
     let run = |answer: Result<Vec<Value>, Failure>| {
         answer.or_else(|failure| match failure {
             Failure::Refused(error) if has_moved(&error) => Ok(Vec::new()),
-            failure if failure.is_not_permitted() => {
-                let said = failure.to_string();
-                Err(asked(SCRIPTS).not_permitted(&said, &*said))
-            }
-            failure if says_not_there(&failure.to_string()) => {
+            failure => {
                 let said = failure.to_string();
                 let is_call = said.to_lowercase().contains("evalsha");
-                Err(asked(if is_call { "EVALSHA" } else { SCRIPTS }).not_there(said))
+                let asked = asked(if is_call { "EVALSHA" } else { SCRIPTS });
+                Err(failure.lacking(asked).unwrap_or_else(|| {
+                    LockError::unavailable("the Redis server does not run scripts")
+                        .with_source(said)
+                }))
             }
-            failure => Err(
-                LockError::unavailable("the Redis server does not run scripts")
-                    .with_source(failure.to_string()),
-            ),
         })
     };
     let mut renew = RENEW.call(1);
@@ -154,11 +150,8 @@ async fn run_scripts(
     if let Some(Value::BulkString(error)) = answers.get(1) {
         let error = String::from_utf8_lossy(error);
         // What else may be wrong, such as a memory that is full, is told to who locks.
-        if says_not_permitted(&error) {
-            return Err(asked(SCRIPTS).not_permitted(&error, &*error));
-        }
-        if says_not_there(&error) {
-            return Err(asked(SCRIPTS).not_there(&*error));
+        if let Some(lacking) = asked(SCRIPTS).lacking(&error) {
+            return Err(lacking);
         }
     }
     Ok(())

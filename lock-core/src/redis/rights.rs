@@ -51,8 +51,19 @@ impl<'a> Asked<'a> {
         LockError::unavailable(sentence).with_source(error)
     }
 
+    /// Why it was not done, if these words of the server say that rights or the command are lacking.
+    pub(super) fn lacking(self, said: &str) -> Option<LockError> {
+        if says_not_permitted(said) {
+            Some(self.not_permitted(said, said))
+        } else if says_not_there(said) {
+            Some(self.not_there(said))
+        } else {
+            None
+        }
+    }
+
     /// The server has no such command, which no retry mends.
-    pub(super) fn not_there(self, source: impl Into<Box<dyn Error + Send + Sync>>) -> LockError {
+    fn not_there(self, source: impl Into<Box<dyn Error + Send + Sync>>) -> LockError {
         let what = match self.command {
             SCRIPTS => "a command that the scripts of locks run".to_owned(),
             command => format!("the command `{command}`"),
@@ -116,7 +127,7 @@ pub(super) fn says_not_permitted(error: &str) -> bool {
 
 /// Whether this is what a server, or a proxy in front of it, says of a command that it does not have.
 /// What else may be wrong with it, such as that it loads its data, has other words.
-pub(super) fn says_not_there(error: &str) -> bool {
+fn says_not_there(error: &str) -> bool {
     let error = error.to_lowercase();
     [
         "unknown command",

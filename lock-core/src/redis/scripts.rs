@@ -13,7 +13,8 @@ use futures_util::FutureExt;
 use tokio::task::yield_now;
 use tokio::time::timeout;
 
-use super::rights::says_not_permitted;
+use super::rights::Asked;
+use crate::LockError;
 
 /// A script that the server knows by its hash.
 pub(super) struct Lua {
@@ -90,13 +91,15 @@ impl Failure {
         }
     }
 
-    /// Whether the rights of the user are not enough.
-    pub(super) fn is_not_permitted(&self) -> bool {
+    /// Why the server did not do it, if it says that rights or the command are lacking.
+    pub(super) fn lacking(&self, asked: Asked<'_>) -> Option<LockError> {
         match self {
-            Self::Refused(error) => {
-                error.code() == Some("NOPERM") || says_not_permitted(&error.to_string())
+            Self::Refused(error) if error.code() == Some("NOPERM") => {
+                let said = error.to_string();
+                Some(asked.not_permitted(&said, &*said))
             }
-            Self::Unknown(_) | Self::Nonsense => false,
+            Self::Refused(error) => asked.lacking(&error.to_string()),
+            Self::Unknown(_) | Self::Nonsense => None,
         }
     }
 }

@@ -17,10 +17,9 @@ use crate::backend::{Attempt, Lease};
 use crate::redis::backend::RedisGrant;
 use crate::redis::clock::Jump;
 use crate::redis::command::{Acquire, Claim, Command, Release};
-use crate::redis::rights::{Asked, says_not_permitted, says_not_there};
+use crate::redis::rights::Asked;
 use crate::redis::scripts::{EXCHANGE, Failure};
-use crate::redis::settings::LEASES;
-use crate::redis::settings::PATIENCE;
+use crate::redis::settings::{LEASES, PATIENCE};
 use crate::redis::shared::HeldLock;
 
 /// How many calls are on their way: few, so that batches grow with the load.
@@ -284,16 +283,9 @@ impl Driver {
             Ok(wait) => Ok(Attempt::Held {
                 retry_in: Some(pause(wait)),
             }),
-            Err(error) if says_not_permitted(&error) => {
-                let settings = &self.shared.settings;
-                let asked = Asked::by_scripts(settings, self.lanes.len() > 1);
+            Err(error) if let Some(lacking) = self.asked().lacking(&error) => {
                 // An administrator may be about to give it back: it is asked for again.
-                let refused = asked.not_permitted(&error, "").duplicate_as_unavailable();
-                Err(refused.with_source(error))
-            }
-            Err(error) if says_not_there(&error) => {
-                let asked = Asked::by_scripts(&self.shared.settings, self.lanes.len() > 1);
-                Err(asked.not_there(error).duplicate_as_unavailable())
+                Err(lacking.duplicate_as_unavailable().with_source(error))
             }
             Err(error) if error == BAD_NOTE => Err(self.bad_note(lane)),
             Err(error) if error == FOREIGN => {
@@ -346,6 +338,11 @@ impl Driver {
         self.give(lane, via, grant, acquire.reply);
     }
 
+    /// What the scripts ask for.
+    fn asked(&self) -> Asked<'_> {
+        Asked::by_scripts(&self.shared.settings, self.lanes.len() > 1)
+    }
+
     /// What to do with a batch that has no answer.
     pub(super) fn failed(&mut self, lane: usize, via: Via, mut batch: Batch, failure: Failure) {
         let refused = matches!(failure, Failure::Refused(_));
@@ -369,24 +366,12 @@ impl Driver {
             self.doubt(lane, via, true);
         }
         let reason = failure.to_string();
-        let not_permitted = failure.is_not_permitted();
-        let not_there = refused && says_not_there(&reason);
-        let shared = Arc::clone(&self.shared);
-        let is_cluster = self.lanes.len() > 1;
-        let error = || {
-            if not_permitted {
-                let asked = Asked::by_scripts(&shared.settings, is_cluster);
-                let refused = asked.not_permitted(&reason, "").duplicate_as_unavailable();
-                return refused.with_source(reason.clone());
-            }
-            if not_there {
-                let asked = Asked::by_scripts(&shared.settings, is_cluster);
-                let refused = asked.not_there("").duplicate_as_unavailable();
-                return refused.with_source(reason.clone());
-            }
-            let what = if is_moving { IS_MOVING } else { NOT_DONE };
-            LockError::unavailable(what).with_source(reason.clone())
+        let what = if is_moving { IS_MOVING } else { NOT_DONE };
+        let unavailable = match failure.lacking(self.asked()) {
+            Some(lacking) => lacking.duplicate_as_unavailable(),
+            None => LockError::unavailable(what),
         };
+        let error = || unavailable.duplicate().with_source(reason.clone());
         for release in batch.releases {
             if refused {
                 self.parked
