@@ -134,7 +134,7 @@ impl Backend for RedisBackend {
         }
         let (acquire, answer) = self.acquire(key);
         self.shared().inbox.push(Command::Acquire(acquire));
-        answer.await.unwrap_or_else(|_| Err(self.shared().gone()))
+        self.shared().answered(answer).await
     }
 
     async fn try_acquire_many(
@@ -167,8 +167,7 @@ impl Backend for RedisBackend {
             }
             self.shared().inbox.push_all(claims);
             for (position, answer) in answers {
-                let answer = answer.await.unwrap_or_else(|_| Err(self.shared().gone()));
-                if let Attempt::Granted(grant) = answer? {
+                if let Attempt::Granted(grant) = self.shared().answered(answer).await? {
                     granted.push((position, grant));
                 }
             }
@@ -265,7 +264,7 @@ impl Grant for RedisGrant {
         self.start_release(Some(reply));
         let client = Arc::clone(&self.client);
         drop(self);
-        answer.await.unwrap_or_else(|_| Err(client.0.gone()))
+        client.0.answered(answer).await
     }
 
     fn fencing_token(&self) -> impl Future<Output = Result<u64, LockError>> + Send + 'static {

@@ -4,6 +4,8 @@ use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
+use tokio::sync::oneshot;
+
 use super::command::Command;
 use super::key::{Key, Owner};
 use super::servers::Servers;
@@ -48,16 +50,22 @@ impl Shared {
             number: self.owners.fetch_add(1, Ordering::Relaxed),
         }
     }
-}
 
-impl Shared {
-    /// Ends the thread, whoever uses it; completes when its connections are closed.
+    /// Ends the thread, also while others use it; completes when its connections are closed.
     pub(super) async fn close(&self) {
         self.stop.ask();
         self.inbox.close();
         // What is not released by now ends with its lease.
         self.held.lose(LossReason::Shutdown, |_| true);
         self.stop.finished().await;
+    }
+
+    /// Waits for an answer of the driver. One that is gone gives none.
+    pub(super) async fn answered<T>(
+        &self,
+        answer: oneshot::Receiver<Result<T, LockError>>,
+    ) -> Result<T, LockError> {
+        answer.await.unwrap_or_else(|_| Err(self.gone()))
     }
 
     /// Why there is no answer: the driver that was asked is gone.

@@ -163,14 +163,9 @@ impl Drop for Ending {
     fn drop(&mut self) {
         let shared = &self.0;
         // Each runs wakers, which are the application's and can panic.
-        let steps: [&dyn Fn(); 3] = [
-            &|| shared.inbox.abandon(),
-            &|| shared.held.lose(LossReason::Disconnected, |_| true),
-            &|| shared.waiting.wake_all(),
-        ];
-        for step in steps {
-            let _ = catch(step);
-        }
+        let _ = catch(|| shared.inbox.abandon());
+        let _ = catch(|| shared.held.lose(LossReason::Disconnected, |_| true));
+        let _ = catch(|| shared.waiting.wake_all());
         shared.stop.done();
     }
 }
