@@ -10,6 +10,9 @@ use crate::LockError;
 pub(crate) use ask::{Ask, Asker};
 pub(crate) use refusals::Refusals;
 
+/// Of credentials that a server refused.
+pub(crate) const GIVEN: &str = "they came from the function given to `credentials`";
+
 /// A user of a server and its password, as they are now: the answer of the function that is given to
 /// `credentials(..)` of a builder. Its `Debug` does not show the password.
 ///

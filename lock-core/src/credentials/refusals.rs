@@ -44,8 +44,32 @@ impl<W: PartialEq> Refusals<W> {
         }
     }
 
+    /// Keeps what came of a login with these: `is_refused` tells whether an error is a refusal of them, and
+    /// `explained` adds to that where they came from.
+    ///
+    /// # Errors
+    ///
+    /// That of the login.
+    pub(crate) fn settle<T>(
+        &self,
+        place: &str,
+        with: W,
+        opened: Result<T, LockError>,
+        is_refused: impl FnOnce(&LockError) -> bool,
+        explained: impl FnOnce(LockError) -> LockError,
+    ) -> Result<T, LockError> {
+        opened.inspect(|_| self.accepted(place)).map_err(|error| {
+            if !is_refused(&error) {
+                return error;
+            }
+            let error = explained(error);
+            self.refused(place, with, &error);
+            error
+        })
+    }
+
     /// The server has refused these, with this error.
-    pub(crate) fn refused(&self, place: &str, with: W, error: &LockError) {
+    fn refused(&self, place: &str, with: W, error: &LockError) {
         let mut all = self.all();
         let last = all.get(place).filter(|last| last.with == with);
         let pause = last.map_or(PAUSES.0, |last| (last.pause * 2).min(PAUSES.1));
@@ -59,7 +83,7 @@ impl<W: PartialEq> Refusals<W> {
     }
 
     /// The server lets us in.
-    pub(crate) fn accepted(&self, place: &str) {
+    fn accepted(&self, place: &str) {
         self.all().remove(place);
     }
 }

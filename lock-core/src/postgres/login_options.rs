@@ -9,7 +9,7 @@ use sqlx::postgres::PgConnectOptions;
 use super::connect::Target;
 use super::errors;
 use crate::LockError;
-use crate::credentials::{Asker, Credentials, Refusals};
+use crate::credentials::{Asker, Credentials, GIVEN, Refusals};
 
 /// Where user and password come from, and which ones were refused. As it is by default they are those of
 /// the connection string.
@@ -63,16 +63,9 @@ impl LoginOptions {
         let checked = self.refusals.check("", &with);
         checked.map_err(|error| error.with_source(errors::RefusedBefore))?;
         let opened = open(&target).await;
-        match opened {
-            Ok(_) => self.refusals.accepted(""),
-            Err(error) if errors::is_login_refused(&error) => {
-                let error = self.explained(error);
-                self.refusals.refused("", with, &error);
-                return Err(error);
-            }
-            Err(_) => {}
-        }
-        opened
+        let explained = |error| self.explained(error);
+        self.refusals
+            .settle("", with, opened, errors::is_login_refused, explained)
     }
 
     async fn present(&self, target: &Target) -> Result<(Target, With), LockError> {
@@ -100,7 +93,7 @@ impl LoginOptions {
     /// Where the user and the password came from.
     fn explained(&self, error: LockError) -> LockError {
         match (&self.asker, &self.pool) {
-            (Some(_), _) => error.with_advice("they came from the function given to `credentials`"),
+            (Some(_), _) => error.with_advice(GIVEN),
             (None, Some(_)) => error.with_advice("they are the present ones of the pool"),
             (None, None) => error,
         }

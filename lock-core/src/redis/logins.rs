@@ -8,7 +8,7 @@ use ::redis::ConnectionInfo;
 
 use super::refused::is_login_refused;
 use crate::LockError;
-use crate::credentials::{Asker, Credentials, Refusals};
+use crate::credentials::{Asker, Credentials, GIVEN, Refusals};
 
 /// An answer that led to no connection is used again for so long: while a server is gone there are some
 /// attempts in each second, over two connections to each node.
@@ -69,18 +69,12 @@ impl Logins {
             (Err(_), Some(given)) if !is_refused => Some((asked, Ok(given.clone()))),
             _ => None,
         };
-        match opened {
-            Ok(_) => self.refusals.accepted(&place),
-            Err(mut error) if is_refused => {
-                if self.asker.is_some() {
-                    error = error.with_advice("they came from the function given to `credentials`");
-                }
-                self.refusals.refused(&place, with, &error);
-                return Err(error);
-            }
-            Err(_) => {}
-        }
-        opened
+        let explained = |error: LockError| match &self.asker {
+            Some(_) => error.with_advice(GIVEN),
+            None => error,
+        };
+        self.refusals
+            .settle(&place, with, opened, |_| is_refused, explained)
     }
 
     fn unused(&self) -> MutexGuard<'_, Option<(Instant, Answer)>> {
