@@ -1,6 +1,8 @@
 //! A database that does not hold the locks: it is asked how it is, and keeps the mark of the
 //! provider that does. One connection, on a thread of its own.
 
+mod outages;
+
 use std::future::Future;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
@@ -15,6 +17,7 @@ use tokio::sync::mpsc::error::TryRecvError;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::{sleep, timeout};
 
+use self::outages::Outages;
 use super::connect::Target;
 use super::desk::Reply;
 use super::login::log_in;
@@ -27,7 +30,6 @@ use super::steps::{Step, WITHIN};
 use super::terms::Terms;
 use super::{errors, sql};
 use crate::LockError;
-use crate::outage::{Outage, SoFar};
 use crate::panics::catch;
 use crate::server::Stop;
 use crate::settings::ProviderKind;
@@ -78,7 +80,7 @@ impl DatabaseBeside {
         is_required: bool,
     ) -> Result<Self, LockError> {
         warn_unless_verified(&options);
-        let troubles = Troubles::new(place(&options));
+        let outages = Outages::new(place(&options));
         let target = Target::new(options, "distributed_lock", Terms::new(LEASE)?, None);
         let (ask, asked) = mpsc::unbounded_channel();
         let (started, opened) = oneshot::channel();
@@ -91,7 +93,7 @@ impl DatabaseBeside {
             is_required,
             asked,
             backoff: BACKOFF.build(),
-            troubles,
+            outages,
         };
         thread::Builder::new()
             .name("distributed-lock-mark".to_owned())
@@ -136,19 +138,7 @@ struct Watch {
     is_required: bool,
     asked: mpsc::UnboundedReceiver<Reply<()>>,
     backoff: ExponentialBackoff,
-    troubles: Troubles,
-}
-
-/// What the log says, and of what.
-struct Troubles {
-    server: String,
-    /// There is no connection.
-    away: Outage,
-    /// There is one that can keep no mark.
-    unfit: Outage,
-    /// The database has the mark of another provider.
-    other: Outage,
-    panics: Outage,
+    outages: Outages,
 }
 
 /// How the database is reached.
@@ -179,7 +169,7 @@ impl Watch {
                 last = errors::panicked();
                 // It can be the logger that panics.
                 let _ = catch(|| {
-                    self.troubles.panicked(&reason);
+                    self.outages.panicked(&reason);
                 });
                 match started.take() {
                     Some(started) => {
@@ -265,15 +255,15 @@ impl Watch {
             }
             (Ok(opened), None) => opened,
             (Err(error), None) => {
-                self.troubles.is_away(&error);
+                self.outages.is_away(&error);
                 *last = error;
                 return Some(());
             }
         };
         self.backoff = BACKOFF.build();
-        self.troubles.is_back();
+        self.outages.is_back();
         *last = self.serve(link, other).await?;
-        self.troubles.is_away(last);
+        self.outages.is_away(last);
         Some(())
     }
 
@@ -315,7 +305,7 @@ impl Watch {
         if is_start && self.is_required {
             return Err(unmarked(unfit));
         }
-        self.troubles.is_unfit(&unfit);
+        self.outages.is_unfit(&unfit);
         let session = session_in_time(self.target.clone(), self.mark.clone());
         Ok(Link::Plain(Box::new(connection), Box::pin(session)))
     }
@@ -338,7 +328,7 @@ impl Watch {
                     let Some((session, found)) = changed else {
                         return Some(errors::disconnected());
                     };
-                    self.troubles.is_fit();
+                    self.outages.is_fit();
                     (link, other) = (Link::Marked(session), found);
                     self.tell_of(other);
                 }
@@ -369,8 +359,8 @@ impl Watch {
     /// What is held stays held: only whoever starts is refused.
     fn tell_of(&mut self, other: Option<ProviderKind>) {
         match other {
-            Some(other) => self.troubles.is_marked(&self.mark.refusal(other)),
-            None => self.troubles.is_unmarked(),
+            Some(other) => self.outages.is_marked(&self.mark.refusal(other)),
+            None => self.outages.is_unmarked(),
         }
     }
 
@@ -383,7 +373,7 @@ impl Watch {
         let checked = timeout(ANSWER_WITHIN, self.mark.check(session.wire())).await;
         *other = checked.unwrap_or_else(|_| Err(LockError::unanswered()))?;
         if other.is_none() {
-            self.troubles.is_unmarked();
+            self.outages.is_unmarked();
         }
         Ok(())
     }
@@ -395,90 +385,6 @@ struct Done(Arc<Stop>);
 impl Drop for Done {
     fn drop(&mut self) {
         self.0.done();
-    }
-}
-
-impl Troubles {
-    fn new(server: String) -> Self {
-        Self {
-            server,
-            away: Outage::new(),
-            unfit: Outage::new(),
-            other: Outage::new(),
-            panics: Outage::new(),
-        }
-    }
-
-    fn is_away(&mut self, error: &LockError) {
-        self.away.failed(|SoFar { failures, lasting }| {
-            tracing::warn!(
-                server = self.server,
-                error = error as &dyn std::error::Error,
-                failures,
-                lasting,
-                "no connection to the database, which does not hold the locks; it is tried again"
-            );
-        });
-    }
-
-    fn is_back(&mut self) {
-        self.away.over(|lasted| {
-            tracing::info!(
-                server = self.server,
-                ?lasted,
-                "there is a connection to the database again"
-            );
-        });
-    }
-
-    fn is_unfit(&mut self, error: &LockError) {
-        self.unfit.failed(|SoFar { failures, lasting }| {
-            tracing::warn!(
-                server = self.server, error = error as &dyn std::error::Error, failures, lasting,
-                "this way to the database cannot tell whether other processes lock with another provider"
-            );
-        });
-    }
-
-    fn is_fit(&mut self) {
-        self.unfit.over(|lasted| {
-            tracing::info!(
-                server = self.server,
-                ?lasted,
-                "this way to the database keeps the mark of our provider now"
-            );
-        });
-    }
-
-    fn is_marked(&mut self, error: &LockError) {
-        self.other.failed(|SoFar { failures, lasting }| {
-            tracing::error!(
-                server = self.server, %error, failures, lasting,
-                "the locks are held in two places"
-            );
-        });
-    }
-
-    fn is_unmarked(&mut self) {
-        self.other.over(|lasted| {
-            tracing::info!(
-                server = self.server,
-                ?lasted,
-                "no other process locks with another provider any more"
-            );
-        });
-    }
-
-    fn panicked(&mut self, reason: &str) {
-        self.panics.failed(|SoFar { failures, lasting }| {
-            tracing::error!(
-                server = self.server,
-                reason,
-                failures,
-                lasting,
-                "the connection to the database panicked, and is made again"
-            );
-        });
     }
 }
 

@@ -1,18 +1,20 @@
 //! The second connection of each node: messages of releases, and what replicas know.
 
+mod outages;
+
 use std::collections::VecDeque;
 use std::convert::Infallible;
-use std::error::Error;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
 use ::redis::aio::MultiplexedConnection;
-use ::redis::{ConnectionInfo, PushInfo, PushKind, RedisError, Value, cmd, pipe};
+use ::redis::{PushInfo, PushKind, RedisError, Value, cmd, pipe};
 use futures_util::stream::{FuturesUnordered, StreamExt};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::{Instant, sleep_until, timeout};
 
+use self::outages::Outages;
 use super::about::About;
 use super::command::Command;
 use super::connect::open;
@@ -67,7 +69,7 @@ pub(super) struct Subscriber {
     questions: mpsc::UnboundedReceiver<Question>,
     /// Not put yet: their connections are being made.
     open_questions: Vec<Question>,
-    troubles: Vec<Troubles>,
+    outages: Vec<Outages>,
     panics: Outage,
 }
 
@@ -79,17 +81,6 @@ pub(super) struct Question {
     /// What can be written to there: a server key.
     pub(super) key: String,
     pub(super) reply: oneshot::Sender<bool>,
-}
-
-/// What the log says of one node.
-struct Troubles {
-    server: String,
-    /// There is no connection.
-    away: Outage,
-    /// There is one, and the server does not subscribe.
-    refused: Outage,
-    /// It does not say what its replicas know.
-    silent: Outage,
 }
 
 enum Link {
@@ -149,7 +140,7 @@ impl Subscriber {
             heartbeat,
             questions,
             open_questions: Vec::new(),
-            troubles: Vec::new(),
+            outages: Vec::new(),
             panics: Outage::new(),
         };
         this.take_nodes();
@@ -225,7 +216,7 @@ impl Subscriber {
         for (at, info) in topology.nodes.iter().enumerate() {
             if at == self.nodes.len() {
                 self.run_ids.push(String::new());
-                self.troubles.push(Troubles::new(info));
+                self.outages.push(Outages::new(info));
                 self.steps.push(Steps::default());
                 self.nodes.push(Link::Down {
                     retry_at: Instant::now(),
@@ -237,7 +228,7 @@ impl Subscriber {
                     retry_at: Instant::now(),
                 };
                 self.steps[at].lost();
-                self.troubles[at] = Troubles::new(info);
+                self.outages[at] = Outages::new(info);
             }
             if topology.has(at) {
                 self.connection(at);
@@ -469,7 +460,7 @@ impl Subscriber {
                 if self.shared.servers.is(node, &run_id) {
                     self.nodes[node] = Link::Up(connection, via);
                     self.run_ids[node] = run_id;
-                    self.troubles[node].is_back();
+                    self.outages[node].is_back();
                 } else {
                     let error = LockError::unavailable(
                         "its address leads to another server than that of the commands",
@@ -478,7 +469,7 @@ impl Subscriber {
                 }
             }
             Done::Connected(Via { node, .. }, Err(error)) => {
-                self.troubles[node].is_away(&error);
+                self.outages[node].is_away(&error);
                 self.nodes[node] = Link::Down {
                     retry_at: Instant::now() + AGAIN,
                 };
@@ -496,9 +487,9 @@ impl Subscriber {
             | Done::Lives(via, Err(_))
             | Done::Replicated(via, Err(Trouble::Gone)) => self.down(via, AGAIN),
             Done::Replicated(via, Err(Trouble::Refused(error))) => {
-                self.troubles[via.node].is_silent(&error);
+                self.outages[via.node].is_silent(&error);
             }
-            Done::Replicated(via, Ok(())) => self.troubles[via.node].speaks(),
+            Done::Replicated(via, Ok(())) => self.outages[via.node].speaks(),
             Done::Lives(_, Ok(())) => {}
         }
     }
@@ -516,10 +507,10 @@ impl Subscriber {
             }
         }
         if let Some(error) = refused {
-            self.troubles[via.node].is_refused(&error);
+            self.outages[via.node].is_refused(&error);
             return self.down(via, REFUSED);
         }
-        self.troubles[via.node].is_taken();
+        self.outages[via.node].is_taken();
         let keys = confirmed;
         self.shared.waiting.confirmed(&Asked { keys, number });
         if !moved.is_empty() {
@@ -555,62 +546,6 @@ impl Subscriber {
         self.shared
             .waiting
             .forget(|_, bucket| topology.of_bucket[usize::from(bucket)] == at);
-    }
-}
-
-impl Troubles {
-    fn new(node: &ConnectionInfo) -> Self {
-        Self {
-            server: node.addr().to_string(),
-            away: Outage::new(),
-            refused: Outage::new(),
-            silent: Outage::new(),
-        }
-    }
-
-    fn is_away(&mut self, error: &dyn Error) {
-        self.away.failed(|SoFar { failures, lasting }| {
-            tracing::warn!(
-                server = %self.server, %error, failures, lasting,
-                "releases in Redis are not heard: waiters ask for their locks from time to time"
-            );
-        });
-    }
-
-    fn is_back(&mut self) {
-        self.away.over(|lasted| {
-            tracing::info!(server = %self.server, ?lasted, "releases in Redis can be heard again");
-        });
-    }
-
-    fn is_refused(&mut self, error: &dyn Error) {
-        self.refused.failed(|SoFar { failures, lasting }| {
-            tracing::warn!(
-                server = %self.server, %error, failures, lasting,
-                "the Redis server refuses a subscription: waiters ask for their locks from time to time"
-            );
-        });
-    }
-
-    fn is_taken(&mut self) {
-        self.refused.over(|lasted| {
-            tracing::info!(server = %self.server, ?lasted, "the Redis server takes subscriptions again");
-        });
-    }
-
-    fn is_silent(&mut self, error: &dyn Error) {
-        self.silent.failed(|SoFar { failures, lasting }| {
-            tracing::warn!(
-                server = %self.server, %error, failures, lasting,
-                "the Redis server does not tell what its replicas know: no lock is granted"
-            );
-        });
-    }
-
-    fn speaks(&mut self) {
-        self.silent.over(|lasted| {
-            tracing::info!(server = %self.server, ?lasted, "the Redis server tells again what its replicas know");
-        });
     }
 }
 
