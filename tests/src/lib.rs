@@ -48,6 +48,7 @@ pub mod servers;
 mod stores;
 mod stress;
 mod timing;
+mod vault;
 
 pub use bed::{Bed, run};
 pub use held::is_held;
@@ -59,3 +60,4 @@ pub use stores::{
 };
 pub use stress::{Storm, abandon, seed};
 pub use timing::{Lateness, boottime, eventually};
+pub use vault::Vault;

@@ -65,6 +65,25 @@ impl Log {
         String::from_utf8(written.clone()).expect("what is logged is text")
     }
 
+    /// That so many locks were lost by one cause, and nothing else: a line for the first, and one for all
+    /// others with their number.
+    ///
+    /// # Panics
+    ///
+    /// When it is not so.
+    pub fn check_lost_together(&self, locks: usize) {
+        let lines = self.lines(Level::ERROR);
+        let [first, further] = &lines[..] else {
+            panic!("{} lines: {:?}", lines.len(), lines.first());
+        };
+        assert!(first.contains("a distributed lock was lost"), "{first}");
+        let count = format!("locks={}", locks - 1);
+        assert!(
+            further.contains(&count) && further.contains("reason="),
+            "{further}"
+        );
+    }
+
     /// The lines of this library that were logged until now, of this level and above.
     ///
     /// # Panics

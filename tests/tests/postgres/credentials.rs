@@ -2,14 +2,14 @@
 
 use std::convert::Infallible;
 use std::future::pending;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use lock_core::postgres::{PostgresBackend, PostgresBuilder};
 use lock_core::{Credentials, LockError, LockProvider};
 use lock_tests::servers::{PostgresServer, Server};
-use lock_tests::{Log, eventually};
+use lock_tests::{Log, Vault, eventually};
 use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
 use sqlx::{AssertSqlSafe, PgPool};
 
@@ -84,31 +84,6 @@ impl Rotation {
     }
 }
 
-/// What the application knows, and how often it was asked for it.
-#[derive(Clone)]
-struct Vault(Arc<(Mutex<Credentials>, AtomicUsize)>);
-
-impl Vault {
-    fn with(password: &str) -> Self {
-        let given = Credentials::password(password);
-        Self(Arc::new((Mutex::new(given), AtomicUsize::new(0))))
-    }
-
-    fn set(&self, given: Credentials) {
-        *self.0.0.lock().unwrap() = given;
-    }
-
-    fn asked(&self) -> usize {
-        self.0.1.load(Ordering::Relaxed)
-    }
-
-    async fn read(self) -> Result<Credentials, Infallible> {
-        self.0.1.fetch_add(1, Ordering::Relaxed);
-        tokio::time::sleep(Duration::from_millis(1)).await;
-        Ok(self.0.0.lock().unwrap().clone())
-    }
-}
-
 fn asking(builder: PostgresBuilder, vault: &Vault) -> PostgresBuilder {
     let vault = vault.clone();
     builder.credentials(move || vault.clone().read())
@@ -146,7 +121,7 @@ async fn the_present_options_of_a_pool_are_followed() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn credentials_are_asked_for_each_session() {
     let rotation = Rotation::new().await;
-    let vault = Vault::with(FIRST);
+    let vault = Vault::with(Credentials::password(FIRST));
     let backend = asking(rotation.builder(), &vault).connect().await.unwrap();
     let client = LockProvider::new(backend.clone());
     assert_eq!(vault.asked(), 1);
@@ -172,7 +147,10 @@ async fn credentials_are_asked_for_each_session() {
 fn credentials_are_asked_also_when_the_runtime_of_the_start_has_ended() {
     let runtime = || tokio::runtime::Runtime::new().unwrap();
     let (rotation, vault, client) = runtime().block_on(async {
-        let (rotation, vault) = (Rotation::new().await, Vault::with(FIRST));
+        let (rotation, vault) = (
+            Rotation::new().await,
+            Vault::with(Credentials::password(FIRST)),
+        );
         let backend = asking(rotation.builder(), &vault).connect().await.unwrap();
         (rotation, vault, LockProvider::new(backend))
     });
@@ -217,7 +195,11 @@ async fn what_gives_no_credentials_is_an_error_of_the_start_that_says_so() {
     let (error, took) = refused(hanging).await;
     assert!(error.to_string().contains("within 5s"), "{error}");
     assert!(took >= Duration::from_secs(5) && took < Duration::from_secs(8));
-    let (error, _) = refused(asking(builder(), &Vault::with(SECOND))).await;
+    let (error, _) = refused(asking(
+        builder(),
+        &Vault::with(Credentials::password(SECOND)),
+    ))
+    .await;
     let said = format!("{error} {error:?}");
     assert!(
         error.is_misconfigured() && said.contains("given to `credentials`"),
@@ -275,7 +257,7 @@ async fn what_gives_no_credentials_for_a_while_costs_attempts_and_nothing_else()
 async fn a_password_that_was_refused_is_not_shown_to_the_server_at_each_attempt() {
     let log = Log::of_process();
     let rotation = Rotation::new().await;
-    let vault = Vault::with(FIRST);
+    let vault = Vault::with(Credentials::password(FIRST));
     let backend = asking(rotation.builder(), &vault).connect().await.unwrap();
     let client = LockProvider::new(backend);
     rotation.rotate(SECOND).await;

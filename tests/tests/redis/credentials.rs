@@ -2,44 +2,17 @@
 
 use std::convert::Infallible;
 use std::future::pending;
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use lock_core::redis::{RedisBackend, RedisBuilder};
 use lock_core::{Credentials, LockProvider};
 use lock_tests::servers::{RedisCluster, RedisServer, Server};
-use lock_tests::{Log, eventually};
+use lock_tests::{Log, Vault, eventually};
 
 use crate::support::{LEASE, PATIENCE, client, take, try_once};
 
 const FIRST: &str = "hunter1-first";
 const SECOND: &str = "hunter2-second";
-
-/// What the application knows, and how often it was asked for it.
-#[derive(Clone)]
-struct Vault(Arc<(Mutex<Credentials>, AtomicUsize)>);
-
-impl Vault {
-    fn with(password: &str) -> Self {
-        let given = Credentials::new("rotating", password);
-        Self(Arc::new((Mutex::new(given), AtomicUsize::new(0))))
-    }
-
-    fn set(&self, given: Credentials) {
-        *self.0.0.lock().unwrap() = given;
-    }
-
-    fn asked(&self) -> usize {
-        self.0.1.load(Ordering::Relaxed)
-    }
-
-    async fn read(self) -> Result<Credentials, Infallible> {
-        self.0.1.fetch_add(1, Ordering::Relaxed);
-        tokio::time::sleep(Duration::from_millis(1)).await;
-        Ok(self.0.0.lock().unwrap().clone())
-    }
-}
 
 /// The user has this password and no other.
 async fn rotate(server: &RedisServer, password: &str) {
@@ -96,7 +69,7 @@ async fn failed_logins(server: &RedisServer) -> u64 {
 async fn credentials_are_asked_for_each_connection_and_locks_live_on() {
     let server = RedisServer::start().await;
     rotate(&server, FIRST).await;
-    let vault = Vault::with(FIRST);
+    let vault = Vault::with(Credentials::new("rotating", FIRST));
     let backend = builder(&server.url(), &vault).connect().await.unwrap();
     let (here, there) = (LockProvider::new(backend), client(&server.url()).await);
     for (round, password) in [SECOND, FIRST, SECOND].into_iter().enumerate() {
@@ -136,7 +109,7 @@ async fn credentials_are_asked_for_each_connection_and_locks_live_on() {
 async fn a_server_that_is_gone_is_no_reason_to_ask_many_times_a_second() {
     let server = RedisServer::start().await;
     rotate(&server, FIRST).await;
-    let vault = Vault::with(FIRST);
+    let vault = Vault::with(Credentials::new("rotating", FIRST));
     let backend = builder(&server.url(), &vault).connect().await.unwrap();
     let here = LockProvider::new(backend);
     server.stop().await;
@@ -169,7 +142,7 @@ async fn the_password_of_the_server_can_change() {
         .query_async(&mut admin)
         .await
         .unwrap();
-    let vault = Vault::with(FIRST);
+    let vault = Vault::with(Credentials::new("rotating", FIRST));
     vault.set(Credentials::password(FIRST));
     let here = LockProvider::new(builder(&server.url(), &vault).connect().await.unwrap());
     let guard = take(&here).await;
@@ -200,7 +173,7 @@ async fn every_node_of_a_cluster_is_connected_to_with_the_credentials_of_now() {
     for node in cluster.nodes() {
         rotate(node, FIRST).await;
     }
-    let vault = Vault::with(FIRST);
+    let vault = Vault::with(Credentials::new("rotating", FIRST));
     let backend = builder(&cluster.urls()[0], &vault).connect().await.unwrap();
     let here = LockProvider::new(backend);
     let names: Vec<_> = (0..60).map(|n| format!("order:process:{n}")).collect();
@@ -258,7 +231,7 @@ async fn what_gives_no_credentials_is_an_error_of_the_start_that_says_so() {
         "{:?}",
         begun.elapsed()
     );
-    let vault = Vault::with(SECOND);
+    let vault = Vault::with(Credentials::new("rotating", SECOND));
     let wrong = builder().credentials(move || vault.clone().read());
     let error = wrong.connect().await.unwrap_err();
     let said = format!("{error} {error:?}");
@@ -274,7 +247,7 @@ async fn a_password_that_was_refused_is_not_shown_to_the_server_at_each_attempt(
     let log = Log::of_process();
     let server = RedisServer::start().await;
     rotate(&server, FIRST).await;
-    let vault = Vault::with(FIRST);
+    let vault = Vault::with(Credentials::new("rotating", FIRST));
     let backend = builder(&server.url(), &vault).connect().await.unwrap();
     let here = LockProvider::new(backend);
     rotate(&server, SECOND).await;

@@ -157,16 +157,7 @@ async fn thousands_of_guards_that_are_lost_by_one_cause_are_two_lines_with_their
     drop(guards);
     // Until those that came after the first were counted, and until a release would have been given up.
     sleep(2 * LEASE).await;
-    let lines = log.lines(Level::ERROR);
-    let [first, further] = &lines[..] else {
-        panic!("{} lines: {:?}", lines.len(), lines.first());
-    };
-    assert!(first.contains("a distributed lock was lost"), "{first}");
-    let count = format!("locks={}", LOCKS - 1);
-    assert!(
-        further.contains(&count) && further.contains("reason="),
-        "{further}"
-    );
+    log.check_lost_together(LOCKS);
     let warnings = log.lines(Level::WARN).len();
     assert!(warnings <= 2 + 3 * TOLD, "{warnings} lines");
 }

@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use lock_core::redis::RedisBackend;
-use lock_core::{LockName, LockProvider};
+use lock_core::{LockGuard, LockName, LockProvider};
 use lock_tests::servers::{RedisCluster, RedisServer, Server};
 use lock_tests::{Log, eventually, redis_key};
 use tokio::time::{sleep, timeout};
@@ -40,21 +40,23 @@ fn key() -> String {
 /// All masters have served for a lease: no lock that was lost before is held any more.
 async fn until_calm(cluster: &RedisCluster) {
     for node in cluster.nodes() {
-        eventually("it has been up for a lease", async || {
-            let info: String = node.ask(&["INFO", "server"]).await.unwrap();
-            let up = info
-                .lines()
-                .find_map(|line| line.strip_prefix("uptime_in_seconds:"));
-            up.unwrap().parse::<u64>().unwrap() > LEASE.as_secs() + 1
-        })
-        .await;
+        until_up_for_a_lease(node).await;
     }
 }
 
+async fn until_up_for_a_lease(server: &RedisServer) {
+    eventually("it has been up for a lease", async || {
+        let info: String = server.ask(&["INFO", "server"]).await.unwrap();
+        let up = info
+            .lines()
+            .find_map(|line| line.strip_prefix("uptime_in_seconds:"));
+        up.unwrap().parse::<u64>().unwrap() > LEASE.as_secs() + 1
+    })
+    .await;
+}
+
 async fn others(cluster: &RedisCluster) -> [&RedisServer; 2] {
-    let master = cluster.master_of(&key()).await.port();
-    let mut others = cluster.nodes().iter().filter(|node| node.port() != master);
-    [others.next().unwrap(), others.next().unwrap()]
+    others_than(cluster, cluster.master_of(&key()).await)
 }
 
 #[tokio::test]
@@ -121,6 +123,35 @@ async fn names_of_a_slot_that_was_moved_are_free_or_held_as_before() {
     assert_eq!(log.count("no lock of these slots is granted"), 0);
 }
 
+/// The master starts again, with what it has saved or with nothing, and gives the slot away.
+async fn is_not_granted_for_a_lease_after_a_restart(
+    cluster: &RedisCluster,
+    from: &RedisServer,
+    guard: &LockGuard,
+    before: u64,
+) {
+    let lock = |client: &LockProvider| client.lock(guard.name().clone()).unwrap();
+    from.restart().await;
+    let restarted = Instant::now();
+    let [to, _] = others_than(cluster, from);
+    eventually("the cluster serves again", async || {
+        let info: String = from.ask(&["CLUSTER", "INFO"]).await.unwrap();
+        info.contains("cluster_state:ok")
+    })
+    .await;
+    cluster.move_slot_from(from, &key(), to, async {}).await;
+    let there = client_of(&to.url()).await;
+    let refused = lock(&there).try_acquire(Duration::ZERO).await;
+    assert!(refused.unwrap().is_none(), "it may still be held");
+    let next = lock(&there).acquire(PATIENCE).await.unwrap();
+    assert!(
+        restarted.elapsed() + BOUND > LEASE,
+        "{:?}",
+        restarted.elapsed()
+    );
+    assert!(!guard.is_valid() && token(&next).await > before);
+}
+
 #[tokio::test]
 async fn nobody_is_granted_a_lock_of_a_slot_that_came_from_a_master_that_lost_its_locks() {
     let cluster = RedisCluster::start().await;
@@ -135,25 +166,7 @@ async fn nobody_is_granted_a_lock_of_a_slot_that_came_from_a_master_that_lost_it
     from.ask::<()>(&["SAVE"]).await.unwrap();
     let guard = lock(&here).acquire(PATIENCE).await.unwrap();
     let before = token(&guard).await;
-    from.restart().await;
-    let restarted = Instant::now();
-    let [to, _] = others_than(&cluster, from);
-    eventually("the cluster serves again", async || {
-        let info: String = from.ask(&["CLUSTER", "INFO"]).await.unwrap();
-        info.contains("cluster_state:ok")
-    })
-    .await;
-    cluster.move_slot_from(from, &key(), to, async {}).await;
-    let there = client_of(&to.url()).await;
-    let refused = lock(&there).try_acquire(Duration::ZERO).await;
-    assert!(refused.unwrap().is_none(), "it may still be held");
-    let next = lock(&there).acquire(PATIENCE).await.unwrap();
-    assert!(
-        restarted.elapsed() + BOUND > LEASE,
-        "{:?}",
-        restarted.elapsed()
-    );
-    assert!(!guard.is_valid() && token(&next).await > before);
+    is_not_granted_for_a_lease_after_a_restart(&cluster, from, &guard, before).await;
 }
 
 /// Nothing comes with it, and the master that has it now lacks nothing of its own.
@@ -167,25 +180,7 @@ async fn nobody_is_granted_a_lock_of_a_slot_that_came_empty_from_a_master_that_l
     let guard = lock(&here).acquire(PATIENCE).await.unwrap();
     let before = token(&guard).await;
     let from = cluster.master_of(&key()).await;
-    from.restart().await;
-    let restarted = Instant::now();
-    let [to, _] = others_than(&cluster, from);
-    eventually("the cluster serves again", async || {
-        let info: String = from.ask(&["CLUSTER", "INFO"]).await.unwrap();
-        info.contains("cluster_state:ok")
-    })
-    .await;
-    cluster.move_slot_from(from, &key(), to, async {}).await;
-    let there = client_of(&to.url()).await;
-    let refused = lock(&there).try_acquire(Duration::ZERO).await;
-    assert!(refused.unwrap().is_none(), "it may still be held");
-    let next = lock(&there).acquire(PATIENCE).await.unwrap();
-    assert!(
-        restarted.elapsed() + BOUND > LEASE,
-        "{:?}",
-        restarted.elapsed()
-    );
-    assert!(!guard.is_valid() && token(&next).await > before);
+    is_not_granted_for_a_lease_after_a_restart(&cluster, from, &guard, before).await;
 }
 
 #[tokio::test]
@@ -195,14 +190,7 @@ async fn nobody_is_granted_a_lock_of_a_slot_that_came_from_a_replica_that_was_ju
     let master = cluster.master_of(&key()).await;
     let replica = cluster.replica(master).await;
     until_calm(&cluster).await;
-    eventually("the replica has been up for a lease", async || {
-        let info: String = replica.ask(&["INFO", "server"]).await.unwrap();
-        let up = info
-            .lines()
-            .find_map(|line| line.strip_prefix("uptime_in_seconds:"));
-        up.unwrap().parse::<u64>().unwrap() > LEASE.as_secs() + 1
-    })
-    .await;
+    until_up_for_a_lease(&replica).await;
     let [to, asked] = others_than(&cluster, master);
     // It knows all masters, and asks for nothing until the slot has moved.
     let here = client_of(&asked.url()).await;
