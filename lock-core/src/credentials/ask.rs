@@ -115,8 +115,8 @@ impl Asker {
         })
     }
 
-    /// The work, which ends when nobody waits for it, and where its answer arrives: of a panic it is what
-    /// that says.
+    /// The work, which ends when its answer is not waited for any more, and where that arrives: of a panic
+    /// it is what that says.
     async fn asking(
         &self,
     ) -> (

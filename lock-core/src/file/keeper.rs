@@ -81,7 +81,7 @@ impl Keeper {
         drop(forgotten);
     }
 
-    /// The thread that looks, while there is one: woken, it ends where nobody could hold a lock any more.
+    /// The thread that looks, while there is one: woken, it ends if there is no store left to take a lock in.
     pub(super) fn thread(&self) -> Option<Thread> {
         self.state().running.clone()
     }

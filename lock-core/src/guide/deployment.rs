@@ -39,8 +39,8 @@
 //!   granted a lock until one lease has passed. Plan for it: a shorter lease is a shorter pause.
 //! - **First use.** A new namespace on a server that took over from another, or in a cluster with a master that
 //!   is down or was promoted, can wait for one lease: nothing is known of earlier locks there.
-//! - **Resharding.** A slot that is moved keeps its locks, and nobody waits for a lease if every master has been
-//!   one for that long. Masters that were just started or promoted shorten nothing: reshard a lease after
+//! - **Resharding.** A slot that is moved keeps its locks, and no acquire waits for a lease if every master has
+//!   been one for that long. Masters that were just started or promoted shorten nothing: reshard a lease after
 //!   a fail-over. Do not assign slots without their keys, and do not remove a master that was emptied
 //!   within a lease of its start. While a slot is half moved, its locks are `Unavailable`.
 //! - **Time.** Leases count on the server's clock: let it be slewed, not set.

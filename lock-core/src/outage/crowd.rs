@@ -13,9 +13,9 @@ use crate::panics::catch;
 /// How long the others of a crowd are counted before the first line about them.
 const GATHER: Duration = Duration::from_millis(500);
 
-/// Counts those who meet one trouble. The first is told as it comes, since a process that ends over it
-/// writes nothing later; a thread tells of the others, in one line with their number when they have come,
-/// and at most every 5 s while more do.
+/// Counts those who meet one trouble. The first has its line as it comes, since a process that ends over
+/// it writes nothing later; a thread writes about the others, one line with their number when they have
+/// come, and at most every 5 s while more do.
 #[derive(Debug)]
 pub(crate) struct Crowd(Mutex<Option<Further>>);
 
@@ -54,7 +54,7 @@ impl Crowd {
         // That of a test, or of a part of the application, is its thread's.
         let dispatch = dispatcher::get_default(Clone::clone);
         let thread = thread::Builder::new().name("distributed-lock-log".to_owned());
-        // Without a thread each is told by itself.
+        // Without a thread each has a line of its own.
         if thread.spawn(move || self.tell(&dispatch, line)).is_err() {
             *self.further() = None;
         }

@@ -7,13 +7,13 @@ use tracing::field::{DebugValue, debug};
 
 use super::TOLD_EVERY;
 
-/// What lasts for long is told less often: each pause is twice the one before, up to this.
+/// What lasts for long has fewer lines: each pause is twice the one before, up to this.
 const TOLD_LATE: Duration = Duration::from_secs(60);
 
 /// Something that fails until it works again: a connection, a subscription, the renewal of leases.
 ///
 /// One that comes and goes writes no more lines than one that lasts: what begins less than 5 s after the
-/// last line is told with the next failure after that, and its end only if its beginning was.
+/// last line has one with the next failure after that, and one for its end only then.
 #[derive(Debug)]
 pub(crate) struct Outage {
     /// When it began, if it is on.
@@ -67,7 +67,7 @@ impl Outage {
         (self.told, self.untold, self.is_told) = (Some(now), 0, true);
     }
 
-    /// It works: writes a line with how long it did not, if that was told.
+    /// It works: writes a line with how long it did not, if there was one about that.
     pub(crate) fn over(&mut self, line: impl FnOnce(Duration)) {
         let Some(since) = self.since.take() else {
             return;
@@ -86,7 +86,7 @@ mod tests {
 
     use super::*;
 
-    /// What was told: failures of each line, and how long an outage that is over has lasted.
+    /// What was written: failures of each line, and how long an outage that is over has lasted.
     #[derive(Debug, PartialEq)]
     enum Line {
         Begins,

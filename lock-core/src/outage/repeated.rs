@@ -7,7 +7,7 @@ use tokio::time::Instant;
 
 use super::TOLD_EVERY;
 
-/// So many different ones are counted; what was told before the pause makes room for others.
+/// So many different ones are counted; those whose last line is older than the pause make room for others.
 const REMEMBERED: usize = 64;
 
 /// Something without an end that is seen.

@@ -137,7 +137,7 @@ impl PostgresBackend {
     }
 }
 
-/// Sends a command and waits for its answer. A driver that is gone answers nobody.
+/// Sends a command and waits for its answer. A driver that is gone gives none.
 async fn ask<T>(
     handle: &Handle,
     command: impl FnOnce(Reply<T>) -> Command,

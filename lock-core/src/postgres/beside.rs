@@ -433,7 +433,7 @@ impl Link {
     async fn probe(&mut self) -> Result<(), LockError> {
         match self {
             Self::Marked(session) => {
-                // Nobody waits here, and who listens is woken for what it does not need.
+                // No lock is waited for here, and a session that listens is woken for what it does not need.
                 if session.is_listening
                     && let Err(Failed::Session(_)) = session.unlisten(&()).await
                 {

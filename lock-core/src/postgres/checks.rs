@@ -155,7 +155,7 @@ pub(super) async fn check_notifications(
 }
 
 /// Without notifications: a proxy that shares sessions gives the one that it has just had back, ours,
-/// to whoever comes next, or each of its sessions in turn. A statement that reaches another session later
+/// to the next client, or each of its sessions in turn. A statement that reaches another session later
 /// does nothing there.
 pub(super) async fn check_sessions(wire: &mut Wire) -> Result<(), LockError> {
     let mut first = None;

@@ -97,7 +97,7 @@ impl Handle {
         Arc::new(Self(desk))
     }
 
-    /// Ends the driver, whoever else has it; completes when its session is closed.
+    /// Ends the driver, also while others use it; completes when its session is closed.
     pub(super) async fn close(&self) {
         self.stop.ask();
         self.inbox.close();

@@ -313,9 +313,9 @@ pub(super) const LOOK: &str = in_one_transaction!(
      current_setting('default_transaction_deferrable')"
 );
 
-/// Ends our former session, if it still lives, and waits until its place is free: the key that it alone holds, in the space of keys that
-/// are pairs. A proxy that has given it to another client has taken that key from it. Everybody can
-/// read the key, and hold it too: only sessions of our kind are ended.
+/// Ends our former session, if it still lives, and waits until its place is free: it is the one that holds
+/// its key, in the space of keys that are pairs. A proxy that has given it to another client has taken that
+/// key from it. Other roles can read the key, and hold it too: only sessions of our kind are ended.
 pub(super) fn end_former(identity: i64) -> String {
     format!(
         concat!(

@@ -33,7 +33,7 @@ pub(super) enum Trust {
     /// That of a file.
     File,
     /// None.
-    Nobody,
+    NoOther,
 }
 
 type Options = Vec<(String, String)>;
@@ -62,7 +62,7 @@ impl Trust {
         match value(options, &ROOT).or(from_environment.as_deref()) {
             Some(SYSTEM) => {}
             Some(_) => return Ok(Self::File),
-            None => return Ok(Self::Nobody),
+            None => return Ok(Self::NoOther),
         }
         match value(options, &MODE) {
             None => options.push(("sslmode".to_owned(), "verify-full".to_owned())),
@@ -71,7 +71,7 @@ impl Trust {
             Some(_) => return Err("has `sslrootcert=system`, which needs `sslmode=verify-full`"),
         }
         options.retain(|(key, _)| !ROOT.contains(&&**key));
-        Ok(Self::Nobody)
+        Ok(Self::NoOther)
     }
 
     /// Tells the driver.

@@ -125,7 +125,7 @@ pub(super) const NAME_THE_CA: &str =
 const NAME_THE_SERVER: &str =
     "certificates are verified: give the name that is in the certificate with `sslHost`";
 const VERSIONS: &str = "the driver speaks TLS 1.2 and 1.3; demand more on the server";
-const NO_LISTS: &str = "the driver asks nobody whether a certificate was revoked; remove it";
+const NO_LISTS: &str = "the driver does not ask whether a certificate was revoked; remove it";
 const NO_PREFIX: &str = "locks have a namespace of their own: `LOCK_NAMESPACE`, or `namespace(..)` of \
                          the builder";
 const NO_PROXY: &str = "locks need the server itself; give its address";

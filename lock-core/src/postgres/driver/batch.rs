@@ -33,7 +33,7 @@ struct Batch {
     waits: Vec<i64>,
     rows: Vec<Row>,
     releases: usize,
-    /// Whether it has a try after whose refusal somebody waits.
+    /// Whether it has a try of a waiter, who waits on if it is refused.
     is_for_waiting: bool,
 }
 

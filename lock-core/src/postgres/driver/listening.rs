@@ -1,4 +1,4 @@
-//! Listening to what other processes release, for as long as somebody here waits.
+//! Listening to what other processes release, for as long as there are waiters here.
 //!
 //! For each notification the server wakes all sessions that listen in its database, to whatever channel. If
 //! every process did, a release would cost as much as there are processes. So one that waits for nothing
@@ -6,12 +6,12 @@
 //!
 //! # Why no release is missed
 //!
-//! A session listens before it sends the first try after whose refusal somebody waits: in a statement of
-//! its own, which has been answered, and so committed. What releases the lock later than that try looked
+//! A session listens before it sends the first try of a waiter: in a statement of its own, which has been
+//! answered, and so committed. What releases the lock later than that try looked
 //! finds the registration that the try has made before it looked, and notifies; the notification is
 //! committed after ours, and reaches us. What has released it earlier has left it free for the try. It
-//! stops listening only while nobody waits; whoever waits next is behind another try, which is preceded by
-//! another LISTEN. Where the server refuses it, the fallback finds the lock.
+//! stops listening only while there is no waiter; the next one begins with another try, which is preceded
+//! by another LISTEN. Where the server refuses it, the fallback finds the lock.
 
 use std::time::Duration;
 
@@ -21,12 +21,12 @@ use super::Driver;
 use crate::outage::SoFar;
 use crate::postgres::session::{Failed, Session};
 
-/// How long nobody has waited before a session stops to listen: who waits now and then would pay for both
-/// statements each time.
+/// How long there is no waiter before a session stops listening: one that waits now and then would pay for
+/// both statements each time.
 const LINGER: Duration = Duration::from_secs(5);
 
 impl Driver {
-    /// Before a try for somebody who waits.
+    /// Before a try of a waiter.
     pub(super) async fn hear(&mut self, session: &mut Session) -> Result<(), Failed> {
         self.last_waited = Instant::now();
         if !session.is_deaf() {
@@ -54,7 +54,7 @@ impl Driver {
         }
     }
 
-    /// Stops to listen when nobody has waited for a while.
+    /// Stops listening when there has been no waiter for a while.
     pub(super) async fn rest(&mut self, session: &mut Session) -> Result<(), Failed> {
         let now = Instant::now();
         if !session.is_listening || now < self.last_waited + LINGER {

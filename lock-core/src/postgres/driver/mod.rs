@@ -155,7 +155,7 @@ struct Driver {
     former: Option<i64>,
     next_fallback: Instant,
     next_reap: Instant,
-    /// When somebody has waited last, as far as is known.
+    /// When there was a waiter last, as far as is known.
     last_waited: Instant,
     /// Releases are not heard.
     deaf: Outage,
