@@ -32,14 +32,21 @@
 //! A lock is right for what spans systems or takes long: charging a card and writing it down, one
 //! report at a time, one instance that sends what an outbox holds.
 
-pub mod deployment;
-pub mod fencing;
-pub mod naming;
-pub mod nesting;
+#[doc = include_str!("deployment.md")]
+pub mod deployment {}
+#[doc = include_str!("fencing.md")]
+pub mod fencing {}
+#[doc = include_str!("naming.md")]
+pub mod naming {}
+#[doc = include_str!("nesting.md")]
+pub mod nesting {}
 #[doc = include_str!("security.md")]
 ///
 #[doc = concat!("```sql\n", include_str!("../postgres/grants.sql"), "```")]
 pub mod security {}
-pub mod servers;
-pub mod timeouts;
-pub mod troubleshooting;
+#[doc = include_str!("servers.md")]
+pub mod servers {}
+#[doc = include_str!("timeouts.md")]
+pub mod timeouts {}
+#[doc = include_str!("troubleshooting.md")]
+pub mod troubleshooting {}
