@@ -16,11 +16,11 @@
 )]
 #![cfg_attr(
     feature = "postgres",
-    doc = "| [`postgres::PostgresBackend`] | `postgres` | whoever uses the database |"
+    doc = "| [`postgres::PostgresBackend`] | `postgres` | all clients of the database |"
 )]
 #![cfg_attr(
     feature = "redis",
-    doc = "| [`redis::RedisBackend`] | `redis` | whatever shares a Redis server or cluster |"
+    doc = "| [`redis::RedisBackend`] | `redis` | all clients of a Redis server or cluster |"
 )]
 //!
 //! Others are made by implementing [`backend::Backend`].
@@ -37,7 +37,7 @@ use lock_core::{LockError, LockProvider, distributed_lock, memory::MemoryBackend
 
 #[distributed_lock("order:process:<id>")]
 async fn process(locks: &LockProvider, id: u64) -> Result<u64, LockError> {
-    Ok(id * 2) // nobody else processes this order now
+    Ok(id * 2) // no other caller processes this order now
 }
 
 # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), LockError> {
@@ -72,7 +72,7 @@ guard.release().await?;
 //!
 //! # What is promised
 //!
-//! - **At most one valid guard per name.** A guard that may have expired says so before anybody else
+//! - **At most one valid guard per name.** A guard that may have expired says so before another client
 //!   can hold the lock.
 //! - **Nothing is stuck.** A holder that crashes, panics, is dropped or cancelled frees its locks; one
 //!   that hangs is bounded by [`LockPolicy::max_hold`].
@@ -87,10 +87,10 @@ guard.release().await?;
 //! - **First come, first served** within a process. A thousand tasks that wait for one name are one
 //!   waiter for the backend.
 //!
-//! The [`guide`] tells which primitive is for which problem, and what to do when it does not work.
+//! The [`guide`] says which primitive is for which problem, and what to do when it does not work.
 //!
-//! A lock is not re-entrant. It is also not the tool for everything: updates of one entity are
-//! optimistic concurrency's, work inside one database is a transaction's.
+//! Locks are not re-entrant. Prefer optimistic concurrency to update a single row, and a transaction for
+//! work inside one database.
 
 // The derive of our own macros names this crate.
 #[cfg(test)]

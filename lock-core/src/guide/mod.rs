@@ -2,9 +2,10 @@
 //!
 //! | page | |
 //! |---|---|
+//! | [`guarantees`] | what the locks promise, and what they do not |
 //! | [`timeouts`] | how long to wait, how long to hold |
 //! | [`naming`] | names, values in them, sensitive data |
-//! | [`nesting`] | several locks at once |
+//! | [`nesting`] | several locks held together |
 //! | [`fencing`] | what to do about work that was too late |
 //! | [`servers`] | files, PostgreSQL or Redis; what they cost |
 //! | [`security`] | TLS, neighbours on the server, least rights, secrets |
@@ -36,6 +37,8 @@
 pub mod deployment {}
 #[doc = include_str!("fencing.md")]
 pub mod fencing {}
+#[doc = include_str!("guarantees.md")]
+pub mod guarantees {}
 #[doc = include_str!("naming.md")]
 pub mod naming {}
 #[doc = include_str!("nesting.md")]
