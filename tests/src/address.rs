@@ -8,7 +8,7 @@ use std::num::ParseIntError;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use lock_core::backend::{Attempt, Backend, Grant, Lease, Providers};
+use lock_core::backend::{Attempt, Backend, Grant, Lease, LockRequest, Providers};
 use lock_core::file::FileBackend;
 use lock_core::postgres::PostgresBackend;
 use lock_core::redis::RedisBackend;
@@ -107,28 +107,28 @@ impl<B: Backend> Backend for Watched<B> {
     const KIND: &'static str = B::KIND;
     const IMMEDIATE: bool = B::IMMEDIATE;
 
-    async fn try_acquire(&self, name: &LockName) -> Result<Attempt<B::Grant>, LockError> {
-        let attempt = self.backend.try_acquire(name).await?;
+    async fn try_acquire(&self, request: &LockRequest) -> Result<Attempt<B::Grant>, LockError> {
+        let attempt = self.backend.try_acquire(request).await?;
         if let Attempt::Granted(grant) = &attempt {
-            self.leases.keep(name, grant);
+            self.leases.keep(request.name(), grant);
         }
         Ok(attempt)
     }
 
     async fn try_acquire_many(
         &self,
-        names: &[LockName],
+        requests: &[LockRequest],
         limit: usize,
     ) -> Result<Vec<(usize, B::Grant)>, LockError> {
-        let granted = self.backend.try_acquire_many(names, limit).await?;
+        let granted = self.backend.try_acquire_many(requests, limit).await?;
         for (position, grant) in &granted {
-            self.leases.keep(&names[*position], grant);
+            self.leases.keep(requests[*position].name(), grant);
         }
         Ok(granted)
     }
 
-    fn changed(&self, name: &LockName) -> impl Future<Output = ()> + Send + 'static {
-        self.backend.changed(name)
+    fn changed(&self, request: &LockRequest) -> impl Future<Output = ()> + Send + 'static {
+        self.backend.changed(request)
     }
 
     async fn health(&self) -> Result<(), LockError> {

@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
 
 use super::providers::Member;
-use super::{Attempt, Backend, Grant};
+use super::{Attempt, Backend, Grant, LockRequest};
 use crate::guard::Hold;
 use crate::{LockError, LockName};
 
@@ -82,9 +82,9 @@ fn hold<B: Backend>(name: LockName, grant: B::Grant) -> Granted {
 /// A [`Backend`] without its type.
 pub(crate) trait DynBackend: Send + Sync {
     fn kind(&self) -> &'static str;
-    fn begin(&self, name: &LockName) -> Begun;
-    fn begin_many(&self, names: Vec<LockName>, limit: usize) -> ManyCommand;
-    fn changed(&self, name: &LockName) -> BoxFuture<()>;
+    fn begin(&self, request: LockRequest) -> Begun;
+    fn begin_many(&self, requests: Vec<LockRequest>, limit: usize) -> ManyCommand;
+    fn changed(&self, request: &LockRequest) -> BoxFuture<()>;
     fn health(&self) -> BoxFuture<Result<(), LockError>>;
     /// Closes the backend, unless another provider uses it.
     fn close(&self) -> BoxFuture<()>;
@@ -120,34 +120,37 @@ impl<B: Backend> DynBackend for Erased<B> {
         B::KIND
     }
 
-    fn begin(&self, name: &LockName) -> Begun {
+    fn begin(&self, request: LockRequest) -> Begun {
         if B::IMMEDIATE {
-            let attempt = pin!(self.backend.try_acquire(name));
             let mut cx = Context::from_waker(Waker::noop());
-            if let Poll::Ready(answer) = attempt.poll(&mut cx) {
-                return Begun::Ready(held::<B>(name.clone(), answer));
+            let answer = pin!(self.backend.try_acquire(&request)).poll(&mut cx);
+            if let Poll::Ready(answer) = answer {
+                return Begun::Ready(held::<B>(request.into_name(), answer));
             }
         }
-        let (backend, name) = (Arc::clone(&self.backend), name.clone());
+        let backend = Arc::clone(&self.backend);
         Begun::Pending(Box::pin(async move {
-            let answer = backend.try_acquire(&name).await;
-            held::<B>(name, answer)
+            let answer = backend.try_acquire(&request).await;
+            held::<B>(request.into_name(), answer)
         }))
     }
 
-    fn begin_many(&self, names: Vec<LockName>, limit: usize) -> ManyCommand {
+    fn begin_many(&self, requests: Vec<LockRequest>, limit: usize) -> ManyCommand {
         let backend = Arc::clone(&self.backend);
         Box::pin(async move {
-            let granted = backend.try_acquire_many(&names, limit).await?;
+            let granted = backend.try_acquire_many(&requests, limit).await?;
             let hold = |(position, grant): (usize, _)| {
-                (position, hold::<B>(names[position].clone(), grant))
+                (
+                    position,
+                    hold::<B>(requests[position].name().clone(), grant),
+                )
             };
             Ok(granted.into_iter().map(hold).collect())
         })
     }
 
-    fn changed(&self, name: &LockName) -> BoxFuture<()> {
-        Box::pin(self.backend.changed(name))
+    fn changed(&self, request: &LockRequest) -> BoxFuture<()> {
+        Box::pin(self.backend.changed(request))
     }
 
     fn health(&self) -> BoxFuture<Result<(), LockError>> {

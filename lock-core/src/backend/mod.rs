@@ -33,7 +33,7 @@
 //! use std::sync::{Arc, Mutex};
 //! use std::time::Duration;
 //!
-//! use lock_core::backend::{Attempt, Backend, Grant, Lease};
+//! use lock_core::backend::{Attempt, Backend, Grant, Lease, LockRequest};
 //! use lock_core::{LockError, LockName, LockProvider};
 //! use tokio::sync::Notify;
 //!
@@ -54,20 +54,21 @@
 //!     type Grant = Taken;
 //!     const KIND: &'static str = "shelf";
 //!
-//!     async fn try_acquire(&self, name: &LockName) -> Result<Attempt<Taken>, LockError> {
+//!     async fn try_acquire(&self, request: &LockRequest) -> Result<Attempt<Taken>, LockError> {
+//!         let name = request.name().clone();
 //!         if !self.held.lock().unwrap().insert(name.clone()) {
 //!             // With no wake-up of its own it would say when to ask again.
 //!             return Ok(Attempt::Held { retry_in: None });
 //!         }
 //!         Ok(Attempt::Granted(Taken {
 //!             shelf: self.clone(),
-//!             name: name.clone(),
+//!             name,
 //!             // A store with a lease passes when it ends: see `Lease::until`.
 //!             lease: Lease::unbounded(),
 //!         }))
 //!     }
 //!
-//!     fn changed(&self, _: &LockName) -> impl Future<Output = ()> + Send + 'static {
+//!     fn changed(&self, _: &LockRequest) -> impl Future<Output = ()> + Send + 'static {
 //!         // Registered now, and not at the first poll: what happens in between is not missed.
 //!         let mut changed = Box::pin(Arc::clone(&self.released).notified_owned());
 //!         changed.as_mut().enable();
@@ -112,15 +113,17 @@
 
 mod erased;
 mod providers;
+mod request;
 
 use std::future::Future;
 use std::time::Duration;
 
 pub use crate::lease::{BootClock, Clock, Lease, LossReason, TokioClock};
 
-use crate::{LockError, LockName};
+use crate::LockError;
 
 pub use providers::Providers;
+pub use request::LockRequest;
 
 pub(crate) use erased::{Begun, Command, DynBackend, Granted, Held, ManyCommand, erase};
 
@@ -146,11 +149,11 @@ pub trait Backend: Send + Sync + 'static {
     /// Whatever kept the store from answering.
     fn try_acquire(
         &self,
-        name: &LockName,
+        request: &LockRequest,
     ) -> impl Future<Output = Result<Attempt<Self::Grant>, LockError>> + Send;
 
-    /// Tries once to take each of these locks, until `limit` of them are granted; the names are
-    /// distinct. Returns what was granted, each with the position of its name.
+    /// Tries once to take each of these locks, until `limit` of them are granted; their names are
+    /// distinct. Returns what was granted, each with the position of its request.
     ///
     /// As provided it tries one after the other.
     ///
@@ -159,16 +162,16 @@ pub trait Backend: Send + Sync + 'static {
     /// Whatever kept the store from answering; what had been granted is released.
     fn try_acquire_many(
         &self,
-        names: &[LockName],
+        requests: &[LockRequest],
         limit: usize,
     ) -> impl Future<Output = Result<Vec<(usize, Self::Grant)>, LockError>> + Send {
         async move {
             let mut granted = Vec::new();
-            for (position, name) in names.iter().enumerate() {
+            for (position, request) in requests.iter().enumerate() {
                 if granted.len() == limit {
                     break;
                 }
-                if let Attempt::Granted(grant) = self.try_acquire(name).await? {
+                if let Attempt::Granted(grant) = self.try_acquire(request).await? {
                     granted.push((position, grant));
                 }
             }
@@ -179,7 +182,7 @@ pub trait Backend: Send + Sync + 'static {
     /// Completes when the lock may have become free. It is registered when this call returns, so
     /// that a release between the next try and the first poll is not missed. Completing too often
     /// costs a try; a wake-up that can be lost needs the `retry_in` of [`Attempt::Held`].
-    fn changed(&self, name: &LockName) -> impl Future<Output = ()> + Send + 'static;
+    fn changed(&self, request: &LockRequest) -> impl Future<Output = ()> + Send + 'static;
 
     /// Asks the store whether it could grant locks now. Takes none.
     ///

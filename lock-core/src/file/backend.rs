@@ -12,7 +12,7 @@ use super::grant::FileGrant;
 use super::keeper;
 use super::lock_file::SUFFIX;
 use super::store::{Outcome, Store};
-use crate::backend::{Attempt, Backend, Providers};
+use crate::backend::{Attempt, Backend, LockRequest, Providers};
 use crate::name::key::file_stem;
 use crate::{LockError, LockName, LossReason, plain_text};
 
@@ -206,14 +206,15 @@ impl Backend for FileBackend {
 
     const IMMEDIATE: bool = true;
 
-    async fn try_acquire(&self, name: &LockName) -> Result<Attempt<FileGrant>, LockError> {
-        self.0.try_acquire(name)
+    async fn try_acquire(&self, request: &LockRequest) -> Result<Attempt<FileGrant>, LockError> {
+        self.0.try_acquire(request.name())
     }
 
-    fn changed(&self, name: &LockName) -> impl Future<Output = ()> + Send + 'static {
+    fn changed(&self, request: &LockRequest) -> impl Future<Output = ()> + Send + 'static {
         // An error is the next try's to tell.
         let store = self.0.store().ok();
-        let registration = store.map(|store| store.watch.register(self.0.file_name(name)));
+        let registration =
+            store.map(|store| store.watch.register(self.0.file_name(request.name())));
         async move {
             match registration {
                 Some(registration) => registration.changed().await,

@@ -32,7 +32,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use self::store::{Granting, Store};
-use crate::backend::{Attempt, Backend, Clock, Grant, Lease};
+use crate::backend::{Attempt, Backend, Clock, Grant, Lease, LockRequest};
 use crate::{LockError, LockName, LossReason};
 
 /// Locks of one process. See the [module](self).
@@ -171,7 +171,8 @@ impl Backend for MemoryBackend {
     const KIND: &'static str = "memory";
     const IMMEDIATE: bool = true;
 
-    async fn try_acquire(&self, name: &LockName) -> Result<Attempt<MemoryGrant>, LockError> {
+    async fn try_acquire(&self, request: &LockRequest) -> Result<Attempt<MemoryGrant>, LockError> {
+        let name = request.name();
         self.check_available()?;
         let lease = self.shared.lease();
         Ok(
@@ -187,7 +188,8 @@ impl Backend for MemoryBackend {
         )
     }
 
-    fn changed(&self, name: &LockName) -> impl Future<Output = ()> + Send + 'static {
+    fn changed(&self, request: &LockRequest) -> impl Future<Output = ()> + Send + 'static {
+        let name = request.name();
         let shared = Arc::clone(&self.shared);
         let (registration, changed) = shared.store.register(self.client, name);
         let leaving = store::Leaving {

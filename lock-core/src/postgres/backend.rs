@@ -12,7 +12,7 @@ use super::KIND;
 use super::builder::PostgresBuilder;
 use super::desk::{Command, Handle, Hold, Reply};
 use super::transaction;
-use crate::backend::{Attempt, Backend, Grant, Lease, Providers};
+use crate::backend::{Attempt, Backend, Grant, Lease, LockRequest, Providers};
 use crate::name::key::{PostgresKeys, postgres_keys};
 use crate::server::Board;
 use crate::{LockError, LockName};
@@ -152,8 +152,11 @@ impl Backend for PostgresBackend {
 
     const KIND: &'static str = KIND;
 
-    async fn try_acquire(&self, name: &LockName) -> Result<Attempt<PostgresGrant>, LockError> {
-        let keys = self.keys(name);
+    async fn try_acquire(
+        &self,
+        request: &LockRequest,
+    ) -> Result<Attempt<PostgresGrant>, LockError> {
+        let keys = self.keys(request.name());
         // What the driver has taken for those who wait.
         if let Some(grant) = self.handle.board.take_parked(&keys.lock)
             && grant.lease.is_valid()
@@ -165,15 +168,18 @@ impl Backend for PostgresBackend {
 
     async fn try_acquire_many(
         &self,
-        names: &[LockName],
+        requests: &[LockRequest],
         limit: usize,
     ) -> Result<Vec<(usize, PostgresGrant)>, LockError> {
-        let keys = names.iter().map(|name| self.keys(name)).collect();
+        let keys = requests
+            .iter()
+            .map(|request| self.keys(request.name()))
+            .collect();
         ask(&self.handle, |reply| Command::Claim { keys, limit, reply }).await
     }
 
-    fn changed(&self, name: &LockName) -> impl Future<Output = ()> + Send + 'static {
-        let keys = self.keys(name);
+    fn changed(&self, request: &LockRequest) -> impl Future<Output = ()> + Send + 'static {
+        let keys = self.keys(request.name());
         Board::watch(Arc::clone(&self.handle), keys.lock, keys)
     }
 

@@ -14,7 +14,7 @@ use tracing::{Instrument, Span};
 
 use super::exchange::Exchange;
 use super::{LockProvider, Shared, Ticket, Turn};
-use crate::backend::{Attempt, Begun, Granted, Held};
+use crate::backend::{Attempt, Begun, Granted, Held, LockRequest};
 use crate::guard::seat;
 use crate::lease::Registration;
 use crate::nesting::{Asking, Group};
@@ -133,7 +133,7 @@ fn start(shared: Arc<Shared>, name: LockName, waiting: Waiting, cx: &Context<'_>
     let mut caller = Caller::new(shared, name, wait, max_hold, group, cx.waker());
     let span = caller.span.clone();
     match caller.shared.queue.enter(&caller.name, caller.wait.zero) {
-        Entry::Turn(turn) => match caller.shared.backend.begin(&caller.name) {
+        Entry::Turn(turn) => match caller.shared.backend.begin(caller.request()) {
             Begun::Ready(Ok(Attempt::Granted(granted))) => {
                 Started::Over(caller.conclude(Ok((turn, granted))))
             }
@@ -341,6 +341,10 @@ impl Caller {
         trace::acquired(&self.span, outcome.as_str(), waited);
     }
 
+    fn request(&self) -> LockRequest {
+        LockRequest::new(self.name.clone())
+    }
+
     fn exchange(&self, turn: Turn, begun: Begun) -> Exchange {
         Exchange::new(turn, begun, self.shared.response_timeout)
     }
@@ -391,7 +395,7 @@ impl Caller {
             // Given back before we ask: we would meet ourselves.
             stale => drop(stale),
         }
-        let begun = self.shared.backend.begin(&self.name);
+        let begun = self.shared.backend.begin(self.request());
         self.ask(self.exchange(turn, begun)).await
     }
 
@@ -401,9 +405,8 @@ impl Caller {
     /// changes, so that a release before the try is seen by the try, and one after it by the
     /// registration.
     async fn ask(&self, mut exchange: Exchange) -> Result<(Turn, Granted), LockError> {
-        let Self {
-            shared, name, wait, ..
-        } = self;
+        let Self { shared, wait, .. } = self;
+        let request = self.request();
         let mut changed = None;
         let mut backoff = None;
         loop {
@@ -433,7 +436,7 @@ impl Caller {
                         let retry = retry_in.and_then(|retry| Instant::now().checked_add(retry));
                         self.pause(retry, changed).await?;
                     }
-                    changed = Some(shared.backend.changed(name));
+                    changed = Some(shared.backend.changed(&request));
                     turn.stage(Stage::Asking);
                 }
                 Err(error) if error.is_unavailable() && !wait.is_over() => {
@@ -441,14 +444,15 @@ impl Caller {
                     let retry = delays.next().map(|delay| Instant::now() + delay);
                     // A registration is used up, also here: what is granted to it is not left lying. A
                     // store that is back says so to those who are registered.
-                    let changed = (changed.take()).unwrap_or_else(|| shared.backend.changed(name));
+                    let changed =
+                        (changed.take()).unwrap_or_else(|| shared.backend.changed(&request));
                     let paused = self.pause(retry, changed).await;
                     // The last cause tells more than that the wait is over.
                     paused.map_err(|over| if over.is_contended() { error } else { over })?;
                 }
                 Err(error) => return Err(error),
             }
-            exchange = self.exchange(turn, shared.backend.begin(name));
+            exchange = self.exchange(turn, shared.backend.begin(request.clone()));
         }
     }
 

@@ -13,7 +13,7 @@ use tracing::{Instrument, Span};
 use super::acquire::{Acquire, Caller, Closing, Wait, until, watched};
 use super::exchange::{detach, settle};
 use super::{LockProvider, Shared, Turn};
-use crate::backend::{Granted, ManyCommand};
+use crate::backend::{Granted, LockRequest, ManyCommand};
 use crate::guard::seat;
 use crate::nesting::Group;
 use crate::observe::AcquireOutcome;
@@ -259,8 +259,9 @@ struct Claim {
 
 impl Claim {
     fn begin(shared: &Shared, names: &[LockName], turns: Vec<Turn>, limit: usize) -> Self {
+        let requests = names.iter().cloned().map(LockRequest::new).collect();
         Self {
-            command: Some(shared.backend.begin_many(names.to_vec(), limit)),
+            command: Some(shared.backend.begin_many(requests, limit)),
             turns: turns.into_iter().map(Some).collect(),
             response_timeout: shared.response_timeout,
         }

@@ -12,8 +12,8 @@ use super::builder::RedisBuilder;
 use super::command::{Acquire, Answer, Claim, Command, Release, Reply};
 use super::key::{Key, Owner};
 use super::shared::{Client, Shared};
-use crate::backend::{Attempt, Backend, Grant, Lease, Providers};
-use crate::{LockError, LockName};
+use crate::LockError;
+use crate::backend::{Attempt, Backend, Grant, Lease, LockRequest, Providers};
 
 /// How many locks the first call of a claim asks for, and how many any asks for at most.
 const CLAIMED: (usize, usize) = (128, 1_024);
@@ -78,8 +78,8 @@ impl RedisBackend {
         &self.client.0
     }
 
-    fn key(&self, name: &LockName) -> Key {
-        Key::new(&self.shared().settings.namespace, name)
+    fn key(&self, request: &LockRequest) -> Key {
+        Key::new(&self.shared().settings.namespace, request.name())
     }
 
     /// Whether each server could grant a lock, when all have answered: what one of them is asked after
@@ -124,8 +124,8 @@ impl Backend for RedisBackend {
 
     const KIND: &'static str = KIND;
 
-    async fn try_acquire(&self, name: &LockName) -> Answer {
-        let key = self.key(name);
+    async fn try_acquire(&self, request: &LockRequest) -> Answer {
+        let key = self.key(request);
         // What the driver has taken for those who wait.
         if let Some(grant) = self.shared().waiting.take_parked(&key)
             && grant.lease.is_valid()
@@ -139,10 +139,10 @@ impl Backend for RedisBackend {
 
     async fn try_acquire_many(
         &self,
-        names: &[LockName],
+        requests: &[LockRequest],
         limit: usize,
     ) -> Result<Vec<(usize, RedisGrant)>, LockError> {
-        let keys: Vec<Key> = names.iter().map(|name| self.key(name)).collect();
+        let keys: Vec<Key> = requests.iter().map(|request| self.key(request)).collect();
         let mut chunks = chunks(&keys, self.lanes, limit);
         let mut granted = Vec::new();
         while granted.len() < limit {
@@ -179,8 +179,8 @@ impl Backend for RedisBackend {
         Ok(granted)
     }
 
-    fn changed(&self, name: &LockName) -> impl Future<Output = ()> + Send + 'static {
-        super::waiting::register(Arc::clone(&self.client.0), &self.key(name))
+    fn changed(&self, request: &LockRequest) -> impl Future<Output = ()> + Send + 'static {
+        super::waiting::register(Arc::clone(&self.client.0), &self.key(request))
     }
 
     async fn health(&self) -> Result<(), LockError> {

@@ -14,7 +14,7 @@ use lock_core::{LockErrorKind, LockProvider};
 use rustix::process::{Pid, Resource, Rlimit, Signal, kill_process, setrlimit};
 use rustix::time::{ClockId, clock_gettime};
 
-use crate::support::{Detector, at_once, name, take};
+use crate::support::{Detector, at_once, request, take};
 
 const ROLE: &str = "LOCK_TEST_ROLE";
 const BASE: &str = "LOCK_TEST_BASE";
@@ -275,7 +275,7 @@ fn fill(backend: &FileBackend) {
 fn take_until_refused(backend: &FileBackend) -> String {
     let mut grants = Vec::new();
     let error = loop {
-        match at_once(backend.try_acquire(&name(&format!("order:process:{}", grants.len())))) {
+        match at_once(backend.try_acquire(&request(&format!("order:process:{}", grants.len())))) {
             Ok(Attempt::Granted(grant)) => grants.push(grant),
             Ok(Attempt::Held { .. }) => panic!("nobody holds it"),
             Err(error) => break error,
@@ -287,7 +287,7 @@ fn take_until_refused(backend: &FileBackend) -> String {
         LockErrorKind::Unavailable
     );
     // Waiting goes on without inotify.
-    drop(backend.changed(&name("order:process:0")));
+    drop(backend.changed(&request("order:process:0")));
     assert!(grants.iter().all(|grant| grant.lease().is_valid()));
     let released = grants.pop().expect("at least one grant");
     drop(released);

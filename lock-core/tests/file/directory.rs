@@ -9,12 +9,12 @@ use lock_core::backend::{Attempt, Backend, Grant, LossReason};
 use lock_core::file::{FileBackend, FileGrant};
 use lock_core::{LockError, LockErrorKind};
 
-use crate::support::{Base, at_once, name, take};
+use crate::support::{Base, at_once, request, take};
 
 const LOCK: &str = "order:process:42";
 
 fn attempt(backend: &FileBackend) -> Result<Attempt<FileGrant>, LockError> {
-    at_once(backend.try_acquire(&name(LOCK)))
+    at_once(backend.try_acquire(&request(LOCK)))
 }
 
 /// What takes the directory away from under its users.

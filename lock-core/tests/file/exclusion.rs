@@ -11,7 +11,7 @@ use lock_core::backend::{Backend, Grant, LossReason};
 use lock_core::file::FileBackend;
 
 use crate::child::{HAMMERED, hammer_until};
-use crate::support::{Base, Detector, at_once, name, take};
+use crate::support::{Base, Detector, at_once, request, take};
 
 const LOCK: &str = "order:process:42";
 
@@ -201,7 +201,7 @@ fn a_try_that_fails_is_no_news_to_those_who_wait_and_a_release_is() {
     let base = Base::new();
     let (one, other) = (base.backend(), base.backend());
     let grant = take(&one, LOCK).unwrap();
-    let mut changed = Box::pin(other.changed(&name(LOCK)));
+    let mut changed = Box::pin(other.changed(&request(LOCK)));
     let mut is_told = || {
         let mut cx = Context::from_waker(Waker::noop());
         changed.as_mut().poll(&mut cx).is_ready()
@@ -227,7 +227,7 @@ fn the_backend_is_healthy_and_says_where_it_is() {
     assert_eq!(backend.directory(), base.locks());
     assert!(format!("{backend:?}").contains("locks"));
     assert!(base.lock_files().is_empty());
-    let _ = at_once(backend.try_acquire(&name(LOCK))).unwrap();
+    let _ = at_once(backend.try_acquire(&request(LOCK))).unwrap();
 }
 
 #[test]

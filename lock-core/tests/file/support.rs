@@ -10,7 +10,7 @@ use std::task::{Context, Poll, Wake, Waker};
 use std::thread::{self, Thread};
 
 use lock_core::LockName;
-use lock_core::backend::{Attempt, Backend};
+use lock_core::backend::{Attempt, Backend, LockRequest};
 use lock_core::file::{FileBackend, FileGrant};
 
 /// A directory to keep lock directories in.
@@ -44,8 +44,8 @@ impl Base {
     }
 }
 
-pub(crate) fn name(text: &str) -> LockName {
-    text.parse().unwrap()
+pub(crate) fn request(name: &str) -> LockRequest {
+    LockRequest::new(name.parse::<LockName>().unwrap())
 }
 
 /// The answer of a future that has it at once.
@@ -58,7 +58,7 @@ pub(crate) fn at_once<F: Future>(future: F) -> F::Output {
 
 /// One try.
 pub(crate) fn take(backend: &FileBackend, lock: &str) -> Option<FileGrant> {
-    match at_once(backend.try_acquire(&name(lock))).unwrap() {
+    match at_once(backend.try_acquire(&request(lock))).unwrap() {
         Attempt::Granted(grant) => Some(grant),
         Attempt::Held { .. } => None,
     }

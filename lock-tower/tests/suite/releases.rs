@@ -7,8 +7,8 @@ use std::time::Duration;
 use axum::Router;
 use axum::routing;
 use http::{Method, StatusCode};
-use lock_core::backend::{Attempt, Backend, Grant, Lease};
-use lock_core::{LockError, LockName, LockProvider};
+use lock_core::backend::{Attempt, Backend, Grant, Lease, LockRequest};
+use lock_core::{LockError, LockProvider};
 use lock_tower::{HoldUntil, LockLayer};
 use tokio::time::Instant;
 
@@ -46,13 +46,13 @@ impl Backend for Remote {
     type Grant = RemoteGrant;
     const KIND: &'static str = "remote";
 
-    async fn try_acquire(&self, _: &LockName) -> Result<Attempt<RemoteGrant>, LockError> {
+    async fn try_acquire(&self, _: &LockRequest) -> Result<Attempt<RemoteGrant>, LockError> {
         tokio::time::sleep(self.takes).await;
         let (remote, lease) = (self.clone(), Lease::unbounded());
         Ok(Attempt::Granted(RemoteGrant { remote, lease }))
     }
 
-    fn changed(&self, _: &LockName) -> impl Future<Output = ()> + Send + 'static {
+    fn changed(&self, _: &LockRequest) -> impl Future<Output = ()> + Send + 'static {
         std::future::pending()
     }
 

@@ -5,7 +5,7 @@ use std::future::{Future, pending};
 use std::sync::Arc;
 use std::time::Duration;
 
-use lock_core::backend::{Attempt, Backend, Grant, Lease};
+use lock_core::backend::{Attempt, Backend, Grant, Lease, LockRequest};
 use lock_core::{LockError, LockGuard, LockName};
 use tokio::time::{Instant, sleep, timeout_at};
 
@@ -125,10 +125,11 @@ impl<B: Backend> Locks for Bare<B> {
         wait: Duration,
     ) -> Result<Option<Self::Held>, LockError> {
         let deadline = Instant::now() + wait;
+        let request = LockRequest::new(name.clone());
         loop {
             // Registered before the try, so that no release is missed.
-            let changed = self.0.changed(name);
-            let retry_in = match self.0.try_acquire(name).await? {
+            let changed = self.0.changed(&request);
+            let retry_in = match self.0.try_acquire(&request).await? {
                 Attempt::Granted(grant) => return Ok(Some(Taken(grant))),
                 Attempt::Held { retry_in } => retry_in,
             };

@@ -4,7 +4,7 @@ use std::future::Future;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use lock_core::backend::{Attempt, Backend, Grant, Lease};
+use lock_core::backend::{Attempt, Backend, Grant, Lease, LockRequest};
 use lock_core::{LockError, LockName};
 use tokio::runtime::Handle;
 use tokio::time::sleep;
@@ -76,7 +76,8 @@ impl Backend for PuppetBackend {
 
     const KIND: &'static str = "puppet";
 
-    async fn try_acquire(&self, name: &LockName) -> Result<Attempt<PuppetGrant>, LockError> {
+    async fn try_acquire(&self, request: &LockRequest) -> Result<Attempt<PuppetGrant>, LockError> {
+        let name = request.name();
         self.stage.table.asked(name, self.connection);
         let _under_way = UnderWay(self, name);
         // A grant that nobody receives is dropped with the answer, and so given back.
@@ -93,7 +94,7 @@ impl Backend for PuppetBackend {
         self.stage.perform(self.stage.tries.next(), take).await
     }
 
-    fn changed(&self, _: &LockName) -> impl Future<Output = ()> + Send + 'static {
+    fn changed(&self, _: &LockRequest) -> impl Future<Output = ()> + Send + 'static {
         self.stage.table.changed()
     }
 

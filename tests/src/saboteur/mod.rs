@@ -12,7 +12,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use lock_core::backend::{Attempt, Backend, Clock, Grant, Lease};
+use lock_core::backend::{Attempt, Backend, Clock, Grant, Lease, LockRequest};
 use lock_core::{LockError, LockName};
 
 use table::Table;
@@ -69,7 +69,11 @@ impl Backend for Saboteur {
 
     const KIND: &'static str = "saboteur";
 
-    async fn try_acquire(&self, name: &LockName) -> Result<Attempt<SaboteurGrant>, LockError> {
+    async fn try_acquire(
+        &self,
+        request: &LockRequest,
+    ) -> Result<Attempt<SaboteurGrant>, LockError> {
+        let name = request.name();
         let asked = self.clock.now();
         Ok(match self.table.take(name, asked, asked + self.lease) {
             Ok(owner) => {
@@ -92,7 +96,7 @@ impl Backend for Saboteur {
         })
     }
 
-    fn changed(&self, _: &LockName) -> impl Future<Output = ()> + Send + 'static {
+    fn changed(&self, _: &LockRequest) -> impl Future<Output = ()> + Send + 'static {
         self.table.changed()
     }
 

@@ -3,8 +3,8 @@
 use std::future::Future;
 use std::sync::Arc;
 
-use lock_core::backend::{Attempt, Backend, Providers};
-use lock_core::{LockError, LockName};
+use lock_core::LockError;
+use lock_core::backend::{Attempt, Backend, LockRequest, Providers};
 
 /// A backend that is shared: its clones are one and the same connection.
 #[derive(Debug)]
@@ -31,20 +31,20 @@ impl<B: Backend> Backend for OneBackend<B> {
     const KIND: &'static str = B::KIND;
     const IMMEDIATE: bool = B::IMMEDIATE;
 
-    async fn try_acquire(&self, name: &LockName) -> Result<Attempt<B::Grant>, LockError> {
-        self.0.try_acquire(name).await
+    async fn try_acquire(&self, request: &LockRequest) -> Result<Attempt<B::Grant>, LockError> {
+        self.0.try_acquire(request).await
     }
 
     async fn try_acquire_many(
         &self,
-        names: &[LockName],
+        requests: &[LockRequest],
         limit: usize,
     ) -> Result<Vec<(usize, B::Grant)>, LockError> {
-        self.0.try_acquire_many(names, limit).await
+        self.0.try_acquire_many(requests, limit).await
     }
 
-    fn changed(&self, name: &LockName) -> impl Future<Output = ()> + Send + 'static {
-        self.0.changed(name)
+    fn changed(&self, request: &LockRequest) -> impl Future<Output = ()> + Send + 'static {
+        self.0.changed(request)
     }
 
     async fn health(&self) -> Result<(), LockError> {

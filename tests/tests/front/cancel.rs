@@ -5,8 +5,8 @@ use std::pin::Pin;
 use std::sync::{Arc, Mutex};
 use std::task::{Context, Wake, Waker};
 
-use lock_core::backend::{Attempt, Backend, Grant, Lease};
-use lock_core::{LockError, LockName, LockProvider};
+use lock_core::backend::{Attempt, Backend, Grant, Lease, LockRequest};
+use lock_core::{LockError, LockProvider};
 use lock_tests::abandon;
 use lock_tests::puppet::{Play, Puppet};
 use tokio::time::sleep;
@@ -268,12 +268,12 @@ impl Backend for Notebook {
     type Grant = Never;
     const KIND: &'static str = "notebook";
 
-    async fn try_acquire(&self, _: &LockName) -> Result<Attempt<Never>, LockError> {
+    async fn try_acquire(&self, _: &LockRequest) -> Result<Attempt<Never>, LockError> {
         let _question = Question(self.clone());
         std::future::pending().await
     }
 
-    fn changed(&self, _: &LockName) -> impl Future<Output = ()> + Send + 'static {
+    fn changed(&self, _: &LockRequest) -> impl Future<Output = ()> + Send + 'static {
         std::future::pending()
     }
 

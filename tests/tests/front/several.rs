@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use lock_core::backend::{Attempt, Backend};
+use lock_core::backend::{Attempt, Backend, LockRequest};
 use lock_core::memory::MemoryBackend;
 use lock_core::{LockError, LockErrorKind, LockName, LockPolicy, LockProvider};
 use lock_tests::puppet::{Play, Puppet};
@@ -124,22 +124,22 @@ impl Backend for Counting {
 
     const KIND: &'static str = "counting";
 
-    async fn try_acquire(&self, name: &LockName) -> Result<Attempt<Self::Grant>, LockError> {
+    async fn try_acquire(&self, request: &LockRequest) -> Result<Attempt<Self::Grant>, LockError> {
         self.1.fetch_add(1, Ordering::Relaxed);
-        self.0.try_acquire(name).await
+        self.0.try_acquire(request).await
     }
 
     async fn try_acquire_many(
         &self,
-        names: &[LockName],
+        requests: &[LockRequest],
         limit: usize,
     ) -> Result<Vec<(usize, Self::Grant)>, LockError> {
         self.1.fetch_add(1, Ordering::Relaxed);
-        self.0.try_acquire_many(names, limit).await
+        self.0.try_acquire_many(requests, limit).await
     }
 
-    fn changed(&self, name: &LockName) -> impl Future<Output = ()> + Send + 'static {
-        self.0.changed(name)
+    fn changed(&self, request: &LockRequest) -> impl Future<Output = ()> + Send + 'static {
+        self.0.changed(request)
     }
 
     async fn health(&self) -> Result<(), LockError> {

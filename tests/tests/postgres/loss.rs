@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use lock_core::LockProvider;
-use lock_core::backend::{Attempt, Backend, Grant};
+use lock_core::backend::{Attempt, Backend, Grant, LockRequest};
 use lock_core::postgres::{PostgresBackend, PostgresGrant};
 use lock_tests::servers::{Lan, PostgresServer, Proxy, Server};
 use lock_tests::{Lateness, PostgresStore, Store, boottime, eventually, is_held};
@@ -322,7 +322,7 @@ async fn what_is_left_of_a_lost_session_touches_nothing_of_the_next() {
 /// Asks until the lock is granted.
 async fn grant(backend: &PostgresBackend) -> PostgresGrant {
     loop {
-        match backend.try_acquire(&order()).await {
+        match backend.try_acquire(&LockRequest::new(order())).await {
             Ok(Attempt::Granted(grant)) => return grant,
             Ok(Attempt::Held { .. }) => panic!("nobody has it"),
             Err(error) => assert!(error.is_unavailable(), "{error}"),

@@ -5,8 +5,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
-use lock_core::backend::{Attempt, Backend, Grant, Lease};
-use lock_core::{LockError, LockName, LockProvider, distributed_lock};
+use lock_core::backend::{Attempt, Backend, Grant, Lease, LockRequest};
+use lock_core::{LockError, LockProvider, distributed_lock};
 
 /// Takes its time to release, and fails.
 #[derive(Clone, Default)]
@@ -18,14 +18,14 @@ impl Backend for Flaky {
     type Grant = Taken;
     const KIND: &'static str = "flaky";
 
-    async fn try_acquire(&self, _: &LockName) -> Result<Attempt<Taken>, LockError> {
+    async fn try_acquire(&self, _: &LockRequest) -> Result<Attempt<Taken>, LockError> {
         Ok(Attempt::Granted(Taken(
             Lease::unbounded(),
             Arc::clone(&self.0),
         )))
     }
 
-    fn changed(&self, _: &LockName) -> impl Future<Output = ()> + Send + 'static {
+    fn changed(&self, _: &LockRequest) -> impl Future<Output = ()> + Send + 'static {
         std::future::pending()
     }
 
