@@ -29,6 +29,6 @@ guards.protect(async { /* move the money */ }).await?;
 //!   `account:balance:<id>`, nobody may do it the other way round: two that do wait for each other until
 //!   one wait is over. The order goes by templates: two *accounts* are taken by `acquire_all`.
 //! - In debug builds a watch reports both mistakes at `warn`, once each, when they are made and not
-//!   only when two callers meet: [`LockProvider::watch_lock_order`](crate::LockProvider::watch_lock_order)
+//!   only when two callers meet: [`lock_order_watch`](crate::LockProviderBuilder::lock_order_watch)
 //!   switches it.
 //! - A wait for an inner lock holds up everybody who waits for the outer one. Make it short.

@@ -22,15 +22,15 @@
 //! use lock_core::LockPolicy;
 //!
 //! const IMPORT: LockPolicy = LockPolicy::long_operation()
-//!     .wait(Duration::from_secs(30))
-//!     .max_hold(Duration::from_secs(3600));
-//! # assert_eq!(IMPORT.get_wait(), Duration::from_secs(30));
+//!     .with_wait(Duration::from_secs(30))
+//!     .with_max_hold(Duration::from_secs(3600));
+//! # assert_eq!(IMPORT.wait(), Duration::from_secs(30));
 //! ```
 //!
 //! # The hold
 //!
 //! There is no need to say how long the work takes: a lock is held for as long as its process lives
-//! and works, since its lease is renewed meanwhile. [`max_hold`](crate::LockPolicy::max_hold) is for
+//! and works, since its lease is renewed meanwhile. [`max_hold`](crate::LockPolicy::with_max_hold) is for
 //! what hangs, not for what is slow: several times the longest run that you would put up with. The
 //! work is stopped there, its lock is lost, and its outcome is unknown.
 //!

@@ -4,7 +4,7 @@
 //! |---|---|---|
 //! | 409 `lock-contended`, errors of kind `Contended` | another holds the lock | expected; wait longer, or do less under the lock. `distributed_lock_hold_duration_seconds` tells who holds for long |
 //! | 409 `lock-wait-timeout` | it was held for the whole wait | a hot name: see [`timeouts`](super::timeouts) |
-//! | 409 that never ends, nobody works | a holder hangs, or a frozen process holds a file lock | set [`max_hold`](crate::LockPolicy::max_hold); find the process (below) |
+//! | 409 that never ends, nobody works | a holder hangs, or a frozen process holds a file lock | set [`max_hold`](crate::LockPolicy::with_max_hold); find the process (below) |
 //! | an acquire waits, alone, until its wait is over | the task holds the lock already | [`nesting`](super::nesting); the watch says so in debug builds |
 //! | 503, errors of kind `Unavailable` | the server is down, slow or full; the text and its `source()` say which | nothing runs unlocked meanwhile; requests are tried again within their wait |
 //! | 500 `lock-lost`, errors of kind `Lost` | the process was frozen or cut off past its lease, the session was ended, `max_hold` was over | the reason is in the log and in `distributed_lock_lost_total{reason}`; the outcome is unknown, so make the work repeatable and [fence](super::fencing) it |
