@@ -75,7 +75,7 @@ guard.release().await?;
 //! - **At most one valid guard per name.** A guard that may have expired says so before another client
 //!   can hold the lock.
 //! - **Nothing is stuck.** A holder that crashes, panics, is dropped or cancelled frees its locks; one
-//!   that hangs is bounded by [`LockPolicy::max_hold`].
+//!   that hangs is bounded by [`LockPolicy::with_max_hold`].
 //! - **Loss is loud.** A lost lock fires [`LockGuard::lost`], turns [`LockGuard::is_valid`] false for
 //!   good, and stops work under [`LockGuard::protect`] at its next await point. What that work has
 //!   spawned, sent or blocks on goes on: storage that checks the
@@ -140,13 +140,13 @@ pub use credentials::Credentials;
 pub use error::{LockError, LockErrorKind};
 pub use guard::{LockGuard, LockGuards, Lost};
 pub use health::{Health, ServerHealth, ServerRole};
-pub use leader::Leader;
+pub use leader::{Leader, LeaderTerm};
 pub use lease::LossReason;
 pub use lock::DistributedLock;
 #[cfg(feature = "macros")]
 pub use lock_macros::{distributed_lock, lock_name};
 pub use name::{LockName, LockTemplate};
 pub use policy::LockPolicy;
-pub use provider::{Acquire, LockProvider};
+pub use provider::{Acquire, LockProvider, LockProviderBuilder, Shutdown};
 pub use settings::{LockSettings, ProviderKind};
 pub use token::FencingToken;

@@ -27,8 +27,23 @@ impl DistributedLock {
         &self.name
     }
 
-    /// Acquires the lock, or says `None` when another held it for the whole wait. A bare
-    /// [`Duration`](std::time::Duration) is how long to wait; zero tries once.
+    /// Acquires the lock, or returns `None` when another held it for the whole wait.
+    ///
+    /// **Unlike the `try_` functions of `std` and `tokio::sync`, it waits for as long as `policy` says.**
+    /// `try_` means that contention is a value here, and not an error. A bare
+    /// [`Duration`](std::time::Duration) is how long to wait; with zero it tries once and does not wait.
+    ///
+    /// ```
+    /// # use std::time::Duration;
+    /// # use lock_core::{LockError, LockProvider, memory::MemoryBackend};
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), LockError> {
+    /// # let locks = LockProvider::new(MemoryBackend::new());
+    /// let lock = locks.lock("job:cleanup-tokens")?;
+    /// let guard = lock.try_acquire(Duration::from_secs(5)).await?;
+    /// assert!(guard.is_some());
+    /// assert!(lock.try_acquire(Duration::ZERO).await?.is_none()); // immediately
+    /// # Ok(()) }
+    /// ```
     ///
     /// # Errors
     ///
@@ -124,6 +139,55 @@ impl DistributedLock {
         let output = guard.protect(work).await?;
         guard.settle().await;
         Ok(output)
+    }
+
+    /// As [`run`](Self::run), for work that returns a `Result`: what goes wrong with the lock becomes an
+    /// error of the work's type, so that there is one `Result` and one `?`. The lock is released as well
+    /// when the work fails.
+    ///
+    /// ```
+    /// # use lock_core::{LockError, LockPolicy, LockProvider, memory::MemoryBackend};
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let locks = LockProvider::new(MemoryBackend::new());
+    /// #[derive(Debug)]
+    /// enum ReportError {
+    ///     Lock(LockError),
+    ///     Empty,
+    /// }
+    ///
+    /// impl From<LockError> for ReportError {
+    ///     fn from(error: LockError) -> Self {
+    ///         Self::Lock(error)
+    ///     }
+    /// }
+    ///
+    /// async fn rebuild() -> Result<u32, ReportError> {
+    ///     Err(ReportError::Empty)
+    /// }
+    ///
+    /// let lock = locks.lock("report:rebuild:2026")?;
+    /// let rebuilt = lock.try_run(LockPolicy::long_operation(), rebuild()).await;
+    /// assert!(matches!(rebuilt, Err(ReportError::Empty)));
+    /// # Ok(()) }
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// Those of [`run`](Self::run), converted, and those of `work`.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping it drops `work` and releases the lock.
+    ///
+    /// # Panics
+    ///
+    /// As [`run`](Self::run).
+    pub async fn try_run<F, T, E>(&self, policy: impl Into<LockPolicy>, work: F) -> Result<T, E>
+    where
+        F: Future<Output = Result<T, E>>,
+        E: From<LockError>,
+    {
+        self.run(policy, work).await?
     }
 }
 

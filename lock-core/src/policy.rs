@@ -12,8 +12,8 @@ use std::time::Duration;
 /// use std::time::Duration;
 /// use lock_core::LockPolicy;
 ///
-/// const REBUILD: LockPolicy = LockPolicy::long_operation().max_hold(Duration::from_secs(900));
-/// assert_eq!(REBUILD.get_wait(), Duration::from_secs(300));
+/// const REBUILD: LockPolicy = LockPolicy::long_operation().with_max_hold(Duration::from_secs(900));
+/// assert_eq!(REBUILD.wait(), Duration::from_secs(300));
 /// assert_eq!(LockPolicy::from(Duration::ZERO), LockPolicy::background_job());
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -46,28 +46,30 @@ impl LockPolicy {
         }
     }
 
-    /// Waits for the lock for at most `wait`; zero tries once, [`Duration::MAX`] waits for ever.
-    pub const fn wait(mut self, wait: Duration) -> Self {
+    /// The same policy with another wait: at most `wait` for the lock; zero tries once, and
+    /// [`Duration::MAX`] waits for ever.
+    pub const fn with_wait(mut self, wait: Duration) -> Self {
         self.wait = wait;
         self
     }
 
-    /// Declares the lock lost, which stops the work that it protects, once it has been held for
-    /// `max_hold`. A hung handler cannot hold the lock longer than this.
-    pub const fn max_hold(mut self, max_hold: Duration) -> Self {
+    /// The same policy with a bound for the hold: the lock is declared lost, which stops the work that it
+    /// protects, once it has been held for `max_hold`. A hung handler cannot hold the lock longer than
+    /// this.
+    pub const fn with_max_hold(mut self, max_hold: Duration) -> Self {
         self.max_hold = Some(max_hold);
         self
     }
 
-    /// How long this policy waits.
+    /// How long this policy waits for the lock.
     #[must_use]
-    pub const fn get_wait(&self) -> Duration {
+    pub const fn wait(&self) -> Duration {
         self.wait
     }
 
-    /// How long this policy holds at most; `None` for as long as the work takes.
+    /// How long this policy holds the lock at most; `None` for as long as the work takes.
     #[must_use]
-    pub const fn get_max_hold(&self) -> Option<Duration> {
+    pub const fn max_hold(&self) -> Option<Duration> {
         self.max_hold
     }
 }

@@ -196,12 +196,12 @@ fn policy(policy: &Policy, krate: &Path, attribute: &Attribute) -> TokenStream {
         .wait
         .as_ref()
         .map(time)
-        .map(|wait| quote!(.wait(#wait)));
+        .map(|wait| quote!(.with_wait(#wait)));
     let max_hold = policy
         .max_hold
         .as_ref()
         .map(time)
-        .map(|hold| quote!(.max_hold(#hold)));
+        .map(|hold| quote!(.with_max_hold(#hold)));
     quote!(#base #wait #max_hold)
 }
 

@@ -57,7 +57,9 @@ async fn allocations<F: Future>(mut call: impl FnMut() -> F) -> usize {
 #[tokio::test(flavor = "current_thread")]
 async fn the_attribute_adds_nothing() {
     // As in a program without debug assertions.
-    let locks = LockProvider::new(MemoryBackend::new()).watch_lock_order(false);
+    let locks = LockProvider::builder(MemoryBackend::new())
+        .lock_order_watch(false)
+        .build();
     let by_hand_count = allocations(|| by_hand(&locks, 7)).await;
     let by_attribute_count = allocations(|| by_attribute(&locks, 7)).await;
     eprintln!(

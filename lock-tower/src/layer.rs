@@ -91,7 +91,7 @@ impl LockLayer {
     /// How long to wait for the lock; zero tries once.
     pub fn wait(mut self, wait: Duration) -> Self {
         let rule = self.rule();
-        rule.policy = rule.policy.wait(wait);
+        rule.policy = rule.policy.with_wait(wait);
         self
     }
 
@@ -99,7 +99,7 @@ impl LockLayer {
     /// is still sent is cut off, and the lock is free for the next.
     pub fn max_hold(mut self, max_hold: Duration) -> Self {
         let rule = self.rule();
-        rule.policy = rule.policy.max_hold(max_hold);
+        rule.policy = rule.policy.with_max_hold(max_hold);
         self
     }
 

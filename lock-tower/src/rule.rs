@@ -161,7 +161,7 @@ impl Asked {
             uri: Route::uri(parts).clone(),
             route: Route::of(parts),
             template: rule.map(|rule| rule.naming.template().clone()),
-            wait: rule.map(|rule| rule.policy.get_wait()).unwrap_or_default(),
+            wait: rule.map(|rule| rule.policy.wait()).unwrap_or_default(),
         }
     }
 }

@@ -100,7 +100,9 @@ fn an_uncontended_request_costs_ten_allocations_at_most() {
         .build();
     runtime.unwrap().block_on(async {
         // As in a program without debug assertions.
-        let locks = LockProvider::new(MemoryBackend::new()).watch_lock_order(false);
+        let locks = LockProvider::builder(MemoryBackend::new())
+            .lock_order_watch(false)
+            .build();
         let layer = LockLayer::new(locks.clone(), TEMPLATE).unwrap();
         let table = [Method::GET, Method::POST].into_iter().fold(
             RouteLocks::new(locks),

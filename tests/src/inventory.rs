@@ -58,6 +58,7 @@ macro_rules! conformance {
                 protected_work_is_dropped_when_the_lock_is_lost [19]
                 work_that_ends_after_its_lock_was_lost_is_lost [10 19]
                 a_release_fires_no_loss [20]
+                a_cancellation_token_fires_at_the_loss_and_not_at_a_release [19 20]
                 a_lost_guard_that_is_kept_frees_its_lock_for_callers_who_only_try [2 19]
                 a_guard_that_is_held_for_five_leases_is_not_lost [21]
                 the_loss_of_everything_is_seen_by_every_guard [22]

@@ -78,7 +78,7 @@ fn a_crowd_costs_a_few_hundred_bytes_each() {
     let _entered = runtime.enter();
     let store = MemoryBackend::new();
     // As in a program without debug assertions.
-    let client = |store| LockProvider::new(store).watch_lock_order(false);
+    let client = |store| LockProvider::builder(store).lock_order_watch(false).build();
     let (here, there) = (client(store.clone()), client(store));
     let names = names();
 

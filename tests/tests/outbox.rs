@@ -184,33 +184,34 @@ async fn every_message_is_delivered_in_order_and_only_killed_batches_come_twice(
     judge(&deliveries, &killed);
 }
 
-/// What was delivered in one batch.
-struct Batch {
+/// What was delivered in one term of leadership.
+struct Term {
     process: u32,
     ids: Vec<u64>,
 }
 
 fn judge(deliveries: &[Delivery], killed: &BTreeSet<u32>) {
-    // By token, so in the order of the holders.
-    let mut batches: BTreeMap<u64, Batch> = BTreeMap::new();
+    // By token, so in the order of the leaders.
+    let mut terms: BTreeMap<u64, Term> = BTreeMap::new();
     for delivery in deliveries {
-        let batch = batches.entry(delivery.token).or_insert_with(|| Batch {
+        let term = terms.entry(delivery.token).or_insert_with(|| Term {
             process: delivery.process,
             ids: Vec::new(),
         });
-        assert_eq!(batch.process, delivery.process);
-        batch.ids.push(delivery.id);
+        assert_eq!(term.process, delivery.process);
+        term.ids.push(delivery.id);
     }
-    let batches: Vec<_> = batches.into_values().collect();
+    let terms: Vec<_> = terms.into_values().collect();
     let mut repeated = 0;
-    for pair in batches.windows(2) {
-        let [batch, next] = pair else { unreachable!() };
-        assert!(batch.ids.len() <= BATCH);
-        if batch.ids.iter().any(|id| next.ids.contains(id)) {
-            // The next holder begins where the killed one did.
-            assert!(killed.contains(&batch.process), "nobody else repeats");
-            assert!(next.ids.starts_with(&batch.ids));
-            repeated += batch.ids.len();
+    for pair in terms.windows(2) {
+        let [term, next] = pair else { unreachable!() };
+        let again = term.ids.iter().filter(|id| next.ids.contains(id)).count();
+        if again > 0 {
+            // The next leader begins where the batch did in which the killed one ended.
+            assert!(killed.contains(&term.process), "nobody else repeats");
+            assert!(again <= BATCH, "{again} messages were delivered twice");
+            assert!(next.ids.starts_with(&term.ids[term.ids.len() - again..]));
+            repeated += again;
         }
     }
     let mut seen = BTreeSet::new();

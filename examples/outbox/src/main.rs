@@ -27,11 +27,10 @@ async fn main() -> anyhow::Result<()> {
     let pool = PgPool::connect(&var("DATABASE_URL")?).await?;
     let locks = LockProvider::new(PostgresBackend::from_pool(&pool).await?);
     // `CREATE TABLE IF NOT EXISTS` fails when two do it at once.
-    let migration = locks.lock("job:migrate-outbox")?;
     let migrate = outbox::migrate(&pool);
-    migration
-        .run(LockPolicy::long_operation(), migrate)
-        .await??;
+    locks
+        .try_run("job:migrate-outbox", LockPolicy::long_operation(), migrate)
+        .await?;
 
     let arguments: Vec<_> = env::args().skip(1).collect();
     match arguments.iter().map(String::as_str).collect::<Vec<_>>()[..] {
@@ -43,26 +42,28 @@ async fn main() -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Processes the outbox until Ctrl-C. A batch that is under way is finished.
+/// Processes the outbox, in the instance that leads, until Ctrl-C. A batch that is under way is finished.
 async fn run(locks: &LockProvider, pool: &PgPool, webhook: &Webhook) -> anyhow::Result<()> {
-    let mut stop = std::pin::pin!(tokio::signal::ctrl_c());
-    loop {
-        let delivered = outbox::process(locks, pool, webhook).await;
-        let pause = match delivered {
+    let rounds = locks.lead("job:process-outbox", async |term| {
+        let pause = match outbox::process(&term, pool, webhook).await {
             // There may be more.
-            Ok(Some(1..)) => Duration::ZERO,
-            // Nothing, or another instance is at it.
-            Ok(_) => EVERY,
+            Ok(1..) => Duration::ZERO,
+            Ok(0) => EVERY,
             Err(error) => {
                 tracing::error!("the outbox was not processed: {error:#}");
                 EVERY
             }
         };
-        tokio::select! {
-            stopped = &mut stop => return Ok(stopped?),
-            () = sleep(pause) => {}
-        }
-    }
+        sleep(pause).await;
+        anyhow::Ok(())
+    });
+    let stop = async {
+        tokio::signal::ctrl_c().await?;
+        locks.shutdown(GRACE).await;
+        anyhow::Ok(())
+    };
+    tokio::try_join!(rounds, stop)?;
+    Ok(())
 }
 
 fn var(name: &str) -> anyhow::Result<String> {

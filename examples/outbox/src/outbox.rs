@@ -1,14 +1,14 @@
 //! The outbox: messages that are written together with what they tell of, and delivered afterwards.
 
+use lock_core::LeaderTerm;
 use lock_core::postgres::Fence;
-use lock_core::{LockProvider, distributed_lock};
 use sqlx::{PgPool, PgTransaction};
 
 use crate::webhook::Webhook;
 
 const FENCE: Fence = Fence::new();
 
-/// So many messages are delivered under one lock, and deleted in one transaction.
+/// So many messages are delivered, and deleted in one transaction, at a time.
 const BATCH: i64 = 100;
 
 const TABLES: &str = "
@@ -42,15 +42,13 @@ pub(crate) async fn add(tx: &mut PgTransaction<'_>, body: &str) -> sqlx::Result<
     Ok(())
 }
 
-/// Delivers the next batch, and says how many messages that were; `None` where another instance is at
-/// it.
-#[distributed_lock("job:process-outbox", skip, guard = held)]
+/// Delivers the next batch as the leader of this term, and says how many messages that were.
 pub(crate) async fn process(
-    locks: &LockProvider,
+    term: &LeaderTerm,
     pool: &PgPool,
     webhook: &Webhook,
-) -> anyhow::Result<Option<usize>> {
-    let token = held.fencing_token().await?;
+) -> anyhow::Result<usize> {
+    let token = term.fencing_token().await?;
     let batch: Vec<(i64, String)> = sqlx::query_as(NEXT).bind(BATCH).fetch_all(pool).await?;
     let (ids, bodies): (Vec<_>, Vec<_>) = batch.into_iter().unzip();
     for (id, body) in ids.iter().zip(bodies) {
@@ -58,11 +56,11 @@ pub(crate) async fn process(
     }
     let mut tx = pool.begin().await?;
     // Refused when this instance was frozen so long that another has delivered meanwhile.
-    FENCE.check(&mut tx, held.name(), token).await?;
+    FENCE.check(&mut tx, term.name(), token).await?;
     sqlx::query("DELETE FROM outbox WHERE id = ANY($1)")
         .bind(&ids)
         .execute(&mut *tx)
         .await?;
     tx.commit().await?;
-    Ok(Some(ids.len()))
+    Ok(ids.len())
 }

@@ -80,6 +80,28 @@ impl LockGuards {
         protect::protect(self, work).await
     }
 
+    /// Runs `work`, which returns a `Result`, as long as all locks are ours; see
+    /// [`LockGuard::try_protect`].
+    ///
+    /// # Errors
+    ///
+    /// That of [`protect`](Self::protect), converted, and those of `work`.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping it drops `work`; the locks stay held.
+    ///
+    /// # Panics
+    ///
+    /// As [`LockGuard::protect`].
+    pub async fn try_protect<F, T, E>(&self, work: F) -> Result<T, E>
+    where
+        F: Future<Output = Result<T, E>>,
+        E: From<LockError>,
+    {
+        self.protect(work).await?
+    }
+
     /// Releases all locks, the last acquired first.
     ///
     /// # Errors

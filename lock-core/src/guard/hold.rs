@@ -13,6 +13,7 @@ use tokio::sync::{Notify, OnceCell};
 use tokio::task::AbortHandle;
 use tokio::task::coop::consume_budget;
 use tokio::time::{Instant, timeout};
+use tokio_util::sync::CancellationToken;
 use tracing::Span;
 
 use super::losses;
@@ -39,6 +40,8 @@ pub(crate) struct Hold {
     /// The end of `max_hold`.
     pub(crate) until: OnceLock<Instant>,
     token: OnceCell<FencingToken>,
+    /// Cancelled at the loss; made when it is first asked for.
+    cancellation: OnceLock<CancellationToken>,
     /// Whether the holder has given the lock back: then a loss is no loss.
     over: AtomicBool,
     /// Whether no guard but a `SharedGuard` stands for this hold.
@@ -69,6 +72,7 @@ impl Hold {
             since: None,
             until: OnceLock::new(),
             token: OnceCell::new(),
+            cancellation: OnceLock::new(),
             over: AtomicBool::new(false),
             shared: AtomicBool::new(false),
             seat: Mutex::new(None),
@@ -198,6 +202,9 @@ impl Held {
     /// Notes and reports a loss, unless one is known already.
     fn lose(&self, reason: LossReason) {
         if self.hold.latch.set(reason) {
+            if let Some(token) = self.hold.cancellation.get() {
+                token.cancel();
+            }
             losses::report(&self.hold.name, self.hold.held_for(), reason);
             observe::lost(reason);
         }
@@ -223,6 +230,19 @@ impl Held {
 
     fn lost_error(&self, detail: impl Into<Cow<'static, str>>) -> LockError {
         LockError::lost(detail).with_lock(&self.hold.name)
+    }
+
+    /// A token that is cancelled when the lock is lost.
+    ///
+    /// None is missed: the token is there before the loss is looked for here, and the loss is latched
+    /// before `lose` looks for the token.
+    pub(crate) fn cancellation_token(self: &Arc<Self>) -> CancellationToken {
+        let token = (self.hold.cancellation.get_or_init(CancellationToken::new)).clone();
+        self.watch();
+        if self.loss().is_some() {
+            token.cancel();
+        }
+        token
     }
 
     pub(crate) async fn fencing_token(&self) -> Result<FencingToken, LockError> {

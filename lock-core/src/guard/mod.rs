@@ -13,6 +13,7 @@ use std::future::Future;
 use std::time::Duration;
 
 use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
 
 pub use guards::LockGuards;
 pub(crate) use hold::{Hold, STOPPING, seat};
@@ -117,6 +118,36 @@ impl LockGuard {
         Lost::new(Granted::clone(&self.held))
     }
 
+    /// A token that is cancelled when the lock is lost: for spawned work, which [`protect`](Self::protect)
+    /// does not stop. Each call gives a clone of the same token.
+    ///
+    /// ```
+    /// # use std::time::Duration;
+    /// # use lock_core::{LockError, LockProvider, memory::MemoryBackend};
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), LockError> {
+    /// # let store = MemoryBackend::new();
+    /// # let locks = LockProvider::new(store.clone());
+    /// let guard = locks.acquire("report:rebuild:2026", Duration::from_secs(5)).await?;
+    /// let stop = guard.cancellation_token();
+    /// let pages = tokio::spawn(async move { stop.run_until_cancelled(write_pages()).await });
+    /// # store.revoke(guard.name());
+    /// // .. an administrator takes the lock away ..
+    /// assert_eq!(pages.await.unwrap(), None); // the task has stopped
+    /// # Ok(()) }
+    /// # async fn write_pages() { std::future::pending().await }
+    /// ```
+    ///
+    /// A release does not cancel it. Where the work is to stop with the guard as well, keep
+    /// `token.drop_guard()` beside the guard.
+    ///
+    /// A task of the runtime in which this is called watches the lock, and unlocks it in the backend soon
+    /// after a loss, although the guard lives. Called outside of a runtime, the token is cancelled when a
+    /// call such as [`is_valid`](Self::is_valid) finds the loss.
+    #[must_use]
+    pub fn cancellation_token(&self) -> CancellationToken {
+        self.held.cancellation_token()
+    }
+
     /// The fencing token of this hold: greater than that of any earlier holder of the same lock,
     /// the same at every call.
     ///
@@ -155,6 +186,46 @@ impl LockGuard {
         protect::protect(std::slice::from_ref(self), work).await
     }
 
+    /// As [`protect`](Self::protect), for work that returns a `Result`: a loss becomes an error of the
+    /// work's type, so that there is one `Result` and one `?`.
+    ///
+    /// ```
+    /// # use std::time::Duration;
+    /// # use lock_core::{LockError, LockProvider, memory::MemoryBackend};
+    /// type Error = Box<dyn std::error::Error>; // any error that is `From<LockError>`
+    ///
+    /// async fn count() -> Result<u32, Error> {
+    ///     Ok("12".parse()?)
+    /// }
+    ///
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), Error> {
+    /// # let locks = LockProvider::new(MemoryBackend::new());
+    /// let guard = locks.acquire("report:rebuild:2026", Duration::from_secs(5)).await?;
+    /// let pages = guard.try_protect(count()).await?;
+    /// guard.release().await?;
+    /// # assert_eq!(pages, 12);
+    /// # Ok(()) }
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// That of [`protect`](Self::protect), converted, and those of `work`.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping it drops `work`; the lock stays held.
+    ///
+    /// # Panics
+    ///
+    /// As [`protect`](Self::protect).
+    pub async fn try_protect<F, T, E>(&self, work: F) -> Result<T, E>
+    where
+        F: Future<Output = Result<T, E>>,
+        E: From<LockError>,
+    {
+        self.protect(work).await?
+    }
+
     /// Releases the lock and waits for the backend's answer.
     ///
     /// # Errors
@@ -183,6 +254,11 @@ impl LockGuard {
     #[doc(hidden)]
     pub fn settle(self) -> Settle {
         Settle::new(self.held.start_release())
+    }
+
+    /// A view of this guard, that never gives it away.
+    pub(crate) fn view(&self) -> SharedGuard {
+        SharedGuard::view(&self.held)
     }
 
     /// Turns this guard into one that many can look at and the first can take.

@@ -3,6 +3,8 @@
 use std::fmt;
 use std::sync::atomic::Ordering;
 
+use tokio_util::sync::CancellationToken;
+
 use super::{LockGuard, Lost};
 use crate::backend::Granted;
 use crate::{FencingToken, LockError, LockName};
@@ -16,6 +18,11 @@ pub struct SharedGuard(Granted);
 impl SharedGuard {
     pub(super) fn new(held: &Granted) -> Self {
         held.hold.shared.store(true, Ordering::Release);
+        Self(Granted::clone(held))
+    }
+
+    /// What does not own the guard: there is none to take.
+    pub(super) fn view(held: &Granted) -> Self {
         Self(Granted::clone(held))
     }
 
@@ -56,6 +63,12 @@ impl SharedGuard {
     /// As [`LockGuard::lost`].
     pub fn lost(&self) -> Lost {
         Lost::new(Granted::clone(&self.0))
+    }
+
+    /// As [`LockGuard::cancellation_token`].
+    #[must_use]
+    pub fn cancellation_token(&self) -> CancellationToken {
+        self.0.cancellation_token()
     }
 
     /// As [`LockGuard::fencing_token`].

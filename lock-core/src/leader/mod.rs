@@ -2,6 +2,7 @@
 
 mod campaign;
 mod candidate;
+mod lead;
 
 use std::fmt;
 use std::future::{Future, pending};
@@ -11,6 +12,7 @@ use tokio::task::coop::consume_budget;
 
 use self::campaign::campaign;
 use self::candidate::{Candidate, Term};
+pub use self::lead::LeaderTerm;
 use crate::provider::Closing;
 use crate::{FencingToken, LockError, LockName, LockProvider, Lost};
 
@@ -20,6 +22,8 @@ use crate::{FencingToken, LockError, LockName, LockProvider, Lost};
 /// It campaigns in the background for as long as it lives: it waits for the lock, leads while the
 /// lock is its own, and campaigns again after a loss. A server that does not answer is asked again,
 /// and told of in the log. Clones are the same candidate; dropping the last one resigns.
+///
+/// For work that runs in rounds while this instance leads, [`LockProvider::lead`] is all that is needed.
 ///
 /// ```
 /// # use std::time::Duration;
@@ -204,8 +208,12 @@ impl Leader {
     ///
     /// When it is polled outside a tokio runtime with its timers enabled.
     pub async fn while_leading<F: Future>(&self, work: F) -> Result<F::Output, LockError> {
-        let term = self.wait_for(Option::clone).await?;
-        term.guard.protect(work).await
+        self.term().await?.guard.protect(work).await
+    }
+
+    /// Waits until this instance leads; an error at the end of the provider.
+    async fn term(&self) -> Result<Arc<Term>, LockError> {
+        self.wait_for(Option::clone).await
     }
 
     /// Waits until `look` finds in the present term what it wants.

@@ -29,7 +29,7 @@ mod scope;
 mod transaction;
 
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::Waker;
 
@@ -52,7 +52,7 @@ pub(crate) struct Group(u64);
 
 /// The watch of one provider.
 pub(crate) struct Watch {
-    on: AtomicBool,
+    is_on: bool,
     /// For groups and holds.
     last_id: AtomicU64,
     board: Mutex<Board>,
@@ -94,9 +94,9 @@ struct Opposite(LockName, LockName);
 
 impl Watch {
     /// The watch of a provider with a backend of this kind.
-    pub(crate) fn new(kind: &str) -> Arc<Self> {
+    pub(crate) fn new(kind: &str, is_on: bool) -> Arc<Self> {
         let watch = Arc::new(Self {
-            on: AtomicBool::new(cfg!(debug_assertions)),
+            is_on,
             last_id: AtomicU64::new(0),
             board: Mutex::default(),
         });
@@ -107,12 +107,8 @@ impl Watch {
         watch
     }
 
-    pub(crate) fn turn(&self, on: bool) {
-        self.on.store(on, Ordering::Relaxed);
-    }
-
     fn is_on(&self) -> bool {
-        self.on.load(Ordering::Relaxed)
+        self.is_on
     }
 
     fn board(&self) -> MutexGuard<'_, Board> {

@@ -90,7 +90,7 @@ impl PostgresBackend {
     ///   a refusal. A `statement_timeout` that is shorter than `wait` ends the wait.
     /// - It excludes guards of its own task as well: a transaction that waits for a lock of which its task
     ///   has a guard waits for itself, until `wait` is over, and so does the other way round. The
-    ///   [watch](crate::LockProvider::watch_lock_order) reports the first.
+    ///   [watch](crate::LockProviderBuilder::lock_order_watch) reports the first.
     /// - Its end wakes nobody: guards that wait behind it notice within some tenths of a second.
     ///
     /// ```no_run

@@ -124,8 +124,8 @@ enum Started {
 fn start(shared: Arc<Shared>, name: LockName, waiting: Waiting, cx: &Context<'_>) -> Started {
     let (wait, max_hold, group) = match waiting {
         Waiting::From(policy) => (
-            Wait::new(policy.get_wait(), shared.response_timeout),
-            policy.get_max_hold(),
+            Wait::new(policy.wait(), shared.response_timeout),
+            policy.max_hold(),
             Group::default(),
         ),
         Waiting::Within(wait, group) => (wait, None, group),

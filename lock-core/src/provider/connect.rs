@@ -57,7 +57,7 @@ impl LockProvider {
 
     #[cfg(any(feature = "file", feature = "postgres", feature = "redis"))]
     fn over(backend: impl crate::backend::Backend, beside: Vec<Box<dyn Beside>>) -> Self {
-        Self::with_servers(backend, super::RESPONSE_TIMEOUT, beside)
+        Self::builder(backend).beside(beside).build()
     }
 }
 

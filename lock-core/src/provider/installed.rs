@@ -8,15 +8,23 @@ use crate::LockError;
 static INSTALLED: OnceLock<LockProvider> = OnceLock::new();
 
 impl LockProvider {
-    /// Makes `provider` the one that `#[distributed_lock]` uses by default, for as long as the
+    /// Makes this provider the one that `#[distributed_lock]` uses by default, for as long as the
     /// process lives.
+    ///
+    /// ```
+    /// # use lock_core::{LockError, LockProvider, memory::MemoryBackend};
+    /// let locks = LockProvider::new(MemoryBackend::new());
+    /// locks.clone().install()?; // at the start of `main`
+    /// assert_eq!(LockProvider::installed()?.backend(), "memory");
+    /// # Ok::<(), LockError>(())
+    /// ```
     ///
     /// # Errors
     ///
     /// [`Misconfigured`](crate::LockErrorKind::Misconfigured) when there is one already: two
     /// providers for one purpose are two places to lock in.
-    pub fn install(provider: Self) -> Result<(), LockError> {
-        INSTALLED.set(provider).map_err(|_| {
+    pub fn install(self) -> Result<(), LockError> {
+        INSTALLED.set(self).map_err(|_| {
             LockError::misconfigured(
                 "a lock provider is installed already; install one, once, at the start of `main`",
             )
@@ -31,8 +39,8 @@ impl LockProvider {
     pub fn installed() -> Result<&'static Self, LockError> {
         INSTALLED.get().ok_or_else(|| {
             LockError::misconfigured(
-                "no lock provider is installed; call `LockProvider::install(provider)?` at the \
-                 start of `main`, or name one with `provider = ..`",
+                "no lock provider is installed; call `locks.clone().install()?` at the start of \
+                 `main`, or name one with `provider = ..`",
             )
         })
     }

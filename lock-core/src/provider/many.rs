@@ -60,7 +60,7 @@ impl LockProvider {
             ));
         }
         let policy = policy.into();
-        let wait = Wait::new(policy.get_wait(), self.shared.response_timeout);
+        let wait = Wait::new(policy.wait(), self.shared.response_timeout);
         let group = self.shared.nesting.group();
         let mut guards = Vec::with_capacity(names.len());
         let mut at_once = 1;
@@ -83,7 +83,7 @@ impl LockProvider {
         // Held for as long as all of them are.
         guards
             .iter()
-            .for_each(|guard: &LockGuard| guard.limit(policy.get_max_hold()));
+            .for_each(|guard: &LockGuard| guard.limit(policy.max_hold()));
         // The first can have been lost while the last was waited for.
         guards.iter().try_for_each(LockGuard::check)?;
         Ok(LockGuards::new(guards))

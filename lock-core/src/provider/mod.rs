@@ -1,6 +1,8 @@
 //! What applications hold: a backend, joined to the queue, the policies and the metrics.
 
 mod acquire;
+mod builder;
+mod by_name;
 mod connect;
 mod exchange;
 mod installed;
@@ -15,8 +17,10 @@ use std::time::Duration;
 
 pub use acquire::Acquire;
 pub(crate) use acquire::Closing;
+pub use builder::LockProviderBuilder;
+pub use shutdown::Shutdown;
 
-use crate::backend::{Backend, DynBackend, Granted, Held, erase};
+use crate::backend::{Backend, DynBackend, Granted, Held};
 use crate::health::Beside;
 use crate::lease::{Latch, Registration};
 use crate::nesting::Watch;
@@ -28,12 +32,6 @@ pub(crate) type Queue = queue::Queue<LockName, Granted, Weak<Held>>;
 pub(crate) type Turn = queue::Turn<LockName, Granted, Weak<Held>>;
 pub(crate) type Ticket = queue::Ticket<LockName, Granted, Weak<Held>>;
 
-/// How long a caller waits for one answer of the backend, unless configured.
-const RESPONSE_TIMEOUT: Duration = Duration::from_secs(2);
-
-/// More is no bound.
-const MAX_RESPONSE_TIMEOUT: Duration = Duration::from_secs(3600);
-
 /// Where locks come from. Cheap to clone; all clones share one queue.
 ///
 /// ```
@@ -43,12 +41,12 @@ const MAX_RESPONSE_TIMEOUT: Duration = Duration::from_secs(3600);
 /// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), LockError> {
 /// let locks = LockProvider::new(MemoryBackend::new());
 ///
-/// match locks.lock("order:process:42")?.try_acquire(Duration::from_secs(5)).await? {
+/// match locks.try_acquire("order:process:42", Duration::from_secs(5)).await? {
 ///     Some(guard) => {
-///         // .. nobody else processes order 42 ..
+///         // .. no other task of any instance processes order 42 ..
 ///         guard.release().await?;
 ///     }
-///     None => println!("somebody else is at it"),
+///     None => println!("another held the lock for all of the 5 s"),
 /// }
 /// # Ok(()) }
 /// ```
@@ -71,69 +69,22 @@ pub(crate) struct Shared {
 }
 
 impl LockProvider {
-    /// A provider of the locks of this backend.
+    /// A provider of the locks of this backend, with the default of every option.
     pub fn new(backend: impl Backend) -> Self {
-        Self::with_response_timeout(backend, RESPONSE_TIMEOUT)
+        Self::builder(backend).build()
     }
 
-    /// A provider whose callers wait for one answer of the backend for at most `response_timeout`
-    /// (as [`new`](Self::new) makes it, 2 s). An acquire is over by its wait plus this.
-    pub fn with_response_timeout(backend: impl Backend, response_timeout: Duration) -> Self {
-        Self::with_servers(backend, response_timeout, Vec::new())
-    }
-
-    fn with_servers(
-        backend: impl Backend,
-        response_timeout: Duration,
-        beside: Vec<Box<dyn Beside>>,
-    ) -> Self {
-        let backend = erase(backend);
-        let nesting = Watch::new(backend.kind());
-        let shared = Shared {
-            observer: Observer::new(backend.kind()),
-            backend,
-            queue: Queue::new(),
-            nesting,
-            response_timeout: response_timeout.min(MAX_RESPONSE_TIMEOUT),
-            closing: Latch::new(),
-            beside,
-        };
-        Self {
-            shared: Arc::new(shared),
-        }
-    }
-
-    /// Turns the watch over the order of locks on or off, for this provider and all its clones.
-    ///
-    /// The watch reports, each once and at `warn`:
-    ///
-    /// - two locks that are taken in opposite orders, one while the other is held, wherever that is
-    ///   in the program and whether or not two tasks have met in it: they are told by
-    ///   `entity:operation`, and two of the same by their whole names, of which the log shows the
-    ///   [labels](LockName::label);
-    /// - a task that waits for a lock which it holds itself.
-    ///
-    /// It goes by what is protected ([`LockGuard::protect`](crate::LockGuard::protect), the macro,
-    /// [`run`](DistributedLock::run)) by what, and by what a task takes by hand before it releases
-    /// what it took before. A guard that is released in another task than it was taken in says
-    /// nothing, nor do tries that do not wait, [`claim`](Self::claim), and the locks of one
-    /// [`acquire_all`](Self::acquire_all) among themselves. Parts of one task that hold guards by hand
-    /// side by side, in `join!` or `select!`, look nested: protect their work, or spawn them.
-    ///
-    /// # Default
-    ///
-    /// On in programs with debug assertions, off in others, where it costs a look at a flag. What it
-    /// keeps is bounded.
+    /// Begins a provider with options.
     ///
     /// ```
+    /// # use std::time::Duration;
     /// # use lock_core::{LockProvider, memory::MemoryBackend};
-    /// let on = std::env::var_os("WATCH_LOCK_ORDER").is_some();
-    /// let locks = LockProvider::new(MemoryBackend::new()).watch_lock_order(on);
+    /// let locks = LockProvider::builder(MemoryBackend::new())
+    ///     .response_timeout(Duration::from_millis(500))
+    ///     .build();
     /// ```
-    #[must_use]
-    pub fn watch_lock_order(self, on: bool) -> Self {
-        self.shared.nesting.turn(on);
-        self
+    pub fn builder(backend: impl Backend) -> LockProviderBuilder {
+        LockProviderBuilder::new(backend)
     }
 
     /// The lock of this name. Nothing is locked yet, and the backend is not asked.

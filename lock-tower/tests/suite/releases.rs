@@ -83,7 +83,9 @@ impl Grant for RemoteGrant {
 }
 
 fn router(remote: &Remote) -> Router {
-    let provider = LockProvider::with_response_timeout(remote.clone(), Duration::from_secs(30));
+    let provider = LockProvider::builder(remote.clone())
+        .response_timeout(Duration::from_secs(30))
+        .build();
     let layer = LockLayer::new(provider, TEMPLATE).unwrap();
     Router::new()
         .route(PROCESS, routing::any(async || "done").layer(layer.clone()))

@@ -123,6 +123,28 @@ pub async fn a_release_fires_no_loss<S: Store>(bed: Bed<S>) {
     }
 }
 
+/// Work that was spawned stops by its token, and that of a lock that was released does not.
+pub async fn a_cancellation_token_fires_at_the_loss_and_not_at_a_release<S: Store>(bed: Bed<S>) {
+    let (client, name, released) = (bed.client().await, bed.name(), bed.name());
+    let other = take(&client, &released).await;
+    let calm = other.cancellation_token();
+    other.release().await.unwrap();
+    let guard = take(&client, &name).await;
+    let token = guard.cancellation_token();
+    let spawned = tokio::spawn({
+        let token = token.clone();
+        async move { token.run_until_cancelled(pending::<()>()).await }
+    });
+    tokio::time::sleep(Duration::from_millis(20)).await;
+    assert!(!token.is_cancelled() && !spawned.is_finished());
+    let lateness = Lateness::of(S::NOTICED_WITHIN);
+    bed.store.lose(&name).await;
+    assert!(spawned.await.unwrap().is_none(), "the work has stopped");
+    lateness.at_most(BOUND).await;
+    assert!(!guard.is_valid() && !calm.is_cancelled());
+    assert!(guard.cancellation_token().is_cancelled());
+}
+
 /// The guard stays where it is, and callers who do not wait come again and again: each way of asking has
 /// a lock of its own, so that none is helped by another.
 pub async fn a_lost_guard_that_is_kept_frees_its_lock_for_callers_who_only_try<S: Store>(

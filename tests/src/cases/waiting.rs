@@ -176,7 +176,7 @@ pub async fn zero_tiny_and_maximal_holds_behave<S: Store>(bed: Bed<S>) {
     let lock = client.lock(&name).unwrap();
     for max_hold in [Duration::ZERO, Duration::from_nanos(1)] {
         let guard = lock
-            .acquire(LockPolicy::user_request().max_hold(max_hold))
+            .acquire(LockPolicy::user_request().with_max_hold(max_hold))
             .await
             .unwrap();
         tokio::time::sleep(Duration::from_millis(1)).await;
@@ -192,7 +192,7 @@ pub async fn zero_tiny_and_maximal_holds_behave<S: Store>(bed: Bed<S>) {
     }
     for max_hold in [longest(), Duration::MAX] {
         let guard = lock
-            .acquire(LockPolicy::user_request().max_hold(max_hold))
+            .acquire(LockPolicy::user_request().with_max_hold(max_hold))
             .await
             .unwrap();
         guard

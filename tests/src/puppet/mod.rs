@@ -70,7 +70,9 @@ impl Puppet {
     /// The same with a response timeout.
     #[must_use]
     pub fn client_with(&self, response_timeout: Duration) -> LockProvider {
-        LockProvider::with_response_timeout(self.backend(), response_timeout)
+        LockProvider::builder(self.backend())
+            .response_timeout(response_timeout)
+            .build()
     }
 
     /// How the next tries are answered; those after them at once.

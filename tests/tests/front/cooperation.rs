@@ -60,6 +60,9 @@ async fn acquires_and_releases_let_other_tasks_run() {
         async || drop(lock.try_acquire(s(0)).await.unwrap()),
         async || take(&client).await.release().await.unwrap(),
         async || lock.run(s(1), ready(())).await.unwrap(),
+        async || drop(client.acquire(name(), s(1)).await.unwrap()),
+        async || drop(client.try_acquire(name(), s(0)).await.unwrap()),
+        async || client.run(name(), s(1), ready(())).await.unwrap(),
         async || drop(client.acquire_all([name()], s(1)).await.unwrap()),
         async || drop(client.claim([name()], 1).await.unwrap()),
     );
@@ -78,6 +81,8 @@ async fn refusals_let_other_tasks_run() {
         async || assert!(client.acquire_all(["no name"], s(0)).await.is_err()),
         async || assert!(client.claim([name()], 1).await.unwrap().is_empty()),
         async || assert!(client.claim(["no name"], 1).await.is_err()),
+        async || assert!(client.acquire("no name", s(0)).await.is_err()),
+        async || assert!(client.run("no name", s(0), ready(())).await.is_err()),
     );
     drop(guard);
     client.shutdown(Duration::ZERO).await;

@@ -10,7 +10,7 @@ use lock_core::{LockPolicy, LockProvider, LossReason};
 use lock_tests::puppet::{Play, Puppet};
 use tokio::time::{advance, sleep};
 
-use crate::support::{is_free, ms, name, s, start, take, timed, took};
+use crate::support::{is_free, ms, name, poll_once, s, start, take, timed, took};
 
 /// Leases of three seconds on tokio's clock, without renewals.
 fn leases() -> (MemoryBackend, LockProvider) {
@@ -19,7 +19,7 @@ fn leases() -> (MemoryBackend, LockProvider) {
     (store.clone(), LockProvider::new(store))
 }
 
-const MAX_HOLD: LockPolicy = LockPolicy::user_request().max_hold(s(10));
+const MAX_HOLD: LockPolicy = LockPolicy::user_request().with_max_hold(s(10));
 
 #[tokio::test(start_paused = true)]
 async fn the_longest_hold_stops_the_work_and_frees_the_lock() {
@@ -66,7 +66,7 @@ async fn the_longest_hold_outlives_the_runtime_that_it_began_in() {
             .enable_all()
             .build()
             .unwrap();
-        let policy = LockPolicy::background_job().max_hold(ms(50));
+        let policy = LockPolicy::background_job().with_max_hold(ms(50));
         runtime
             .block_on(holder.lock(name()).unwrap().acquire(policy))
             .unwrap()
@@ -100,6 +100,32 @@ async fn a_hold_that_ends_in_time_is_not_lost_later() {
     assert!(next.is_valid(), "the bound was of the earlier hold");
     assert!(!lost.is_finished());
     lost.abort();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_cancellation_token_fires_when_the_longest_hold_is_over() {
+    let client = Puppet::new().client();
+    let guard = client.acquire(name(), MAX_HOLD).await.unwrap();
+    let (token, same) = (guard.cancellation_token(), guard.cancellation_token());
+    sleep(s(10) - ms(1)).await;
+    assert!(!token.is_cancelled());
+    let (elapsed, ()) = timed(token.cancelled()).await;
+    took(elapsed, ms(1));
+    assert!(same.is_cancelled() && guard.cancellation_token().is_cancelled());
+    // The same as where another waits: the guard that is kept keeps nothing locked.
+    sleep(ms(200)).await;
+    assert!(is_free(&client).await);
+}
+
+#[test]
+fn a_cancellation_token_of_no_runtime_fires_when_a_loss_is_found() {
+    let store = MemoryBackend::new();
+    let lock = LockProvider::new(store.clone()).lock(name()).unwrap();
+    let mut acquire = lock.acquire_owned(Duration::ZERO);
+    let guard = poll_once(&mut acquire).unwrap().unwrap();
+    let token = guard.cancellation_token();
+    store.revoke(guard.name());
+    assert!(!guard.is_valid() && token.is_cancelled());
 }
 
 #[tokio::test(start_paused = true)]
@@ -160,7 +186,7 @@ async fn a_process_that_was_frozen_past_its_lease_sees_it_at_its_first_look() {
 #[tokio::test(start_paused = true)]
 async fn the_first_reason_of_a_loss_stays() {
     let (store, client) = leases();
-    let policy = LockPolicy::background_job().max_hold(s(5));
+    let policy = LockPolicy::background_job().with_max_hold(s(5));
     let guard = client.lock(name()).unwrap().acquire(policy).await.unwrap();
     sleep(s(4)).await;
     assert_eq!(guard.lost().await, LossReason::Expired);

@@ -8,6 +8,7 @@
 )]
 
 mod answers;
+mod by_name;
 mod cancel;
 mod cooperation;
 mod courtesy;

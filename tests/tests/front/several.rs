@@ -207,7 +207,9 @@ async fn what_was_lost_while_the_rest_was_awaited_is_not_handed_out() {
         sleep(s(5)).await;
         drop(guard);
     });
-    let policy = LockPolicy::user_request().wait(s(60)).max_hold(s(2));
+    let policy = LockPolicy::user_request()
+        .with_wait(s(60))
+        .with_max_hold(s(2));
     match here.acquire_all(names(), policy).await {
         Ok(guards) => assert!(
             guards.is_valid(),

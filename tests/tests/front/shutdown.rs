@@ -3,7 +3,7 @@
 use std::future::pending;
 use std::time::Duration;
 
-use lock_core::{LockErrorKind, LockName, LockPolicy, LossReason};
+use lock_core::{LockErrorKind, LockName, LockPolicy, LossReason, Shutdown};
 use lock_tests::puppet::{Play, Puppet};
 use tokio::time::sleep;
 
@@ -15,7 +15,7 @@ async fn nobody_is_let_in_after_a_shutdown() {
     let (client, other) = (puppet.client(), puppet.client());
     let clone = client.clone();
     let lock = client.lock(name()).unwrap();
-    let (elapsed, ()) = timed(client.shutdown(s(10))).await;
+    let (elapsed, _) = timed(client.shutdown(s(10))).await;
     took(elapsed, ms(0));
     let before = puppet.tried(&name());
     for wait in [Duration::ZERO, s(5)] {
@@ -76,7 +76,7 @@ async fn whoever_waits_is_sent_away_at_once() {
     assert!(!shutdown.is_finished(), "a lock is held");
     assert!(own.is_valid(), "and it has its grace");
     own.release().await.unwrap();
-    let (elapsed, ()) = timed(async { shutdown.await.unwrap() }).await;
+    let (elapsed, _) = timed(async { shutdown.await.unwrap() }).await;
     took(elapsed, ms(0));
 }
 
@@ -87,7 +87,7 @@ async fn a_shutdown_does_not_wait_for_the_grace_when_only_waiters_were_there() {
     let _elsewhere = take(&there).await;
     let waiting = [start(&here, s(60)).await, start(&here, s(60)).await];
     sleep(ms(10)).await;
-    let (elapsed, ()) = timed(here.shutdown(s(10))).await;
+    let (elapsed, _) = timed(here.shutdown(s(10))).await;
     took(elapsed, ms(0));
     for waiting in waiting {
         assert!(waiting.await.unwrap().unwrap_err().is_closed());
@@ -101,7 +101,7 @@ async fn one_who_retries_a_backend_that_is_down_is_sent_away() {
     let client = puppet.client();
     let retrying = start(&client, s(60)).await;
     sleep(s(5)).await;
-    let (elapsed, ()) = timed(client.shutdown(s(10))).await;
+    let (elapsed, _) = timed(client.shutdown(s(10))).await;
     took(elapsed, ms(0));
     assert!(retrying.await.unwrap().unwrap_err().is_closed());
 }
@@ -131,7 +131,7 @@ async fn what_is_held_after_the_grace_is_declared_lost_and_unlocked() {
     let lock = here.lock(&working).unwrap();
     let work = tokio::spawn(async move { lock.run(Duration::ZERO, pending::<()>()).await });
     tokio::task::yield_now().await;
-    let (elapsed, ()) = timed(here.shutdown(s(10))).await;
+    let (elapsed, _) = timed(here.shutdown(s(10))).await;
     assert!(
         elapsed >= s(10) && elapsed <= s(10) + ms(300),
         "{elapsed:?}"
@@ -144,6 +144,43 @@ async fn what_is_held_after_the_grace_is_declared_lost_and_unlocked() {
     let next = take(&there).await;
     assert!(guard.release().await.unwrap_err().is_lost());
     assert!(next.is_valid());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_shutdown_counts_what_was_released_and_what_was_not() {
+    let puppet = Puppet::new();
+    let client = puppet.client();
+    let take = async |text: &str| client.acquire(text, Duration::ZERO).await.unwrap();
+    let [dropped, released, kept, late] = [
+        take("a:b:1").await,
+        take("a:b:2").await,
+        take("a:b:3").await,
+        take("a:b:4").await,
+    ];
+    let expired = LockPolicy::background_job().with_max_hold(s(2));
+    let expired = client.acquire("a:b:5", expired).await.unwrap();
+    drop(take("a:b:6").await);
+    let leader = client.leader("job:lead").unwrap();
+    while !leader.is_leader() {
+        tokio::task::yield_now().await;
+    }
+    let shutdown = tokio::spawn({
+        let client = client.clone();
+        async move { client.shutdown(s(10)).await }
+    });
+    sleep(s(1)).await;
+    drop(dropped);
+    released.release().await.unwrap();
+    sleep(s(9) - ms(5)).await;
+    // The answer comes after the end of the grace. The lock is not lost by that.
+    puppet.every_release(Play::Late(ms(50)));
+    late.release().await.unwrap();
+    let ended = shutdown.await.unwrap();
+    // The leader resigned.
+    assert_eq!((ended.released, ended.forfeited), (4, 1), "{ended:?}");
+    assert_eq!(kept.lost().await, LossReason::Shutdown);
+    assert_eq!(expired.lost().await, LossReason::MaxHold);
+    assert_eq!(client.shutdown(s(10)).await, Shutdown::default());
 }
 
 #[tokio::test(start_paused = true)]
@@ -186,7 +223,7 @@ async fn a_shutdown_of_a_silent_backend_ends() {
     let client = puppet.client();
     let _kept = take(&client).await;
     let shutdown = tokio::time::timeout(s(60), timed(client.shutdown(s(1)))).await;
-    let (elapsed, ()) = shutdown.expect("it does not wait for ever");
+    let (elapsed, _) = shutdown.expect("it does not wait for ever");
     assert!(elapsed <= s(1) + RESPONSE + ms(300), "{elapsed:?}");
 }
 
@@ -228,7 +265,7 @@ async fn a_shutdown_with_a_question_that_is_answered_in_its_grace_ends_then() {
     let acquiring = start(&client, s(60)).await;
     acquiring.abort();
     tokio::task::yield_now().await;
-    let (elapsed, ()) = timed(client.shutdown(s(10))).await;
+    let (elapsed, _) = timed(client.shutdown(s(10))).await;
     took(elapsed, s(1));
     assert_eq!(puppet.held(), 0);
 }

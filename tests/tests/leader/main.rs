@@ -7,3 +7,4 @@ mod ending;
 mod leading;
 mod parliament;
 mod processes;
+mod rounds;

@@ -125,7 +125,9 @@ async fn a_frozen_server_costs_the_lock_and_nobody_waits_longer_than_allowed() {
     let server = PostgresServer::start().await;
     let url = server.url();
     let holder = client(&url).await;
-    let other = LockProvider::with_response_timeout(backend(&url).await, ANSWERS);
+    let other = LockProvider::builder(backend(&url).await)
+        .response_timeout(ANSWERS)
+        .build();
     let guard = Arc::new(take(&holder, order()).await);
     // One who waits already, one who begins to wait, and one who only tries.
     let (early, wait) = (other.lock(order()).unwrap(), Duration::from_millis(1_200));
@@ -277,7 +279,9 @@ async fn a_terminated_session_loses_all_its_locks_at_once_and_is_made_again() {
 async fn a_server_that_stands_still_for_less_than_the_lease_costs_no_lock() {
     const ANSWERS: Duration = Duration::from_millis(100);
     let store = PostgresStore::open().await;
-    let client = LockProvider::with_response_timeout(store.backend().await, ANSWERS);
+    let client = LockProvider::builder(store.backend().await)
+        .response_timeout(ANSWERS)
+        .build();
     let guard = take(&client, order()).await;
     let session = session_of(&store.pool, &order()).await;
     store.server.freeze().await;

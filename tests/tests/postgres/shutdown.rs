@@ -35,7 +35,7 @@ async fn the_database_can_be_dropped_after_a_shutdown_although_the_provider_is_i
     let backend = PostgresBackend::builder(url).lease(LEASE);
     let backend = backend.connect().await.unwrap();
     let locks = LockProvider::new(backend.clone());
-    LockProvider::install(locks.clone()).unwrap();
+    locks.clone().install().unwrap();
     let kept = take(&locks, order()).await;
     let refused = pool.execute("DROP DATABASE shop").await;
     assert!(refused.unwrap_err().to_string().contains("being accessed"));

@@ -273,7 +273,9 @@ async fn a_transaction_that_waits_for_a_lock_of_which_its_task_has_a_guard_is_re
     const ITSELF: &str = "of which its task has a guard";
     let (log, _listening) = Log::of_thread(Level::WARN);
     let bed = Bed::new().await;
-    let locks = LockProvider::new(bed.backend.clone()).watch_lock_order(true);
+    let locks = LockProvider::builder(bed.backend.clone())
+        .lock_order_watch(true)
+        .build();
     // Of one kind only one is reported.
     let [mine, protected, theirs] = ["order:pay:1", "order:ship:1", "order:pack:1"].map(name);
     let mut tx = bed.begin().await;

@@ -36,7 +36,7 @@ pub(crate) fn router(
         Method::POST,
         "/orders/{id}/process",
         "order:process:<id>",
-        LockPolicy::user_request().max_hold(MAX_HOLD),
+        LockPolicy::user_request().with_max_hold(MAX_HOLD),
     )?;
     let state = AppState {
         locks: locks.clone(),

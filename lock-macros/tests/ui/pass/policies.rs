@@ -11,7 +11,7 @@ use lock_core::{LockError, LockPolicy, LockProvider, distributed_lock};
 use support::{assert_send, hold, locks};
 use tokio::time::Instant;
 
-const BRIEF: LockPolicy = LockPolicy::user_request().wait(Duration::from_millis(20));
+const BRIEF: LockPolicy = LockPolicy::user_request().with_wait(Duration::from_millis(20));
 
 fn brief() -> LockPolicy {
     BRIEF
@@ -29,7 +29,7 @@ async fn constant(locks: &LockProvider) -> Result<(), LockError> {
     Ok(())
 }
 
-#[distributed_lock("order:a:x", policy = brief().max_hold(Duration::from_secs(1)))]
+#[distributed_lock("order:a:x", policy = brief().with_max_hold(Duration::from_secs(1)))]
 async fn expression(locks: &LockProvider) -> Result<(), LockError> {
     let _ = locks;
     Ok(())

@@ -16,7 +16,7 @@ pub fn locks() -> LockProvider {
 /// Makes a provider the one that the macro uses by default.
 pub fn install() -> LockProvider {
     let locks = locks();
-    LockProvider::install(locks.clone()).expect("the first of this process");
+    locks.clone().install().expect("the first of this process");
     locks
 }
 
