@@ -36,7 +36,8 @@ async fn rounds_go_on_in_one_term_until_the_shutdown() {
         async move {
             let round = async |term: LeaderTerm| {
                 assert_eq!(term.name().as_str(), NAME);
-                rounds.lock().unwrap().push(term.fencing_token().await?);
+                let token = term.fencing_token().await?;
+                rounds.lock().unwrap().push(token);
                 sleep(ROUND).await;
                 Ok::<_, LockError>(())
             };
