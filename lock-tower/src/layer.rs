@@ -12,7 +12,7 @@ use lock_core::{LockError, LockName, LockPolicy, LockProvider, LockTemplate};
 use tower_layer::Layer;
 
 use crate::name::{Naming, Param, ParamValue};
-use crate::rule::{Rule, Rules, Settings};
+use crate::rule::{Rule, Settings};
 use crate::{HoldUntil, Lock, LockRejection, ReplayedBody};
 
 /// Runs each request under the lock that a template names.
@@ -314,7 +314,7 @@ impl<S> Layer<S> for LockLayer {
     type Service = Lock<S>;
 
     fn layer(&self, inner: S) -> Lock<S> {
-        let rules = Rules::One(Arc::clone(&self.rule));
-        Lock::new(inner, rules, Arc::clone(&self.settings))
+        let rule = Arc::clone(&self.rule);
+        Lock::new(inner, rule, Arc::clone(&self.settings))
     }
 }

@@ -121,14 +121,6 @@ impl fmt::Debug for Settings {
     }
 }
 
-/// The rules that a service looks into.
-#[derive(Clone, Debug)]
-pub(crate) enum Rules {
-    One(Arc<Rule>),
-    #[cfg(feature = "axum")]
-    Table(Arc<crate::routes::Table>),
-}
-
 /// What the rules say about a request.
 #[derive(Debug)]
 pub(crate) enum Choice<'a> {
@@ -142,13 +134,18 @@ pub(crate) enum Choice<'a> {
     Mistake(LockError),
 }
 
-impl Rules {
-    pub(crate) fn choose(&self, parts: &Parts) -> Choice<'_> {
-        match self {
-            Self::One(rule) if rule.is_for(&parts.method) => Choice::Lock(rule),
-            Self::One(_) => Choice::Pass,
-            #[cfg(feature = "axum")]
-            Self::Table(table) => table.choose(parts),
+/// The rules that a service looks into.
+pub(crate) trait Rules: fmt::Debug + Send + Sync {
+    /// What they say about this request.
+    fn choose(&self, parts: &Parts) -> Choice<'_>;
+}
+
+impl Rules for Rule {
+    fn choose(&self, parts: &Parts) -> Choice<'_> {
+        if self.is_for(&parts.method) {
+            Choice::Lock(self)
+        } else {
+            Choice::Pass
         }
     }
 }

@@ -24,12 +24,12 @@ use crate::{BoxError, LockedBody};
 #[derive(Clone, Debug)]
 pub struct Lock<S> {
     inner: S,
-    rules: Rules,
+    rules: Arc<dyn Rules>,
     settings: Arc<Settings>,
 }
 
 impl<S> Lock<S> {
-    pub(crate) fn new(inner: S, rules: Rules, settings: Arc<Settings>) -> Self {
+    pub(crate) fn new(inner: S, rules: Arc<dyn Rules>, settings: Arc<Settings>) -> Self {
         Self {
             inner,
             rules,

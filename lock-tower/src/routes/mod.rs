@@ -14,10 +14,10 @@ use lock_core::{LockError, LockPolicy, LockProvider, LockTemplate};
 use tower_layer::Layer;
 
 use crate::name::{Naming, Param, ParamValue, listed};
-use crate::rule::{Rule, Rules, Settings};
+use crate::rule::{Rule, Settings};
 use crate::{HoldUntil, Lock, LockRejection, ReplayedBody};
 use path::RoutePath;
-pub(crate) use table::Table;
+use table::Table;
 
 /// Locks for the routes of a router, each with a policy of its own.
 ///
@@ -249,7 +249,7 @@ impl<S> Layer<S> for RouteLocks {
     type Service = Lock<S>;
 
     fn layer(&self, inner: S) -> Lock<S> {
-        let rules = Rules::Table(Arc::clone(&self.table));
-        Lock::new(inner, rules, Arc::clone(&self.settings))
+        let table = Arc::clone(&self.table);
+        Lock::new(inner, table, Arc::clone(&self.settings))
     }
 }

@@ -8,7 +8,7 @@ use lock_core::LockError;
 
 use super::path::RoutePath;
 use crate::name::Route;
-use crate::rule::{Choice, Rule, covers};
+use crate::rule::{Choice, Rule, Rules, covers};
 
 /// The entries of a [`RouteLocks`](super::RouteLocks), by path.
 #[derive(Clone, Debug, Default)]
@@ -67,8 +67,10 @@ impl Table {
             others: None,
         })
     }
+}
 
-    pub(crate) fn choose(&self, parts: &Parts) -> Choice<'_> {
+impl Rules for Table {
+    fn choose(&self, parts: &Parts) -> Choice<'_> {
         let route = Route::of(parts);
         let pattern = route.pattern();
         if let Some(routes) = pattern.and_then(|pattern| self.0.get(pattern)) {
