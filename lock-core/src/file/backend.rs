@@ -7,11 +7,12 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::Thread;
 use std::time::{Duration, Instant};
 
+use super::attempt::{Outcome, try_take};
 use super::directory;
 use super::grant::FileGrant;
 use super::keeper;
 use super::lock_file::SUFFIX;
-use super::store::{Outcome, Store};
+use super::store::Store;
 use crate::backend::{Attempt, Backend, LockRequest, Providers};
 use crate::name::key::file_stem;
 use crate::{LockError, LockName, LossReason, plain_text};
@@ -189,7 +190,7 @@ impl Inner {
 
     fn try_acquire(&self, name: &LockName) -> Result<Attempt<FileGrant>, LockError> {
         let store = self.store()?;
-        match store.try_take(&self.file_name(name))? {
+        match try_take(&store, &self.file_name(name))? {
             Outcome::Granted(grant) => Ok(Attempt::Granted(grant)),
             Outcome::Held(retry_in) => Ok(Attempt::Held {
                 retry_in: Some(retry_in),

@@ -72,6 +72,7 @@
 //! # }
 //! ```
 
+mod attempt;
 mod backend;
 mod courtesy;
 mod directory;

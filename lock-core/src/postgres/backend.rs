@@ -1,4 +1,4 @@
-//! The backend and its grants: what they ask of the driver.
+//! The backend: what it asks of the driver.
 
 use std::fmt;
 use std::future::Future;
@@ -10,26 +10,29 @@ use tokio::sync::oneshot;
 
 use super::KIND;
 use super::builder::PostgresBuilder;
-use super::desk::{Command, Handle, Hold, Reply};
+use super::held::{Client, PostgresGrant};
+use super::shared::{Request, Shared};
 use super::transaction;
-use crate::backend::{Attempt, Backend, Grant, Lease, LockRequest, Providers};
+use crate::backend::{Attempt, Backend, Grant, LockRequest, Providers};
 use crate::name::key::{PostgresKeys, postgres_keys};
-use crate::server::Board;
+use crate::server::Reply;
 use crate::{LockError, LockName};
 
 /// Locks in a PostgreSQL server: see the [module](super). Clones share one session: keep one for
 /// [`lock_in_transaction`](Self::lock_in_transaction), and give another to the provider.
 #[derive(Clone)]
 pub struct PostgresBackend {
-    handle: Arc<Handle>,
+    shared: Arc<Shared>,
+    client: Arc<Client>,
     namespace: Box<str>,
     providers: Providers,
 }
 
 impl PostgresBackend {
-    pub(super) fn new(handle: Arc<Handle>, namespace: Box<str>) -> Self {
+    pub(super) fn new(shared: Arc<Shared>, client: Arc<Client>, namespace: Box<str>) -> Self {
         Self {
-            handle,
+            shared,
+            client,
             namespace,
             providers: Providers::default(),
         }
@@ -125,8 +128,8 @@ impl PostgresBackend {
         name: &LockName,
         wait: Duration,
     ) -> Result<(), LockError> {
-        let Some(home) = self.handle.home() else {
-            return Err(self.handle.gone().with_lock(name));
+        let Some(home) = self.shared.home() else {
+            return Err(self.client.gone().with_lock(name));
         };
         let locked = transaction::lock_in_transaction(tx, name, self.keys(name), &home, wait).await;
         locked.map_err(|error| error.with_lock(name))
@@ -135,16 +138,13 @@ impl PostgresBackend {
     fn keys(&self, name: &LockName) -> PostgresKeys {
         postgres_keys(&self.namespace, name)
     }
-}
 
-/// Sends a command and waits for its answer. A driver that is gone gives none.
-async fn ask<T>(
-    handle: &Handle,
-    command: impl FnOnce(Reply<T>) -> Command,
-) -> Result<T, LockError> {
-    let (reply, answer) = oneshot::channel();
-    handle.inbox.push(command(reply));
-    answer.await.unwrap_or_else(|_| Err(handle.gone()))
+    /// Leaves a request and waits for the answer.
+    async fn ask<T>(&self, request: impl FnOnce(Reply<T>) -> Request) -> Result<T, LockError> {
+        let (reply, answer) = oneshot::channel();
+        self.shared.queues.requests.push(request(reply));
+        self.client.answered(answer).await
+    }
 }
 
 impl Backend for PostgresBackend {
@@ -157,13 +157,13 @@ impl Backend for PostgresBackend {
         request: &LockRequest,
     ) -> Result<Attempt<PostgresGrant>, LockError> {
         let keys = self.keys(request.name());
-        // What the driver has taken for those who wait.
-        if let Some(grant) = self.handle.board.take_parked(&keys.lock)
-            && grant.lease.is_valid()
+        // What the driver has acquired for the waiters.
+        if let Some(grant) = self.shared.waiters.take_parked(&keys.lock)
+            && grant.lease().is_valid()
         {
             return Ok(Attempt::Granted(grant));
         }
-        ask(&self.handle, |reply| Command::Try { keys, reply }).await
+        self.ask(|reply| Request::Try { keys, reply }).await
     }
 
     async fn try_acquire_many(
@@ -175,16 +175,17 @@ impl Backend for PostgresBackend {
             .iter()
             .map(|request| self.keys(request.name()))
             .collect();
-        ask(&self.handle, |reply| Command::Claim { keys, limit, reply }).await
+        self.ask(|reply| Request::Claim { keys, limit, reply })
+            .await
     }
 
     fn changed(&self, request: &LockRequest) -> impl Future<Output = ()> + Send + 'static {
         let keys = self.keys(request.name());
-        Board::watch(Arc::clone(&self.handle), keys.lock, keys)
+        self.shared.waiters.register(keys.lock, keys)
     }
 
     async fn health(&self) -> Result<(), LockError> {
-        ask(&self.handle, |reply| Command::Health { reply }).await
+        self.ask(|reply| Request::Health { reply }).await
     }
 
     fn providers(&self) -> Option<&Providers> {
@@ -192,7 +193,8 @@ impl Backend for PostgresBackend {
     }
 
     async fn close(&self) {
-        self.handle.close().await;
+        self.client.stop();
+        self.client.finished().await;
     }
 }
 
@@ -201,69 +203,5 @@ impl fmt::Debug for PostgresBackend {
         f.debug_struct("PostgresBackend")
             .field("namespace", &self.namespace)
             .finish_non_exhaustive()
-    }
-}
-
-/// A lock that is held in PostgreSQL.
-pub struct PostgresGrant {
-    handle: Arc<Handle>,
-    hold: Hold,
-    pub(super) lease: Lease,
-    is_released: bool,
-}
-
-impl PostgresGrant {
-    pub(super) fn new(handle: Arc<Handle>, hold: Hold, lease: Lease) -> Self {
-        Self {
-            handle,
-            hold,
-            lease,
-            is_released: false,
-        }
-    }
-
-    /// Starts the release, once.
-    fn start_release(&mut self, reply: Option<Reply<()>>) {
-        if !std::mem::replace(&mut self.is_released, true) {
-            let hold = self.hold;
-            self.handle.inbox.push(Command::Release { hold, reply });
-        }
-    }
-
-    fn check(&self) -> Result<(), LockError> {
-        match self.lease.reason() {
-            None => Ok(()),
-            Some(reason) => Err(LockError::lost(reason.to_string())),
-        }
-    }
-}
-
-impl Grant for PostgresGrant {
-    fn lease(&self) -> &Lease {
-        &self.lease
-    }
-
-    async fn release(mut self) -> Result<(), LockError> {
-        self.check()?;
-        let (reply, answer) = oneshot::channel();
-        self.start_release(Some(reply));
-        answer.await.unwrap_or_else(|_| Err(self.handle.gone()))
-    }
-
-    fn fencing_token(&self) -> impl Future<Output = Result<u64, LockError>> + Send + 'static {
-        let (handle, hold) = (Arc::clone(&self.handle), self.hold);
-        async move { ask(&handle, |reply| Command::Token { hold, reply }).await }
-    }
-}
-
-impl Drop for PostgresGrant {
-    fn drop(&mut self) {
-        self.start_release(None);
-    }
-}
-
-impl fmt::Debug for PostgresGrant {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("PostgresGrant").finish_non_exhaustive()
     }
 }

@@ -19,7 +19,6 @@ use tokio::time::{sleep, timeout};
 
 use self::outages::Outages;
 use super::connect::Target;
-use super::desk::Reply;
 use super::login::log_in;
 use super::login_options::LoginOptions;
 use super::mark::{Mark, unmarked};
@@ -31,7 +30,7 @@ use super::terms::Terms;
 use super::{errors, sql};
 use crate::LockError;
 use crate::panics::catch;
-use crate::server::Stop;
+use crate::server::{Reply, Stop};
 use crate::settings::ProviderKind;
 
 /// How long the server keeps the mark of a process that vanished.

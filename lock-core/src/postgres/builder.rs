@@ -225,14 +225,14 @@ impl PostgresBuilder {
             max_held: self.max_held,
             token_epoch: self.token_epoch,
         };
-        let handle = driver::start(config).await?;
+        let (shared, client) = driver::start(config).await?;
         tracing::info!(
             server,
             namespace,
             name_secret = secret_fingerprint(),
             "Distributed locks: PostgreSQL advisory locks (using existing database)"
         );
-        Ok(PostgresBackend::new(handle, namespace.into()))
+        Ok(PostgresBackend::new(shared, client, namespace.into()))
     }
 }
 

@@ -15,14 +15,14 @@ use super::statement::{self, Bound, Statement};
 use super::terms::Terms;
 use super::wire::Wire;
 use crate::backend::{BootClock, Clock, Lease, LossReason};
-use crate::server::{Board, Host, Patience};
+use crate::server::{AdaptiveSpin, Waiters};
 
-/// When a statement is out for this long, whoever waits for a lock asks for itself: it is to hear
-/// that the server does not answer, and not that the lock is held.
+/// When a statement is out for this long, waiters try for themselves: they are to report that the server
+/// does not answer, and not that the lock is held.
 const STALLED: Duration = Duration::from_millis(500);
 
-/// Those who wait for locks here, as far as a session has to do with them.
-pub(super) trait Waiters {
+/// The waiters of this process, as far as a session has to do with them.
+pub(super) trait KeyWaiters {
     fn is_empty(&self) -> bool;
 
     /// Whether one of them waits for this key.
@@ -31,7 +31,7 @@ pub(super) trait Waiters {
     fn wake_all(&self);
 }
 
-impl<H: Host<Key = i64>> Waiters for Board<H> {
+impl<A: Copy, G> KeyWaiters for Waiters<i64, A, G> {
     fn is_empty(&self) -> bool {
         self.is_empty()
     }
@@ -46,7 +46,7 @@ impl<H: Host<Key = i64>> Waiters for Board<H> {
 }
 
 /// A session that takes no locks has none.
-impl Waiters for () {
+impl KeyWaiters for () {
     fn is_empty(&self) -> bool {
         true
     }
@@ -89,7 +89,7 @@ pub(super) struct Session {
     /// When the last statement was sent whose answer proved the session.
     last_sent: Duration,
     /// With the server.
-    patience: Patience,
+    spin: AdaptiveSpin,
     /// What was left of the lease when it was.
     pub(super) headroom: Duration,
 }
@@ -130,7 +130,7 @@ where
 }
 
 /// Notes which of the released keys are waited for. The payload can be anybody's.
-fn hear(payload: &str, waiters: &impl Waiters, heard: &mut BTreeSet<i64>) {
+fn hear(payload: &str, waiters: &impl KeyWaiters, heard: &mut BTreeSet<i64>) {
     if waiters.is_empty() {
         return;
     }
@@ -171,7 +171,7 @@ impl Session {
             clock,
             terms,
             last_sent: sent,
-            patience: Patience::new(),
+            spin: AdaptiveSpin::new(),
             headroom: Duration::ZERO,
         }
     }
@@ -181,7 +181,7 @@ impl Session {
     /// ours.
     pub(super) async fn run<'q>(
         &mut self,
-        waiters: &impl Waiters,
+        waiters: &impl KeyWaiters,
         statement: Statement,
         bind: impl FnOnce(Bound<'q>) -> Bound<'q>,
     ) -> Result<Vec<PgRow>, Failed> {
@@ -211,7 +211,7 @@ impl Session {
     /// was.
     pub(super) async fn run_beside(
         &mut self,
-        waiters: &impl Waiters,
+        waiters: &impl KeyWaiters,
         statements: impl SqlSafeStr,
     ) -> Result<Vec<PgRow>, Failed> {
         let query = sqlx::raw_sql(statements);
@@ -229,14 +229,14 @@ impl Session {
     }
 
     /// Hears of releases whose notification is sent after this has returned.
-    pub(super) async fn listen(&mut self, waiters: &impl Waiters) -> Result<(), Failed> {
+    pub(super) async fn listen(&mut self, waiters: &impl KeyWaiters) -> Result<(), Failed> {
         self.run_beside(waiters, sql::LISTEN).await?;
         self.is_listening = true;
         Ok(())
     }
 
     /// Hears of no release any more.
-    pub(super) async fn unlisten(&mut self, waiters: &impl Waiters) -> Result<(), Failed> {
+    pub(super) async fn unlisten(&mut self, waiters: &impl KeyWaiters) -> Result<(), Failed> {
         self.run_beside(waiters, sql::UNLISTEN).await?;
         self.is_listening = false;
         Ok(())
@@ -254,13 +254,13 @@ impl Session {
     /// time leaves by itself.
     async fn exchange(
         &mut self,
-        waiters: &impl Waiters,
+        waiters: &impl KeyWaiters,
         send: impl AsyncFnOnce(&mut PgConnection) -> Result<Vec<PgRow>, Error>,
     ) -> Result<Vec<PgRow>, Failed> {
         let started = Instant::now();
         let heard = &mut self.heard;
         let mut answer = pin!(self.wire.run(send, |payload| hear(payload, waiters, heard)));
-        let at_once = self.patience.look(started, |cx| answer.as_mut().poll(cx));
+        let at_once = self.spin.look(started, |cx| answer.as_mut().poll(cx));
         let answered = if let Some(answer) = at_once.await {
             Some(answer)
         } else {
@@ -282,7 +282,7 @@ impl Session {
                 }
             }
         };
-        self.patience.took(started);
+        self.spin.took(started);
         let (answer, has_more) = answered.ok_or(Failed::Session(LossReason::Expired))?;
         self.has_missed |= has_more;
         match answer {
@@ -297,7 +297,7 @@ impl Session {
     /// # Cancel safety
     ///
     /// Cancel safe: no notification is lost.
-    pub(super) async fn notified(&mut self, waiters: &impl Waiters) -> Option<()> {
+    pub(super) async fn notified(&mut self, waiters: &impl KeyWaiters) -> Option<()> {
         let notification = self.wire.notified().await?;
         hear(notification.payload(), waiters, &mut self.heard);
         Some(())

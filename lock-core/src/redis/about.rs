@@ -176,7 +176,6 @@ pub(super) fn judge(about: &About, settings: &Settings) -> Result<(), LockError>
 
 #[cfg(test)]
 mod tests {
-    use super::super::builder::RedisBuilder;
     use super::*;
 
     const INFO: &str = "# Server\r\nredis_version:7.0.15\r\nredis_mode:standalone\r\n\
@@ -184,7 +183,7 @@ mod tests {
         # Replication\r\nrole:master\r\n";
 
     fn verdict(from: &str, to: &str) -> Result<bool, String> {
-        let settings = RedisBuilder::parse("host").settings().unwrap();
+        let settings = Settings::of("host");
         assert!(INFO.contains(from));
         let about = About(INFO.replace(from, to));
         judge(&about, &settings)

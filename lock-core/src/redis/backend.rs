@@ -1,25 +1,27 @@
-//! The backend and its grants: commands to the thread, and their answers.
+//! The backend: commands to the thread, and their answers.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::fmt;
-use std::future::{Future, ready};
+use std::future::Future;
 use std::sync::Arc;
 
 use tokio::sync::{mpsc, oneshot};
 
 use super::KIND;
 use super::builder::RedisBuilder;
-use super::command::{Acquire, Answer, Claim, Command, Release, Reply};
-use super::key::{Key, Owner};
-use super::shared::{Client, Shared};
-use crate::LockError;
-use crate::backend::{Attempt, Backend, Grant, Lease, LockRequest, Providers};
+use super::command::{Acquire, Answer, Claim, Command, Reply};
+use super::held::{Client, RedisGrant};
+use super::key::Key;
+use super::shared::Shared;
+use crate::backend::{Attempt, Backend, Grant, LockRequest, Providers};
+use crate::{LockError, LossReason};
 
 /// How many locks the first call of a claim asks for, and how many any asks for at most.
 const CLAIMED: (usize, usize) = (128, 1_024);
 
 /// Locks in a Redis server or cluster. See the [module](super).
 pub struct RedisBackend {
+    shared: Arc<Shared>,
     client: Arc<Client>,
     /// How many kinds of keys there are that cannot share a call.
     lanes: usize,
@@ -66,32 +68,29 @@ impl RedisBackend {
         RedisBuilder::client(client)
     }
 
-    pub(super) fn new(client: Arc<Client>, lanes: usize) -> Self {
+    pub(super) fn new(shared: Arc<Shared>, client: Arc<Client>, lanes: usize) -> Self {
         Self {
+            shared,
             client,
             lanes,
             providers: Providers::default(),
         }
     }
 
-    fn shared(&self) -> &Shared {
-        &self.client.0
-    }
-
     fn key(&self, request: &LockRequest) -> Key {
-        Key::new(&self.shared().settings.namespace, request.name())
+        Key::new(&self.shared.settings.namespace, request.name())
     }
 
     /// Whether each server could grant a lock, when all have answered: what one of them is asked after
     /// that goes over no connection that was found dead.
     async fn probe(&self) -> Result<(), LockError> {
         let (probe, mut answers) = mpsc::unbounded_channel();
-        self.shared().inbox.push(Command::Probe(probe));
+        self.shared.queues.requests.push(Command::Probe(probe));
         let mut all = None;
         while let Some(answer) = answers.recv().await {
             all = Some(all.unwrap_or(Ok(())).and(answer));
         }
-        all.unwrap_or_else(|| Err(self.shared().gone()))
+        all.unwrap_or_else(|| Err(self.client.gone()))
     }
 
     fn acquire(&self, key: Key) -> (Acquire, oneshot::Receiver<Answer>) {
@@ -126,15 +125,15 @@ impl Backend for RedisBackend {
 
     async fn try_acquire(&self, request: &LockRequest) -> Answer {
         let key = self.key(request);
-        // What the driver has taken for those who wait.
-        if let Some(grant) = self.shared().waiting.take_parked(&key)
-            && grant.lease.is_valid()
+        // What the driver has acquired for the waiters.
+        if let Some(grant) = self.shared.waiting.take_parked(&key)
+            && grant.lease().is_valid()
         {
             return Ok(Attempt::Granted(grant));
         }
         let (acquire, answer) = self.acquire(key);
-        self.shared().inbox.push(Command::Acquire(acquire));
-        self.shared().answered(answer).await
+        self.shared.queues.requests.push(Command::Acquire(acquire));
+        self.client.answered(answer).await
     }
 
     async fn try_acquire_many(
@@ -165,9 +164,9 @@ impl Backend for RedisBackend {
             if claims.is_empty() {
                 break;
             }
-            self.shared().inbox.push_all(claims);
+            self.shared.queues.requests.push_all(claims);
             for (position, answer) in answers {
-                if let Attempt::Granted(grant) = self.shared().answered(answer).await? {
+                if let Attempt::Granted(grant) = self.client.answered(answer).await? {
                     granted.push((position, grant));
                 }
             }
@@ -180,7 +179,7 @@ impl Backend for RedisBackend {
     }
 
     fn changed(&self, request: &LockRequest) -> impl Future<Output = ()> + Send + 'static {
-        super::waiting::register(Arc::clone(&self.client.0), &self.key(request))
+        super::waiting::register(&self.shared.waiting, &self.key(request))
     }
 
     async fn health(&self) -> Result<(), LockError> {
@@ -197,94 +196,17 @@ impl Backend for RedisBackend {
     }
 
     async fn close(&self) {
-        self.shared().close().await;
+        self.client.stop();
+        // What is not released by now ends with its lease.
+        self.shared.held.lose(LossReason::Shutdown, |_| true);
+        self.client.finished().await;
     }
 }
 
 impl fmt::Debug for RedisBackend {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("RedisBackend")
-            .field("settings", &self.shared().settings)
-            .finish_non_exhaustive()
-    }
-}
-
-/// A lock that is held in Redis. Dropping it starts the release.
-pub struct RedisGrant {
-    client: Arc<Client>,
-    key: Key,
-    owner: Owner,
-    token: u64,
-    lease: Lease,
-    released: bool,
-}
-
-impl RedisGrant {
-    pub(super) fn new(acquire: &Acquire, token: u64, lease: Lease) -> Self {
-        Self {
-            client: Arc::clone(&acquire.client),
-            key: acquire.key.clone(),
-            owner: acquire.owner,
-            token,
-            lease,
-            released: false,
-        }
-    }
-
-    fn start_release(&mut self, reply: Option<oneshot::Sender<Result<(), LockError>>>) {
-        if std::mem::replace(&mut self.released, true) {
-            return;
-        }
-        let shared = &self.client.0;
-        // The renewals stop with the release.
-        shared.held.remove(self.owner);
-        shared.inbox.push(Command::Release(Release {
-            key: self.key.clone(),
-            owner: self.owner,
-            reply: reply.map(|reply| (reply, self.lease.clone())),
-            until: shared.clock.now() + shared.settings.lease,
-            sent_to: None,
-            ghost: None,
-        }));
-    }
-}
-
-impl Grant for RedisGrant {
-    fn lease(&self) -> &Lease {
-        &self.lease
-    }
-
-    async fn release(mut self) -> Result<(), LockError> {
-        if let Some(reason) = self.lease.reason() {
-            // What is left of it is removed all the same, and waited for by nobody: who asks for
-            // the lock next is to hear of the server.
-            return Err(LockError::lost(reason.to_string()));
-        }
-        let (reply, answer) = oneshot::channel();
-        self.start_release(Some(reply));
-        let client = Arc::clone(&self.client);
-        drop(self);
-        client.0.answered(answer).await
-    }
-
-    fn fencing_token(&self) -> impl Future<Output = Result<u64, LockError>> + Send + 'static {
-        ready(match self.lease.reason() {
-            None => Ok(self.token),
-            Some(reason) => Err(LockError::lost(reason.to_string())),
-        })
-    }
-}
-
-impl Drop for RedisGrant {
-    fn drop(&mut self) {
-        self.start_release(None);
-    }
-}
-
-impl fmt::Debug for RedisGrant {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("RedisGrant")
-            .field("lease", &self.lease)
+            .field("settings", &self.shared.settings)
             .finish_non_exhaustive()
     }
 }

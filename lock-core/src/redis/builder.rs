@@ -200,14 +200,14 @@ impl RedisBuilder {
         let settings = self.settings()?;
         settings.target.warn_unless_verified();
         let (server, namespace) = (settings.target.to_string(), settings.namespace.clone());
-        let (client, lanes) = thread::start(settings).await?;
+        let (shared, client, lanes) = thread::start(settings).await?;
         tracing::info!(
             server,
             namespace,
             name_secret = secret_fingerprint(),
             "Distributed locks: Redis provider (high-performance mode)"
         );
-        Ok(RedisBackend::new(client, lanes))
+        Ok(RedisBackend::new(shared, client, lanes))
     }
 
     pub(super) fn settings(self) -> Result<Settings, LockError> {

@@ -1,20 +1,21 @@
-//! What tasks ask of the thread.
+//! What the thread is asked to do.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::{mpsc, oneshot};
 
-use super::backend::RedisGrant;
+use super::held::{Client, Hold, RedisGrant};
 use super::key::{Key, Owner};
+use super::release::Release;
 use super::settings::PATIENCE;
-use super::shared::Client;
+use super::waiting::Waiting;
 use crate::LockError;
 use crate::backend::{Attempt, Lease};
 
 pub(super) enum Command {
     Acquire(Acquire),
-    /// Acquire it for whoever waits for it.
+    /// Acquire it for its waiters.
     AcquireForWaiting(Key),
     Claim(Claim),
     Release(Release),
@@ -39,42 +40,64 @@ pub(super) struct Acquire {
 impl Acquire {
     pub(super) fn new(client: Arc<Client>, key: Key, reply: Reply) -> Self {
         Self {
-            until: client.0.clock.now() + PATIENCE,
+            until: client.releases.clock.now() + PATIENCE,
             client,
             key,
             owner: Owner::default(),
             reply,
         }
     }
+
+    /// What it was granted.
+    pub(super) fn grant(&self, token: u64, lease: Lease) -> RedisGrant {
+        let hold = Hold {
+            key: self.key.clone(),
+            owner: self.owner,
+            token,
+        };
+        RedisGrant::new(Arc::clone(&self.client), hold, lease)
+    }
+
+    /// The release of what it was granted, or may have been; `ghost` as in [`Release`].
+    pub(super) fn undo(&self, until: Duration, ghost: Option<Duration>) -> Release {
+        Release {
+            key: self.key.clone(),
+            owner: self.owner,
+            reply: None,
+            until,
+            sent_to: None,
+            ghost,
+        }
+    }
 }
 
-/// Who hears of an acquire.
+/// Where the answer to an acquire goes.
 pub(super) enum Reply {
     Caller(oneshot::Sender<Answer>),
-    /// Whoever waits for the lock, longest first.
-    Waiting(Arc<Client>, Key),
+    /// The waiters of the lock, in order of arrival.
+    Waiting(Arc<Waiting>, Key),
 }
 
 impl Reply {
-    /// Whether nobody is left to hear of it.
+    /// Whether the caller has left, or there is no waiter.
     pub(super) fn is_closed(&self) -> bool {
         match self {
             Self::Caller(reply) => reply.is_closed(),
-            Self::Waiting(client, key) => !client.0.waiting.is_waited_for(key),
+            Self::Waiting(waiting, key) => !waiting.is_waited_for(key),
         }
     }
 
-    /// A grant that nobody is there for is dropped, which releases it.
+    /// A grant without a caller or waiter is dropped, which releases it.
     pub(super) fn send(self, answer: Answer) {
         match (self, answer) {
             (Self::Caller(reply), answer) => drop(reply.send(answer)),
-            (Self::Waiting(client, key), Ok(Attempt::Granted(grant))) => {
-                client.0.waiting.park(&key, grant);
+            (Self::Waiting(waiting, key), Ok(Attempt::Granted(grant))) => {
+                waiting.park(&key, grant);
             }
             // They go on waiting.
             (Self::Waiting(..), Ok(Attempt::Held { .. })) => {}
-            // They ask for themselves, and hear why it does not work.
-            (Self::Waiting(client, key), Err(_)) => client.0.waiting.wake(&key.text),
+            // They try for themselves, and are given the error.
+            (Self::Waiting(waiting, key), Err(_)) => waiting.wake(&key.text),
         }
     }
 }
@@ -99,58 +122,10 @@ impl Claim {
         }
     }
 
-    /// Whether nobody waits for the answer any more.
+    /// Whether all callers have left.
     pub(super) fn is_closed(&self) -> bool {
         self.acquires
             .iter()
             .all(|acquire| acquire.reply.is_closed())
-    }
-}
-
-pub(super) struct Release {
-    pub(super) key: Key,
-    pub(super) owner: Owner,
-    /// Where somebody waits for the end, and the lease that was to be released.
-    pub(super) reply: Option<(oneshot::Sender<Result<(), LockError>>, Lease)>,
-    /// When the key has ended by itself.
-    pub(super) until: Duration,
-    /// The server that it was sent to first, if that did not answer.
-    pub(super) sent_to: Option<u64>,
-    /// Until when the server may take the acquire that this undoes, if that was not answered.
-    pub(super) ghost: Option<Duration>,
-}
-
-impl Release {
-    /// Undoes an acquire.
-    pub(super) fn undo(acquire: &Acquire, until: Duration, ghost: Option<Duration>) -> Self {
-        Self {
-            key: acquire.key.clone(),
-            owner: acquire.owner,
-            reply: None,
-            until,
-            sent_to: None,
-            ghost,
-        }
-    }
-
-    /// The same once more, and after how long: the acquire may come after this.
-    pub(super) fn again(&mut self, now: Duration) -> Option<(Duration, Self)> {
-        let after = self.ghost.take()?.checked_sub(now)?;
-        let again = Self {
-            key: self.key.clone(),
-            owner: self.owner,
-            reply: None,
-            until: self.until + after,
-            sent_to: None,
-            ghost: None,
-        };
-        Some((after, again))
-    }
-
-    pub(super) fn answer(self, answer: Result<(), LockError>) {
-        if let Some((reply, _)) = self.reply {
-            // Nobody may wait any more.
-            let _ = reply.send(answer);
-        }
     }
 }

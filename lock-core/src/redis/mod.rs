@@ -150,12 +150,14 @@ mod command;
 mod connect;
 mod connection_string;
 mod driver;
+mod held;
 mod key;
 mod logins;
 mod opened;
 mod options;
 mod refused;
 mod rehearsal;
+mod release;
 mod rights;
 mod scripts;
 mod seeds;
@@ -169,10 +171,11 @@ mod tls;
 mod topology;
 mod waiting;
 
-pub use backend::{RedisBackend, RedisGrant};
+pub use backend::RedisBackend;
 pub(crate) use beside::RedisBeside;
 pub use builder::RedisBuilder;
 pub use connect::client;
+pub use held::RedisGrant;
 
 /// What metrics and health call this backend.
 const KIND: &str = "redis";

@@ -181,7 +181,6 @@ impl fmt::Display for User<'_> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::builder::RedisBuilder;
     use super::*;
 
     const DOCS: &str = include_str!("mod.rs");
@@ -193,8 +192,10 @@ mod tests {
             ("redis://app:x@host", 0, true, ""),
             ("redis://app:x@host/2", 1, false, " +select +wait"),
         ] {
-            let settings = RedisBuilder::parse(target).replicas(replicas).settings();
-            let settings = settings.unwrap();
+            let settings = Settings {
+                replicas,
+                ..Settings::of(target)
+            };
             let line = User(&settings).line(is_cluster);
             let line = line.strip_suffix(beside).unwrap();
             let lines = DOCS
@@ -234,7 +235,7 @@ mod tests {
 
     #[test]
     fn a_refusal_names_what_was_refused_and_the_line_that_gives_it() {
-        let settings = RedisBuilder::parse("redis://host").settings().unwrap();
+        let settings = Settings::of("redis://host");
         let said = |command, said: &str, is_cluster| {
             let asked = Asked {
                 settings: &settings,

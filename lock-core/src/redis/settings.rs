@@ -60,3 +60,20 @@ impl Settings {
         self.answer_within() / 3
     }
 }
+
+#[cfg(test)]
+impl Settings {
+    /// What is chosen by default, for this server.
+    pub(super) fn of(connection_string: &str) -> Self {
+        let lease = Duration::from_secs(30);
+        Self {
+            target: Target::parse(connection_string).unwrap(),
+            lease,
+            namespace: String::new(),
+            quarantine: lease,
+            allow_eviction: false,
+            replicas: 0,
+            logins: Logins::new(None),
+        }
+    }
+}

@@ -259,7 +259,7 @@ impl Subscriber {
         }
         let mut work = self.shared.waiting.work(now);
         let ask = work.ask.drain(..).map(Command::AcquireForWaiting);
-        self.shared.inbox.push_all(ask);
+        self.shared.queues.requests.push_all(ask);
         let mut missing = Vec::new();
         for node in 0..self.nodes.len() {
             let of_node = |key: &mut Key| self.node_of(key.bucket) == node;
@@ -421,7 +421,7 @@ impl Subscriber {
             PushKind::Message | PushKind::SMessage => {
                 let waited = self.shared.waiting.waited_at(channel);
                 let acquire = waited.map(Command::AcquireForWaiting);
-                self.shared.inbox.push_all(acquire);
+                self.shared.queues.requests.push_all(acquire);
             }
             // A slot has moved, say. The driver takes it for an answer, and each answer after it for that to
             // another question: they confirm nothing any more.
@@ -580,7 +580,7 @@ mod tests {
     use ::redis::RedisConnectionInfo;
     use tokio::io::{AsyncWriteExt, duplex};
 
-    use super::super::builder::RedisBuilder;
+    use super::super::settings::Settings;
     use super::*;
 
     /// To a server that says yes twice, to what the driver tells of itself, and then nothing.
@@ -594,7 +594,7 @@ mod tests {
 
     #[tokio::test]
     async fn the_late_end_of_an_earlier_connection_is_not_that_of_the_present_one() {
-        let settings = RedisBuilder::parse("redis://127.0.0.1").settings().unwrap();
+        let settings = Settings::of("redis://127.0.0.1");
         let topology = Topology::single(settings.target.seeds[0].clone());
         let (_changes, topology) = watch::channel(Arc::new(topology));
         let (_ask, questions) = mpsc::unbounded_channel();

@@ -11,10 +11,11 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::{Instant, sleep};
 
 use super::driver::Driver;
+use super::held::Client;
 use super::rehearsal::rehearse;
 use super::seeds::{self, Found};
 use super::settings::Settings;
-use super::shared::{Client, Shared};
+use super::shared::Shared;
 use super::subscriber::{Question, Subscriber};
 use super::topology::Topology;
 use crate::outage::{Outage, SoFar};
@@ -28,21 +29,23 @@ const BACKOFF: (Duration, Duration) = (Duration::from_millis(10), Duration::from
 const STABLE: Duration = Duration::from_secs(10);
 
 /// Starts the thread; returns when it has connected, with how many kinds of keys cannot share a call.
-pub(super) async fn start(settings: Settings) -> Result<(Arc<Client>, usize), LockError> {
+pub(super) async fn start(
+    settings: Settings,
+) -> Result<(Arc<Shared>, Arc<Client>, usize), LockError> {
     let shared = Arc::new(Shared::new(settings));
     let (ready, started) = oneshot::channel();
-    // Dropped before the answer, it ends the thread as every last user does.
-    let client = Arc::new(Client(Arc::clone(&shared)));
-    let of_thread = Arc::downgrade(&client);
+    // Dropped before the answer, it ends the thread.
+    let client = shared.client();
+    let of_thread = (Arc::clone(&shared), Arc::downgrade(&client));
     std::thread::Builder::new()
         .name("lock-redis".to_owned())
-        .spawn(move || run(shared, of_thread, ready))
+        .spawn(move || run(of_thread.0, of_thread.1, ready))
         .map_err(|error| {
             LockError::unavailable("no thread can be started for the Redis backend")
                 .with_source(error)
         })?;
     let lanes = started.await.unwrap_or_else(|_| Err(ended()))?;
-    Ok((client, lanes))
+    Ok((shared, client, lanes))
 }
 
 fn ended() -> LockError {
@@ -162,11 +165,11 @@ struct Ending(Arc<Shared>);
 impl Drop for Ending {
     fn drop(&mut self) {
         let shared = &self.0;
+        shared.queues.abandon();
         // Each runs wakers, which are the application's and can panic.
-        let _ = catch(|| shared.inbox.abandon());
         let _ = catch(|| shared.held.lose(LossReason::Disconnected, |_| true));
         let _ = catch(|| shared.waiting.wake_all());
-        shared.stop.done();
+        shared.queues.stop.done();
     }
 }
 
@@ -177,7 +180,6 @@ mod tests {
 
     use futures_util::FutureExt;
 
-    use super::super::builder::RedisBuilder;
     use super::super::key::Key;
     use super::super::waiting::register;
     use super::*;
@@ -192,17 +194,17 @@ mod tests {
 
     #[test]
     fn a_waker_that_panics_does_not_hide_the_end_of_the_thread() {
-        let settings = RedisBuilder::parse("redis://127.0.0.1").settings().unwrap();
+        let settings = Settings::of("redis://127.0.0.1");
         let shared = Arc::new(Shared::new(settings));
         let key = Key {
             text: "lock:{b7}:v1-one".into(),
             bucket: 7,
         };
-        let mut waits = pin!(register(Arc::clone(&shared), &key));
+        let mut waits = pin!(register(&shared.waiting, &key));
         let waker = Arc::new(Panics).into();
         let polled = waits.as_mut().poll(&mut Context::from_waker(&waker));
         assert!(polled.is_pending());
         let _ = catch(|| drop(Ending(Arc::clone(&shared))));
-        assert!(shared.stop.finished().now_or_never().is_some());
+        assert!(shared.queues.stop.finished().now_or_never().is_some());
     }
 }

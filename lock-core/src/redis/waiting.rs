@@ -1,4 +1,4 @@
-//! Who waits for which lock, and which channels that takes.
+//! Callers that wait for a lock, and the channels that wake them.
 //!
 //! A waiter relies on the messages of its channel only while the server has confirmed that it sends them.
 //! Until then, and again when the connection that they came over is lost, its lock is asked for from time
@@ -13,12 +13,11 @@ use std::time::Duration;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
-use super::backend::RedisGrant;
+use super::held::RedisGrant;
 use super::key::Key;
-use super::shared::Shared;
-use crate::server::{Board, Host, Watch};
+use crate::server::{Waiter, Waiters};
 
-/// How long a channel is kept that nobody waits at: who is refused once more registers again.
+/// How long a channel is kept that has no waiter: one that is refused once more registers again.
 const LINGER: Duration = Duration::from_millis(100);
 
 /// When a lock is asked for first whose channel is not confirmed. The pause doubles each time, up to the
@@ -31,13 +30,23 @@ const TICK: Duration = Duration::from_millis(100);
 /// How many of them are asked for at such a time; where there are more, those whose turn is longest ago.
 const MOST: usize = 100;
 
-/// Who waits, and the channels on which they hear of a release.
-#[derive(Default)]
+/// The waiters, by the texts of their keys and with their buckets, and the channels of releases.
 pub(super) struct Waiting {
-    board: Board<Shared>,
+    waiters: Arc<Waiters<Arc<str>, u8, RedisGrant>>,
     channels: Mutex<Channels>,
     /// There is something to subscribe to, or to leave.
-    pub(super) changed: Notify,
+    pub(super) changed: Arc<Notify>,
+}
+
+impl Default for Waiting {
+    fn default() -> Self {
+        let changed = Arc::<Notify>::default();
+        Self {
+            waiters: Arc::new(Waiters::new(Arc::clone(&changed))),
+            channels: Mutex::default(),
+            changed,
+        }
+    }
 }
 
 #[derive(Default)]
@@ -108,23 +117,23 @@ pub(super) struct Work {
 }
 
 /// Completes when the lock may be free. Registered when this returns.
-pub(super) fn register(shared: Arc<Shared>, key: &Key) -> Listener {
-    let watch = Board::watch(Arc::clone(&shared), Arc::clone(&key.text), key.bucket);
-    shared.waiting.listen(key);
+pub(super) fn register(waiting: &Arc<Waiting>, key: &Key) -> Listener {
+    let waiter = (waiting.waiters).register(Arc::clone(&key.text), key.bucket);
+    waiting.listen(key);
     Listener {
-        watch,
-        shared,
+        waiter,
+        waiting: Arc::clone(waiting),
         text: Arc::clone(&key.text),
     }
 }
 
-/// Waits at the board, and keeps the channel from its registration to its drop: also after it was woken,
-/// while the try that it was woken for is not answered. Otherwise, where an answer takes longer than
+/// A waiter that keeps its channel from its registration to its drop: also after it was woken, while the
+/// try that it was woken for is not answered. Otherwise, where an answer takes longer than
 /// [`LINGER`], the channel would be left before the waiter is back, and each of its tries would
 /// subscribe, be woken by the confirmation and try again.
 pub(super) struct Listener {
-    watch: Watch<Shared>,
-    shared: Arc<Shared>,
+    waiter: Waiter<Arc<str>, u8, RedisGrant>,
+    waiting: Arc<Waiting>,
     text: Arc<str>,
 }
 
@@ -132,28 +141,13 @@ impl Future for Listener {
     type Output = ();
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
-        Pin::new(&mut self.watch).poll(cx)
+        Pin::new(&mut self.waiter).poll(cx)
     }
 }
 
 impl Drop for Listener {
     fn drop(&mut self) {
-        self.shared.waiting.stop_listening(&self.text);
-    }
-}
-
-impl Host for Shared {
-    type Key = Arc<str>;
-    /// The bucket.
-    type About = u8;
-    type Grant = RedisGrant;
-
-    fn board(&self) -> &Board<Self> {
-        &self.waiting.board
-    }
-
-    fn left(&self) {
-        self.waiting.changed.notify_one();
+        self.waiting.stop_listening(&self.text);
     }
 }
 
@@ -162,7 +156,7 @@ impl Waiting {
         self.channels.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Somebody waits for this, and is at the board already.
+    /// There is a waiter for this, which is registered already.
     fn listen(&self, key: &Key) {
         let mut guard = self.channels();
         let channels = &mut *guard;
@@ -202,25 +196,25 @@ impl Waiting {
     }
 
     pub(super) fn is_waited_for(&self, key: &Key) -> bool {
-        self.board.is_waited_for(&key.text)
+        self.waiters.is_waited_for(&key.text)
     }
 
-    /// What somebody waits for at this channel.
+    /// What is awaited at this channel.
     pub(super) fn waited_at(&self, channel: &str) -> Option<Key> {
-        let bucket = self.board.about(channel)?;
+        let bucket = self.waiters.about(channel)?;
         let text = channel.into();
         Some(Key { text, bucket })
     }
 
-    /// Leaves a grant to whoever has waited longest. Where nobody waits it is released.
+    /// Leaves a grant to the first waiter. Without one it is released.
     pub(super) fn park(&self, key: &Key, grant: RedisGrant) {
-        drop(self.board.park(&key.text, grant));
+        drop(self.waiters.park(&key.text, grant));
         self.changed.notify_one();
     }
 
-    /// What was taken for those who wait.
+    /// What was acquired for the waiters.
     pub(super) fn take_parked(&self, key: &Key) -> Option<RedisGrant> {
-        self.board.take_parked(&key.text)
+        self.waiters.take_parked(&key.text)
     }
 
     /// Whether messages of this channel come here.
@@ -232,12 +226,12 @@ impl Waiting {
 
     /// What there is to do now; each channel is given once.
     pub(super) fn work(&self, now: Instant) -> Work {
-        let swept = self.board.sweep();
+        let swept = self.waiters.sweep();
         let mut guard = self.channels();
         let channels = &mut *guard;
         let mut work = Work::default();
         // Channels count their listeners themselves.
-        drop(self.board.take_left());
+        drop(self.waiters.take_left());
         while let Some((left, text)) =
             (channels.left).pop_front_if(|(left, _)| *left + LINGER <= now)
         {
@@ -276,8 +270,8 @@ impl Waiting {
         work
     }
 
-    /// The server sends messages of these from now on: whoever waits tries again, since a release
-    /// before now went unheard.
+    /// The server sends messages of these from now on: the waiters try again, since a release before now
+    /// went unnoticed.
     pub(super) fn confirmed(&self, asked: &Asked) {
         for key in &asked.keys {
             let mut channels = self.channels();
@@ -325,9 +319,9 @@ impl Waiting {
         self.changed.notify_one();
     }
 
-    /// Whoever waits for it is to ask.
+    /// Its waiters are to try.
     pub(super) fn wake(&self, key: &Arc<str>) {
-        self.board.wake(key);
+        self.waiters.wake(key);
         self.changed.notify_one();
     }
 
@@ -341,9 +335,9 @@ impl Waiting {
         texts.iter().for_each(|text| self.wake(text));
     }
 
-    /// Nobody is going to be woken by a message any more.
+    /// No waiter is going to be woken by a message any more.
     pub(super) fn wake_all(&self) {
-        self.board.wake_all();
+        self.waiters.wake_all();
     }
 }
 
@@ -386,7 +380,6 @@ mod tests {
     use futures_util::FutureExt;
 
     use super::*;
-    use crate::redis::builder::RedisBuilder;
 
     fn key() -> Key {
         Key {
@@ -395,13 +388,8 @@ mod tests {
         }
     }
 
-    fn shared() -> Arc<Shared> {
-        let settings = RedisBuilder::parse("redis://127.0.0.1").settings();
-        Arc::new(Shared::new(settings.unwrap()))
-    }
-
-    fn ask(shared: &Shared, now: Instant) -> Asked {
-        let work = shared.waiting.work(now);
+    fn ask(waiting: &Waiting, now: Instant) -> Asked {
+        let work = waiting.work(now);
         Asked {
             keys: work.subscribe,
             number: work.number,
@@ -410,12 +398,11 @@ mod tests {
 
     /// Nothing but the newest counts, and it wakes.
     fn only_the_second_counts(
-        shared: &Shared,
+        waiting: &Waiting,
         asked: [Asked; 2],
         mut watch: impl Future<Output = ()> + Unpin,
     ) {
         let [first, second] = asked;
-        let waiting = &shared.waiting;
         assert_eq!((first.keys.len(), second.keys.len()), (1, 1));
         waiting.confirmed(&first);
         assert!(!waiting.is_subscribed(&key()) && (&mut watch).now_or_never().is_none());
@@ -425,52 +412,51 @@ mod tests {
 
     #[test]
     fn a_late_confirmation_of_a_connection_that_is_lost_does_not_count() {
-        let (shared, now) = (shared(), Instant::now());
-        let watch = register(Arc::clone(&shared), &key());
-        let first = ask(&shared, now);
-        shared.waiting.forget(|_, _| true);
-        let second = ask(&shared, now);
-        only_the_second_counts(&shared, [first, second], watch);
+        let (waiting, now) = (Arc::<Waiting>::default(), Instant::now());
+        let watch = register(&waiting, &key());
+        let first = ask(&waiting, now);
+        waiting.forget(|_, _| true);
+        let second = ask(&waiting, now);
+        only_the_second_counts(&waiting, [first, second], watch);
     }
 
     #[test]
     fn a_late_confirmation_of_a_channel_that_was_left_since_does_not_count() {
-        let (shared, now) = (shared(), Instant::now());
-        let watch = register(Arc::clone(&shared), &key());
-        let first = ask(&shared, now);
+        let (waiting, now) = (Arc::<Waiting>::default(), Instant::now());
+        let watch = register(&waiting, &key());
+        let first = ask(&waiting, now);
         drop(watch);
         let left = Instant::now();
-        assert!(shared.waiting.work(now).leave.is_empty());
-        assert_eq!(shared.waiting.work(left + LINGER).leave.len(), 1);
-        let watch = register(Arc::clone(&shared), &key());
-        let second = ask(&shared, left + LINGER);
-        only_the_second_counts(&shared, [first, second], watch);
+        assert!(waiting.work(now).leave.is_empty());
+        assert_eq!(waiting.work(left + LINGER).leave.len(), 1);
+        let watch = register(&waiting, &key());
+        let second = ask(&waiting, left + LINGER);
+        only_the_second_counts(&waiting, [first, second], watch);
     }
 
     #[test]
-    fn a_channel_that_somebody_came_back_to_is_kept() {
-        let (shared, now) = (shared(), Instant::now());
-        drop(register(Arc::clone(&shared), &key()));
-        ask(&shared, now);
-        let watch = register(Arc::clone(&shared), &key());
-        assert!(shared.waiting.work(now + LINGER).leave.is_empty());
+    fn a_channel_is_kept_when_a_waiter_comes_back() {
+        let (waiting, now) = (Arc::<Waiting>::default(), Instant::now());
+        drop(register(&waiting, &key()));
+        ask(&waiting, now);
+        let watch = register(&waiting, &key());
+        assert!(waiting.work(now + LINGER).leave.is_empty());
         drop(watch);
-        ask(&shared, now);
-        assert_eq!(shared.waiting.work(Instant::now() + LINGER).leave.len(), 1);
-        let channels = shared.waiting.channels();
+        ask(&waiting, now);
+        assert_eq!(waiting.work(Instant::now() + LINGER).leave.len(), 1);
+        let channels = waiting.channels();
         assert!(channels.by_text.is_empty() && channels.confirmed == 0);
     }
 
     #[test]
     fn a_lock_whose_channel_is_not_confirmed_is_asked_for_from_time_to_time() {
-        let (shared, start) = (shared(), Instant::now());
-        let waiting = &shared.waiting;
+        let (waiting, start) = (Arc::<Waiting>::default(), Instant::now());
         let asked_in = |from: u64, to: u64| {
             let times = (from..to).map(|ms| start + Duration::from_millis(ms));
             times.map(|now| waiting.work(now).ask.len()).sum::<usize>()
         };
-        let watch = register(Arc::clone(&shared), &key());
-        let first = ask(&shared, start);
+        let watch = register(&waiting, &key());
+        let first = ask(&waiting, start);
         // Made a moment after the start.
         assert_eq!(asked_in(1, 100), 0);
         assert!((5..=8).contains(&asked_in(100, 3_000)));
@@ -485,20 +471,18 @@ mod tests {
 
     #[test]
     fn however_many_locks_are_waited_for_few_are_asked_for_at_a_time_and_all_have_their_turn() {
-        let (shared, start) = (shared(), Instant::now());
+        let (waiting, start) = (Arc::<Waiting>::default(), Instant::now());
         let keys = (0..1_000).map(|id| Key {
             text: format!("lock:{{b7}}:v1-{id}").into(),
             bucket: 7,
         });
-        let watches: Vec<_> = keys
-            .map(|key| register(Arc::clone(&shared), &key))
-            .collect();
+        let watches: Vec<_> = keys.map(|key| register(&waiting, &key)).collect();
         let mut asked = std::collections::HashSet::new();
         for second in 1..=2 {
             let mut count = 0;
             for ms in 0..1_000 {
                 let now = start + Duration::from_millis(second * 1_000 + ms);
-                let keys = shared.waiting.work(now).ask;
+                let keys = waiting.work(now).ask;
                 count += keys.len();
                 asked.extend(keys);
             }
@@ -509,19 +493,19 @@ mod tests {
 
     #[test]
     fn a_channel_is_kept_while_the_try_of_a_waiter_that_was_woken_is_not_answered() {
-        let shared = shared();
-        let mut woken = register(Arc::clone(&shared), &key());
-        let asked = ask(&shared, Instant::now());
-        shared.waiting.confirmed(&asked);
+        let waiting = Arc::<Waiting>::default();
+        let mut woken = register(&waiting, &key());
+        let asked = ask(&waiting, Instant::now());
+        waiting.confirmed(&asked);
         assert!((&mut woken).now_or_never().is_some());
         let later = Instant::now() + 10 * LINGER;
-        assert!(shared.waiting.work(later).leave.is_empty());
+        assert!(waiting.work(later).leave.is_empty());
         // Refused, it registers again and needs no other subscription.
         drop(woken);
-        let again = register(Arc::clone(&shared), &key());
-        let work = shared.waiting.work(later);
+        let again = register(&waiting, &key());
+        let work = waiting.work(later);
         assert!(work.leave.is_empty() && work.subscribe.is_empty());
-        assert!(shared.waiting.is_subscribed(&key()));
+        assert!(waiting.is_subscribed(&key()));
         drop(again);
     }
 }

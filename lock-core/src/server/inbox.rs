@@ -1,51 +1,92 @@
 //! Commands for the thread of a backend, from any thread and without waiting.
 
 use std::mem;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::Notify;
 
-/// What callers leave, oldest first, and a bell for a thread that sleeps.
+/// Wakes the thread of a backend, and says when no command will come any more.
 ///
 /// # Why no command is left lying
 ///
-/// A thread that is awake looks here before it sleeps. It says that it sleeps under the lock under
-/// which it has seen that nothing is here, so that whoever comes after that rings.
+/// The thread says that it sleeps and then looks into its inboxes once more, each under its lock. A command
+/// that this look does not find is pushed after it, and so after the thread has said that it sleeps: the
+/// caller sees that, and rings.
+#[derive(Default)]
+pub(crate) struct Signal {
+    bell: Arc<Notify>,
+    /// Whether the thread waits for the bell; awake it looks by itself.
+    is_asleep: AtomicBool,
+    is_closed: AtomicBool,
+}
+
+impl Signal {
+    /// The bell itself, for what rings without leaving a command.
+    pub(crate) fn bell(&self) -> Arc<Notify> {
+        Arc::clone(&self.bell)
+    }
+
+    /// A command was left.
+    fn wake(&self) {
+        if self.is_asleep.swap(false, Ordering::AcqRel) {
+            self.bell.notify_one();
+        }
+    }
+
+    /// No command will come after those that are in the inboxes now.
+    pub(crate) fn close(&self) {
+        self.is_closed.store(true, Ordering::Release);
+        self.bell.notify_one();
+    }
+
+    /// Whether no command will come. An inbox that is emptied after this was true is empty for good.
+    pub(crate) fn is_closed(&self) -> bool {
+        self.is_closed.load(Ordering::Acquire)
+    }
+
+    /// The thread is awake, and about to look into its inboxes.
+    pub(super) fn is_awake(&self) {
+        self.is_asleep.store(false, Ordering::Relaxed);
+    }
+
+    /// Completes when there are commands, or when something else may have changed.
+    pub(super) async fn rung(&self, has_commands: impl FnOnce() -> bool) {
+        self.is_asleep.store(true, Ordering::Release);
+        if has_commands() {
+            self.is_awake();
+            return;
+        }
+        self.bell.notified().await;
+    }
+}
+
+/// What callers leave, oldest first.
 pub(crate) struct Inbox<C> {
     state: Mutex<State<C>>,
-    bell: Notify,
+    signal: Arc<Signal>,
 }
 
 struct State<C> {
     commands: Vec<C>,
-    /// Whether the thread waits for the bell; awake it looks by itself.
-    is_asleep: bool,
-    /// No caller is left, so that no command will come.
-    is_closed: bool,
     /// The thread is gone, so that no command will be answered.
     is_abandoned: bool,
 }
 
-impl<C> Default for Inbox<C> {
-    fn default() -> Self {
-        Self {
-            state: Mutex::new(State {
-                commands: Vec::new(),
-                is_asleep: false,
-                is_closed: false,
-                is_abandoned: false,
-            }),
-            bell: Notify::new(),
-        }
-    }
-}
-
 impl<C> Inbox<C> {
+    pub(super) fn new(signal: Arc<Signal>) -> Self {
+        let state = Mutex::new(State {
+            commands: Vec::new(),
+            is_abandoned: false,
+        });
+        Self { state, signal }
+    }
+
     fn state(&self) -> MutexGuard<'_, State<C>> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Leaves a command. One that nobody will answer is dropped, which its caller sees.
+    /// Leaves a command. One that will not be answered is dropped, which its caller sees.
     pub(crate) fn push(&self, command: C) {
         self.push_all([command]);
     }
@@ -60,58 +101,24 @@ impl<C> Inbox<C> {
         }
         let before = state.commands.len();
         state.commands.extend(commands);
-        if state.commands.len() == before {
-            return;
-        }
-        let is_asleep = mem::take(&mut state.is_asleep);
+        let is_new = state.commands.len() > before;
         drop(state);
-        if is_asleep {
-            self.ring();
+        if is_new {
+            self.signal.wake();
         }
     }
 
-    /// Moves all commands to `into`. Tells whether more can come.
-    pub(crate) fn take(&self, into: &mut impl Extend<C>) -> bool {
-        let mut state = self.state();
-        state.is_asleep = false;
-        into.extend(state.commands.drain(..));
-        !state.is_closed
+    /// Moves all commands to `into`.
+    pub(super) fn take(&self, into: &mut impl Extend<C>) {
+        into.extend(self.state().commands.drain(..));
     }
 
-    pub(crate) fn has_commands(&self) -> bool {
+    pub(super) fn has_commands(&self) -> bool {
         !self.state().commands.is_empty()
     }
 
-    /// Has the thread look at what has changed.
-    pub(crate) fn ring(&self) {
-        self.bell.notify_one();
-    }
-
-    /// Completes when a command is there, or something else may have changed.
-    pub(crate) async fn rung(&self) {
-        {
-            let mut state = self.state();
-            if !state.commands.is_empty() {
-                return;
-            }
-            state.is_asleep = true;
-        }
-        self.bell.notified().await;
-    }
-
-    /// No command will come.
-    pub(crate) fn close(&self) {
-        self.state().is_closed = true;
-        self.ring();
-    }
-
-    #[cfg(feature = "postgres")]
-    pub(crate) fn is_closed(&self) -> bool {
-        self.state().is_closed
-    }
-
     /// No command will be answered: those that are here are dropped, and whatever comes.
-    pub(crate) fn abandon(&self) {
+    pub(super) fn abandon(&self) {
         let mut state = self.state();
         state.is_abandoned = true;
         let commands = mem::take(&mut state.commands);
@@ -130,12 +137,19 @@ mod tests {
 
     #[test]
     fn a_thread_that_sleeps_is_woken_by_commands_and_by_nothing_else() {
-        let inbox = Inbox::default();
-        let mut rung = pin!(inbox.rung());
+        let signal = Arc::new(Signal::default());
+        let (one, other) = (
+            Inbox::new(Arc::clone(&signal)),
+            Inbox::<()>::new(Arc::clone(&signal)),
+        );
+        let mut rung = pin!(signal.rung(|| one.has_commands() || other.has_commands()));
         assert!(rung.as_mut().now_or_never().is_none());
-        inbox.push_all(None);
+        one.push_all(None);
         assert!(rung.as_mut().now_or_never().is_none());
-        inbox.push(1);
+        one.push(1);
         assert!(rung.as_mut().now_or_never().is_some());
+        // What is there is not slept over.
+        let rung = signal.rung(|| one.has_commands() || other.has_commands());
+        assert!(rung.now_or_never().is_some());
     }
 }

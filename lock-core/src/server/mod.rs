@@ -1,19 +1,33 @@
-//! What backends with a server share.
+//! What backends with a server share: everything but their protocols.
 //!
-//! Each has a thread of its own with a runtime: neither a blocked worker of the application nor the
-//! end of one of its runtimes loses a lock. Callers leave [commands](Inbox) for it, and wait at a
-//! [board](Board).
+//! Each has a thread of its own with a runtime: neither a blocked worker of the application nor the end of
+//! one of its runtimes loses a lock.
+//!
+//! ```text
+//! backend --- requests ---> +--------+ ---> server
+//!         <-- replies ----- | driver |
+//! grant ----- releases ---> +--------+ <--- wake-ups
+//!                               |
+//! waiter <--- parked grants --- +
+//! ```
+//!
+//! - [`Queues`] are the two queues, and [`Client`] is what their users hold: the last one that is dropped
+//!   ends the driver.
+//! - [`ServerGrant`] is a granted lock, which is released through the second queue.
+//! - [`Waiters`] are callers that wait for a lock, and grants that the driver acquired for them.
+//! - [`AdaptiveSpin`] keeps the thread from sleeping while answers come fast.
 
-mod awake;
-mod board;
+mod client;
 pub(crate) mod exposed;
+mod grant;
 mod inbox;
 pub(crate) mod option;
+mod spin;
 mod stop;
+mod waiters;
 
-pub(crate) use awake::Patience;
-#[cfg(feature = "redis")]
-pub(crate) use board::Watch;
-pub(crate) use board::{Board, Host};
-pub(crate) use inbox::Inbox;
+pub(crate) use client::{Client, Queues, Releases, Reply};
+pub(crate) use grant::ServerGrant;
+pub(crate) use spin::AdaptiveSpin;
 pub(crate) use stop::Stop;
+pub(crate) use waiters::{Waiter, Waiters};

@@ -8,12 +8,13 @@ use crate::LockError;
 use crate::backend::{Attempt, LossReason};
 use crate::name::key::PostgresKeys;
 use crate::outage::SoFar;
-use crate::postgres::backend::PostgresGrant;
-use crate::postgres::desk::{Command, Hold, Reply};
 use crate::postgres::errors;
+use crate::postgres::held::{Hold, HoldCommand, PostgresGrant};
 use crate::postgres::session::{Failed, Session, value};
+use crate::postgres::shared::Request;
 use crate::postgres::sql::{self, Step, answer};
 use crate::postgres::statement::{Bound, Statement};
+use crate::server::Reply;
 
 /// How many rows one statement has at most.
 const ROWS: usize = 4_096;
@@ -40,7 +41,7 @@ struct Batch {
 enum Row {
     Release(Hold, Option<Reply<()>>),
     Try(PostgresKeys, Reply<Attempt<PostgresGrant>>),
-    /// For whoever waits.
+    /// For a waiter.
     Watched(PostgresKeys),
     Unregister,
     RegisterForEverything,
@@ -75,7 +76,7 @@ impl Driver {
         }
         let form = batch.form();
         let rows = session
-            .run(&self.desk.board, form.statement(), |query| {
+            .run(&*self.shared.waiters, form.statement(), |query| {
                 batch.bind(form, query)
             })
             .await;
@@ -106,12 +107,16 @@ impl Driver {
     fn form_batch(&mut self, session: &Session) -> Batch {
         let mut batch = Batch::default();
         self.quiet_until.take_if(|until| *until <= Instant::now());
-        let commands = std::mem::take(&mut self.backlog);
-        let mut tries = Vec::new();
-        for command in commands {
+        for command in std::mem::take(&mut self.of_grants) {
             match command {
-                Command::Release { hold, reply } => self.add_release(&mut batch, hold, reply),
-                Command::Try { keys, reply } => tries.push((keys, reply)),
+                HoldCommand::Release { hold, reply } => self.add_release(&mut batch, hold, reply),
+                token @ HoldCommand::Token { .. } => self.of_grants.push(token),
+            }
+        }
+        let mut tries = Vec::new();
+        for request in std::mem::take(&mut self.backlog) {
+            match request {
+                Request::Try { keys, reply } => tries.push((keys, reply)),
                 other => self.backlog.push(other),
             }
         }
@@ -130,7 +135,7 @@ impl Driver {
         if !self.is_held_by(hold) {
             reply.map(|reply| reply.send(Err(errors::not_ours())));
         } else if batch.releases == sql::RELEASES {
-            self.backlog.push(Command::Release { hold, reply });
+            self.of_grants.push(HoldCommand::Release { hold, reply });
         } else {
             batch.releases += 1;
             let PostgresKeys { lock, wait } = hold.keys;
@@ -144,14 +149,14 @@ impl Driver {
     }
 
     fn add_unregistrations(&mut self, batch: &mut Batch) {
-        for key in self.desk.board.take_left() {
-            if !self.desk.board.is_waited_for(&key)
+        for key in self.shared.waiters.take_left() {
+            if !self.shared.waiters.is_waited_for(&key)
                 && let Some(wait) = self.registered.remove(&key)
             {
                 batch.push(Step::Unregister, key, wait, Row::Unregister);
             }
         }
-        if self.is_registered_for_everything && self.desk.board.is_empty() {
+        if self.is_registered_for_everything && self.shared.waiters.is_empty() {
             self.is_registered_for_everything = false;
             batch.push(Step::Unregister, 0, sql::EVERYTHING, Row::Unregister);
         }
@@ -168,7 +173,7 @@ impl Driver {
             // When we hold it ourselves, its release makes it due again.
             if is_free
                 && self.keys.len() < self.cap(session)
-                && let Some(keys) = self.desk.board.about(&key)
+                && let Some(keys) = self.shared.waiters.about(&key)
             {
                 self.add_watched_try(batch, keys, Row::Watched(keys));
             }
@@ -188,7 +193,7 @@ impl Driver {
         match self.keys.get(&keys.lock) {
             Some(State::Releasing) => {
                 // Its unlock is on the wire, or in this batch.
-                self.backlog.push(Command::Try { keys, reply });
+                self.backlog.push(Request::Try { keys, reply });
                 return;
             }
             Some(State::Held(_) | State::Trying) => {
@@ -201,12 +206,12 @@ impl Driver {
             let held = self.keys.len();
             let _ = reply.send(Err(errors::full(self.cap(session), held)));
         } else if batch.is_full() {
-            self.backlog.push(Command::Try { keys, reply });
+            self.backlog.push(Request::Try { keys, reply });
         } else if self.courtesy.contains_key(&keys.lock) {
             self.keys.insert(keys.lock, State::Trying);
             let row = Row::Try(keys, reply);
             batch.push(Step::TryPolitely, keys.lock, keys.wait, row);
-        } else if self.desk.board.is_waited_for(&keys.lock) {
+        } else if self.shared.waiters.is_waited_for(&keys.lock) {
             self.add_watched_try(batch, keys, Row::Try(keys, reply));
         } else {
             self.keys.insert(keys.lock, State::Trying);
@@ -254,7 +259,7 @@ impl Driver {
                 Row::Watched(keys) => {
                     let attempt = self.settle_try(session, keys, step, *answer);
                     if let Attempt::Granted(grant) = attempt {
-                        drop(self.desk.board.park(&keys.lock, grant));
+                        drop(self.shared.waiters.park(&keys.lock, grant));
                     }
                 }
                 Row::RegisterForEverything => {
@@ -301,7 +306,7 @@ impl Driver {
         self.keys.remove(&key);
         if answer == answer::AWAITED {
             self.courtesy.insert(key, Instant::now() + HAND_OVER);
-        } else if self.desk.board.is_waited_for(&key) {
+        } else if self.shared.waiters.is_waited_for(&key) {
             self.due.insert(key);
         }
         let result = match answer {
@@ -343,8 +348,8 @@ impl Driver {
     pub(super) fn grant(&mut self, session: &Session, keys: PostgresKeys) -> Option<PostgresGrant> {
         let hold = self.new_hold(keys);
         self.keys.insert(keys.lock, State::Held(hold.owner));
-        let handle = self.handle.upgrade()?;
-        Some(PostgresGrant::new(handle, hold, session.lease.clone()))
+        let client = self.client.upgrade()?;
+        Some(PostgresGrant::new(client, hold, session.lease.clone()))
     }
 
     /// The session is over before the answer: a try is made again in the next, where it takes
@@ -353,7 +358,7 @@ impl Driver {
         let mut first = Vec::new();
         for row in batch.rows {
             match row {
-                Row::Try(keys, reply) => first.push(Command::Try { keys, reply }),
+                Row::Try(keys, reply) => first.push(Request::Try { keys, reply }),
                 Row::Release(_, Some(reply)) => drop(reply.send(Err(errors::not_ours()))),
                 _ => {}
             }
@@ -392,7 +397,7 @@ impl Driver {
                 // It had nothing to do with them: they go again, without notifications.
                 Row::Try(keys, reply) if is_refused => {
                     self.keys.remove(&keys.lock);
-                    self.backlog.push(Command::Try { keys, reply });
+                    self.backlog.push(Request::Try { keys, reply });
                 }
                 Row::Watched(keys) if is_refused => {
                     self.keys.remove(&keys.lock);
@@ -405,7 +410,7 @@ impl Driver {
                 Row::Watched(keys) => {
                     self.keys.remove(&keys.lock);
                     // They ask for themselves, and hear why it does not work.
-                    self.desk.board.wake(&keys.lock);
+                    self.shared.waiters.wake(&keys.lock);
                 }
                 Row::Unregister | Row::RegisterForEverything | Row::TellEverybody => {}
             }

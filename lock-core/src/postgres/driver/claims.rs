@@ -5,20 +5,21 @@ use std::collections::hash_map::Entry;
 
 use super::{Driver, State};
 use crate::name::key::PostgresKeys;
-use crate::postgres::backend::PostgresGrant;
-use crate::postgres::desk::{Command, Reply};
+use crate::postgres::held::PostgresGrant;
 use crate::postgres::session::{Failed, Session, value};
+use crate::postgres::shared::Request;
 use crate::postgres::statement::Statement;
 use crate::postgres::{errors, sql};
+use crate::server::Reply;
 
 impl Driver {
     /// Answers the oldest claim. Tells whether there was one.
     pub(super) async fn run_claim(&mut self, session: &mut Session) -> Result<bool, Failed> {
-        let claim = |command: &Command| matches!(command, Command::Claim { .. });
+        let claim = |request: &Request| matches!(request, Request::Claim { .. });
         let Some(position) = self.backlog.iter().position(claim) else {
             return Ok(false);
         };
-        let Command::Claim { keys, limit, reply } = self.backlog.remove(position) else {
+        let Request::Claim { keys, limit, reply } = self.backlog.remove(position) else {
             return Ok(false);
         };
         self.claim(session, keys, limit, reply).await?;
@@ -54,7 +55,7 @@ impl Driver {
         let at_most = i64::try_from(limit.min(room)).unwrap_or(i64::MAX);
         let answer = session
             .run(
-                &self.desk.board,
+                &*self.shared.waiters,
                 const { Statement::new(sql::CLAIM) },
                 |claim| claim.bind(&asked).bind(at_most),
             )
@@ -69,7 +70,7 @@ impl Driver {
             }
             Err(lost) => {
                 self.backlog
-                    .insert(0, Command::Claim { keys, limit, reply });
+                    .insert(0, Request::Claim { keys, limit, reply });
                 return Err(lost);
             }
         };

@@ -32,7 +32,7 @@ impl Driver {
         if !session.is_deaf() {
             return Ok(());
         }
-        match session.listen(&self.desk.board).await {
+        match session.listen(&*self.shared.waiters).await {
             Ok(()) => {
                 self.deaf.over(|lasted| {
                     tracing::info!(?lasted, "releases of locks in PostgreSQL are heard again");
@@ -61,10 +61,10 @@ impl Driver {
             return Ok(());
         }
         self.last_waited = now;
-        if !self.desk.board.is_empty() {
+        if !self.shared.waiters.is_empty() {
             return Ok(());
         }
-        match session.unlisten(&self.desk.board).await {
+        match session.unlisten(&*self.shared.waiters).await {
             // It is tried again.
             Ok(()) | Err(Failed::Statement(_)) => Ok(()),
             Err(lost) => Err(lost),

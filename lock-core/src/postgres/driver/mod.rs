@@ -33,16 +33,17 @@ use tokio::time::{Instant, sleep, sleep_until, timeout};
 
 use super::KIND;
 use super::connect::Target;
-use super::desk::{Command, Desk, Handle, Hold};
+use super::held::{Client, Hold, HoldCommand, OnSession};
 use super::login_options::LoginOptions;
 use super::place::place;
 use super::session::{Failed, Session, value};
+use super::shared::{Request, Shared};
 use super::statement::Statement;
 use super::{errors, sql};
 use crate::backend::LossReason;
 use crate::outage::{Outage, SoFar};
 use crate::panics::catch;
-use crate::server::Patience;
+use crate::server::AdaptiveSpin;
 use crate::{LockError, observe};
 
 /// Between attempts to connect.
@@ -88,20 +89,20 @@ pub(super) struct Config {
 }
 
 /// Starts the thread of a driver; returns when it is connected.
-pub(super) async fn start(config: Config) -> Result<Arc<Handle>, LockError> {
-    let desk = Arc::new(Desk::default());
-    let handle = Handle::new(Arc::clone(&desk));
-    let driver = Driver::new(config, desk, Arc::downgrade(&handle));
+pub(super) async fn start(config: Config) -> Result<(Arc<Shared>, Arc<Client>), LockError> {
+    let shared = Arc::new(Shared::default());
+    let client = shared.queues.client(OnSession);
+    let driver = Driver::new(config, Arc::clone(&shared), Arc::downgrade(&client));
     let (started, connected) = oneshot::channel();
     let thread = thread::Builder::new().name("distributed-lock".to_owned());
     thread
         .spawn(move || driver.run(started))
         .map_err(|error| LockError::unavailable("no thread could be started").with_source(error))?;
-    // Dropped here, the handle ends the driver.
+    // Dropped here, the client ends the driver.
     connected
         .await
         .unwrap_or_else(|_| Err(errors::disconnected()))?;
-    Ok(handle)
+    Ok((shared, client))
 }
 
 /// Who has a key.
@@ -116,7 +117,7 @@ enum State {
 
 /// How a session ended.
 enum End {
-    /// No handle is left, and all is answered.
+    /// No client is left, and all is answered.
     Done,
     Lost(LossReason),
 }
@@ -137,10 +138,12 @@ impl From<Option<()>> for Event {
 
 struct Driver {
     config: Config,
-    desk: Arc<Desk>,
-    handle: Weak<Handle>,
-    /// Commands that no statement has taken yet.
-    backlog: Vec<Command>,
+    shared: Arc<Shared>,
+    client: Weak<Client>,
+    /// Requests that no statement has taken yet.
+    backlog: Vec<Request>,
+    /// Commands of grants that no statement has taken yet.
+    of_grants: Vec<HoldCommand>,
     keys: HashMap<i64, State>,
     last_owner: u64,
     /// Keys under which we are registered as waiting, with the key of the registration.
@@ -161,7 +164,7 @@ struct Driver {
     deaf: Outage,
     /// Until the next connection, if there is one; forgotten when a session has lived for a while.
     backoff: Option<ExponentialBackoff>,
-    /// Whether no command can come after those in the backlog.
+    /// Whether no command can come after those that are taken.
     is_last: bool,
     /// How often a release told those who wait for everything.
     told_everybody: u32,
@@ -176,17 +179,18 @@ struct Driver {
     panics: Outage,
     heartbeats: Outage,
     reaper: Outage,
-    /// With those who ask.
-    patience: Patience,
+    /// With callers.
+    spin: AdaptiveSpin,
 }
 
 impl Driver {
-    fn new(config: Config, desk: Arc<Desk>, handle: Weak<Handle>) -> Self {
+    fn new(config: Config, shared: Arc<Shared>, client: Weak<Client>) -> Self {
         Self {
             config,
-            desk,
-            handle,
+            shared,
+            client,
             backlog: Vec::new(),
+            of_grants: Vec::new(),
             keys: HashMap::new(),
             last_owner: 0,
             registered: HashMap::new(),
@@ -208,7 +212,7 @@ impl Driver {
             panics: Outage::new(),
             heartbeats: Outage::new(),
             reaper: Outage::new(),
-            patience: Patience::new(),
+            spin: AdaptiveSpin::new(),
         }
     }
 
@@ -216,7 +220,7 @@ impl Driver {
     /// protocol, costs the session as any other loss does.
     fn run(self, started: Started) {
         let mut started = Some(started);
-        let _abandoned = Abandon(Arc::clone(&self.desk));
+        let _abandoned = Abandon(Arc::clone(&self.shared));
         // Dropped before that: with it goes the pool of the application.
         let mut driver = self;
         loop {
@@ -243,7 +247,7 @@ impl Driver {
                 }
                 self.refuse_all(&error);
                 thread::sleep(EAGER_AFTER);
-                return !self.desk.inbox.is_closed();
+                return !self.shared.queues.signal.is_closed();
             }
         };
         let goes_on = runtime.block_on(self.live(started));
@@ -272,7 +276,7 @@ impl Driver {
             true
         });
         self.backoff.get_or_insert_with(|| BACKOFF.build());
-        told.unwrap_or(true) && !self.desk.inbox.is_closed()
+        told.unwrap_or(true) && !self.shared.queues.signal.is_closed()
     }
 
     /// One session, from the first attempt to its end. Tells whether there is to be another.
@@ -282,18 +286,18 @@ impl Driver {
         };
         self.former = Some(session.identity);
         let begun = Instant::now();
-        let desk = Arc::clone(&self.desk);
+        let shared = Arc::clone(&self.shared);
         let end = tokio::select! {
             biased;
             end = self.serve(&mut session) => end,
-            () = hurried(&desk) => End::Done,
+            () = hurried(&shared) => End::Done,
         };
         if begun.elapsed() >= STABLE {
             self.backoff = None;
             self.panics.over(|_| ());
         }
         let End::Lost(reason) = end else {
-            // Where handles are left, they are not to count on it.
+            // Where clients are left, they are not to count on it.
             session.lease.lose(LossReason::Shutdown);
             return false;
         };
@@ -313,7 +317,7 @@ impl Driver {
 
     /// What was known of a session that is over.
     fn forget(&mut self) {
-        self.desk.set_home(None);
+        self.shared.set_home(None);
         self.keys.clear();
         self.registered.clear();
         self.is_registered_for_everything = false;
@@ -337,13 +341,13 @@ impl Driver {
                 tokio::select! {
                     biased;
                     // First: what is refused without being tried is ready each time.
-                    () = closed(&self.desk) => return None,
+                    () = closed(&self.shared) => return None,
                     opened = open => opened,
                 }
             };
             let error = match opened {
                 Ok((session, home)) => {
-                    self.desk.set_home(Some(home));
+                    self.shared.set_home(Some(home));
                     self.backoff.get_or_insert_with(|| BACKOFF.build());
                     let mut again = None;
                     self.losses.over(|lasted| again = Some(lasted));
@@ -356,7 +360,7 @@ impl Driver {
                         );
                     }
                     if let Some(started) = started.take() {
-                        // Nobody there: the handle is gone too, which ends the service.
+                        // The caller has left: the client is gone too, which ends the service.
                         let _ = started.send(Ok(()));
                     }
                     return Some(session);
@@ -382,29 +386,33 @@ impl Driver {
             let begun = Instant::now();
             let eager_after = self.config.logins.eager_after(EAGER_AFTER).min(delay);
             let _ = timeout(delay, async {
-                self.desk.inbox.rung().await;
+                self.shared.queues.rung().await;
                 sleep_until(begun + eager_after).await;
             })
             .await;
         }
     }
 
-    /// Nobody is served without a session: whoever asks hears why, and whoever waits asks.
+    /// Without a session all requests fail with its error; waiters are woken, and try for themselves.
     fn refuse_all(&mut self, error: &LockError) {
-        self.desk.inbox.take(&mut self.backlog);
-        for command in self.backlog.drain(..) {
+        (self.shared.queues).take(&mut self.backlog, &mut self.of_grants);
+        for request in self.backlog.drain(..) {
             let refused = || error.duplicate_as_unavailable();
-            match command {
-                Command::Try { reply, .. } => drop(reply.send(Err(refused()))),
-                Command::Claim { reply, .. } => drop(reply.send(Err(refused()))),
-                Command::Health { reply } => drop(reply.send(Err(refused()))),
-                Command::Release { reply, .. } => {
-                    reply.map(|reply| reply.send(Err(errors::not_ours())));
-                }
-                Command::Token { reply, .. } => drop(reply.send(Err(errors::not_ours()))),
+            match request {
+                Request::Try { reply, .. } => drop(reply.send(Err(refused()))),
+                Request::Claim { reply, .. } => drop(reply.send(Err(refused()))),
+                Request::Health { reply } => drop(reply.send(Err(refused()))),
             }
         }
-        self.desk.board.wake_all();
+        for command in self.of_grants.drain(..) {
+            match command {
+                HoldCommand::Release { reply, .. } => {
+                    reply.map(|reply| reply.send(Err(errors::not_ours())));
+                }
+                HoldCommand::Token { reply, .. } => drop(reply.send(Err(errors::not_ours()))),
+            }
+        }
+        self.shared.waiters.wake_all();
     }
 
     async fn serve(&mut self, session: &mut Session) -> End {
@@ -418,7 +426,7 @@ impl Driver {
                 // Each step answers for its own failures.
                 Err(Failed::Statement(_)) => return End::Lost(LossReason::Disconnected),
             }
-            if self.is_last && self.backlog.is_empty() {
+            if self.is_last && self.backlog.is_empty() && self.of_grants.is_empty() {
                 return End::Done;
             }
             match self.idle(session).await {
@@ -435,9 +443,9 @@ impl Driver {
     async fn idle(&mut self, session: &mut Session) -> Event {
         let pause = self.until_next(session);
         let started = Instant::now();
-        let mut notified = pin!(session.notified(&self.desk.board));
-        let at_once = self.patience.look(started, |cx| {
-            if self.desk.inbox.has_commands() {
+        let mut notified = pin!(session.notified(&*self.shared.waiters));
+        let at_once = self.spin.look(started, |cx| {
+            if self.shared.queues.has_some() {
                 return Poll::Ready(Event::Asked);
             }
             notified.as_mut().poll(cx).map(Event::from)
@@ -447,11 +455,11 @@ impl Driver {
             None => tokio::select! {
                 biased;
                 notified = notified => notified.into(),
-                () = self.desk.inbox.rung() => Event::Asked,
+                () = self.shared.queues.rung() => Event::Asked,
                 () = sleep(pause) => Event::Time,
             },
         };
-        self.patience.took(started);
+        self.spin.took(started);
         event
     }
 
@@ -463,7 +471,7 @@ impl Driver {
             self.try_for_all();
         }
         self.look_at_the_clock();
-        self.is_last = !self.desk.inbox.take(&mut self.backlog);
+        self.is_last = !(self.shared.queues).take(&mut self.backlog, &mut self.of_grants);
         let mut has_worked = self.run_batch(session).await?;
         has_worked |= self.run_tokens(session).await?;
         has_worked |= self.run_claim(session).await?;
@@ -471,7 +479,7 @@ impl Driver {
         self.rest(session).await?;
         if self.next_reap <= Instant::now() {
             self.next_reap = Instant::now() + REAP;
-            if !self.desk.board.is_empty() {
+            if !self.shared.waiters.is_empty() {
                 self.reap(session).await?;
             }
         }
@@ -479,7 +487,7 @@ impl Driver {
     }
 
     fn try_for_all(&mut self) {
-        let waited = self.desk.board.waited_for();
+        let waited = self.shared.waiters.waited_for();
         self.due.extend(waited.iter().map(|keys| keys.lock));
         self.next_fallback = Instant::now() + FALLBACK;
     }
@@ -492,19 +500,19 @@ impl Driver {
             .collect();
         for key in over {
             self.courtesy.remove(&key);
-            if self.desk.board.is_waited_for(&key) {
+            if self.shared.waiters.is_waited_for(&key) {
                 self.due.insert(key);
             }
         }
         if self.next_fallback <= now {
-            self.desk.board.sweep();
+            self.shared.waiters.sweep();
             self.try_for_all();
         }
     }
 
     fn until_next(&self, session: &Session) -> Duration {
         let now = Instant::now();
-        let fallback = (!self.desk.board.is_empty())
+        let fallback = (!self.shared.waiters.is_empty())
             .then(|| self.next_fallback.saturating_duration_since(now));
         let courtesy = self.courtesy.values().min();
         let courtesy = courtesy.map(|until| until.saturating_duration_since(now));
@@ -520,13 +528,13 @@ impl Driver {
         let is_asked = self
             .backlog
             .iter()
-            .any(|command| matches!(command, Command::Health { .. }));
+            .any(|request| matches!(request, Request::Health { .. }));
         if !is_asked && !session.until_heartbeat().is_zero() {
             return Ok(false);
         }
         let answer = session
             .run(
-                &self.desk.board,
+                &*self.shared.waiters,
                 const { Statement::new(sql::HEARTBEAT) },
                 |beat| beat,
             )
@@ -559,9 +567,9 @@ impl Driver {
         };
         let asked = self
             .backlog
-            .extract_if(.., |command| matches!(command, Command::Health { .. }));
-        for command in asked {
-            if let Command::Health { reply } = command {
+            .extract_if(.., |request| matches!(request, Request::Health { .. }));
+        for request in asked {
+            if let Request::Health { reply } = request {
                 let result = match &result {
                     Ok(()) => Ok(()),
                     Err(error) => Err(error.duplicate()),
@@ -577,7 +585,7 @@ impl Driver {
         let lease = i64::try_from(self.config.target.terms.lease_ms()).unwrap_or(i64::MAX);
         let key = self.config.target.terms.lease_key();
         let reaped = session
-            .run_beside(&self.desk.board, AssertSqlSafe(sql::reap(lease, key)))
+            .run_beside(&*self.shared.waiters, AssertSqlSafe(sql::reap(lease, key)))
             .await;
         match reaped {
             Ok(rows) => {
@@ -641,22 +649,22 @@ impl Driver {
     }
 }
 
-/// Completes when no handle is left.
-async fn closed(desk: &Desk) {
-    while !desk.inbox.is_closed() {
+/// Completes when no client is left.
+async fn closed(shared: &Shared) {
+    while !shared.queues.signal.is_closed() {
         // The bell is for the driver, which is busy: looked at now and then.
         sleep(Duration::from_millis(20)).await;
     }
 }
 
 /// Completes when the backend was closed, and what was under way has had its time.
-async fn hurried(desk: &Desk) {
-    desk.stop.asked().await;
+async fn hurried(shared: &Shared) {
+    shared.queues.stop.asked().await;
     sleep(CLOSE_WITHIN).await;
 }
 
-/// However the thread ends, whoever waits for it hears it.
-struct Abandon(Arc<Desk>);
+/// However the thread ends, its callers see it.
+struct Abandon(Arc<Shared>);
 
 impl Drop for Abandon {
     fn drop(&mut self) {

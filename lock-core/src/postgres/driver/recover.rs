@@ -52,7 +52,7 @@ impl Driver {
             }
             let swept = session
                 .run(
-                    &self.desk.board,
+                    &*self.shared.waiters,
                     const { Statement::new(sql::SWEEP) },
                     |sweep| sweep.bind(&strays).bind(&unknown),
                 )
@@ -69,7 +69,7 @@ impl Driver {
     async fn audit(&self, session: &mut Session) -> Result<Vec<(i64, bool)>, Failed> {
         let rows = session
             .run(
-                &self.desk.board,
+                &*self.shared.waiters,
                 const { Statement::new(sql::AUDIT) },
                 |audit| audit,
             )
@@ -111,7 +111,7 @@ impl Driver {
             let payload = payload.join(",");
             let told = session
                 .run(
-                    &self.desk.board,
+                    &*self.shared.waiters,
                     const { Statement::new(sql::TELL) },
                     |tell| tell.bind(&payload),
                 )

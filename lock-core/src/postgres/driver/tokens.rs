@@ -8,10 +8,11 @@
 
 use super::Driver;
 use crate::LockError;
-use crate::postgres::desk::{Command, Hold, Reply};
+use crate::postgres::held::{Hold, HoldCommand};
 use crate::postgres::session::{Failed, Session, value};
 use crate::postgres::statement::Statement;
 use crate::postgres::{errors, sql};
+use crate::server::Reply;
 
 impl Driver {
     /// Issues all tokens that were asked for. Tells whether there were any.
@@ -19,10 +20,10 @@ impl Driver {
     /// One transaction does for all of them: it begins after each of their locks was taken, and
     /// tokens of different locks need not differ.
     pub(super) async fn run_tokens(&mut self, session: &mut Session) -> Result<bool, Failed> {
-        let token = |command: &mut Command| matches!(command, Command::Token { .. });
-        let asked: Vec<(Hold, Reply<u64>)> = (self.backlog.extract_if(.., token))
+        let token = |command: &mut HoldCommand| matches!(command, HoldCommand::Token { .. });
+        let asked: Vec<(Hold, Reply<u64>)> = (self.of_grants.extract_if(.., token))
             .filter_map(|command| match command {
-                Command::Token { hold, reply } => Some((hold, reply)),
+                HoldCommand::Token { hold, reply } => Some((hold, reply)),
                 _ => None,
             })
             .collect();
@@ -40,7 +41,7 @@ impl Driver {
         }
         let answer = session
             .run(
-                &self.desk.board,
+                &*self.shared.waiters,
                 const { Statement::new(sql::TOKEN) },
                 |token| token,
             )

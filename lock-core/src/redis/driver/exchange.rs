@@ -14,13 +14,13 @@ use super::nodes::Via;
 use super::{Done, Driver};
 use crate::LockError;
 use crate::backend::{Attempt, Lease};
-use crate::redis::backend::RedisGrant;
 use crate::redis::clock::Jump;
-use crate::redis::command::{Acquire, Claim, Command, Release};
+use crate::redis::command::{Acquire, Claim, Command};
+use crate::redis::held::HeldLock;
+use crate::redis::release::Release;
 use crate::redis::rights::Asked;
 use crate::redis::scripts::{EXCHANGE, Failure};
 use crate::redis::settings::{LEASES, PATIENCE};
-use crate::redis::shared::HeldLock;
 
 /// How many calls are on their way: few, so that batches grow with the load.
 const MAX_CALLS: usize = 4;
@@ -334,7 +334,7 @@ impl Driver {
             owner: acquire.owner,
             lease: lease.clone(),
         });
-        let grant = RedisGrant::new(&acquire, token, lease);
+        let grant = acquire.grant(token, lease);
         self.give(lane, via, grant, acquire.reply);
     }
 
@@ -452,7 +452,7 @@ impl Driver {
     /// Gives back what may have been granted; `ghost` is until when it may be yet.
     fn undo(&mut self, lane: usize, acquire: &Acquire, ghost: Option<Duration>) {
         let until = self.shared.clock.now() + self.shared.settings.lease;
-        let release = Release::undo(acquire, until, ghost);
+        let release = acquire.undo(until, ghost);
         self.lanes[lane].releases.push_back(release);
     }
 

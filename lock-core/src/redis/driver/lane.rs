@@ -6,8 +6,9 @@ use ::redis::Cmd;
 use tokio::time::Instant;
 
 use super::moves::{Doubt, Proof};
-use crate::redis::command::{Acquire, Claim, Probe, Release};
+use crate::redis::command::{Acquire, Claim, Probe};
 use crate::redis::key::millis;
+use crate::redis::release::Release;
 use crate::redis::scripts::EXCHANGE;
 use crate::redis::settings::Settings;
 

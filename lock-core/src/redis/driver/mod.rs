@@ -9,6 +9,7 @@ mod moves;
 mod nodes;
 mod renewal;
 mod replicas;
+mod unconfirmed;
 
 use std::pin::Pin;
 use std::sync::{Arc, Weak};
@@ -22,24 +23,26 @@ use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, sleep_until};
 
 use super::command::{Acquire, Claim, Command, Reply};
+use super::held::{Client, HeldLock};
 use super::opened::Opened;
+use super::release::Release;
 use super::scripts::Failure;
 use super::settings::PATIENCE;
-use super::shared::{Client, HeldLock, Shared};
+use super::shared::Shared;
 use super::subscriber::Question;
 use super::topology::Topology;
 use crate::LockError;
 use crate::backend::Attempt;
 use crate::name::key::redis_server_key;
 use crate::outage::Outage;
-use crate::server::Patience;
+use crate::server::AdaptiveSpin;
 use foreign::Foreign;
 use lane::Lane;
 use later::{HandedOver, Parked};
 use moves::{Masters, Reigns};
 use nodes::{Link, Node, Via};
 use renewal::Renewals;
-use replicas::Unconfirmed;
+use unconfirmed::Unconfirmed;
 
 pub(super) use lane::Batch;
 
@@ -76,9 +79,9 @@ pub(super) struct Driver {
     /// The cluster does not say which node has what.
     unlocated: Outage,
     quarantine_until: Option<Instant>,
-    /// With those who ask, while nothing is under way.
-    with_callers: Patience,
-    with_servers: Patience,
+    /// With callers, while nothing is under way.
+    with_callers: AdaptiveSpin,
+    with_servers: AdaptiveSpin,
 }
 
 /// What a call led to.
@@ -153,8 +156,8 @@ impl Driver {
             reigns: Reigns::default(),
             unlocated: Outage::new(),
             quarantine_until: None,
-            with_callers: Patience::new(),
-            with_servers: Patience::new(),
+            with_callers: AdaptiveSpin::new(),
+            with_servers: AdaptiveSpin::new(),
             shared,
             client,
         }
@@ -175,12 +178,13 @@ impl Driver {
 
     /// Until the last user has left.
     pub(super) async fn run(mut self) {
-        let mut commands = Vec::new();
+        let (mut commands, mut releases) = (Vec::new(), Vec::new());
         let mut farewell = None;
         // How long they are masters counts later.
         self.ask_masters();
         loop {
-            let more = self.shared.inbox.take(&mut commands);
+            let more = self.shared.queues.take(&mut commands, &mut releases);
+            (releases.drain(..)).for_each(|release| self.receive_release(release));
             commands.drain(..).for_each(|command| self.receive(command));
             let now = Instant::now();
             while let Some(command) = self.parked.take(now) {
@@ -213,17 +217,17 @@ impl Driver {
     /// Waits for an answer, which it gives, for a command, or until then.
     async fn wait(&mut self, until: Instant) -> Option<Done> {
         let Self { shared, calls, .. } = self;
-        let patience = if calls.is_empty() {
+        let spin = if calls.is_empty() {
             &mut self.with_callers
         } else {
             &mut self.with_servers
         };
         let started = Instant::now();
-        let at_once = patience.look(started, |cx| {
+        let at_once = spin.look(started, |cx| {
             if let Poll::Ready(Some(done)) = calls.poll_next_unpin(cx) {
                 return Poll::Ready(Some(done));
             }
-            if shared.inbox.has_commands() {
+            if shared.queues.has_some() {
                 return Poll::Ready(None);
             }
             Poll::Pending
@@ -233,11 +237,11 @@ impl Driver {
             None => tokio::select! {
                 biased;
                 Some(done) = calls.next(), if !calls.is_empty() => Some(done),
-                () = shared.inbox.rung() => None,
+                () = shared.queues.rung() => None,
                 () = sleep_until(until) => None,
             },
         };
-        patience.took(started);
+        spin.took(started);
         came
     }
 
@@ -255,17 +259,14 @@ impl Driver {
                 }
             },
             Command::AcquireForWaiting(key) => {
-                // Without a user left, nobody waits.
+                // Without a user left there is no waiter.
                 if let Some(client) = self.client.upgrade() {
-                    let reply = Reply::Waiting(Arc::clone(&client), key.clone());
+                    let reply = Reply::Waiting(Arc::clone(&self.shared.waiting), key.clone());
                     self.receive(Command::Acquire(Acquire::new(client, key, reply)));
                 }
             }
             Command::Claim(claim) => self.receive_claim(claim),
-            Command::Release(release) => {
-                let lane = self.lane_of(release.key.bucket);
-                self.lanes[lane].releases.push_back(release);
-            }
+            Command::Release(release) => self.receive_release(release),
             Command::Probe(probe) => {
                 for node in 0..self.nodes.len() {
                     // One lane of it stands for the node.
@@ -275,6 +276,11 @@ impl Driver {
                 }
             }
         }
+    }
+
+    fn receive_release(&mut self, release: Release) {
+        let lane = self.lane_of(release.key.bucket);
+        self.lanes[lane].releases.push_back(release);
     }
 
     fn receive_claim(&mut self, mut claim: Claim) {

@@ -8,7 +8,7 @@ use ::redis::aio::MultiplexedConnection;
 use tokio::time::Instant;
 
 use super::locate::locate;
-use super::replicas::Unconfirmed;
+use super::unconfirmed::Unconfirmed;
 use super::{Done, Driver};
 use crate::LockError;
 use crate::outage::{Outage, SoFar};

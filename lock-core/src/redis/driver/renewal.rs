@@ -11,9 +11,9 @@ use super::{Done, Driver};
 use crate::outage::SoFar;
 use crate::redis::KIND;
 use crate::redis::clock::Jump;
+use crate::redis::held::HeldLock;
 use crate::redis::key::millis;
 use crate::redis::scripts::{Failure, RENEW};
-use crate::redis::shared::HeldLock;
 use crate::{LossReason, observe};
 
 /// How many leases one call renews: more would keep the server from others for long.

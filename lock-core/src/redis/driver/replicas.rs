@@ -10,26 +10,13 @@ use tokio::sync::oneshot;
 use tokio::time::timeout;
 
 use super::nodes::Via;
+use super::unconfirmed::{For, Unconfirmed};
 use super::{Done, Driver};
-use crate::LockError;
 use crate::backend::Attempt;
 use crate::outage::SoFar;
-use crate::redis::backend::RedisGrant;
 use crate::redis::command::{Probe, Reply};
+use crate::redis::held::RedisGrant;
 use crate::redis::subscriber::Question;
-
-/// What replicas are asked for.
-pub(super) struct Unconfirmed {
-    of: For,
-    lane: usize,
-}
-
-enum For {
-    /// A lock that they may not know yet. Dropped, it is released.
-    Grant(RedisGrant, Reply),
-    /// Whether they would know one.
-    Probe(Probe),
-}
 
 impl Driver {
     /// Gives out what was granted over this connection, whose node may not have the lane any more, at once
@@ -116,29 +103,6 @@ impl Driver {
             } else {
                 unconfirmed.refuse();
             }
-        }
-    }
-}
-
-impl Unconfirmed {
-    fn give(self) {
-        match self.of {
-            For::Grant(grant, reply) => reply.send(Ok(Attempt::Granted(grant))),
-            // Who asked may have left.
-            For::Probe(probe) => drop(probe.send(Ok(()))),
-        }
-    }
-
-    pub(super) fn refuse(self) {
-        let too_few =
-            LockError::unavailable("too few replicas of the Redis server knew of the lock in time");
-        match self.of {
-            For::Grant(grant, reply) => {
-                // Released before the answer, so that the next try finds it free.
-                drop(grant);
-                reply.send(Err(too_few));
-            }
-            For::Probe(probe) => drop(probe.send(Err(too_few))),
         }
     }
 }

@@ -1,4 +1,4 @@
-//! Waiting awake for what is about to come.
+//! Spins for a moment instead of parking the thread, while replies arrive within 100 us.
 //!
 //! To put a thread to sleep and to wake it again takes longer than a statement on a server nearby.
 //! So the driver stays awake for a moment where what it waits for has mostly come within that
@@ -19,16 +19,16 @@ const MOST: Duration = Duration::from_micros(100);
 /// What takes longer counts as this, so that one long pause is soon forgotten.
 const LONG: Duration = Duration::from_millis(1);
 
-/// On one core whoever is awaited could not run meanwhile.
+/// On one core what is awaited could not run meanwhile.
 static IS_ALONE: LazyLock<bool> =
     LazyLock::new(|| available_parallelism().is_ok_and(|cores| cores.get() == 1));
 
-/// What one kind of wait has taken until now.
-pub(crate) struct Patience {
+/// How long one kind of wait has taken until now, and so whether to spin for the next.
+pub(crate) struct AdaptiveSpin {
     expected: Duration,
 }
 
-impl Patience {
+impl AdaptiveSpin {
     pub(crate) const fn new() -> Self {
         Self { expected: LONG }
     }
@@ -65,9 +65,9 @@ impl Patience {
 mod tests {
     use super::*;
 
-    async fn looks(patience: &Patience) -> u32 {
+    async fn looks(spin: &AdaptiveSpin) -> u32 {
         let mut looks = 0;
-        let found: Option<()> = patience
+        let found: Option<()> = spin
             .look(Instant::now(), |_| {
                 looks += 1;
                 Poll::Pending
@@ -79,22 +79,22 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn it_stays_awake_only_while_waits_have_been_short() {
-        let mut patience = Patience::new();
-        assert_eq!(looks(&patience).await, 0);
+        let mut spin = AdaptiveSpin::new();
+        assert_eq!(looks(&spin).await, 0);
         for _ in 0..16 {
-            patience.took(Instant::now());
+            spin.took(Instant::now());
         }
         if *IS_ALONE {
-            assert_eq!(looks(&patience).await, 0);
+            assert_eq!(looks(&spin).await, 0);
             return;
         }
-        let came = patience
-            .look(Instant::now(), |_| Poll::Ready("at once"))
+        let came = spin
+            .look(Instant::now(), |_| Poll::Ready("immediately"))
             .await;
-        assert_eq!(came, Some("at once"));
+        assert_eq!(came, Some("immediately"));
         let begun = Instant::now();
         tokio::time::advance(LONG).await;
-        patience.took(begun);
-        assert_eq!(looks(&patience).await, 0);
+        spin.took(begun);
+        assert_eq!(looks(&spin).await, 0);
     }
 }

@@ -1,0 +1,71 @@
+//! What callers and the driver share: requests one way, replies and parked grants back.
+
+use std::sync::{Arc, Mutex, PoisonError};
+
+use super::held::{HoldCommand, PostgresGrant};
+use super::transaction::DatabaseIdentity;
+use crate::backend::Attempt;
+use crate::name::key::PostgresKeys;
+use crate::panics::catch;
+use crate::server::{self, Queues, Reply};
+
+/// What the backend asks of the driver.
+pub(super) enum Request {
+    Try {
+        keys: PostgresKeys,
+        reply: Reply<Attempt<PostgresGrant>>,
+    },
+    /// Of these keys as many as are free, up to the limit; positions and grants.
+    Claim {
+        keys: Vec<PostgresKeys>,
+        limit: usize,
+        reply: Reply<Vec<(usize, PostgresGrant)>>,
+    },
+    Health {
+        reply: Reply<()>,
+    },
+}
+
+/// The callers that wait, by the keys of their locks.
+pub(super) type Waiters = server::Waiters<i64, PostgresKeys, PostgresGrant>;
+
+/// What callers and the driver share.
+pub(super) struct Shared {
+    pub(super) queues: Queues<Request, HoldCommand>,
+    pub(super) waiters: Arc<Waiters>,
+    /// Where the session is, while there is one.
+    home: Mutex<Option<DatabaseIdentity>>,
+}
+
+impl Default for Shared {
+    fn default() -> Self {
+        let queues = Queues::default();
+        // A waiter that leaves may have been registered on the server.
+        let waiters = Arc::new(Waiters::new(queues.signal.bell()));
+        Self {
+            queues,
+            waiters,
+            home: Mutex::default(),
+        }
+    }
+}
+
+impl Shared {
+    /// Where the locks are; `None` while there is no session.
+    pub(super) fn home(&self) -> Option<DatabaseIdentity> {
+        let home = self.home.lock().unwrap_or_else(PoisonError::into_inner);
+        home.clone()
+    }
+
+    pub(super) fn set_home(&self, home: Option<DatabaseIdentity>) {
+        *self.home.lock().unwrap_or_else(PoisonError::into_inner) = home;
+    }
+
+    /// The driver is gone: requests are not answered, and waiters are woken to see that.
+    pub(super) fn abandon(&self) {
+        self.queues.abandon();
+        // It runs wakers, which are the application's and can panic.
+        let _ = catch(|| self.waiters.wake_all());
+        self.queues.stop.done();
+    }
+}
