@@ -109,6 +109,13 @@ mod error;
 pub mod file;
 mod guard;
 pub mod guide;
+#[cfg(any(
+    feature = "memory",
+    feature = "file",
+    feature = "postgres",
+    feature = "redis"
+))]
+mod hand_over;
 mod health;
 mod leader;
 mod lease;

@@ -28,12 +28,12 @@ pub(super) enum Outcome {
 
 /// Tries once to take the lock of this name.
 pub(super) fn try_take(store: &Arc<Store>, name: &Arc<str>) -> Result<Outcome, LockError> {
-    if let Some(left) = store.courtesies.remaining(name) {
+    if let Some(left) = store.hand_overs.remaining(name) {
         if store.directory.look(name)?.is_none() {
             return Ok(Outcome::Held(left));
         }
         // The other has taken it.
-        store.courtesies.close(name);
+        store.hand_overs.end(name);
     }
     let awaits = store.watch.is_awaited(name);
     match lock_file::take(&store.directory, name, awaits) {

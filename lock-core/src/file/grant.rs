@@ -38,7 +38,7 @@ impl FileGrant {
             // The copy of a forked child: the lock is its parent's.
             return Ok(());
         }
-        let awaited = || self.store.courtesies.open(&held.name);
+        let awaited = || self.store.hand_overs.begin(&held.name);
         let released = held
             .file
             .release(&self.store.directory, &held.name, awaited);

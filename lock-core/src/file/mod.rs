@@ -74,11 +74,11 @@
 
 mod attempt;
 mod backend;
-mod courtesy;
 mod directory;
 mod errors;
 mod file_system;
 mod grant;
+mod hand_over;
 mod keeper;
 mod lock_file;
 mod parents;

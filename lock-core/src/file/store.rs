@@ -3,8 +3,8 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use super::courtesy::Courtesies;
 use super::directory::Directory;
+use super::hand_over::HandOvers;
 use super::keeper::Keeper;
 use super::lock_file;
 use super::token::Tokens;
@@ -14,7 +14,7 @@ use crate::LockError;
 #[derive(Debug)]
 pub(super) struct Store {
     pub(super) directory: Arc<Directory>,
-    pub(super) courtesies: Arc<Courtesies>,
+    pub(super) hand_overs: Arc<HandOvers>,
     pub(super) watch: Arc<Watch>,
     pub(super) keeper: Arc<Keeper>,
     pub(super) tokens: Arc<Tokens>,
@@ -25,7 +25,7 @@ impl Store {
         let directory = Arc::new(Directory::open(path)?);
         lock_file::tidy(&directory)?;
         directory.probe()?;
-        let courtesies = Arc::new(Courtesies::default());
+        let hand_overs = Arc::new(HandOvers::default());
         let path = directory.path().to_owned();
         tracing::debug!(
             directory = %path.display(),
@@ -33,10 +33,10 @@ impl Store {
              containers and private temporary directories have their own"
         );
         Ok(Self {
-            watch: Watch::new(path, Arc::clone(&courtesies)),
+            watch: Watch::new(path, Arc::clone(&hand_overs)),
             keeper: Arc::new(Keeper::new(Arc::clone(&directory))),
             tokens: Arc::new(Tokens::new(Arc::clone(&directory))),
-            courtesies,
+            hand_overs,
             directory,
         })
     }

@@ -22,7 +22,7 @@ use rustix::io::Errno;
 use tokio::sync::Notify;
 use tokio::sync::futures::OwnedNotified;
 
-use super::courtesy::Courtesies;
+use super::hand_over::HandOvers;
 use crate::outage::{Outage, SoFar};
 use crate::panics::catch;
 
@@ -39,7 +39,7 @@ pub(super) struct Watch(Arc<Shared>);
 #[derive(Debug)]
 struct Shared {
     directory: PathBuf,
-    courtesies: Arc<Courtesies>,
+    hand_overs: Arc<HandOvers>,
     state: Mutex<State>,
     outage: Mutex<Outage>,
 }
@@ -68,10 +68,10 @@ pub(super) struct Registration {
 }
 
 impl Watch {
-    pub(super) fn new(directory: PathBuf, courtesies: Arc<Courtesies>) -> Arc<Self> {
+    pub(super) fn new(directory: PathBuf, hand_overs: Arc<HandOvers>) -> Arc<Self> {
         Arc::new(Self(Arc::new(Shared {
             directory,
-            courtesies,
+            hand_overs,
             state: Mutex::default(),
             outage: Mutex::new(Outage::new()),
         })))
@@ -212,7 +212,7 @@ impl Shared {
         };
         let waiting = state.names.get(name).map(|name| Arc::clone(&name.changed));
         drop(state);
-        if kind.contains(ReadFlags::CREATE) && !self.courtesies.close(name) {
+        if kind.contains(ReadFlags::CREATE) && !self.hand_overs.end(name) {
             return;
         }
         let Some(changed) = waiting else { return };
@@ -273,17 +273,17 @@ mod tests {
 
     struct Watched {
         directory: tempfile::TempDir,
-        courtesies: Arc<Courtesies>,
+        hand_overs: Arc<HandOvers>,
         watch: Arc<Watch>,
     }
 
     fn watched() -> Watched {
         let directory = tempfile::tempdir().unwrap();
-        let courtesies = Arc::<Courtesies>::default();
-        let watch = Watch::new(directory.path().to_owned(), Arc::clone(&courtesies));
+        let hand_overs = Arc::<HandOvers>::default();
+        let watch = Watch::new(directory.path().to_owned(), Arc::clone(&hand_overs));
         Watched {
             directory,
-            courtesies,
+            hand_overs,
             watch,
         }
     }
@@ -375,7 +375,7 @@ mod tests {
     }
 
     #[test]
-    fn the_turn_of_another_ends_our_courtesy_and_is_told_only_then() {
+    fn a_hand_over_ends_when_another_process_takes_the_lock() {
         let watched = watched();
         let name: Arc<str> = "a.lock".into();
         let mut a = watched.register(&name);
@@ -391,12 +391,12 @@ mod tests {
         assert!(!is_told(&mut a));
         // Windows close by themselves: opened until the event was in time.
         until("a closed window", || {
-            watched.courtesies.open(&name);
+            watched.hand_overs.begin(&name);
             let _ = fs::remove_file(watched.path().join("a.lock"));
             let mut a = watched.register(&name);
             let holder = File::create(watched.path().join("a.lock")).unwrap();
             thread::sleep(Duration::from_millis(2));
-            let told = is_told(&mut a) && watched.courtesies.remaining(&name).is_none();
+            let told = is_told(&mut a) && watched.hand_overs.remaining(&name).is_none();
             drop(holder);
             told
         });

@@ -1,6 +1,6 @@
 //! The table of locks and of who waits for them.
 
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -9,11 +9,8 @@ use tokio::time::Instant;
 
 use super::Shared;
 use crate::backend::Lease;
+use crate::hand_over::HandOver;
 use crate::{LockName, LossReason};
-
-/// How long a released lock is kept for the client that has waited longest. Without this a client
-/// whose own tasks wait in line would always be faster than one that must be woken.
-const HAND_OVER: Duration = Duration::from_millis(5);
 
 #[derive(Default)]
 pub(super) struct Store(Mutex<Table>);
@@ -24,14 +21,13 @@ pub(super) struct Store(Mutex<Table>);
 struct Table {
     rows: HashMap<LockName, Row>,
     last_id: u64,
-    /// Names with a reservation, by its end.
-    reservations: VecDeque<(Instant, LockName)>,
+    /// Locks that are left for a moment to the client that has waited longest.
+    handed_over: HandOver<LockName, u64>,
 }
 
 #[derive(Default)]
 struct Row {
     holder: Option<(u64, Lease)>,
-    reserved: Option<(u64, Instant)>,
     waiting: BTreeMap<u64, (u64, oneshot::Sender<()>)>,
 }
 
@@ -46,33 +42,33 @@ impl Store {
     }
 
     pub(super) fn try_take(&self, client: u64, name: &LockName, lease: &Lease) -> Granting {
-        let mut table = self.table();
+        let mut guard = self.table();
+        let table = &mut *guard;
         table.last_id += 1;
         let id = table.last_id;
-        let row = match table.rows.get_mut(name) {
-            Some(row) => row,
-            None => table.rows.entry(name.clone()).or_default(),
-        };
-        if let Some((_, held)) = &row.holder
+        let row = table.rows.get(name);
+        if let Some((_, held)) = row.and_then(|row| row.holder.as_ref())
             && !held.has_ended()
         {
             return Granting::Held {
                 retry_in: held.remaining(),
             };
         }
-        if let Some((reserved_for, until)) = row.reserved
-            && reserved_for != client
-        {
+        if let Some((until, to)) = table.handed_over.get(name) {
             let left = until.saturating_duration_since(Instant::now());
-            if !left.is_zero() {
+            if to != client && !left.is_zero() {
                 return Granting::Held {
                     retry_in: Some(left),
                 };
             }
+            table.handed_over.end(name);
         }
-        row.reserved = None;
+        let row = match table.rows.get_mut(name) {
+            Some(row) => row,
+            None => table.rows.entry(name.clone()).or_default(),
+        };
         let ended = row.holder.replace((id, lease.clone()));
-        drop(table);
+        drop(guard);
         // Wakes those who wait for its loss, which is not for under a lock of ours.
         if let Some((_, ended)) = ended {
             let _ = ended.reason();
@@ -112,11 +108,11 @@ impl Store {
         row.holder = None;
         let waiting = std::mem::take(&mut row.waiting);
         if let Some((client, _)) = waiting.values().next() {
-            let until = Instant::now() + HAND_OVER;
-            row.reserved = Some((*client, until));
-            table.reservations.push_back((until, name.clone()));
+            let now = Instant::now();
+            table.handed_over.forget_ended(now);
+            table.handed_over.begin(name.clone(), *client, now);
         }
-        table.sweep(name);
+        table.remove_if_idle(name);
         drop(table);
         // All of them: the first may have left meanwhile.
         for (_, waiter) in waiting.into_values() {
@@ -144,7 +140,7 @@ impl Store {
             .rows
             .get_mut(name)
             .and_then(|row| row.waiting.remove(&registration));
-        table.sweep(name);
+        table.remove_if_idle(name);
         drop(table);
         drop(waiter);
     }
@@ -159,27 +155,16 @@ impl Store {
 }
 
 impl Table {
-    /// Removes the row of this name, and those whose reservation has ended, where they are empty.
-    fn sweep(&mut self, name: &LockName) {
-        let now = Instant::now();
-        self.remove_if_idle(name, now);
-        while let Some((_, name)) = self.reservations.pop_front_if(|(until, _)| *until <= now) {
-            self.remove_if_idle(&name, now);
-        }
-    }
-
-    fn remove_if_idle(&mut self, name: &LockName, now: Instant) {
-        if self.rows.get(name).is_some_and(|row| row.is_idle(now)) {
+    fn remove_if_idle(&mut self, name: &LockName) {
+        if self.rows.get(name).is_some_and(Row::is_idle) {
             self.rows.remove(name);
         }
     }
 }
 
 impl Row {
-    fn is_idle(&self, now: Instant) -> bool {
-        self.holder.is_none()
-            && self.waiting.is_empty()
-            && self.reserved.is_none_or(|(_, until)| until <= now)
+    fn is_idle(&self) -> bool {
+        self.holder.is_none() && self.waiting.is_empty()
     }
 }
 

@@ -12,7 +12,6 @@ use std::time::Duration;
 use backon::{BackoffBuilder, ExponentialBackoff, ExponentialBuilder};
 use sqlx::PgConnection;
 use sqlx::postgres::PgConnectOptions;
-use tokio::runtime::Builder;
 use tokio::sync::mpsc::error::TryRecvError;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::{sleep, timeout};
@@ -30,7 +29,7 @@ use super::terms::Terms;
 use super::{errors, sql};
 use crate::LockError;
 use crate::panics::catch;
-use crate::server::{Reply, Stop};
+use crate::server::{Reply, Stop, worker};
 use crate::settings::ProviderKind;
 
 /// How long the server keeps the mark of a process that vanished.
@@ -82,7 +81,6 @@ impl DatabaseBeside {
         let outages = Outages::new(place(&options));
         let target = Target::new(options, "distributed_lock", Terms::new(LEASE)?, None);
         let (ask, asked) = mpsc::unbounded_channel();
-        let (started, opened) = oneshot::channel();
         let stop = Arc::<Stop>::default();
         let watch = Watch {
             stop: Arc::clone(&stop),
@@ -94,15 +92,7 @@ impl DatabaseBeside {
             backoff: BACKOFF.build(),
             outages,
         };
-        thread::Builder::new()
-            .name("distributed-lock-mark".to_owned())
-            .spawn(move || watch.run(started))
-            .map_err(|error| {
-                LockError::unavailable("no thread could be started").with_source(error)
-            })?;
-        opened
-            .await
-            .unwrap_or_else(|_| Err(errors::disconnected()))?;
+        worker::start("distributed-lock-mark", move |started| watch.run(started)).await?;
         Ok(Self { ask, stop })
     }
 
@@ -152,8 +142,8 @@ enum Link {
 /// A session with our mark, and the other one that the database has, if it has one.
 type Marked = (Box<Session>, Option<ProviderKind>);
 
-/// How a watch begins, told once.
-type Started = oneshot::Sender<Result<(), LockError>>;
+/// How a watch begins, reported once.
+type Started = Reply<()>;
 
 impl Watch {
     /// One link after the other. A panic, which a server can cause that does not keep to its
@@ -161,7 +151,9 @@ impl Watch {
     fn run(mut self, started: Started) {
         let mut started = Some(started);
         let mut last = errors::disconnected();
-        let _done = Done(Arc::clone(&self.stop));
+        let stop = Arc::clone(&self.stop);
+        // Its connection is closed by then.
+        let _done = worker::AtEnd(move || stop.done());
         while !self.stop.is_asked() {
             let lived = catch(|| self.live_in_runtime(&mut started, &mut last));
             let goes_on = lived.unwrap_or_else(|reason| {
@@ -191,7 +183,7 @@ impl Watch {
         started: &mut Option<Started>,
         last: &mut LockError,
     ) -> Option<()> {
-        match Builder::new_current_thread().enable_all().build() {
+        match worker::runtime() {
             Ok(runtime) => {
                 let stop = Arc::clone(&self.stop);
                 let goes_on = runtime.block_on(async {
@@ -205,8 +197,7 @@ impl Watch {
                 goes_on
             }
             Err(error) => {
-                *last = LockError::unavailable("no runtime could be made for the database")
-                    .with_source(error);
+                *last = error;
                 self.live_without_runtime(started, last)
             }
         }
@@ -375,15 +366,6 @@ impl Watch {
             self.outages.is_unmarked();
         }
         Ok(())
-    }
-}
-
-/// However the thread ends, its connection is closed by then.
-struct Done(Arc<Stop>);
-
-impl Drop for Done {
-    fn drop(&mut self) {
-        self.0.done();
     }
 }
 

@@ -104,7 +104,7 @@ impl Target {
             marker,
             identity,
             about.limits,
-            self.terms,
+            self.terms.lease(),
             about.is_readable,
             sent,
         );

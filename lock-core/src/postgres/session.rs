@@ -12,10 +12,9 @@ use tokio::time::{Instant, sleep};
 use super::errors::{self, Limits};
 use super::sql;
 use super::statement::{self, Bound, Statement};
-use super::terms::Terms;
 use super::wire::Wire;
 use crate::backend::{BootClock, Clock, Lease, LossReason};
-use crate::server::{AdaptiveSpin, Waiters};
+use crate::server::{AdaptiveSpin, LeaseTerms, Waiters};
 
 /// When a statement is out for this long, waiters try for themselves: they are to report that the server
 /// does not answer, and not that the lock is held.
@@ -85,7 +84,7 @@ pub(super) struct Session {
     /// Whether there were more notifications than are looked at: any key can have been released.
     pub(super) has_missed: bool,
     clock: BootClock,
-    terms: Terms,
+    terms: LeaseTerms,
     /// When the last statement was sent whose answer proved the session.
     last_sent: Duration,
     /// With the server.
@@ -152,12 +151,12 @@ impl Session {
         marker: String,
         identity: i64,
         limits: Limits,
-        terms: Terms,
+        terms: LeaseTerms,
         can_listen: bool,
         sent: Duration,
     ) -> Self {
         let clock = BootClock;
-        let lease = Lease::until(Arc::new(clock), sent + terms.validity(), terms.heartbeat());
+        let lease = Lease::until(Arc::new(clock), terms.valid_until(sent), terms.heartbeat());
         Self {
             wire,
             lease,
@@ -200,7 +199,7 @@ impl Session {
             Ok(_) => {
                 self.last_sent = sent;
                 self.headroom = self.lease.remaining().unwrap_or_default();
-                self.lease.extend(sent + self.terms.validity());
+                self.lease.extend(self.terms.valid_until(sent));
             }
             Err(_) => {}
         }

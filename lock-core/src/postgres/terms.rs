@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use crate::LockError;
 use crate::name::key::postgres_lease_key;
+use crate::server::LeaseTerms;
 
 /// Shorter leases end by themselves on a busy machine.
 const SHORTEST: Duration = Duration::from_secs(1);
@@ -11,15 +12,10 @@ const SHORTEST: Duration = Duration::from_secs(1);
 /// Longer ones free nothing in time, and are more than Linux takes as the idle time of a connection.
 const LONGEST: Duration = Duration::from_secs(9 * 60 * 60);
 
-/// The time to live of a session on the server, and the times that are derived from it.
-///
-/// The order is the safety: our validity ends before anything on the server's side does. The server
-/// ends a session that was idle for the whole lease, counted from when it had answered; we count
-/// from before we asked, and take a margin off.
+/// The time to live of a session on the server. The server ends a session that was idle for the whole
+/// lease; nothing of what we count is longer.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Terms {
-    lease: Duration,
-}
+pub(super) struct Terms(LeaseTerms);
 
 impl Terms {
     pub(super) fn new(lease: Duration) -> Result<Self, LockError> {
@@ -30,43 +26,28 @@ impl Terms {
         }
         // The server counts in milliseconds; part of one would make its limit the shorter one.
         let whole = Duration::from_millis(u64::try_from(lease.as_millis()).unwrap_or(u64::MAX));
-        Ok(Self { lease: whole })
+        Ok(Self(LeaseTerms::new(whole)))
+    }
+
+    /// The times that follow from it.
+    pub(super) const fn lease(self) -> LeaseTerms {
+        self.0
     }
 
     /// After this long without a word the server ends the session, never earlier.
     pub(super) fn lease_ms(self) -> u64 {
-        u64::try_from(self.lease.as_millis()).unwrap_or(u64::MAX)
+        u64::try_from(self.0.lease().as_millis()).unwrap_or(u64::MAX)
     }
 
     /// The advisory lock key that sessions with this lease hold shared.
     pub(super) fn lease_key(self) -> i64 {
         postgres_lease_key(self.lease_ms())
     }
-
-    /// How long after a statement was sent we count on it, once it was answered.
-    pub(super) fn validity(self) -> Duration {
-        self.lease - (self.lease / 100 + Duration::from_millis(50))
-    }
-
-    /// How long the session may go without a statement.
-    pub(super) fn heartbeat(self) -> Duration {
-        self.lease / 3
-    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn we_stop_counting_on_a_session_before_the_server_ends_it() {
-        for lease in [SHORTEST, Duration::from_millis(2_500), LONGEST] {
-            let terms = Terms::new(lease).unwrap();
-            let margin = lease / 100 + Duration::from_millis(50);
-            assert_eq!(terms.validity() + margin, lease);
-            assert!(terms.heartbeat() * 2 < terms.validity());
-        }
-    }
 
     #[test]
     fn leases_that_cannot_work_are_refused() {

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use super::connection_string::Target;
 use super::logins::Logins;
+use crate::server::LeaseTerms;
 
 /// Shorter leases are lost to a hiccup, longer ones never end.
 pub(super) const LEASES: RangeInclusive<Duration> =
@@ -29,20 +30,23 @@ pub(super) struct Settings {
 }
 
 impl Settings {
-    /// How often what is held is renewed.
-    pub(super) fn heartbeat(&self) -> Duration {
-        self.lease / 3
+    fn terms(&self) -> LeaseTerms {
+        LeaseTerms::new(self.lease)
     }
 
-    /// By how much our validity ends before the key does: clocks that run at different rates, and
-    /// the time between a look and what it leads to.
+    /// How often what is held is renewed.
+    pub(super) fn heartbeat(&self) -> Duration {
+        self.terms().heartbeat()
+    }
+
+    /// By how much our validity ends before the key does.
     pub(super) fn margin(&self) -> Duration {
-        self.lease / 100 + Duration::from_millis(50)
+        self.terms().margin()
     }
 
     /// When a lease ends that was asked for then.
     pub(super) fn valid_until(&self, sent: Duration) -> Duration {
-        sent + self.lease - self.margin()
+        self.terms().valid_until(sent)
     }
 
     pub(super) fn connect_timeout(&self) -> Duration {

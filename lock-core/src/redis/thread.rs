@@ -6,8 +6,7 @@
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
-use tokio::runtime::Builder;
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, sleep};
 
 use super::driver::Driver;
@@ -20,6 +19,8 @@ use super::subscriber::{Question, Subscriber};
 use super::topology::Topology;
 use crate::outage::{Outage, SoFar};
 use crate::panics::{catch, catch_async};
+use crate::server::Reply;
+use crate::server::worker::{self, AtEnd};
 use crate::{LockError, LossReason};
 
 /// Between the panic of a driver and its next start, which doubles up to the second.
@@ -33,47 +34,27 @@ pub(super) async fn start(
     settings: Settings,
 ) -> Result<(Arc<Shared>, Arc<Client>, usize), LockError> {
     let shared = Arc::new(Shared::new(settings));
-    let (ready, started) = oneshot::channel();
-    // Dropped before the answer, it ends the thread.
+    // Dropped before the thread has connected, it ends it.
     let client = shared.client();
     let of_thread = (Arc::clone(&shared), Arc::downgrade(&client));
-    std::thread::Builder::new()
-        .name("lock-redis".to_owned())
-        .spawn(move || run(of_thread.0, of_thread.1, ready))
-        .map_err(|error| {
-            LockError::unavailable("no thread can be started for the Redis backend")
-                .with_source(error)
-        })?;
-    let lanes = started.await.unwrap_or_else(|_| Err(ended()))?;
+    let run = move |started| run(of_thread.0, of_thread.1, started);
+    let lanes = worker::start("lock-redis", run).await?;
     Ok((shared, client, lanes))
 }
 
-fn ended() -> LockError {
-    LockError::unavailable("the thread of the Redis backend has ended before it was connected")
-}
-
-fn run(
-    shared: Arc<Shared>,
-    client: Weak<Client>,
-    ready: oneshot::Sender<Result<usize, LockError>>,
-) {
-    // However this ends.
-    let _ending = Ending(Arc::clone(&shared));
-    let runtime = match Builder::new_current_thread().enable_all().build() {
+fn run(shared: Arc<Shared>, client: Weak<Client>, started: Reply<usize>) {
+    let ending = Arc::clone(&shared);
+    let _ending = AtEnd(move || end(&ending));
+    let runtime = match worker::runtime() {
         Ok(runtime) => runtime,
-        Err(error) => {
-            let error = LockError::unavailable("no runtime can be made for the Redis backend")
-                .with_source(error);
-            let _ = ready.send(Err(error));
-            return;
-        }
+        Err(error) => return drop(started.send(Err(error))),
     };
     runtime.block_on(async {
         let (maker, driver, subscriber) = match first(shared, client).await {
             Ok(first) => first,
-            Err(error) => return drop(ready.send(Err(error))),
+            Err(error) => return drop(started.send(Err(error))),
         };
-        if ready.send(Ok(driver.lanes())).is_err() {
+        if started.send(Ok(driver.lanes())).is_err() {
             return;
         }
         // Ends with the runtime.
@@ -160,17 +141,12 @@ impl Maker {
 }
 
 /// Nothing is granted, renewed or woken any more.
-struct Ending(Arc<Shared>);
-
-impl Drop for Ending {
-    fn drop(&mut self) {
-        let shared = &self.0;
-        shared.queues.abandon();
-        // Each runs wakers, which are the application's and can panic.
-        let _ = catch(|| shared.held.lose(LossReason::Disconnected, |_| true));
-        let _ = catch(|| shared.waiting.wake_all());
-        shared.queues.stop.done();
-    }
+fn end(shared: &Shared) {
+    shared.queues.abandon();
+    // Each runs wakers, which are the application's and can panic.
+    let _ = catch(|| shared.held.lose(LossReason::Disconnected, |_| true));
+    let _ = catch(|| shared.waiting.wake_all());
+    shared.queues.stop.done();
 }
 
 #[cfg(all(test, not(lock_model)))]
@@ -204,7 +180,7 @@ mod tests {
         let waker = Arc::new(Panics).into();
         let polled = waits.as_mut().poll(&mut Context::from_waker(&waker));
         assert!(polled.is_pending());
-        let _ = catch(|| drop(Ending(Arc::clone(&shared))));
+        let _ = catch(|| end(&shared));
         assert!(shared.queues.stop.finished().now_or_never().is_some());
     }
 }

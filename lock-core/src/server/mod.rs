@@ -15,6 +15,8 @@
 //!   ends the driver.
 //! - [`ServerGrant`] is a granted lock, which is released through the second queue.
 //! - [`Waiters`] are callers that wait for a lock, and grants that the driver acquired for them.
+//! - [`worker`] starts the thread and reports its end; [`Stop`] asks for that.
+//! - [`LeaseTerms`] are the times that follow from a lease.
 //! - [`AdaptiveSpin`] keeps the thread from sleeping while answers come fast.
 
 mod client;
@@ -24,10 +26,13 @@ mod inbox;
 pub(crate) mod option;
 mod spin;
 mod stop;
+mod terms;
 mod waiters;
+pub(crate) mod worker;
 
 pub(crate) use client::{Client, Queues, Releases, Reply};
 pub(crate) use grant::ServerGrant;
 pub(crate) use spin::AdaptiveSpin;
 pub(crate) use stop::Stop;
+pub(crate) use terms::LeaseTerms;
 pub(crate) use waiters::{Waiter, Waiters};

@@ -3,7 +3,7 @@
 use sqlx::Error;
 use tokio::time::Instant;
 
-use super::{Driver, HAND_OVER, QUIET, State};
+use super::{Driver, QUIET, State};
 use crate::LockError;
 use crate::backend::{Attempt, LossReason};
 use crate::name::key::PostgresKeys;
@@ -169,7 +169,7 @@ impl Driver {
                 self.due.insert(key);
                 return;
             }
-            let is_free = !self.keys.contains_key(&key) && !self.courtesy.contains_key(&key);
+            let is_free = !self.keys.contains_key(&key) && self.handed_over.get(&key).is_none();
             // When we hold it ourselves, its release makes it due again.
             if is_free
                 && self.keys.len() < self.cap(session)
@@ -207,7 +207,7 @@ impl Driver {
             let _ = reply.send(Err(errors::full(self.cap(session), held)));
         } else if batch.is_full() {
             self.backlog.push(Request::Try { keys, reply });
-        } else if self.courtesy.contains_key(&keys.lock) {
+        } else if self.handed_over.get(&keys.lock).is_some() {
             self.keys.insert(keys.lock, State::Trying);
             let row = Row::Try(keys, reply);
             batch.push(Step::TryPolitely, keys.lock, keys.wait, row);
@@ -281,10 +281,10 @@ impl Driver {
     fn be_fair(&mut self, released: &[i64]) {
         self.told_everybody = self.told_everybody.wrapping_add(1);
         if self.told_everybody.is_multiple_of(FAIR_EVERY) {
-            let until = Instant::now() + HAND_OVER;
+            let now = Instant::now();
             for key in released {
                 self.due.remove(key);
-                self.courtesy.insert(*key, until);
+                self.handed_over.begin(*key, (), now);
             }
         }
     }
@@ -305,7 +305,7 @@ impl Driver {
         let key = hold.keys.lock;
         self.keys.remove(&key);
         if answer == answer::AWAITED {
-            self.courtesy.insert(key, Instant::now() + HAND_OVER);
+            self.handed_over.begin(key, (), Instant::now());
         } else if self.shared.waiters.is_waited_for(&key) {
             self.due.insert(key);
         }
@@ -338,8 +338,9 @@ impl Driver {
         if step == Step::RegisterAndTry as i16 && answer == answer::HELD {
             self.registered.remove(&key);
         }
-        let courtesy = self.courtesy.get(&key);
-        let retry_in = courtesy.map(|until| until.saturating_duration_since(Instant::now()));
+        let handed_over = self.handed_over.get(&key);
+        let retry_in =
+            handed_over.map(|(until, ())| until.saturating_duration_since(Instant::now()));
         Attempt::Held { retry_in }
     }
 

@@ -44,7 +44,7 @@ impl Driver {
         let mut asked = Vec::with_capacity(keys.len());
         for (position, keys) in keys.iter().enumerate() {
             let key = keys.lock;
-            let is_taken = self.keys.contains_key(&key) || self.courtesy.contains_key(&key);
+            let is_taken = self.keys.contains_key(&key) || self.handed_over.get(&key).is_some();
             if !is_taken && let Entry::Vacant(place) = free.entry(key) {
                 place.insert((position, *keys));
                 asked.push(key);

@@ -27,8 +27,6 @@ use std::time::Duration;
 
 use backon::{BackoffBuilder, ExponentialBackoff, ExponentialBuilder};
 use sqlx::AssertSqlSafe;
-use tokio::runtime::Builder;
-use tokio::sync::oneshot;
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 
 use super::KIND;
@@ -41,9 +39,10 @@ use super::shared::{Request, Shared};
 use super::statement::Statement;
 use super::{errors, sql};
 use crate::backend::LossReason;
+use crate::hand_over::{HAND_OVER, HandOver};
 use crate::outage::{Outage, SoFar};
 use crate::panics::catch;
-use crate::server::AdaptiveSpin;
+use crate::server::{AdaptiveSpin, Reply, worker};
 use crate::{LockError, observe};
 
 /// Between attempts to connect.
@@ -70,15 +69,12 @@ const FALLBACK: Duration = Duration::from_millis(300);
 /// fallback, so that what they hold is had within a second.
 const REAP: Duration = Duration::from_millis(500);
 
-/// How long a lock that another process waits for is left to it.
-const HAND_OVER: Duration = Duration::from_millis(5);
-
 /// After the server refused a notification releases do without for this long: those who wait find
 /// the lock by their fallback.
 const QUIET: Duration = Duration::from_secs(1);
 
-/// How a driver begins, told once.
-type Started = oneshot::Sender<Result<(), LockError>>;
+/// How a driver begins, reported once.
+type Started = Reply<()>;
 
 /// What a driver needs to know.
 pub(super) struct Config {
@@ -93,15 +89,8 @@ pub(super) async fn start(config: Config) -> Result<(Arc<Shared>, Arc<Client>), 
     let shared = Arc::new(Shared::default());
     let client = shared.queues.client(OnSession);
     let driver = Driver::new(config, Arc::clone(&shared), Arc::downgrade(&client));
-    let (started, connected) = oneshot::channel();
-    let thread = thread::Builder::new().name("distributed-lock".to_owned());
-    thread
-        .spawn(move || driver.run(started))
-        .map_err(|error| LockError::unavailable("no thread could be started").with_source(error))?;
-    // Dropped here, the client ends the driver.
-    connected
-        .await
-        .unwrap_or_else(|_| Err(errors::disconnected()))?;
+    // Dropped meanwhile, the client ends the driver.
+    worker::start("distributed-lock", move |started| driver.run(started)).await?;
     Ok((shared, client))
 }
 
@@ -153,7 +142,7 @@ struct Driver {
     /// Keys to try for whoever waits.
     due: BTreeSet<i64>,
     /// Keys that are left to other processes for a moment.
-    courtesy: HashMap<i64, Instant>,
+    handed_over: HandOver<i64>,
     /// What the former session alone holds.
     former: Option<i64>,
     next_fallback: Instant,
@@ -196,7 +185,7 @@ impl Driver {
             registered: HashMap::new(),
             is_registered_for_everything: false,
             due: BTreeSet::new(),
-            courtesy: HashMap::new(),
+            handed_over: HandOver::default(),
             former: None,
             next_fallback: Instant::now(),
             next_reap: Instant::now(),
@@ -220,7 +209,12 @@ impl Driver {
     /// protocol, costs the session as any other loss does.
     fn run(self, started: Started) {
         let mut started = Some(started);
-        let _abandoned = Abandon(Arc::clone(&self.shared));
+        let shared = Arc::clone(&self.shared);
+        // Its callers see that.
+        let _abandoned = worker::AtEnd(move || {
+            shared.set_home(None);
+            shared.abandon();
+        });
         // Dropped before that: with it goes the pool of the application.
         let mut driver = self;
         loop {
@@ -234,13 +228,9 @@ impl Driver {
     /// A runtime for each session: whatever the session has left running ends with it, its socket as
     /// well. Tells whether there is to be another.
     fn live_in_runtime(&mut self, started: &mut Option<Started>) -> bool {
-        let runtime = match Builder::new_current_thread().enable_all().build() {
+        let runtime = match worker::runtime() {
             Ok(runtime) => runtime,
             Err(error) => {
-                let error = LockError::unavailable(
-                    "the process has no file descriptor left for a connection",
-                )
-                .with_source(error);
                 if let Some(started) = started.take() {
                     let _ = started.send(Err(error));
                     return false;
@@ -321,7 +311,7 @@ impl Driver {
         self.keys.clear();
         self.registered.clear();
         self.is_registered_for_everything = false;
-        self.courtesy.clear();
+        self.handed_over.clear();
         self.due.clear();
         self.next_fallback = Instant::now();
     }
@@ -494,12 +484,7 @@ impl Driver {
 
     fn look_at_the_clock(&mut self) {
         let now = Instant::now();
-        let over: Vec<_> = (self.courtesy.iter())
-            .filter(|(_, until)| **until <= now)
-            .map(|(key, _)| *key)
-            .collect();
-        for key in over {
-            self.courtesy.remove(&key);
+        while let Some(key) = self.handed_over.take_ended(now) {
             if self.shared.waiters.is_waited_for(&key) {
                 self.due.insert(key);
             }
@@ -514,10 +499,10 @@ impl Driver {
         let now = Instant::now();
         let fallback = (!self.shared.waiters.is_empty())
             .then(|| self.next_fallback.saturating_duration_since(now));
-        let courtesy = self.courtesy.values().min();
-        let courtesy = courtesy.map(|until| until.saturating_duration_since(now));
+        let handed_over = self.handed_over.next_end();
+        let handed_over = handed_over.map(|until| until.saturating_duration_since(now));
         let rest = self.until_rest(session);
-        [fallback, courtesy, rest]
+        [fallback, handed_over, rest]
             .into_iter()
             .flatten()
             .fold(session.until_heartbeat(), Duration::min)
@@ -661,14 +646,4 @@ async fn closed(shared: &Shared) {
 async fn hurried(shared: &Shared) {
     shared.queues.stop.asked().await;
     sleep(CLOSE_WITHIN).await;
-}
-
-/// However the thread ends, its callers see it.
-struct Abandon(Arc<Shared>);
-
-impl Drop for Abandon {
-    fn drop(&mut self) {
-        self.0.set_home(None);
-        self.0.abandon();
-    }
 }

@@ -9,11 +9,11 @@ use ::redis::aio::MultiplexedConnection;
 use tokio::time::Instant;
 
 use super::lane::Batch;
-use super::later::HAND_OVER;
 use super::nodes::Via;
 use super::{Done, Driver};
 use crate::LockError;
 use crate::backend::{Attempt, Lease};
+use crate::hand_over::HAND_OVER;
 use crate::redis::clock::Jump;
 use crate::redis::command::{Acquire, Claim, Command};
 use crate::redis::held::HeldLock;
@@ -251,7 +251,7 @@ impl Driver {
             Ok(heard @ 1..) => {
                 let ours = i64::from(self.shared.waiting.is_subscribed(&release.key));
                 if heard - 1 > ours {
-                    self.handed_over.note(&release.key);
+                    self.hand_over(&release.key);
                 }
                 release.answer(Ok(()));
             }

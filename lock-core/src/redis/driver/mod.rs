@@ -24,6 +24,7 @@ use tokio::time::{Instant, sleep_until};
 
 use super::command::{Acquire, Claim, Command, Reply};
 use super::held::{Client, HeldLock};
+use super::key::Key;
 use super::opened::Opened;
 use super::release::Release;
 use super::scripts::Failure;
@@ -33,12 +34,13 @@ use super::subscriber::Question;
 use super::topology::Topology;
 use crate::LockError;
 use crate::backend::Attempt;
+use crate::hand_over::HandOver;
 use crate::name::key::redis_server_key;
 use crate::outage::Outage;
 use crate::server::AdaptiveSpin;
 use foreign::Foreign;
 use lane::Lane;
-use later::{HandedOver, Parked};
+use later::Parked;
 use moves::{Masters, Reigns};
 use nodes::{Link, Node, Via};
 use renewal::Renewals;
@@ -70,7 +72,8 @@ pub(super) struct Driver {
     /// To who has the second connections.
     questions: mpsc::UnboundedSender<Question>,
     parked: Parked,
-    handed_over: HandedOver,
+    /// Locks that are left to other processes for a moment.
+    handed_over: HandOver<Key>,
     foreign: Foreign,
     looked: Option<Instant>,
     /// How many times the cluster is being asked.
@@ -149,7 +152,7 @@ impl Driver {
             topology,
             questions,
             parked: Parked::default(),
-            handed_over: HandedOver::default(),
+            handed_over: HandOver::default(),
             foreign: Foreign::default(),
             looked: None,
             looking: 0,
@@ -251,7 +254,7 @@ impl Driver {
 
     fn receive(&mut self, command: Command) {
         match command {
-            Command::Acquire(acquire) => match self.handed_over.until(&acquire.key) {
+            Command::Acquire(acquire) => match self.handed_over_until(&acquire.key) {
                 Some(until) => self.parked.put(until, Command::Acquire(acquire)),
                 None => {
                     let lane = self.lane_of(acquire.key.bucket);
@@ -278,13 +281,26 @@ impl Driver {
         }
     }
 
+    /// The lock was released, and another process waits for it.
+    fn hand_over(&mut self, key: &Key) {
+        let now = Instant::now();
+        self.handed_over.forget_ended(now);
+        self.handed_over.begin(key.clone(), (), now);
+    }
+
+    /// Until when this one is left to others.
+    fn handed_over_until(&self, key: &Key) -> Option<Instant> {
+        let (until, ()) = self.handed_over.get(key)?;
+        (until > Instant::now()).then_some(until)
+    }
+
     fn receive_release(&mut self, release: Release) {
         let lane = self.lane_of(release.key.bucket);
         self.lanes[lane].releases.push_back(release);
     }
 
     fn receive_claim(&mut self, mut claim: Claim) {
-        let handed_over = |acquire: &mut Acquire| self.handed_over.until(&acquire.key).is_some();
+        let handed_over = |acquire: &mut Acquire| self.handed_over_until(&acquire.key).is_some();
         for acquire in claim.acquires.extract_if(.., handed_over) {
             acquire.reply.send(Ok(Attempt::Held { retry_in: None }));
         }
