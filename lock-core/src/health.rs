@@ -14,43 +14,13 @@ use crate::panics::catch_async;
 /// The answer to one question.
 pub(crate) type Answer = Pin<Box<dyn Future<Output = Result<(), LockError>> + Send>>;
 
-/// A server that is configured and does not hold the locks.
-pub(crate) trait Beside: fmt::Debug + Send + Sync {
+/// A configured server that does not hold the locks; only its health is reported.
+pub(crate) trait Companion: fmt::Debug + Send + Sync {
     fn name(&self) -> &'static str;
-    /// Asks it how it is.
+    /// Checks its health.
     fn health(&self) -> Answer;
     /// Closes the connection to it; completes when that is done.
     fn close(&self) -> Pin<Box<dyn Future<Output = ()> + Send + '_>>;
-}
-
-#[cfg(feature = "postgres")]
-impl Beside for crate::postgres::DatabaseBeside {
-    fn name(&self) -> &'static str {
-        crate::ProviderKind::Postgres.as_str()
-    }
-
-    fn health(&self) -> Answer {
-        Box::pin(self.health())
-    }
-
-    fn close(&self) -> Pin<Box<dyn Future<Output = ()> + Send + '_>> {
-        Box::pin(self.close())
-    }
-}
-
-#[cfg(feature = "redis")]
-impl Beside for crate::redis::RedisBeside {
-    fn name(&self) -> &'static str {
-        crate::ProviderKind::Redis.as_str()
-    }
-
-    fn health(&self) -> Answer {
-        Box::pin(self.health())
-    }
-
-    fn close(&self) -> Pin<Box<dyn Future<Output = ()> + Send + '_>> {
-        Box::pin(self.close())
-    }
 }
 
 /// How the servers are that the configuration names; the answer of

@@ -135,6 +135,7 @@ mod provider;
 mod queue;
 #[cfg(feature = "redis")]
 pub mod redis;
+mod registration;
 #[cfg(any(feature = "postgres", feature = "redis"))]
 mod server;
 mod settings;

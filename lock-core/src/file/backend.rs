@@ -11,10 +11,10 @@ use super::attempt::{Outcome, try_take};
 use super::directory;
 use super::grant::FileGrant;
 use super::keeper;
+use super::key::file_stem;
 use super::lock_file::SUFFIX;
 use super::store::Store;
 use crate::backend::{Attempt, Backend, LockRequest, Providers};
-use crate::name::key::file_stem;
 use crate::{LockError, LockName, LossReason, plain_text};
 
 /// For so long after the directory was found displaced nothing is granted: until the holders in

@@ -80,11 +80,14 @@ mod file_system;
 mod grant;
 mod hand_over;
 mod keeper;
+mod key;
 mod lock_file;
 mod parents;
+mod registration;
 mod store;
 mod token;
 mod watch;
 
 pub use backend::{FileBackend, FileBackendBuilder};
 pub use grant::FileGrant;
+pub(crate) use registration::REGISTRATION;

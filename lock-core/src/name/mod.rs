@@ -2,8 +2,6 @@
 //! part. The rules stand at [`LockName`]; the grammar is `lock-grammar`'s.
 
 mod hashed;
-#[cfg(any(feature = "file", feature = "postgres", feature = "redis"))]
-pub(crate) mod key;
 mod lock_name;
 #[cfg(feature = "serde")]
 mod serde;

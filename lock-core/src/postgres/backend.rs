@@ -11,10 +11,10 @@ use tokio::sync::oneshot;
 use super::KIND;
 use super::builder::PostgresBuilder;
 use super::held::{Client, PostgresGrant};
+use super::key::Keys;
 use super::shared::{Request, Shared};
 use super::transaction;
-use crate::backend::{Attempt, Backend, Grant, LockRequest, Providers};
-use crate::name::key::{PostgresKeys, postgres_keys};
+use crate::backend::{Attempt, Backend, LockRequest, Providers};
 use crate::server::Reply;
 use crate::{LockError, LockName};
 
@@ -135,8 +135,8 @@ impl PostgresBackend {
         locked.map_err(|error| error.with_lock(name))
     }
 
-    fn keys(&self, name: &LockName) -> PostgresKeys {
-        postgres_keys(&self.namespace, name)
+    fn keys(&self, name: &LockName) -> Keys {
+        Keys::new(&self.namespace, name)
     }
 
     /// Leaves a request and waits for the answer.
@@ -158,9 +158,7 @@ impl Backend for PostgresBackend {
     ) -> Result<Attempt<PostgresGrant>, LockError> {
         let keys = self.keys(request.name());
         // What the driver has acquired for the waiters.
-        if let Some(grant) = self.shared.waiters.take_parked(&keys.lock)
-            && grant.lease().is_valid()
-        {
+        if let Some(grant) = self.shared.waiters.take_valid(&keys.lock) {
             return Ok(Attempt::Granted(grant));
         }
         self.ask(|reply| Request::Try { keys, reply }).await

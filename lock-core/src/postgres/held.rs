@@ -5,16 +5,16 @@ use std::future::Future;
 use std::sync::Arc;
 
 use super::errors;
+use super::key::Keys;
 use crate::LockError;
 use crate::backend::{Grant, Lease};
-use crate::name::key::PostgresKeys;
 use crate::server::{self, Releases, Reply, ServerGrant};
 
 /// One acquisition of one lock. The number is never used twice, so that what is left of an earlier
 /// hold, or of an earlier session, does not touch a later one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Hold {
-    pub(super) keys: PostgresKeys,
+    pub(super) keys: Keys,
     pub(super) owner: u64,
 }
 
@@ -32,12 +32,12 @@ pub(super) enum HoldCommand {
 
 /// What keeps the driver going: the backend and its grants. The drop of the last one ends the driver,
 /// after the releases that are under way.
-pub(super) type Client = server::Client<OnSession>;
+pub(super) type Client = server::Client<SessionReleases>;
 
 /// A lock is released on its session, by the number of its hold.
-pub(super) struct OnSession;
+pub(super) struct SessionReleases;
 
-impl Releases for OnSession {
+impl Releases for SessionReleases {
     type Hold = Hold;
     type Command = HoldCommand;
 
@@ -51,7 +51,7 @@ impl Releases for OnSession {
 }
 
 /// A lock that is held in PostgreSQL.
-pub struct PostgresGrant(ServerGrant<OnSession>);
+pub struct PostgresGrant(ServerGrant<SessionReleases>);
 
 impl PostgresGrant {
     pub(super) const fn new(client: Arc<Client>, hold: Hold, lease: Lease) -> Self {

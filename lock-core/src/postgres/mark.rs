@@ -5,10 +5,10 @@
 //! once, the one that looks last sees the other.
 
 use super::checks::{by_us, value};
+use super::key::mark_key;
 use super::steps::{Step, within};
 use super::wire::Wire;
 use crate::LockError;
-use crate::name::key::postgres_mark_key;
 use crate::outage::Repeated;
 use crate::settings::ProviderKind;
 
@@ -53,7 +53,7 @@ pub(crate) struct Mark {
 impl Mark {
     /// The mark of a provider, and whether it goes with those of others.
     pub(crate) fn new(namespace: &str, own: ProviderKind, may_switch: bool) -> Self {
-        let key = |kind: ProviderKind| postgres_mark_key(namespace, kind.as_str());
+        let key = |kind: ProviderKind| mark_key(namespace, kind.as_str());
         let others = ProviderKind::ALL.into_iter().filter(|kind| *kind != own);
         Self {
             own,

@@ -93,9 +93,9 @@
 //! with one key, by chance one pair in 2^64, exclude each other.
 
 mod backend;
-mod beside;
 mod builder;
 mod checks;
+mod companion;
 mod connect;
 mod connection_limits;
 mod drain;
@@ -105,11 +105,13 @@ mod fence;
 mod grants;
 mod held;
 mod in_transaction;
+mod key;
 mod login;
 mod login_options;
 mod mark;
 mod place;
 mod refused_login;
+mod registration;
 mod rights;
 mod session;
 mod setup_sql;
@@ -127,13 +129,13 @@ mod url;
 mod wire;
 
 pub use backend::PostgresBackend;
-pub(crate) use beside::DatabaseBeside;
 pub use builder::PostgresBuilder;
 pub use fence::Fence;
 pub use grants::GRANTS;
 pub use held::PostgresGrant;
-pub(crate) use mark::{Mark, unmarked};
-pub(crate) use url::{other_engine, parse as parse_url};
+pub(crate) use registration::REGISTRATION;
+#[cfg(all(test, feature = "redis"))]
+pub(crate) use url::parse as parse_url;
 
 /// What metrics and health call this backend.
 const KIND: &str = "postgres";

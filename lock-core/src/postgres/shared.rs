@@ -3,21 +3,21 @@
 use std::sync::{Arc, Mutex, PoisonError};
 
 use super::held::{HoldCommand, PostgresGrant};
+use super::key::Keys;
 use super::transaction::DatabaseIdentity;
 use crate::backend::Attempt;
-use crate::name::key::PostgresKeys;
 use crate::panics::catch;
 use crate::server::{self, Queues, Reply};
 
 /// What the backend asks of the driver.
 pub(super) enum Request {
     Try {
-        keys: PostgresKeys,
+        keys: Keys,
         reply: Reply<Attempt<PostgresGrant>>,
     },
     /// Of these keys as many as are free, up to the limit; positions and grants.
     Claim {
-        keys: Vec<PostgresKeys>,
+        keys: Vec<Keys>,
         limit: usize,
         reply: Reply<Vec<(usize, PostgresGrant)>>,
     },
@@ -27,7 +27,7 @@ pub(super) enum Request {
 }
 
 /// The callers that wait, by the keys of their locks.
-pub(super) type Waiters = server::Waiters<i64, PostgresKeys, PostgresGrant>;
+pub(super) type Waiters = server::Waiters<i64, Keys, PostgresGrant>;
 
 /// What callers and the driver share.
 pub(super) struct Shared {

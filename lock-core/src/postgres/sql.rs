@@ -5,7 +5,7 @@
 //! it was meant for, and its answer there begins with a value that is not NULL: a proxy that moves us
 //! to another one makes it answer NULL, or nothing.
 
-pub(super) use crate::name::key::POSTGRES_EVERYTHING as EVERYTHING;
+pub(super) use super::key::EVERYTHING;
 
 /// Where releases are told.
 pub(super) const CHANNEL: &str = "distributed_lock";

@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
+use super::key::lease_key;
 use crate::LockError;
-use crate::name::key::postgres_lease_key;
 use crate::server::LeaseTerms;
 
 /// Shorter leases end by themselves on a busy machine.
@@ -41,7 +41,7 @@ impl Terms {
 
     /// The advisory lock key that sessions with this lease hold shared.
     pub(super) fn lease_key(self) -> i64 {
-        postgres_lease_key(self.lease_ms())
+        lease_key(self.lease_ms())
     }
 }
 

@@ -8,9 +8,9 @@ use sqlx::postgres::PgRow;
 use sqlx::{AssertSqlSafe, Postgres, Row, Transaction};
 
 use super::in_transaction::refused;
+use super::key::Keys;
 use super::rights;
 use super::sqlstate::sqlstate;
-use crate::name::key::PostgresKeys;
 use crate::nesting::transaction_waits;
 use crate::{LockError, LockName};
 
@@ -83,7 +83,7 @@ impl DatabaseIdentity {
 pub(crate) async fn lock_in_transaction(
     tx: &mut Transaction<'_, Postgres>,
     name: &LockName,
-    keys: PostgresKeys,
+    keys: Keys,
     home: &DatabaseIdentity,
     wait: Duration,
 ) -> Result<(), LockError> {
@@ -146,7 +146,7 @@ async fn refused_in(tx: &mut Transaction<'_, Postgres>, error: sqlx::Error) -> L
 
 /// Looks where the transaction is, and tries once if that is right. The cases are evaluated in their
 /// order, so that nothing is locked where it should not be.
-fn try_once(keys: PostgresKeys, home: &DatabaseIdentity) -> String {
+fn try_once(keys: Keys, home: &DatabaseIdentity) -> String {
     let DatabaseIdentity { started, database } = home;
     format!(
         "SELECT CASE \
@@ -170,7 +170,7 @@ fn quoted(text: &str) -> String {
 }
 
 /// Waits for the lock. `lock_timeout` is what is set now; the release of a savepoint would keep ours.
-fn wait_for(keys: PostgresKeys, wait: Duration, lock_timeout: &str) -> String {
+fn wait_for(keys: Keys, wait: Duration, lock_timeout: &str) -> String {
     format!(
         "SET LOCAL lock_timeout = {}; \
          SELECT pg_catalog.pg_advisory_xact_lock('{}'::bigint); \

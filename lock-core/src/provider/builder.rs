@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use super::{LockProvider, Queue, Shared};
 use crate::backend::{Backend, DynBackend, erase};
-use crate::health::Beside;
+use crate::health::Companion;
 use crate::lease::Latch;
 use crate::nesting::Watch;
 use crate::observe::Observer;
@@ -33,16 +33,20 @@ pub struct LockProviderBuilder {
     backend: Box<dyn DynBackend>,
     response_timeout: Duration,
     lock_order_watch: bool,
-    beside: Vec<Box<dyn Beside>>,
+    companions: Vec<Box<dyn Companion>>,
 }
 
 impl LockProviderBuilder {
     pub(super) fn new(backend: impl Backend) -> Self {
+        Self::of(erase(backend))
+    }
+
+    pub(super) fn of(backend: Box<dyn DynBackend>) -> Self {
         Self {
-            backend: erase(backend),
+            backend,
             response_timeout: RESPONSE_TIMEOUT,
             lock_order_watch: cfg!(debug_assertions),
-            beside: Vec::new(),
+            companions: Vec::new(),
         }
     }
 
@@ -90,9 +94,8 @@ impl LockProviderBuilder {
     }
 
     /// The servers that are configured and do not hold the locks.
-    #[cfg(any(feature = "file", feature = "postgres", feature = "redis"))]
-    pub(super) fn beside(mut self, beside: Vec<Box<dyn Beside>>) -> Self {
-        self.beside = beside;
+    pub(super) fn companions(mut self, companions: Vec<Box<dyn Companion>>) -> Self {
+        self.companions = companions;
         self
     }
 
@@ -107,7 +110,7 @@ impl LockProviderBuilder {
             backend: self.backend,
             response_timeout: self.response_timeout,
             closing: Latch::new(),
-            beside: self.beside,
+            companions: self.companions,
         };
         LockProvider {
             shared: Arc::new(shared),

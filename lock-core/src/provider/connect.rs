@@ -1,9 +1,20 @@
 //! A provider from configuration.
 
-use super::LockProvider;
-use crate::health::Beside;
+use super::{LockProvider, LockProviderBuilder};
+use crate::health::Companion;
+use crate::registration::Registration;
 use crate::settings::{LockSettings, ProviderKind};
 use crate::{LockError, name};
+
+/// The backends of this build that configuration can choose.
+const BACKENDS: &[Registration] = &[
+    #[cfg(feature = "redis")]
+    crate::redis::REGISTRATION,
+    #[cfg(feature = "postgres")]
+    crate::postgres::REGISTRATION,
+    #[cfg(feature = "file")]
+    crate::file::REGISTRATION,
+];
 
 impl LockProvider {
     /// Connects to what the settings choose: Redis if it is given, else PostgreSQL if it is given, else
@@ -47,176 +58,46 @@ impl LockProvider {
             name::set_name_secret(secret)?;
         }
         // First, since the mark of others ends the start.
-        let beside = beside(&settings, kind).await?;
-        match kind {
-            ProviderKind::Redis => redis(&settings, beside).await,
-            ProviderKind::Postgres => postgres(&settings, beside).await,
-            ProviderKind::File => file(&settings, beside),
-        }
-    }
-
-    #[cfg(any(feature = "file", feature = "postgres", feature = "redis"))]
-    fn over(backend: impl crate::backend::Backend, beside: Vec<Box<dyn Beside>>) -> Self {
-        Self::builder(backend).beside(beside).build()
+        let companions = companions(&settings, kind).await?;
+        // `choose` has refused what is not built.
+        let backend = registered(kind).ok_or_else(|| {
+            LockError::misconfigured(format!("built without the feature `{kind}`"))
+        })?;
+        let backend = (backend.connect)(&settings).await?;
+        Ok(LockProviderBuilder::of(backend)
+            .companions(companions)
+            .build())
     }
 }
 
-/// The servers that do not hold the locks.
-async fn beside(
+fn registered(kind: ProviderKind) -> Option<&'static Registration> {
+    BACKENDS.iter().find(|backend| backend.kind == kind)
+}
+
+/// The servers that are configured and do not hold the locks, which `kind` does.
+async fn companions(
     settings: &LockSettings,
     kind: ProviderKind,
-) -> Result<Vec<Box<dyn Beside>>, LockError> {
-    let database = match settings.get_database_url() {
-        Some(url) if kind != ProviderKind::Postgres => database(url, settings, kind).await?,
-        _ => None,
-    };
-    let cache = match settings.get_redis_url() {
-        Some(text) if kind != ProviderKind::Redis => cache(text),
-        _ => None,
-    };
-    Ok(database.into_iter().chain(cache).collect())
-}
-
-#[cfg(feature = "postgres")]
-async fn database(
-    url: &str,
-    settings: &LockSettings,
-    kind: ProviderKind,
-) -> Result<Option<Box<dyn Beside>>, LockError> {
-    use crate::postgres::{DatabaseBeside, other_engine, parse_url, unmarked};
-
-    let options = match parse_url(url) {
-        Ok(options) => options,
-        // No instance has its locks there.
-        Err(error) if settings.goes_unmarked() || other_engine(url).is_some() => {
-            not_understood(&error, "DATABASE_URL");
-            return Ok(None);
+) -> Result<Vec<Box<dyn Companion>>, LockError> {
+    let mut companions = Vec::new();
+    for other in ProviderKind::ALL.into_iter().rev() {
+        let Some(variable) = other.variable() else {
+            continue;
+        };
+        if other == kind || !settings.has(other) {
+            continue;
         }
-        Err(error) => return Err(unmarked(error).in_setting("DATABASE_URL")),
-    };
-    let mark = mark(settings, kind);
-    let opened = DatabaseBeside::open(options, mark, !settings.goes_unmarked()).await;
-    let opened = opened.map_err(|error| error.in_setting("DATABASE_URL"))?;
-    Ok(Some(Box::new(opened)))
-}
-
-#[cfg(not(feature = "postgres"))]
-async fn database(
-    _: &str,
-    _: &LockSettings,
-    _: ProviderKind,
-) -> Result<Option<Box<dyn Beside>>, LockError> {
-    unwatched("DATABASE_URL", "postgres");
-    Ok(None)
-}
-
-#[cfg(feature = "redis")]
-fn cache(text: &str) -> Option<Box<dyn Beside>> {
-    match crate::redis::RedisBeside::new(text) {
-        Ok(redis) => Some(Box::new(redis)),
-        Err(error) => {
-            not_understood(&error, "REDIS_URL");
-            None
+        match registered(other) {
+            Some(Registration {
+                companion: Some(connect),
+                ..
+            }) => companions.extend(connect(settings, kind).await?),
+            Some(_) => {}
+            None => tracing::warn!(
+                "{variable} is set, and `lock-core` was built without its feature `{other}`: that server \
+                 is not watched"
+            ),
         }
     }
-}
-
-#[cfg(not(feature = "redis"))]
-fn cache(_: &str) -> Option<Box<dyn Beside>> {
-    unwatched("REDIS_URL", "redis");
-    None
-}
-
-/// The variable can be about a server of another engine, which the service has and the locks do not
-/// need. The errors of connection strings do not repeat them.
-#[cfg(any(feature = "postgres", feature = "redis"))]
-fn not_understood(error: &LockError, variable: &str) {
-    tracing::warn!(
-        %error,
-        "{variable} is not understood; the locks do not need that server, and it is not watched"
-    );
-}
-
-#[cfg(not(all(feature = "postgres", feature = "redis")))]
-fn unwatched(variable: &str, feature: &str) {
-    tracing::warn!(
-        "{variable} is set, and `lock-core` was built without its feature `{feature}`: that server is \
-         not watched"
-    );
-}
-
-#[cfg(feature = "postgres")]
-fn mark(settings: &LockSettings, kind: ProviderKind) -> crate::postgres::Mark {
-    crate::postgres::Mark::new(settings.get_namespace(), kind, settings.may_switch())
-}
-
-#[cfg(feature = "redis")]
-async fn redis(
-    settings: &LockSettings,
-    beside: Vec<Box<dyn Beside>>,
-) -> Result<LockProvider, LockError> {
-    let builder = crate::redis::RedisBackend::builder(settings.get_redis_url().unwrap_or_default())
-        .namespace(settings.get_namespace());
-    let connected = builder.connect().await;
-    let backend = connected.map_err(|error| error.in_setting("REDIS_URL"))?;
-    Ok(LockProvider::over(backend, beside))
-}
-
-#[cfg(feature = "postgres")]
-async fn postgres(
-    settings: &LockSettings,
-    beside: Vec<Box<dyn Beside>>,
-) -> Result<LockProvider, LockError> {
-    let url = settings.get_database_url().unwrap_or_default();
-    let builder = crate::postgres::PostgresBackend::builder(url)
-        .namespace(settings.get_namespace())
-        .mark(mark(settings, ProviderKind::Postgres));
-    let connected = builder.connect().await;
-    let backend = connected.map_err(|error| error.in_setting("DATABASE_URL"))?;
-    Ok(LockProvider::over(backend, beside))
-}
-
-#[cfg(feature = "file")]
-fn file(settings: &LockSettings, beside: Vec<Box<dyn Beside>>) -> Result<LockProvider, LockError> {
-    use crate::file::FileBackend;
-
-    let dir = settings.get_dir();
-    let builder = match dir {
-        Some(dir) => FileBackend::builder(dir),
-        None => FileBackend::builder(FileBackend::default_dir()),
-    };
-    let opened = builder.namespace(settings.get_namespace()).open();
-    let backend = opened.map_err(|error| match dir {
-        Some(_) => error.in_setting("LOCK_DIR"),
-        None => error,
-    })?;
-    // A warning: instances on other machines, or with another directory, are not excluded.
-    tracing::warn!(
-        namespace = settings.get_namespace(),
-        name_secret = name::secret_fingerprint(),
-        "Distributed locks: file locks in {} (embedded, this machine only)",
-        backend.directory().display()
-    );
-    Ok(LockProvider::over(backend, beside))
-}
-
-// `LockSettings::choose` refuses what is not compiled in.
-
-#[cfg(not(feature = "redis"))]
-async fn redis(_: &LockSettings, _: Vec<Box<dyn Beside>>) -> Result<LockProvider, LockError> {
-    Err(LockError::misconfigured(
-        "built without the feature `redis`",
-    ))
-}
-
-#[cfg(not(feature = "postgres"))]
-async fn postgres(_: &LockSettings, _: Vec<Box<dyn Beside>>) -> Result<LockProvider, LockError> {
-    Err(LockError::misconfigured(
-        "built without the feature `postgres`",
-    ))
-}
-
-#[cfg(not(feature = "file"))]
-fn file(_: &LockSettings, _: Vec<Box<dyn Beside>>) -> Result<LockProvider, LockError> {
-    Err(LockError::misconfigured("built without the feature `file`"))
+    Ok(companions)
 }

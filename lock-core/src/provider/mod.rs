@@ -21,7 +21,7 @@ pub use builder::LockProviderBuilder;
 pub use shutdown::Shutdown;
 
 use crate::backend::{Backend, DynBackend, Granted, Held};
-use crate::health::Beside;
+use crate::health::Companion;
 use crate::lease::{Latch, Registration};
 use crate::nesting::Watch;
 use crate::observe::Observer;
@@ -65,7 +65,7 @@ pub(crate) struct Shared {
     /// Set when the provider is shut down.
     closing: Latch,
     /// What is configured and does not hold the locks.
-    beside: Vec<Box<dyn Beside>>,
+    companions: Vec<Box<dyn Companion>>,
 }
 
 impl LockProvider {
@@ -124,7 +124,9 @@ impl LockProvider {
     /// Cancel safe.
     pub async fn health(&self) -> Health {
         let Shared {
-            backend, beside, ..
+            backend,
+            companions,
+            ..
         } = &*self.shared;
         let answer = if self.shared.is_closing() {
             // Whoever routes requests is to look elsewhere.
@@ -133,9 +135,9 @@ impl LockProvider {
             backend.health()
         };
         let locks = (backend.kind(), ServerRole::Locks, answer);
-        let beside =
-            (beside.iter()).map(|server| (server.name(), ServerRole::Reported, server.health()));
-        let servers = std::iter::once(locks).chain(beside);
+        let companions = (companions.iter())
+            .map(|server| (server.name(), ServerRole::Reported, server.health()));
+        let servers = std::iter::once(locks).chain(companions);
         Health::ask(servers, self.shared.response_timeout).await
     }
 

@@ -62,12 +62,12 @@ impl LockProvider {
     pub async fn shutdown(&self, grace: Duration) -> Shutdown {
         let ended = self.end_holds(grace).await;
         let shared = &self.shared;
-        let beside = async {
-            for server in &shared.beside {
+        let companions = async {
+            for server in &shared.companions {
                 server.close().await;
             }
         };
-        let closing = async { tokio::join!(shared.backend.close(), beside) };
+        let closing = async { tokio::join!(shared.backend.close(), companions) };
         let _ = timeout(shared.response_timeout, closing).await;
         ended
     }

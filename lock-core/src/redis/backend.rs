@@ -13,7 +13,7 @@ use super::command::{Acquire, Answer, Claim, Command, Reply};
 use super::held::{Client, RedisGrant};
 use super::key::Key;
 use super::shared::Shared;
-use crate::backend::{Attempt, Backend, Grant, LockRequest, Providers};
+use crate::backend::{Attempt, Backend, LockRequest, Providers};
 use crate::{LockError, LossReason};
 
 /// How many locks the first call of a claim asks for, and how many any asks for at most.
@@ -126,9 +126,7 @@ impl Backend for RedisBackend {
     async fn try_acquire(&self, request: &LockRequest) -> Answer {
         let key = self.key(request);
         // What the driver has acquired for the waiters.
-        if let Some(grant) = self.shared.waiting.take_parked(&key)
-            && grant.lease().is_valid()
-        {
+        if let Some(grant) = self.shared.waiting.take_valid(&key) {
             return Ok(Attempt::Granted(grant));
         }
         let (acquire, answer) = self.acquire(key);

@@ -66,10 +66,10 @@ impl Held {
 
 /// What the backend, its grants and its acquires hold of the thread: when the last of them is gone, it
 /// ends.
-pub(super) type Client = server::Client<OfKeys>;
+pub(super) type Client = server::Client<KeyReleases>;
 
 /// How the locks of a backend are released.
-pub(super) struct OfKeys {
+pub(super) struct KeyReleases {
     pub(super) held: Arc<Held>,
     pub(super) clock: Arc<dyn Clock>,
     /// Of all locks.
@@ -83,7 +83,7 @@ pub(super) struct Hold {
     pub(super) token: u64,
 }
 
-impl Releases for OfKeys {
+impl Releases for KeyReleases {
     type Hold = Hold;
     type Command = Release;
 
@@ -108,7 +108,7 @@ impl Releases for OfKeys {
 }
 
 /// A lock that is held in Redis. Dropping it starts the release.
-pub struct RedisGrant(ServerGrant<OfKeys>);
+pub struct RedisGrant(ServerGrant<KeyReleases>);
 
 impl RedisGrant {
     pub(super) const fn new(client: Arc<Client>, hold: Hold, lease: Lease) -> Self {

@@ -1,10 +1,13 @@
-//! Keys and owners, as the scripts see them.
+//! Keys and owners, as the scripts see them. The forms of keys are versioned and frozen: programs of
+//! different versions meet at the same keys.
 
 use std::sync::Arc;
 use std::time::Duration;
 
+use data_encoding::BASE32_NOPAD;
+use sha2::{Digest, Sha256};
+
 use crate::LockName;
-use crate::name::key::redis_key;
 
 /// How many hash tags the keys carry.
 pub(super) const BUCKETS: usize = 256;
@@ -18,12 +21,44 @@ pub(super) struct Key {
 
 impl Key {
     pub(super) fn new(namespace: &str, name: &LockName) -> Self {
-        let (bucket, text) = redis_key(namespace, name);
+        let (bucket, text) = key(namespace, name);
         Self {
             text: text.into(),
             bucket,
         }
     }
+}
+
+/// Before what makes the keys of a Redis lock. Part of every key: never to be changed.
+const PREFIX: &[u8] = b"lock-redis-v1\0";
+
+/// The key of a lock in Redis, which is the name of its channel as well, and the bucket that it is
+/// in: `lock:{bN}:v1-H`, where `N` is the first byte, in decimal, and `H` the next 160 bits, in
+/// lower-case base32 without padding, of SHA-256 over `"lock-redis-v1" NUL namespace NUL name`.
+///
+/// What is in the braces decides the slot of a cluster: locks of one bucket can share a call, and
+/// no text of a user's gets there.
+fn key(namespace: &str, name: &LockName) -> (u8, String) {
+    let (bucket, stem) = digest_of(namespace, name.as_str());
+    (bucket, format!("lock:{{b{bucket}}}:v1-{stem}"))
+}
+
+/// The key beside the locks of a bucket, where the server that granted them and the last token are
+/// noted: `lock:{bN}:server-v1-H`, `H` as for a lock with the empty name, which none has.
+pub(super) fn server_key(namespace: &str, bucket: u8) -> String {
+    let (_, stem) = digest_of(namespace, "");
+    format!("lock:{{b{bucket}}}:server-v1-{stem}")
+}
+
+fn digest_of(namespace: &str, name: &str) -> (u8, String) {
+    let digest = Sha256::new_with_prefix(PREFIX)
+        .chain_update(namespace)
+        .chain_update(b"\0")
+        .chain_update(name)
+        .finalize();
+    let mut stem = BASE32_NOPAD.encode(&digest[1..21]);
+    stem.make_ascii_lowercase();
+    (digest[0], stem)
 }
 
 /// One acquire that was sent once: no two have the same owner, in whichever process. One that is sent
@@ -55,4 +90,58 @@ pub(super) fn millis(duration: Duration) -> u64 {
 /// Whole microseconds.
 pub(super) fn micros(duration: Duration) -> u64 {
     u64::try_from(duration.as_micros()).unwrap_or(u64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn keys_are_frozen() {
+        let vectors = [
+            (
+                "",
+                "order:process:42",
+                "lock:{b133}:v1-hdvvms5dzyqfslkmwblkpoqawzkxddkg",
+            ),
+            (
+                "shop",
+                "order:process:42",
+                "lock:{b41}:v1-abvyxqonv2pmxklgd7fg6g6etm2jbft7",
+            ),
+            (
+                "",
+                "order:process:43",
+                "lock:{b237}:v1-am765dpf4jfgvw7mjzpyqnd5lze4wihc",
+            ),
+            (
+                "",
+                "order:process:a",
+                "lock:{b83}:v1-5nx4yegl6lyftepo4siuyjx46p6xh7ki",
+            ),
+            (
+                "",
+                "order:process:A",
+                "lock:{b200}:v1-gyjawxkmzymcrrkoryrrhspnujjlejry",
+            ),
+            (
+                "",
+                "job:cleanup-tokens",
+                "lock:{b104}:v1-6sheas5mdm7u6p6exlyne44ldusdw5n3",
+            ),
+        ];
+        for (namespace, name, expected) in vectors {
+            let (bucket, text) = key(namespace, &name.parse().unwrap());
+            assert_eq!(text, expected, "{namespace} {name}");
+            assert!(text.starts_with(&format!("lock:{{b{bucket}}}:")));
+        }
+        assert_eq!(
+            server_key("", 17),
+            "lock:{b17}:server-v1-ib6jrqlybqtztrcy5w4ysqo6orrz66ok"
+        );
+        assert_eq!(
+            server_key("shop", 255),
+            "lock:{b255}:server-v1-tqpjyqarczuxaa3sddvvq7l3zv7ilwjr"
+        );
+    }
 }

@@ -142,11 +142,11 @@
 
 mod about;
 mod backend;
-mod beside;
 mod builder;
 mod certificates;
 mod clock;
 mod command;
+mod companion;
 mod connect;
 mod connection_string;
 mod driver;
@@ -156,6 +156,7 @@ mod logins;
 mod opened;
 mod options;
 mod refused;
+mod registration;
 mod rehearsal;
 mod release;
 mod rights;
@@ -172,10 +173,12 @@ mod topology;
 mod waiting;
 
 pub use backend::RedisBackend;
-pub(crate) use beside::RedisBeside;
 pub use builder::RedisBuilder;
+#[cfg(all(test, feature = "postgres"))]
+pub(crate) use companion::RedisCompanion;
 pub use connect::client;
 pub use held::RedisGrant;
+pub(crate) use registration::REGISTRATION;
 
 /// What metrics and health call this backend.
 const KIND: &str = "redis";

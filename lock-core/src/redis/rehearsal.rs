@@ -7,12 +7,12 @@ use tokio::time::timeout;
 
 use super::connect::open;
 use super::driver::Batch;
+use super::key::server_key;
 use super::rights::{Asked, SCRIPTS};
 use super::scripts::{EXCHANGE, Failure, Lua, RENEW, has_moved};
 use super::settings::Settings;
 use super::topology::Topology;
 use crate::LockError;
-use crate::name::key::redis_server_key;
 
 /// Does it on a server that was just connected to; in a cluster, which can know that one by another
 /// address, on the first node that can be had.
@@ -36,7 +36,7 @@ pub(super) async fn rehearse(
         let bucket = u8::try_from(bucket.unwrap_or_default()).unwrap_or_default();
         match connection {
             Ok(mut connection) => {
-                let key = redis_server_key(&settings.namespace, bucket);
+                let key = server_key(&settings.namespace, bucket);
                 give_commands(&mut connection, &key, topology.is_cluster, settings).await?;
                 return run_scripts(&mut connection, &key, topology.is_cluster, settings).await;
             }

@@ -3,6 +3,8 @@
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
+use backon::ExponentialBuilder;
+
 use super::connection_string::Target;
 use super::logins::Logins;
 use crate::server::LeaseTerms;
@@ -13,6 +15,15 @@ pub(super) const LEASES: RangeInclusive<Duration> =
 
 /// How long an acquire is tried again after its answer was lost.
 pub(super) const PATIENCE: Duration = Duration::from_secs(2);
+
+/// Between attempts to connect, and between a panic and the next start.
+pub(super) const BACKOFF: ExponentialBuilder = ExponentialBuilder::new()
+    .with_min_delay(Duration::from_millis(10))
+    .with_max_delay(LONGEST_PAUSE)
+    .without_max_times();
+
+/// The longest of these pauses.
+pub(super) const LONGEST_PAUSE: Duration = Duration::from_millis(500);
 
 /// How long connecting to a server may take, unless the connection string says it.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);

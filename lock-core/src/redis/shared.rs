@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 
 use super::command::Command;
-use super::held::{Client, Held, OfKeys};
+use super::held::{Client, Held, KeyReleases};
 use super::key::Owner;
 use super::release::Release;
 use super::servers::Servers;
@@ -41,7 +41,7 @@ impl Shared {
 
     /// What users hold: dropped before the thread has answered, it ends the thread.
     pub(super) fn client(&self) -> Arc<Client> {
-        self.queues.client(OfKeys {
+        self.queues.client(KeyReleases {
             held: Arc::clone(&self.held),
             clock: Arc::clone(&self.clock),
             lease: self.settings.lease,

@@ -29,7 +29,7 @@ use crate::outage::{Outage, SoFar};
 use crate::panics::{catch, catch_async};
 
 /// Between attempts to connect.
-const AGAIN: Duration = Duration::from_millis(200);
+const RETRY_DELAY: Duration = Duration::from_millis(200);
 
 /// Before a server that refuses to subscribe is asked again.
 const REFUSED: Duration = Duration::from_secs(1);
@@ -38,10 +38,10 @@ const REFUSED: Duration = Duration::from_secs(1);
 const MOVED: Duration = Duration::from_millis(100);
 
 /// No timer is set for longer.
-const FAR: Duration = Duration::from_secs(3600);
+const NO_TIMER: Duration = Duration::from_secs(3600);
 
 /// The scripts' own: a server key is kept for 30 days.
-const KEPT: u64 = 30 * 24 * 3600 * 1000;
+const SERVER_KEY_TTL_MS: u64 = 30 * 24 * 3600 * 1000;
 
 type Call = Pin<Box<dyn Future<Output = Done> + Send>>;
 
@@ -163,14 +163,14 @@ impl Subscriber {
                     );
                 });
             });
-            sleep_until(Instant::now() + AGAIN).await;
+            sleep_until(Instant::now() + RETRY_DELAY).await;
         }
     }
 
     /// Nothing is connected, asked or subscribed to.
     fn start_anew(&mut self) {
         self.calls.clear();
-        let retry_at = Instant::now() + AGAIN;
+        let retry_at = Instant::now() + RETRY_DELAY;
         self.nodes.fill_with(|| Link::Down { retry_at });
         self.steps.iter_mut().for_each(Steps::lost);
         self.moved.clear();
@@ -186,7 +186,7 @@ impl Subscriber {
             self.beat();
             let shared = Arc::clone(&self.shared);
             let is_up = self.nodes.iter().any(|link| matches!(link, Link::Up(..)));
-            let mut wake = again.unwrap_or_else(|| Instant::now() + FAR);
+            let mut wake = again.unwrap_or_else(|| Instant::now() + NO_TIMER);
             if is_up {
                 wake = wake.min(self.heartbeat);
             }
@@ -430,7 +430,7 @@ impl Subscriber {
             {
                 self.down(via, Duration::ZERO);
             }
-            PushKind::Disconnection => self.down(via, AGAIN),
+            PushKind::Disconnection => self.down(via, RETRY_DELAY),
             _ => {}
         }
     }
@@ -471,7 +471,7 @@ impl Subscriber {
             Done::Connected(Via { node, .. }, Err(error)) => {
                 self.outages[node].is_away(&error);
                 self.nodes[node] = Link::Down {
-                    retry_at: Instant::now() + AGAIN,
+                    retry_at: Instant::now() + RETRY_DELAY,
                 };
             }
             Done::Asked(via, step, Ok(errors)) if self.is_present(via) => {
@@ -485,7 +485,7 @@ impl Subscriber {
             Done::Asked(_, _, Ok(_)) => {}
             Done::Asked(via, _, Err(_))
             | Done::Lives(via, Err(_))
-            | Done::Replicated(via, Err(Trouble::Gone)) => self.down(via, AGAIN),
+            | Done::Replicated(via, Err(Trouble::Gone)) => self.down(via, RETRY_DELAY),
             Done::Replicated(via, Err(Trouble::Refused(error))) => {
                 self.outages[via.node].is_silent(&error);
             }
@@ -557,7 +557,10 @@ impl Question {
         wait: Duration,
     ) -> Result<(), Trouble> {
         let mut commands = pipe();
-        commands.cmd("PEXPIRE").arg(&self.key).arg(KEPT);
+        commands
+            .cmd("PEXPIRE")
+            .arg(&self.key)
+            .arg(SERVER_KEY_TTL_MS);
         commands.cmd("WAIT").arg(replicas).arg(millis(wait));
         let answers = connection.send_packed_commands(&commands, 0, 2).await;
         let mut numbers = Vec::new();

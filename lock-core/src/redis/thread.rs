@@ -6,6 +6,7 @@
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
+use backon::BackoffBuilder;
 use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, sleep};
 
@@ -13,7 +14,7 @@ use super::driver::Driver;
 use super::held::Client;
 use super::rehearsal::rehearse;
 use super::seeds::{self, Found};
-use super::settings::Settings;
+use super::settings::{BACKOFF, LONGEST_PAUSE, Settings};
 use super::shared::Shared;
 use super::subscriber::{Question, Subscriber};
 use super::topology::Topology;
@@ -22,9 +23,6 @@ use crate::panics::{catch, catch_async};
 use crate::server::Reply;
 use crate::server::worker::{self, AtEnd};
 use crate::{LockError, LossReason};
-
-/// Between the panic of a driver and its next start, which doubles up to the second.
-const BACKOFF: (Duration, Duration) = (Duration::from_millis(10), Duration::from_millis(500));
 
 /// A driver that ran for so long starts anew after the shortest pause.
 const STABLE: Duration = Duration::from_secs(10);
@@ -109,7 +107,7 @@ impl Maker {
 
     /// Until the last user has left.
     async fn run(&self, mut driver: Driver) {
-        let mut pause = BACKOFF.0;
+        let mut pauses = BACKOFF.build();
         let mut panics = Outage::new();
         loop {
             let started = Instant::now();
@@ -118,7 +116,7 @@ impl Maker {
             };
             // What was asked of it is answered by now: its end dropped the replies.
             if started.elapsed() >= STABLE {
-                pause = BACKOFF.0;
+                pauses = BACKOFF.build();
                 panics.over(|_| ());
             }
             // The wakers and the logger are the application's, and can panic as well.
@@ -133,8 +131,7 @@ impl Maker {
                     );
                 });
             });
-            sleep(pause).await;
-            pause = (pause * 2).min(BACKOFF.1);
+            sleep(pauses.next().unwrap_or(LONGEST_PAUSE)).await;
             driver = self.driver();
         }
     }

@@ -212,9 +212,9 @@ impl Waiting {
         self.changed.notify_one();
     }
 
-    /// What was acquired for the waiters.
-    pub(super) fn take_parked(&self, key: &Key) -> Option<RedisGrant> {
-        self.waiters.take_parked(&key.text)
+    /// What was acquired for the waiters and is still held.
+    pub(super) fn take_valid(&self, key: &Key) -> Option<RedisGrant> {
+        self.waiters.take_valid(&key.text)
     }
 
     /// Whether messages of this channel come here.

@@ -132,7 +132,7 @@ impl<Q, C> Queues<Q, C> {
         commands: &mut impl Extend<C>,
     ) -> bool {
         let is_last = self.signal.is_closed();
-        self.signal.is_awake();
+        self.signal.set_awake();
         self.requests.take(requests);
         self.commands.take(commands);
         !is_last
@@ -152,5 +152,45 @@ impl<Q, C> Queues<Q, C> {
         // Each runs wakers, which are the application's and can panic.
         let _ = catch(|| self.requests.abandon());
         let _ = catch(|| self.commands.abandon());
+    }
+}
+
+#[cfg(all(test, not(lock_model)))]
+mod tests {
+    use std::sync::mpsc;
+    use std::thread;
+    use std::time::Duration;
+
+    use tokio::time::timeout;
+
+    use super::*;
+
+    /// Each command is pushed while the driver goes to sleep after the one before.
+    #[tokio::test]
+    async fn no_command_is_slept_over() {
+        const ROUNDS: usize = 20_000;
+        let queues = Arc::new(Queues::<(), ()>::default());
+        let (taken, is_taken) = mpsc::channel();
+        let users = Arc::clone(&queues);
+        let users = thread::spawn(move || {
+            for round in 0..ROUNDS {
+                if round % 2 == 0 {
+                    users.requests.push(());
+                } else {
+                    users.commands.push(());
+                }
+                is_taken.recv().unwrap();
+            }
+            users.signal.close();
+        });
+        let (mut requests, mut commands) = (Vec::new(), Vec::new());
+        while queues.take(&mut requests, &mut commands) {
+            for () in requests.drain(..).chain(commands.drain(..)) {
+                taken.send(()).unwrap();
+            }
+            let rung = timeout(Duration::from_secs(10), queues.rung());
+            rung.await.expect("the driver sleeps over a command");
+        }
+        users.join().unwrap();
     }
 }

@@ -23,6 +23,7 @@ pub(crate) struct Signal {
 
 impl Signal {
     /// The bell itself, for what rings without leaving a command.
+    #[cfg(feature = "postgres")]
     pub(crate) fn bell(&self) -> Arc<Notify> {
         Arc::clone(&self.bell)
     }
@@ -46,7 +47,7 @@ impl Signal {
     }
 
     /// The thread is awake, and about to look into its inboxes.
-    pub(super) fn is_awake(&self) {
+    pub(super) fn set_awake(&self) {
         self.is_asleep.store(false, Ordering::Relaxed);
     }
 
@@ -54,7 +55,7 @@ impl Signal {
     pub(super) async fn rung(&self, has_commands: impl FnOnce() -> bool) {
         self.is_asleep.store(true, Ordering::Release);
         if has_commands() {
-            self.is_awake();
+            self.set_awake();
             return;
         }
         self.bell.notified().await;

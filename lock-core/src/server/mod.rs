@@ -33,6 +33,9 @@ pub(crate) mod worker;
 pub(crate) use client::{Client, Queues, Releases, Reply};
 pub(crate) use grant::ServerGrant;
 pub(crate) use spin::AdaptiveSpin;
+#[cfg(feature = "postgres")]
 pub(crate) use stop::Stop;
 pub(crate) use terms::LeaseTerms;
-pub(crate) use waiters::{Waiter, Waiters};
+#[cfg(feature = "redis")]
+pub(crate) use waiters::Waiter;
+pub(crate) use waiters::Waiters;

@@ -16,6 +16,8 @@ use std::time::Duration;
 use tokio::sync::{Notify, oneshot};
 use tokio::time::Instant;
 
+use crate::backend::Grant;
+
 /// A waiter that was woken takes what is parked immediately, or unregisters; this is for a task that is
 /// not polled any more.
 const PARKED_FOR: Duration = Duration::from_secs(1);
@@ -143,7 +145,7 @@ where
     }
 
     /// Takes what is parked under a key.
-    pub(crate) fn take_parked(&self, key: &K) -> Option<G> {
+    fn take_parked(&self, key: &K) -> Option<G> {
         let mut table = self.table();
         let parked = table.rows.get_mut(key)?.parked.take();
         table.remove_if_empty(key);
@@ -201,6 +203,13 @@ where
             drop(table);
         }
         self.left.notify_one();
+    }
+}
+
+impl<K: Clone + Eq + Hash, A: Copy, G: Grant> Waiters<K, A, G> {
+    /// Takes what is parked under a key, if it is still held.
+    pub(crate) fn take_valid(&self, key: &K) -> Option<G> {
+        (self.take_parked(key)).filter(|grant| grant.lease().is_valid())
     }
 }
 

@@ -27,6 +27,24 @@ impl ProviderKind {
             Self::File => "file",
         }
     }
+
+    /// The variable that names its server, and so chooses it; files have none.
+    pub(crate) const fn variable(self) -> Option<&'static str> {
+        match self {
+            Self::Redis => Some("REDIS_URL"),
+            Self::Postgres => Some("DATABASE_URL"),
+            Self::File => None,
+        }
+    }
+
+    /// Whether the feature of its name was compiled in.
+    pub(crate) const fn is_built(self) -> bool {
+        match self {
+            Self::Redis => cfg!(feature = "redis"),
+            Self::Postgres => cfg!(feature = "postgres"),
+            Self::File => cfg!(feature = "file"),
+        }
+    }
 }
 
 impl fmt::Display for ProviderKind {
@@ -44,7 +62,8 @@ impl FromStr for ProviderKind {
     fn from_str(text: &str) -> Result<Self, LockError> {
         let known = Self::ALL.into_iter().find(|kind| kind.as_str() == text);
         known.ok_or_else(|| {
-            LockError::misconfigured("there is no such provider; known are redis, postgres, file")
+            let known = Self::ALL.map(Self::as_str).join(", ");
+            LockError::misconfigured(format!("there is no such provider; known are {known}"))
         })
     }
 }

@@ -201,34 +201,41 @@ impl LockSettings {
 
     /// What holds the locks.
     pub(crate) fn choose(&self) -> Result<ProviderKind, LockError> {
-        let redis = self.redis_url.as_ref().map(|_| ProviderKind::Redis);
-        let postgres = self.database_url.as_ref().map(|_| ProviderKind::Postgres);
+        let is_given = |kind: &ProviderKind| self.has(*kind);
         let kind = match self.provider {
-            Some(ProviderKind::File) => ProviderKind::File,
-            Some(ProviderKind::Redis) => redis.ok_or_else(|| absent("redis", "REDIS_URL"))?,
-            Some(ProviderKind::Postgres) => {
-                postgres.ok_or_else(|| absent("postgres", "DATABASE_URL"))?
-            }
-            None => redis.or(postgres).unwrap_or(ProviderKind::File),
+            Some(kind) => kind,
+            None => ProviderKind::ALL
+                .into_iter()
+                .find(is_given)
+                .unwrap_or(ProviderKind::File),
         };
-        let (is_built, because) = match kind {
-            ProviderKind::Redis => (cfg!(feature = "redis"), "REDIS_URL is set"),
-            ProviderKind::Postgres => (cfg!(feature = "postgres"), "DATABASE_URL is set"),
-            ProviderKind::File if self.provider.is_some() => {
-                (cfg!(feature = "file"), "LOCK_PROVIDER is `file`")
+        let because = match kind.variable() {
+            Some(variable) if !self.has(kind) => {
+                return Err(LockError::misconfigured(format!(
+                    "LOCK_PROVIDER is `{kind}`, and {variable} is not set; set it, or choose another \
+                     provider"
+                )));
             }
-            ProviderKind::File => (
-                cfg!(feature = "file"),
-                "neither REDIS_URL nor DATABASE_URL is set",
-            ),
+            Some(variable) => format!("{variable} is set"),
+            None if self.provider.is_some() => format!("LOCK_PROVIDER is `{kind}`"),
+            None => "neither REDIS_URL nor DATABASE_URL is set".to_owned(),
         };
-        if is_built {
+        if kind.is_built() {
             return Ok(kind);
         }
         Err(LockError::misconfigured(format!(
             "{because}, and `lock-core` was built without its feature `{kind}`: enable it, or choose \
              another provider by LOCK_PROVIDER"
         )))
+    }
+
+    /// Whether the server of this kind is configured.
+    pub(crate) fn has(&self, kind: ProviderKind) -> bool {
+        match kind {
+            ProviderKind::Redis => self.redis_url.is_some(),
+            ProviderKind::Postgres => self.database_url.is_some(),
+            ProviderKind::File => false,
+        }
     }
 
     pub(crate) fn get_database_url(&self) -> Option<&str> {
@@ -268,12 +275,6 @@ impl LockSettings {
 fn given(text: &str) -> Option<Secret> {
     let text = plain_text::trimmed(text);
     (!text.is_empty()).then(|| Secret(text.to_owned()))
-}
-
-fn absent(provider: &str, variable: &str) -> LockError {
-    LockError::misconfigured(format!(
-        "LOCK_PROVIDER is `{provider}`, and {variable} is not set; set it, or choose another provider"
-    ))
 }
 
 /// The value of `LOCK_PROVIDER`.

@@ -8,7 +8,7 @@ use proptest::prelude::*;
 use super::LockSettings;
 use crate::LockError;
 use crate::postgres::parse_url;
-use crate::redis::{RedisBackend, RedisBeside};
+use crate::redis::{RedisBackend, RedisCompanion};
 
 /// Where a secret can be by right or by mistake.
 const PLACES: [&str; 30] = [
@@ -94,7 +94,7 @@ proptest! {
         let settings = LockSettings::new().database_url(&text).redis_url(&text).name_secret(&*secret);
         let texts = [
             shown(parse_url(&text).map(drop), place),
-            shown(RedisBeside::new(&text), place),
+            shown(RedisCompanion::new(&text), place),
             format!("{:?}", RedisBackend::builder(&text)),
             format!("{:?}", crate::postgres::PostgresBackend::builder(&*text)),
             shown(settings.check().map(|()| settings.clone()), place),

@@ -6,10 +6,10 @@ use tokio::time::Instant;
 use super::{Driver, QUIET, State};
 use crate::LockError;
 use crate::backend::{Attempt, LossReason};
-use crate::name::key::PostgresKeys;
 use crate::outage::SoFar;
 use crate::postgres::errors;
 use crate::postgres::held::{Hold, HoldCommand, PostgresGrant};
+use crate::postgres::key::Keys;
 use crate::postgres::session::{Failed, Session, value};
 use crate::postgres::shared::Request;
 use crate::postgres::sql::{self, Step, answer};
@@ -40,9 +40,9 @@ struct Batch {
 
 enum Row {
     Release(Hold, Option<Reply<()>>),
-    Try(PostgresKeys, Reply<Attempt<PostgresGrant>>),
+    Try(Keys, Reply<Attempt<PostgresGrant>>),
     /// For a waiter.
-    Watched(PostgresKeys),
+    Watched(Keys),
     Unregister,
     RegisterForEverything,
     TellEverybody,
@@ -138,7 +138,7 @@ impl Driver {
             self.of_grants.push(HoldCommand::Release { hold, reply });
         } else {
             batch.releases += 1;
-            let PostgresKeys { lock, wait } = hold.keys;
+            let Keys { lock, wait } = hold.keys;
             self.keys.insert(lock, State::Releasing);
             let step = match self.quiet_until {
                 None => Step::Release,
@@ -184,7 +184,7 @@ impl Driver {
         &mut self,
         batch: &mut Batch,
         session: &Session,
-        keys: PostgresKeys,
+        keys: Keys,
         reply: Reply<Attempt<PostgresGrant>>,
     ) {
         if reply.is_closed() {
@@ -220,8 +220,8 @@ impl Driver {
     }
 
     /// A try of a key that somebody waits for, registered where there is room.
-    fn add_watched_try(&mut self, batch: &mut Batch, keys: PostgresKeys, row: Row) {
-        let PostgresKeys { lock, wait } = keys;
+    fn add_watched_try(&mut self, batch: &mut Batch, keys: Keys, row: Row) {
+        let Keys { lock, wait } = keys;
         batch.is_for_waiting = true;
         let step = if self.registered.contains_key(&lock) {
             Step::TryRegistered
@@ -319,7 +319,7 @@ impl Driver {
     fn settle_try(
         &mut self,
         session: &Session,
-        keys: PostgresKeys,
+        keys: Keys,
         step: i16,
         answer: u8,
     ) -> Attempt<PostgresGrant> {
@@ -346,7 +346,7 @@ impl Driver {
 
     /// A grant of a key that the server has given us; `None` if nobody is left to have it, and then
     /// it goes with the session, which is about to end.
-    pub(super) fn grant(&mut self, session: &Session, keys: PostgresKeys) -> Option<PostgresGrant> {
+    pub(super) fn grant(&mut self, session: &Session, keys: Keys) -> Option<PostgresGrant> {
         let hold = self.new_hold(keys);
         self.keys.insert(keys.lock, State::Held(hold.owner));
         let client = self.client.upgrade()?;

@@ -4,8 +4,8 @@ use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 
 use super::{Driver, State};
-use crate::name::key::PostgresKeys;
 use crate::postgres::held::PostgresGrant;
+use crate::postgres::key::Keys;
 use crate::postgres::session::{Failed, Session, value};
 use crate::postgres::shared::Request;
 use crate::postgres::statement::Statement;
@@ -29,7 +29,7 @@ impl Driver {
     async fn claim(
         &mut self,
         session: &mut Session,
-        keys: Vec<PostgresKeys>,
+        keys: Vec<Keys>,
         limit: usize,
         reply: Reply<Vec<(usize, PostgresGrant)>>,
     ) -> Result<(), Failed> {
@@ -40,7 +40,7 @@ impl Driver {
             return Ok(());
         }
         // Of names that share a key the first; the others are held by it.
-        let mut free: HashMap<i64, (usize, PostgresKeys)> = HashMap::with_capacity(keys.len());
+        let mut free: HashMap<i64, (usize, Keys)> = HashMap::with_capacity(keys.len());
         let mut asked = Vec::with_capacity(keys.len());
         for (position, keys) in keys.iter().enumerate() {
             let key = keys.lock;

@@ -31,7 +31,8 @@ use tokio::time::{Instant, sleep, sleep_until, timeout};
 
 use super::KIND;
 use super::connect::Target;
-use super::held::{Client, Hold, HoldCommand, OnSession};
+use super::held::{Client, Hold, HoldCommand, SessionReleases};
+use super::key::Keys;
 use super::login_options::LoginOptions;
 use super::place::place;
 use super::session::{Failed, Session, value};
@@ -87,7 +88,7 @@ pub(super) struct Config {
 /// Starts the thread of a driver; returns when it is connected.
 pub(super) async fn start(config: Config) -> Result<(Arc<Shared>, Arc<Client>), LockError> {
     let shared = Arc::new(Shared::default());
-    let client = shared.queues.client(OnSession);
+    let client = shared.queues.client(SessionReleases);
     let driver = Driver::new(config, Arc::clone(&shared), Arc::downgrade(&client));
     // Dropped meanwhile, the client ends the driver.
     worker::start("distributed-lock", move |started| driver.run(started)).await?;
@@ -612,7 +613,7 @@ impl Driver {
     }
 
     /// A hold that nobody had before.
-    fn new_hold(&mut self, keys: crate::name::key::PostgresKeys) -> Hold {
+    fn new_hold(&mut self, keys: Keys) -> Hold {
         self.last_owner += 1;
         Hold {
             keys,

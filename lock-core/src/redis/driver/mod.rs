@@ -24,7 +24,7 @@ use tokio::time::{Instant, sleep_until};
 
 use super::command::{Acquire, Claim, Command, Reply};
 use super::held::{Client, HeldLock};
-use super::key::Key;
+use super::key::{Key, server_key};
 use super::opened::Opened;
 use super::release::Release;
 use super::scripts::Failure;
@@ -35,7 +35,6 @@ use super::topology::Topology;
 use crate::LockError;
 use crate::backend::Attempt;
 use crate::hand_over::HandOver;
-use crate::name::key::redis_server_key;
 use crate::outage::Outage;
 use crate::server::AdaptiveSpin;
 use foreign::Foreign;
@@ -50,10 +49,10 @@ pub(super) use lane::Batch;
 
 /// How long releases are still tried for after the last user has left: longer than the server may take
 /// an acquire that was not answered, which is given back once more after that.
-const FAREWELL: Duration = PATIENCE.saturating_add(Duration::from_secs(1));
+const DRAIN_TIMEOUT: Duration = PATIENCE.saturating_add(Duration::from_secs(1));
 
 /// No timer is set for longer.
-const FAR: Duration = Duration::from_secs(3600);
+const NO_TIMER: Duration = Duration::from_secs(3600);
 
 type Call = Pin<Box<dyn Future<Output = Done> + Send>>;
 
@@ -134,11 +133,7 @@ impl Driver {
         };
         let lane = |bucket: usize| {
             let tag = u8::try_from(bucket).unwrap_or_default();
-            Lane::new(
-                redis_server_key(namespace, tag),
-                tag,
-                layout.of_bucket[bucket],
-            )
+            Lane::new(server_key(namespace, tag), tag, layout.of_bucket[bucket])
         };
         Self {
             lanes: (0..lanes).map(lane).collect(),
@@ -182,7 +177,7 @@ impl Driver {
     /// Until the last user has left.
     pub(super) async fn run(mut self) {
         let (mut commands, mut releases) = (Vec::new(), Vec::new());
-        let mut farewell = None;
+        let mut drain_until = None;
         // How long they are masters counts later.
         self.ask_masters();
         loop {
@@ -199,7 +194,7 @@ impl Driver {
             self.dispatch();
             self.confirm();
             if !more {
-                let end = *farewell.get_or_insert_with(|| Instant::now() + FAREWELL);
+                let end = *drain_until.get_or_insert_with(|| Instant::now() + DRAIN_TIMEOUT);
                 let is_idle = self.parked.is_empty() && self.lanes.iter().all(Lane::is_idle);
                 if is_idle || end <= Instant::now() {
                     return;
@@ -207,7 +202,7 @@ impl Driver {
             }
             let wake = self
                 .next_look()
-                .min(farewell.unwrap_or_else(|| Instant::now() + FAR));
+                .min(drain_until.unwrap_or_else(|| Instant::now() + NO_TIMER));
             if let Some(done) = self.wait(wake).await {
                 self.finish(done);
                 while let Some(Some(done)) = self.calls.next().now_or_never() {
@@ -336,7 +331,7 @@ impl Driver {
     /// When there is something to do without being told.
     fn next_look(&self) -> Instant {
         let now = Instant::now();
-        let mut next = now + FAR;
+        let mut next = now + NO_TIMER;
         if !self.shared.held.is_empty() {
             next = next.min(self.renewals.next);
         }

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use ::redis::ConnectionInfo;
 use ::redis::aio::MultiplexedConnection;
+use backon::{BackoffBuilder, ExponentialBackoff};
 use tokio::time::Instant;
 
 use super::locate::locate;
@@ -15,10 +16,8 @@ use crate::outage::{Outage, SoFar};
 use crate::redis::clock::{Jump, ServerClock};
 use crate::redis::opened::{Opened, connect};
 use crate::redis::scripts::Failure;
+use crate::redis::settings::{BACKOFF, LONGEST_PAUSE};
 use crate::redis::topology::{Topology, address};
-
-/// Between attempts to connect.
-const BACKOFF: (Duration, Duration) = (Duration::from_millis(10), Duration::from_millis(500));
 
 /// Between questions to a cluster which node has what.
 const LOOK_AGAIN: Duration = Duration::from_millis(100);
@@ -42,7 +41,7 @@ pub(super) struct Node {
     pub(super) identity: u64,
     /// Since when a connection is asked for.
     absent_since: Option<Instant>,
-    backoff: Duration,
+    backoff: ExponentialBackoff,
     /// No connection can be made.
     outage: Outage,
     /// Whether the present connection has given an answer.
@@ -89,7 +88,7 @@ impl Node {
             run_id: String::new(),
             identity: 0,
             absent_since: None,
-            backoff: BACKOFF.0,
+            backoff: BACKOFF.build(),
             outage: Outage::new(),
             has_answered: false,
             clock: ServerClock::default(),
@@ -111,9 +110,8 @@ impl Node {
 
     /// No connection for a while, which is longer each time until it answers; gives its end.
     fn back_off(&mut self) -> Instant {
-        let retry_at = Instant::now() + self.backoff;
+        let retry_at = Instant::now() + self.backoff.next().unwrap_or(LONGEST_PAUSE);
         self.link = Link::Down { retry_at };
-        self.backoff = (self.backoff * 2).min(BACKOFF.1);
         retry_at
     }
 }
@@ -252,7 +250,7 @@ impl Driver {
     pub(super) fn is_well(&mut self, via: Via) {
         let node = &mut self.nodes[via.node];
         if node.via.generation == via.generation {
-            node.backoff = BACKOFF.0;
+            node.backoff = BACKOFF.build();
             node.has_answered = true;
         }
     }

@@ -28,6 +28,7 @@ use super::steps::{Step, WITHIN};
 use super::terms::Terms;
 use super::{errors, sql};
 use crate::LockError;
+use crate::health::{Answer, Companion};
 use crate::panics::catch;
 use crate::server::{Reply, Stop, worker};
 use crate::settings::ProviderKind;
@@ -58,12 +59,12 @@ const WITHOUT_RUNTIME: Duration = Duration::from_millis(100);
 
 /// What is known of the database. Dropping it closes the connection and ends the thread.
 #[derive(Debug)]
-pub(crate) struct DatabaseBeside {
+pub(crate) struct DatabaseCompanion {
     ask: mpsc::UnboundedSender<Reply<()>>,
     stop: Arc<Stop>,
 }
 
-impl DatabaseBeside {
+impl DatabaseCompanion {
     /// Connects, and takes the mark.
     ///
     /// # Errors
@@ -95,26 +96,34 @@ impl DatabaseBeside {
         worker::start("distributed-lock-mark", move |started| watch.run(started)).await?;
         Ok(Self { ask, stop })
     }
+}
+
+impl Companion for DatabaseCompanion {
+    fn name(&self) -> &'static str {
+        ProviderKind::Postgres.as_str()
+    }
 
     /// Whether the database answers, and has no other mark than ours.
-    pub(crate) fn health(&self) -> impl Future<Output = Result<(), LockError>> + Send + 'static {
+    fn health(&self) -> Answer {
         let (reply, answer) = oneshot::channel();
         // Without a thread the reply is dropped, which is an answer.
         let _ = self.ask.send(reply);
         let stop = Arc::clone(&self.stop);
-        async move {
+        Box::pin(async move {
             let gone = |_| match stop.is_asked() {
                 true => Err(LockError::closed()),
                 false => Err(errors::disconnected()),
             };
             answer.await.unwrap_or_else(gone)
-        }
+        })
     }
 
     /// Ends the thread; completes when the connection is closed.
-    pub(crate) async fn close(&self) {
-        self.stop.ask();
-        self.stop.finished().await;
+    fn close(&self) -> Pin<Box<dyn Future<Output = ()> + Send + '_>> {
+        Box::pin(async move {
+            self.stop.ask();
+            self.stop.finished().await;
+        })
     }
 }
 

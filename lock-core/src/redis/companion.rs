@@ -1,6 +1,7 @@
-//! A Redis server that does not hold the locks: it is asked how it is.
+//! A Redis server that does not hold the locks: its health is reported.
 
 use std::future::Future;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -16,10 +17,12 @@ use super::builder::RedisBuilder;
 use super::connect::{ask, open};
 use super::settings::Settings;
 use crate::LockError;
+use crate::health::{Answer, Companion};
+use crate::settings::ProviderKind;
 
 /// A server, or the nodes of a cluster, of which one has to answer.
 #[derive(Debug)]
-pub(crate) struct RedisBeside(Arc<Inner>);
+pub(crate) struct RedisCompanion(Arc<Inner>);
 
 #[derive(Debug)]
 struct Inner {
@@ -29,7 +32,7 @@ struct Inner {
     is_closed: AtomicBool,
 }
 
-impl RedisBeside {
+impl RedisCompanion {
     /// Nothing is connected yet.
     ///
     /// # Errors
@@ -44,11 +47,17 @@ impl RedisBeside {
             is_closed: AtomicBool::new(false),
         })))
     }
+}
+
+impl Companion for RedisCompanion {
+    fn name(&self) -> &'static str {
+        ProviderKind::Redis.as_str()
+    }
 
     /// Whether the server answers.
-    pub(crate) fn health(&self) -> impl Future<Output = Result<(), LockError>> + Send + 'static {
+    fn health(&self) -> Answer {
         let inner = Arc::clone(&self.0);
-        async move {
+        Box::pin(async move {
             let mut connection = inner.connection.lock().await;
             if inner.is_closed.load(Ordering::Acquire) {
                 return Err(LockError::closed());
@@ -64,17 +73,19 @@ impl RedisBeside {
             }
             *connection = Some(inner.connect().await?);
             Ok(())
-        }
+        })
     }
 
     /// Closes the connection, and makes no other.
-    pub(crate) async fn close(&self) {
-        self.0.is_closed.store(true, Ordering::Release);
-        if let Some(mut connection) = self.0.connection.lock().await.take() {
-            // Its answer is the last of the connection, which the driver closes later.
-            let within = self.0.settings.answer_within();
-            let _ = timeout(within, connection.send_packed_command(&cmd("QUIT"))).await;
-        }
+    fn close(&self) -> Pin<Box<dyn Future<Output = ()> + Send + '_>> {
+        Box::pin(async move {
+            self.0.is_closed.store(true, Ordering::Release);
+            if let Some(mut connection) = self.0.connection.lock().await.take() {
+                // Its answer is the last of the connection, which the driver closes later.
+                let within = self.0.settings.answer_within();
+                let _ = timeout(within, connection.send_packed_command(&cmd("QUIT"))).await;
+            }
+        })
     }
 }
 

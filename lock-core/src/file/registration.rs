@@ -1,0 +1,35 @@
+//! Files, as configuration chooses them.
+
+use super::FileBackend;
+use crate::LockError;
+use crate::backend::erase;
+use crate::name::secret_fingerprint;
+use crate::registration::Registration;
+use crate::settings::{LockSettings, ProviderKind};
+
+pub(crate) const REGISTRATION: Registration = Registration {
+    kind: ProviderKind::File,
+    connect: |settings| Box::pin(async move { Ok(erase(open(settings)?)) }),
+    companion: None,
+};
+
+fn open(settings: &LockSettings) -> Result<FileBackend, LockError> {
+    let dir = settings.get_dir();
+    let builder = match dir {
+        Some(dir) => FileBackend::builder(dir),
+        None => FileBackend::builder(FileBackend::default_dir()),
+    };
+    let opened = builder.namespace(settings.get_namespace()).open();
+    let backend = opened.map_err(|error| match dir {
+        Some(_) => error.in_setting("LOCK_DIR"),
+        None => error,
+    })?;
+    // A warning: instances on other machines, or with another directory, are not excluded.
+    tracing::warn!(
+        namespace = settings.get_namespace(),
+        name_secret = secret_fingerprint(),
+        "Distributed locks: file locks in {} (embedded, this machine only)",
+        backend.directory().display()
+    );
+    Ok(backend)
+}
