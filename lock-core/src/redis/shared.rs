@@ -8,6 +8,7 @@ use tokio::sync::oneshot;
 
 use super::command::Command;
 use super::key::{Key, Owner};
+use super::sentinel::Sentinels;
 use super::servers::Servers;
 use super::settings::Settings;
 use super::waiting::Waiting;
@@ -17,6 +18,8 @@ use crate::{LockError, LossReason};
 
 pub(super) struct Shared {
     pub(super) settings: Settings,
+    /// Which say what server it is.
+    pub(super) sentinels: Option<Sentinels>,
     pub(super) inbox: Inbox<Command>,
     pub(super) held: Held,
     pub(super) waiting: Waiting,
@@ -31,6 +34,7 @@ pub(super) struct Shared {
 impl Shared {
     pub(super) fn new(settings: Settings) -> Self {
         Self {
+            sentinels: Sentinels::of(&settings),
             settings,
             inbox: Inbox::default(),
             held: Held::default(),

@@ -9,6 +9,7 @@ mod moves;
 mod nodes;
 mod renewal;
 mod replicas;
+mod sentinels;
 
 use std::pin::Pin;
 use std::sync::{Arc, Weak};
@@ -40,6 +41,7 @@ use moves::{Masters, Reigns};
 use nodes::{Link, Node, Via};
 use renewal::Renewals;
 use replicas::Unconfirmed;
+use sentinels::Mastery;
 
 pub(super) use lane::Batch;
 
@@ -73,6 +75,7 @@ pub(super) struct Driver {
     /// How many times the cluster is being asked.
     looking: usize,
     reigns: Reigns,
+    mastery: Mastery,
     /// The cluster does not say which node has what.
     unlocated: Outage,
     quarantine_until: Option<Instant>,
@@ -104,6 +107,11 @@ enum Done {
     },
     Looked(Result<Topology, LockError>),
     Asked(Result<Masters, LockError>),
+    Watched {
+        asked: Duration,
+        than: ConnectionAddr,
+        another: bool,
+    },
     Confirmed {
         node: usize,
         grants: Vec<Unconfirmed>,
@@ -151,6 +159,7 @@ impl Driver {
             looked: None,
             looking: 0,
             reigns: Reigns::default(),
+            mastery: Mastery::new(),
             unlocated: Outage::new(),
             quarantine_until: None,
             with_callers: Patience::new(),
@@ -189,6 +198,7 @@ impl Driver {
             self.renew();
             self.look_for_absent();
             self.settle_doubts();
+            self.watch_mastery();
             self.dispatch();
             self.confirm();
             if !more {
@@ -325,6 +335,7 @@ impl Driver {
             .next_doubt()
             .into_iter()
             .chain(self.next_look_for_absent())
+            .chain(self.next_mastery())
         {
             next = next.min(at);
         }
@@ -392,6 +403,11 @@ impl Driver {
             }
             Done::Looked(result) => self.looked(result),
             Done::Asked(result) => self.masters_answered(result),
+            Done::Watched {
+                asked,
+                than,
+                another,
+            } => self.watched(asked, &than, another),
             Done::Confirmed {
                 node,
                 grants,
