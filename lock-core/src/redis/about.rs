@@ -6,7 +6,7 @@ use ::redis::aio::MultiplexedConnection;
 use ::redis::from_redis_value;
 
 use super::connect::ask;
-use super::options::NO_SENTINEL;
+use super::options::HOW_SENTINELS;
 use super::settings::Settings;
 use crate::LockError;
 
@@ -100,6 +100,12 @@ impl About {
         self.field("run_id")
     }
 
+    /// Whether a master that is cut off from its replicas refuses writes.
+    pub(super) fn needs_replicas(&self) -> bool {
+        // The field is there if both of the settings for it are.
+        !self.field("min_slaves_good_slaves").is_empty()
+    }
+
     /// What this server is as a master, if it is one and says so.
     pub(super) fn reign(&self) -> Option<Reign> {
         let number = |name| self.field(name).parse::<i64>().ok();
@@ -128,7 +134,7 @@ pub(super) fn judge(about: &About, settings: &Settings) -> Result<(), LockError>
         Mode::Cluster => true,
         Mode::Sentinel => {
             return Err(LockError::misconfigured(format!(
-                "the address is that of a Redis Sentinel, which keeps no locks itself: {NO_SENTINEL}"
+                "the address is that of a Redis Sentinel, which keeps no locks itself: {HOW_SENTINELS}"
             )));
         }
     };
@@ -153,6 +159,12 @@ pub(super) fn judge(about: &About, settings: &Settings) -> Result<(), LockError>
             Some(master) => format!("its master (`{master}`, as it says)"),
             None => "its master".to_owned(),
         };
+        if settings.target.service.is_some() {
+            // They have named it, and another is the master by now or will be.
+            return Err(LockError::unavailable(format!(
+                "the Redis server is a read-only replica of {master}"
+            )));
+        }
         return Err(LockError::misconfigured(format!(
             "the Redis server is a read-only replica; connect to {master}, by a name that follows it in a \
              fail-over"

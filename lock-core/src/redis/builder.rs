@@ -32,6 +32,7 @@ const LEASE: Duration = Duration::from_secs(30);
 /// | [`allow_eviction`](Self::allow_eviction) | no |
 /// | [`replicas`](Self::replicas) | 0 |
 /// | [`credentials`](Self::credentials) | those of the connection string |
+/// | [`sentinel_credentials`](Self::sentinel_credentials) | those of the connection string |
 /// | [`ca_file`](Self::ca_file) | the roots of the machine, or those that are built in |
 /// | [`client_certificate`](Self::client_certificate) | none |
 #[derive(Clone)]
@@ -44,6 +45,7 @@ pub struct RedisBuilder {
     allow_eviction: bool,
     replicas: u8,
     credentials: Option<Ask>,
+    sentinel_credentials: Option<Credentials>,
     ca_file: Option<PathBuf>,
     client_certificate: Option<(PathBuf, PathBuf)>,
 }
@@ -75,6 +77,7 @@ impl RedisBuilder {
             allow_eviction: false,
             replicas: 0,
             credentials: None,
+            sentinel_credentials: None,
             ca_file: None,
             client_certificate: None,
         }
@@ -159,6 +162,24 @@ impl RedisBuilder {
         self
     }
 
+    /// User and password for the [Sentinels](super#sentinels), which have none or other ones than the server;
+    /// as `sentinelUser=..` and `sentinelPassword=..` in the connection string, which they go before. Those
+    /// of the server are never shown to a Sentinel.
+    ///
+    /// ```no_run
+    /// # use lock_core::{Credentials, LockError, redis::RedisBackend};
+    /// # async fn f(secret: String) -> Result<(), LockError> {
+    /// let backend = RedisBackend::builder("redis+sentinel://s1:26379,s2:26379,s3:26379/mymaster")
+    ///     .sentinel_credentials(Credentials::new("app", secret))
+    ///     .connect()
+    ///     .await?;
+    /// # Ok(()) }
+    /// ```
+    pub fn sentinel_credentials(mut self, credentials: Credentials) -> Self {
+        self.sentinel_credentials = Some(credentials);
+        self
+    }
+
     /// Trusts the authorities in this file alone, in PEM, in place of those of the machine; as
     /// `ssl_ca_certs=FILE` in the connection string. It is read at each connect.
     pub fn ca_file(mut self, file: impl Into<PathBuf>) -> Self {
@@ -189,7 +210,7 @@ impl RedisBuilder {
     ///
     /// [`Misconfigured`](crate::LockErrorKind::Misconfigured) for a connection string that is
     /// wrong, a refused password, a certificate that is not trusted, files for TLS that cannot be read, a
-    /// replica or a Sentinel, a server older than 6.2 (7.0 in a cluster), one that evicts keys or lacks a
+    /// replica, a Sentinel without the name of its master or with one that it does not know, a server older than 6.2 (7.0 in a cluster), one that evicts keys or lacks a
     /// command, a lease out of bounds; [`Unavailable`](crate::LockErrorKind::Unavailable) when
     /// the server cannot be reached or is loading its data.
     ///
@@ -219,6 +240,15 @@ impl RedisBuilder {
         certificates.ca_file = self.ca_file.or(certificates.ca_file.take());
         certificates.client = self.client_certificate.or(certificates.client.take());
         target.check()?;
+        if let Some(credentials) = self.sentinel_credentials {
+            let service = target.service.as_mut().ok_or_else(|| {
+                LockError::misconfigured(
+                    "credentials of Sentinels are given, and the Redis connection string names no Sentinels",
+                )
+            })?;
+            service.user = credentials.get_user().map(str::to_owned);
+            service.password = Some(credentials.get_password().to_owned());
+        }
         if !LEASES.contains(&self.lease) {
             return Err(LockError::misconfigured(
                 "the lease of Redis locks must be from 500 ms to 24 h",

@@ -15,18 +15,21 @@ use tokio::time::timeout;
 use super::about::{About, Mode};
 use super::builder::RedisBuilder;
 use super::connect::{ask, open};
+use super::sentinel::Sentinels;
 use super::settings::Settings;
 use crate::LockError;
 use crate::health::{Answer, Companion};
 use crate::settings::ProviderKind;
 
-/// A server, or the nodes of a cluster, of which one has to answer.
+/// A server, the master that Sentinels name, or the nodes of a cluster, of which one has to answer.
 #[derive(Debug)]
 pub(crate) struct RedisCompanion(Arc<Inner>);
 
 #[derive(Debug)]
 struct Inner {
     settings: Settings,
+    /// Which say what server it is.
+    sentinels: Option<Sentinels>,
     /// Made when it is needed, and again when it has failed.
     connection: Mutex<Option<MultiplexedConnection>>,
     is_closed: AtomicBool,
@@ -42,6 +45,7 @@ impl RedisCompanion {
         let settings = RedisBuilder::parse(connection_string).settings()?;
         settings.target.warn_unless_verified();
         Ok(Self(Arc::new(Inner {
+            sentinels: Sentinels::of(&settings),
             settings,
             connection: Mutex::default(),
             is_closed: AtomicBool::new(false),
@@ -92,6 +96,11 @@ impl Companion for RedisCompanion {
 impl Inner {
     /// To whichever node answers first: one that hangs does not use up the time of the others.
     async fn connect(&self) -> Result<MultiplexedConnection, LockError> {
+        if let Some(sentinels) = &self.sentinels {
+            let mut new = open(&sentinels.find().await?, &self.settings, None).await?;
+            self.ping(&mut new, self.settings.answer_within()).await?;
+            return Ok(new);
+        }
         let seeds = self.settings.target.seeds.iter().map(|seed| {
             Box::pin(async move {
                 let mut new = open(seed, &self.settings, None).await?;

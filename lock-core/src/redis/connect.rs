@@ -27,10 +27,16 @@ use crate::LockError;
 /// # Errors
 ///
 /// [`Misconfigured`](crate::LockErrorKind::Misconfigured) when the string is wrong, or names the nodes
-/// of a cluster, which have no client in common.
+/// of a cluster, which have no client in common, or Sentinels.
 pub fn client(connection_string: &str) -> Result<Client, LockError> {
     let target = Target::parse(connection_string)?;
     target.warn_unless_verified();
+    if target.service.is_some() {
+        return Err(LockError::misconfigured(
+            "the Redis connection string names Sentinels; a client is one of a single server: the driver has \
+             `sentinel::SentinelClient` for these",
+        ));
+    }
     let [info] = &target.seeds[..] else {
         return Err(LockError::misconfigured(
             "the Redis connection string names several nodes; a client is one of a single server",

@@ -5,11 +5,14 @@
 //! - `host:port,password=..,user=..,ssl=true,defaultDatabase=1,connectTimeout=5000`, as .NET writes
 //!   it; several hosts are the nodes of one cluster, of which any can be asked.
 //!
+//! Either can name Sentinels and the master that they are asked for, in place of servers.
+//!
 //! Both take the same options.
 //!
 //! No error repeats what stands where a password can stand.
 
 mod given;
+mod sentinels;
 
 use std::collections::BTreeSet;
 use std::fmt;
@@ -20,8 +23,9 @@ use ::redis::{ConnectionAddr, ConnectionInfo, IntoConnectionInfo, ProtocolVersio
 use url::Url;
 
 use self::given::{Given, once};
+pub(super) use self::sentinels::Service;
 use super::certificates::{Certificates, host as tls_host, is_address};
-use super::options::{NAME_THE_CA, NO_SENTINEL};
+use super::options::{HOW_SENTINELS, NAME_THE_CA};
 use crate::server::exposed::warn_unless_local;
 use crate::{LockError, plain_text};
 
@@ -58,23 +62,33 @@ const OTHER_SCHEMES: [&str; 16] = [
     "valkey-cluster",
 ];
 
-/// Schemes by which clients ask a Sentinel.
-const SENTINEL_SCHEMES: [&str; 8] = [
-    "redis+sentinel",
-    "redis-sentinel",
-    "rediss+sentinel",
-    "rediss-sentinel",
+/// Schemes by which clients ask Sentinels, and those that are written in their place to be parsed.
+const SENTINEL_SCHEMES: [(&str, &str); 8] = [
+    ("redis+sentinel", "redis"),
+    ("redis-sentinel", "redis"),
+    ("rediss+sentinel", "rediss"),
+    ("rediss-sentinel", "rediss"),
+    ("valkey+sentinel", "redis"),
+    ("valkey-sentinel", "redis"),
+    ("valkeys+sentinel", "rediss"),
+    ("valkeys-sentinel", "rediss"),
+];
+
+/// Schemes of clients that ask Sentinels, and are written in a way that is not taken here.
+const OTHER_SENTINEL_SCHEMES: [&str; 4] = [
+    "redis+sentinels",
+    "redis-sentinels",
     "sentinel",
     "sentinels",
-    "valkey+sentinel",
-    "valkey-sentinel",
 ];
 
 /// What a connection string says. Its `Debug` shows no password.
 #[derive(Clone)]
 pub(super) struct Target {
-    /// One, or several nodes of one cluster.
+    /// One server, or several nodes of one cluster; or Sentinels, with what their master is spoken to with.
     pub(super) seeds: Vec<ConnectionInfo>,
+    /// What the Sentinels are asked for, where the seeds are such.
+    pub(super) service: Option<Service>,
     pub(super) connect_timeout: Option<Duration>,
     pub(super) certificates: Certificates,
 }
@@ -83,6 +97,7 @@ impl Target {
     pub(super) fn new(info: ConnectionInfo) -> Self {
         Self {
             seeds: vec![info],
+            service: None,
             connect_timeout: None,
             certificates: Certificates::default(),
         }
@@ -138,7 +153,11 @@ impl Target {
                 } => (host, "insecure TLS"),
                 _ => continue,
             };
-            let server = format!("Redis at {}", seed.addr());
+            let what = match self.service {
+                Some(_) => "the Redis Sentinel",
+                None => "Redis",
+            };
+            let server = format!("{what} at {}", seed.addr());
             let advice = "use rediss://, or ssl=true, with a certificate that this machine trusts";
             warn_unless_local(host, &server, how, advice);
         }
@@ -148,6 +167,9 @@ impl Target {
 /// The servers, for a log.
 impl fmt::Display for Target {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if let Some(service) = &self.service {
+            write!(f, "{} of Sentinels ", service.master)?;
+        }
         for (n, seed) in self.seeds.iter().enumerate() {
             let separator = if n == 0 { "" } else { "," };
             write!(
@@ -170,6 +192,7 @@ impl fmt::Debug for Target {
             .collect();
         f.debug_struct("Target")
             .field("seeds", &seeds)
+            .field("service", &self.service)
             .field("connect_timeout", &self.connect_timeout)
             .finish_non_exhaustive()
     }
@@ -179,29 +202,41 @@ fn wrong(what: impl fmt::Display) -> LockError {
     LockError::misconfigured(format!("the Redis connection string is wrong: {what}"))
 }
 
-/// Refuses one of another kind: before the rest is looked at, which is written in other ways there.
-fn check_scheme(text: &str) -> Result<(), LockError> {
+/// Refuses a scheme of another kind: before the rest is looked at, which is written in other ways there.
+/// Gives what to parse in its place where it is one of Sentinels.
+fn check_scheme(text: &str) -> Result<Option<&'static str>, LockError> {
     let scheme = text.split(':').next().unwrap_or_default();
     let scheme = scheme.to_ascii_lowercase();
     if SCHEMES.contains(&scheme.as_str()) {
-        return Ok(());
+        return Ok(None);
+    }
+    if let Some((_, plain)) = SENTINEL_SCHEMES.iter().find(|(name, _)| *name == scheme) {
+        return Ok(Some(plain));
     }
     let listed = |names: &[&'static str]| names.iter().copied().find(|name| *name == scheme);
-    if let Some(scheme) = listed(&SENTINEL_SCHEMES) {
+    if let Some(scheme) = listed(&OTHER_SENTINEL_SCHEMES) {
         return Err(wrong(format_args!(
-            "its scheme `{scheme}` is one of Sentinel: {NO_SENTINEL}"
+            "its scheme `{scheme}` is one of Sentinel that is not taken: {HOW_SENTINELS}"
         )));
     }
     let shown = listed(&OTHER_SCHEMES).map_or("unknown".to_owned(), |name| format!("`{name}`"));
     Err(wrong(format_args!(
-        "its scheme is {shown}; known are redis, rediss, valkey, valkeys, unix"
+        "its scheme is {shown}; known are redis, rediss, valkey, valkeys, unix, redis+sentinel, \
+         rediss+sentinel"
     )))
 }
 
 fn url(text: &str) -> Result<Target, LockError> {
-    check_scheme(text)?;
+    let (text, mut sentinels) = match check_scheme(text)? {
+        Some(scheme) => {
+            let (text, hosts) = sentinels::take_hosts(text)?;
+            let (_, rest) = text.split_once(':').unwrap_or_default();
+            (format!("{scheme}:{rest}"), hosts)
+        }
+        None => (text.to_owned(), Vec::new()),
+    };
     // `ParseError` says what is wrong without the text.
-    let mut url = Url::parse(text).map_err(|error| {
+    let mut url = Url::parse(&text).map_err(|error| {
         wrong(
             "it is not a URL; write redis://USER:PASSWORD@HOST:PORT/DATABASE, with special characters of \
              the password percent-encoded: `/` as %2F, `?` as %3F, `#` as %23, `@` as %40, `%` as %25; \
@@ -229,7 +264,8 @@ fn url(text: &str) -> Result<Target, LockError> {
         }
         Some(_) => {
             return Err(wrong(
-                "it has a `#`; write a `#` in a password as %23, and name no master of a Sentinel",
+                "it has a `#`; write a `#` in a password as %23, and the master that Sentinels are asked for \
+                 after their hosts: redis+sentinel://HOST,HOST/MASTER",
             ));
         }
         None => {}
@@ -246,8 +282,21 @@ fn url(text: &str) -> Result<Target, LockError> {
     for (n, (option, value)) in url.query_pairs().enumerate() {
         given.take(n + 1, &option, &value)?;
     }
-    let has_path = !matches!(url.path(), "" | "/");
     let is_socket = url.scheme().ends_with("unix");
+    if !sentinels.is_empty() {
+        sentinels::take_path(&mut url, &mut given)?;
+        if given.master.is_none() {
+            return Err(wrong(format_args!(
+                "it names Sentinels, and no master to ask them for: {HOW_SENTINELS}"
+            )));
+        }
+    } else if given.master.is_some() {
+        let host = url.host_str().filter(|_| !is_socket);
+        let host = host.ok_or_else(|| wrong("it names a master, and no Sentinel to ask for it"))?;
+        // In brackets, as an address of IPv6 is in either form.
+        sentinels.push((self::host(host)?.0, url.port()));
+    }
+    let has_path = !matches!(url.path(), "" | "/");
     url.set_query(None);
     // The driver's errors about URLs name no value.
     let info = url
@@ -265,7 +314,11 @@ fn url(text: &str) -> Result<Target, LockError> {
             "its option `ssl` and its scheme say two things; write rediss:// for TLS, redis:// without it",
         ));
     }
-    given.target(vec![info.addr().clone()])
+    if sentinels.is_empty() {
+        return given.target(vec![info.addr().clone()]);
+    }
+    let addresses = addresses(sentinels, has_tls, sentinels::PORT);
+    given.target(addresses)
 }
 
 fn options(text: &str) -> Result<Target, LockError> {
@@ -306,16 +359,31 @@ fn options(text: &str) -> Result<Target, LockError> {
     if tls {
         require_tls()?;
     }
-    let address = |(host, port): (String, Option<u16>)| match tls {
+    let port = match (&given.master, tls) {
+        (Some(_), _) => sentinels::PORT,
+        (None, true) => TLS_PORT,
+        (None, false) => PORT,
+    };
+    let addresses = addresses(hosts, tls, port);
+    given.target(addresses)
+}
+
+/// A host, and its port if it has one.
+type Host = (String, Option<u16>);
+
+fn addresses(hosts: Vec<Host>, tls: bool, default_port: u16) -> Vec<ConnectionAddr> {
+    let hosts = hosts.into_iter();
+    let hosts = hosts.map(|(host, port)| (host, port.unwrap_or(default_port)));
+    let address = |(host, port)| match tls {
         true => ConnectionAddr::TcpTls {
             host,
-            port: port.unwrap_or(TLS_PORT),
+            port,
             insecure: false,
             tls_params: None,
         },
-        false => ConnectionAddr::Tcp(host, port.unwrap_or(PORT)),
+        false => ConnectionAddr::Tcp(host, port),
     };
-    given.target(hosts.into_iter().map(address).collect())
+    hosts.map(address).collect()
 }
 
 /// The same server, spoken to in RESP3.
@@ -324,7 +392,7 @@ pub(super) fn resp3(info: ConnectionInfo) -> ConnectionInfo {
     info.set_redis_settings(settings.set_protocol(ProtocolVersion::RESP3))
 }
 
-fn host(text: &str) -> Result<(String, Option<u16>), LockError> {
+fn host(text: &str) -> Result<Host, LockError> {
     let (host, port) = if let Some(rest) = text.strip_prefix('[') {
         let (host, rest) = rest
             .split_once(']')

@@ -49,13 +49,14 @@
 //! |---|---|
 //! | URL | `redis://user:password@host:6379/0`, `rediss://` for TLS, `valkey://`, `valkeys://`, `unix:///path` |
 //! | as .NET writes it | `host:6379,user=..,password=..,ssl=true,defaultDatabase=1`; several `host:port` are nodes of one cluster |
+//! | Sentinels | `redis+sentinel://user:password@host:26379,host:26379/mymaster/0`, `rediss+sentinel://`, or `host:26379,host:26379,serviceName=mymaster` |
 //!
 //! Special characters of a password in a URL are percent-encoded. Both forms take these options, in a
 //! URL after a `?`: `user`, `password`, `db`, `connectTimeout` (in ms), `ssl`, `protocol` (3), `sslHost`,
 //! `ssl_ca_certs`, `ssl_certfile` and `ssl_keyfile`. Options of other clients that change nothing for a
 //! lock, such as their timeouts, retries and pools, are ignored, and one line of the log, at `info`, names
 //! them. What cannot be kept is an error that says what to do: `ssl_cert_reqs=none`, `#insecure`,
-//! `keyPrefix`, a proxy, a Sentinel. No error shows a value.
+//! `keyPrefix`, a proxy. No error shows a value.
 //!
 //! # TLS
 //!
@@ -81,10 +82,45 @@
 //! when a process connects: otherwise a process that starts while the first is silent would lock
 //! elsewhere than the others. A single server has one address, also where it has several names.
 //!
-//! A master and its replicas are refused as a list, and so is a Sentinel: give the address of the master,
-//! by a name that follows it in a fail-over. The name is looked up at each connect; the backend connects
-//! anew when its server is gone or has become a replica, and the [quarantine](RedisBuilder::quarantine)
-//! of the new master begins.
+//! A master and its replicas are refused as a list: name their [Sentinels](#sentinels), or give the address
+//! of the master, by a name that follows it in a fail-over. The name is looked up at each connect; the
+//! backend connects anew when its server is gone or has become a replica, and the
+//! [quarantine](RedisBuilder::quarantine) of the new master begins.
+//!
+//! # Sentinels
+//!
+//! ```no_run
+//! # use lock_core::{LockError, redis::RedisBackend};
+//! # async fn f() -> Result<(), LockError> {
+//! let sentinels = "redis+sentinel://app:secret@s1:26379,s2:26379,s3:26379/mymaster/0";
+//! let backend = RedisBackend::connect(sentinels).await?;
+//! # Ok(()) }
+//! ```
+//!
+//! User, password, database and options are those of the server. The Sentinels have a login of their own,
+//! if any: `sentinelUser` and `sentinelPassword` (`sentinel_username` and `sentinel_password` are the same),
+//! or [`sentinel_credentials`](RedisBuilder::sentinel_credentials); the user needs `+sentinel|master
+//! +sentinel|get-master-addr-by-name`. With TLS both are spoken to in TLS, and with the same certificates.
+//! Also taken: `redis-sentinel://`, `valkey+sentinel://`, `redis://host:26379`, and for the master's name
+//! `sentinelMasterId`, `master_name` and the like.
+//!
+//! - **Which server.** All Sentinels are asked together, at each connect and then once a second (of a lease
+//!   under 6 s, six times a lease). What the newest configuration names counts, if that server says itself that it is a
+//!   master. One Sentinel that answers is enough. Name all of them, the same in each process.
+//! - **What a fail-over costs.** Replication is asynchronous: a new master can lack locks that are held. It
+//!   grants none for one lease, the [quarantine](RedisBuilder::quarantine). Each holder renews at the new
+//!   master within a second or a heartbeat: what that has stays held, what it lacks is lost, and its holder
+//!   is told before another is granted it. With [`replicas`](RedisBuilder::replicas) as many as there are, none is lacking.
+//! - **The former master** can go on for some 10 s after a fail-over that was ordered, or that it slept through.
+//!   Nothing is held by two because of that: a lease counts from no later than a time when no Sentinel named
+//!   another master, and every process leaves the former one when one does.
+//! - **Without Sentinels.** When none answers, locks go on with the server that there is; a process that
+//!   starts then is [`Unavailable`](crate::LockErrorKind::Unavailable).
+//! - **What is not promised.** A network that keeps some processes *together with the former master* away from
+//!   all Sentinels, while others see a new one: both sides then grant, also with `replicas` what was held
+//!   before. Tokens tell them apart. Against it, set `min-replicas-to-write 1` on the servers, and
+//!   `min-replicas-max-lag` to no more than `down-after-milliseconds`: a master without replicas then
+//!   renews nothing (from Redis 7.0 on). Where that is not set, the log says so once.
 //!
 //! # Rights
 //!
@@ -141,6 +177,7 @@
 //! of a server, which costs a try too many at worst.
 
 mod about;
+mod address;
 mod backend;
 mod builder;
 mod certificates;
@@ -150,6 +187,7 @@ mod companion;
 mod connect;
 mod connection_string;
 mod driver;
+mod gather;
 mod held;
 mod key;
 mod logins;
@@ -162,6 +200,7 @@ mod release;
 mod rights;
 mod scripts;
 mod seeds;
+mod sentinel;
 mod servers;
 mod settings;
 mod shared;

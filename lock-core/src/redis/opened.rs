@@ -1,5 +1,6 @@
 //! A server that can keep locks: connected to, and checked.
 
+use std::sync::Once;
 use std::time::Duration;
 
 use ::redis::aio::MultiplexedConnection;
@@ -11,9 +12,17 @@ use super::shared::Shared;
 use super::topology::id_of_member;
 use crate::{LockError, entropy};
 
+/// What is said of a server that Sentinels name.
+const NAMED: &str = "Sentinels name it as the master; a fail-over takes them a while, and an address that is \
+                     reached from their network alone is corrected with `replica-announce-ip`";
+
 /// A connection to one that can keep locks, and when which time was read there.
 pub(super) struct Opened {
     pub(super) connection: MultiplexedConnection,
+    /// Where it is, which Sentinels may have said.
+    pub(super) info: ConnectionInfo,
+    /// Before that was asked for.
+    pub(super) asked: Duration,
     /// What the members of a cluster call it.
     pub(super) member: Option<String>,
     pub(super) run_id: String,
@@ -25,16 +34,53 @@ pub(super) struct Opened {
     pub(super) time: u64,
 }
 
-/// Connects and checks.
+/// Connects and checks; where there are Sentinels, to the server that they name.
 pub(super) async fn connect(info: &ConnectionInfo, shared: &Shared) -> Result<Opened, LockError> {
     let settings = &shared.settings;
-    let mut connection = open(info, settings, None).await?;
-    let about = About::of(&mut connection, settings).await?;
-    check(connection, &about, shared).await
+    let asked = shared.clock.now();
+    let opening = async |info: &ConnectionInfo| {
+        let mut connection = open(info, settings, None).await?;
+        let about = About::of(&mut connection, settings).await?;
+        let opened = check(info, connection, &about, shared).await?;
+        if shared.sentinels.is_some() && !about.needs_replicas() {
+            warn_of_split();
+        }
+        Ok(opened)
+    };
+    let Some(sentinels) = &shared.sentinels else {
+        return opening(info).await;
+    };
+    let info = sentinels.find().await?;
+    let opened = opening(&info).await;
+    let opened = opened.map_err(|error| match error.is_unavailable() {
+        true => error.with_advice(NAMED),
+        false => error,
+    })?;
+    if opened.member.is_some() {
+        return Err(LockError::misconfigured(
+            "the Redis Sentinels name a node of a cluster, whose members find their masters themselves: give \
+             the addresses of nodes, and no Sentinel",
+        ));
+    }
+    Ok(Opened { asked, ..opened })
+}
+
+/// Once in a process.
+fn warn_of_split() {
+    static WARNED: Once = Once::new();
+    WARNED.call_once(|| {
+        tracing::warn!(
+            "the Redis master that Sentinels name goes on when it is cut off from its replicas and from them: \
+             processes that are cut off with it can then hold locks that others are granted by a new master; \
+             set `min-replicas-to-write` to 1 or more, and `min-replicas-max-lag` to no more than \
+             `down-after-milliseconds`"
+        );
+    });
 }
 
 /// Refuses a server that cannot keep locks.
 pub(super) async fn check(
+    info: &ConnectionInfo,
     mut connection: MultiplexedConnection,
     about: &About,
     shared: &Shared,
@@ -54,6 +100,8 @@ pub(super) async fn check(
     })?;
     Ok(Opened {
         connection,
+        info: info.clone(),
+        asked: sent,
         member,
         run_id: about.run_id().to_owned(),
         reign: about.reign(),

@@ -16,6 +16,10 @@ pub(super) enum Setting {
     CaFile,
     Certificate,
     Key,
+    /// What Sentinels are asked for.
+    Master,
+    SentinelUser,
+    SentinelPassword,
 }
 
 /// What an option means, and its name.
@@ -25,14 +29,26 @@ pub(super) enum Meaning {
     Nothing(&'static str),
 }
 
-const TAKEN: [(&str, Setting); 15] = [
+const TAKEN: [(&str, Setting); 27] = [
     ("connectTimeout", Setting::ConnectTimeout),
     ("database", Setting::Database),
     ("db", Setting::Database),
     ("defaultDatabase", Setting::Database),
+    ("master_name", Setting::Master),
+    ("masterName", Setting::Master),
     ("pass", Setting::Password),
     ("password", Setting::Password),
     ("protocol", Setting::Protocol),
+    ("sentinel_master", Setting::Master),
+    ("sentinel_password", Setting::SentinelPassword),
+    ("sentinel_username", Setting::SentinelUser),
+    ("sentinelMasterId", Setting::Master),
+    ("sentinelMasterName", Setting::Master),
+    ("sentinelPassword", Setting::SentinelPassword),
+    ("sentinelUser", Setting::SentinelUser),
+    ("sentinelUsername", Setting::SentinelUser),
+    ("service_name", Setting::Master),
+    ("serviceName", Setting::Master),
     ("ssl", Setting::Tls),
     ("ssl_ca_certs", Setting::CaFile),
     ("ssl_certfile", Setting::Certificate),
@@ -136,7 +152,8 @@ const KEPT_WITH: [(&str, &[&str], &str); 25] = [
     (
         "addr",
         &[],
-        "write the nodes of a cluster as HOST:PORT,HOST:PORT",
+        "write the nodes of a cluster as HOST:PORT,HOST:PORT, and Sentinels as \
+         redis+sentinel://HOST:PORT,HOST:PORT/MASTER",
     ),
     ("checkCertificateRevocation", &["false"], NO_LISTS),
     ("global_keyprefix", &[""], NO_PREFIX),
@@ -191,27 +208,13 @@ const KEPT_WITH: [(&str, &[&str], &str); 25] = [
     ("verifyPeer", &["full", "true"], NAME_THE_CA),
 ];
 
-/// Options by which clients ask a Sentinel.
-const OF_SENTINEL: [&str; 14] = [
-    "master",
-    "master_name",
-    "masterName",
-    "redis_sentinel",
-    "role",
-    "sentinel",
-    "sentinel_master",
-    "sentinel_password",
-    "sentinel_username",
-    "sentinelMasterId",
-    "sentinelPassword",
-    "sentinels",
-    "service_name",
-    "serviceName",
-];
+/// Options of clients that ask Sentinels, which are written in another way here.
+const OF_SENTINEL: [&str; 5] = ["master", "redis_sentinel", "role", "sentinel", "sentinels"];
 
-/// What to do where the address of a Sentinel is meant.
-pub(super) const NO_SENTINEL: &str = "locks do not ask Sentinels where the master is yet: give the address of the master, by a name that \
-     follows it in a fail-over, such as that of a load balancer or of a service";
+/// How Sentinels are named.
+pub(super) const HOW_SENTINELS: &str = "write redis+sentinel://USER:PASSWORD@HOST:26379,HOST:26379/MASTER/0, or \
+     HOST:26379,HOST:26379,serviceName=MASTER,password=PASSWORD, with all Sentinels and the name that they \
+     have for the master";
 
 /// What the option at this position means; an error is what is wrong with it, without its value.
 pub(super) fn meaning(position: usize, option: &str, value: &str) -> Result<Meaning, String> {
@@ -232,7 +235,7 @@ pub(super) fn meaning(position: usize, option: &str, value: &str) -> Result<Mean
     }
     if let Some(name) = OF_SENTINEL.iter().find(|name| is_it(name)) {
         return Err(format!(
-            "its option `{name}` is one of Sentinel: {NO_SENTINEL}"
+            "its option `{name}` is one of Sentinel that is not taken: {HOW_SENTINELS}"
         ));
     }
     // Not shown: it can be the rest of a password.
@@ -292,7 +295,7 @@ mod tests {
             ("sslProtocols", "hunter2", "TLS 1.2"),
             ("keyPrefix", "hunter2", "`LOCK_NAMESPACE`"),
             ("proxy", "hunter2", "the server itself"),
-            ("serviceName", "hunter2", "address of the master"),
+            ("sentinels", "hunter2", "redis+sentinel://"),
             ("$SET", "hunter2", "rename a command"),
             ("hunter2", "hunter2", "unknown option (number 7)"),
         ] {

@@ -1,4 +1,4 @@
-//! The addresses of a connection string: one server, or nodes of one cluster.
+//! The addresses of a connection string: one server, or nodes of one cluster, or the Sentinels of a master.
 //!
 //! A master and its replicas are no such list: nothing but a Sentinel says which of them is the master
 //! for all, and a former master that is cut off goes on granting.
@@ -8,21 +8,16 @@
 //! silent locks elsewhere than the others.
 
 use std::fmt::Write;
-use std::time::Duration;
 
 use ::redis::ConnectionInfo;
-use futures_util::stream::{FuturesUnordered, StreamExt};
-use tokio::time::{Instant, timeout_at};
 
 use super::about::{About, Mode};
 use super::connect::open;
-use super::opened::{Opened, check};
+use super::gather::gather;
+use super::opened::{Opened, check, connect};
 use super::shared::Shared;
 use super::topology::Topology;
 use crate::LockError;
-
-/// How long the other addresses have at least, when one has answered.
-const GRACE: Duration = Duration::from_millis(250);
 
 /// Where the locks are.
 pub(super) struct Found {
@@ -47,6 +42,16 @@ type Answer = Result<Said, LockError>;
 /// Connects to the first address whose server can keep locks.
 pub(super) async fn find(shared: &Shared) -> Result<Found, LockError> {
     let seeds = &shared.settings.target.seeds;
+    if let (Some(_), Some(sentinel)) = (&shared.sentinels, seeds.first()) {
+        let opened = connect(sentinel, shared).await?;
+        let seed = opened.info.clone();
+        let topology = Topology::single(seed.clone());
+        return Ok(Found {
+            seed,
+            opened,
+            topology,
+        });
+    }
     let mut first = None;
     let can_keep_locks = |said: &Said| said.opened.is_ok();
     for (seed, answer) in seeds.iter().zip(survey(shared, can_keep_locks).await?) {
@@ -93,9 +98,6 @@ fn no_node() -> LockError {
 /// Asks all addresses, in their order. Of several, each that answers has to be a node of one cluster.
 /// The same server by two names is no cluster: that one of them leads to it does not prove that the
 /// other does.
-///
-/// When one has said what is enough, the others have as long again, and counts for silent what has not
-/// answered then: an address that leads nowhere costs a whole timeout.
 async fn survey(shared: &Shared, is_enough: fn(&Said) -> bool) -> Result<Vec<Answer>, LockError> {
     let seeds = &shared.settings.target.seeds;
     let silent = || {
@@ -103,29 +105,9 @@ async fn survey(shared: &Shared, is_enough: fn(&Said) -> bool) -> Result<Vec<Ans
             "the Redis server did not answer in time",
         ))
     };
-    let mut answers: Vec<Answer> = seeds.iter().map(|_| silent()).collect();
-    let asking = seeds.iter().enumerate();
-    let mut asking: FuturesUnordered<_> = asking
-        .map(|(at, seed)| async move { (at, ask(seed, shared).await) })
-        .collect();
-    let started = Instant::now();
-    let mut until = None;
-    loop {
-        let next = async {
-            match until {
-                Some(until) => timeout_at(until, asking.next()).await.ok().flatten(),
-                None => asking.next().await,
-            }
-        };
-        let Some((at, answer)) = next.await else {
-            break;
-        };
-        if answer.as_ref().is_ok_and(is_enough) {
-            let again = started.elapsed().max(GRACE);
-            until.get_or_insert_with(|| Instant::now() + again);
-        }
-        answers[at] = answer;
-    }
+    let asking = seeds.iter().map(|seed| ask(seed, shared));
+    let is_enough = |answer: &Answer| answer.as_ref().is_ok_and(is_enough);
+    let answers = gather(asking, silent, is_enough).await;
     if seeds.len() > 1 && answers.iter().any(Result::is_ok) && !are_one(&answers) {
         return Err(several(seeds, &answers));
     }
@@ -141,7 +123,7 @@ async fn ask(seed: &ConnectionInfo, shared: &Shared) -> Answer {
         Mode::Cluster => Topology::of_cluster(&mut connection, seed, shared).await?,
         _ => Topology::single(seed.clone()),
     };
-    let opened = check(connection, &about, shared).await;
+    let opened = check(seed, connection, &about, shared).await;
     Ok(Said {
         mode,
         master: about.master(),
@@ -184,7 +166,7 @@ fn several(seeds: &[ConnectionInfo], answers: &[Answer]) -> LockError {
     LockError::misconfigured(format!(
         "the Redis connection string names several addresses, and their servers do not say that they are \
          nodes of one cluster, so that two processes could hold one lock: give the address of one server, \
-         or of nodes of one cluster; of a master and its replicas that of the master, by a name that \
-         follows it in a fail-over{found}"
+         or of nodes of one cluster; of a master and its replicas those of their Sentinels, or that of the \
+         master by a name that follows it in a fail-over{found}"
     ))
 }

@@ -7,6 +7,7 @@ use super::command::Command;
 use super::held::{Client, Held, KeyReleases};
 use super::key::Owner;
 use super::release::Release;
+use super::sentinel::Sentinels;
 use super::servers::Servers;
 use super::settings::Settings;
 use super::waiting::Waiting;
@@ -15,6 +16,8 @@ use crate::server::Queues;
 
 pub(super) struct Shared {
     pub(super) settings: Settings,
+    /// Which say what server it is.
+    pub(super) sentinels: Option<Sentinels>,
     pub(super) queues: Queues<Command, Release>,
     pub(super) held: Arc<Held>,
     pub(super) waiting: Arc<Waiting>,
@@ -28,6 +31,7 @@ pub(super) struct Shared {
 impl Shared {
     pub(super) fn new(settings: Settings) -> Self {
         Self {
+            sentinels: Sentinels::of(&settings),
             settings,
             queues: Queues::default(),
             held: Arc::default(),

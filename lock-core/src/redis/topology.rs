@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use ::redis::aio::MultiplexedConnection;
 use ::redis::{ConnectionAddr, ConnectionInfo, Value, cmd, from_redis_value, pipe};
 
+use super::address::address;
 use super::connect::ask;
 use super::key::BUCKETS;
 use super::rights::Asked;
@@ -160,25 +161,6 @@ pub(super) async fn id_of_member(
     from_redis_value(id).map_err(|error| {
         LockError::unavailable("the Redis cluster has no name for a node").with_source(error)
     })
-}
-
-/// The address of another node, reached as the one that was asked.
-pub(super) fn address(asked: &ConnectionAddr, host: Option<String>, port: u16) -> ConnectionAddr {
-    match asked.clone() {
-        ConnectionAddr::TcpTls {
-            host: known,
-            insecure,
-            tls_params,
-            ..
-        } => ConnectionAddr::TcpTls {
-            host: host.unwrap_or(known),
-            port,
-            insecure,
-            tls_params,
-        },
-        ConnectionAddr::Tcp(known, _) => ConnectionAddr::Tcp(host.unwrap_or(known), port),
-        _ => ConnectionAddr::Tcp(host.unwrap_or_else(|| "127.0.0.1".to_owned()), port),
-    }
 }
 
 /// The slot of each bucket, as the server computes it.

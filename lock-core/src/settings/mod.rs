@@ -19,7 +19,7 @@ use crate::{LockError, plain_text};
 /// | environment | serde | |
 /// |---|---|---|
 /// | `DATABASE_URL` | `database_url` | the PostgreSQL server, `postgres://user:password@host/database` |
-/// | `REDIS_URL` | `redis_url` | the Redis server: a URL, or `host:6379,password=..,ssl=true` |
+/// | `REDIS_URL` | `redis_url` | the Redis server, or its Sentinels: a URL, or `host:6379,password=..,ssl=true` |
 /// | `LOCK_PROVIDER` | `lock_provider` | `postgres`, `redis` or `file`: this one, or no start |
 /// | `LOCK_NAMESPACE` | `lock_namespace` | keeps the locks of two applications on one server apart |
 /// | `LOCK_DIR` | `lock_dir` | where the lock files are |

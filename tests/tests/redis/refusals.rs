@@ -429,7 +429,7 @@ async fn a_sentinel_is_refused_by_name() {
     let sentinel = sentinel.start().await;
     let error = refused(&sentinel.url()).await;
     assert!(
-        error.is_misconfigured() && error.to_string().contains("address of the master"),
+        error.is_misconfigured() && error.to_string().contains("serviceName=MASTER"),
         "{}",
         text(&error)
     );

@@ -5,10 +5,14 @@ use std::time::Duration;
 
 use ::redis::{ConnectionAddr, IntoConnectionInfo};
 
+use super::sentinels::{Service, check_master};
 use super::{Target, resp3, wrong};
 use crate::LockError;
 use crate::redis::certificates::Certificates;
 use crate::redis::options::{Meaning, Setting, meaning};
+
+const NO_MASTER: &str = "it has a user or a password for Sentinels, and names no master to ask them for; name it with \
+     `serviceName`";
 
 /// What was said.
 #[derive(Default)]
@@ -18,6 +22,10 @@ pub(super) struct Given {
     pub(super) database: Option<i64>,
     connect_timeout: Option<Duration>,
     pub(super) tls: Option<bool>,
+    /// What Sentinels are asked for.
+    pub(super) master: Option<String>,
+    sentinel_user: Option<String>,
+    sentinel_password: Option<String>,
     certificate_name: Option<String>,
     ca_file: Option<PathBuf>,
     certificate: Option<PathBuf>,
@@ -46,6 +54,12 @@ impl Given {
         match setting {
             Setting::User => once(&mut self.user, text, name),
             Setting::Password => once(&mut self.password, text, name),
+            Setting::Master => {
+                text.as_deref().map_or(Ok(()), check_master)?;
+                once(&mut self.master, text, name)
+            }
+            Setting::SentinelUser => once(&mut self.sentinel_user, text, name),
+            Setting::SentinelPassword => once(&mut self.sentinel_password, text, name),
             Setting::CertificateName => once(&mut self.certificate_name, text, name),
             Setting::CaFile => once(&mut self.ca_file, file(), name),
             Setting::Certificate => once(&mut self.certificate, file(), name),
@@ -82,6 +96,15 @@ impl Given {
                 return Err(wrong("it has `ssl_keyfile`, and no `ssl_certfile` with it"));
             }
         };
+        let service = match (self.master, self.sentinel_user, self.sentinel_password) {
+            (Some(master), user, password) => Some(Service {
+                master,
+                user,
+                password,
+            }),
+            (None, None, None) => None,
+            (None, ..) => return Err(wrong(NO_MASTER)),
+        };
         let certificates = Certificates {
             ca_file: self.ca_file,
             client,
@@ -103,6 +126,7 @@ impl Given {
         });
         let target = Target {
             seeds: seeds.collect::<Result<_, LockError>>()?,
+            service,
             connect_timeout: self.connect_timeout,
             certificates,
         };

@@ -136,23 +136,125 @@ fn what_cannot_be_kept_is_named_with_what_to_do() {
     }
 }
 
+/// The hosts, the master, and what it is spoken to with.
+fn sentinels(text: &str) -> (String, String, i64, Option<String>) {
+    let target = Target::parse(text).unwrap();
+    let hosts = target.seeds.iter().map(|seed| seed.addr().to_string());
+    let redis = target.seeds[0].redis_settings();
+    let password = redis.password().map(str::to_owned);
+    let master = target.service.unwrap().master;
+    (
+        hosts.collect::<Vec<_>>().join(" "),
+        master,
+        redis.db(),
+        password,
+    )
+}
+
 #[test]
-fn what_is_meant_for_a_sentinel_is_refused_with_what_to_do() {
+fn every_form_that_names_sentinels_says_the_same() {
+    let hosts = "a:26379 b:7000";
     for text in [
-        "redis+sentinel://:hunter2@host:26379/mymaster",
-        "redis-sentinel://hunter2@host:26379,other:26379#hunter2",
-        "rediss+sentinel://:hunter2@host",
-        "sentinel://:hunter2@host:26379",
-        "host:26379,password=hunter2,serviceName=hunter2",
-        "redis://:hunter2@host:26379?sentinelMasterId=hunter2",
-        "redis://:hunter2@host:26379?master_name=hunter2",
+        "redis+sentinel://:s3cret@a,b:7000/shop/2",
+        "redis-sentinel://:s3cret@a,b:7000/2?sentinelMasterId=shop",
+        "valkey+sentinel://:s3cret@a:26379,b:7000/shop?db=2",
+        "redis+sentinel://a,b:7000/2?service_name=shop&password=s3cret",
+        "a,b:7000,serviceName=shop,password=s3cret,defaultDatabase=2,abortConnect=false",
+    ] {
+        let expected = (
+            hosts.to_owned(),
+            "shop".to_owned(),
+            2,
+            Some("s3cret".to_owned()),
+        );
+        assert_eq!(sentinels(text), expected, "{text}");
+    }
+    let (hosts, master, ..) = sentinels("redis+sentinel://[::1]:7000,10.0.0.1/shop");
+    assert_eq!((&*hosts, &*master), ("::1:7000 10.0.0.1:26379", "shop"));
+    let of_one = "redis://:s3cret@a?master_name=shop&db=2";
+    assert_eq!(sentinels(of_one).0, "a:26379");
+    assert!(
+        Target::parse("a:7000,serviceName=")
+            .unwrap()
+            .service
+            .is_none()
+    );
+}
+
+#[test]
+fn the_login_of_sentinels_is_not_that_of_the_server() {
+    for text in [
+        "redis+sentinel://app:one@a/shop?sentinel_username=watch&sentinel_password=two",
+        "a,serviceName=shop,user=app,password=one,sentinelUser=watch,sentinelPassword=two",
+    ] {
+        let target = Target::parse(text).unwrap();
+        let redis = target.seeds[0].redis_settings();
+        assert_eq!(
+            (redis.username(), redis.password()),
+            (Some("app"), Some("one"))
+        );
+        let service = target.service.clone().unwrap();
+        let login = (service.user.as_deref(), service.password.as_deref());
+        assert_eq!(login, (Some("watch"), Some("two")));
+        assert!(!format!("{target:?} {target}").contains("two"));
+    }
+}
+
+#[test]
+fn what_is_wrong_about_sentinels_is_named_with_what_to_do() {
+    for (text, says) in [
+        (
+            "redis+sentinel://:hunter2@host:26379",
+            "no master to ask them for",
+        ),
+        (
+            "redis+sentinel://:hunter2@host:26379/0",
+            "no master to ask them for",
+        ),
+        (
+            "redis+sentinel://:hunter2@host,,b/shop",
+            "no name or address",
+        ),
+        ("redis+sentinel://host:hunter2/shop", "port of a host"),
+        (
+            "redis+sentinel://:hunter2@host/shop/x",
+            "database is no number",
+        ),
+        (
+            "redis+sentinel://:hunter2@host/shop/0/1",
+            "more than a master",
+        ),
+        ("redis+sentinel://:hunter2@host/sh%20op", "other characters"),
+        (
+            "redis+sentinel://:hunter2@host/shop?serviceName=other",
+            "there twice",
+        ),
+        ("redis+sentinel://:hunter2/b@host/shop", "%2F"),
+        ("redis+sentinel://:hunter2#b@host/shop", "%23"),
+        (
+            "redis-sentinel://:hunter2@host:26379#hunter2",
+            "after their hosts",
+        ),
+        ("sentinel://:hunter2@host:26379", "redis+sentinel://"),
+        (
+            "sentinel://:hunter2@a:26379;sentinel://b:26379",
+            "redis+sentinel://",
+        ),
+        (
+            "host:26379,password=hunter2,sentinels=hunter2",
+            "serviceName=MASTER",
+        ),
+        ("host:26379,sentinelPassword=hunter2", "`serviceName`"),
+        ("host:26379,serviceName=hunter2!", "other characters"),
+        ("unix:///hunter2?serviceName=shop", "no Sentinel to ask"),
+        (
+            "redis://:hunter2@host:26379?role=hunter2",
+            "redis+sentinel://",
+        ),
     ] {
         let said = error(text);
-        assert!(
-            said.contains("Sentinel") && said.contains("address of the master"),
-            "{said}"
-        );
-        assert!(!said.contains("hunter2"), "{said}");
+        assert!(said.contains(says), "{text}: {said}");
+        assert!(!said.contains("hunter2"), "{text}: {said}");
     }
 }
 

@@ -321,7 +321,7 @@ impl Driver {
         let settings = &self.shared.settings;
         let lease = Lease::until(
             Arc::clone(&self.shared.clock),
-            settings.valid_until(sent),
+            self.valid_until(via, sent),
             settings.heartbeat(),
         );
         if !lease.is_valid() {

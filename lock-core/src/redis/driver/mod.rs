@@ -9,6 +9,7 @@ mod moves;
 mod nodes;
 mod renewal;
 mod replicas;
+mod sentinels;
 mod unconfirmed;
 
 use std::pin::Pin;
@@ -43,6 +44,7 @@ use later::Parked;
 use moves::{Masters, Reigns};
 use nodes::{Link, Node, Via};
 use renewal::Renewals;
+use sentinels::Mastery;
 use unconfirmed::Unconfirmed;
 
 pub(super) use lane::Batch;
@@ -78,6 +80,7 @@ pub(super) struct Driver {
     /// How many times the cluster is being asked.
     looking: usize,
     reigns: Reigns,
+    mastery: Mastery,
     /// The cluster does not say which node has what.
     unlocated: Outage,
     quarantine_until: Option<Instant>,
@@ -109,6 +112,11 @@ enum Done {
     },
     Looked(Result<Topology, LockError>),
     Asked(Result<Masters, LockError>),
+    Watched {
+        asked: Duration,
+        than: ConnectionAddr,
+        another: bool,
+    },
     Confirmed {
         node: usize,
         grants: Vec<Unconfirmed>,
@@ -152,6 +160,7 @@ impl Driver {
             looked: None,
             looking: 0,
             reigns: Reigns::default(),
+            mastery: Mastery::new(),
             unlocated: Outage::new(),
             quarantine_until: None,
             with_callers: AdaptiveSpin::new(),
@@ -191,6 +200,7 @@ impl Driver {
             self.renew();
             self.look_for_absent();
             self.settle_doubts();
+            self.watch_mastery();
             self.dispatch();
             self.confirm();
             if !more {
@@ -342,6 +352,7 @@ impl Driver {
             .next_doubt()
             .into_iter()
             .chain(self.next_look_for_absent())
+            .chain(self.next_mastery())
         {
             next = next.min(at);
         }
@@ -409,6 +420,11 @@ impl Driver {
             }
             Done::Looked(result) => self.looked(result),
             Done::Asked(result) => self.masters_answered(result),
+            Done::Watched {
+                asked,
+                than,
+                another,
+            } => self.watched(asked, &than, another),
             Done::Confirmed {
                 node,
                 grants,

@@ -13,11 +13,12 @@ use super::unconfirmed::Unconfirmed;
 use super::{Done, Driver};
 use crate::LockError;
 use crate::outage::{Outage, SoFar};
+use crate::redis::address::address;
 use crate::redis::clock::{Jump, ServerClock};
 use crate::redis::opened::{Opened, connect};
 use crate::redis::scripts::Failure;
 use crate::redis::settings::{BACKOFF, LONGEST_PAUSE};
-use crate::redis::topology::{Topology, address};
+use crate::redis::topology::Topology;
 
 /// Between questions to a cluster which node has what.
 const LOOK_AGAIN: Duration = Duration::from_millis(100);
@@ -120,8 +121,11 @@ impl Driver {
     /// The connection of a lane; where there is none, one is asked for.
     pub(super) fn connection(&mut self, lane: usize) -> Option<(MultiplexedConnection, Via)> {
         let at = self.lanes[lane].node;
+        let is_old = self.is_mastery_old();
         let node = &mut self.nodes[at];
         match &node.link {
+            // The Sentinels are being asked.
+            Link::Up(_) if is_old => return None,
             Link::Up(connection) => return Some((connection.clone(), node.via)),
             Link::Connecting => return None,
             Link::Down { retry_at } if *retry_at > Instant::now() => return None,
@@ -143,6 +147,10 @@ impl Driver {
 
     pub(super) fn connected(&mut self, node: usize, result: Result<Opened, LockError>) {
         let result = result.and_then(|opened| self.expected(opened));
+        if let Ok(opened) = &result {
+            self.is_master_as_of(opened.asked);
+            self.follow(node, &opened.info);
+        }
         let this = &mut self.nodes[node];
         match result {
             Ok(opened) => {
@@ -188,6 +196,16 @@ impl Driver {
                 self.without(node, &error);
                 self.renew_when_connected(retry_at);
             }
+        }
+    }
+
+    /// The server of this node is at another address than before, as Sentinels say.
+    fn follow(&mut self, node: usize, info: &ConnectionInfo) {
+        if self.nodes[node].info.addr() != info.addr() {
+            self.nodes[node].info = info.clone();
+            // For the second connection, which is to be one to the same server.
+            let topology = Topology::single(info.clone());
+            self.topology.send_replace(Arc::new(topology));
         }
     }
 

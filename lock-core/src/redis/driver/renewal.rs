@@ -186,7 +186,7 @@ impl Driver {
             // All of them are lost.
             return;
         }
-        let until = self.shared.settings.valid_until(sent);
+        let until = self.valid_until(via, sent);
         let mut headroom: Option<Duration> = None;
         for lock in locks {
             match values.next() {

@@ -1,0 +1,113 @@
+//! Sentinels are asked all the time whether the server is the master still: see
+//! [the module of those](crate::redis::sentinel) for what that is good for.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use ::redis::ConnectionAddr;
+use tokio::time::Instant;
+
+use super::nodes::{Link, Via};
+use super::{Done, Driver};
+
+/// Between two questions at most.
+const EVERY: Duration = Duration::from_secs(1);
+
+/// What is known of the only node's being the master.
+pub(super) struct Mastery {
+    /// When Sentinels were last asked, and named no other; on CLOCK_BOOTTIME.
+    as_of: Duration,
+    next: Instant,
+    is_asking: bool,
+}
+
+impl Mastery {
+    pub(super) fn new() -> Self {
+        Self {
+            as_of: Duration::ZERO,
+            next: Instant::now(),
+            is_asking: false,
+        }
+    }
+}
+
+impl Driver {
+    /// When a lease ends that was asked for then, over this connection. It counts from no later than the
+    /// server was known to be the master: one that was left extends nothing.
+    pub(super) fn valid_until(&self, via: Via, sent: Duration) -> Duration {
+        let settings = &self.shared.settings;
+        if self.shared.sentinels.is_none() {
+            return settings.valid_until(sent);
+        }
+        if self.nodes[via.node].via.server != via.server {
+            return Duration::ZERO;
+        }
+        settings.valid_until(sent.min(self.mastery.as_of))
+    }
+
+    /// Sentinels, asked at this time, have named the server that was connected to.
+    pub(super) fn is_master_as_of(&mut self, asked: Duration) {
+        self.mastery.as_of = self.mastery.as_of.max(asked);
+    }
+
+    /// Whether what is known is so old that a lease would be short, or over: this process stood still.
+    pub(super) fn is_mastery_old(&self) -> bool {
+        let age = (self.shared.clock.now()).saturating_sub(self.mastery.as_of);
+        self.shared.sentinels.is_some() && age > 2 * self.shared.settings.heartbeat()
+    }
+
+    pub(super) fn next_mastery(&self) -> Option<Instant> {
+        let is_due = self.shared.sentinels.is_some() && !self.mastery.is_asking;
+        is_due.then_some(self.mastery.next)
+    }
+
+    /// Asks the Sentinels, if it is time. Where there is no connection one is made, also for nothing that is
+    /// asked for: to be subscribed at the server that grants.
+    pub(super) fn watch_mastery(&mut self) {
+        if self.next_mastery().is_none_or(|at| at > Instant::now()) {
+            return;
+        }
+        let settings = &self.shared.settings;
+        let (pause, within) = (settings.heartbeat() / 2, settings.answer_within());
+        self.mastery.next = Instant::now() + pause.min(EVERY);
+        if matches!(self.nodes[0].link, Link::Up(_)) {
+            self.mastery.is_asking = true;
+            let than = self.nodes[0].info.addr().clone();
+            let shared = Arc::clone(&self.shared);
+            self.calls.push(Box::pin(async move {
+                let asked = shared.clock.now();
+                let another = match &shared.sentinels {
+                    Some(sentinels) => sentinels.name_another(&than, within).await,
+                    None => false,
+                };
+                Done::Watched {
+                    asked,
+                    than,
+                    another,
+                }
+            }));
+        } else {
+            let _ = self.connection(0);
+        }
+    }
+
+    pub(super) fn watched(&mut self, asked: Duration, than: &ConnectionAddr, another: bool) {
+        self.mastery.is_asking = false;
+        let now = Instant::now();
+        let node = &mut self.nodes[0];
+        if node.info.addr() != than || !matches!(node.link, Link::Up(_)) {
+            return;
+        }
+        if !another {
+            return self.is_master_as_of(asked);
+        }
+        tracing::warn!(
+            former = %than,
+            "Redis Sentinels name another master: what is held is renewed there, and no lock is granted until \
+             those that it may lack have ended"
+        );
+        node.link = Link::Down { retry_at: now };
+        self.renewals.next = now;
+        self.mastery.next = now;
+    }
+}

@@ -1,0 +1,43 @@
+//! Answers of several that are asked together, and of which some may be silent.
+
+use std::time::Duration;
+
+use futures_util::stream::{FuturesUnordered, StreamExt};
+use tokio::time::{Instant, timeout_at};
+
+/// How long the others have at least, when one has answered.
+const GRACE: Duration = Duration::from_millis(250);
+
+/// All answers, in the order of those who are asked.
+///
+/// When one has said what is enough, the others have as long again, and counts for silent what has not
+/// answered then: an address that leads nowhere costs a whole timeout.
+pub(super) async fn gather<T, F: Future<Output = T>>(
+    asking: impl Iterator<Item = F>,
+    silent: impl Fn() -> T,
+    is_enough: impl Fn(&T) -> bool,
+) -> Vec<T> {
+    let asking = asking.enumerate();
+    let mut asking: FuturesUnordered<_> = asking
+        .map(|(at, asking)| async move { (at, asking.await) })
+        .collect();
+    let mut answers: Vec<T> = (0..asking.len()).map(|_| silent()).collect();
+    let started = Instant::now();
+    let mut until = None;
+    loop {
+        let next = async {
+            match until {
+                Some(until) => timeout_at(until, asking.next()).await.ok().flatten(),
+                None => asking.next().await,
+            }
+        };
+        let Some((at, answer)) = next.await else {
+            return answers;
+        };
+        if is_enough(&answer) {
+            let again = started.elapsed().max(GRACE);
+            until.get_or_insert_with(|| Instant::now() + again);
+        }
+        answers[at] = answer;
+    }
+}
