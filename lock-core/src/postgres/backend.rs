@@ -254,6 +254,11 @@ impl Grant for PostgresGrant {
         let (handle, hold) = (Arc::clone(&self.handle), self.hold);
         async move { ask(&handle, |reply| Command::Token { hold, reply }).await }
     }
+
+    /// Each token is of a transaction of its own, which begins after it was asked for.
+    fn hand_over(&mut self) -> bool {
+        true
+    }
 }
 
 impl Drop for PostgresGrant {
