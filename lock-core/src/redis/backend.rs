@@ -2,15 +2,16 @@
 
 use std::collections::{BTreeMap, VecDeque};
 use std::fmt;
-use std::future::{Future, ready};
+use std::future::Future;
 use std::sync::Arc;
 
 use tokio::sync::{mpsc, oneshot};
 
 use super::KIND;
 use super::builder::RedisBuilder;
-use super::command::{Acquire, Answer, Claim, Command, Release, Reply};
+use super::command::{Acquire, Answer, Claim, Command, Release, Reply, Token};
 use super::key::{Key, Owner};
+use super::settings::PATIENCE;
 use super::shared::{Client, Shared};
 use crate::LockError;
 use crate::backend::{Attempt, Backend, Grant, Lease, LockRequest, Providers};
@@ -214,7 +215,8 @@ pub struct RedisGrant {
     client: Arc<Client>,
     key: Key,
     owner: Owner,
-    token: u64,
+    /// Of the first holder; those after it have theirs issued.
+    token: Option<u64>,
     lease: Lease,
     released: bool,
 }
@@ -225,7 +227,7 @@ impl RedisGrant {
             client: Arc::clone(&acquire.client),
             key: acquire.key.clone(),
             owner: acquire.owner,
-            token,
+            token: Some(token),
             lease,
             released: false,
         }
@@ -268,10 +270,34 @@ impl Grant for RedisGrant {
     }
 
     fn fencing_token(&self) -> impl Future<Output = Result<u64, LockError>> + Send + 'static {
-        ready(match self.lease.reason() {
-            None => Ok(self.token),
-            Some(reason) => Err(LockError::lost(reason.to_string())),
-        })
+        let of_first = match self.lease.reason() {
+            None => self.token.map(Ok),
+            Some(reason) => Some(Err(LockError::lost(reason.to_string()))),
+        };
+        let client = Arc::clone(&self.client);
+        let (key, owner, lease) = (self.key.clone(), self.owner, self.lease.clone());
+        async move {
+            if let Some(token) = of_first {
+                return token;
+            }
+            let (reply, answer) = oneshot::channel();
+            let shared = &client.0;
+            let until = shared.clock.now() + PATIENCE;
+            shared.inbox.push(Command::Token(Token {
+                key,
+                owner,
+                lease,
+                reply,
+                until,
+            }));
+            shared.answered(answer).await
+        }
+    }
+
+    /// The owner in the store stays the same, and the server issues a token for each holder who asks.
+    fn hand_over(&mut self) -> bool {
+        self.token = None;
+        true
     }
 }
 

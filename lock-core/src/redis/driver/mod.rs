@@ -9,6 +9,7 @@ mod moves;
 mod nodes;
 mod renewal;
 mod replicas;
+mod tokens;
 
 use std::pin::Pin;
 use std::sync::{Arc, Weak};
@@ -21,7 +22,7 @@ use futures_util::stream::{FuturesUnordered, StreamExt};
 use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, sleep_until};
 
-use super::command::{Acquire, Claim, Command, Reply};
+use super::command::{Acquire, Claim, Command, Reply, Token};
 use super::opened::Opened;
 use super::scripts::Failure;
 use super::settings::PATIENCE;
@@ -67,6 +68,8 @@ pub(super) struct Driver {
     /// To who has the second connections.
     questions: mpsc::UnboundedSender<Question>,
     parked: Parked,
+    /// Tokens to be asked for.
+    tokens: Vec<Token>,
     handed_over: HandedOver,
     foreign: Foreign,
     looked: Option<Instant>,
@@ -100,6 +103,13 @@ enum Done {
         via: Via,
         sent: Duration,
         locks: Vec<HeldLock>,
+        answer: Result<Vec<Value>, Failure>,
+    },
+    Issued {
+        lane: usize,
+        via: Via,
+        sent: Duration,
+        tokens: Vec<Token>,
         answer: Result<Vec<Value>, Failure>,
     },
     Looked(Result<Topology, LockError>),
@@ -146,6 +156,7 @@ impl Driver {
             topology,
             questions,
             parked: Parked::default(),
+            tokens: Vec::new(),
             handed_over: HandedOver::default(),
             foreign: Foreign::default(),
             looked: None,
@@ -190,6 +201,7 @@ impl Driver {
             self.look_for_absent();
             self.settle_doubts();
             self.dispatch();
+            self.issue_tokens();
             self.confirm();
             if !more {
                 let end = *farewell.get_or_insert_with(|| Instant::now() + FAREWELL);
@@ -266,6 +278,7 @@ impl Driver {
                 let lane = self.lane_of(release.key.bucket);
                 self.lanes[lane].releases.push_back(release);
             }
+            Command::Token(token) => self.tokens.push(token),
             Command::Probe(probe) => {
                 for node in 0..self.nodes.len() {
                     // One lane of it stands for the node.
@@ -389,6 +402,19 @@ impl Driver {
                     Err(failure) => self.drop_link(via, failure),
                 }
                 self.renewed(lane, via, sent, locks, answer);
+            }
+            Done::Issued {
+                lane,
+                via,
+                sent,
+                tokens,
+                answer,
+            } => {
+                match &answer {
+                    Ok(_) => self.is_well(via),
+                    Err(failure) => self.drop_link(via, failure),
+                }
+                self.issued(lane, via, sent, tokens, answer);
             }
             Done::Looked(result) => self.looked(result),
             Done::Asked(result) => self.masters_answered(result),
