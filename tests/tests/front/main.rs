@@ -11,6 +11,7 @@ mod answers;
 mod cancel;
 mod cooperation;
 mod courtesy;
+mod hand_over;
 mod holding;
 mod line;
 mod several;
