@@ -27,6 +27,13 @@ impl<S: Store> Bed<S> {
         self.store.client().await
     }
 
+    /// Another client, which hands locks over among its tasks for so long.
+    pub async fn client_that_hands_over(&self, limit: Duration) -> LockProvider {
+        LockProvider::builder(self.store.backend().await)
+            .local_handover(limit)
+            .build()
+    }
+
     /// Another process that uses the store.
     pub async fn child(&self) -> Child {
         let address = self.store.address().expect("processes can share the store");

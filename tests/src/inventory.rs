@@ -37,6 +37,16 @@ macro_rules! conformance {
                 zero_tiny_and_maximal_waits_behave [9]
                 zero_tiny_and_maximal_holds_behave [9]
             }
+            hand_over {
+                tokens_grow_from_holder_to_holder_in_order [4 23]
+                a_hold_is_over_before_the_next_one_is_valid [6 20]
+                a_loss_between_hand_overs_ends_one_hold [19 23]
+                each_holder_has_a_time_of_its_own_to_hold [9]
+                a_caller_that_leaves_at_a_hand_over_passes_it_on [8]
+                what_a_sleeping_task_was_handed_is_released_in_time [5 8]
+                tasks_that_hand_over_let_another_client_go_first [5]
+                a_shutdown_amid_hand_overs_frees_the_lock [27]
+            }
             leaving {
                 acquires_that_are_dropped_at_random_times_leak_nothing [8]
                 runtimes_that_end_in_the_middle_of_an_acquire_leak_nothing [8]

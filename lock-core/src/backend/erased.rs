@@ -38,6 +38,8 @@ pub(crate) struct Held<S: ?Sized = dyn Slot> {
 pub(crate) trait Slot: Send + Sync {
     /// Starts the release, once, and gives what tells its end; `None` if it has ended already.
     fn release(&self) -> Option<BoxFuture<Result<(), LockError>>>;
+    /// Moves the grant to the next hold, if it can serve another holder.
+    fn hand_over(&self, next: Hold) -> Option<Granted>;
     /// Asks for a token; `None` if the lock was released.
     fn fencing_token(&self) -> Option<BoxFuture<Result<u64, LockError>>>;
 }
@@ -67,6 +69,11 @@ impl<B: Backend> Slot for GrantSlot<B> {
         Some(Box::pin(grant.release()))
     }
 
+    fn hand_over(&self, next: Hold) -> Option<Granted> {
+        let grant = self.grant().take_if(Grant::hand_over)?;
+        Some(join::<B>(next, grant))
+    }
+
     fn fencing_token(&self) -> Option<BoxFuture<Result<u64, LockError>>> {
         let grant = self.grant();
         Some(Box::pin(grant.as_ref()?.fencing_token()))
@@ -74,7 +81,10 @@ impl<B: Backend> Slot for GrantSlot<B> {
 }
 
 fn hold<B: Backend>(name: LockName, grant: B::Grant) -> Granted {
-    let hold = Hold::new(name, grant.lease().clone());
+    join::<B>(Hold::new(name, grant.lease().clone()), grant)
+}
+
+fn join<B: Backend>(hold: Hold, grant: B::Grant) -> Granted {
     let slot = GrantSlot::<B>(Mutex::new(Some(grant)));
     Arc::new(Held { hold, slot })
 }

@@ -16,6 +16,7 @@ use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
 use tracing::Span;
 
+use super::cohort::Cohort;
 use super::losses;
 use super::lost::watch;
 use crate::backend::{Granted, Held};
@@ -37,6 +38,7 @@ pub(crate) struct Hold {
     pub(crate) latch: Latch,
     /// `None` until it is held.
     since: Option<Instant>,
+    pub(super) cohort: Cohort,
     /// The end of `max_hold`.
     pub(crate) until: OnceLock<Instant>,
     token: OnceCell<FencingToken>,
@@ -57,8 +59,14 @@ pub(crate) struct Hold {
 struct Seat {
     turn: Turn,
     shared: Arc<Shared>,
-    keys: Arc<Keys>,
     watchdog: Option<AbortHandle>,
+    /// Until the end of the hold is reported.
+    account: Option<Account>,
+}
+
+/// Where a hold is reported.
+struct Account {
+    keys: Arc<Keys>,
     /// Where somebody wants it; a box is smaller where nobody does.
     span: Option<Box<Span>>,
 }
@@ -70,6 +78,7 @@ impl Hold {
             lease,
             latch: Latch::new(),
             since: None,
+            cohort: Cohort::default(),
             until: OnceLock::new(),
             token: OnceCell::new(),
             cancellation: OnceLock::new(),
@@ -79,6 +88,11 @@ impl Hold {
             mark: None,
             left: Notify::new(),
         }
+    }
+
+    /// For the next holder of the same grant.
+    fn next(&self) -> Self {
+        Self::new(self.name.clone(), self.lease.clone())
     }
 
     pub(crate) fn watch_order(&mut self, mark: Option<Mark>) {
@@ -131,16 +145,21 @@ pub(crate) fn seat(
     mut granted: Granted,
 ) -> Granted {
     let hold = Arc::get_mut(&mut granted).map(|held| &mut held.hold);
-    hold.expect("a grant is not shared before it is held").since = Some(Instant::now());
+    let hold = hold.expect("a grant is not shared before it is held");
+    let now = Instant::now();
+    hold.since = Some(now);
+    hold.cohort.begin(now, shared.local_handover);
     keys.held(1);
     // The seat stays locked until the hold is known: whoever gets in line by then finds it.
     let mut place = granted.hold.seat();
     let seat = place.insert(Seat {
         turn,
         shared: Arc::clone(shared),
-        keys,
         watchdog: None,
-        span: trace::holding(shared.backend.kind(), &granted.hold.name),
+        account: Some(Account {
+            keys,
+            span: trace::holding(shared.backend.kind(), &granted.hold.name),
+        }),
     });
     let is_awaited = seat.turn.stage(Stage::Holding(Arc::downgrade(&granted)));
     drop(place);
@@ -306,12 +325,20 @@ impl Held {
             // From here on a loss is none, but for one that the release itself finds.
             self.hold.over.store(true, Ordering::Release);
         }
-        let held = Arc::clone(self);
-        let leaving = Leaving {
-            held,
+        let mut leaving = Leaving {
+            held: Arc::clone(self),
             seat: Some(seat),
         };
-        if let Some(answer) = self.slot().release() {
+        // What has the grant, if this has it no more.
+        let mut next = None;
+        if valid.is_ok() {
+            match leaving.hand_over() {
+                HandOver::Done => return Err(Ok(())),
+                HandOver::Undone(undone) => next = Some(undone),
+                HandOver::No => {}
+            }
+        }
+        if let Some(answer) = next.as_ref().unwrap_or(self).slot().release() {
             return Ok(Releasing {
                 answer,
                 leaving,
@@ -380,15 +407,62 @@ struct Leaving {
     seat: Option<Seat>,
 }
 
+enum HandOver {
+    Done,
+    /// The next in line has left meanwhile, or the time is over: this has the grant.
+    Undone(Granted),
+    No,
+}
+
+impl Leaving {
+    /// Hands the lock over to the next in line, if there is one and the lock may stay in this process.
+    fn hand_over(&mut self) -> HandOver {
+        let hold = &self.held.hold;
+        let Some(seat) = self.seat.as_mut().filter(|seat| seat.turn.is_awaited()) else {
+            return HandOver::No;
+        };
+        let Some(until) = (hold.cohort.open_until()).filter(|_| hold.lease.is_lasting()) else {
+            return HandOver::No;
+        };
+        let Some(mut next) = self.held.slot().hand_over(hold.next()) else {
+            return HandOver::No;
+        };
+        let has_joined = Arc::get_mut(&mut next).is_some_and(|next| {
+            let (cohort, queue) = (&mut next.hold.cohort, &seat.shared.queue);
+            cohort.join(&hold.cohort, queue, &hold.name)
+        });
+        if !has_joined {
+            return HandOver::Undone(next);
+        }
+        // Before the next holder is reported.
+        seat.close(hold);
+        let Some(seat) = self.seat.take() else {
+            return HandOver::Undone(next);
+        };
+        match seat.turn.hand_over(next, until) {
+            Ok(()) => HandOver::Done,
+            Err((turn, next)) => {
+                self.seat = Some(Seat { turn, ..seat });
+                HandOver::Undone(next)
+            }
+        }
+    }
+}
+
 impl Drop for Leaving {
     fn drop(&mut self) {
-        let Some(Seat {
-            turn, keys, span, ..
-        }) = self.seat.take()
-        else {
+        if let Some(mut seat) = self.seat.take() {
+            seat.close(&self.held.hold);
+        }
+    }
+}
+
+impl Seat {
+    /// Reports the end of the hold, once.
+    fn close(&mut self, hold: &Hold) {
+        let Some(Account { keys, span }) = self.account.take() else {
             return;
         };
-        let hold = &self.held.hold;
         let outcome = match hold.latch.get() {
             None => HoldOutcome::Released,
             Some(_) => HoldOutcome::Lost,
@@ -399,7 +473,6 @@ impl Drop for Leaving {
         if let Some(span) = span {
             trace::held(&span, outcome.as_str(), held_for);
         }
-        drop(turn);
     }
 }
 

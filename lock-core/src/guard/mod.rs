@@ -1,5 +1,6 @@
 //! Guards: the proof that a lock is ours, for as long as it is.
 
+mod cohort;
 mod guards;
 mod hold;
 mod losses;

@@ -187,6 +187,12 @@ impl Lease {
         Some(Duration::from_nanos(deadline.saturating_sub(now)))
     }
 
+    /// Whether it is valid, and for a tick at least: one that is renewed is.
+    pub(crate) fn is_lasting(&self) -> bool {
+        let tick = self.0.until.as_ref().map(|until| until.tick);
+        self.is_valid() && self.remaining() >= tick
+    }
+
     /// How long whoever waits for the loss may sleep before the next look at the clock.
     pub(crate) fn next_look(&self) -> Option<Duration> {
         let tick = self.0.until.as_ref()?.tick;

@@ -75,6 +75,11 @@ impl Grant for PostgresGrant {
             client.ask(token).await
         }
     }
+
+    /// Each token is of a transaction of its own, which begins after it was asked for.
+    fn hand_over(&mut self) -> bool {
+        true
+    }
 }
 
 impl fmt::Debug for PostgresGrant {

@@ -62,6 +62,8 @@ pub(crate) struct Shared {
     pub(crate) observer: Observer,
     pub(crate) nesting: Arc<Watch>,
     pub(crate) response_timeout: Duration,
+    /// How long a lock is handed over in this process before it is released to the store.
+    pub(crate) local_handover: Duration,
     /// Set when the provider is shut down.
     closing: Latch,
     /// What is configured and does not hold the locks.

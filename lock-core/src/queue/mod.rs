@@ -11,6 +11,12 @@
 //! becomes a turn only while it is the owner, and by that it is used up: [`Ticket`] gives up its
 //! claim when it answers. A ticket that is dropped before it saw that it had become the owner passes
 //! the turn on. All of it happens under one lock.
+//!
+//! # Grants that are handed on
+//!
+//! A grant is in the line, for its owner, only from [`Turn::hand_on`] or [`Turn::hand_over`] until the
+//! owner takes it with the turn, leaves it to the next, or [`Queue::recall`] takes it: it is received or
+//! comes back, once.
 
 #[cfg(all(test, lock_model))]
 mod models;
@@ -27,6 +33,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 
 use tokio::sync::Notify;
+use tokio::time::Instant;
 
 use crate::sync::{Mutex, lock};
 
@@ -195,6 +202,12 @@ impl<K: Key, G, H: Clone> Queue<K, G, H> {
         lock(&self.lines).lines.is_empty()
     }
 
+    /// Takes a grant back that its owner has not taken, if it is due. The owner asks for itself then.
+    pub(crate) fn recall(&self, key: &K, is_due: impl FnOnce(&G) -> bool) -> Option<G> {
+        let mut lines = lock(&self.lines);
+        lines.lines.get_mut(key)?.gift.take_if(|gift| is_due(gift))
+    }
+
     /// Who holds a lock.
     pub(crate) fn holders(&self) -> Vec<H> {
         (lock(&self.lines).lines.values())
@@ -213,18 +226,17 @@ impl<K: Key, G, H: Clone> Queue<K, G, H> {
 }
 
 impl<K: Key, G, H> Queue<K, G, H> {
-    /// Makes the next in line the owner, of the gift as well; it comes back if there is nobody.
-    fn hand_on(&self, key: &K, gift: G) -> Option<G> {
+    /// Makes the next in line the owner, of the gift as well, to be woken by the caller outside the lock.
+    /// The gift comes back if there is nobody, or if it is too late.
+    fn hand_on(&self, key: &K, gift: G, in_time: impl FnOnce() -> bool) -> Result<Waiter, G> {
         let mut lines = lock(&self.lines);
-        let next = lines.lines.get_mut(key).and_then(Line::call_next);
-        match (next, lines.lines.get_mut(key)) {
-            (Some(next), Some(line)) => {
+        let line = lines.lines.get_mut(key).filter(|_| in_time());
+        match line.and_then(|line| Some((line.call_next()?, line))) {
+            Some((next, line)) => {
                 line.gift = Some(gift);
-                drop(lines);
-                next.wake();
-                None
+                Ok(next)
             }
-            _ => Some(gift),
+            None => Err(gift),
         }
     }
 
@@ -422,14 +434,33 @@ impl<K: Key, G, H> Turn<K, G, H> {
         is_awaited
     }
 
+    /// Whether others wait in line.
+    pub(crate) fn is_awaited(&self) -> bool {
+        let lines = lock(&self.queue.lines);
+        let line = lines.lines.get(&self.key);
+        line.is_some_and(|line| !line.waiting.is_empty())
+    }
+
     /// Hands a grant to the next in line, with the turn. Both come back if there is nobody.
-    pub(crate) fn hand_on(mut self, gift: G) -> Result<(), (Self, G)> {
-        match self.queue.hand_on(&self.key, gift) {
-            None => {
+    pub(crate) fn hand_on(self, gift: G) -> Result<(), (Self, G)> {
+        self.give(gift, || true)
+    }
+
+    /// The same, until then. A [`recall`](Queue::recall) from then on misses nothing that is handed over:
+    /// both look at the clock under the lock of the lines.
+    pub(crate) fn hand_over(self, gift: G, until: Instant) -> Result<(), (Self, G)> {
+        self.give(gift, || Instant::now() < until)
+    }
+
+    fn give(mut self, gift: G, in_time: impl FnOnce() -> bool) -> Result<(), (Self, G)> {
+        match self.queue.hand_on(&self.key, gift, in_time) {
+            Ok(next) => {
+                // Before the waker runs, which can panic: the turn is another's.
                 self.passed = true;
+                next.wake();
                 Ok(())
             }
-            Some(gift) => Err((self, gift)),
+            Err(gift) => Err((self, gift)),
         }
     }
 }

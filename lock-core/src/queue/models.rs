@@ -6,6 +6,8 @@ use loom::future::block_on;
 use loom::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 use loom::thread;
 
+use tokio::time::{Duration, Instant};
+
 use super::{Called, Entry, Stage};
 
 type Queue = super::Queue<&'static str, Gift, ()>;
@@ -16,6 +18,11 @@ const KEY: &str = "order:process:1";
 
 /// A grant that counts how often it was given back.
 struct Gift(Arc<AtomicUsize>);
+
+/// A time that does not come while a model runs.
+fn later() -> Instant {
+    Instant::now() + Duration::from_secs(3600)
+}
 
 impl Drop for Gift {
     fn drop(&mut self) {
@@ -148,5 +155,93 @@ fn model_a_closed_queue_sends_everybody_away() {
         leaving.join().unwrap();
         assert!(queue.is_empty());
         assert!(matches!(queue.enter(&KEY, false), Entry::Closed));
+    });
+}
+
+/// Holds a grant of the server, a new one or the one that was handed over, and hands it over.
+fn hold_and_hand_over(queue: &Arc<Queue>, granted: &AtomicUsize, back: &Arc<AtomicUsize>) {
+    let ask = || {
+        let before = granted.fetch_add(1, SeqCst);
+        assert_eq!(before, back.load(SeqCst), "asked for what is held here");
+        Gift(Arc::clone(back))
+    };
+    let (turn, gift) = match queue.enter(&KEY, false) {
+        Entry::Turn(turn) => (turn, None),
+        Entry::Ticket(ticket, _) => match block_on(ticket) {
+            Called::Turn(turn, gift) => (turn, gift),
+            _ => panic!("nobody refused or closed"),
+        },
+        _ => panic!("nobody refused or closed"),
+    };
+    let gift = gift.unwrap_or_else(ask);
+    turn.stage(Stage::Holding(()));
+    if let Err((turn, gift)) = turn.hand_over(gift, later()) {
+        drop(gift);
+        drop(turn);
+    }
+}
+
+#[test]
+fn model_what_is_handed_over_has_one_holder_and_comes_back_once() {
+    let mut model = loom::model::Builder::new();
+    model.preemption_bound = Some(3);
+    model.check(|| {
+        let (granted, back) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
+        let queue = Queue::new();
+        let others: Vec<_> = (0..2)
+            .map(|_| {
+                let (queue, granted, back) =
+                    (Arc::clone(&queue), Arc::clone(&granted), Arc::clone(&back));
+                thread::spawn(move || hold_and_hand_over(&queue, &granted, &back))
+            })
+            .collect();
+        hold_and_hand_over(&queue, &granted, &back);
+        for other in others {
+            other.join().unwrap();
+        }
+        assert!(queue.is_empty());
+        assert_eq!(granted.load(SeqCst), back.load(SeqCst));
+    });
+}
+
+#[test]
+fn model_what_is_handed_over_is_received_or_recalled_once() {
+    loom::model(|| {
+        let (queue, given_back) = (Queue::new(), Arc::new(AtomicUsize::new(0)));
+        let turn = first(&queue);
+        let waits = ticket(&queue, false);
+        let gift = Gift(Arc::clone(&given_back));
+        let giving = thread::spawn(move || drop(turn.hand_over(gift, later())));
+        let recaller = Arc::clone(&queue);
+        let recalling = thread::spawn(move || drop(recaller.recall(&KEY, |_| true)));
+        let Called::Turn(turn, gift) = block_on(waits) else {
+            panic!("nobody refused or closed");
+        };
+        // Without the gift the owner asks for itself; either way the turn is its own.
+        let is_received = gift.is_some();
+        drop(gift);
+        giving.join().unwrap();
+        recalling.join().unwrap();
+        assert_eq!(given_back.load(SeqCst), 1, "received: {is_received}");
+        drop(turn);
+        assert!(queue.is_empty());
+    });
+}
+
+#[test]
+fn model_what_is_handed_over_to_one_who_leaves_is_given_back_once() {
+    loom::model(|| {
+        let (queue, given_back) = (Queue::new(), Arc::new(AtomicUsize::new(0)));
+        let turn = first(&queue);
+        let leaves = ticket(&queue, false);
+        let gift = Gift(Arc::clone(&given_back));
+        let giving = thread::spawn(move || drop(turn.hand_over(gift, later())));
+        let recaller = Arc::clone(&queue);
+        let recalling = thread::spawn(move || drop(recaller.recall(&KEY, |_| true)));
+        drop(leaves);
+        giving.join().unwrap();
+        recalling.join().unwrap();
+        assert_eq!(given_back.load(SeqCst), 1);
+        assert!(queue.is_empty());
     });
 }

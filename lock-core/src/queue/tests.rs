@@ -1,4 +1,5 @@
 use std::task::Context;
+use std::time::Duration;
 
 use super::*;
 
@@ -91,5 +92,36 @@ fn a_closed_queue_lets_nobody_in_but_those_who_are() {
     turn.stage(Stage::Holding(()));
     assert_eq!(queue.holders().len(), 1);
     drop(turn);
+    assert!(queue.is_empty());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_grant_is_handed_over_until_its_time_and_not_later() {
+    let queue = Line::new();
+    let until = Instant::now() + Duration::from_millis(10);
+    let (turn, mut a) = (first(&queue), enter(&queue, false));
+    assert!(turn.hand_over("grant", until).is_ok());
+    let Poll::Ready(Called::Turn(turn, Some("grant"))) = poll(&mut a) else {
+        panic!("a is next")
+    };
+    let mut b = enter(&queue, false);
+    tokio::time::advance(Duration::from_millis(10)).await;
+    let Err((turn, "grant")) = turn.hand_over("grant", until) else {
+        panic!("its time is over")
+    };
+    assert!(poll(&mut b).is_pending());
+    drop(turn);
+    assert!(matches!(poll(&mut b), Poll::Ready(Called::Turn(_, None))));
+}
+
+#[test]
+fn a_grant_that_was_not_taken_is_recalled_when_it_is_due() {
+    let queue = Line::new();
+    let (turn, mut a) = (first(&queue), enter(&queue, false));
+    assert!(turn.hand_on("grant").is_ok());
+    assert_eq!(queue.recall(&1, |_| false), None);
+    assert_eq!(queue.recall(&1, |_| true), Some("grant"));
+    assert_eq!(queue.recall(&1, |_| true), None);
+    assert!(matches!(poll(&mut a), Poll::Ready(Called::Turn(_, None))));
     assert!(queue.is_empty());
 }

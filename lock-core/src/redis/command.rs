@@ -19,6 +19,7 @@ pub(super) enum Command {
     AcquireForWaiting(Key),
     Claim(Claim),
     Release(Release),
+    Token(Token),
     Probe(Probe),
 }
 
@@ -53,7 +54,7 @@ impl Acquire {
         let hold = Hold {
             key: self.key.clone(),
             owner: self.owner,
-            token,
+            token: Some(token),
         };
         RedisGrant::new(Arc::clone(&self.client), hold, lease)
     }
@@ -128,4 +129,14 @@ impl Claim {
             .iter()
             .all(|acquire| acquire.reply.is_closed())
     }
+}
+
+/// A token of a lock that is held, for a holder to whom it was handed over.
+pub(super) struct Token {
+    pub(super) key: Key,
+    pub(super) owner: Owner,
+    pub(super) lease: Lease,
+    pub(super) reply: oneshot::Sender<Result<u64, LockError>>,
+    /// When it is not asked for again, on CLOCK_BOOTTIME.
+    pub(super) until: Duration,
 }

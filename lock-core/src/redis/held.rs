@@ -2,12 +2,14 @@
 
 use std::collections::HashMap;
 use std::fmt;
-use std::future::{Future, ready};
+use std::future::Future;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use super::command::Token;
 use super::key::{Key, Owner};
 use super::release::Release;
+use super::settings::PATIENCE;
 use crate::backend::{Clock, Grant, Lease};
 use crate::server::{self, Releases, Reply, ServerGrant};
 use crate::{LockError, LossReason};
@@ -77,27 +79,35 @@ pub(super) struct KeyReleases {
 }
 
 /// What a granted lock is known by.
+#[derive(Clone)]
 pub(super) struct Hold {
     pub(super) key: Key,
     pub(super) owner: Owner,
-    pub(super) token: u64,
+    /// Of the first holder; those after it have theirs issued.
+    pub(super) token: Option<u64>,
+}
+
+/// What a grant asks of the driver.
+pub(super) enum HoldCommand {
+    Release(Release),
+    Token(Token),
 }
 
 impl Releases for KeyReleases {
     type Hold = Hold;
-    type Command = Release;
+    type Command = HoldCommand;
 
-    fn release(&self, hold: &Hold, lease: &Lease, reply: Option<Reply<()>>) -> Release {
+    fn release(&self, hold: &Hold, lease: &Lease, reply: Option<Reply<()>>) -> HoldCommand {
         // The renewals stop with the release.
         self.held.remove(hold.owner);
-        Release {
+        HoldCommand::Release(Release {
             key: hold.key.clone(),
             owner: hold.owner,
             reply: reply.map(|reply| (reply, lease.clone())),
             until: self.clock.now() + self.lease,
             sent_to: None,
             ghost: None,
-        }
+        })
     }
 
     fn disconnected(&self) -> LockError {
@@ -126,7 +136,31 @@ impl Grant for RedisGrant {
     }
 
     fn fencing_token(&self) -> impl Future<Output = Result<u64, LockError>> + Send + 'static {
-        ready(self.0.check().map(|()| self.0.hold().token))
+        let Hold { key, owner, token } = self.0.hold().clone();
+        let known = self.0.check().map(|()| token).transpose();
+        let (client, lease) = (Arc::clone(self.0.client()), self.lease().clone());
+        async move {
+            if let Some(token) = known {
+                return token;
+            }
+            let until = client.releases.clock.now() + PATIENCE;
+            let token = |reply| {
+                HoldCommand::Token(Token {
+                    key,
+                    owner,
+                    lease,
+                    reply,
+                    until,
+                })
+            };
+            client.ask(token).await
+        }
+    }
+
+    /// The owner in the store stays the same, and the server issues a token for each holder who asks.
+    fn hand_over(&mut self) -> bool {
+        self.0.hold_mut().token = None;
+        true
     }
 }
 

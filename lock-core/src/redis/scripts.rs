@@ -40,6 +40,15 @@ pub(super) static RENEW: Lua = Lua {
     }),
 };
 
+pub(super) static TOKEN: Lua = Lua {
+    code: include_str!("scripts/token.lua"),
+    hash: LazyLock::new(|| {
+        Script::new(include_str!("scripts/token.lua"))
+            .get_hash()
+            .into()
+    }),
+};
+
 /// The latest time (microseconds) that the scripts can count to: doubles are exact up to there.
 const LATEST: i64 = 1 << 53;
 

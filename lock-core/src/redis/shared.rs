@@ -4,9 +4,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 
 use super::command::Command;
-use super::held::{Client, Held, KeyReleases};
+use super::held::{Client, Held, HoldCommand, KeyReleases};
 use super::key::Owner;
-use super::release::Release;
 use super::sentinel::Sentinels;
 use super::servers::Servers;
 use super::settings::Settings;
@@ -18,7 +17,7 @@ pub(super) struct Shared {
     pub(super) settings: Settings,
     /// Which say what server it is.
     pub(super) sentinels: Option<Sentinels>,
-    pub(super) queues: Queues<Command, Release>,
+    pub(super) queues: Queues<Command, HoldCommand>,
     pub(super) held: Arc<Held>,
     pub(super) waiting: Arc<Waiting>,
     pub(super) servers: Servers,

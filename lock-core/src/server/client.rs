@@ -47,7 +47,6 @@ impl<R: Releases> Client<R> {
     }
 
     /// Leaves a command of a grant and waits for the answer.
-    #[cfg(feature = "postgres")]
     pub(crate) async fn ask<T>(
         &self,
         command: impl FnOnce(Reply<T>) -> R::Command,

@@ -35,7 +35,11 @@ impl<R: Releases> ServerGrant<R> {
         &self.hold
     }
 
-    #[cfg(feature = "postgres")]
+    #[cfg(feature = "redis")]
+    pub(crate) const fn hold_mut(&mut self) -> &mut R::Hold {
+        &mut self.hold
+    }
+
     pub(crate) const fn client(&self) -> &Arc<Client<R>> {
         &self.client
     }

@@ -7,6 +7,7 @@ pub mod closing;
 pub mod crowd;
 pub mod dropping;
 pub mod exclusion;
+pub mod hand_over;
 pub mod leaving;
 pub mod loss;
 pub mod many;

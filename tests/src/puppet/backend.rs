@@ -150,6 +150,10 @@ impl Grant for PuppetGrant {
             stage.perform(play, || stage.table.token()).await
         }
     }
+
+    fn hand_over(&mut self) -> bool {
+        self.stage.hands_over.load(Ordering::Relaxed)
+    }
 }
 
 impl Drop for PuppetGrant {
@@ -158,10 +162,10 @@ impl Drop for PuppetGrant {
             return;
         }
         let release = self.start_release();
-        match Handle::try_current() {
-            Ok(runtime) => drop(runtime.spawn(release)),
-            // Without a runtime there is no time to play with either.
-            Err(_) => drop(self.stage.table.free(&self.name, self.number)),
+        let is_played = Handle::try_current().is_ok_and(|at| !at.spawn(release).is_finished());
+        if !is_played {
+            // Without a runtime, or in one that ends, there is no time to play with either.
+            self.stage.table.free(&self.name, self.number);
         }
     }
 }

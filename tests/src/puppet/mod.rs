@@ -9,6 +9,7 @@ mod play;
 mod table;
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use lock_core::{LockName, LockProvider, LossReason};
@@ -31,6 +32,8 @@ struct Stage {
     releases: Script,
     tokens: Script,
     health: Script,
+    /// Whether a grant can serve another holder.
+    hands_over: AtomicBool,
     /// How often answers that hang were let go.
     curtain: watch::Sender<u64>,
 }
@@ -43,6 +46,7 @@ impl Default for Stage {
             releases: Script::default(),
             tokens: Script::default(),
             health: Script::default(),
+            hands_over: AtomicBool::new(false),
             curtain: watch::Sender::new(0),
         }
     }
@@ -110,6 +114,11 @@ impl Puppet {
     /// How all questions for the health are answered.
     pub fn every_health(&self, play: Play) {
         self.0.health.otherwise(play);
+    }
+
+    /// From now on a grant can serve one holder after the other.
+    pub fn hand_over(&self) {
+        self.0.hands_over.store(true, Ordering::Relaxed);
     }
 
     /// Lets go whatever [hangs](Play::Hang) now.

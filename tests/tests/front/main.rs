@@ -12,6 +12,7 @@ mod by_name;
 mod cancel;
 mod cooperation;
 mod courtesy;
+mod hand_over;
 mod holding;
 mod line;
 mod several;

@@ -29,4 +29,5 @@ mod shutdown;
 mod silence;
 mod support;
 mod tls;
+mod tokens;
 mod waiting;

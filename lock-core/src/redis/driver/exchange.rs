@@ -43,7 +43,7 @@ const IS_MOVING: &str = "the slot of the lock is being moved from one node of th
 const NOT_DONE: &str = "the Redis server did not do it";
 
 /// An answer for one lock.
-fn number(value: Option<Value>) -> Result<i64, String> {
+pub(super) fn number(value: Option<Value>) -> Result<i64, String> {
     match value {
         Some(Value::Int(number)) => Ok(number),
         Some(Value::BulkString(text)) => Err(String::from_utf8_lossy(&text).into_owned()),
@@ -52,7 +52,7 @@ fn number(value: Option<Value>) -> Result<i64, String> {
 }
 
 /// What the script says of a server key that it does not believe.
-const BAD_NOTE: &str = "note";
+pub(super) const BAD_NOTE: &str = "note";
 
 /// What the script says of a slot whose master was another.
 const MOVED: &str = "moved";
@@ -68,7 +68,7 @@ const UNBELIEVABLE: &str = "a token that is far ahead of its clock";
 const FURTHEST: u64 = 3 * 24 * 3600 * 1_000_000;
 
 /// A token that comes from no script of ours would be the newest that is known for good.
-fn believable(answer: i64, time: u64) -> Result<i64, String> {
+pub(super) fn believable(answer: i64, time: u64) -> Result<i64, String> {
     if u64::try_from(answer).is_ok_and(|token| token > time.saturating_add(FURTHEST)) {
         return Err(UNBELIEVABLE.to_owned());
     }
@@ -306,7 +306,7 @@ impl Driver {
     }
 
     /// Nothing can be granted, and no retry mends it.
-    fn bad_note(&self, lane: usize) -> LockError {
+    pub(super) fn bad_note(&self, lane: usize) -> LockError {
         LockError::misconfigured(format!(
             "the Redis key `{}` was written by another program, or the server's clock was put back by \
              more than a day: it names a quarantine of more than 24 h, or a token that is more than a \
@@ -339,7 +339,7 @@ impl Driver {
     }
 
     /// What the scripts ask for.
-    fn asked(&self) -> Asked<'_> {
+    pub(super) fn asked(&self) -> Asked<'_> {
         Asked::by_scripts(&self.shared.settings, self.lanes.len() > 1)
     }
 
@@ -471,6 +471,6 @@ impl Driver {
     }
 }
 
-fn taken_away() -> LockError {
+pub(super) fn taken_away() -> LockError {
     LockError::lost("it was taken away in the store")
 }

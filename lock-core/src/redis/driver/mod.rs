@@ -10,6 +10,7 @@ mod nodes;
 mod renewal;
 mod replicas;
 mod sentinels;
+mod tokens;
 mod unconfirmed;
 
 use std::pin::Pin;
@@ -23,8 +24,8 @@ use futures_util::stream::{FuturesUnordered, StreamExt};
 use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, sleep_until};
 
-use super::command::{Acquire, Claim, Command, Reply};
-use super::held::{Client, HeldLock};
+use super::command::{Acquire, Claim, Command, Reply, Token};
+use super::held::{Client, HeldLock, HoldCommand};
 use super::key::{Key, server_key};
 use super::opened::Opened;
 use super::release::Release;
@@ -73,6 +74,8 @@ pub(super) struct Driver {
     /// To who has the second connections.
     questions: mpsc::UnboundedSender<Question>,
     parked: Parked,
+    /// Tokens to be asked for.
+    tokens: Vec<Token>,
     /// Locks that are left to other processes for a moment.
     handed_over: HandOver<Key>,
     foreign: Foreign,
@@ -108,6 +111,13 @@ enum Done {
         via: Via,
         sent: Duration,
         locks: Vec<HeldLock>,
+        answer: Result<Vec<Value>, Failure>,
+    },
+    Issued {
+        lane: usize,
+        via: Via,
+        sent: Duration,
+        tokens: Vec<Token>,
         answer: Result<Vec<Value>, Failure>,
     },
     Looked(Result<Topology, LockError>),
@@ -155,6 +165,7 @@ impl Driver {
             topology,
             questions,
             parked: Parked::default(),
+            tokens: Vec::new(),
             handed_over: HandOver::default(),
             foreign: Foreign::default(),
             looked: None,
@@ -185,13 +196,18 @@ impl Driver {
 
     /// Until the last user has left.
     pub(super) async fn run(mut self) {
-        let (mut commands, mut releases) = (Vec::new(), Vec::new());
+        let (mut commands, mut of_grants) = (Vec::new(), Vec::new());
         let mut drain_until = None;
         // How long they are masters counts later.
         self.ask_masters();
         loop {
-            let more = self.shared.queues.take(&mut commands, &mut releases);
-            (releases.drain(..)).for_each(|release| self.receive_release(release));
+            let more = self.shared.queues.take(&mut commands, &mut of_grants);
+            for command in of_grants.drain(..) {
+                match command {
+                    HoldCommand::Release(release) => self.receive_release(release),
+                    HoldCommand::Token(token) => self.tokens.push(token),
+                }
+            }
             commands.drain(..).for_each(|command| self.receive(command));
             let now = Instant::now();
             while let Some(command) = self.parked.take(now) {
@@ -202,6 +218,7 @@ impl Driver {
             self.settle_doubts();
             self.watch_mastery();
             self.dispatch();
+            self.issue_tokens();
             self.confirm();
             if !more {
                 let end = *drain_until.get_or_insert_with(|| Instant::now() + DRAIN_TIMEOUT);
@@ -275,6 +292,7 @@ impl Driver {
             }
             Command::Claim(claim) => self.receive_claim(claim),
             Command::Release(release) => self.receive_release(release),
+            Command::Token(token) => self.tokens.push(token),
             Command::Probe(probe) => {
                 for node in 0..self.nodes.len() {
                     // One lane of it stands for the node.
@@ -417,6 +435,19 @@ impl Driver {
                     Err(failure) => self.drop_link(via, failure),
                 }
                 self.renewed(lane, via, sent, locks, answer);
+            }
+            Done::Issued {
+                lane,
+                via,
+                sent,
+                tokens,
+                answer,
+            } => {
+                match &answer {
+                    Ok(_) => self.is_well(via),
+                    Err(failure) => self.drop_link(via, failure),
+                }
+                self.issued(lane, via, sent, tokens, answer);
             }
             Done::Looked(result) => self.looked(result),
             Done::Asked(result) => self.masters_answered(result),

@@ -1,0 +1,99 @@
+//! Holders in one process that have a lock one after the other, under one grant (lock cohorting).
+//!
+//! A lock that is released while a task of the same provider is next in line for it need not travel to
+//! the store and back: the lease goes on, and the grant moves into the hold of the next holder.
+//!
+//! # Why one at a time is valid
+//!
+//! A hold is over before its grant is taken out of it, and only then is the next one made and seen by
+//! another: a guard looks at [`Hold::is_over`](super::Hold) each time, and what it was about to be given,
+//! a token for one, it is not given any more. A hold that is lost keeps its grant, which is released.
+//! Both holds look at the same lease: one that ends meanwhile makes the next one stale, which its owner
+//! gives back before it asks.
+//!
+//! # Why others are not kept from it
+//!
+//! A grant stays in the process for a limited time, counted from its first holder: a release after that
+//! goes to the store, which lets others go first. What a task was handed and does not take, since it is
+//! not polled, is taken back by then, and released ([`Recall`]); as soon, that is, as the runtime of the
+//! release runs something.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::runtime::Handle;
+use tokio::task::AbortHandle;
+use tokio::time::{Instant, sleep_until};
+
+use crate::LockName;
+use crate::backend::Granted;
+use crate::provider::Queue;
+
+/// What the holders under one grant have in common.
+#[derive(Clone, Default)]
+pub(super) struct Cohort {
+    /// When it is not handed over any more; `None` before it is held.
+    until: Option<Instant>,
+    /// Takes it back then; none before it was handed over.
+    recall: Option<AbortHandle>,
+}
+
+impl Cohort {
+    /// It is held now: the time begins, for the first holder.
+    pub(super) fn begin(&mut self, now: Instant, limit: Duration) {
+        self.until = self.until.or_else(|| now.checked_add(limit));
+    }
+
+    /// Until when it may be handed over, if it may now.
+    pub(super) fn open_until(&self) -> Option<Instant> {
+        self.until.filter(|until| Instant::now() < *until)
+    }
+
+    /// Goes on with that of the holder before. False where there is no runtime to take it back in time.
+    pub(super) fn join(&mut self, before: &Self, queue: &Arc<Queue>, name: &LockName) -> bool {
+        let Some(until) = before.until else {
+            return false;
+        };
+        self.until = Some(until);
+        // One whose runtime has ended is replaced.
+        self.recall = (before.recall.clone()).filter(|recall| !recall.is_finished());
+        if self.recall.is_none()
+            && let Ok(runtime) = Handle::try_current()
+        {
+            let recall = Recall {
+                queue: Arc::clone(queue),
+                name: name.clone(),
+                until,
+            };
+            let recalling = async move {
+                sleep_until(until).await;
+                drop(recall);
+            };
+            let recall = runtime.spawn(recalling).abort_handle();
+            // One that is ending runs nothing any more.
+            self.recall = Some(recall).filter(|recall| !recall.is_finished());
+        }
+        self.recall.is_some()
+    }
+
+    /// Whether it was handed over, and may not be after that time.
+    fn is_due(&self, until: Instant) -> bool {
+        self.recall.is_some() && self.until <= Some(until)
+    }
+}
+
+/// Takes a grant back that was handed over and not taken: when it is dropped, which the end of its runtime
+/// does as well.
+struct Recall {
+    queue: Arc<Queue>,
+    name: LockName,
+    until: Instant,
+}
+
+impl Drop for Recall {
+    fn drop(&mut self) {
+        let is_due = |granted: &Granted| granted.hold.cohort.is_due(self.until);
+        // Outside the lock of the lines: dropped, it is released.
+        drop(self.queue.recall(&self.name, is_due));
+    }
+}
