@@ -6,6 +6,7 @@ use std::future::Future;
 use std::pin::{Pin, pin};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::task::{Wake, Waker};
 use std::time::Duration;
 
 use tokio::runtime::Handle;
@@ -20,7 +21,7 @@ use super::cohort::Cohort;
 use super::losses;
 use super::lost::watch;
 use crate::backend::{Granted, Held};
-use crate::lease::{Latch, Lease, LossReason};
+use crate::lease::{Latch, Lease, LossReason, Registration};
 use crate::nesting::Mark;
 use crate::observe::{self, HoldOutcome, Keys};
 use crate::provider::{Shared, Turn};
@@ -137,6 +138,15 @@ impl Hold {
     }
 }
 
+/// Cancels a token when it is woken.
+struct Cancel(CancellationToken);
+
+impl Wake for Cancel {
+    fn wake(self: Arc<Self>) {
+        self.0.cancel();
+    }
+}
+
 /// Joins a grant to the turn that it was asked for in.
 pub(crate) fn seat(
     shared: &Arc<Shared>,
@@ -221,9 +231,6 @@ impl Held {
     /// Notes and reports a loss, unless one is known already.
     fn lose(&self, reason: LossReason) {
         if self.hold.latch.set(reason) {
-            if let Some(token) = self.hold.cancellation.get() {
-                token.cancel();
-            }
             losses::report(&self.hold.name, self.hold.held_for(), reason);
             observe::lost(reason);
         }
@@ -251,17 +258,23 @@ impl Held {
         LockError::lost(detail).with_lock(&self.hold.name)
     }
 
-    /// A token that is cancelled when the lock is lost.
-    ///
-    /// None is missed: the token is there before the loss is looked for here, and the loss is latched
-    /// before `lose` looks for the token.
+    /// A token that is cancelled when the lock is lost. The latch wakes it as it wakes all who wait for a
+    /// loss, so that none is missed.
     pub(crate) fn cancellation_token(self: &Arc<Self>) -> CancellationToken {
-        let token = (self.hold.cancellation.get_or_init(CancellationToken::new)).clone();
+        let hold = &self.hold;
+        let token = hold.cancellation.get_or_init(|| {
+            let token = CancellationToken::new();
+            let cancel = Waker::from(Arc::new(Cancel(token.clone())));
+            // Registered for as long as the latch lives.
+            if (hold.latch.poll_set(&mut Registration::default(), &cancel)).is_ready() {
+                token.cancel();
+            }
+            token
+        });
         self.watch();
-        if self.loss().is_some() {
-            token.cancel();
-        }
-        token
+        // One that is due now is latched by this look.
+        self.loss();
+        token.clone()
     }
 
     pub(crate) async fn fencing_token(&self) -> Result<FencingToken, LockError> {

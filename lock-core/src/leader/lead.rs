@@ -37,7 +37,7 @@ impl LockProvider {
     ///     # let _ = token;
     ///     # tokio::spawn({ let closing = closing.clone(); async move { closing.shutdown(Duration::ZERO).await } });
     ///     tokio::time::sleep(Duration::from_millis(100)).await;
-    ///     Ok::<_, LockError>(())
+    ///     Ok(())
     /// });
     /// rounds.await // until `locks.shutdown(..)`
     /// # }
