@@ -8,7 +8,7 @@ use tokio::time::{sleep, timeout};
 
 use crate::support::{BOUND, LEASE, careful_client, client, is_held, take, token};
 
-/// Much longer than a lease.
+/// An hour, much longer than a lease.
 const STEP: i64 = 3_600;
 
 const YEAR: i64 = 365 * 24 * STEP;
