@@ -96,6 +96,7 @@ macro_rules! conformance {
                 ten_thousand_guards_are_held_at_once [26]
                 ten_thousand_waiters_on_one_name_are_served [26]
                 ten_thousand_waiters_on_ten_thousand_names_are_served [26]
+                five_thousand_waiters_outlast_the_loss_of_everything [22 26]
             }
             names {
                 every_name_that_is_accepted_works [12]

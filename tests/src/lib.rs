@@ -13,6 +13,7 @@
 //! - [`puppet`] is a backend whose every answer a test can delay, withhold or forge.
 //! - [`examples`] builds the programs of the examples.
 //! - [`orders`] starts the example service and calls it.
+//! - [`crowd_outlasts`] has thousands wait while what their lock lives on goes away.
 //! - [`is_held`] tries a lock and leaves it as it was.
 //! - [`Log`] keeps what the library logs.
 //! - [`row`] is what a holder writes to, with a check of its token or without.
@@ -39,6 +40,7 @@ mod log;
 pub mod lost_update;
 pub mod order;
 pub mod orders;
+mod outlasting;
 pub mod puppet;
 #[cfg(doctest)]
 mod readme;
@@ -54,6 +56,7 @@ pub use bed::{Bed, run};
 pub use held::is_held;
 pub use inventory::Case;
 pub use log::Log;
+pub use outlasting::crowd_outlasts;
 pub use stores::{
     FileStore, GrantedStore, MemoryStore, OneBackend, PostgresStore, RedisClusterStore, RedisStore,
     Store, redis_key, redis_rights, redis_user,

@@ -4,6 +4,7 @@
 
 use std::fs;
 use std::io::{self, Write};
+use std::os::unix::fs::symlink;
 use std::path::Path;
 use std::sync::Mutex;
 use std::time::Duration;
@@ -11,6 +12,7 @@ use std::time::Duration;
 use lock_core::{LockErrorKind, LockName, LockProvider};
 use lock_tests::child::Child;
 use lock_tests::{FileStore, Store, eventually};
+use rustix::fs::{CWD, Mode, mkfifoat};
 use tokio::time::timeout;
 
 /// Longer than any hand-over takes on a busy machine.
@@ -301,4 +303,40 @@ async fn what_is_removed_under_a_holder_is_had_by_the_next_with_a_greater_token(
         // The name is the next holder's, whatever the first has done at its end.
         assert!(is_held(&store.client().await).await);
     }
+}
+
+/// Made by one who could write to the directory for a moment: nothing is opened that it leads to, and an
+/// open of a pipe does not wait for one who writes to it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn pipes_and_links_in_the_place_of_a_lock_file_are_not_used() {
+    let store = FileStore::open().await;
+    let client = store.client().await;
+    let lock = client.lock(name()).unwrap();
+    let attempt = || timeout(PATIENCE, lock.try_acquire(Duration::ZERO));
+    let (file, other) = (store.file_of(&name()), store.directory().join("other"));
+
+    mkfifoat(CWD, &file, Mode::RUSR | Mode::WUSR).unwrap();
+    let guard = attempt().await.unwrap().unwrap().expect("it is removed");
+    assert!(fs::metadata(&file).unwrap().is_file());
+    assert!(is_held(&store.client().await).await);
+    guard.release().await.unwrap();
+
+    symlink(&other, &file).unwrap();
+    for there_is_one in [false, true] {
+        if there_is_one {
+            fs::write(&other, "precious").unwrap();
+        }
+        let error = attempt().await.unwrap().unwrap_err();
+        assert!(error.is_unavailable(), "{error:?}");
+        assert_eq!(other.exists(), there_is_one);
+    }
+    assert_eq!(fs::read_to_string(&other).unwrap(), "precious");
+    fs::remove_file(&file).unwrap();
+
+    fs::create_dir(&file).unwrap();
+    let error = attempt().await.unwrap().unwrap_err();
+    assert!(error.is_unavailable(), "{error:?}");
+    fs::remove_dir(&file).unwrap();
+    let guard = attempt().await.unwrap().unwrap().expect("it is free");
+    guard.release().await.unwrap();
 }

@@ -2,6 +2,8 @@
 
 #![allow(clippy::unwrap_used, reason = "what does not hold in a test ends it")]
 
+use std::collections::HashSet;
+
 use lock_core::{LockName, LockTemplate};
 use proptest::prelude::*;
 
@@ -21,6 +23,51 @@ fn fill(template: &str, values: &[&str]) -> LockName {
     let template: LockTemplate = template.parse().unwrap();
     let names = ["a", "b"].into_iter();
     template.fill(names.zip(values)).unwrap()
+}
+
+/// Every text of the characters that mean something in a name, or look as if they did.
+fn odd(longest: usize) -> Vec<String> {
+    const CHARACTERS: [&str; 12] = [
+        "a", "A", "%", "2", "5", ":", "~", "/", "\u{e9}", "e\u{301}", "\0", " ",
+    ];
+    let (mut all, mut last) = (Vec::new(), vec![String::new()]);
+    for _ in 0..longest {
+        let longer = last
+            .iter()
+            .flat_map(|text| CHARACTERS.map(|c| format!("{text}{c}")));
+        last = longer.collect();
+        all.extend_from_slice(&last);
+    }
+    all
+}
+
+/// Pairs of values at random are too few to meet those that would come to one name.
+#[test]
+fn odd_values_have_names_of_their_own_by_the_hundred_thousand() {
+    let one: LockTemplate = "order:process:<a>".parse().unwrap();
+    let two: LockTemplate = "account:transfer:<a>:<b>".parse().unwrap();
+    let mut names = HashSet::new();
+    let mut add = |name: LockName| assert!(names.insert(name.clone()), "{name} twice");
+    let texts = odd(4);
+    let (short, long) = (odd(2), odd(1));
+    for text in &texts {
+        add(one.fill([("a", text)]).unwrap());
+    }
+    for a in &short {
+        for b in &short {
+            add(two.fill([("a", a), ("b", b)]).unwrap());
+        }
+    }
+    // Around the length at which a value is shortened, with one that is odd at each place.
+    for length in 60..110 {
+        for at in 0..length {
+            for odd in &long {
+                let text = format!("{}{odd}{}", "x".repeat(at), "x".repeat(length - at));
+                add(one.fill([("a", &text)]).unwrap());
+            }
+        }
+    }
+    assert!(names.len() > 97_000, "{}", names.len());
 }
 
 proptest! {

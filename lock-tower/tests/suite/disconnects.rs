@@ -9,12 +9,15 @@ use axum::{Router, routing};
 use bytes::Bytes;
 use http::{Method, StatusCode, Version};
 use http_body_util::{BodyExt, Empty};
+use hyper::client::conn::http2::{self, SendRequest};
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use lock_tower::{HeldLock, LockLayer, LockRejection};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
+use tokio::task::JoinSet;
+use tokio::time::timeout;
 
-use crate::support::{Locks, NAME, PROCESS, TEMPLATE, URI, Work, eventually};
+use crate::support::{Locks, NAME, PROCESS, Section, TEMPLATE, URI, Work, eventually};
 
 /// Serves the work under the lock, on an address of its own.
 async fn serve(work: &Work, layer: LockLayer) -> SocketAddr {
@@ -137,21 +140,8 @@ async fn a_stream_of_http_2_that_is_reset_is_a_client_that_leaves() {
     let locks = Locks::new();
     let work = Work::new();
     let address = serve(&work, locks.layer(TEMPLATE)).await;
-    let stream = TokioIo::new(TcpStream::connect(address).await.unwrap());
-    let (client, connection) = hyper::client::conn::http2::handshake(TokioExecutor::new(), stream)
-        .await
-        .unwrap();
-    tokio::spawn(connection);
-    let send = |method: Method| {
-        let uri = format!("http://{address}{URI}");
-        let request = Request::builder()
-            .method(method)
-            .version(Version::HTTP_2)
-            .uri(uri);
-        client
-            .clone()
-            .send_request(request.body(Empty::<Bytes>::new()).unwrap())
-    };
+    let client = http_2(address).await;
+    let send = |method: Method| client.clone().send_request(of_http_2(address, method));
 
     let get = tokio::spawn(send(Method::GET));
     work.has_begun(1).await;
@@ -175,6 +165,64 @@ async fn a_stream_of_http_2_that_is_reset_is_a_client_that_leaves() {
         response.into_body().collect().await.unwrap().to_bytes(),
         "done"
     );
+}
+
+/// A connection of HTTP/2, over which requests are sent.
+async fn http_2(address: SocketAddr) -> SendRequest<Empty<Bytes>> {
+    let stream = TokioIo::new(TcpStream::connect(address).await.unwrap());
+    let (client, connection) = http2::handshake(TokioExecutor::new(), stream)
+        .await
+        .unwrap();
+    tokio::spawn(connection);
+    client
+}
+
+fn of_http_2(address: SocketAddr, method: Method) -> http::Request<Empty<Bytes>> {
+    let request = http::Request::builder().method(method);
+    let request = request.version(Version::HTTP_2);
+    let request = request.uri(format!("http://{address}{URI}"));
+    request.body(Empty::new()).unwrap()
+}
+
+/// In line, on their way to the lock, under it, and when they are answered.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn thousands_of_resets_let_no_two_in_and_leak_nothing() {
+    const CONNECTIONS: usize = 30;
+    const RESETS: usize = 180;
+    let locks = Locks::new();
+    let section = Section::default();
+    let inside = section.clone();
+    let handler = async move || inside.pass(Duration::from_micros(200)).await;
+    let layer = locks.layer(TEMPLATE).wait(Duration::from_secs(60));
+    let route = routing::any(handler).layer(layer);
+    let address = serve_router(Router::new().route(PROCESS, route)).await;
+    let mut clients = JoinSet::new();
+    for number in 0..CONNECTIONS {
+        clients.spawn(async move {
+            let mut client = http_2(address).await;
+            let mut sent = 0;
+            while sent < RESETS {
+                // One on which there were too many resets is closed by the server.
+                if client.ready().await.is_err() {
+                    client = http_2(address).await;
+                    continue;
+                }
+                let method = [Method::GET, Method::POST][sent % 2].clone();
+                let patience = (sent * 97 + number * 31) % 5_000;
+                let patience = Duration::from_micros(patience as u64);
+                let answer = client.send_request(of_http_2(address, method));
+                let _ = timeout(patience, answer).await;
+                sent += 1;
+            }
+        });
+    }
+    clients.join_all().await;
+    locks.all_free().await;
+    assert!(section.entered() > 0);
+    assert_eq!(section.overlaps(), 0);
+    let mut client = http_2(address).await;
+    let response = client.send_request(of_http_2(address, Method::POST));
+    assert_eq!(response.await.unwrap().status(), StatusCode::OK);
 }
 
 #[tokio::test]

@@ -63,6 +63,24 @@ async fn two_hundred_requests_to_two_routes_with_one_lock_never_overlap() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn five_thousand_requests_for_one_lock_are_all_served() {
+    const REQUESTS: usize = 5_000;
+    let locks = Locks::new();
+    let section = Section::default();
+    let router = router(&locks, &section);
+    let mut requests = JoinSet::new();
+    for _ in 0..REQUESTS {
+        let router = router.clone();
+        requests.spawn(async move { post(&router, "/orders/1/process").await.status() });
+    }
+    while let Some(status) = requests.join_next().await {
+        assert_eq!(status.unwrap(), StatusCode::OK);
+    }
+    assert_eq!((section.entered(), section.overlaps()), (REQUESTS, 0));
+    assert_eq!(locks.store.held(), 0);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn requests_that_are_dropped_at_any_moment_never_let_two_in_and_leak_nothing() {
     let locks = Locks::new();
     let section = Section::default();

@@ -1,5 +1,7 @@
 //! What a request locks.
 
+use std::collections::HashSet;
+
 use axum::Router;
 use axum::routing;
 use http::request::Parts;
@@ -53,6 +55,56 @@ async fn route_parameters_are_percent_decoded_and_escaped() {
         assert_eq!(response.status(), StatusCode::OK, "{uri}");
         assert_eq!(text(response).await, expected, "{uri}");
     }
+}
+
+/// Each as it stands in the path; no two of them are one value.
+#[tokio::test]
+async fn odd_values_of_a_route_are_locks_of_their_own() {
+    const ODD: [&str; 26] = [
+        "%00",
+        "%01",
+        "%0A",
+        "%0D%0A",
+        "%20",
+        "%09",
+        "%22",
+        "%25",
+        "%2525",
+        "%252F",
+        "%2F",
+        "%2F%2F",
+        "%3A",
+        "a%3Ab",
+        "a%253Ab",
+        "..%2F..",
+        "%7E",
+        "~~",
+        "*",
+        "%7Bid%7D",
+        "%3Cid%3E",
+        "caf%C3%A9",
+        "cafe%CC%81",
+        "%F0%9F%94%92",
+        "%E2%80%AE",
+        "%C2%A0",
+    ];
+    let locks = Locks::new();
+    let router = router(PROCESS, locks.layer(TEMPLATE));
+    let mut names = HashSet::new();
+    for value in ODD {
+        let response = post(&router, &format!("/orders/{value}/process")).await;
+        assert_eq!(response.status(), StatusCode::OK, "{value}");
+        let name = text(response).await;
+        assert!(name.starts_with("order:process:"), "{value}: {name}");
+        assert!(name.parse::<LockName>().is_ok(), "{value}: {name}");
+        assert!(names.insert(name), "{value} is another one as well");
+    }
+    // No text.
+    for value in ["%FF", "%C3", "%ED%A0%80"] {
+        let response = post(&router, &format!("/orders/{value}/process")).await;
+        assert_eq!(response.status(), StatusCode::BAD_REQUEST, "{value}");
+    }
+    assert_eq!(locks.store.held(), 0);
 }
 
 #[tokio::test]

@@ -1,4 +1,4 @@
-//! Ten thousand at once. What each costs is measured in `tests/memory.rs`.
+//! Thousands at once. What each costs is measured in `tests/memory.rs`.
 
 use std::time::Duration;
 
@@ -7,7 +7,7 @@ use rustix::process::{Resource, getrlimit, setrlimit};
 use tokio::task::JoinSet;
 
 use super::{PATIENCE, take};
-use crate::{Bed, Store};
+use crate::{Bed, Store, crowd_outlasts};
 
 const CROWD: usize = 10_000;
 
@@ -83,4 +83,10 @@ pub async fn ten_thousand_waiters_on_ten_thousand_names_are_served<S: Store>(bed
     );
     drop(guards);
     assert_eq!(waiters.join_all().await.len(), CROWD);
+}
+
+/// Nobody is sent away, and nobody is let in beside another.
+pub async fn five_thousand_waiters_outlast_the_loss_of_everything<S: Store>(bed: Bed<S>) {
+    let (here, there, name) = (bed.client().await, bed.client().await, bed.name());
+    crowd_outlasts(&there, &here, &name, bed.store.lose_all()).await;
 }

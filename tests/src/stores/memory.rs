@@ -43,6 +43,10 @@ impl Store for MemoryStore {
             "the_loss_of_everything_is_seen_by_every_guard",
             "there is no connection to lose",
         ),
+        (
+            "five_thousand_waiters_outlast_the_loss_of_everything",
+            "there is no connection to lose",
+        ),
     ];
     const LEASE: Option<Duration> = None;
     const NOTICED_WITHIN: Duration = Duration::ZERO;

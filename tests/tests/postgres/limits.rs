@@ -3,6 +3,7 @@
 
 use std::time::Duration;
 
+use futures_util::future::join_all;
 use lock_core::postgres::PostgresBackend;
 use lock_core::{LockError, LockProvider};
 use lock_tests::servers::{Direction, PgBouncer, PostgresServer, Proxy};
@@ -10,7 +11,7 @@ use sqlx::{AssertSqlSafe, Connection, Executor, PgConnection};
 use tokio::time::{sleep, timeout};
 
 use crate::network::Network;
-use crate::support::{PATIENCE, acquire, backend, order, sqlstate, take};
+use crate::support::{PATIENCE, acquire, backend, numbered, order, sqlstate, take};
 
 /// Much less than the bound of a step.
 const PROMPTLY: Duration = Duration::from_secs(3);
@@ -150,6 +151,27 @@ async fn a_limit_on_the_clients_of_a_pooler_is_told() {
     }
 }
 
+/// All of them are another client's, or our first connection has the only one.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_pooler_without_a_free_session_is_told() {
+    let server = PostgresServer::start().await;
+    let settings = [
+        ("pool_mode", "session"),
+        ("default_pool_size", "1"),
+        // Before we give up: what waits longer is told as a step that was not answered.
+        ("query_wait_timeout", "1"),
+    ];
+    for others in [0, 1] {
+        let bouncer = PgBouncer::with(&server, &settings).await;
+        let mut open = Vec::new();
+        for _ in 0..others {
+            open.push(PgConnection::connect(&bouncer.url()).await.unwrap());
+        }
+        let said = refusal(&bouncer.url()).await.to_string();
+        assert!(said.contains("`default_pool_size`"), "{others}: {said}");
+    }
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_limit_behind_a_pooler_is_told() {
     let server = PostgresServer::start().await;
@@ -186,6 +208,31 @@ async fn who_comes_back_ends_its_former_session_before_it_needs_the_room() {
         let back = timeout(PROMPTLY, acquire(&holder, order(), PATIENCE)).await;
         back.expect("promptly").release().await.unwrap();
     }
+}
+
+/// Each of them needs a second connection for that, and there is room for seven of these.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn sixty_processes_come_back_where_seventy_connections_fit() {
+    const PROCESSES: usize = 60;
+    let server = PostgresServer::with(&[("max_connections", "70")]).await;
+    let url = server.url_for("app", "postgres");
+    let mut processes = Vec::new();
+    for number in 0..PROCESSES {
+        // Longer than the test: who is refused is not to be let in by the end of a lease.
+        let long = PostgresBackend::builder(&url).lease(Duration::from_secs(600));
+        let process = LockProvider::new(long.connect().await.unwrap());
+        let guard = take(&process, numbered(number)).await;
+        processes.push((process, guard));
+    }
+    let ended = server.terminate_backends("distributed_lock").await;
+    assert_eq!(ended, PROCESSES);
+    let back = processes.into_iter().enumerate();
+    let back = back.map(|(number, (process, guard))| async move {
+        guard.lost().await;
+        let back = acquire(&process, numbered(number), PATIENCE).await;
+        back.release().await.unwrap();
+    });
+    join_all(back).await;
 }
 
 /// The first login was fast, the second is slow, and has the last place before it is done.

@@ -7,7 +7,7 @@ use lock_core::LockProvider;
 use lock_core::backend::{Attempt, Backend, Grant, LockRequest};
 use lock_core::postgres::{PostgresBackend, PostgresGrant};
 use lock_tests::servers::{Lan, PostgresServer, Proxy, Server};
-use lock_tests::{Lateness, PostgresStore, Store, boottime, eventually, is_held};
+use lock_tests::{Lateness, PostgresStore, Store, boottime, crowd_outlasts, eventually, is_held};
 
 use crate::notice::Notice;
 use crate::support::{
@@ -199,6 +199,40 @@ async fn a_killed_server_costs_the_lock_at_once_and_waits_outlast_its_restart() 
     server.restart().await;
     let next = waiter.await.unwrap().unwrap();
     assert!(next.fencing_token().await.unwrap() > token);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn five_thousand_waiters_outlast_a_restart_of_the_server() {
+    let server = PostgresServer::start().await;
+    let (holder, waiter) = (client(&server.url()).await, client(&server.url()).await);
+    crowd_outlasts(&holder, &waiter, &order(), async {
+        server.kill().await;
+        // They are told so, and ask again.
+        tokio::time::sleep(LEASE).await;
+        server.restart().await;
+    })
+    .await;
+}
+
+/// The server has carried out what it was asked, and the connection ends in place of the answer.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn replies_that_are_lost_leave_no_lock_behind() {
+    let server = PostgresServer::start().await;
+    let proxy = Proxy::to(server.address()).await;
+    let (near, url) = (server.url(), proxy.url(&server.url()));
+    let (here, there) = tokio::join!(client(&url), client(&near));
+    for _ in 0..15 {
+        proxy.drop_next_reply();
+        let guard = acquire(&here, order(), PATIENCE).await;
+        assert!(is_held(&there, order()).await);
+        proxy.drop_next_reply();
+        // That the session is gone can be known before the release or by it.
+        if let Err(error) = guard.release().await {
+            assert!(error.is_lost() || error.is_unavailable(), "{error:?}");
+        }
+        let next = acquire(&there, order(), PATIENCE).await;
+        next.release().await.unwrap();
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -3,12 +3,13 @@
 use std::collections::HashSet;
 use std::time::Duration;
 
-use lock_core::{LockError, LockProvider};
-use lock_tests::OneBackend;
+use lock_core::{LockError, LockName, LockProvider};
 use lock_tests::servers::{PostgresServer, Proxy, Server};
+use lock_tests::{OneBackend, is_held};
 use tokio::task::JoinSet;
+use tokio::time::sleep;
 
-use crate::support::{PATIENCE, acquire, backend, client, numbered, take};
+use crate::support::{LEASE, PATIENCE, acquire, backend, client, numbered, take};
 
 /// A statement of the library, and its parameters as one text.
 #[derive(Debug)]
@@ -143,4 +144,40 @@ async fn a_key_is_in_a_statement_once_and_none_is_in_a_transaction_of_several() 
             "{statement:?}"
         );
     }
+}
+
+/// What an administrator switches on who looks for something, and what is sent to clients of it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_server_that_logs_and_explains_everything_keeps_locks_and_shows_no_name() {
+    let server = PostgresServer::with(&[
+        ("log_statement", "all"),
+        ("log_min_duration_statement", "0"),
+        ("shared_preload_libraries", "auto_explain"),
+        ("auto_explain.log_min_duration", "0"),
+        ("auto_explain.log_analyze", "on"),
+        ("auto_explain.log_verbose", "on"),
+        ("auto_explain.log_nested_statements", "on"),
+        ("client_min_messages", "debug1"),
+    ])
+    .await;
+    let name = LockName::new("order", "process", "confidential").unwrap();
+    let (here, there) = (client(&server.url()).await, client(&server.url()).await);
+    for _ in 0..3 {
+        let guard = acquire(&here, name.clone(), PATIENCE).await;
+        let before = guard.fencing_token().await.unwrap();
+        assert!(is_held(&there, &name).await);
+        let lock = there.lock(&name).unwrap();
+        let waiting = tokio::spawn(async move { lock.acquire(PATIENCE).await.unwrap() });
+        sleep(2 * LEASE).await;
+        assert!(guard.is_valid());
+        guard.release().await.unwrap();
+        let next = waiting.await.unwrap();
+        assert!(next.fencing_token().await.unwrap() > before);
+        // Both come back.
+        server.terminate_backends("distributed_lock").await;
+        next.lost().await;
+    }
+    let log = server.log();
+    assert!(log.contains("Query Text: "), "statements are explained");
+    assert!(!log.contains("confidential"), "names are hashed");
 }

@@ -26,7 +26,11 @@ async fn announce(cluster: &RedisCluster) -> Vec<Proxy> {
     for node in cluster.nodes() {
         let address = Proxy::to(node.address()).await;
         let port = address.address().port().to_string();
-        let announce = ["CONFIG", "SET", "cluster-announce-port", &port];
+        let setting = match node.authority() {
+            Some(_) => "cluster-announce-tls-port",
+            None => "cluster-announce-port",
+        };
+        let announce = ["CONFIG", "SET", setting, &port];
         node.ask::<()>(&announce).await.unwrap();
         addresses.push(address);
     }
@@ -109,4 +113,34 @@ async fn an_address_that_is_silent_does_not_hold_up_one_that_has_answered() {
         assert!(begun.elapsed() < SOON, "{:?}", begun.elapsed());
         take(&here).await.release().await.unwrap();
     }
+}
+
+/// Each makes connections, and a machine that is slow at TLS is slower with each.
+#[tokio::test]
+async fn looks_that_are_not_answered_over_tls_do_not_pile_up() {
+    const WATCHED: Duration = Duration::from_secs(12);
+    let cluster = RedisCluster::of(RedisServer::options().tls()).await;
+    let nodes = announce(&cluster).await;
+    let node = &cluster.nodes()[0];
+    let seed = Proxy::to(node.address()).await;
+    let authority = node.authority().unwrap().display();
+    // No look ends before the last is counted.
+    let options = format!("ssl_ca_certs={authority}&connectTimeout=20000");
+    let here = client(&format!("{}?{options}", seed.url(&node.url()))).await;
+    take(&here).await.release().await.unwrap();
+    for address in nodes.iter().chain([&seed]) {
+        address.hold(Direction::ToClient);
+        address.reset();
+    }
+    let before = seed.asked();
+    let waiting = tokio::spawn(async move { take(&here).await });
+    sleep(WATCHED).await;
+    assert!(!waiting.is_finished());
+    // Nothing but a look goes to that address, and says hello once.
+    let looks = seed.asked() - before;
+    assert!((2..=8).contains(&looks), "{looks} looks in {WATCHED:?}");
+    for address in nodes.iter().chain([&seed]) {
+        address.heal().await;
+    }
+    waiting.await.unwrap().release().await.unwrap();
 }

@@ -8,11 +8,36 @@ use tokio::time::{sleep, timeout};
 
 use crate::support::{BOUND, LEASE, careful_client, client, is_held, take, token};
 
-/// Much longer than a lease.
-const STEP: i64 = 60;
+/// An hour, much longer than a lease.
+const STEP: i64 = 3_600;
+
+const YEAR: i64 = 365 * 24 * STEP;
 
 async fn server() -> RedisServer {
     RedisServer::options().own_clock().start().await
+}
+
+/// That of the server, which no client has to agree with.
+#[tokio::test]
+async fn a_clock_that_is_years_away_is_as_good_as_any() {
+    for years in [-20, 20] {
+        let server = server().await;
+        server.put_clock(years * YEAR);
+        // It has never known another time.
+        server.restart().await;
+        let (here, there) = (
+            careful_client(&server.url()).await,
+            careful_client(&server.url()).await,
+        );
+        let guard = take(&here).await;
+        let before = token(&guard).await;
+        sleep(2 * LEASE).await;
+        assert!(guard.is_valid() && is_held(&there).await, "{years} years");
+        guard.release().await.unwrap();
+        let next = take(&there).await;
+        assert!(token(&next).await > before, "{years} years");
+        next.release().await.unwrap();
+    }
 }
 
 #[tokio::test]

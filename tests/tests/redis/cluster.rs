@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use lock_core::redis::RedisBackend;
+use lock_core::redis::{RedisBackend, RedisBuilder};
 use lock_core::{LockName, LockProvider};
 use lock_tests::servers::{Direction, Proxy, RedisCluster, RedisServer, Server};
 use lock_tests::{eventually, redis_key};
@@ -182,6 +182,52 @@ async fn a_master_that_is_succeeded_by_its_replica_keeps_its_locks_and_grants_no
     );
     assert!(token(&next).await > before);
     next.release().await.unwrap();
+}
+
+/// Those of the dead master's and those of the others', which are renewed beside them.
+#[tokio::test]
+async fn sixty_locks_outlive_the_death_of_one_of_the_masters() {
+    const LONG: Duration = Duration::from_secs(10);
+    let cluster = RedisCluster::start().await;
+    let master = cluster.master_of(&key()).await;
+    let mut replicas = Vec::new();
+    for node in cluster.nodes() {
+        replicas.push(cluster.replica(node).await);
+    }
+    let url = other_than(&cluster).await.url();
+    let connect = async |builder: RedisBuilder| {
+        let builder = builder.lease(LONG).quarantine(Duration::ZERO);
+        LockProvider::new(builder.connect().await.unwrap())
+    };
+    let here = connect(RedisBackend::builder(&url).replicas(1)).await;
+    let there = connect(RedisBackend::builder(&url)).await;
+    let mut guards = Vec::new();
+    for id in 0..60 {
+        let name = LockName::new("order", "process", id).unwrap();
+        let lock = here.lock(name).unwrap();
+        guards.push(lock.acquire(PATIENCE).await.unwrap());
+    }
+    master.kill().await;
+    sleep(2 * LONG).await;
+    for guard in guards {
+        assert!(guard.is_valid(), "{}", guard.name());
+        let lock = there.lock(guard.name()).unwrap();
+        eventually("it is held for all", async || {
+            match lock.try_acquire(Duration::ZERO).await {
+                Ok(granted) => {
+                    assert!(granted.is_none(), "two have it");
+                    true
+                }
+                // The new master may not be known yet.
+                Err(error) => {
+                    assert!(error.is_unavailable(), "{error}");
+                    false
+                }
+            }
+        })
+        .await;
+        guard.release().await.unwrap();
+    }
 }
 
 #[tokio::test]

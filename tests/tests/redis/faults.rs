@@ -155,7 +155,7 @@ async fn a_lost_reply_is_neither_contention_nor_a_ghost() {
     let proxy = Proxy::to(server.address()).await;
     let here = client(&proxy.url(&server.url())).await;
     let there = client(&server.url()).await;
-    for _ in 0..20 {
+    for _ in 0..150 {
         proxy.drop_next_reply();
         let guard = try_once(&here).await.unwrap().expect("it is free, or ours");
         assert!(is_held(&there).await);

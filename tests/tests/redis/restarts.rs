@@ -2,10 +2,11 @@
 
 use std::time::{Duration, Instant};
 
+use lock_tests::crowd_outlasts;
 use lock_tests::servers::{RedisServer, Server};
 use tokio::time::{sleep, timeout};
 
-use crate::support::{BOUND, LEASE, careful_client, client, is_held, take, token};
+use crate::support::{BOUND, LEASE, NAME, careful_client, client, is_held, take, token};
 
 #[tokio::test]
 async fn nobody_is_granted_a_lock_for_one_lease_after_a_restart_without_data() {
@@ -30,6 +31,23 @@ async fn nobody_is_granted_a_lock_for_one_lease_after_a_restart_without_data() {
     );
     assert!(restarted.elapsed() < LEASE + 2 * BOUND);
     assert!(token(&next).await > before);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn five_thousand_waiters_outlast_a_restart_of_the_server() {
+    let server = RedisServer::start().await;
+    let (holder, waiter) = (
+        careful_client(&server.url()).await,
+        careful_client(&server.url()).await,
+    );
+    let name = NAME.parse().unwrap();
+    crowd_outlasts(&holder, &waiter, &name, async {
+        server.kill().await;
+        // They are told so, and ask again.
+        sleep(LEASE).await;
+        server.restart().await;
+    })
+    .await;
 }
 
 #[tokio::test]
