@@ -106,7 +106,7 @@ pub async fn each_holder_has_a_time_of_its_own_to_hold<S: Store>(bed: Bed<S>) {
     let (here, there, name) = (client(&bed).await, bed.client().await, bed.name());
     let held_for = Duration::from_millis(300);
     let first = take(&here, &name).await;
-    let short = in_line(&here, &name, patient().max_hold(held_for)).await;
+    let short = in_line(&here, &name, patient().with_max_hold(held_for)).await;
     let long = in_line(&here, &name, patient()).await;
     sleep(2 * held_for).await;
     first.release().await.unwrap();

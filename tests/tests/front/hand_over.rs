@@ -156,7 +156,7 @@ async fn a_hold_that_ends_by_its_own_limit_is_not_handed_over() {
     let puppet = puppet();
     let client = client(&puppet, s(600));
     let guard = take(&client).await;
-    let policy = LockPolicy::from(s(60)).max_hold(ms(500));
+    let policy = LockPolicy::from(s(60)).with_max_hold(ms(500));
     let second = start(&client, policy).await;
     let third = start(&client, policy).await;
     sleep(ms(400)).await;

@@ -25,7 +25,7 @@ async fn handed_over(here: &LockProvider) -> (u64, LockGuard) {
 
 /// A client that hands over for as long as a test takes.
 async fn patient(server: &RedisServer) -> LockProvider {
-    let backend = RedisBackend::builder(server.url())
+    let backend = RedisBackend::builder(&server.url())
         .lease(LEASE)
         .quarantine(Duration::ZERO);
     LockProvider::builder(backend.connect().await.unwrap())
