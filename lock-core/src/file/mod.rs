@@ -86,4 +86,5 @@ mod token;
 mod watch;
 
 pub use backend::{FileBackend, FileBackendBuilder};
+#[doc(hidden)]
 pub use grant::FileGrant;

@@ -125,13 +125,19 @@ mod trust;
 mod url;
 mod wire;
 
-pub use backend::{PostgresBackend, PostgresGrant};
+pub use backend::PostgresBackend;
+#[doc(hidden)]
+pub use backend::PostgresGrant;
 pub(crate) use beside::DatabaseBeside;
 pub use builder::PostgresBuilder;
 pub use fence::Fence;
 pub use grants::GRANTS;
 pub(crate) use mark::{Mark, unmarked};
 pub(crate) use url::{other_engine, parse as parse_url};
+
+/// The driver whose types the signatures here have, in the version that they mean.
+#[doc(no_inline)]
+pub use ::sqlx;
 
 /// What metrics and health call this backend.
 const KIND: &str = "postgres";

@@ -169,10 +169,16 @@ mod tls;
 mod topology;
 mod waiting;
 
-pub use backend::{RedisBackend, RedisGrant};
+pub use backend::RedisBackend;
+#[doc(hidden)]
+pub use backend::RedisGrant;
 pub(crate) use beside::RedisBeside;
 pub use builder::RedisBuilder;
 pub use connect::client;
+
+/// The driver whose types the signatures here have, in the version that they mean.
+#[doc(no_inline)]
+pub use ::redis;
 
 /// What metrics and health call this backend.
 const KIND: &str = "redis";
