@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::{LockProvider, Queue, Shared};
-use crate::backend::{Backend, DynBackend, erase};
+use crate::backend::DynBackend;
 use crate::health::Beside;
 use crate::lease::Latch;
 use crate::nesting::Watch;
@@ -17,7 +17,8 @@ const RESPONSE_TIMEOUT: Duration = Duration::from_secs(2);
 /// More is no bound.
 const MAX_RESPONSE_TIMEOUT: Duration = Duration::from_secs(3600);
 
-/// Makes a [`LockProvider`] with options; from [`LockProvider::builder`].
+/// Makes a [`LockProvider`] with options; from [`LockProvider::builder`], or by
+/// [`connect`](Self::connect) from configuration.
 ///
 /// ```
 /// use std::time::Duration;
@@ -37,9 +38,9 @@ pub struct LockProviderBuilder {
 }
 
 impl LockProviderBuilder {
-    pub(super) fn new(backend: impl Backend) -> Self {
+    pub(super) fn new(backend: Box<dyn DynBackend>) -> Self {
         Self {
-            backend: erase(backend),
+            backend,
             response_timeout: RESPONSE_TIMEOUT,
             lock_order_watch: cfg!(debug_assertions),
             beside: Vec::new(),

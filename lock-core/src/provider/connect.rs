@@ -1,6 +1,6 @@
 //! A provider from configuration.
 
-use super::LockProvider;
+use super::{LockProvider, LockProviderBuilder};
 use crate::health::Beside;
 use crate::settings::{LockSettings, ProviderKind};
 use crate::{LockError, name};
@@ -27,6 +27,8 @@ impl LockProvider {
     /// # Ok(()) }
     /// ```
     ///
+    /// [`LockProviderBuilder::connect`] is the same with options.
+    ///
     /// # Errors
     ///
     /// [`Misconfigured`](crate::LockErrorKind::Misconfigured) for a setting that is wrong, which names
@@ -40,6 +42,30 @@ impl LockProvider {
     /// # Cancel safety
     ///
     /// Cancel safe: what was connected is closed.
+    pub async fn connect(settings: LockSettings) -> Result<Self, LockError> {
+        Ok(LockProviderBuilder::connect(settings).await?.build())
+    }
+}
+
+impl LockProviderBuilder {
+    /// Begins a provider with options over what the settings choose; see [`LockProvider::connect`].
+    ///
+    /// ```
+    /// # use std::time::Duration;
+    /// # use lock_core::{LockError, LockProviderBuilder, LockSettings};
+    /// # async fn f() -> Result<(), LockError> {
+    /// let builder = LockProviderBuilder::connect(LockSettings::from_env()?).await?;
+    /// let locks = builder.response_timeout(Duration::from_millis(500)).build();
+    /// # Ok(()) }
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// As [`LockProvider::connect`].
+    ///
+    /// # Cancel safety
+    ///
+    /// As [`LockProvider::connect`].
     pub async fn connect(settings: LockSettings) -> Result<Self, LockError> {
         settings.check()?;
         let kind = settings.choose()?;
@@ -57,7 +83,7 @@ impl LockProvider {
 
     #[cfg(any(feature = "file", feature = "postgres", feature = "redis"))]
     fn over(backend: impl crate::backend::Backend, beside: Vec<Box<dyn Beside>>) -> Self {
-        Self::builder(backend).beside(beside).build()
+        LockProvider::builder(backend).beside(beside)
     }
 }
 
@@ -154,30 +180,33 @@ fn mark(settings: &LockSettings, kind: ProviderKind) -> crate::postgres::Mark {
 async fn redis(
     settings: &LockSettings,
     beside: Vec<Box<dyn Beside>>,
-) -> Result<LockProvider, LockError> {
+) -> Result<LockProviderBuilder, LockError> {
     let builder = crate::redis::RedisBackend::builder(settings.get_redis_url().unwrap_or_default())
         .namespace(settings.get_namespace());
     let connected = builder.connect().await;
     let backend = connected.map_err(|error| error.in_setting("REDIS_URL"))?;
-    Ok(LockProvider::over(backend, beside))
+    Ok(LockProviderBuilder::over(backend, beside))
 }
 
 #[cfg(feature = "postgres")]
 async fn postgres(
     settings: &LockSettings,
     beside: Vec<Box<dyn Beside>>,
-) -> Result<LockProvider, LockError> {
+) -> Result<LockProviderBuilder, LockError> {
     let url = settings.get_database_url().unwrap_or_default();
     let builder = crate::postgres::PostgresBackend::builder(url)
         .namespace(settings.get_namespace())
         .mark(mark(settings, ProviderKind::Postgres));
     let connected = builder.connect().await;
     let backend = connected.map_err(|error| error.in_setting("DATABASE_URL"))?;
-    Ok(LockProvider::over(backend, beside))
+    Ok(LockProviderBuilder::over(backend, beside))
 }
 
 #[cfg(feature = "file")]
-fn file(settings: &LockSettings, beside: Vec<Box<dyn Beside>>) -> Result<LockProvider, LockError> {
+fn file(
+    settings: &LockSettings,
+    beside: Vec<Box<dyn Beside>>,
+) -> Result<LockProviderBuilder, LockError> {
     use crate::file::FileBackend;
 
     let dir = settings.get_dir();
@@ -197,26 +226,32 @@ fn file(settings: &LockSettings, beside: Vec<Box<dyn Beside>>) -> Result<LockPro
         "Distributed locks: file locks in {} (embedded, this machine only)",
         backend.directory().display()
     );
-    Ok(LockProvider::over(backend, beside))
+    Ok(LockProviderBuilder::over(backend, beside))
 }
 
 // `LockSettings::choose` refuses what is not compiled in.
 
 #[cfg(not(feature = "redis"))]
-async fn redis(_: &LockSettings, _: Vec<Box<dyn Beside>>) -> Result<LockProvider, LockError> {
+async fn redis(
+    _: &LockSettings,
+    _: Vec<Box<dyn Beside>>,
+) -> Result<LockProviderBuilder, LockError> {
     Err(LockError::misconfigured(
         "built without the feature `redis`",
     ))
 }
 
 #[cfg(not(feature = "postgres"))]
-async fn postgres(_: &LockSettings, _: Vec<Box<dyn Beside>>) -> Result<LockProvider, LockError> {
+async fn postgres(
+    _: &LockSettings,
+    _: Vec<Box<dyn Beside>>,
+) -> Result<LockProviderBuilder, LockError> {
     Err(LockError::misconfigured(
         "built without the feature `postgres`",
     ))
 }
 
 #[cfg(not(feature = "file"))]
-fn file(_: &LockSettings, _: Vec<Box<dyn Beside>>) -> Result<LockProvider, LockError> {
+fn file(_: &LockSettings, _: Vec<Box<dyn Beside>>) -> Result<LockProviderBuilder, LockError> {
     Err(LockError::misconfigured("built without the feature `file`"))
 }
