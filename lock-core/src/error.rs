@@ -54,123 +54,6 @@ struct Inner {
 }
 
 impl LockError {
-    fn new(kind: LockErrorKind, detail: impl Into<Cow<'static, str>>) -> Self {
-        Self(Box::new(Inner {
-            kind,
-            detail: detail.into(),
-            lock: None,
-            waited: None,
-            source: None,
-        }))
-    }
-
-    /// An error of kind [`Contended`](LockErrorKind::Contended).
-    #[must_use]
-    pub fn contended() -> Self {
-        Self::new(LockErrorKind::Contended, "held by another")
-    }
-
-    /// An error of kind [`Lost`](LockErrorKind::Lost); `detail` says how it was lost.
-    pub fn lost(detail: impl Into<Cow<'static, str>>) -> Self {
-        Self::new(LockErrorKind::Lost, detail)
-    }
-
-    /// An error of kind [`Unavailable`](LockErrorKind::Unavailable); `detail` says what did not
-    /// work. No secrets, no lock names.
-    pub fn unavailable(detail: impl Into<Cow<'static, str>>) -> Self {
-        Self::new(LockErrorKind::Unavailable, detail)
-    }
-
-    /// An error of kind [`InvalidName`](LockErrorKind::InvalidName); `detail` says what is wrong
-    /// with the name without repeating the value.
-    pub fn invalid_name(detail: impl Into<Cow<'static, str>>) -> Self {
-        Self::new(LockErrorKind::InvalidName, detail)
-    }
-
-    /// An error of kind [`Misconfigured`](LockErrorKind::Misconfigured); `detail` says what to do.
-    pub fn misconfigured(detail: impl Into<Cow<'static, str>>) -> Self {
-        Self::new(LockErrorKind::Misconfigured, detail)
-    }
-
-    /// An error of kind [`Closed`](LockErrorKind::Closed).
-    #[must_use]
-    pub fn closed() -> Self {
-        Self::new(LockErrorKind::Closed, "the lock provider is shutting down")
-    }
-
-    /// The backend was silent for longer than an exchange may take.
-    pub(crate) fn unanswered() -> Self {
-        Self::unavailable("the backend did not answer in time")
-    }
-
-    /// The same of a question that was asked then, where the runtime's timer says that `bound` is over.
-    /// A clock of tokio that is paused moves on by itself while an answer is on its way.
-    pub(crate) fn unanswered_since(asked: Instant, bound: Duration) -> Self {
-        Self::late("the backend did not answer", asked, bound)
-    }
-
-    /// As [`unanswered_since`](Self::unanswered_since), of a release.
-    pub(crate) fn release_unanswered_since(asked: Instant, bound: Duration) -> Self {
-        Self::late("the release was not answered", asked, bound)
-    }
-
-    fn late(what: &str, asked: Instant, bound: Duration) -> Self {
-        let hint = if asked.elapsed() < bound / 2 {
-            ", by tokio's clock, which is paused and moves on by itself while an answer is on its way: \
-             use a `MemoryBackend` with such a clock, or let it run with a real backend (without \
-             `start_paused`, or after `tokio::time::resume()`)"
-        } else {
-            ""
-        };
-        Self::unavailable(format!("{what} in time{hint}"))
-    }
-
-    /// The same error for another caller, without its cause.
-    #[cfg(any(feature = "postgres", feature = "redis"))]
-    pub(crate) fn duplicate(&self) -> Self {
-        Self::new(self.0.kind, self.0.detail.clone())
-    }
-
-    /// The same error for another caller, as one that can be over at the next try.
-    #[cfg(any(feature = "postgres", feature = "redis"))]
-    pub(crate) fn duplicate_as_unavailable(&self) -> Self {
-        Self::unavailable(self.0.detail.clone())
-    }
-
-    /// The same error as one of this setting, by the name that it has in the environment.
-    pub(crate) fn in_setting(mut self, name: &str) -> Self {
-        self.0.detail = format!("{name}: {}", self.0.detail).into();
-        self
-    }
-
-    /// The same error with what else it leads to, and what to do.
-    #[cfg(any(feature = "postgres", feature = "redis"))]
-    pub(crate) fn with_advice(mut self, advice: &str) -> Self {
-        self.0.detail = format!("{}; {advice}", self.0.detail).into();
-        self
-    }
-
-    /// The same error with its cause.
-    #[must_use]
-    pub fn with_source(mut self, source: impl Into<BoxError>) -> Self {
-        self.0.source = Some(source.into());
-        self
-    }
-
-    /// The same error with the lock that it is about; an error that has one keeps it.
-    #[must_use]
-    pub fn with_lock(mut self, lock: &LockName) -> Self {
-        self.0.lock.get_or_insert_with(|| lock.clone());
-        self
-    }
-
-    /// The same error with how long the caller had waited.
-    #[must_use]
-    pub fn with_waited(mut self, waited: Duration) -> Self {
-        self.0.waited = Some(waited);
-        self
-    }
-
     /// What kind of failure this is.
     #[must_use]
     pub fn kind(&self) -> LockErrorKind {
@@ -223,6 +106,128 @@ impl LockError {
     #[must_use]
     pub fn is_closed(&self) -> bool {
         self.0.kind == LockErrorKind::Closed
+    }
+}
+
+/// Making one: for authors of [backends](crate::backend), and for tests.
+impl LockError {
+    /// An error of kind [`Contended`](LockErrorKind::Contended).
+    #[must_use]
+    pub fn contended() -> Self {
+        Self::new(LockErrorKind::Contended, "held by another")
+    }
+
+    /// An error of kind [`Lost`](LockErrorKind::Lost); `detail` says how it was lost.
+    pub fn lost(detail: impl Into<Cow<'static, str>>) -> Self {
+        Self::new(LockErrorKind::Lost, detail)
+    }
+
+    /// An error of kind [`Unavailable`](LockErrorKind::Unavailable); `detail` says what did not
+    /// work. No secrets, no lock names.
+    pub fn unavailable(detail: impl Into<Cow<'static, str>>) -> Self {
+        Self::new(LockErrorKind::Unavailable, detail)
+    }
+
+    /// An error of kind [`InvalidName`](LockErrorKind::InvalidName); `detail` says what is wrong
+    /// with the name without repeating the value.
+    pub fn invalid_name(detail: impl Into<Cow<'static, str>>) -> Self {
+        Self::new(LockErrorKind::InvalidName, detail)
+    }
+
+    /// An error of kind [`Misconfigured`](LockErrorKind::Misconfigured); `detail` says what to do.
+    pub fn misconfigured(detail: impl Into<Cow<'static, str>>) -> Self {
+        Self::new(LockErrorKind::Misconfigured, detail)
+    }
+
+    /// An error of kind [`Closed`](LockErrorKind::Closed).
+    #[must_use]
+    pub fn closed() -> Self {
+        Self::new(LockErrorKind::Closed, "the lock provider is shutting down")
+    }
+
+    /// The same error with its cause.
+    #[must_use]
+    pub fn with_source(mut self, source: impl Into<BoxError>) -> Self {
+        self.0.source = Some(source.into());
+        self
+    }
+
+    /// The same error with the lock that it is about; an error that has one keeps it.
+    #[must_use]
+    pub fn with_lock(mut self, lock: &LockName) -> Self {
+        self.0.lock.get_or_insert_with(|| lock.clone());
+        self
+    }
+
+    /// The same error with how long the caller had waited.
+    #[must_use]
+    pub fn with_waited(mut self, waited: Duration) -> Self {
+        self.0.waited = Some(waited);
+        self
+    }
+}
+
+impl LockError {
+    fn new(kind: LockErrorKind, detail: impl Into<Cow<'static, str>>) -> Self {
+        Self(Box::new(Inner {
+            kind,
+            detail: detail.into(),
+            lock: None,
+            waited: None,
+            source: None,
+        }))
+    }
+
+    /// The backend was silent for longer than an exchange may take.
+    pub(crate) fn unanswered() -> Self {
+        Self::unavailable("the backend did not answer in time")
+    }
+
+    /// The same of a question that was asked then, where the runtime's timer says that `bound` is over.
+    /// A clock of tokio that is paused moves on by itself while an answer is on its way.
+    pub(crate) fn unanswered_since(asked: Instant, bound: Duration) -> Self {
+        Self::late("the backend did not answer", asked, bound)
+    }
+
+    /// As [`unanswered_since`](Self::unanswered_since), of a release.
+    pub(crate) fn release_unanswered_since(asked: Instant, bound: Duration) -> Self {
+        Self::late("the release was not answered", asked, bound)
+    }
+
+    fn late(what: &str, asked: Instant, bound: Duration) -> Self {
+        let hint = if asked.elapsed() < bound / 2 {
+            ", by tokio's clock, which is paused and moves on by itself while an answer is on its way: \
+             use a `MemoryBackend` with such a clock, or let it run with a real backend (without \
+             `start_paused`, or after `tokio::time::resume()`)"
+        } else {
+            ""
+        };
+        Self::unavailable(format!("{what} in time{hint}"))
+    }
+
+    /// The same error for another caller, without its cause.
+    #[cfg(any(feature = "postgres", feature = "redis"))]
+    pub(crate) fn duplicate(&self) -> Self {
+        Self::new(self.0.kind, self.0.detail.clone())
+    }
+
+    /// The same error for another caller, as one that can be over at the next try.
+    #[cfg(any(feature = "postgres", feature = "redis"))]
+    pub(crate) fn duplicate_as_unavailable(&self) -> Self {
+        Self::unavailable(self.0.detail.clone())
+    }
+
+    /// The same error as one of this setting, by the name that it has in the environment.
+    pub(crate) fn in_setting(mut self, name: &str) -> Self {
+        self.0.detail = format!("{name}: {}", self.0.detail).into();
+        self
+    }
+
+    /// The same error with what else it leads to, and what to do.
+    #[cfg(any(feature = "postgres", feature = "redis"))]
+    pub(crate) fn with_advice(mut self, advice: &str) -> Self {
+        self.0.detail = format!("{}; {advice}", self.0.detail).into();
+        self
     }
 }
 

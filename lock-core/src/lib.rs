@@ -62,7 +62,7 @@ use lock_core::{LockError, LockName, LockProvider, memory::MemoryBackend};
 let locks = LockProvider::new(MemoryBackend::new());
 let name = LockName::new("order", "process", 42)?;
 
-let guard = locks.lock(name)?.acquire(Duration::from_secs(5)).await?;
+let guard = locks.acquire(name, Duration::from_secs(5)).await?;
 let total = guard.protect(async { 6 * 7 }).await?; // stopped if the lock is lost
 guard.release().await?;
 # assert_eq!(total, 42);
@@ -99,6 +99,8 @@ extern crate self as lock_core;
 #[doc(hidden)]
 #[path = "private.rs"]
 pub mod __private;
+#[cfg(feature = "http")]
+pub mod answer;
 pub mod backend;
 #[cfg(any(feature = "postgres", feature = "redis"))]
 mod credentials;
@@ -158,3 +160,7 @@ pub use policy::LockPolicy;
 pub use provider::{Acquire, LockProvider, LockProviderBuilder, Shutdown};
 pub use settings::{LockSettings, ProviderKind};
 pub use token::FencingToken;
+
+/// What [`LockGuard::cancellation_token`] gives.
+#[doc(no_inline)]
+pub use tokio_util::sync::CancellationToken;

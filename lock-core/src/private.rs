@@ -25,8 +25,8 @@ use crate::{Acquire, LockError, LockGuard, LockGuards, LockName, LockPolicy, Loc
 #[diagnostic::on_unimplemented(
     message = "`{Self}` cannot say that the lock was refused",
     label = "this function can be refused its lock",
-    note = "return `Result<T, E>` with `E: From<lock_core::LockError>`; in an axum handler \
-            `lock_tower::LockRejection` is such an `E`",
+    note = "return `Result<T, E>` with `E: From<lock_core::LockError>`; in an axum handler `LockError` \
+            is such an `E`, with the feature `axum` of `lock-core`",
     note = "or say what to return instead: `refused = |error| ..`",
     note = "or, for a job that may be left out when its lock is held, add `skip`"
 )]

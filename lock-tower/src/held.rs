@@ -5,6 +5,7 @@ use std::future::Future;
 
 use lock_core::__private::{Settle, SharedGuard};
 use lock_core::{FencingToken, LockError, LockGuard, LockName, LossReason};
+use tokio_util::sync::CancellationToken;
 
 /// The lock that a request runs under: an extractor in axum, an extension of the request everywhere.
 ///
@@ -16,10 +17,9 @@ use lock_core::{FencingToken, LockError, LockGuard, LockName, LossReason};
 ///
 #[cfg_attr(feature = "axum", doc = "```")]
 #[cfg_attr(not(feature = "axum"), doc = "```ignore")]
-/// use lock_core::LockError;
-/// use lock_tower::{HeldLock, LockRejection};
+/// use lock_tower::{HeldLock, LockError};
 ///
-/// async fn process(held: HeldLock) -> Result<String, LockRejection> {
+/// async fn process(held: HeldLock) -> Result<String, LockError> {
 ///     let token = held.fencing_token().await?;
 ///     // .. send `token` along with each write ..
 ///     Ok(format!("processed as {token}"))
@@ -53,6 +53,13 @@ impl HeldLock {
         self.0.lost()
     }
 
+    /// A token that is cancelled when the lock is lost, for what the handler has spawned; see
+    /// [`LockGuard::cancellation_token`]. It is not cancelled when the lock is released with the request.
+    #[must_use]
+    pub fn cancellation_token(&self) -> CancellationToken {
+        self.0.cancellation_token()
+    }
+
     /// The fencing token of this hold: greater than that of any earlier holder of the same lock, the
     /// same at every call.
     ///
@@ -75,9 +82,9 @@ impl HeldLock {
     #[cfg_attr(feature = "axum", doc = "```")]
     #[cfg_attr(not(feature = "axum"), doc = "```ignore")]
     /// use http::StatusCode;
-    /// use lock_tower::{HeldLock, LockRejection};
+    /// use lock_tower::{HeldLock, LockError};
     ///
-    /// async fn rebuild(held: HeldLock) -> Result<StatusCode, LockRejection> {
+    /// async fn rebuild(held: HeldLock) -> Result<StatusCode, LockError> {
     ///     let guard = held.into_guard()?;
     ///     tokio::spawn(async move {
     ///         if let Err(lost) = guard.protect(write_report()).await {

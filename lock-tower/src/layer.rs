@@ -6,9 +6,9 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http::request::Parts;
-use http::{Method, Response};
+use http::{Method, Response, StatusCode};
 use http_body::Body;
-use lock_core::{LockError, LockName, LockPolicy, LockProvider, LockTemplate};
+use lock_core::{LockError, LockErrorKind, LockName, LockPolicy, LockProvider, LockTemplate};
 use tower_layer::Layer;
 
 use crate::name::{Naming, Param, ParamValue};
@@ -72,6 +72,12 @@ impl LockLayer {
             rule: Arc::new(rule),
             settings: Arc::new(Settings::new(locks)),
         })
+    }
+
+    #[cfg(feature = "axum")]
+    pub(crate) fn of(rule: Rule, settings: Arc<Settings>) -> Self {
+        let rule = Arc::new(rule);
+        Self { rule, settings }
     }
 
     fn rule(&mut self) -> &mut Rule {
@@ -285,6 +291,23 @@ impl LockLayer {
         self
     }
 
+    /// Answers refusals of this kind with another status; all else of the answer stays. The last call for a
+    /// kind counts. Answers of gRPC are as they were, and so are errors that the handler returns.
+    ///
+    /// ```
+    /// # use http::StatusCode;
+    /// # use lock_core::{LockError, LockErrorKind, LockProvider, memory::MemoryBackend};
+    /// # use lock_tower::LockLayer;
+    /// # let locks = LockProvider::new(MemoryBackend::new());
+    /// let layer = LockLayer::new(locks, "order:process:<id>")?
+    ///     .status(LockErrorKind::Contended, StatusCode::LOCKED);
+    /// # Ok::<(), LockError>(())
+    /// ```
+    pub fn status(mut self, kind: LockErrorKind, status: StatusCode) -> Self {
+        self.settings().statuses.push((kind, status));
+        self
+    }
+
     /// Answers refused requests in another way.
     ///
     /// ```
@@ -295,7 +318,8 @@ impl LockLayer {
     /// let layer = LockLayer::new(locks, "order:process:<id>")?.on_rejection(|rejection| {
     ///     let mut response = rejection.to_response();
     ///     if rejection.error().is_contended() {
-    ///         *response.status_mut() = http::StatusCode::LOCKED;
+    ///         *response.body_mut() = Bytes::from_static(b"try again later");
+    ///         response.headers_mut().insert("content-type", http::HeaderValue::from_static("text/plain"));
     ///     }
     ///     response
     /// });

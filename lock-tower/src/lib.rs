@@ -9,11 +9,11 @@
 //! use axum::body::Body;
 //! use axum::{Router, routing::post};
 //! use http::{Request, StatusCode};
-//! use lock_core::{LockProvider, memory::MemoryBackend};
-//! use lock_tower::{HeldLock, LockLayer, LockRejection};
+//! use lock_core::{LockError, LockProvider, memory::MemoryBackend};
+//! use lock_tower::{HeldLock, LockLayer};
 //! use tower::ServiceExt;
 //!
-//! async fn process(held: HeldLock) -> Result<String, LockRejection> {
+//! async fn process(held: HeldLock) -> Result<String, LockError> {
 //!     let token = held.fencing_token().await?; // for storage that refuses stale writers
 //!     Ok(format!("{} as {token}", held.name()))
 //! }
@@ -26,12 +26,31 @@
 //! let request = || Request::post("/orders/7/process").body(Body::empty());
 //! assert_eq!(app.clone().oneshot(request()?).await?.status(), StatusCode::OK);
 //!
-//! let elsewhere = locks.lock("order:process:7")?.acquire(Duration::ZERO).await?;
+//! let elsewhere = locks.acquire("order:process:7", Duration::ZERO).await?;
 //! assert_eq!(app.oneshot(request()?).await?.status(), StatusCode::CONFLICT);
 //! # Ok(()) }
 //! ```
 //!
-//! The routes of a router in one table, each with a policy of its own:
+//! The routes of a router, each with a lock and a policy of its own:
+//!
+#![cfg_attr(feature = "axum", doc = "```")]
+#![cfg_attr(not(feature = "axum"), doc = "```ignore")]
+//! # use axum::{Router, routing::{get, post}};
+//! # use lock_core::{LockError, LockPolicy, LockProvider, memory::MemoryBackend};
+//! # use lock_tower::RouteLocks;
+//! # async fn handler() {}
+//! # let locks = LockProvider::new(MemoryBackend::new());
+//! let locked = RouteLocks::new(locks)
+//!     .router()
+//!     .route("/orders/{id}/process", post(handler), "order:process:<id>", LockPolicy::user_request())?
+//!     .route("/reports/{id}/rebuild", post(handler), "report:rebuild:<id>", LockPolicy::long_operation())?;
+//! let app: Router = locked
+//!     .into_router()
+//!     .route("/orders/{id}", get(handler)); // not locked
+//! # Ok::<(), LockError>(())
+//! ```
+//!
+//! Or, for routes that are registered elsewhere, a table beside them:
 //!
 #![cfg_attr(feature = "axum", doc = "```")]
 #![cfg_attr(not(feature = "axum"), doc = "```ignore")]
@@ -175,7 +194,6 @@ mod held;
 mod hold;
 mod layer;
 mod locked;
-mod mistake;
 mod name;
 mod refusal;
 mod rejection;
@@ -197,8 +215,22 @@ pub use name::ParamValue;
 pub use rejection::LockRejection;
 pub use replay::ReplayedBody;
 #[cfg(feature = "axum")]
-pub use routes::RouteLocks;
+pub use routes::{LockedRouter, RouteLocks};
 pub use service::Lock;
+
+/// Of the core, what handlers and routers name; the whole is [`lock_core`].
+#[doc(no_inline)]
+pub use lock_core::{
+    self, CancellationToken, FencingToken, LockError, LockErrorKind, LockGuard, LockName,
+    LockPolicy, LockProvider, LockTemplate, LossReason,
+};
+/// The crates whose types the signatures here have, in the versions that they mean.
+#[doc(no_inline)]
+pub use {bytes, http, http_body, tower_layer, tower_service};
+
+#[cfg(feature = "axum")]
+#[doc(no_inline)]
+pub use axum;
 
 /// The error of a body that was cut off, or whose service failed.
 type BoxError = Box<dyn std::error::Error + Send + Sync>;

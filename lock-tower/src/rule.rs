@@ -7,10 +7,10 @@ use std::sync::Arc;
 use bytes::Bytes;
 use http::header::CONTENT_TYPE;
 use http::request::Parts;
-use http::{Method, Response};
-use lock_core::{LockError, LockPolicy, LockProvider};
+use http::{Method, Response, StatusCode};
+use lock_core::answer::Mistakes;
+use lock_core::{LockError, LockErrorKind, LockPolicy, LockProvider};
 
-use crate::mistake::Mistakes;
 use crate::name::{Naming, Route};
 use crate::refusal::Refusal;
 use crate::rejection::{Asked, body_problem};
@@ -46,6 +46,8 @@ pub(crate) struct Settings {
     pub(crate) hold_until: HoldUntil,
     pub(crate) drop_on_disconnect: bool,
     pub(crate) grpc: bool,
+    /// Statuses that were chosen in the place of those of the table.
+    pub(crate) statuses: Vec<(LockErrorKind, StatusCode)>,
     pub(crate) on_rejection: Option<Arc<OnRejection>>,
     pub(crate) uploads: Uploads,
     mistakes: Arc<Mistakes>,
@@ -58,6 +60,7 @@ impl Settings {
             hold_until: HoldUntil::default(),
             drop_on_disconnect: false,
             grpc: false,
+            statuses: Vec::new(),
             on_rejection: None,
             uploads: Uploads::new(),
             mistakes: Arc::default(),
@@ -100,7 +103,10 @@ impl Settings {
         } else {
             tracing::debug!(lock, %error, "a request was refused");
         }
-        let rejection = LockRejection::new(error, asked);
+        let chosen = self.statuses.iter().rev();
+        let mut chosen = chosen.filter(|(kind, _)| *kind == error.kind());
+        let status = chosen.next().map(|(_, status)| *status);
+        let rejection = LockRejection::new(error, asked).with_status(status);
         match &self.on_rejection {
             Some(answer) => answer(rejection),
             None => rejection.to_response(),
@@ -115,6 +121,7 @@ impl fmt::Debug for Settings {
             .field("hold_until", &self.hold_until)
             .field("drop_on_disconnect", &self.drop_on_disconnect)
             .field("grpc", &self.grpc)
+            .field("statuses", &self.statuses)
             .field("on_rejection", &self.on_rejection.is_some())
             .field("uploads", &self.uploads)
             .finish()

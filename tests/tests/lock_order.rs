@@ -9,7 +9,10 @@ use std::time::Duration;
 use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
 use lock_core::memory::MemoryBackend;
-use lock_core::{LockError, LockGuard, LockProvider, distributed_lock};
+use lock_core::{
+    LockError, LockGuard, LockProvider, LockProviderBuilder, LockSettings, ProviderKind,
+    distributed_lock,
+};
 use lock_tests::Log;
 use tokio::sync::Barrier;
 use tracing::Level;
@@ -314,6 +317,26 @@ async fn what_is_switched_off_reports_nothing() {
     scene.nest(STOCK, ORDER).await;
     assert!(ship_again(&scene.locks, 1, 1).await.is_err());
     scene.assert_silent();
+}
+
+#[tokio::test]
+async fn a_provider_from_configuration_has_the_options_of_its_builder() {
+    let dir = tempfile::tempdir().unwrap();
+    for on in [false, true] {
+        let (log, listening) = Log::of_thread(Level::WARN);
+        let settings = LockSettings::new()
+            .provider(ProviderKind::File)
+            .dir(dir.path().join("locks"));
+        let builder = LockProviderBuilder::connect(settings).await.unwrap();
+        let scene = Scene {
+            locks: builder.lock_order_watch(on).build(),
+            log,
+            _listening: listening,
+        };
+        scene.nest(ORDER, STOCK).await;
+        scene.nest(STOCK, ORDER).await;
+        assert_eq!(scene.log.count(OPPOSITE), usize::from(on));
+    }
 }
 
 #[tokio::test]

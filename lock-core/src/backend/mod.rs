@@ -22,6 +22,19 @@
 //! 6. Nobody outside is asked to be fair, but a backend that serves several processes should not
 //!    let one that always has local waiters starve the others.
 //!
+//! # Errors
+//!
+//! | what happened | made by |
+//! |---|---|
+//! | the store did not answer, or cannot work now | [`LockError::unavailable`] |
+//! | the set-up is wrong: rights, a setting, a server that cannot do it | [`LockError::misconfigured`] |
+//! | the grant is not ours any more | [`LockError::lost`] |
+//! | the store cannot have this name | [`LockError::invalid_name`] |
+//!
+//! [`LockError::with_source`] adds the cause; the library adds the lock and the wait. That another holds the
+//! lock is no error here ([`LockError::contended`] is the library's), nor is its own shutdown
+//! ([`LockError::closed`]).
+//!
 //! # Writing one
 //!
 //! A complete backend, for the locks of one process:

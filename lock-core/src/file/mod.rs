@@ -89,5 +89,6 @@ mod token;
 mod watch;
 
 pub use backend::{FileBackend, FileBackendBuilder};
+#[doc(hidden)]
 pub use grant::FileGrant;
 pub(crate) use registration::REGISTRATION;

@@ -210,6 +210,7 @@ impl Backend for MemoryBackend {
 }
 
 /// A lock that is held in memory.
+#[doc(hidden)]
 pub struct MemoryGrant {
     backend: Arc<Shared>,
     name: LockName,

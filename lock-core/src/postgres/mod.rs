@@ -132,10 +132,15 @@ pub use backend::PostgresBackend;
 pub use builder::PostgresBuilder;
 pub use fence::Fence;
 pub use grants::GRANTS;
+#[doc(hidden)]
 pub use held::PostgresGrant;
 pub(crate) use registration::REGISTRATION;
 #[cfg(all(test, feature = "redis"))]
 pub(crate) use url::parse as parse_url;
+
+/// The driver whose types the signatures here have, in the version that they mean.
+#[doc(no_inline)]
+pub use ::sqlx;
 
 /// What metrics and health call this backend.
 const KIND: &str = "postgres";

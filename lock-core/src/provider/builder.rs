@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::{LockProvider, Queue, Shared};
-use crate::backend::{Backend, DynBackend, erase};
+use crate::backend::DynBackend;
 use crate::health::Companion;
 use crate::lease::Latch;
 use crate::nesting::Watch;
@@ -23,7 +23,8 @@ const LOCAL_HANDOVER: Duration = Duration::from_millis(10);
 /// More is no bound.
 const MAX_LOCAL_HANDOVER: Duration = Duration::from_secs(3600);
 
-/// Makes a [`LockProvider`] with options; from [`LockProvider::builder`].
+/// Makes a [`LockProvider`] with options; from [`LockProvider::builder`], or by
+/// [`connect`](Self::connect) from configuration.
 ///
 /// ```
 /// use std::time::Duration;
@@ -44,11 +45,7 @@ pub struct LockProviderBuilder {
 }
 
 impl LockProviderBuilder {
-    pub(super) fn new(backend: impl Backend) -> Self {
-        Self::of(erase(backend))
-    }
-
-    pub(super) fn of(backend: Box<dyn DynBackend>) -> Self {
+    pub(super) fn new(backend: Box<dyn DynBackend>) -> Self {
         Self {
             backend,
             response_timeout: RESPONSE_TIMEOUT,

@@ -38,6 +38,8 @@ impl LockProvider {
     /// # Ok(()) }
     /// ```
     ///
+    /// [`LockProviderBuilder::connect`] is the same with options.
+    ///
     /// # Errors
     ///
     /// [`Misconfigured`](crate::LockErrorKind::Misconfigured) for a setting that is wrong, which names
@@ -52,6 +54,30 @@ impl LockProvider {
     ///
     /// Cancel safe: what was connected is closed.
     pub async fn connect(settings: LockSettings) -> Result<Self, LockError> {
+        Ok(LockProviderBuilder::connect(settings).await?.build())
+    }
+}
+
+impl LockProviderBuilder {
+    /// Begins a provider with options over what the settings choose; see [`LockProvider::connect`].
+    ///
+    /// ```
+    /// # use std::time::Duration;
+    /// # use lock_core::{LockError, LockProviderBuilder, LockSettings};
+    /// # async fn f() -> Result<(), LockError> {
+    /// let builder = LockProviderBuilder::connect(LockSettings::from_env()?).await?;
+    /// let locks = builder.response_timeout(Duration::from_millis(500)).build();
+    /// # Ok(()) }
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// As [`LockProvider::connect`].
+    ///
+    /// # Cancel safety
+    ///
+    /// As [`LockProvider::connect`].
+    pub async fn connect(settings: LockSettings) -> Result<Self, LockError> {
         settings.check()?;
         let kind = settings.choose()?;
         if let Some(secret) = settings.get_name_secret() {
@@ -64,9 +90,7 @@ impl LockProvider {
             LockError::misconfigured(format!("built without the feature `{kind}`"))
         })?;
         let backend = (backend.connect)(&settings).await?;
-        Ok(LockProviderBuilder::of(backend)
-            .companions(companions)
-            .build())
+        Ok(LockProviderBuilder::new(backend).companions(companions))
     }
 }
 

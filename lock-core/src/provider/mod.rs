@@ -20,7 +20,7 @@ pub(crate) use acquire::Closing;
 pub use builder::LockProviderBuilder;
 pub use shutdown::Shutdown;
 
-use crate::backend::{Backend, DynBackend, Granted, Held};
+use crate::backend::{Backend, DynBackend, Granted, Held, erase};
 use crate::health::Companion;
 use crate::lease::{Latch, Registration};
 use crate::nesting::Watch;
@@ -86,7 +86,7 @@ impl LockProvider {
     ///     .build();
     /// ```
     pub fn builder(backend: impl Backend) -> LockProviderBuilder {
-        LockProviderBuilder::new(backend)
+        LockProviderBuilder::new(erase(backend))
     }
 
     /// The lock of this name. Nothing is locked yet, and the backend is not asked.

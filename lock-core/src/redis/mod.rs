@@ -216,8 +216,13 @@ pub use builder::RedisBuilder;
 #[cfg(all(test, feature = "postgres"))]
 pub(crate) use companion::RedisCompanion;
 pub use connect::client;
+#[doc(hidden)]
 pub use held::RedisGrant;
 pub(crate) use registration::REGISTRATION;
+
+/// The driver whose types the signatures here have, in the version that they mean.
+#[doc(no_inline)]
+pub use ::redis;
 
 /// What metrics and health call this backend.
 const KIND: &str = "redis";

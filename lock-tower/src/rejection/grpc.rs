@@ -6,7 +6,6 @@ use http::{HeaderMap, HeaderName, HeaderValue, Response};
 use lock_core::LockErrorKind;
 
 use super::LockRejection;
-use super::problem::Kind;
 
 const STATUS: HeaderName = HeaderName::from_static("grpc-status");
 const MESSAGE: HeaderName = HeaderName::from_static("grpc-message");
@@ -31,9 +30,9 @@ pub(super) fn code(kind: LockErrorKind) -> i32 {
 
 /// The status, as headers of a response without a body or as trailers of one with a body.
 pub(super) fn trailers(rejection: &LockRejection) -> HeaderMap {
-    let kind = Kind::of(rejection.kind());
+    let answer = rejection.answer();
     // Printable ASCII without `%`, which is as it is when it is percent-encoded.
-    let message = HeaderValue::from_static(kind.detail.unwrap_or(kind.title));
+    let message = HeaderValue::from_static(answer.detail.unwrap_or(answer.title));
     let pushback = match rejection.retry_after() {
         Some(after) => HeaderValue::from(u64::try_from(after.as_millis()).unwrap_or(u64::MAX)),
         // Not again by itself.
@@ -57,20 +56,12 @@ pub(super) fn response(rejection: &LockRejection) -> Response<Bytes> {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use lock_core::answer::{ANSWERS, Answer};
 
     #[test]
     fn messages_need_no_encoding() {
-        for kind in [
-            LockErrorKind::Contended,
-            LockErrorKind::Unavailable,
-            LockErrorKind::Closed,
-            LockErrorKind::Lost,
-            LockErrorKind::InvalidName,
-            LockErrorKind::Misconfigured,
-        ] {
-            let Kind { title, detail, .. } = Kind::of(kind);
-            for text in [Some(title), detail].into_iter().flatten() {
+        for Answer { title, detail, .. } in ANSWERS {
+            for text in [Some(*title), *detail].into_iter().flatten() {
                 let is_plain = |byte: u8| (0x20..0x7f).contains(&byte) && byte != b'%';
                 assert!(text.bytes().all(is_plain), "{text}");
             }

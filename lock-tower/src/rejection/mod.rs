@@ -1,40 +1,28 @@
 //! The answer to a request that could not have its lock, or lost it.
 
 mod grpc;
-mod problem;
 
 use std::error::Error as StdError;
 use std::fmt;
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::header::RETRY_AFTER;
-use http::{HeaderMap, HeaderValue, Method, Response, StatusCode, Uri};
+use http::{HeaderMap, Method, Response, StatusCode, Uri};
 use http_body_util::LengthLimitError;
+use lock_core::answer::{Answer, Problem};
 use lock_core::{LockError, LockErrorKind, LockTemplate};
 
 use crate::name::Route;
-use problem::Problem;
 
 /// Why a request was refused, as a response: `application/problem+json` (RFC 9457).
 ///
-/// | kind of the error | status | `type`, after `urn:distributed-lock:problem:` | `reason` |
-/// | --- | --- | --- | --- |
-/// | contended, the policy waits | 409 | `lock-contended` | `lock-wait-timeout` |
-/// | contended, it does not | 409 | `lock-contended` | `lock-contended` |
-/// | unavailable | 503 | `lock-unavailable` | `lock-unavailable` |
-/// | closed | 503 | `lock-unavailable` | `lock-closed` |
-/// | lost | 500 | `lock-lost` | `lock-lost` |
-/// | invalid name | 400 | `lock-name-invalid` | `lock-name-invalid` |
-/// | misconfigured, any other | 500 | `lock-misconfigured` | `lock-misconfigured` |
-///
-/// The `type` URIs are stable names, not addresses. Members beside `type`, `title`, `status`,
-/// `detail` and `reason`, where they are known: `instance` (the pattern of the route: filled
-/// parameters can be secrets), `lock` (the template or `entity:operation`, never the filled name),
-/// `waited_ms`, `retry_after_ms` (409 and 503, with `Retry-After` in whole seconds, jittered), and
-/// `"outcome": "unknown"` where the lock was lost. What is wrong with the set-up is for the log,
-/// where it is once; the client is told no more than that. Nothing of it is cacheable, and the
-/// [`LockErrorKind`] is in the extensions of the response for the layers around.
+/// The answers, by the kind of the error, are those of [`lock_core::answer`]; `lock-wait-timeout` stands for
+/// contention under a policy that waits. Members beside `type`, `title`, `status`, `detail` and `reason`,
+/// where they are known: `instance` (the pattern of the route: filled parameters can be secrets), `lock` (the
+/// template or `entity:operation`, never the filled name), `waited_ms`, `retry_after_ms` (409 and 503, with
+/// `Retry-After` in whole seconds, jittered), and `"outcome": "unknown"` where the lock was lost. What is
+/// wrong with the set-up is for the log, where it is once; the client is told no more than that. Nothing of
+/// it is cacheable, and the [`LockErrorKind`] is in the extensions of the response for the layers around.
 ///
 /// One answer of the layers is not made from this type, since no lock is at fault: a request whose
 /// body fails while it waits is answered 400, or 413 where a limit outside was exceeded, with the
@@ -42,7 +30,8 @@ use problem::Problem;
 ///
 /// Clients of gRPC get a status instead: see [`LockLayer::grpc`](crate::LockLayer::grpc).
 ///
-/// Handlers make one from a [`LockError`]:
+/// A handler of axum need not make one: a [`LockError`] is a response as well. One that looks into the
+/// answer does:
 ///
 #[cfg_attr(feature = "axum", doc = "```")]
 #[cfg_attr(not(feature = "axum"), doc = "```ignore")]
@@ -64,6 +53,8 @@ use problem::Problem;
 pub struct LockRejection {
     error: LockError,
     retry_after: Option<Duration>,
+    /// That of the table, unless the layer was given another.
+    status: Option<StatusCode>,
     asked: Option<Box<Asked>>,
 }
 
@@ -85,6 +76,18 @@ impl LockRejection {
         Self {
             asked: Some(Box::new(asked)),
             ..error.into()
+        }
+    }
+
+    pub(crate) fn with_status(mut self, status: Option<StatusCode>) -> Self {
+        self.status = status;
+        self
+    }
+
+    fn answer(&self) -> &'static Answer {
+        match &self.asked {
+            Some(asked) => Answer::of(self.kind(), !asked.wait.is_zero()),
+            None => Answer::to(&self.error),
         }
     }
 
@@ -139,26 +142,13 @@ impl LockRejection {
     /// The status of the answer.
     #[must_use]
     pub fn status(&self) -> StatusCode {
-        match self.kind() {
-            LockErrorKind::Contended => StatusCode::CONFLICT,
-            LockErrorKind::Unavailable | LockErrorKind::Closed => StatusCode::SERVICE_UNAVAILABLE,
-            LockErrorKind::InvalidName => StatusCode::BAD_REQUEST,
-            _ => StatusCode::INTERNAL_SERVER_ERROR,
-        }
+        self.status.unwrap_or(self.answer().status)
     }
 
     /// The member `reason` of the answer: stable, for programs.
     #[must_use]
     pub fn reason(&self) -> &'static str {
-        match self.kind() {
-            LockErrorKind::Contended if self.has_waited() => "lock-wait-timeout",
-            LockErrorKind::Contended => "lock-contended",
-            LockErrorKind::Unavailable => "lock-unavailable",
-            LockErrorKind::Closed => "lock-closed",
-            LockErrorKind::Lost => "lock-lost",
-            LockErrorKind::InvalidName => "lock-name-invalid",
-            _ => "lock-misconfigured",
-        }
+        self.answer().reason
     }
 
     /// When it is worth trying again; drawn anew for each rejection, so that those who were refused
@@ -166,16 +156,6 @@ impl LockRejection {
     #[must_use]
     pub fn retry_after(&self) -> Option<Duration> {
         self.retry_after
-    }
-
-    fn has_waited(&self) -> bool {
-        match &self.asked {
-            Some(asked) => !asked.wait.is_zero(),
-            // A try that does not wait takes its time too.
-            None => {
-                (self.error.waited()).is_some_and(|waited| waited >= Duration::from_millis(100))
-            }
-        }
     }
 
     /// The status code for clients of gRPC:
@@ -201,15 +181,17 @@ impl LockRejection {
         if self.asked.as_ref().is_some_and(|asked| asked.is_grpc) {
             return self.to_grpc_response();
         }
-        let mut response = Problem::of(self).to_response();
-        response.extensions_mut().insert(self.kind());
-        let headers = response.headers_mut();
-        if let Some(after) = self.retry_after {
-            headers.insert(
-                RETRY_AFTER,
-                HeaderValue::from(after.as_millis().div_ceil(1000) as u64),
-            );
+        let mut problem = (Problem::new(self.answer()).about(&self.error))
+            .status(self.status())
+            .retry_after(self.retry_after);
+        if let Some(route) = self.route() {
+            problem = problem.instance(route);
         }
+        if let Some(template) = self.template() {
+            problem = problem.lock(template);
+        }
+        let mut response = problem.to_response();
+        response.extensions_mut().insert(self.kind());
         response
     }
 }
@@ -228,12 +210,21 @@ pub(crate) fn body_problem(broken: &(dyn StdError + 'static)) -> Response<Bytes>
         is_too_large |= error.is::<LengthLimitError>();
         cause = error.source();
     }
-    let status = if is_too_large {
-        StatusCode::PAYLOAD_TOO_LARGE
+    let (status, title, detail) = if is_too_large {
+        (
+            StatusCode::PAYLOAD_TOO_LARGE,
+            "Request body too large",
+            "The body of the request is larger than allowed. Nothing was done.",
+        )
     } else {
-        StatusCode::BAD_REQUEST
+        (
+            StatusCode::BAD_REQUEST,
+            "Request body incomplete",
+            "The body of the request could not be read while it waited. Nothing was done.",
+        )
     };
-    Problem::of_body(status).to_response()
+    let r#type = "urn:distributed-lock:problem:request-body";
+    Problem::other(status, r#type, title, detail, "request-body").to_response()
 }
 
 impl LockRejection {
@@ -248,21 +239,14 @@ impl LockRejection {
 
 impl From<LockError> for LockRejection {
     fn from(error: LockError) -> Self {
-        let retry_after = match error.kind() {
-            LockErrorKind::Contended => Some(jitter(1_000..3_000)),
-            LockErrorKind::Unavailable | LockErrorKind::Closed => Some(jitter(2_000..6_000)),
-            _ => None,
-        };
+        let retry_after = Answer::to(&error).retry_after();
         Self {
             error,
             retry_after,
+            status: None,
             asked: None,
         }
     }
-}
-
-fn jitter(millis: std::ops::Range<u64>) -> Duration {
-    Duration::from_millis(fastrand::u64(millis))
 }
 
 impl fmt::Display for LockRejection {
@@ -291,9 +275,9 @@ impl StdError for LockRejection {
 #[cfg(feature = "axum")]
 impl axum::response::IntoResponse for LockRejection {
     fn into_response(self) -> axum::response::Response {
-        // The layers log their own before this.
+        // The layers have logged theirs.
         if self.asked.is_none() && self.error.is_misconfigured() {
-            crate::mistake::OF_HANDLERS.log(&self.error);
+            lock_core::answer::Mistakes::of_handlers().log(&self.error);
         }
         self.to_response().map(axum::body::Body::from)
     }

@@ -1,6 +1,7 @@
 //! Locks for the routes of a whole router, in one table.
 
 mod path;
+mod router;
 mod table;
 
 use std::error::Error;
@@ -8,15 +9,16 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use http::request::Parts;
-use http::{Method, Response};
+use http::{Method, Response, StatusCode};
 use http_body::Body;
-use lock_core::{LockError, LockPolicy, LockProvider, LockTemplate};
+use lock_core::{LockError, LockErrorKind, LockPolicy, LockProvider, LockTemplate};
 use tower_layer::Layer;
 
 use crate::name::{Naming, Param, ParamValue, listed};
 use crate::rule::{Rule, Settings};
 use crate::{HoldUntil, Lock, LockRejection, ReplayedBody};
 use path::RoutePath;
+pub use router::LockedRouter;
 use table::Table;
 
 /// Locks for the routes of a router, each with a policy of its own.
@@ -43,6 +45,9 @@ use table::Table;
 /// # let locks = LockProvider::new(lock_core::memory::MemoryBackend::new());
 /// # let _ = router(locks).unwrap();
 /// ```
+///
+/// Where the routes are not registered yet, [`router`](Self::router) registers them with their locks, and no
+/// path is written twice.
 ///
 /// # Paths
 ///
@@ -231,6 +236,13 @@ impl RouteLocks {
     /// `Method::POST`, `/orders.Orders/Process`.
     pub fn grpc(mut self) -> Self {
         self.settings().grpc = true;
+        self
+    }
+
+    /// Answers refusals of this kind with another status; as
+    /// [`LockLayer::status`](crate::LockLayer::status).
+    pub fn status(mut self, kind: LockErrorKind, status: StatusCode) -> Self {
+        self.settings().statuses.push((kind, status));
         self
     }
 

@@ -24,6 +24,10 @@ struct Routes {
 }
 
 impl Table {
+    pub(super) fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
     /// Adds an entry; without a rule one that is not locked.
     pub(super) fn add(
         &mut self,

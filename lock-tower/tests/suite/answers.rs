@@ -294,6 +294,27 @@ async fn a_handler_answers_with_its_own_lock_error() {
 }
 
 #[tokio::test]
+async fn a_status_is_chosen_for_a_kind_of_refusal() {
+    let locks = Locks::new();
+    let layer = (locks.layer(TEMPLATE))
+        .status(LockErrorKind::Contended, StatusCode::GONE)
+        .status(LockErrorKind::Contended, StatusCode::LOCKED);
+    let router = router(layer);
+    let _held = locks.take(NAME).await;
+
+    let response = post(&router, URI).await;
+
+    assert_problem(&response, StatusCode::LOCKED);
+    assert!(header(&response, "retry-after").is_some());
+    let problem = body_of(response).await;
+    assert_eq!(problem["status"], 423);
+    assert_eq!(problem["reason"], "lock-contended");
+    locks.store.set_available(false);
+    let response = post(&router, "/orders/8/process").await;
+    assert_problem(&response, StatusCode::SERVICE_UNAVAILABLE);
+}
+
+#[tokio::test]
 async fn on_rejection_knows_the_request_and_makes_the_answer() {
     let locks = Locks::new();
     let layer = locks.layer(TEMPLATE).on_rejection(|rejection| {

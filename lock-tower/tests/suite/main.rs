@@ -18,9 +18,13 @@ mod generic;
 #[cfg(feature = "axum")]
 mod grpc;
 #[cfg(feature = "axum")]
+mod handlers;
+#[cfg(feature = "axum")]
 mod held_lock;
 #[cfg(feature = "axum")]
 mod leaving;
+#[cfg(feature = "axum")]
+mod locked_router;
 #[cfg(feature = "axum")]
 mod mistakes;
 #[cfg(feature = "axum")]

@@ -8,7 +8,6 @@ mod users;
 
 use axum::Router;
 use axum::extract::FromRef;
-use axum::http::Method;
 use axum::routing::{get, post};
 use lock_core::{LockError, LockPolicy, LockProvider};
 use lock_tower::{RouteLocks, health};
@@ -32,9 +31,9 @@ pub(crate) fn router(
     orders: OrderStore,
     metrics: PrometheusHandle,
 ) -> Result<Router, LockError> {
-    let route_locks = RouteLocks::new(locks.clone()).route(
-        Method::POST,
+    let locked = RouteLocks::new(locks.clone()).router().route(
         "/orders/{id}/process",
+        post(orders::process),
         "order:process:<id>",
         LockPolicy::user_request().with_max_hold(MAX_HOLD),
     )?;
@@ -43,14 +42,13 @@ pub(crate) fn router(
         orders,
         metrics,
     };
-    Ok(Router::new()
+    Ok(locked
+        .into_router()
         .route("/orders/{id}", get(orders::show).put(orders::put))
-        .route("/orders/{id}/process", post(orders::process))
         .route("/payments/{id}/refund", post(payments::refund))
         .route("/users/{email}/login", post(users::login))
         .route("/accounts/transfer", post(accounts::transfer))
         .route("/metrics", get(metrics::show))
-        .route_layer(route_locks)
         .merge(health::router(locks))
         .with_state(state))
 }

@@ -4,7 +4,7 @@
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use lock_core::LockError;
+use crate::LockError;
 
 /// So many different mistakes are remembered; further ones are not logged meanwhile.
 const REMEMBERED: usize = 64;
@@ -13,20 +13,28 @@ const REMEMBERED: usize = 64;
 const AGAIN_AFTER: Duration = Duration::from_secs(5 * 60);
 
 /// The mistakes that were logged, and when.
+#[doc(hidden)]
 #[derive(Debug)]
-pub(crate) struct Mistakes(Mutex<Vec<(String, Instant)>>);
+pub struct Mistakes(Mutex<Vec<(String, Instant)>>);
 
-/// Those of rejections that handlers make: no layer knows them.
-#[cfg(feature = "axum")]
-pub(crate) static OF_HANDLERS: Mistakes = Mistakes::new();
+/// Those that handlers return: no layer knows them.
+static OF_HANDLERS: Mistakes = Mistakes::new();
 
 impl Mistakes {
-    pub(crate) const fn new() -> Self {
+    /// Those that handlers return.
+    #[must_use]
+    pub fn of_handlers() -> &'static Self {
+        &OF_HANDLERS
+    }
+
+    /// None was logged yet.
+    #[must_use]
+    pub const fn new() -> Self {
         Self(Mutex::new(Vec::new()))
     }
 
     /// Logs a mistake, unless it was logged in the last minutes.
-    pub(crate) fn log(&self, error: &LockError) {
+    pub fn log(&self, error: &LockError) {
         // Not under the lock: a subscriber may do what it likes.
         if self.is_due(error.to_string(), Instant::now()) {
             tracing::error!(%error, "requests are refused: a lock is set up wrongly");

@@ -1,0 +1,187 @@
+//! What a client of an HTTP service is answered when a lock was refused or lost: `application/problem+json`
+//! (RFC 9457).
+//!
+//! | kind of the error | status | `type`, after `urn:distributed-lock:problem:` | `reason` |
+//! | --- | --- | --- | --- |
+//! | contended, after a wait | 409 | `lock-contended` | `lock-wait-timeout` |
+//! | contended, without one | 409 | `lock-contended` | `lock-contended` |
+//! | unavailable | 503 | `lock-unavailable` | `lock-unavailable` |
+//! | closed | 503 | `lock-unavailable` | `lock-closed` |
+//! | lost | 500 | `lock-lost` | `lock-lost` |
+//! | invalid name | 400 | `lock-name-invalid` | `lock-name-invalid` |
+//! | misconfigured, any other | 500 | `lock-misconfigured` | `lock-misconfigured` |
+//!
+//! The table is [`ANSWERS`]; the layers of `lock-tower` and, with the feature `axum`, [`LockError`] itself as
+//! a response are made from it. Texts say no more than the kind: what an error itself says is for the log.
+//!
+//! ```
+//! use lock_core::answer::{Answer, Problem};
+//! use lock_core::LockError;
+//!
+//! let error = LockError::contended();
+//! let answer = Answer::to(&error);
+//! assert_eq!((answer.status.as_u16(), answer.reason), (409, "lock-contended"));
+//!
+//! let response = Problem::new(answer).about(&error).instance("/orders/{id}/process").to_response();
+//! assert_eq!(response.headers()["content-type"], "application/problem+json");
+//! ```
+
+mod mistakes;
+mod problem;
+#[cfg(feature = "axum")]
+mod response;
+
+use std::ops::Range;
+use std::time::Duration;
+
+use http::StatusCode;
+
+#[doc(hidden)]
+pub use mistakes::Mistakes;
+pub use problem::Problem;
+
+use crate::{LockError, LockErrorKind};
+
+/// What is the same for all answers to one kind of error.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct Answer {
+    /// The kind of the error.
+    pub kind: LockErrorKind,
+    /// Whether it is for callers alone that have waited for the lock.
+    pub after_wait: bool,
+    /// The status of the response.
+    pub status: StatusCode,
+    /// A URI that names the kind of problem: stable, and no address.
+    pub r#type: &'static str,
+    /// What is the matter, for people.
+    pub title: &'static str,
+    /// What that means for the request, for people; `None` where that is the service's business.
+    pub detail: Option<&'static str>,
+    /// What is the matter, for programs: stable.
+    pub reason: &'static str,
+    /// When to try again, in milliseconds; `None` where that is of no use.
+    pub retry: Option<Range<u64>>,
+}
+
+const CONTENDED: Answer = Answer {
+    kind: LockErrorKind::Contended,
+    after_wait: false,
+    status: StatusCode::CONFLICT,
+    r#type: "urn:distributed-lock:problem:lock-contended",
+    title: "Locked by another request",
+    detail: Some("Another request is working on this. Nothing was done; try again later."),
+    reason: "lock-contended",
+    retry: Some(1_000..3_000),
+};
+
+const UNAVAILABLE: Answer = Answer {
+    kind: LockErrorKind::Unavailable,
+    after_wait: false,
+    status: StatusCode::SERVICE_UNAVAILABLE,
+    r#type: "urn:distributed-lock:problem:lock-unavailable",
+    title: "Locks are unavailable",
+    detail: Some("Whether another request is working on this cannot be told now; try again later."),
+    reason: "lock-unavailable",
+    retry: Some(2_000..6_000),
+};
+
+/// The answers: the first that fits counts, and what fits none has the last.
+pub static ANSWERS: &[Answer] = &[
+    Answer {
+        after_wait: true,
+        reason: "lock-wait-timeout",
+        ..CONTENDED
+    },
+    CONTENDED,
+    UNAVAILABLE,
+    Answer {
+        kind: LockErrorKind::Closed,
+        reason: "lock-closed",
+        ..UNAVAILABLE
+    },
+    Answer {
+        kind: LockErrorKind::Lost,
+        after_wait: false,
+        status: StatusCode::INTERNAL_SERVER_ERROR,
+        r#type: "urn:distributed-lock:problem:lock-lost",
+        title: "Lock lost",
+        detail: Some(
+            "The lock was lost while the request was worked on, and the work was stopped.",
+        ),
+        reason: "lock-lost",
+        retry: None,
+    },
+    Answer {
+        kind: LockErrorKind::InvalidName,
+        after_wait: false,
+        status: StatusCode::BAD_REQUEST,
+        r#type: "urn:distributed-lock:problem:lock-name-invalid",
+        title: "Not a lock name",
+        detail: Some("A value in the request is missing, or cannot be part of the name of a lock."),
+        reason: "lock-name-invalid",
+        retry: None,
+    },
+    Answer {
+        kind: LockErrorKind::Misconfigured,
+        after_wait: false,
+        status: StatusCode::INTERNAL_SERVER_ERROR,
+        r#type: "urn:distributed-lock:problem:lock-misconfigured",
+        title: "Internal server error",
+        detail: None,
+        reason: "lock-misconfigured",
+        retry: None,
+    },
+];
+
+/// A try that does not wait takes its time too.
+const NO_WAIT: Duration = Duration::from_millis(100);
+
+impl Answer {
+    /// The answer to this error.
+    #[must_use]
+    pub fn to(error: &LockError) -> &'static Self {
+        let has_waited = error.waited().is_some_and(|waited| waited >= NO_WAIT);
+        Self::of(error.kind(), has_waited)
+    }
+
+    /// The answer to errors of this kind, whose callers have waited for the lock or only tried.
+    #[must_use]
+    pub fn of(kind: LockErrorKind, has_waited: bool) -> &'static Self {
+        let fits = |answer: &&Self| answer.kind == kind && (has_waited || !answer.after_wait);
+        let known = ANSWERS.iter().find(fits);
+        known.unwrap_or(&ANSWERS[ANSWERS.len() - 1])
+    }
+
+    /// When to try again: drawn anew at each call, so that those who were refused together do not come
+    /// back together.
+    #[must_use]
+    pub fn retry_after(&self) -> Option<Duration> {
+        let millis = self.retry.clone()?;
+        Some(Duration::from_millis(fastrand::u64(millis)))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_kind_has_an_answer_of_its_own() {
+        for answer in ANSWERS {
+            assert_eq!(
+                Answer::of(answer.kind, answer.after_wait).reason,
+                answer.reason
+            );
+            let retry = answer.retry_after().is_some();
+            let is_passing = matches!(answer.status.as_u16(), 409 | 503);
+            assert_eq!(retry, is_passing, "{answer:?}");
+        }
+        let waited = LockError::contended().with_waited(Duration::from_secs(5));
+        assert_eq!(Answer::to(&waited).reason, "lock-wait-timeout");
+        assert_eq!(
+            Answer::to(&waited).status,
+            Answer::to(&LockError::contended()).status
+        );
+    }
+}

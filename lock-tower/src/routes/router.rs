@@ -1,0 +1,124 @@
+//! A router whose routes are registered together with their locks.
+
+use std::convert::Infallible;
+use std::fmt;
+use std::sync::Arc;
+
+use axum::Router;
+use axum::routing::MethodRouter;
+use lock_core::{LockError, LockPolicy, LockTemplate};
+
+use super::RouteLocks;
+use super::path::RoutePath;
+use crate::LockLayer;
+
+/// Makes a [`Router`] of locked routes: each path is written once, beside its handlers, its lock and its
+/// policy. From [`RouteLocks::router`].
+///
+/// ```
+/// use axum::{Router, routing::{get, post}};
+/// use lock_core::{LockError, LockPolicy, LockProvider};
+/// use lock_tower::RouteLocks;
+///
+/// fn router(locks: LockProvider) -> Result<Router, LockError> {
+///     let locked = RouteLocks::new(locks)
+///         .router()
+///         .route("/orders/{id}/process", post(process), "order:process:<id>", LockPolicy::user_request())?
+///         .route("/reports/{id}/rebuild", post(rebuild), "report:rebuild:<id>", LockPolicy::long_operation())?;
+///     Ok(locked
+///         .into_router()
+///         .route("/orders/{id}", get(show))) // not locked
+/// }
+/// # async fn show() {}
+/// # async fn process() {}
+/// # async fn rebuild() {}
+/// # let locks = LockProvider::new(lock_core::memory::MemoryBackend::new());
+/// # let _ = router(locks).unwrap();
+/// ```
+///
+/// The lock is around the handlers of its route and nothing else. So the router can be nested and merged as
+/// any other, and a path that a request does not have cannot be written.
+#[must_use = "a router does nothing until it is served"]
+pub struct LockedRouter<S = ()> {
+    locks: RouteLocks,
+    router: Router<S>,
+}
+
+impl RouteLocks {
+    /// Begins a router of locked routes, with the settings and the [`param`](Self::param)s of this table.
+    /// The table itself stays empty: its entries are for routes that others register.
+    pub fn router<S>(self) -> LockedRouter<S>
+    where
+        S: Clone + Send + Sync + 'static,
+    {
+        LockedRouter {
+            locks: self,
+            router: Router::new(),
+        }
+    }
+}
+
+impl<S> LockedRouter<S>
+where
+    S: Clone + Send + Sync + 'static,
+{
+    /// Adds a route, all of whose requests run under the lock that the template names; see
+    /// [`Router::route`].
+    ///
+    /// Whatever their method: also one that the route answers with 405 waits for the lock, and so does
+    /// OPTIONS, for which a CORS layer belongs outside of the router.
+    ///
+    /// # Errors
+    ///
+    /// [`InvalidName`](lock_core::LockErrorKind::InvalidName) when the template is none;
+    /// [`Misconfigured`](lock_core::LockErrorKind::Misconfigured) when the path is none that a router could
+    /// have, when it lacks a parameter that the template names (and that no [`RouteLocks::param`] gives),
+    /// and when the table has entries of its own.
+    ///
+    /// # Panics
+    ///
+    /// As [`Router::route`], where the path overlaps with that of another route.
+    pub fn route<T>(
+        mut self,
+        path: &str,
+        handlers: MethodRouter<S, Infallible>,
+        template: T,
+        policy: impl Into<LockPolicy>,
+    ) -> Result<Self, LockError>
+    where
+        T: TryInto<LockTemplate, Error: Into<LockError>>,
+    {
+        if !self.locks.table.is_empty() {
+            return Err(LockError::misconfigured(format!(
+                "the route `{path}` was added to a router of `RouteLocks` with entries of its own; add \
+                 those routes here as well, or use another `RouteLocks` for them"
+            )));
+        }
+        let known = RoutePath::parse(path)?;
+        let rule = self.locks.rule(None, &known, template, policy.into())?;
+        let lock = LockLayer::of(rule, Arc::clone(&self.locks.settings));
+        self.router = self.router.route(path, handlers.layer(lock));
+        Ok(self)
+    }
+
+    /// The router, for routes without locks, state, layers, and to be served.
+    pub fn into_router(self) -> Router<S> {
+        self.router
+    }
+}
+
+impl<S> From<LockedRouter<S>> for Router<S> {
+    fn from(locked: LockedRouter<S>) -> Self {
+        locked.router
+    }
+}
+
+impl<S> fmt::Debug for LockedRouter<S> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { locks, router } = self;
+        f.debug_struct("LockedRouter")
+            .field("settings", &locks.settings)
+            .field("router", router)
+            .finish()
+    }
+}
