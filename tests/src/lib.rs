@@ -35,6 +35,7 @@ pub mod comparison;
 pub mod examples;
 mod held;
 mod inventory;
+mod lateness;
 mod log;
 pub mod lost_update;
 pub mod order;
@@ -53,11 +54,12 @@ mod vault;
 pub use bed::{Bed, run};
 pub use held::is_held;
 pub use inventory::Case;
+pub use lateness::{Lateness, Queued};
 pub use log::Log;
 pub use stores::{
     FileStore, GrantedStore, MemoryStore, OneBackend, PostgresStore, RedisClusterStore, RedisStore,
     Store, redis_key, redis_rights, redis_user,
 };
 pub use stress::{Storm, abandon, seed};
-pub use timing::{Lateness, boottime, eventually};
+pub use timing::{boottime, eventually};
 pub use vault::Vault;
