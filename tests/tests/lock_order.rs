@@ -10,7 +10,7 @@ use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
 use lock_core::memory::MemoryBackend;
 use lock_core::{LockError, LockGuard, LockProvider, distributed_lock};
-use lock_tests::Log;
+use lock_tests::{Lateness, Log};
 use tokio::sync::Barrier;
 use tracing::Level;
 use tracing::subscriber::DefaultGuard;
@@ -319,13 +319,12 @@ async fn what_is_switched_off_reports_nothing() {
 #[tokio::test]
 async fn thousands_of_guards_of_one_task_are_no_burden() {
     let scene = Scene::new();
-    let started = std::time::Instant::now();
+    let late = Lateness::of(Duration::ZERO);
     let mut guards = Vec::new();
     for number in 0..10_000 {
         guards.push(take(&scene.locks, &format!("order:ship:{number}")).await);
     }
     drop(guards);
-    let watched = started.elapsed();
-    assert!(watched < Duration::from_secs(5), "{watched:?}");
+    late.at_most(Duration::from_secs(5)).await;
     scene.assert_silent();
 }
