@@ -6,13 +6,19 @@ use std::path::PathBuf;
 
 use escargot::CargoBuild;
 
-/// Builds an example with the profile of the tests, if that was not done, and tells where it is.
+/// Where all of them are that were built before: `tests/run` says so.
+const BUILT: &str = "TESTS_EXAMPLES";
+
+/// Where an example is. It is built with the profile of the tests, unless all were before.
 ///
 /// # Panics
 ///
 /// When it does not compile.
 #[must_use]
 pub fn program(example: &str) -> PathBuf {
+    if let Some(built) = env::var_os(BUILT) {
+        return PathBuf::from(built).join(example);
+    }
     let build = CargoBuild::new().package(example).bin(example);
     let told = env::vars_os().map(|(variable, _)| variable);
     let build = told

@@ -36,6 +36,7 @@ pub mod comparison;
 pub mod examples;
 mod held;
 mod inventory;
+mod lateness;
 mod log;
 pub mod lost_update;
 pub mod order;
@@ -55,6 +56,7 @@ mod vault;
 pub use bed::{Bed, run};
 pub use held::is_held;
 pub use inventory::Case;
+pub use lateness::{Lateness, Queued};
 pub use log::Log;
 pub use outlasting::crowd_outlasts;
 pub use stores::{
@@ -62,5 +64,5 @@ pub use stores::{
     Store, redis_key, redis_rights, redis_user,
 };
 pub use stress::{Storm, abandon, seed};
-pub use timing::{Lateness, boottime, eventually};
+pub use timing::{boottime, eventually};
 pub use vault::Vault;

@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use lock_core::LockName;
 use lock_tests::orders::{Shop, assert_one_at_a_time};
-use lock_tests::{boottime, eventually};
+use lock_tests::{Lateness, boottime, eventually};
 use rustix::process::Signal;
 use tokio::time::sleep;
 
@@ -90,7 +90,7 @@ async fn a_client_that_leaves_frees_a_lock_of_the_macro_at_once() {
         .await;
     shop.until_held(&name("account:transfer:bob")).await;
 
-    let left = Instant::now();
+    let late = Lateness::of(Duration::ZERO);
     drop(client);
     for account in ["account:transfer:alice", "account:transfer:bob"] {
         let lock = shop.locks().lock(account).unwrap();
@@ -101,12 +101,7 @@ async fn a_client_that_leaves_frees_a_lock_of_the_macro_at_once() {
             .await
             .unwrap();
     }
-    println!("free {:?} after the client left", left.elapsed());
-    assert!(
-        left.elapsed() < Duration::from_millis(500),
-        "{:?}",
-        left.elapsed()
-    );
+    late.at_most(Duration::from_millis(500)).await;
     assert!(
         !instance
             .printed()
@@ -161,14 +156,15 @@ async fn a_client_that_leaves_while_it_waits_is_not_served() {
         .begin_post("/orders/1/process?work_ms=60000", "")
         .await;
     // The one behind it has waited as well, and is served in its place.
+    let late = Lateness::of(Duration::from_millis(600));
     let (answer, ()) = tokio::join!(instance.post("/orders/1/process?work_ms=0"), async {
         sleep(Duration::from_millis(300)).await;
         drop(waiting);
         sleep(Duration::from_millis(300)).await;
         guard.release().await.unwrap();
     });
+    late.at_most(Duration::from_millis(1_400)).await;
     let _ = answer.receipt();
-    assert!(answer.took < Duration::from_secs(2), "{:?}", answer.took);
 }
 
 #[tokio::test]

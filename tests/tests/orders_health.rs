@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use futures_util::future::join_all;
 use lock_tests::orders::{Instance, Shop};
 use lock_tests::servers::{PostgresServer, RedisServer, Server};
+use lock_tests::{Lateness, eventually};
 use serde_json::Value;
 
 /// By when a readiness probe says what is so.
@@ -14,19 +15,12 @@ const WITHIN: Duration = Duration::from_secs(5);
 
 /// Returns when the probe is answered so.
 async fn until_ready_is(instance: &Instance, status: u16) {
-    let started = Instant::now();
-    loop {
-        let answer = instance.get("/health/ready").await;
-        let took = started.elapsed();
-        assert!(
-            took < WITHIN,
-            "{status} is not there after {took:?}: {answer:?}"
-        );
-        if answer.status == status {
-            return;
-        }
-        tokio::time::sleep(Duration::from_millis(100)).await;
-    }
+    let late = Lateness::of(WITHIN);
+    eventually("the probe is answered so", || async {
+        instance.get("/health/ready").await.status == status
+    })
+    .await;
+    late.at_most(Duration::ZERO).await;
 }
 
 /// Name, role and status of each server.
@@ -108,7 +102,7 @@ async fn a_database_beside_redis_is_told_about_and_fails_nothing() {
     };
     assert_eq!(servers(&instance).await, state("up"));
     database.kill().await;
-    let health = lock_tests::eventually("it is told", || async {
+    let health = eventually("it is told", || async {
         servers(&instance).await == state("down")
     });
     health.await;
@@ -119,7 +113,7 @@ async fn a_database_beside_redis_is_told_about_and_fails_nothing() {
     let line = instance.until_printed("a server is down").await;
     assert!(line.contains("WARN") && line.contains("postgres"), "{line}");
     database.restart().await;
-    lock_tests::eventually("it is back", || async {
+    eventually("it is back", || async {
         servers(&instance).await == state("up")
     })
     .await;

@@ -115,13 +115,6 @@ impl Campaign {
         };
         let faults = store.faults();
         let free_within = S::LEASE.unwrap_or_default() + Duration::from_secs(1);
-        let mut rules = Rules::default()
-            .lease(S::LEASE)
-            .free_within(free_within)
-            .fifo(Duration::ZERO);
-        for fault in &faults {
-            rules = rules.fault(fault.name(), fault.rule());
-        }
         let probe = Opened::over(store.backend().await);
         let mut scene = Scene::open(rng.fork(), setting, self.processes).await;
         self.break_things(&faults, &mut rng, &mut scene).await;
@@ -139,6 +132,13 @@ impl Campaign {
         tell(&resource, &names, &journal).await;
         history.extend(journal.take());
         keep(&history);
+        let mut rules = Rules::default()
+            .lease(S::LEASE)
+            .free_within(free_within)
+            .fifo(Duration::ZERO);
+        for fault in &faults {
+            rules = rules.fault(fault.name(), fault.rule());
+        }
         judge(&history, &rules)
     }
 

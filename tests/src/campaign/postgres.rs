@@ -1,19 +1,20 @@
 //! A PostgreSQL server under stress: what its administrator and the network do.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use async_trait::async_trait;
 use lock_core::LockName;
 use lock_core::postgres::PostgresBackend;
 use sqlx::PgPool;
+use tokio::time::sleep;
 
 use super::faults::{Fault, Subject, common};
 use super::network::Blackhole;
 use super::scene::Scene;
 use crate::checker::FaultRule;
 use crate::servers::Proxy;
-use crate::{PostgresStore, Store};
+use crate::{PostgresStore, Queued, Store};
 
 /// A server whose clients come through a proxy.
 #[derive(Debug)]
@@ -24,6 +25,9 @@ pub struct StormyPostgres {
 
 /// Within which time a session that the server ends is noticed.
 const NOTICED: Duration = Duration::from_millis(50);
+
+/// For how long afterwards a busy machine is watched that delays the news.
+const WATCHED: Duration = Duration::from_millis(200);
 
 impl Store for StormyPostgres {
     type Backend = PostgresBackend;
@@ -68,10 +72,12 @@ impl Subject for StormyPostgres {
         faults.push(Box::new(Terminate {
             pool: pool(),
             all: false,
+            queued: Mutex::default(),
         }));
         faults.push(Box::new(Terminate {
             pool: pool(),
             all: true,
+            queued: Mutex::default(),
         }));
         faults.push(Box::new(Blackhole::beyond::<Self>(&self.proxy)));
         faults
@@ -92,6 +98,20 @@ impl Subject for StormyPostgres {
 struct Terminate {
     pool: PgPool,
     all: bool,
+    /// The longest that one of the processes has waited for a processor meanwhile: a holder that does
+    /// not run cannot hear of it.
+    queued: Mutex<Duration>,
+}
+
+impl Terminate {
+    fn queued(&self) -> Duration {
+        *self.queued.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn was_queued(&self, queued: Duration) {
+        let mut longest = self.queued.lock().unwrap_or_else(PoisonError::into_inner);
+        *longest = queued.max(*longest);
+    }
 }
 
 #[async_trait]
@@ -105,7 +125,7 @@ impl Fault for Terminate {
     }
 
     fn rule(&self) -> FaultRule {
-        let rule = FaultRule::dropped_by_the_server(NOTICED);
+        let rule = FaultRule::dropped_by_the_server(NOTICED + self.queued());
         // Whose session it was is not known.
         if self.all {
             rule
@@ -115,6 +135,7 @@ impl Fault for Terminate {
     }
 
     async fn inject(&self, scene: &mut Scene) {
+        let queued = Queued::here_and_there();
         let broken = scene.begin_for_all(self.name());
         let end = sqlx::query_scalar::<_, i32>(
             "SELECT pid FROM (SELECT pid FROM pg_stat_activity \
@@ -128,5 +149,7 @@ impl Fault for Terminate {
         let gone = sqlx::query("SELECT pg_terminate_backend(pid, 10000) FROM unnest($1) AS pid");
         gone.bind(told).execute(&self.pool).await.unwrap();
         broken.over();
+        sleep(WATCHED).await;
+        self.was_queued(queued.longest_since());
     }
 }

@@ -1,11 +1,13 @@
 //! One client under stress: acquire, token, fenced writes, release, and all of it written down.
 
+use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use fastrand::Rng;
 use lock_core::LockName;
+use tokio::select;
 use tokio::time::{Instant, sleep, timeout_at};
 
 use super::locks::{Held, Locks};
@@ -100,13 +102,15 @@ impl<L: Locks, R: Resource> Worker<L, R> {
             sleep(lasts).await;
             fault.note(Action::Fault, Stage::Ok);
         }
-        let mut is_ours = held.is_valid();
+        let (mut is_ours, mut is_told) = (held.is_valid(), false);
         let patience = self.patience();
         for _ in 0..self.rng.u8(1..=3) {
             if !is_ours {
                 break;
             }
-            self.write(name, &held, operation, token).await;
+            self.write(name, &held, operation, token, &mut is_told)
+                .await;
+            is_ours = !is_told;
             let until = Instant::now() + patience.mul_f64(self.rng.f64());
             // A long hold ends soon after it was told to stop.
             while is_ours && !stop.load(Ordering::Relaxed) && Instant::now() < until {
@@ -115,9 +119,13 @@ impl<L: Locks, R: Resource> Worker<L, R> {
             }
         }
         if !is_ours {
-            operation.note(Action::Lost, Stage::Ok);
+            if !is_told {
+                operation.note(Action::Lost, Stage::Ok);
+                is_told = true;
+            }
             // As a holder does that does not look: the resource has to refuse it.
-            self.write(name, &held, operation, token).await;
+            self.write(name, &held, operation, token, &mut is_told)
+                .await;
             if held.is_valid() {
                 operation.note(Action::Lost, Stage::Fail);
             }
@@ -141,17 +149,30 @@ impl<L: Locks, R: Resource> Worker<L, R> {
         }
     }
 
+    /// Writes. A loss is written down when it is signalled, also while another process keeps the
+    /// resource.
     async fn write(
         &self,
         name: &LockName,
         held: &L::Held,
         operation: &Operation,
         token: Option<u64>,
+        is_told: &mut bool,
     ) {
         let Some(token) = token else { return };
         let until = self.until(held);
         operation.write(Action::Write, Stage::Invoke, Some(token), until);
-        let stage = match self.resource.write(name, token).await {
+        let mut writing = pin!(self.resource.write(name, token));
+        let written = select! {
+            biased;
+            written = &mut writing => written,
+            () = held.lost(), if !*is_told => {
+                operation.note(Action::Lost, Stage::Ok);
+                *is_told = true;
+                writing.await
+            }
+        };
+        let stage = match written {
             Ok(true) => Stage::Ok,
             Ok(false) => Stage::Fail,
             Err(_) => Stage::Info,

@@ -5,9 +5,10 @@ use std::fs::{self, Permissions};
 use std::net::SocketAddr;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
+use std::time::Duration;
 
-use redis::FromRedisValue;
 use redis::aio::MultiplexedConnection;
+use redis::{AsyncConnectionConfig, FromRedisValue};
 use rustix::process::Signal;
 
 use super::certificates::Certificates;
@@ -17,6 +18,9 @@ use super::guardian::Guardian;
 use super::options::ServerOptions;
 use super::port::Port;
 use crate::timing::eventually;
+
+/// How long a look at the server may take on a busy machine.
+const PATIENCE: Duration = Duration::from_secs(10);
 
 /// Settings that every server has, unless it is started with others: nothing is kept.
 const SETTINGS: [(&str, &str); 3] = [
@@ -231,7 +235,13 @@ impl RedisServer {
             write!(url, "?pass={password}").unwrap();
         }
         let client = redis::Client::open(url)?;
-        client.get_multiplexed_async_connection().await
+        // The driver's own are half a second and one.
+        let patient = AsyncConnectionConfig::new()
+            .set_connection_timeout(Some(PATIENCE))
+            .set_response_timeout(Some(PATIENCE));
+        client
+            .get_multiplexed_async_connection_with_config(&patient)
+            .await
     }
 
     /// Gives a command over a connection of its own, and waits for the answer.

@@ -49,6 +49,11 @@ pub trait Store: Send + Sync + Sized + 'static {
     /// A connection of its own, as another process would make it.
     fn backend(&self) -> impl Future<Output = Self::Backend> + Send;
 
+    /// As [`backend`](Self::backend), with a lease that no machine is too busy to renew.
+    fn long_lived(&self) -> impl Future<Output = Self::Backend> + Send {
+        self.backend()
+    }
+
     /// A provider over a connection of its own.
     fn client(&self) -> impl Future<Output = LockProvider> + Send {
         async { LockProvider::new(self.backend().await) }

@@ -97,6 +97,10 @@ impl Store for PostgresStore {
         self.backend_at(&self.server.url()).await
     }
 
+    async fn long_lived(&self) -> PostgresBackend {
+        PostgresBackend::connect(&self.server.url()).await.unwrap()
+    }
+
     async fn lose(&self, name: &LockName) {
         let ended = self.terminate(Some(Self::key_of(name))).await;
         assert_eq!(ended, 1, "a lock that is to be lost is held by a session");

@@ -14,6 +14,9 @@ use crate::servers::{RedisCluster, RedisServer};
 /// Short, and long enough for a machine that is busy.
 const LEASE: Duration = Duration::from_secs(2);
 
+/// For what does not lose a lock on a machine that is busier still.
+const LONG_LEASE: Duration = Duration::from_secs(30);
+
 /// Who locks in the stores: a user with the rights that the library asks for, and no other.
 const USER: &str = "app:secret";
 
@@ -95,7 +98,13 @@ async fn connections(server: &RedisServer) -> usize {
 
 /// Without a quarantine: the server is new.
 async fn connect(url: &str) -> RedisBackend {
-    let backend = RedisStore::builder(url).quarantine(Duration::ZERO);
+    connect_for(url, LEASE).await
+}
+
+async fn connect_for(url: &str, lease: Duration) -> RedisBackend {
+    let backend = RedisBackend::builder(url)
+        .lease(lease)
+        .quarantine(Duration::ZERO);
     backend.connect().await.unwrap()
 }
 
@@ -117,6 +126,10 @@ impl Store for RedisStore {
 
     async fn backend(&self) -> RedisBackend {
         connect(&self.0.url_for(USER)).await
+    }
+
+    async fn long_lived(&self) -> RedisBackend {
+        connect_for(&self.0.url_for(USER), LONG_LEASE).await
     }
 
     async fn lose(&self, name: &LockName) {
@@ -163,6 +176,10 @@ impl Store for RedisClusterStore {
 
     async fn backend(&self) -> RedisBackend {
         connect(&self.0.nodes()[0].url_for(USER)).await
+    }
+
+    async fn long_lived(&self) -> RedisBackend {
+        connect_for(&self.0.nodes()[0].url_for(USER), LONG_LEASE).await
     }
 
     async fn lose(&self, name: &LockName) {

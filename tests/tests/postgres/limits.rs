@@ -6,9 +6,10 @@ use std::time::Duration;
 use futures_util::future::join_all;
 use lock_core::postgres::PostgresBackend;
 use lock_core::{LockError, LockProvider};
+use lock_tests::Lateness;
 use lock_tests::servers::{Direction, PgBouncer, PostgresServer, Proxy};
 use sqlx::{AssertSqlSafe, Connection, Executor, PgConnection};
-use tokio::time::{sleep, timeout};
+use tokio::time::sleep;
 
 use crate::network::Network;
 use crate::support::{PATIENCE, acquire, backend, numbered, order, sqlstate, take};
@@ -17,8 +18,9 @@ use crate::support::{PATIENCE, acquire, backend, numbered, order, sqlstate, take
 const PROMPTLY: Duration = Duration::from_secs(3);
 
 async fn refusal(url: &str) -> LockError {
-    let refused = timeout(PROMPTLY, PostgresBackend::connect(url)).await;
-    let error = refused.expect("promptly").unwrap_err();
+    let late = Lateness::of(Duration::ZERO);
+    let error = PostgresBackend::connect(url).await.unwrap_err();
+    late.at_most(PROMPTLY).await;
     assert!(error.is_unavailable(), "{error:?}");
     error
 }
@@ -205,8 +207,10 @@ async fn who_comes_back_ends_its_former_session_before_it_needs_the_room() {
         let guard = take(&holder, order()).await;
         network.lose();
         guard.lost().await;
-        let back = timeout(PROMPTLY, acquire(&holder, order(), PATIENCE)).await;
-        back.expect("promptly").release().await.unwrap();
+        let late = Lateness::of(Duration::ZERO);
+        let back = acquire(&holder, order(), PATIENCE).await;
+        late.at_most(PROMPTLY).await;
+        back.release().await.unwrap();
     }
 }
 

@@ -3,11 +3,11 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use lock_core::{LockGuard, LockName};
 use lock_tests::servers::Proxy;
-use lock_tests::{PostgresStore, Store, eventually};
+use lock_tests::{Lateness, PostgresStore, Store, eventually};
 use sha2::{Digest, Sha256};
 use sqlx::postgres::PgListener;
 use tokio::task::JoinSet;
@@ -37,18 +37,18 @@ async fn a_waiter_in_another_process_is_told_of_the_release() {
     for _ in 0..ROUNDS {
         there.tell(&format!("acquire {} 30000", order())).await;
         eventually("they wait there", is_awaited).await;
-        let released = Instant::now();
+        let late = Lateness::of(Duration::ZERO);
         guard.release().await.unwrap();
         assert_eq!(there.answer().await, "granted");
-        handing_over += released.elapsed();
+        handing_over += late.by_now();
 
         let lock = here.lock(order()).unwrap();
         let waiter = tokio::spawn(async move { lock.acquire(PATIENCE).await });
         eventually("we wait here", is_awaited).await;
-        let released = Instant::now();
+        let late = Lateness::of(Duration::ZERO);
         there.release().await;
         guard = waiter.await.unwrap().unwrap();
-        handing_over += released.elapsed();
+        handing_over += late.by_now();
     }
     // By the fallback it would be half of it on average.
     assert!(handing_over < FALLBACK * ROUNDS * 2 / 5, "{handing_over:?}");
@@ -145,10 +145,10 @@ async fn waiters_beyond_the_registrations_are_told_as_well() {
     let mut handing_over = Duration::ZERO;
     let mut granted = Vec::new();
     for guard in untold {
-        let released = Instant::now();
+        let late = Lateness::of(Duration::ZERO);
         guard.release().await.unwrap();
         granted.push(waits.join_next().await.unwrap().unwrap().unwrap());
-        handing_over += released.elapsed();
+        handing_over += late.by_now();
     }
     let count = u32::try_from(granted.len()).unwrap();
     assert!(handing_over < FALLBACK * count / 5, "{handing_over:?}");
@@ -178,13 +178,9 @@ async fn a_lock_that_ends_with_a_transaction_is_had_by_the_fallback() {
     let waits = tokio::spawn(async move { lock.acquire(PATIENCE).await });
     eventually("it waits", || async { store.advisory_locks().await == 3 }).await;
     tx.commit().await.unwrap();
-    let committed = Instant::now();
+    let late = Lateness::of(Duration::ZERO);
     drop(waits.await.unwrap().unwrap());
-    assert!(
-        committed.elapsed() < FALLBACK * 4,
-        "{:?}",
-        committed.elapsed()
-    );
+    late.at_most(FALLBACK * 4).await;
     drop(acquire(&client, order(), PATIENCE).await);
 }
 
@@ -205,10 +201,10 @@ async fn releases_that_travel_together_tell_all_who_wait() {
         }
         let all = i64::try_from(NAMES + NAMES + 2).unwrap();
         eventually("all wait", || async { store.advisory_locks().await == all }).await;
-        let released = Instant::now();
+        let late = Lateness::of(Duration::ZERO);
         drop(guards);
         let granted = waits.join_all().await;
-        handing_over += released.elapsed();
+        handing_over += late.by_now();
         drop(granted);
         eventually("nothing is left", || async {
             store.advisory_locks().await == 2

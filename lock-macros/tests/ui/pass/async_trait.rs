@@ -119,7 +119,7 @@ impl Orders for Shop {
 }
 
 #[tokio::main(flavor = "current_thread")]
-async fn main() -> Result<()> {
+pub async fn main() -> Result<()> {
     let locks = locks();
     let shop = || Shop {
         region: "eu",

@@ -58,7 +58,7 @@ async fn show(locks: &LockProvider, id: &str) -> Result<String, LockError> {
 }
 
 #[tokio::main(flavor = "current_thread")]
-async fn main() {
+pub async fn main() {
     let locks = locks();
     let answer = assert_send(process(&locks, "a".into())).await;
     assert_eq!(answer.expect("free"), "a");

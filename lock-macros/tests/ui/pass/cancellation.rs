@@ -29,7 +29,7 @@ async fn hang(locks: &LockProvider, id: u64, witness: Witness) -> Result<(), Loc
 }
 
 #[tokio::main(flavor = "current_thread")]
-async fn main() {
+pub async fn main() {
     let locks = locks();
     let seen = Arc::default();
     let witness = || Witness(locks.clone(), Arc::clone(&seen));

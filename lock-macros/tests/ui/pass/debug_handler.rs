@@ -58,7 +58,7 @@ async fn response(State(locks): State<LockProvider>, Path(id): Path<u64>) -> imp
 }
 
 #[tokio::main(flavor = "current_thread")]
-async fn main() {
+pub async fn main() {
     let locks = locks();
     let _router: Router = Router::new()
         .route("/a/{id}", post(above))

@@ -37,7 +37,7 @@ async fn renamed_crate(id: u64) -> Result<String, LockError> {
 
 #[distributed_lock("job:main", provider = install())]
 #[tokio::main(flavor = "current_thread")]
-async fn main() -> Result<(), LockError> {
+pub async fn main() -> Result<(), LockError> {
     assert!(is_held(LockProvider::installed()?, "job:main").await);
 
     // SAFETY: it is not dangerous.

@@ -24,7 +24,7 @@ async fn nightly() -> Result<(), LockError> {
 }
 
 #[tokio::main(flavor = "current_thread")]
-async fn main() {
+pub async fn main() {
     let error = nightly().await.expect_err("no provider is installed");
     assert!(error.is_misconfigured(), "{error}");
 

@@ -48,7 +48,7 @@ async fn local(value: Rc<RefCell<u8>>, key: Rc<str>) -> Result<Rc<str>, LockErro
 }
 
 #[tokio::main]
-async fn main() -> Result<(), LockError> {
+pub async fn main() -> Result<(), LockError> {
     install();
     let two = || NotSync(Cell::new(2));
     assert_eq!(

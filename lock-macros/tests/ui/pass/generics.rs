@@ -52,7 +52,7 @@ macro_rules! locked {
 locked!(made, number, "item:made:<number>");
 
 #[tokio::main(flavor = "current_thread")]
-async fn main() -> Result<(), LockError> {
+pub async fn main() -> Result<(), LockError> {
     let locks = install();
     assert_eq!(assert_send(store("a", [0; 3])).await?, 3);
     assert_eq!(store(7, []).await?, 0);

@@ -36,7 +36,7 @@ impl Shop {
 }
 
 #[tokio::main(flavor = "current_thread")]
-async fn main() -> Result<(), LockError> {
+pub async fn main() -> Result<(), LockError> {
     install();
     let first = assert_send(fenced(1)).await?;
     assert!(fenced(1).await? > first);

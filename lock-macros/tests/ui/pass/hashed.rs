@@ -22,7 +22,7 @@ async fn file(tenant: &str, path: String) -> Result<String, LockError> {
 }
 
 #[tokio::main(flavor = "current_thread")]
-async fn main() -> Result<(), LockError> {
+pub async fn main() -> Result<(), LockError> {
     install();
     let ann = assert_send(login("ann@example.org")).await?;
     assert_eq!(ann, login("ann@example.org").await?);

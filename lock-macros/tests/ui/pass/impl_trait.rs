@@ -47,7 +47,7 @@ async fn boxed(id: u64) -> Result<Box<dyn Display + Send>, LockError> {
 }
 
 #[tokio::main(flavor = "current_thread")]
-async fn main() -> Result<(), LockError> {
+pub async fn main() -> Result<(), LockError> {
     let locks = install();
     assert_eq!(assert_send(opaque(3)).await.to_string(), "page 3");
     assert_eq!(assert_send(inside(3)).await?.collect::<Vec<_>>(), [0, 2, 4]);

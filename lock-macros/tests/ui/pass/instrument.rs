@@ -41,7 +41,7 @@ async fn guarded_below(id: u64) -> Result<String, LockError> {
 }
 
 #[tokio::main(flavor = "current_thread")]
-async fn main() -> Result<(), LockError> {
+pub async fn main() -> Result<(), LockError> {
     let locks = install();
     assert_eq!(assert_send(above(1, "abc")).await?, 3);
     assert_eq!(assert_send(below(1, "")).await?, usize::MAX);

@@ -45,7 +45,7 @@ impl<'t> Texts<'t> {
 }
 
 #[tokio::main(flavor = "current_thread")]
-async fn main() -> Result<(), LockError> {
+pub async fn main() -> Result<(), LockError> {
     install();
     let text = String::from(" a ");
     let trimmed = {

@@ -22,7 +22,7 @@ impl Order {
 }
 
 #[tokio::main(flavor = "current_thread")]
-async fn main() -> Result<(), LockError> {
+pub async fn main() -> Result<(), LockError> {
     let id = 42;
     let order = Order {
         id: 7,

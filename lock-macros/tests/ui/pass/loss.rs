@@ -51,7 +51,7 @@ async fn pair(locks: &LockProvider) -> Result<(), LockError> {
 }
 
 #[tokio::main(flavor = "current_thread")]
-async fn main() {
+pub async fn main() {
     let locks = locks();
     let stopped = Arc::<AtomicBool>::default();
     let error = assert_send(hang(&locks, 1, Arc::clone(&stopped)))

@@ -21,7 +21,7 @@ async fn later(id: u64) -> Result<(), LockError> {
 }
 
 #[tokio::main(flavor = "current_thread")]
-async fn main() {
+pub async fn main() {
     set_hook(Box::new(|_| {}));
     let locks = install();
 

@@ -58,7 +58,7 @@ async fn elsewhere(kept: Noisy, _other: Noisy) {
 }
 
 #[tokio::main(flavor = "current_thread")]
-async fn main() -> Result<(), LockError> {
+pub async fn main() -> Result<(), LockError> {
     support::install();
     let noisy = || (Noisy("a"), Noisy("b"), Noisy("c"), (Noisy("d"), Noisy("e")));
 

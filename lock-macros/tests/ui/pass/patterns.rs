@@ -89,7 +89,7 @@ async fn only_named(only: String) -> Result<String, LockError> {
 }
 
 #[tokio::main(flavor = "current_thread")]
-async fn main() -> Result<(), LockError> {
+pub async fn main() -> Result<(), LockError> {
     install();
     let command = || Command {
         order_id: 4,

@@ -64,7 +64,7 @@ async fn temporary(locks: &LockProvider, patience: &Mutex<Duration>) -> Result<(
 const HOLD: Duration = Duration::from_secs(60);
 
 #[tokio::main(flavor = "current_thread", start_paused = true)]
-async fn main() {
+pub async fn main() {
     let locks = locks();
     let wait = Duration::from_millis(20);
     constant(&locks).await.expect("free");

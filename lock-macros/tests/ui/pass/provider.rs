@@ -101,7 +101,7 @@ async fn temporary(mut app: App) -> Result<bool> {
 }
 
 #[tokio::main(flavor = "current_thread")]
-async fn main() -> Result<()> {
+pub async fn main() -> Result<()> {
     install();
     let locks = support::locks();
     let app = App {

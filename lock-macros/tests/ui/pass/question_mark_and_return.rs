@@ -10,7 +10,7 @@ use lock_core::{LockError, distributed_lock};
 use support::{assert_send, install, is_held};
 
 #[derive(Debug)]
-enum Error {
+pub enum Error {
     Lock(#[allow(dead_code)] LockError),
     Number(#[allow(dead_code)] ParseIntError),
 }
@@ -88,7 +88,7 @@ async fn coerced(id: u8) -> Result<&'static [u8], Error> {
 }
 
 #[tokio::main(flavor = "current_thread")]
-async fn main() -> Result<(), Error> {
+pub async fn main() -> Result<(), Error> {
     let locks = install();
     assert_eq!(assert_send(sum("a", &["1", "#", "2"])).await?, 3);
     assert_eq!(sum("a", &["1", "!", "x"]).await?, 1);

@@ -110,7 +110,7 @@ impl Sell for Shop {
 }
 
 #[tokio::main(flavor = "current_thread")]
-async fn main() -> Result<()> {
+pub async fn main() -> Result<()> {
     install();
     let mut shop = Shop::associated(1).await?;
     assert!(assert_send(shop.by_ref()).await?);

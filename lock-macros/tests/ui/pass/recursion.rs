@@ -40,7 +40,7 @@ async fn again(first: bool) -> Result<(), LockError> {
 }
 
 #[tokio::main(flavor = "current_thread")]
-async fn main() -> Result<(), LockError> {
+pub async fn main() -> Result<(), LockError> {
     install();
     assert_eq!(assert_send(visit(5)).await?, 5);
     let tree = Tree(vec![Tree(vec![]), Tree(vec![Tree(vec![])])]);

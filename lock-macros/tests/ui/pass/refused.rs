@@ -108,7 +108,7 @@ fn failed(_: LockError) -> usize {
 }
 
 #[tokio::main(flavor = "current_thread", start_paused = true)]
-async fn main() {
+pub async fn main() {
     let locks = locks();
     assert_eq!(
         assert_send(show(&locks, 7, false)).await,

@@ -69,7 +69,7 @@ async fn fails(locks: &LockProvider) -> Result<(), LockError> {
 }
 
 #[tokio::main(flavor = "current_thread")]
-async fn main() {
+pub async fn main() {
     let backend = Flaky::default();
     let released = Arc::clone(&backend.0);
     let locks = LockProvider::new(backend);

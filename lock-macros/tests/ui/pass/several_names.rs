@@ -41,7 +41,7 @@ impl Bank {
 }
 
 #[tokio::main(flavor = "current_thread")]
-async fn main() -> Result<(), LockError> {
+pub async fn main() -> Result<(), LockError> {
     let locks = locks();
     let bank = || Bank {
         locks: locks.clone(),

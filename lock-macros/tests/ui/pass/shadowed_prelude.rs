@@ -77,7 +77,7 @@ mod hidden {
 }
 
 #[tokio::main(flavor = "current_thread")]
-async fn main() {
+pub async fn main() {
     support::install();
     assert_eq!(hidden::hidden(4).await.expect("free"), 4);
     assert_eq!(hidden::names(1, 1, 1, 1, 1, 1).await.expect("free"), 6);

@@ -63,7 +63,7 @@ async fn patient(locks: &LockProvider) -> Option<()> {
 }
 
 #[tokio::main(flavor = "current_thread", start_paused = true)]
-async fn main() {
+pub async fn main() {
     let locks = locks();
     assert_send(unit(&locks, "a")).await;
     assert_eq!(assert_send(option(&locks, "a")).await, Some(1));
