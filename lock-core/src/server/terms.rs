@@ -17,6 +17,7 @@ impl LeaseTerms {
         Self { lease }
     }
 
+    #[cfg(any(feature = "postgres", test))]
     pub(crate) const fn lease(self) -> Duration {
         self.lease
     }
