@@ -10,11 +10,12 @@ use lock_core::LockProvider;
 use lock_core::postgres::PostgresBackend;
 use lock_tests::child::Child;
 use lock_tests::comparison::{
-    Observed, ROUNDS, compare_cycles, compare_hand_overs, hand_overs, measure_many, median,
-    peer_hand_overs, row, title,
+    Observed, ROUNDS, compare_contended, compare_cycles, compare_hand_overs, hand_overs,
+    measure_at_a_distance, measure_many, measure_starvation, median, peer_hand_overs, row, title,
 };
-use lock_tests::servers::Server;
+use lock_tests::servers::{Proxy, Server};
 use lock_tests::{PostgresStore, Store};
+use rustix::process::Pid;
 use sqlx::pool::PoolConnection;
 use sqlx::postgres::{PgAdvisoryLock, PgAdvisoryLockGuard, PgAdvisoryLockKey, PgPoolOptions};
 use sqlx::{Connection, PgConnection, PgPool, Postgres};
@@ -24,6 +25,9 @@ const LOCKER: &str = env!("CARGO_BIN_EXE_locker");
 
 /// How many connections the peer has.
 const POOL: u32 = 16;
+
+/// How many tasks of this process want one name.
+const CONTENDERS: usize = 100;
 
 /// Hand-overs of each.
 const HAND_OVERS: usize = 500;
@@ -40,6 +44,8 @@ async fn main() {
     let pool = PgPoolOptions::new().max_connections(POOL);
     let pool = pool.connect(&store.server.url()).await.unwrap();
 
+    let server = Observation(&store);
+
     title("sqlx, pool 16");
     for (tasks, ours, theirs) in [
         (1, 2_000, 1_000),
@@ -47,19 +53,25 @@ async fn main() {
         (1_024, 200_000, 10_000),
     ] {
         let peer = |task| peer_cycle(pool.clone(), task);
-        compare_cycles(tasks, &locks, ours, peer, theirs).await;
+        compare_cycles(&server, tasks, &locks, ours, peer, theirs).await;
     }
+    let peer = |task| peer_cycle(pool.clone(), task);
+    compare_contended(&server, CONTENDERS, &locks, 10_000, peer, 5_000).await;
     let mut by_hand = Vec::new();
     for _ in 0..ROUNDS {
         by_hand.push(cycles_by_hand(&store).await);
     }
     let by_hand = format!("{:.0}", median(by_hand));
     row("  the two statements alone, 1 connection", by_hand, "");
-    let server = Observation(&store);
     row("connections", server.connections().await, pool.size());
 
-    let child = Child::start(LOCKER, &store.address().unwrap()).await;
-    let ours = hand_overs(HAND_OVERS, &locks, child).await;
+    let mut child = Child::start(LOCKER, &store.address().unwrap()).await;
+    let ours = hand_overs(HAND_OVERS, &locks, &mut child).await;
+    measure_starvation(CONTENDERS, 50, &locks, &mut child).await;
+    let proxy = Proxy::to(store.server.address()).await;
+    let far = PostgresBackend::connect(&proxy.url(&store.server.url())).await;
+    measure_at_a_distance(&proxy, &LockProvider::new(far.unwrap())).await;
+    drop(proxy);
     let lock = PgAdvisoryLock::with_key(PgAdvisoryLockKey::BigInt(0));
     let acquire = async || {
         let connection = pool.acquire().await.unwrap();
@@ -111,6 +123,10 @@ fn peer_cycle(pool: PgPool, task: usize) -> impl Fn() -> BoxFuture<'static, ()> 
 struct Observation<'a>(&'a PostgresStore);
 
 impl Observed for Observation<'_> {
+    fn processes(&self) -> Vec<Pid> {
+        self.0.server.processes()
+    }
+
     async fn connections(&self) -> usize {
         self.0.sessions().await.try_into().unwrap()
     }

@@ -10,17 +10,21 @@ use lock_core::LockProvider;
 use lock_core::redis::RedisBackend;
 use lock_tests::child::Child;
 use lock_tests::comparison::{
-    Observed, compare_cycles, compare_hand_overs, hand_overs, measure_many, peer_hand_overs, row,
-    title,
+    Observed, compare_contended, compare_cycles, compare_hand_overs, hand_overs,
+    measure_at_a_distance, measure_many, measure_starvation, peer_hand_overs, row, title,
 };
-use lock_tests::servers::RedisServer;
+use lock_tests::servers::{Proxy, RedisServer, Server};
 use rslock::{LockGuard, LockManager};
+use rustix::process::Pid;
 use tokio::time::sleep;
 
 const LOCKER: &str = env!("CARGO_BIN_EXE_locker");
 
 /// Hand-overs of ours, and of a peer that takes a tenth of a second for each.
 const HAND_OVERS: (usize, usize) = (500, 100);
+
+/// How many tasks of this process want one name.
+const CONTENDERS: usize = 100;
 
 /// The default, for either.
 const LEASE: Duration = Duration::from_secs(30);
@@ -45,13 +49,21 @@ async fn main() {
         (1_024, 200_000, 100_000),
     ] {
         let peer = |task| peer_cycle(peer.clone(), task);
-        compare_cycles(tasks, &locks, ours, peer, theirs).await;
+        compare_cycles(&observation, tasks, &locks, ours, peer, theirs).await;
     }
+    let of_peer = |task| peer_cycle(peer.clone(), task);
+    compare_contended(&observation, CONTENDERS, &locks, 10_000, of_peer, 500).await;
     let theirs = observation.connections().await - connections;
 
     let address = format!("redis:{}:0:{}", LEASE.as_millis(), server.url());
-    let child = Child::start(LOCKER, &address).await;
-    let ours = hand_overs(HAND_OVERS.0, &locks, child).await;
+    let mut child = Child::start(LOCKER, &address).await;
+    let ours = hand_overs(HAND_OVERS.0, &locks, &mut child).await;
+    measure_starvation(CONTENDERS, 50, &locks, &mut child).await;
+    let proxy = Proxy::to(server.address()).await;
+    let far = RedisBackend::builder(&proxy.url(&server.url())).lease(LEASE);
+    let far = far.quarantine(Duration::ZERO).connect().await.unwrap();
+    measure_at_a_distance(&proxy, &LockProvider::new(far)).await;
+    drop(proxy);
     row(
         "connections",
         observation.connections().await - theirs,
@@ -87,6 +99,10 @@ fn peer_cycle(peer: LockManager, task: usize) -> impl Fn() -> BoxFuture<'static,
 struct Observation<'a>(&'a RedisServer);
 
 impl Observed for Observation<'_> {
+    fn processes(&self) -> Vec<Pid> {
+        self.0.processes()
+    }
+
     async fn connections(&self) -> usize {
         let list: String = self.0.ask(&["CLIENT", "LIST"]).await.unwrap();
         // Over TCP: the asking one is not.

@@ -1,19 +1,27 @@
 //! Our locks beside those of a peer, on one private server: what the benches of the backends with
 //! servers share.
 //!
-//! Rounds of either alternate, so that what else the machine does hits both; medians are shown.
+//! Rounds of either alternate, so that what else the machine does hits both; medians are shown. Processor
+//! time a cycle depends little on what else the machine does. With `--json` each line is an object.
 
 use std::fmt::Display;
+use std::fs;
 use std::future::Future;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use futures_util::future::BoxFuture;
 use lock_core::{LockGuard, LockName, LockProvider};
+use rustix::process::Pid;
+use rustix::time::{ClockId, clock_gettime};
+use serde_json::json;
 use tokio::task::JoinSet;
 use tokio::time::sleep;
 
 use crate::boottime;
 use crate::child::Child;
+use crate::servers::Proxy;
 
 /// Longer than anything takes.
 pub const PATIENCE: Duration = Duration::from_secs(60);
@@ -30,8 +38,11 @@ const MANY: usize = 10_000;
 /// For how long statements are counted.
 const COUNTED: Duration = Duration::from_secs(10);
 
-/// What a server tells of the clients of this library.
+/// What a server tells of itself and of the clients of this library.
 pub trait Observed {
+    /// Its processes.
+    fn processes(&self) -> Vec<Pid>;
+
     /// How many connections they have.
     fn connections(&self) -> impl Future<Output = usize>;
 
@@ -39,20 +50,57 @@ pub trait Observed {
     fn statements(&self, during: Duration) -> impl Future<Output = usize>;
 }
 
-/// Prints the first line of a table.
+/// Prints the first lines of a table.
 pub fn title(peer: &str) {
-    line("", &"lock-core", &peer, "ratio");
+    if is_json() {
+        return;
+    }
+    let cpu = ["client us", "peer", "server us", "peer"];
+    print_line("", &["lock-core", peer, "ratio"], &cpu);
 }
 
 /// Prints a line of a table.
 pub fn row(what: &str, ours: impl Display, theirs: impl Display) {
-    line(what, &ours, &theirs, "");
+    line(what, [ours.to_string(), theirs.to_string()], None);
+}
+
+/// Whether each line is to be an object of JSON.
+fn is_json() -> bool {
+    std::env::args().any(|argument| argument == "--json")
 }
 
 #[allow(clippy::print_stdout, reason = "a benchmark prints")]
-fn line(what: &str, ours: &dyn Display, theirs: &dyn Display, ratio: &str) {
-    let (ours, theirs) = (ours.to_string(), theirs.to_string());
-    println!("{what:<44}{ours:>12}{theirs:>16}{ratio:>8}");
+fn line(what: &str, values: [String; 2], compared: Option<[&Sample; 2]>) {
+    if is_json() {
+        let [ours, theirs] = values;
+        let mut line = json!({ "what": what.trim(), "ours": ours, "peer": theirs });
+        if let Some(samples) = compared {
+            for (whose, sample) in ["ours", "peer"].iter().zip(samples) {
+                line[format!("client_us_{whose}")] = sample.client.into();
+                line[format!("server_us_{whose}")] = sample.server.into();
+            }
+        }
+        return println!("{line}");
+    }
+    let [ours, theirs] = &values;
+    let Some([sample, of_peer]) = compared else {
+        return print_line(what, &[ours, theirs, ""], &[]);
+    };
+    let ratio = format!("{:.2}x", sample.rate / of_peer.rate);
+    let cpu = [sample.client, of_peer.client, sample.server, of_peer.server];
+    let cpu = cpu.map(|micros| format!("{micros:.1}"));
+    print_line(
+        what,
+        &[ours, theirs, &ratio],
+        &cpu.each_ref().map(String::as_str),
+    );
+}
+
+#[allow(clippy::print_stdout, reason = "a benchmark prints")]
+fn print_line(what: &str, [ours, theirs, ratio]: &[&str; 3], cpu: &[&str]) {
+    print!("{what:<44}{ours:>11}{theirs:>15}{ratio:>8}");
+    cpu.iter().for_each(|micros| print!("{micros:>11}"));
+    println!();
 }
 
 /// A cycle of ours: acquire and release, on a name of the task's own.
@@ -67,9 +115,33 @@ pub fn cycle(locks: LockProvider, task: usize) -> impl Fn() -> BoxFuture<'static
     }
 }
 
-/// Prints how many cycles a second so many tasks make, of ours and of the peer's. Each round has
-/// the number of cycles that is given for either.
+/// What many cycles took.
+#[derive(Clone, Copy, Debug)]
+pub struct Sample {
+    /// Cycles a second.
+    pub rate: f64,
+    /// Processor time of this process, user and system, in microseconds a cycle.
+    pub client: f64,
+    /// The same of the server.
+    pub server: f64,
+}
+
+impl Sample {
+    /// The middle of each.
+    fn median(samples: &[Self]) -> Self {
+        let of = |part: fn(&Self) -> f64| median(samples.iter().map(part).collect());
+        Self {
+            rate: of(|sample| sample.rate),
+            client: of(|sample| sample.client),
+            server: of(|sample| sample.server),
+        }
+    }
+}
+
+/// Prints how many cycles a second so many tasks make, of ours and of the peer's, and what processor time
+/// a cycle takes. Each round has the number of cycles that is given for either.
 pub async fn compare_cycles<F, P>(
+    server: &impl Observed,
     tasks: usize,
     locks: &LockProvider,
     cycles_of_ours: usize,
@@ -79,29 +151,78 @@ pub async fn compare_cycles<F, P>(
     F: Future<Output = ()> + Send,
     P: Fn() -> F + Send + 'static,
 {
-    let (mut ours, mut theirs) = (Vec::new(), Vec::new());
-    for _ in 0..ROUNDS {
-        ours.push(rate(tasks, cycles_of_ours, |task| cycle(locks.clone(), task)).await);
-        theirs.push(rate(tasks, cycles_of_peer, &peer).await);
-    }
-    let (ours, theirs) = (median(ours), median(theirs));
     let what = format!("acquire + release a second, {tasks} tasks");
-    let ratio = format!("{:.1}x", ours / theirs);
-    line(
+    let ours = |task| cycle(locks.clone(), task);
+    compare(
+        server,
         &what,
-        &format!("{ours:.0}"),
-        &format!("{theirs:.0}"),
-        &ratio,
-    );
+        tasks,
+        (ours, cycles_of_ours),
+        (peer, cycles_of_peer),
+    )
+    .await;
 }
 
-/// Cycles a second of so many tasks.
-async fn rate<C, F>(tasks: usize, cycles: usize, cycle: impl Fn(usize) -> C) -> f64
+/// The same of tasks that all want one lock; `peer` gives the cycle of any of them.
+pub async fn compare_contended<F, P>(
+    server: &impl Observed,
+    tasks: usize,
+    locks: &LockProvider,
+    cycles_of_ours: usize,
+    peer: impl Fn(usize) -> P,
+    cycles_of_peer: usize,
+) where
+    F: Future<Output = ()> + Send,
+    P: Fn() -> F + Send + 'static,
+{
+    let what = format!("the same on one name, {tasks} tasks");
+    let ours = |_| cycle(locks.clone(), 0);
+    let peer = |_| peer(0);
+    compare(
+        server,
+        &what,
+        tasks,
+        (ours, cycles_of_ours),
+        (peer, cycles_of_peer),
+    )
+    .await;
+}
+
+async fn compare<C, G, F, P>(
+    server: &impl Observed,
+    what: &str,
+    tasks: usize,
+    (ours, cycles_of_ours): (impl Fn(usize) -> C, usize),
+    (peer, cycles_of_peer): (impl Fn(usize) -> P, usize),
+) where
+    C: Fn() -> G + Send + 'static,
+    G: Future<Output = ()> + Send,
+    F: Future<Output = ()> + Send,
+    P: Fn() -> F + Send + 'static,
+{
+    let (mut samples, mut of_peer) = (Vec::new(), Vec::new());
+    for _ in 0..ROUNDS {
+        samples.push(sample(server, tasks, cycles_of_ours, &ours).await);
+        of_peer.push(sample(server, tasks, cycles_of_peer, &peer).await);
+    }
+    let (sample, of_peer) = (Sample::median(&samples), Sample::median(&of_peer));
+    let rates = [&sample, &of_peer].map(|sample| format!("{:.0}", sample.rate));
+    line(what, rates, Some([&sample, &of_peer]));
+}
+
+/// Runs so many cycles in so many tasks.
+async fn sample<C, F>(
+    server: &impl Observed,
+    tasks: usize,
+    cycles: usize,
+    cycle: impl Fn(usize) -> C,
+) -> Sample
 where
     C: Fn() -> F + Send + 'static,
     F: Future<Output = ()> + Send,
 {
     let mut running = JoinSet::new();
+    let (client, of_server) = (own_time(), time_of(&server.processes()));
     let started = Instant::now();
     for task in 0..tasks {
         let cycle = cycle(task);
@@ -112,11 +233,113 @@ where
         });
     }
     running.join_all().await;
-    (cycles / tasks * tasks) as f64 / started.elapsed().as_secs_f64()
+    let elapsed = started.elapsed();
+    let cycles = (cycles / tasks * tasks) as f64;
+    let micros = |time: Duration| time.as_secs_f64() * 1e6 / cycles;
+    Sample {
+        rate: cycles / elapsed.as_secs_f64(),
+        client: micros(own_time() - client),
+        server: micros(time_of(&server.processes()).saturating_sub(of_server)),
+    }
+}
+
+/// The processor time of this process.
+fn own_time() -> Duration {
+    let time = clock_gettime(ClockId::ProcessCPUTime);
+    Duration::new(
+        time.tv_sec.unsigned_abs(),
+        time.tv_nsec.unsigned_abs() as u32,
+    )
+}
+
+/// The processor time of the threads that these processes have, to the nanosecond; `stat` counts ticks.
+fn time_of(processes: &[Pid]) -> Duration {
+    let threads = processes
+        .iter()
+        .filter_map(|pid| fs::read_dir(format!("/proc/{pid}/task")).ok());
+    let times = threads.flatten().filter_map(|thread| {
+        let stat = fs::read_to_string(thread.ok()?.path().join("schedstat")).ok()?;
+        stat.split(' ').next()?.parse().ok()
+    });
+    times.map(Duration::from_nanos).sum()
+}
+
+/// Prints how long an acquire and a release take, and how often something is sent for them, where each way
+/// takes half a millisecond: `locks` go through `proxy`.
+pub async fn measure_at_a_distance(proxy: &Proxy, locks: &LockProvider) {
+    const TIMES: usize = 200;
+    proxy.delay(Duration::from_micros(500));
+    let lock = locks.lock("order:process:far").unwrap();
+    let (mut acquires, mut releases, mut sent) = (Vec::new(), Vec::new(), [0; 2]);
+    for _ in 0..TIMES {
+        let (asked, started) = (proxy.asked(), Instant::now());
+        let guard = lock.acquire(PATIENCE).await.unwrap();
+        acquires.push(started.elapsed().as_secs_f64() * 1e3);
+        sent[0] += proxy.asked() - asked;
+        let (asked, started) = (proxy.asked(), Instant::now());
+        guard.release().await.unwrap();
+        releases.push(started.elapsed().as_secs_f64() * 1e3);
+        sent[1] += proxy.asked() - asked;
+    }
+    for (what, times, sent) in [
+        ("an acquire", acquires, sent[0]),
+        ("a release", releases, sent[1]),
+    ] {
+        let trips = sent as f64 / TIMES as f64;
+        row(
+            &format!("0.5 ms away, {what}, ms"),
+            format!("{:.1}", median(times)),
+            "",
+        );
+        row("  sent for it, times", format!("{trips:.2}"), "");
+    }
+}
+
+/// Prints how soon another process gets a lock that so many tasks of this process take all the time.
+pub async fn measure_starvation(
+    tasks: usize,
+    times: usize,
+    locks: &LockProvider,
+    child: &mut Child,
+) {
+    let stop = Arc::new(AtomicBool::new(false));
+    let mut running = JoinSet::new();
+    for _ in 0..tasks {
+        let (cycle, stop) = (cycle(locks.clone(), 0), Arc::clone(&stop));
+        running.spawn(async move {
+            let mut cycles = 0;
+            while !stop.load(Ordering::Relaxed) {
+                cycle().await;
+                cycles += 1;
+            }
+            cycles
+        });
+    }
+    let (started, mut waits) = (Instant::now(), Vec::new());
+    for _ in 0..times {
+        sleep(SETTLED).await;
+        let asked = boottime();
+        child.tell(&format!("when {} 60000", name(0))).await;
+        let answer = child.answer().await;
+        let granted: u64 = answer.strip_prefix("granted ").unwrap().parse().unwrap();
+        waits.push((granted - asked) as f64 / 1e6);
+        child.release().await;
+    }
+    stop.store(true, Ordering::Relaxed);
+    let cycles: u32 = running.join_all().await.into_iter().sum();
+    let rate = f64::from(cycles) / started.elapsed().as_secs_f64();
+    row(
+        &format!("{tasks} tasks, another process gets it too"),
+        format!("{rate:.0}"),
+        "",
+    );
+    let most = waits.iter().copied().fold(0.0, f64::max);
+    row("  it waits p50, ms", format!("{:.1}", median(waits)), "");
+    row("  it waits at most, ms", format!("{most:.1}"), "");
 }
 
 /// Nanoseconds from the call of the release here to the grant in the process.
-pub async fn hand_overs(times: usize, locks: &LockProvider, mut child: Child) -> Vec<u64> {
+pub async fn hand_overs(times: usize, locks: &LockProvider, child: &mut Child) -> Vec<u64> {
     let name = name(0);
     let mut taken = Vec::with_capacity(times);
     for _ in 0..times {
