@@ -46,13 +46,13 @@ async fn five_thousand_waiters_outlast_a_restart_of_the_server() {
         careful_client(&server.url()).await,
     );
     let name = NAME.parse().unwrap();
-    crowd_outlasts(&holder, &waiter, &name, async {
+    let restart = Box::pin(async {
         server.kill().await;
         // They are told so, and ask again.
         sleep(LEASE).await;
         server.restart().await;
-    })
-    .await;
+    });
+    crowd_outlasts(&holder, &waiter, &name, restart).await;
 }
 
 #[tokio::test]

@@ -97,7 +97,8 @@ enum Done {
     Connected {
         node: usize,
         address: ConnectionAddr,
-        result: Result<Opened, LockError>,
+        /// Large, and rare.
+        result: Box<Result<Opened, LockError>>,
     },
     Exchanged {
         lane: usize,
@@ -401,7 +402,7 @@ impl Driver {
             } => {
                 // Its place can be that of another by now.
                 if *self.nodes[node].info.addr() == address {
-                    self.connected(node, result);
+                    self.connected(node, *result);
                 }
             }
             Done::Exchanged {

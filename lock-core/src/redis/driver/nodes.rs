@@ -135,7 +135,7 @@ impl Driver {
         node.absent_since.get_or_insert_with(Instant::now);
         let (info, shared) = (node.info.clone(), Arc::clone(&self.shared));
         self.calls.push(Box::pin(async move {
-            let result = connect(&info, &shared).await;
+            let result = Box::new(connect(&info, &shared).await);
             Done::Connected {
                 node: at,
                 address: info.addr().clone(),
