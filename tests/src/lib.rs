@@ -55,8 +55,8 @@ pub use held::is_held;
 pub use inventory::Case;
 pub use log::Log;
 pub use stores::{
-    FileStore, GrantedStore, MemoryStore, OneBackend, PostgresStore, RedisClusterStore, RedisStore,
-    Store, redis_key, redis_rights, redis_user,
+    FileStore, GrantedStore, MemoryStore, OneBackend, PostgresStore, RedisClusterStore,
+    RedisSentinelStore, RedisStore, Store, redis_key, redis_rights, redis_user,
 };
 pub use stress::{Storm, abandon, seed};
 pub use timing::{Lateness, boottime, eventually};
