@@ -8,7 +8,7 @@ use lock_core::backend::{BootClock, Clock, TokioClock};
 use lock_core::memory::MemoryBackend;
 use lock_tests::address::Opened;
 use lock_tests::campaign::{Bare, Campaign, MemoryResource, PAUSE, StormyPostgres, Together};
-use lock_tests::campaign::{StormyRedis, StormyRedisCluster, Subject};
+use lock_tests::campaign::{StormyRedis, StormyRedisCluster, StormyRedisSentinels, Subject};
 use lock_tests::checker::{Check, Event, FaultRule, Rules, Verdict, judge};
 use lock_tests::saboteur::{Sabotage, Saboteur};
 use lock_tests::{FileStore, Store, seed};
@@ -214,5 +214,12 @@ async fn processes_that_are_killed_frozen_cut_off_and_forgotten_keep_the_promise
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn processes_that_are_killed_frozen_and_forgotten_keep_the_promises_over_a_redis_cluster() {
     let verdict = stressed(20, &StormyRedisCluster::open().await).await;
+    assert!(verdict.counts.losses > 0, "{verdict}");
+}
+
+/// Whatever takes the place of the master, while that is dead, frozen or goes on.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn processes_keep_the_promises_while_sentinels_replace_the_redis_master() {
+    let verdict = stressed(60, &StormyRedisSentinels::open().await).await;
     assert!(verdict.counts.losses > 0, "{verdict}");
 }

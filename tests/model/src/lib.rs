@@ -11,6 +11,7 @@
 mod client;
 mod protocol;
 mod rules;
+mod sentinels;
 mod server;
 
 use stateright::{Checker, HasDiscoveries, Model};

@@ -13,10 +13,10 @@ use super::faults::{Fault, Subject, beyond, common};
 use super::network::{Blackhole, LostReply, Reset};
 use super::scene::Scene;
 use crate::checker::FaultRule;
-use crate::servers::{Proxy, RedisCluster, RedisServer, Server};
+use crate::servers::{Proxy, RedisCluster, RedisSentinels, RedisServer, Server};
 use crate::{RedisClusterStore, RedisStore, Store};
 
-const LEASE: Duration = RedisStore::LEASE.unwrap();
+pub(super) const LEASE: Duration = RedisStore::LEASE.unwrap();
 
 /// Within which time the next renewal tells of a lock that the server does not know any more.
 const NOTICED: Duration = RedisStore::NOTICED_WITHIN.saturating_add(Duration::from_millis(300));
@@ -141,7 +141,7 @@ impl Subject for StormyRedisCluster {
 }
 
 /// Keys without an end, and locks that nobody has.
-async fn left_over(nodes: &[RedisServer]) -> Vec<String> {
+pub(super) async fn left_over(nodes: &[RedisServer]) -> Vec<String> {
     let mut left = Vec::new();
     for node in nodes {
         let keys: Vec<String> = node.ask(&["KEYS", "*"]).await.unwrap();
@@ -160,9 +160,10 @@ async fn left_over(nodes: &[RedisServer]) -> Vec<String> {
 
 /// All servers that there are.
 #[derive(Clone, Debug)]
-enum Nodes {
+pub(super) enum Nodes {
     One(Arc<RedisServer>),
     Cluster(Arc<RedisCluster>),
+    Sentinels(Arc<RedisSentinels>),
 }
 
 impl Nodes {
@@ -170,12 +171,13 @@ impl Nodes {
         match self {
             Self::One(server) => slice::from_ref(server),
             Self::Cluster(cluster) => cluster.nodes(),
+            Self::Sentinels(set) => set.servers(),
         }
     }
 }
 
 /// What an administrator can order.
-fn orders(nodes: &Nodes) -> impl Iterator<Item = Box<dyn Fault>> {
+pub(super) fn orders(nodes: &Nodes) -> impl Iterator<Item = Box<dyn Fault>> {
     let orders = [
         Order {
             name: "kill-clients",

@@ -1,7 +1,7 @@
 //! Real servers, private to a test, that can be frozen, killed, restarted and cut off.
 //!
 //! - [`PostgresServer`] and its standbys, [`PgBouncer`] in front of one.
-//! - [`RedisServer`] and its replicas, [`RedisCluster`].
+//! - [`RedisServer`] and its replicas, [`RedisCluster`], [`RedisSentinels`].
 //! - [`Nginx`] in front of a server of HTTP.
 //! - [`Proxy`], which delays, holds, swallows, changes and resets what goes through it.
 //! - [`Lan`]: network namespaces with a router between them that can go silent.
@@ -38,6 +38,7 @@ mod processes;
 mod proxy;
 mod redis;
 mod redis_cluster;
+mod redis_sentinels;
 mod template;
 mod wiretap;
 
@@ -53,4 +54,5 @@ pub use processes::{descendants, lives};
 pub use proxy::{Direction, Proxy};
 pub use redis::{RedisOptions, RedisServer};
 pub use redis_cluster::RedisCluster;
+pub use redis_sentinels::{RedisSentinels, sentinel, sentinels_url};
 pub use wiretap::Wiretap;

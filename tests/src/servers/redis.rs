@@ -69,10 +69,16 @@ impl RedisOptions {
 
     /// It is a Sentinel, of the master at this address.
     #[must_use]
-    pub fn sentinel_of(mut self, master: SocketAddr) -> Self {
+    pub fn sentinel_of(self, master: SocketAddr) -> Self {
+        self.sentinel("shop", master, 1)
+    }
+
+    /// It is a Sentinel, which takes the master at this address for dead when so many say that it is.
+    fn sentinel(mut self, name: &str, master: SocketAddr, quorum: usize) -> Self {
         self.kind.is_sentinel = true;
         let (host, port) = (master.ip(), master.port());
-        self.setting("sentinel", &format!("monitor shop {host} {port} 1"))
+        let monitor = format!("monitor {name} {host} {port} {quorum}");
+        self.setting("sentinel", &monitor)
     }
 
     /// Starts the server; returns when it answers.
@@ -230,8 +236,7 @@ impl RedisServer {
 
     async fn connect(&self) -> redis::RedisResult<MultiplexedConnection> {
         let mut url = format!("unix://{}/socket", self.daemon.directory().display());
-        let settings = &self.options.settings;
-        if let Some((_, password)) = settings.iter().rfind(|(name, _)| name == "requirepass") {
+        if let Some(password) = self.password() {
             write!(url, "?pass={password}").unwrap();
         }
         let client = redis::Client::open(url)?;
@@ -269,16 +274,25 @@ impl RedisServer {
             .put(seconds);
     }
 
+    /// The password that it was started with.
+    pub(super) fn password(&self) -> Option<&str> {
+        let settings = &self.options.settings;
+        let (_, password) = settings.iter().rfind(|(name, _)| name == "requirepass")?;
+        Some(password)
+    }
+
+    /// A Sentinel of it, in the same network and with the same TLS, to be started.
+    pub(super) fn sentinel(&self, quorum: usize, name: &str) -> RedisOptions {
+        let mut options = self.options.clone();
+        options.settings.clear();
+        options.sentinel(name, self.address(), quorum)
+    }
+
     /// A replica of it with the same settings, in the same network; returns when it is in step.
     pub async fn replica(&self) -> Self {
         let mut options = self.options.clone();
-        if let Some((_, password)) = options
-            .settings
-            .iter()
-            .rfind(|(name, _)| name == "requirepass")
-        {
-            let password = password.clone();
-            options = options.setting("masterauth", &password);
+        if let Some(password) = self.password() {
+            options = options.setting("masterauth", password);
         }
         let address = self.address();
         let of = format!("{} {}", address.ip(), address.port());

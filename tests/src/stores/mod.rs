@@ -18,7 +18,9 @@ pub use granted::GrantedStore;
 pub use memory::MemoryStore;
 pub use one_backend::OneBackend;
 pub use postgres::PostgresStore;
-pub use redis::{RedisClusterStore, RedisStore, redis_key, redis_rights, redis_user};
+pub use redis::{
+    RedisClusterStore, RedisSentinelStore, RedisStore, redis_key, redis_rights, redis_user,
+};
 
 /// A place where locks are kept, for one test alone; for a backend with a server, an empty corner
 /// of it.

@@ -1,5 +1,6 @@
 //! Locks in a Redis server or cluster.
 
+use std::slice;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -9,7 +10,7 @@ use lock_core::redis::{RedisBackend, RedisBuilder};
 use sha2::{Digest, Sha256};
 
 use super::Store;
-use crate::servers::{RedisCluster, RedisServer};
+use crate::servers::{RedisCluster, RedisServer, sentinel, sentinels_url};
 
 /// Short, and long enough for a machine that is busy.
 const LEASE: Duration = Duration::from_secs(2);
@@ -27,6 +28,13 @@ pub struct RedisStore(Arc<RedisServer>);
 /// A cluster of three masters.
 #[derive(Debug)]
 pub struct RedisClusterStore(Arc<RedisCluster>);
+
+/// A server that a Sentinel names.
+#[derive(Debug)]
+pub struct RedisSentinelStore {
+    server: RedisStore,
+    sentinel: RedisServer,
+}
 
 /// The key of a lock, as it is documented.
 #[must_use]
@@ -213,5 +221,46 @@ impl Store for RedisClusterStore {
             &self.0.nodes()[0].url_for(USER),
             Duration::ZERO,
         ))
+    }
+}
+
+impl RedisSentinelStore {
+    fn url(&self) -> String {
+        sentinels_url(slice::from_ref(&self.sentinel), USER)
+    }
+}
+
+impl Store for RedisSentinelStore {
+    type Backend = RedisBackend;
+
+    const NOT_FOR: &'static [(&'static str, &'static str)] = &[];
+    const LEASE: Option<Duration> = RedisStore::LEASE;
+    const NOTICED_WITHIN: Duration = RedisStore::NOTICED_WITHIN;
+    const GRANTED_AFTER_A_KILL: Duration = RedisStore::GRANTED_AFTER_A_KILL;
+
+    async fn open() -> Self {
+        let server = RedisStore::open().await;
+        let sentinel = sentinel(server.server(), 1, &[]).await;
+        Self { server, sentinel }
+    }
+
+    async fn backend(&self) -> RedisBackend {
+        connect(&self.url()).await
+    }
+
+    async fn lose(&self, name: &LockName) {
+        self.server.lose(name).await;
+    }
+
+    async fn lose_all(&self) {
+        self.server.lose_all().await;
+    }
+
+    async fn open_connections(&self) -> usize {
+        self.server.open_connections().await
+    }
+
+    fn address(&self) -> Option<String> {
+        Some(RedisStore::address_of(&self.url(), Duration::ZERO))
     }
 }

@@ -19,6 +19,7 @@ const BACKENDS: &[&str] = &[
     "postgres_granted",
     "redis",
     "redis_cluster",
+    "redis_sentinel",
 ];
 
 const CASES: &[Case] = lock_tests::conformance!(@cases @inventory []);

@@ -9,4 +9,5 @@ lock_tests::conformance! {
     postgres_granted: lock_tests::GrantedStore,
     redis: lock_tests::RedisStore,
     redis_cluster: lock_tests::RedisClusterStore,
+    redis_sentinel: lock_tests::RedisSentinelStore,
 }

@@ -25,6 +25,7 @@ mod renewals;
 mod replicas;
 mod resharding;
 mod restarts;
+mod sentinels;
 mod shutdown;
 mod silence;
 mod support;
