@@ -60,8 +60,9 @@ impl Store for StormyRedisSentinels {
 impl Subject for StormyRedisSentinels {
     fn faults(&self) -> Vec<Box<dyn Fault>> {
         let mut faults = common::<Self>();
-        let is_for_all = |fault: &Box<dyn Fault>| fault.name() == "kill-clients";
-        faults.extend(orders(&Nodes::Sentinels(Arc::clone(&self.0))).filter(is_for_all));
+        let nodes = Nodes::Sentinels(Arc::clone(&self.0));
+        let of_servers = orders(&nodes);
+        faults.extend(of_servers.filter(|fault| fault.name() == "kill-clients"));
         for how in [How::Ordered, How::Killed, How::Frozen] {
             let set = Arc::clone(&self.0);
             faults.push(Box::new(FailOver { set, how }));

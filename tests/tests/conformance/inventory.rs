@@ -8,7 +8,8 @@ use std::process::Command;
 use std::{env, fs};
 
 use lock_tests::{
-    Case, FileStore, GrantedStore, MemoryStore, RedisClusterStore, RedisStore, Store,
+    Case, FileStore, GrantedStore, MemoryStore, RedisClusterStore, RedisSentinelStore, RedisStore,
+    Store,
 };
 
 /// The backends of the library; `every_backend_runs_every_case` fails for one that is not in `main.rs`.
@@ -102,4 +103,5 @@ fn what_does_not_apply_to_a_backend_is_a_case() {
     exceptions_exist::<GrantedStore>();
     exceptions_exist::<RedisStore>();
     exceptions_exist::<RedisClusterStore>();
+    exceptions_exist::<RedisSentinelStore>();
 }
