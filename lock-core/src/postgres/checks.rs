@@ -9,11 +9,11 @@ use std::time::Duration;
 
 use sqlx::postgres::{PgConnectOptions, PgConnection, PgRow};
 use sqlx::{AssertSqlSafe, Connection, Decode, Postgres, Row, Type};
-use tokio::time::timeout;
+use tokio::time::{Instant, sleep, timeout};
 
 use super::errors::{self, Limits};
 use super::login::log_in;
-use super::setup_sql::{find, leave, session, tell_in_time};
+use super::setup_sql::{find, leave, session, tell_in_time, try_left, untry};
 use super::sql;
 use super::steps::{Step, within};
 use super::wire::Wire;
@@ -25,6 +25,9 @@ const OLDEST: i32 = 140_000;
 
 /// A notification takes milliseconds; a proxy that swallows it is given this long.
 const ARRIVES_WITHIN: Duration = Duration::from_secs(2);
+
+/// A pooler resets a session in milliseconds.
+const RESET_WITHIN: Duration = Duration::from_secs(2);
 
 /// Encodings of a server of which each text is one of UTF-8.
 const READABLE: [&str; 2] = ["UTF8", "LATIN1"];
@@ -68,24 +71,35 @@ pub(super) fn check_server(looked: &[PgRow]) -> Result<About, LockError> {
     Ok(about)
 }
 
-/// Whether a pooler resets a session before it gives it to another client. One that does not would
-/// give the locks of a client that has left to a stranger, who works on with them. The witness leaves,
-/// and comes back: a process never has more than two sessions of a pool.
+/// Whether a pooler resets a session before it gives it to another client, its settings and its locks. One
+/// that does not would give the locks of a client that has left to another, or keep them for ever. The witness
+/// leaves, and comes back: a process never has more than two sessions of a pool.
 pub(super) async fn check_reset(wire: Wire, options: &PgConnectOptions) -> Result<Wire, LockError> {
-    let left = format!("{:032x}", u128::from_ne_bytes(entropy::bytes()?));
+    let left = i64::from_ne_bytes(entropy::bytes()?);
     let (listener, mut witness) = wire.into_parts().ok_or_else(errors::disconnected)?;
     within(Step::CheckReset, async {
-        ask(&mut witness, leave(&left)).await?;
+        ask(&mut witness, leave(left)).await?;
         witness.close().await.map_err(errors::setting_up)
     })
     .await?;
     let (mut next, _) = log_in(options, Step::CheckReset).await?;
     // Whether it can be found out is up to the pooler: it need not give the same session again.
     let found = within(Step::CheckReset, ask(&mut next, find())).await?;
-    if value::<Option<&str>>(&found)? == Some(&left) {
+    if value::<Option<&str>>(&found)? == Some(&left.to_string()) {
         return Err(errors::no_reset());
     }
-    Wire::new(listener, next)
+    let mut wire = Wire::new(listener, next)?;
+    // The lock is looked for from another session, so that it does not matter which one comes next. The
+    // session that had it can be on its way through the reset.
+    let until = Instant::now() + RESET_WITHIN;
+    while !value::<bool>(&within(Step::CheckReset, by_us(&mut wire, try_left(left))).await?)? {
+        if Instant::now() >= until {
+            return Err(errors::no_reset());
+        }
+        sleep(RESET_WITHIN / 100).await;
+    }
+    within(Step::CheckReset, by_us(&mut wire, untry(left))).await?;
+    Ok(wire)
 }
 
 fn check_version(version: i32) -> Result<(), LockError> {

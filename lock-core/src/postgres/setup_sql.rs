@@ -10,16 +10,22 @@ pub(super) fn session() -> String {
     format!("{WITHOUT_WAIT}; SELECT pg_catalog.pg_backend_pid()")
 }
 
-/// Leaves something in a session, for [`find`] in the next.
-pub(super) fn leave(left: &str) -> String {
+/// Leaves a setting and a lock in a session, for [`find`] and [`try_left`] in others.
+pub(super) fn leave(left: i64) -> String {
     format!(
-        "{WITHOUT_WAIT}; SELECT pg_catalog.set_config('distributed_lock.left', '{left}', false)"
+        "{WITHOUT_WAIT}; SELECT pg_catalog.set_config('distributed_lock.left', '{left}', false), \
+         pg_catalog.pg_try_advisory_lock('{left}'::bigint)"
     )
 }
 
-/// What was left in this session.
+/// The setting that was left in this session.
 pub(super) fn find() -> String {
     format!("{WITHOUT_WAIT}; SELECT pg_catalog.current_setting('distributed_lock.left', true)")
+}
+
+/// Whether no session has the lock that was left. It is this session's then, until [`untry`].
+pub(super) fn try_left(left: i64) -> String {
+    format!("{WITHOUT_WAIT}; SELECT pg_catalog.pg_try_advisory_lock('{left}'::bigint)")
 }
 
 /// The session begins: its path, its settings, its marker, the key of its lease, the one that it alone

@@ -134,7 +134,16 @@ async fn a_pooler_that_begins_to_share_sessions_costs_the_locks_before_another_h
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_pooler_that_gives_sessions_on_as_they_were_left_is_refused() {
     let server = PostgresServer::start().await;
-    for (reset, is_refused) in [("", true), ("DEALLOCATE ALL", true), ("DISCARD ALL", false)] {
+    let all_but_locks = "DEALLOCATE ALL; RESET ALL; UNLISTEN *";
+    let all = format!("{all_but_locks}; SELECT pg_advisory_unlock_all()");
+    for (reset, is_refused) in [
+        ("", true),
+        ("DEALLOCATE ALL", true),
+        ("RESET ALL", true),
+        (all_but_locks, true),
+        (&all, false),
+        ("DISCARD ALL", false),
+    ] {
         let settings = [("pool_mode", "session"), ("server_reset_query", reset)];
         let bouncer = PgBouncer::with(&server, &settings).await;
         let connected = PostgresBackend::connect(&bouncer.url()).await;
