@@ -76,9 +76,24 @@ impl Owner {
     /// Its 32 bytes.
     pub(super) fn text(self) -> [u8; 32] {
         let mut text = [0; 32];
-        let digits = format!("{:016x}{:016x}", self.connection, self.number);
-        text.copy_from_slice(digits.as_bytes());
+        let (connection, number) = text.split_at_mut(16);
+        write_hex(self.connection, connection);
+        write_hex(self.number, number);
         text
+    }
+
+    /// What the value of its lock begins with: itself and a space.
+    pub(super) fn prefix(self) -> [u8; 33] {
+        let mut prefix = [b' '; 33];
+        prefix[..32].copy_from_slice(&self.text());
+        prefix
+    }
+}
+
+/// As `{:016x}`, which takes a tenth of all that the client does for a lock.
+fn write_hex(number: u64, into: &mut [u8]) {
+    for (digit, shift) in into.iter_mut().zip((0..16).rev()) {
+        *digit = b"0123456789abcdef"[(number >> (4 * shift)) as usize & 0xf];
     }
 }
 
@@ -143,5 +158,19 @@ mod tests {
             server_key("shop", 255),
             "lock:{b255}:server-v1-tqpjyqarczuxaa3sddvvq7l3zv7ilwjr"
         );
+    }
+
+    #[test]
+    fn an_owner_is_two_numbers_in_hexadecimal() {
+        for (connection, number) in [
+            (0, 1),
+            (u64::MAX, 0x0123_4567_89ab_cdef),
+            (1 << 63, u64::MAX),
+        ] {
+            let owner = Owner { connection, number };
+            let text = format!("{connection:016x}{number:016x}");
+            assert_eq!(owner.text(), *text.as_bytes());
+            assert_eq!(owner.prefix(), *format!("{text} ").as_bytes());
+        }
     }
 }

@@ -29,7 +29,8 @@
 //!   virtual machine are never one owner.
 //! - **Waiting** is by a message of the release. A process is subscribed to the names that it waits
 //!   for, and the thread that hears of a release tries at once for whoever waits; what ends without
-//!   a release is asked for when it ends.
+//!   a release is asked for when it ends. A client that is refused leaves a mark at the lock, and a lock
+//!   without a mark is released without a message.
 //! - **Tokens** are the server's time in microseconds, and greater than all earlier ones of the name
 //!   also when that clock goes back. A server that takes over from another goes on 10 minutes ahead of
 //!   its clock, and at least a lease (10 minutes of a longer one) after the last token that it knows:

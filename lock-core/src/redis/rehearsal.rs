@@ -141,7 +141,7 @@ async fn run_scripts(
             }
         })
     };
-    let mut renew = RENEW.call(1);
+    let mut renew = RENEW.call(1, 2);
     renew.arg(key).arg(u64::MAX).arg(1);
     run(RENEW.invoke(connection, renew, within).await)?;
     let (probe, _) = mpsc::unbounded_channel();

@@ -52,6 +52,10 @@ pub(super) static TOKEN: Lua = Lua {
 /// The latest time (microseconds) that the scripts can count to: doubles are exact up to there.
 const LATEST: i64 = 1 << 53;
 
+/// How long keys and arguments mostly are at most.
+const KEY: usize = 64;
+const ARGUMENT: usize = 36;
+
 /// Numbers of calls.
 static CALLS: AtomicI64 = AtomicI64::new(1);
 
@@ -130,10 +134,12 @@ impl fmt::Display for Failure {
 }
 
 impl Lua {
-    /// A call with so many keys; keys and arguments follow.
-    pub(super) fn call(&self, keys: usize) -> Cmd {
-        let mut call = cmd("EVALSHA");
-        call.arg(self.hash.as_str()).arg(keys);
+    /// A call with so many keys, which follow, and then so many arguments.
+    pub(super) fn call(&self, keys: usize, arguments: usize) -> Cmd {
+        // With the command, the hash, the number of keys and that of the call.
+        let (words, bytes) = (keys + arguments + 4, keys * KEY + arguments * ARGUMENT + 64);
+        let mut call = Cmd::with_capacity(words, bytes);
+        call.arg("EVALSHA").arg(self.hash.as_str()).arg(keys);
         call
     }
 

@@ -1,7 +1,7 @@
 //! The protocol of leased keys, which Redis' scripts and their client follow, in every order of events of
 //! a small world: two clients, one of whose clocks loses a tick, one lock, one server that stalls, starts
 //! again empty or from old data, or is replaced by its replica, and messages that are late, doubled or
-//! lost. What the model says of times holds for all: only their order counts.
+//! lost; and, in a [world of its own](messages), who is woken by a release. What the model says of times holds for all: only their order counts.
 //!
 //! A change of the protocol is made here first. Each rule has a control: without it, the promise that it
 //! is for is seen to break.
@@ -9,6 +9,7 @@
 #![cfg(test)]
 
 mod client;
+mod messages;
 mod protocol;
 mod rules;
 mod sentinels;
@@ -16,6 +17,7 @@ mod server;
 
 use stateright::{Checker, HasDiscoveries, Model};
 
+use messages::Messages;
 use protocol::{Protocol, Scenario, promise};
 use rules::Rule;
 
@@ -139,4 +141,29 @@ fn tokens_of_a_replica_without_a_note_go_back_where_the_first_were_ahead() {
         Scenario::IsReplaced,
         promise::TOKENS,
     );
+}
+
+#[test]
+fn no_client_sleeps_beside_a_lock_that_is_free() {
+    let checker = Messages::new(None).checker().spawn_bfs().join();
+    checker.assert_properties();
+}
+
+#[test]
+fn a_rule_of_messages_that_is_left_out_lets_a_client_sleep() {
+    use messages::Rule;
+    for rule in [
+        Rule::RefusalMarks,
+        Rule::EachRefusalMarks,
+        Rule::TriesOnceSubscribed,
+        Rule::SubscribesAgain,
+    ] {
+        let broken = messages::promise::AWAKE;
+        let checker = Messages::new(Some(rule))
+            .checker()
+            .finish_when(HasDiscoveries::AllOf([broken].into()))
+            .spawn_bfs()
+            .join();
+        checker.assert_any_discovery(broken);
+    }
 }

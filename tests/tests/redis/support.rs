@@ -55,10 +55,14 @@ pub(crate) async fn token(guard: &LockGuard) -> u64 {
 
 /// How many scripts the server has run.
 pub(crate) async fn scripts_run(server: &RedisServer) -> u64 {
+    calls_of(server, "evalsha").await
+}
+
+/// How often the server has run this command, by a client or by a script.
+pub(crate) async fn calls_of(server: &RedisServer, command: &str) -> u64 {
     let stats: String = server.ask(&["INFO", "commandstats"]).await.unwrap();
-    let line = stats
-        .lines()
-        .find(|line| line.starts_with("cmdstat_evalsha:"));
+    let start = format!("cmdstat_{command}:");
+    let line = stats.lines().find(|line| line.starts_with(&start));
     line.unwrap()
         .split(['=', ','])
         .nth(1)

@@ -8,7 +8,9 @@ use lock_tests::servers::{Proxy, RedisCluster, RedisServer};
 use lock_tests::{eventually, redis_key};
 use tokio::time::sleep;
 
-use crate::support::{LEASE, NAME, PATIENCE, client, commands_run, scripts_run, take};
+use crate::support::{
+    LEASE, NAME, PATIENCE, calls_of, client, commands_run, scripts_run, take, token, try_once,
+};
 
 async fn connections(server: &RedisServer) -> usize {
     let list: String = server.ask(&["CLIENT", "LIST"]).await.unwrap();
@@ -81,6 +83,47 @@ async fn a_channel_is_subscribed_to_while_somebody_waits_and_no_longer() {
     let guard = waiting.await.unwrap();
     eventually("it has left", async || subscribers().await == 0).await;
     drop(guard);
+}
+
+#[tokio::test]
+async fn only_a_lock_that_was_refused_to_another_sends_a_message() {
+    let server = RedisServer::start().await;
+    let (here, there) = (client(&server.url()).await, client(&server.url()).await);
+    let mut before = calls_of(&server, "publish").await;
+    for refused in [0, 0, 1, 3, 0] {
+        let guard = take(&here).await;
+        for _ in 0..refused {
+            assert!(try_once(&there).await.unwrap().is_none());
+        }
+        guard.release().await.unwrap();
+        let after = calls_of(&server, "publish").await;
+        assert_eq!(after - before, u64::from(refused > 0), "{refused}");
+        before = after;
+    }
+}
+
+#[tokio::test]
+async fn a_refused_client_changes_neither_owner_nor_end_of_a_lock() {
+    let server = RedisServer::start().await;
+    let (here, there) = (client(&server.url()).await, client(&server.url()).await);
+    let guard = take(&here).await;
+    let key = redis_key("", guard.name());
+    let value = async || server.ask::<String>(&["GET", &key]).await.unwrap();
+    let left = async || server.ask::<i64>(&["PTTL", &key]).await.unwrap();
+    let (before, until) = (value().await, left().await);
+    assert!(try_once(&there).await.unwrap().is_none());
+    let marked = value().await;
+    assert_eq!(marked, before.replace(' ', "!"));
+    assert!((1..=until).contains(&left().await));
+    // Renewed as before, and not marked twice.
+    sleep(2 * LEASE).await;
+    assert!(try_once(&there).await.unwrap().is_none());
+    assert_eq!(value().await, marked);
+    let held = token(&guard).await;
+    guard.release().await.unwrap();
+    let guard = take(&there).await;
+    assert!(token(&guard).await > held && !value().await.contains('!'));
+    guard.release().await.unwrap();
 }
 
 #[tokio::test]

@@ -4,10 +4,10 @@ use std::mem;
 use std::sync::Arc;
 use std::time::Duration;
 
-use ::redis::Value;
 use ::redis::aio::MultiplexedConnection;
 use tokio::time::Instant;
 
+use super::answers::Answers;
 use super::lane::Batch;
 use super::nodes::Via;
 use super::{Done, Driver};
@@ -22,8 +22,9 @@ use crate::redis::rights::Asked;
 use crate::redis::scripts::{EXCHANGE, Failure};
 use crate::redis::settings::{LEASES, PATIENCE};
 
-/// How many calls are on their way: few, so that batches grow with the load.
-const MAX_CALLS: usize = 4;
+/// How many calls are on their way: few, so that batches grow with the load, and more than one, so that the
+/// server has the next when it has answered.
+const MAX_CALLS: usize = 3;
 
 /// Between copies of a release that the server refused.
 const AGAIN: Duration = Duration::from_millis(50);
@@ -41,15 +42,6 @@ const IS_MOVING: &str = "the slot of the lock is being moved from one node of th
     and the move does not come to its end: finish it, or take it back";
 
 const NOT_DONE: &str = "the Redis server did not do it";
-
-/// An answer for one lock.
-pub(super) fn number(value: Option<Value>) -> Result<i64, String> {
-    match value {
-        Some(Value::Int(number)) => Ok(number),
-        Some(Value::BulkString(text)) => Err(String::from_utf8_lossy(&text).into_owned()),
-        _ => Err("an answer that is none".to_owned()),
-    }
-}
 
 /// What the script says of a server key that it does not believe.
 pub(super) const BAD_NOTE: &str = "note";
@@ -163,13 +155,11 @@ impl Driver {
         );
         from.in_flight += 1;
         let locks = batch.releases.len() + batch.acquires.len();
+        self.was_alone = locks == 1 && self.calls.is_empty();
         self.calls.push(Box::pin(async move {
             let answer = EXCHANGE.invoke(&mut connection, call, within).await;
-            let is_whole = |values: &Vec<_>| values.len() == locks + 2;
-            let answer = answer.and_then(|values| match is_whole(&values) {
-                true => Ok(values),
-                false => Err(Failure::Nonsense),
-            });
+            let answer =
+                answer.and_then(|values| Answers::read(values, locks).ok_or(Failure::Nonsense));
             Done::Exchanged {
                 lane,
                 via,
@@ -186,27 +176,26 @@ impl Driver {
         via: Via,
         sent: Duration,
         mut batch: Batch,
-        values: Vec<Value>,
+        mut answers: Answers,
     ) {
-        let mut values = values.into_iter();
-        let (Ok(time), mut left) = (number(values.next()), number(values.next())) else {
-            return self.failed(lane, via, batch, Failure::Nonsense);
-        };
-        let time = time.unsigned_abs();
+        let time = answers.time;
         let jump = self.saw_time(via, sent, time);
-        for release in batch.releases {
-            let answer = number(values.next());
+        let mut places = 1..;
+        for (release, place) in batch.releases.into_iter().zip(&mut places) {
+            let answer = answers.of_release(place);
             self.release_answered(via, release, answer);
         }
         let is_asked = !batch.acquires.is_empty() || !batch.probes.is_empty();
+        let mut left = mem::replace(&mut answers.left, Ok(0));
         if left.as_ref().is_err_and(|error| error == MOVED) {
             // Once it is known what became of the master before, which takes a moment.
             self.doubt(lane, via, true);
             self.put_off(lane, batch.limit, mem::take(&mut batch.acquires));
             left = Ok(0);
         }
-        for acquire in batch.acquires {
-            let answer = number(values.next()).and_then(|number| believable(number, time));
+        for (acquire, place) in batch.acquires.into_iter().zip(places) {
+            let answer = answers.of_acquire(place);
+            let answer = answer.and_then(|answer| believable(answer, time));
             if jump == Some(Jump::Forward) {
                 // Whoever held it may think so still.
                 let retry_in = Some(self.shared.settings.quarantine);
@@ -243,12 +232,15 @@ impl Driver {
     }
 
     fn release_answered(&mut self, via: Via, mut release: Release, answer: Result<i64, String>) {
-        if let Some((after, again)) = release.again(self.shared.clock.now()) {
+        if release.ghost.is_some()
+            && let Some((after, again)) = release.again(self.shared.clock.now())
+        {
             let at = Instant::now() + after + HAND_OVER;
             self.parked.put(at, Command::Release(again));
         }
         match answer {
-            Ok(heard @ 1..) => {
+            Ok(1) => release.answer(Ok(())),
+            Ok(heard @ 2..) => {
                 let ours = i64::from(self.shared.waiting.is_subscribed(&release.key));
                 if heard - 1 > ours {
                     self.hand_over(&release.key);

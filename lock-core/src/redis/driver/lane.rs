@@ -154,7 +154,8 @@ impl Batch {
             let releases = self.releases.iter().map(|r| (&r.key, r.owner));
             releases.chain(self.acquires.iter().map(|a| (&a.key, a.owner)))
         };
-        let mut call = EXCHANGE.call(1 + self.releases.len() + self.acquires.len());
+        let count = self.releases.len() + self.acquires.len();
+        let mut call = EXCHANGE.call(1 + count, 11 + count);
         call.arg(server_key);
         locks().for_each(|(key, _)| {
             call.arg(&*key.text);
@@ -174,7 +175,7 @@ impl Batch {
             None => call.arg("").arg(0),
         };
         locks().for_each(|(_, owner)| {
-            call.arg(&owner.text()[..]);
+            call.arg(&owner.prefix()[..]);
         });
         call
     }

@@ -1,5 +1,6 @@
 //! The thread's work: commands in, calls out, one loop.
 
+mod answers;
 mod exchange;
 mod foreign;
 mod lane;
@@ -39,6 +40,7 @@ use crate::backend::Attempt;
 use crate::hand_over::HandOver;
 use crate::outage::Outage;
 use crate::server::AdaptiveSpin;
+use answers::Answers;
 use foreign::Foreign;
 use lane::Lane;
 use later::Parked;
@@ -90,6 +92,8 @@ pub(super) struct Driver {
     /// With callers, while nothing is under way.
     with_callers: AdaptiveSpin,
     with_servers: AdaptiveSpin,
+    /// Whether the last call was for one lock, with no other on its way.
+    was_alone: bool,
 }
 
 /// What a call led to.
@@ -105,7 +109,7 @@ enum Done {
         via: Via,
         sent: Duration,
         batch: Batch,
-        answer: Result<Vec<Value>, Failure>,
+        answer: Result<Answers, Failure>,
     },
     Renewed {
         lane: usize,
@@ -177,6 +181,7 @@ impl Driver {
             quarantine_until: None,
             with_callers: AdaptiveSpin::new(),
             with_servers: AdaptiveSpin::new(),
+            was_alone: false,
             shared,
             client,
         }
@@ -241,9 +246,17 @@ impl Driver {
     }
 
     /// Waits for an answer, which it gives, for a command, or until then.
+    ///
+    /// Awake for a moment where one task takes one lock after the other: its time is that of the wake-ups.
+    /// Where many do, the processors are needed for them and the server, and a batch grows while the
+    /// driver sleeps.
     async fn wait(&mut self, until: Instant) -> Option<Done> {
+        if !self.was_alone {
+            return self.wait_asleep(until).await;
+        }
         let Self { shared, calls, .. } = self;
-        let spin = if calls.is_empty() {
+        let is_idle = calls.is_empty();
+        let spin = if is_idle {
             &mut self.with_callers
         } else {
             &mut self.with_servers
@@ -260,15 +273,25 @@ impl Driver {
         });
         let came = match at_once.await {
             Some(came) => came,
-            None => tokio::select! {
-                biased;
-                Some(done) = calls.next(), if !calls.is_empty() => Some(done),
-                () = shared.queues.rung() => None,
-                () = sleep_until(until) => None,
-            },
+            None => self.wait_asleep(until).await,
+        };
+        let spin = if is_idle {
+            &mut self.with_callers
+        } else {
+            &mut self.with_servers
         };
         spin.took(started);
         came
+    }
+
+    async fn wait_asleep(&mut self, until: Instant) -> Option<Done> {
+        let Self { shared, calls, .. } = self;
+        tokio::select! {
+            biased;
+            Some(done) = calls.next(), if !calls.is_empty() => Some(done),
+            () = shared.queues.rung() => None,
+            () = sleep_until(until) => None,
+        }
     }
 
     fn lane_of(&self, bucket: u8) -> usize {
@@ -414,9 +437,9 @@ impl Driver {
             } => {
                 self.lanes[lane].in_flight -= 1;
                 match answer {
-                    Ok(values) => {
+                    Ok(answers) => {
                         self.is_well(via);
-                        self.answered(lane, via, sent, batch, values);
+                        self.answered(lane, via, sent, batch, answers);
                     }
                     Err(failure) => {
                         self.drop_link(via, &failure);

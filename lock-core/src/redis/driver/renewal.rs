@@ -120,7 +120,7 @@ impl Driver {
         let sent = self.shared.clock.now();
         let lane_of = &self.lanes[lane];
         let not_after = self.nodes[lane_of.node].clock.not_after(sent, within);
-        let mut call = RENEW.call(1 + locks.len());
+        let mut call = RENEW.call(1 + locks.len(), 2 + locks.len());
         call.arg(lane_of.server_key.as_str());
         for lock in &locks {
             call.arg(&*lock.key.text);

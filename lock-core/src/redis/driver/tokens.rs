@@ -7,7 +7,8 @@ use std::time::Duration;
 use ::redis::Value;
 use tokio::time::Instant;
 
-use super::exchange::{BAD_NOTE, believable, number, taken_away};
+use super::answers::number;
+use super::exchange::{BAD_NOTE, believable, taken_away};
 use super::nodes::Via;
 use super::{Done, Driver};
 use crate::LockError;
@@ -47,7 +48,7 @@ impl Driver {
         };
         let within = self.shared.settings.answer_within();
         let sent = self.shared.clock.now();
-        let mut call = TOKEN.call(1 + tokens.len());
+        let mut call = TOKEN.call(1 + tokens.len(), 1 + tokens.len());
         call.arg(self.lanes[lane].server_key.as_str());
         for token in &tokens {
             call.arg(&*token.key.text);

@@ -5,61 +5,111 @@
 --       publishes, how many releases, '1' if the clock of the server was seen to jump, '1' to ask
 --       whether locks could be granted, how many to grant at most, in a cluster the run_id of a server
 --       and how old the youngest reign of a master was (ms) when that server had the slot, or '' and 0,
---       then an owner for each lock, then the number of the call.
+--       then an owner and a space for each lock, then the number of the call.
 -- Reply: the number of the call and the time (us), what is left of the quarantine (ms, below 0 where that
---       may become less by how old reigns are) or why nothing can be granted, then for each lock a text
---       that tells what is wrong with it, or a number:
+--       may become less by how old reigns are) or why nothing can be granted, the token of what was granted,
+--       then for each lock for which something else is to be said than that it was released or acquired its
+--       place (from 1; the last counts) and a text that tells what is wrong with it, or a number:
 --       released: 1 and as many as heard of it; 0: it was not this owner's
---       acquired: its token; 0: too late; below 0: not granted, and how many ms to wait
+--       acquired: 0: too late; below 0: not granted, and how many ms to wait
 --       'note': the server key cannot be believed; 'foreign': held by what no script of ours wrote;
 --       'moved': nothing is decided until it is known how old reigns are
 --
 -- Others can write to these keys. No more of a value is read than ours have, and no number is
 -- believed that ours do not write.
 --
--- A lock is a string: the owner (32 bytes), a space, the token. Numbers are doubles, exact below
--- 2^53; as text only through %.0f, since tostring() rounds to 14 digits.
+-- A lock is a string: the owner (32 bytes), a space, the token. A client that was refused may wait for its
+-- release: it makes an exclamation mark of the space, and a release without the mark sends no message. The mark
+-- ends with the lock; whoever is refused by the next one leaves another.
+-- Tokens grow with each call that grants, and not within it: no lock is granted twice in one.
+-- Numbers are doubles, exact below 2^53; as text only through `text`, since tostring() rounds to 14 digits.
 
 local OWNER = 32
 -- By how much the clocks of two servers differ at most (us): 10 minutes.
 local AHEAD = 600000000
 -- How many grants a server that takes over may lack: five seconds of as many as one server makes.
 local LACKED = 2000000
--- Where an owner ends, a lock, a note: as text, which is faster than a number.
-local OWNER_END, LOCK_END, NOTE_END = '31', '63', '127'
+-- As text, which is faster than a number: where an owner ends with what follows it, a lock, a note, and for how
+-- long the server key is kept, which outlives every lock: 30 days (ms).
+local OWNER_END, LOCK_END, NOTE_END, KEPT = '32', '63', '127', '2592000000'
 -- The longest lease and quarantine (us), and how far tokens are ahead of the clock at most.
 local DAY = 86400000000
--- The server key outlives every lock: 30 days.
-local KEPT = 2592000000
+local NOT_PROMOTED = '0000000000000000000000000000000000000000'
 
-local time = redis.call('TIME')
+local call, try, find, match, sub, format = redis.call, redis.pcall, string.find, string.match, string.sub, string.format
+
+local time = call('TIME')
 local now = time[1] * 1000000 + time[2]
-local not_after, lease, quarantine = tonumber(ARGV[1]), ARGV[2], tonumber(ARGV[3])
-local newest, publish, releases = tonumber(ARGV[4]), ARGV[5], tonumber(ARGV[6])
-local jumped, probe, most = ARGV[7] == '1', ARGV[8] == '1', tonumber(ARGV[9])
-local proven, age = ARGV[10], tonumber(ARGV[11]) * 1000
+-- Adding makes a number of a text in half the time of tonumber().
+local not_after, lease, quarantine = ARGV[1] + 0, ARGV[2], ARGV[3] + 0
+local newest, publish, releases = ARGV[4] + 0, ARGV[5], ARGV[6] + 0
+local jumped, probe, most = ARGV[7] == '1', ARGV[8] == '1', ARGV[9] + 0
+local proven, age = ARGV[10], ARGV[11] * 1000
 local OWNERS = 11
 local count = #KEYS - 1
-local reply = { { tonumber(ARGV[#ARGV]), now }, 0 }
+local reply, said = { { ARGV[OWNERS + count + 1] + 0, now }, 0, 0 }, 3
+
+local function say(i, answer)
+  reply[said + 1], reply[said + 2], said = i, answer, said + 2
+end
+
+-- A whole number as text. In two halves where these are exact and fit 32 bits: `%.0f` calculates with big numbers,
+-- which takes longer than a command.
+local function text(number)
+  if number < 100000000 then
+    return format('%d', number)
+  elseif number < 4503599627370496 then
+    return format('%d%08d', math.floor(number / 100000000), number % 100000000)
+  end
+  return format('%.0f', number)
+end
+
+-- What follows a name in what the server says of itself: the name is found without a pattern, which would be
+-- tried at each byte.
+local function field(info, name, pattern)
+  local _, last = find(info, name, 1, true)
+  return last and match(info, pattern, last + 1)
+end
+
+local function say_of_acquires(answer)
+  for i = releases + 1, count do
+    say(i, answer)
+  end
+end
 
 if releases > 0 then
-  local ended, keys, ask = {}, {}, redis.pcall
+  local keys, ended, awaited = {}, 0, nil
   for i = 1, releases do
-    local holder = ask('GETRANGE', KEYS[i + 1], '0', OWNER_END)
-    if holder == ARGV[i + OWNERS] then
-      ended[#ended + 1], keys[#keys + 1] = i, KEYS[i + 1]
-    elseif type(holder) == 'string' or string.find(holder.err, 'WRONGTYPE', 1, true) then
-      reply[i + 2] = 0
+    local key, owner = KEYS[i + 1], ARGV[i + OWNERS]
+    local holder = try('GETRANGE', key, '0', OWNER_END)
+    if holder == owner then
+      ended = ended + 1
+      keys[ended] = key
+    elseif type(holder) == 'string' then
+      if holder == sub(owner, 1, OWNER) .. '!' then
+        ended = ended + 1
+        keys[ended] = key
+        awaited = awaited or {}
+        awaited[#awaited + 1] = i
+      else
+        say(i, 0)
+      end
+    elseif find(holder.err, 'WRONGTYPE', 1, true) then
+      say(i, 0)
     else
       return redis.error_reply(holder.err)
     end
   end
-  if #keys > 0 then
-    redis.call('DEL', unpack(keys))
+  if ended > 0 then
+    call('DEL', unpack(keys))
   end
-  for at, i in ipairs(ended) do
-    local heard = redis.pcall(publish, keys[at], '')
-    reply[i + 2] = type(heard) == 'number' and heard + 1 or 1
+  if awaited then
+    for _, i in ipairs(awaited) do
+      local heard = try(publish, KEYS[i + 1], '')
+      if type(heard) == 'number' then
+        say(i, heard + 1)
+      end
+    end
   end
 end
 
@@ -69,29 +119,27 @@ end
 
 local late = now > not_after
 if late then
-  for i = releases + 1, count do
-    reply[i + 2] = 0
-  end
+  say_of_acquires(0)
   if not jumped and not probe then
     return reply
   end
 end
 
 -- Which server this is, and which one the locks are of.
-local info = redis.call('INFO', 'server')
-local run_id = string.match(info, 'run_id:(%x+)')
-local note = redis.pcall('GETRANGE', KEYS[1], '0', NOTE_END)
+local info = call('INFO', 'server')
+local run_id = field(info, '\nrun_id:', '^%x+')
+local note = try('GETRANGE', KEYS[1], '0', NOTE_END)
 -- A note begins with the process that wrote it and, where that was promoted, by which promotion it was a
 -- master; it ends with ~ where the quarantine is for the end of another server, and for nothing else.
 local known, reign, till, last, length, other
 if type(note) == 'string' then
-  known, reign, till, last, length, other = string.match(note, '^(%x+)%.?(%x*) (%d+) (%d+) (%d+)( ?~?)$')
+  known, reign, till, last, length, other = match(note, '^(%x+)%.?(%x*) (%d+) (%d+) (%d+)( ?~?)$')
 end
 till, last, length = tonumber(till) or 0, tonumber(last) or 0, tonumber(length) or 0
 -- A server that was promoted has a second replication id from then on, until it starts again or has had no
 -- replica for an hour.
-local promoted = string.match(redis.call('INFO', 'replication'), 'master_replid2:(%x+)') or ''
-promoted = string.find(promoted, '[^0]') and string.sub(promoted, 1, 16) or ''
+local promoted = field(call('INFO', 'replication'), '\nmaster_replid2:', '^%x+') or ''
+promoted = promoted ~= NOT_PROMOTED and find(promoted, '[^0]') and sub(promoted, 1, 16) or ''
 -- A replica that took over may lack the first grant, and the note with it: it has none, or the one that it
 -- wrote when it was a master before.
 -- A slot of a cluster that has none may have come from a master that lost all, and the note with it.
@@ -106,9 +154,7 @@ end
 local furthest = now + DAY + 2000 * math.max(tonumber(lease), quarantine)
 if math.max(till, last) > furthest or length * 1000 > DAY then
   reply[2] = 'note'
-  for i = releases + 1, count do
-    reply[i + 2] = 'note'
-  end
+  say_of_acquires('note')
   return reply
 end
 -- Of a client that has seen such a note: not brought back where that was deleted.
@@ -124,9 +170,7 @@ if known and known ~= run_id and not jumped and quarantine > 0 and publish == 'S
 then
   -- The slot was moved, or its master has ended: the client finds out which.
   reply[2] = 'moved'
-  for i = releases + 1, count do
-    reply[i + 2] = 'moved'
-  end
+  say_of_acquires('moved')
   return reply
 end
 if known ~= run_id then
@@ -151,7 +195,7 @@ elseif not known then
   -- Nothing is known of earlier locks. What was granted before this server started has ended one
   -- lease after its start. The server counts whole seconds from a start in whole seconds: it can
   -- have been up for one less.
-  local up = math.max(tonumber(string.match(info, 'uptime_in_seconds:(%d+)')) - 1, 0) * 1000000
+  local up = math.max(tonumber(field(info, '\nuptime_in_seconds:', '^%d+')) - 1, 0) * 1000000
   till = math.max(now, whole - up)
 end
 -- A clock that went back must not make it longer.
@@ -160,22 +204,18 @@ if till <= now then
   other = ''
 end
 
--- A token for each lock that may be granted below. Noted first: where nothing can be written this
--- fails before anything is granted.
+-- Noted before it is granted: where nothing can be written this fails before anything is granted.
 local token = math.max(last + 1, now)
-last = token + count - releases
+local value_of = text(token)
 local of = promoted == '' and run_id or run_id .. '.' .. promoted
-local noted = redis.pcall('SET', KEYS[1], of .. ' ' .. string.format('%.0f', till) .. ' '
-  .. string.format('%.0f', last) .. ' ' .. string.format('%.0f', quarantine) .. (other or ''), 'PX', KEPT)
+local noted = try('SET', KEYS[1], of .. ' ' .. text(till) .. ' ' .. value_of .. ' ' .. text(quarantine) .. (other or ''), 'PX', KEPT)
 if noted.err then
-  if string.find(noted.err, 'READONLY', 1, true) then
+  if find(noted.err, 'READONLY', 1, true) then
     -- Another server is the master now: the call fails, so that its connection is left.
     return redis.error_reply(noted.err)
   end
   reply[2] = noted.err
-  for i = releases + 1, count do
-    reply[i + 2] = noted.err
-  end
+  say_of_acquires(noted.err)
   return reply
 end
 local left = math.max(math.ceil((till - now) / 1000), 0)
@@ -190,39 +230,45 @@ if late then
   return reply
 end
 
+if left <= 0 then
+  reply[3] = token
+end
 local granted = 0
 for i = releases + 1, count do
-  local key, owner, set = KEYS[i + 1], ARGV[i + OWNERS], false
+  local key, set = KEYS[i + 1], false
   if left <= 0 and granted < most then
-    set = redis.pcall('SET', key, owner .. ' ' .. string.format('%.0f', token), 'PX', lease, 'NX')
+    set = try('SET', key, ARGV[i + OWNERS] .. value_of, 'PX', lease, 'NX')
   end
-  if set then
-    reply[i + 2] = set.err or token
-    token = token + 1
-    granted = granted + (set.err and 0 or 1)
-  else
-    local value = redis.pcall('GETRANGE', key, '0', LOCK_END)
-    local held_by, held
+  if not set then
+    local value = try('GETRANGE', key, '0', LOCK_END)
+    local held_by, mark, held
     if type(value) == 'string' then
-      held_by, held = string.match(value, '^(%x+) (%d+)$')
-      held = tonumber(held)
+      held_by, mark, held = match(value, '^(%x+)([ !])(%d+)$')
     end
     if type(value) == 'table' then
-      reply[i + 2] = value.err
+      say(i, value.err)
     elseif left > 0 then
-      reply[i + 2] = -again
+      say(i, -again)
     else
       -- Also where the owner is the same: each is of one acquire that was sent once.
-      local rest = redis.call('PTTL', key)
+      local rest = call('PTTL', key)
       if rest == -2 then
         -- Free, and not wanted any more.
-        reply[i + 2] = -1
-      elseif rest >= 0 and held and #held_by == OWNER and held <= furthest then
-        reply[i + 2] = -math.max(rest, 1)
+        say(i, -1)
+      elseif rest >= 0 and held and #held_by == OWNER and tonumber(held) <= furthest then
+        if mark == ' ' then
+          -- Nothing prevents it that has not prevented the note.
+          try('SET', key, held_by .. '!' .. held, 'KEEPTTL')
+        end
+        say(i, -math.max(rest, 1))
       else
-        reply[i + 2] = 'foreign'
+        say(i, 'foreign')
       end
     end
+  elseif set.err then
+    say(i, set.err)
+  else
+    granted = granted + 1
   end
 end
 return reply

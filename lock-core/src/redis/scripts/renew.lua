@@ -5,7 +5,7 @@
 -- Reply: the number of the call and the time (us), then for each lock 1, or 0 if it is not this owner's; the first alone when
 --        it is too late.
 
-local KEPT = 2592000000
+local KEPT = '2592000000'
 
 local time = redis.call('TIME')
 local now = time[1] * 1000000 + time[2]

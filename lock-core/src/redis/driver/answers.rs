@@ -1,0 +1,111 @@
+//! What the script answers to a batch.
+
+use std::collections::HashMap;
+
+use ::redis::Value;
+
+/// The answer to a batch: what it says of all, and of those locks that were not simply released or acquired.
+pub(super) struct Answers {
+    /// The time of the server, in microseconds.
+    pub(super) time: u64,
+    /// What is left of the quarantine, in ms: below 0 where it may become less; or why nothing can be granted.
+    pub(super) left: Result<i64, String>,
+    /// Of each lock that was acquired.
+    token: i64,
+    /// By the place of the lock in the call, from 1. What was said last counts.
+    said: HashMap<i64, Value>,
+}
+
+impl Answers {
+    /// Reads the answer to a call for so many locks; `None` if no script answers that.
+    pub(super) fn read(values: Vec<Value>, locks: usize) -> Option<Self> {
+        let mut values = values.into_iter();
+        let (Ok(time), left, Ok(token)) = (
+            number(values.next()),
+            number(values.next()),
+            number(values.next()),
+        ) else {
+            return None;
+        };
+        let places = 1..=i64::try_from(locks).ok()?;
+        let mut said = HashMap::new();
+        while let Some(place) = values.next() {
+            match place {
+                Value::Int(place) if places.contains(&place) => said.insert(place, values.next()?),
+                _ => return None,
+            };
+        }
+        Some(Self {
+            time: time.unsigned_abs(),
+            left,
+            token,
+            said,
+        })
+    }
+
+    /// What is said of the lock at this place, if it is to be released.
+    pub(super) fn of_release(&mut self, place: i64) -> Result<i64, String> {
+        self.said(place).unwrap_or(Ok(1))
+    }
+
+    /// What is said of the lock at this place, if it is to be acquired.
+    pub(super) fn of_acquire(&mut self, place: i64) -> Result<i64, String> {
+        self.said(place).unwrap_or(Ok(self.token))
+    }
+
+    fn said(&mut self, place: i64) -> Option<Result<i64, String>> {
+        if self.said.is_empty() {
+            return None;
+        }
+        Some(number(Some(self.said.remove(&place)?)))
+    }
+}
+
+/// An answer for one lock.
+pub(super) fn number(value: Option<Value>) -> Result<i64, String> {
+    match value {
+        Some(Value::Int(number)) => Ok(number),
+        Some(Value::BulkString(text)) => Err(String::from_utf8_lossy(&text).into_owned()),
+        _ => Err("an answer that is none".to_owned()),
+    }
+}
+
+#[cfg(all(test, not(lock_model)))]
+mod tests {
+    use super::*;
+
+    fn ints(numbers: &[i64]) -> Vec<Value> {
+        numbers.iter().copied().map(Value::Int).collect()
+    }
+
+    #[test]
+    fn a_lock_of_which_nothing_is_said_has_what_it_asked_for() {
+        let mut answers = Answers::read(ints(&[7, 0, 9]), 2).unwrap();
+        assert_eq!((answers.time, &answers.left), (7, &Ok(0)));
+        assert_eq!(answers.of_release(1), Ok(1));
+        assert_eq!(answers.of_acquire(2), Ok(9));
+    }
+
+    #[test]
+    fn what_is_said_last_of_a_lock_counts() {
+        let mut values = ints(&[7, 0, 0, 2, 0, 1, 3]);
+        values.extend([Value::Int(2), Value::BulkString(b"foreign".to_vec())]);
+        let mut answers = Answers::read(values, 2).unwrap();
+        assert_eq!(answers.of_release(1), Ok(3));
+        assert_eq!(answers.of_acquire(2), Err("foreign".to_owned()));
+    }
+
+    #[test]
+    fn an_answer_that_names_no_lock_of_the_call_means_nothing() {
+        for wrong in [
+            &[7, 0][..],
+            &[7, 0, 9, 0, 1],
+            &[7, 0, 9, 3, 1],
+            &[7, 0, 9, -1, 1],
+            &[7, 0, 9, 1],
+        ] {
+            assert!(Answers::read(ints(wrong), 2).is_none(), "{wrong:?}");
+        }
+        assert!(Answers::read(vec![Value::Int(7), Value::Int(0), Value::Nil], 2).is_none());
+    }
+}
