@@ -20,12 +20,12 @@
 )]
 #![cfg_attr(
     feature = "redis",
-    doc = "| [`redis::RedisBackend`] | `redis` | all clients of a Redis server or cluster |"
+    doc = "| [`redis::RedisBackend`] | `redis` | all clients of a Redis server or cluster, also behind Sentinels |"
 )]
 //!
 //! Others are made by implementing [`backend::Backend`].
 //!
-//! # Three ways in
+//! # Ways in
 //!
 //! Annotate a function:
 //!
@@ -47,7 +47,7 @@ assert_eq!(process(&locks, 21).await?, 42);
 ```"##
 )]
 //!
-//! Add a layer to a route: the crate `lock-tower`.
+//! Add a layer to a route: the crate `lock-tower`. Lead: [`LockProvider::lead`].
 //!
 //! Or take a guard by hand:
 //!

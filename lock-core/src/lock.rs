@@ -89,7 +89,7 @@ impl DistributedLock {
     }
 
     /// As [`acquire`](Self::acquire), as a future with a name, for hand-written futures: it borrows
-    /// nothing, is `Unpin`, and allocates nothing when the lock is had at once.
+    /// nothing, is `Unpin`, and allocates nothing when the lock is granted immediately.
     ///
     /// # Cancel safety
     ///

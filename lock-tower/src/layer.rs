@@ -189,7 +189,7 @@ impl LockLayer {
 
     /// Stops every handler whose client has left, and not those of GET and HEAD alone.
     ///
-    /// The lock is free at once then, also while the last query of the handler still runs on its
+    /// The lock is then free immediately, also while the last query of the handler still runs on its
     /// server.
     pub fn drop_on_disconnect(mut self) -> Self {
         self.settings().drop_on_disconnect = true;

@@ -109,8 +109,8 @@
 //! - **A client that leaves does not unlock work that goes on.** The future of a request other than
 //!   GET and HEAD is finished in a task of its own, in the span of its request, until it ends, its
 //!   lock is lost, its policy's `max_hold` is over, or the runtime ends. A request that still waits
-//!   for its lock gives up its place (see "Request bodies"). [`LockLayer::drop_on_disconnect`] stops all of them. A server
-//!   that has shut down gracefully has not waited for these: `provider.shutdown(grace)` after it does.
+//!   for its lock gives up its place (see "Request bodies"). [`LockLayer::drop_on_disconnect`] stops all of them. Call
+//!   `locks.shutdown(grace)` at the signal, beside the server's own shutdown: it waits for these.
 //! - **A panic releases**, whoever catches it.
 //!
 //! # Where to put it

@@ -1,5 +1,5 @@
 //! Redis locks beside those of rslock, on one private server, printed as a table:
-//! `cargo bench -p lock-tests --features redis --bench redis`.
+//! `cargo bench -p lock-tests --bench redis`.
 
 #![allow(clippy::unwrap_used, reason = "a benchmark that fails ends")]
 

@@ -24,7 +24,7 @@ pub(crate) fn init_logging() -> anyhow::Result<()> {
 pub(crate) fn greet(address: SocketAddr) {
     let _ = writeln!(
         stdout(),
-        "Listening on http://{address}. Try these, each in two terminals at once:
+        "Listening on http://{address}. Try these, each in two terminals at the same time:
   curl -i -X POST 'http://{address}/orders/1/process?work_ms=2000'
   curl -i -X POST 'http://{address}/payments/7/refund?work_ms=2000'
   curl -i 'http://{address}/accounts/transfer?work_ms=2000' -H 'content-type: application/json' -d '{{\"from\":\"alice\",\"to\":\"bob\",\"amount\":5}}'"

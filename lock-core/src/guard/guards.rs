@@ -29,7 +29,7 @@ const AT_ONCE: usize = 512;
 /// # Ok(()) }
 /// ```
 #[derive(Debug)]
-#[must_use = "if unused the locks are released at once"]
+#[must_use = "if unused the locks are released immediately"]
 pub struct LockGuards(Vec<LockGuard>);
 
 impl LockGuards {

@@ -51,7 +51,7 @@ use crate::{FencingToken, LockError, LockName};
 /// # assert_eq!((total, token.get()), (42, 1));
 /// # Ok(()) }
 /// ```
-#[must_use = "if unused the lock is released at once"]
+#[must_use = "if unused the lock is released immediately"]
 pub struct LockGuard {
     held: Granted,
 }

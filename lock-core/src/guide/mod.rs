@@ -24,7 +24,7 @@
 //! | the same for a route, also where the handler is not yours | the layers of the crate `lock-tower` |
 //! | a job that every instance starts, never two at a time | `#[distributed_lock("job:cleanup-tokens", skip)]` |
 //! | a job that is to run once for each tick in the whole fleet | a leader with a timer; a lock alone lets an instance whose timer is later run it again |
-//! | one instance is to do something for as long as it lives | [`LockProvider::leader`](crate::LockProvider::leader) |
+//! | one instance is to do something for as long as it lives | [`LockProvider::lead`](crate::LockProvider::lead); [`leader`](crate::LockProvider::leader) for a status page |
 //! | two accounts, three files: all or none | [`LockProvider::acquire_all`](crate::LockProvider::acquire_all), or several templates in one attribute |
 //! | many workers share a list of things to do | [`LockProvider::claim`](crate::LockProvider::claim) |
 //! | a lock that outlives a function: a stream, an upgrade, a spawned task | a [`LockGuard`](crate::LockGuard) by hand |

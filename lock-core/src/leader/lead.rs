@@ -53,7 +53,7 @@ impl LockProvider {
     /// # Errors
     ///
     /// The error of `work`. [`InvalidName`](crate::LockErrorKind::InvalidName), converted, when the text is
-    /// not a lock name. A server that does not answer is none: it is asked again, and the log says so.
+    /// not a lock name. A server that does not answer is no error: it is asked again, and the log says so.
     ///
     /// # Cancel safety
     ///

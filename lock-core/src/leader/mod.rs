@@ -16,12 +16,12 @@ pub use self::lead::LeaderTerm;
 use crate::provider::Closing;
 use crate::{FencingToken, LockError, LockName, LockProvider, Lost};
 
-/// A candidate for leadership: whoever holds the lock of this name leads. From
+/// A candidate for leadership: the one that holds the lock of this name leads. From
 /// [`LockProvider::leader`].
 ///
 /// It campaigns in the background for as long as it lives: it waits for the lock, leads while the
 /// lock is its own, and campaigns again after a loss. A server that does not answer is asked again,
-/// and told of in the log. Clones are the same candidate; dropping the last one resigns.
+/// and the log reports it. Clones are the same candidate; dropping the last one resigns.
 ///
 /// For work that runs in rounds while this instance leads, [`LockProvider::lead`] is all that is needed.
 ///
@@ -65,15 +65,15 @@ use crate::{FencingToken, LockError, LockName, LockProvider, Lost};
 /// - **One leader.** A leader is a valid guard: [`is_leader`](Self::is_leader) looks at the clock at
 ///   every call, so that also a process that was frozen knows at its first look.
 /// - **Loss is final for what it stops.** Work under [`while_leading`](Self::while_leading) is dropped
-///   at its next await point when leadership is lost, also if it is won again at once. What it has
+///   at its next await point when leadership is lost, also if it is won again immediately. What it has
 ///   sent or spawned goes on: let storage check the [token](Self::fencing_token).
-/// - **A new leader** is there as soon as the backend grants the lock: at once where a leader resigns
+/// - **A new leader** is there as soon as the backend grants the lock: immediately where a leader resigns
 ///   or its backend knows that it died, within the lease where it was frozen or cut off.
 ///
 /// # Shutdown
 ///
-/// From the moment that [`LockProvider::shutdown`] is called nobody leads who campaigned through it.
-/// The lock goes at once, or, where work under [`while_leading`](Self::while_leading) has begun, when
+/// From the moment that [`LockProvider::shutdown`] is called no candidate of this provider leads.
+/// The lock is released immediately, or, where work under [`while_leading`](Self::while_leading) has begun, when
 /// that ends; such work has the grace of the shutdown, and is stopped after that.
 ///
 /// # Runtimes
@@ -129,8 +129,8 @@ impl Leader {
         leads
     }
 
-    /// Completes when leadership is not as this handle was last told, and tells whether this instance
-    /// leads; at first it was told that it does not. `true` twice in a row is another term: leadership
+    /// Waits for the next change of leadership, and returns whether this instance leads then. A new handle
+    /// starts from "does not lead". `true` twice in a row is another term: leadership
     /// was lost and won again in between.
     ///
     /// ```

@@ -28,9 +28,9 @@
 //!   administrator or a crash ends is lost within milliseconds, with all its locks. For those
 //!   milliseconds, the server's own doing, somebody else can have a lock already;
 //!   [fencing](Fence) is the answer.
-//! - **Nobody polls.** Whoever waits is registered on the server, by a shared lock on a second key. A
+//! - **No polling.** A waiter is registered on the server, by a shared lock on a second key. A
 //!   release that finds somebody registered notifies; one that does not costs nothing more. Locks of
-//!   a session that died are told by nobody: one statement for all who wait, a few times a second,
+//!   a session that died cause no notification: one statement for all who wait, a few times a second,
 //!   finds them. A process that has waited for nothing in the last seconds does not LISTEN, so that
 //!   releases cost the server nothing for each idle process.
 //! - **Many commands, few statements.** What comes while a statement is under way goes in the next

@@ -89,8 +89,8 @@ impl LockProvider {
         Ok(LockGuards::new(guards))
     }
 
-    /// Acquires those of these locks that are free right now, up to `limit`; the others are held
-    /// by somebody, or somebody in this process waits for them. For workers that share a set of
+    /// Acquires those of these locks that are free right now, up to `limit`; the others are held,
+    /// or awaited by another task of this process. For workers that share a set of
     /// jobs.
     ///
     /// As every call here whose answer can be ready immediately, it takes part in the

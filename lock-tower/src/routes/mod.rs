@@ -90,9 +90,8 @@ impl RouteLocks {
     ///
     /// # Errors
     ///
-    /// [`InvalidName`](lock_core::LockErrorKind::InvalidName) when the template is none;
-    /// [`Misconfigured`](lock_core::LockErrorKind::Misconfigured) when the path is none that a router
-    /// could have, when it lacks a parameter that the template names (and that no
+    /// [`InvalidName`](lock_core::LockErrorKind::InvalidName) when the template is not valid;
+    /// [`Misconfigured`](lock_core::LockErrorKind::Misconfigured) when the path is not a valid route path, when it lacks a parameter that the template names (and that no
     /// [`param`](Self::param) before this gives), and when the route has an entry already.
     pub fn route<T>(
         mut self,
@@ -174,8 +173,8 @@ impl RouteLocks {
     ///
     /// # Errors
     ///
-    /// [`Misconfigured`](lock_core::LockErrorKind::Misconfigured) when the path is none that a router
-    /// could have, or when the route has an entry already.
+    /// [`Misconfigured`](lock_core::LockErrorKind::Misconfigured) when the path is not a valid
+    /// route path, or when the route has an entry already.
     pub fn unlocked(mut self, method: Method, path: &str) -> Result<Self, LockError> {
         let path = RoutePath::parse(path)?;
         Arc::make_mut(&mut self.table).add(method, path, None)?;

@@ -70,9 +70,8 @@ where
     ///
     /// # Errors
     ///
-    /// [`InvalidName`](lock_core::LockErrorKind::InvalidName) when the template is none;
-    /// [`Misconfigured`](lock_core::LockErrorKind::Misconfigured) when the path is none that a router could
-    /// have, when it lacks a parameter that the template names (and that no [`RouteLocks::param`] gives),
+    /// [`InvalidName`](lock_core::LockErrorKind::InvalidName) when the template is not valid;
+    /// [`Misconfigured`](lock_core::LockErrorKind::Misconfigured) when the path is not a valid route path, when it lacks a parameter that the template names (and that no [`RouteLocks::param`] gives),
     /// and when the table has entries of its own.
     ///
     /// # Panics

@@ -1,4 +1,4 @@
-//! Orders: processed under a lock of the layer, see the table in [`super::router`]; changed without.
+//! Orders: processed under a lock of the layer, see [`super::router`]; changed without.
 
 use axum::Json;
 use axum::extract::{Path, Query, State};

@@ -33,7 +33,7 @@ impl IntoResponse for RefundError {
     }
 }
 
-/// Refunds a payment. A second request is told so at once: it would have nothing left to refund.
+/// Refunds a payment. A second request is refused immediately: it would have nothing left to refund.
 #[distributed_lock(
     "payment:refund:<id>",
     wait = "0s",

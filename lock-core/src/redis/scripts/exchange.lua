@@ -20,7 +20,7 @@
 --
 -- A lock is a string: the owner (32 bytes), a space, the token. A client that was refused may wait for its
 -- release: it makes an exclamation mark of the space, and a release without the mark sends no message. The mark
--- ends with the lock; whoever is refused by the next one leaves another.
+-- ends with the lock; a client that the next one refuses leaves another.
 -- Tokens grow with each call that grants, and not within it: no lock is granted twice in one.
 -- Numbers are doubles, exact below 2^53; as text only through `text`, since tostring() rounds to 14 digits.
 
