@@ -367,9 +367,14 @@ impl Held {
         Err(valid)
     }
 
+    fn is_over_or_lost(&self) -> bool {
+        self.hold.is_over() || self.loss().is_some()
+    }
+
     /// Declares the lock lost, gives its work a moment to stop, and unlocks it.
     pub(crate) async fn forfeit(self: &Arc<Self>, reason: LossReason) {
-        if self.loss().is_none() {
+        // A release that is under way is no loss.
+        if !self.is_over_or_lost() {
             self.lose(reason);
         }
         let mut left = pin!(self.hold.left.notified());

@@ -54,7 +54,7 @@ impl Releases for SessionReleases {
 pub struct PostgresGrant(ServerGrant<SessionReleases>);
 
 impl PostgresGrant {
-    pub(super) const fn new(client: Arc<Client>, hold: Hold, lease: Lease) -> Self {
+    pub(super) fn new(client: Arc<Client>, hold: Hold, lease: Lease) -> Self {
         Self(ServerGrant::new(client, hold, lease))
     }
 }
@@ -78,7 +78,7 @@ impl Grant for PostgresGrant {
 
     /// Each token is of a transaction of its own, which begins after it was asked for.
     fn hand_over(&mut self) -> bool {
-        true
+        self.0.is_of_this_process()
     }
 }
 

@@ -77,6 +77,10 @@ impl LockProviderBuilder {
     /// `limit`, and by the rest of one hold; a lock that is held for longer than `limit` is never handed
     /// over. In this process tasks are served in the order of their calls, with it and without.
     ///
+    /// What was handed over is given back after `limit` if the next task is not polled, by a task of the
+    /// runtime of the release. A runtime whose threads all block after a release keeps the lock until it runs
+    /// again: turn this off in such a program.
+    ///
     /// Known as lock cohorting. The backends behind a socket and the one of files can; the one in memory has
     /// no use for it.
     ///

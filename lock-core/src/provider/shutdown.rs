@@ -85,6 +85,11 @@ impl LockProvider {
         held.dedup_by(|one, other| Arc::ptr_eq(one, other));
         let is_released = |held: &&Granted| held.hold.is_over();
         let released = |held: &[Granted]| held.iter().filter(is_released).count();
+        // Another call of this, with a shorter grace, can do it as well.
+        let is_forfeited = |held: &&Granted| {
+            held.hold.latch.get() == Some(LossReason::Shutdown) && !held.hold.is_over()
+        };
+        let forfeited = |held: &[Granted]| held.iter().filter(is_forfeited).count();
         let emptied = shared.queue.emptied();
         let in_time = match Instant::now().checked_add(grace) {
             Some(end) => timeout_at(end, emptied).await.is_ok(),
@@ -96,7 +101,7 @@ impl LockProvider {
         if in_time {
             return Shutdown {
                 released: released(&held),
-                forfeited: 0,
+                forfeited: forfeited(&held),
             };
         }
         let mut kept = self.held();
@@ -119,10 +124,9 @@ impl LockProvider {
         };
         // What is not answered now is not going to be.
         let _ = timeout(crate::guard::STOPPING + shared.response_timeout, ended).await;
-        let is_forfeited = |held: &&Granted| held.hold.latch.get() == Some(LossReason::Shutdown);
         Shutdown {
             released: released(&held),
-            forfeited: kept.iter().filter(is_forfeited).count(),
+            forfeited: forfeited(&kept),
         }
     }
 

@@ -121,7 +121,7 @@ impl Releases for KeyReleases {
 pub struct RedisGrant(ServerGrant<KeyReleases>);
 
 impl RedisGrant {
-    pub(super) const fn new(client: Arc<Client>, hold: Hold, lease: Lease) -> Self {
+    pub(super) fn new(client: Arc<Client>, hold: Hold, lease: Lease) -> Self {
         Self(ServerGrant::new(client, hold, lease))
     }
 }
@@ -159,8 +159,11 @@ impl Grant for RedisGrant {
 
     /// The owner in the store stays the same, and the server issues a token for each holder who asks.
     fn hand_over(&mut self) -> bool {
-        self.0.hold_mut().token = None;
-        true
+        let can = self.0.is_of_this_process();
+        if can {
+            self.0.hold_mut().token = None;
+        }
+        can
     }
 }
 

@@ -1,7 +1,7 @@
 //! Locks that the driver of a backend has granted.
 
-use std::mem;
 use std::sync::Arc;
+use std::{mem, process};
 
 use tokio::sync::oneshot;
 
@@ -15,16 +15,23 @@ pub(crate) struct ServerGrant<R: Releases> {
     hold: R::Hold,
     lease: Lease,
     is_released: bool,
+    process: u32,
 }
 
 impl<R: Releases> ServerGrant<R> {
-    pub(crate) const fn new(client: Arc<Client<R>>, hold: R::Hold, lease: Lease) -> Self {
+    pub(crate) fn new(client: Arc<Client<R>>, hold: R::Hold, lease: Lease) -> Self {
         Self {
             client,
             hold,
             lease,
             is_released: false,
+            process: process::id(),
         }
+    }
+
+    /// Whether it can serve another holder. Not in a forked child, whose parent has the lock.
+    pub(crate) fn is_of_this_process(&self) -> bool {
+        self.process == process::id()
     }
 
     pub(crate) const fn lease(&self) -> &Lease {
