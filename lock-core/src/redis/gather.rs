@@ -15,7 +15,7 @@ const GRACE: Duration = Duration::from_millis(250);
 pub(super) async fn gather<T, F: Future<Output = T>>(
     asking: impl Iterator<Item = F>,
     silent: impl Fn() -> T,
-    is_enough: impl Fn(&T) -> bool,
+    mut is_enough: impl FnMut(&T) -> bool,
 ) -> Vec<T> {
     let asking = asking.enumerate();
     let mut asking: FuturesUnordered<_> = asking

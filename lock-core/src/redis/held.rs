@@ -23,6 +23,8 @@ pub(super) struct HeldLock {
     pub(super) key: Key,
     pub(super) owner: Owner,
     pub(super) lease: Lease,
+    /// The server that granted it, or renewed it last.
+    pub(super) server: u64,
 }
 
 impl Held {
@@ -38,6 +40,13 @@ impl Held {
         let lock = self.locks().remove(&owner.number);
         // Its drop can run a waker: not under the lock.
         drop(lock);
+    }
+
+    /// Another server has it now.
+    pub(super) fn moved_to(&self, server: u64, owner: Owner) {
+        if let Some(lock) = self.locks().get_mut(&owner.number) {
+            lock.server = server;
+        }
     }
 
     pub(super) fn is_empty(&self) -> bool {

@@ -118,7 +118,8 @@
 //! - **Without Sentinels.** When none answers, locks go on with the server that there is; a process that
 //!   starts then is [`Unavailable`](crate::LockErrorKind::Unavailable).
 //! - **What is not promised.** A network that keeps some processes *together with the former master* away from
-//!   all Sentinels, while others see a new one: both sides then grant, also with `replicas` what was held
+//!   the Sentinels that elected the new one, also where a minority of them stays on their side, or one name that
+//!   leads each process to one of several Sentinels: both sides then grant, also with `replicas` what was held
 //!   before. Tokens tell them apart. Against it, set `min-replicas-to-write 1` on the servers, and
 //!   `min-replicas-max-lag` to no more than `down-after-milliseconds`: a master without replicas then
 //!   renews nothing (from Redis 7.0 on). Where that is not set, the log says so once.

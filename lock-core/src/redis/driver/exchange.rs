@@ -316,7 +316,7 @@ impl Driver {
             self.valid_until(via, sent),
             settings.heartbeat(),
         );
-        if !lease.is_valid() {
+        if !lease.is_valid() || !self.may_grant() {
             self.undo(lane, &acquire, None);
             acquire.reply.send(Err(LockError::unanswered()));
             return;
@@ -325,6 +325,7 @@ impl Driver {
             key: acquire.key.clone(),
             owner: acquire.owner,
             lease: lease.clone(),
+            server: via.server,
         });
         let grant = acquire.grant(token, lease);
         self.give(lane, via, grant, acquire.reply);

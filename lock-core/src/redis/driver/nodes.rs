@@ -170,6 +170,8 @@ impl Driver {
                     this.run_id = opened.run_id;
                     self.last_server += 1;
                     this.via.server = self.last_server;
+                    // What it lacks of what is held is known as soon as it can be.
+                    self.renewals.next = Instant::now();
                     // Another server's clock; what it forgot is told by its own quarantine.
                     this.clock = ServerClock::default();
                     // Its replicas know nothing of what the former one has granted.

@@ -190,6 +190,12 @@ impl Driver {
         let mut headroom: Option<Duration> = None;
         for lock in locks {
             match values.next() {
+                // Of a master that was left: it means nothing.
+                Some(Value::Int(0)) if !self.is_of_master(via) => self.renew_again(),
+                Some(Value::Int(1)) if !self.carries_over(&lock, via) => {
+                    lock.lease.lose(LossReason::Expired);
+                    self.shared.held.remove(lock.owner);
+                }
                 Some(Value::Int(0)) => {
                     lock.lease.lose(LossReason::Revoked);
                     self.shared.held.remove(lock.owner);
@@ -198,6 +204,9 @@ impl Driver {
                     let left = lock.lease.remaining();
                     headroom = headroom.into_iter().chain(left).min();
                     lock.lease.extend(until);
+                    if lock.server != via.server {
+                        self.shared.held.moved_to(via.server, lock.owner);
+                    }
                 }
                 // Too late by the server's clock, which we know now; or nothing that says that it was
                 // renewed.

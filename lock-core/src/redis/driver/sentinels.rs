@@ -9,6 +9,7 @@ use tokio::time::Instant;
 
 use super::nodes::{Link, Via};
 use super::{Done, Driver};
+use crate::redis::held::HeldLock;
 
 /// Between two questions at most.
 const EVERY: Duration = Duration::from_secs(1);
@@ -56,6 +57,31 @@ impl Driver {
         self.shared.sentinels.is_some() && age > 2 * self.shared.settings.heartbeat()
     }
 
+    /// Whether what is granted now may be held. Another process can have carried the lock over to a new
+    /// master, where it is renewed, while its copy here has ended: see [`carries_over`](Self::carries_over).
+    pub(super) fn may_grant(&self) -> bool {
+        let age = (self.shared.clock.now()).saturating_sub(self.mastery.as_of);
+        self.shared.sentinels.is_none() || age <= self.shared.settings.heartbeat()
+    }
+
+    /// Whether a lease that this server has renewed, and another one before, goes on.
+    ///
+    /// The copy of it at the former master has an end that nothing moves any more, and that master can grant
+    /// the lock from then on: to a process that asked the Sentinels a heartbeat ago or less
+    /// ([`may_grant`](Self::may_grant)), so before a heartbeat after the first of them named the new one. A
+    /// lease that had a heartbeat left when it came here ends there later than that.
+    pub(super) fn carries_over(&self, lock: &HeldLock, via: Via) -> bool {
+        let left = lock.lease.remaining();
+        self.shared.sentinels.is_none()
+            || lock.server == via.server
+            || left.is_some_and(|left| left >= self.shared.settings.heartbeat())
+    }
+
+    /// Whether an answer over this connection is of the master as it is known now.
+    pub(super) fn is_of_master(&self, via: Via) -> bool {
+        self.shared.sentinels.is_none() || self.nodes[via.node].via.server == via.server
+    }
+
     pub(super) fn next_mastery(&self) -> Option<Instant> {
         let is_due = self.shared.sentinels.is_some() && !self.mastery.is_asking;
         is_due.then_some(self.mastery.next)
@@ -68,7 +94,9 @@ impl Driver {
             return;
         }
         let settings = &self.shared.settings;
-        let (pause, within) = (settings.heartbeat() / 2, settings.answer_within());
+        // So that what is known is not older than a heartbeat, also where a Sentinel is silent.
+        let heartbeat = settings.heartbeat();
+        let (pause, within) = (heartbeat / 4, settings.answer_within().min(heartbeat / 2));
         self.mastery.next = Instant::now() + pause.min(EVERY);
         if matches!(self.nodes[0].link, Link::Up(_)) {
             self.mastery.is_asking = true;

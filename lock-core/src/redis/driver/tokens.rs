@@ -5,6 +5,7 @@ use std::mem;
 use std::time::Duration;
 
 use ::redis::Value;
+use tokio::sync::mpsc;
 use tokio::time::Instant;
 
 use super::answers::number;
@@ -15,6 +16,9 @@ use crate::LockError;
 use crate::lease::LossReason;
 use crate::redis::command::{Command, Token};
 use crate::redis::scripts::{Failure, TOKEN};
+
+/// What the script says where the server key is of another server, or missing.
+const ANOTHER: &str = "another";
 
 /// How many tokens one call issues.
 const MAX_BATCH: usize = 128;
@@ -100,6 +104,13 @@ impl Driver {
                 Ok(_) => {
                     token.lease.lose(LossReason::Revoked);
                     Err(taken_away())
+                }
+                Err(error) if error == ANOTHER => {
+                    // A probe has the other script write the key.
+                    let (probe, _) = mpsc::unbounded_channel();
+                    self.lanes[lane].probes.push(probe);
+                    self.issue_again(vec![token]);
+                    continue;
                 }
                 Err(error) if error == BAD_NOTE => Err(self.bad_note(lane)),
                 Err(error) => Err(LockError::unavailable(

@@ -15,6 +15,10 @@
 //!   connection ends at `A + lease - margin` at the latest. Any other client comes to the new master because
 //!   a Sentinel named it, which it did after `A`: else the holder had heard it as well. So the quarantine
 //!   there ends after `A + lease`.
+//! - The other way round, a holder can carry its lock over to the new master, where it is renewed, while the
+//!   former one sees its copy end and grants the lock to a process that has not heard yet. So what the former
+//!   grants is taken for a heartbeat after the Sentinels were asked, and a lease is carried over only if it has
+//!   a heartbeat left: then its copy ends later than that.
 //! - Once a Sentinel names another, the connection is left, and what is held is renewed at the new master:
 //!   what that does not have is lost there and then. An answer of the former that comes later extends nothing.
 //!
@@ -105,8 +109,14 @@ impl Sentinels {
     pub(super) async fn find(&self) -> Result<ConnectionInfo, LockError> {
         let within = self.settings.connect_timeout();
         let asking = (0..self.addresses.len()).map(|at| self.ask(at, within));
-        let knows = |answer: &Answer| matches!(answer, Ok(Some(_)));
-        let answers = gather(asking, || Err(LockError::unanswered()), knows).await;
+        // Most of them have answered, so that one which is behind the others is outvoted.
+        let (mut answered, mut is_known) = (0, false);
+        let is_enough = |answer: &Answer| {
+            answered += 1;
+            is_known |= matches!(answer, Ok(Some(_)));
+            is_known && 2 * answered > self.addresses.len()
+        };
+        let answers = gather(asking, || Err(LockError::unanswered()), is_enough).await;
         let known = self.heard().epoch;
         let at = |sentinel: usize| self.addresses[sentinel].addr().to_string();
         let word = choose(&self.master, &answers, known, at)?;
