@@ -317,11 +317,11 @@ async fn sentinels_are_spoken_to_over_tls_as_the_server_is() {
 #[tokio::test]
 async fn a_redis_beside_the_locks_is_well_as_its_master_is() {
     let server = RedisServer::start().await;
-    let sentinel = start_sentinel(&server, 1, &[]).await;
+    let sentinels = [start_sentinel(&server, 1, &[]).await];
     let directory = tempfile::tempdir().unwrap();
     let settings = LockSettings::new()
         .provider(ProviderKind::File)
-        .redis_url(sentinels_url(&[sentinel], ""))
+        .redis_url(sentinels_url(&sentinels, ""))
         .dir(directory.path().join("locks"));
     let locks = LockProvider::connect(settings).await.unwrap();
     let is_up = async || {
