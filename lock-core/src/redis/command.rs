@@ -9,6 +9,7 @@ use super::held::{Client, Hold, RedisGrant};
 use super::key::{Key, Owner};
 use super::release::Release;
 use super::settings::PATIENCE;
+use super::token::Token;
 use super::waiting::Waiting;
 use crate::LockError;
 use crate::backend::{Attempt, Lease};
@@ -129,14 +130,4 @@ impl Claim {
             .iter()
             .all(|acquire| acquire.reply.is_closed())
     }
-}
-
-/// A token of a lock that is held, for a holder to whom it was handed over.
-pub(super) struct Token {
-    pub(super) key: Key,
-    pub(super) owner: Owner,
-    pub(super) lease: Lease,
-    pub(super) reply: oneshot::Sender<Result<u64, LockError>>,
-    /// When it is not asked for again, on CLOCK_BOOTTIME.
-    pub(super) until: Duration,
 }

@@ -6,10 +6,10 @@ use std::future::Future;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use super::command::Token;
 use super::key::{Key, Owner};
 use super::release::Release;
 use super::settings::PATIENCE;
+use super::token::Token;
 use crate::backend::{Clock, Grant, Lease};
 use crate::server::{self, Releases, Reply, ServerGrant};
 use crate::{LockError, LossReason};

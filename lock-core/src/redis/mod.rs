@@ -210,6 +210,7 @@ mod steps;
 mod subscriber;
 mod thread;
 mod tls;
+mod token;
 mod topology;
 mod waiting;
 

@@ -25,7 +25,7 @@ use futures_util::stream::{FuturesUnordered, StreamExt};
 use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, sleep_until};
 
-use super::command::{Acquire, Claim, Command, Reply, Token};
+use super::command::{Acquire, Claim, Command, Reply};
 use super::held::{Client, HeldLock, HoldCommand};
 use super::key::{Key, server_key};
 use super::opened::Opened;
@@ -34,6 +34,7 @@ use super::scripts::Failure;
 use super::settings::PATIENCE;
 use super::shared::Shared;
 use super::subscriber::Question;
+use super::token::Token;
 use super::topology::Topology;
 use crate::LockError;
 use crate::backend::Attempt;

@@ -14,8 +14,9 @@ use super::nodes::Via;
 use super::{Done, Driver};
 use crate::LockError;
 use crate::lease::LossReason;
-use crate::redis::command::{Command, Token};
+use crate::redis::command::Command;
 use crate::redis::scripts::{Failure, TOKEN};
+use crate::redis::token::Token;
 
 /// What the script says where the server key is of another server, or missing.
 const ANOTHER: &str = "another";
