@@ -13,6 +13,7 @@
 
 mod given;
 mod sentinels;
+mod service;
 
 use std::collections::BTreeSet;
 use std::fmt;
@@ -23,7 +24,7 @@ use ::redis::{ConnectionAddr, ConnectionInfo, IntoConnectionInfo, ProtocolVersio
 use url::Url;
 
 use self::given::{Given, once};
-pub(super) use self::sentinels::Service;
+pub(super) use self::service::Service;
 use super::certificates::{Certificates, host as tls_host, is_address};
 use super::options::{HOW_SENTINELS, NAME_THE_CA};
 use crate::server::exposed::warn_unless_local;

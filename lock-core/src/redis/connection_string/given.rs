@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use ::redis::{ConnectionAddr, IntoConnectionInfo};
 
-use super::sentinels::{Service, check_master};
+use super::service::{Service, check_master};
 use super::{Target, resp3, wrong};
 use crate::LockError;
 use crate::redis::certificates::Certificates;
