@@ -227,7 +227,7 @@ impl<K: Key, G, H: Clone> Queue<K, G, H> {
 
 impl<K: Key, G, H> Queue<K, G, H> {
     /// Makes the next in line the owner, of the gift as well, to be woken by the caller outside the lock.
-    /// The gift comes back if there is nobody, or if it is too late.
+    /// The gift comes back if no ticket waits, or if it is too late.
     fn hand_on(&self, key: &K, gift: G, in_time: impl FnOnce() -> bool) -> Result<Waiter, G> {
         let mut lines = lock(&self.lines);
         let line = lines.lines.get_mut(key).filter(|_| in_time());

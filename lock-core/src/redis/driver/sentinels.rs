@@ -40,7 +40,7 @@ impl Driver {
         if self.shared.sentinels.is_none() {
             return settings.valid_until(sent);
         }
-        if self.nodes[via.node].via.server != via.server {
+        if !self.is_of_master(via) {
             return Duration::ZERO;
         }
         settings.valid_until(sent.min(self.mastery.as_of))
@@ -51,17 +51,23 @@ impl Driver {
         self.mastery.as_of = self.mastery.as_of.max(asked);
     }
 
+    /// How long ago the Sentinels were asked, where there are some.
+    fn mastery_age(&self) -> Option<Duration> {
+        self.shared.sentinels.as_ref()?;
+        Some(self.shared.clock.now().saturating_sub(self.mastery.as_of))
+    }
+
     /// Whether what is known is so old that a lease would be short, or over: this process stood still.
     pub(super) fn is_mastery_old(&self) -> bool {
-        let age = (self.shared.clock.now()).saturating_sub(self.mastery.as_of);
-        self.shared.sentinels.is_some() && age > 2 * self.shared.settings.heartbeat()
+        self.mastery_age()
+            .is_some_and(|age| age > 2 * self.shared.settings.heartbeat())
     }
 
     /// Whether what is granted now may be held. Another process can have carried the lock over to a new
     /// master, where it is renewed, while its copy here has ended: see [`carries_over`](Self::carries_over).
     pub(super) fn may_grant(&self) -> bool {
-        let age = (self.shared.clock.now()).saturating_sub(self.mastery.as_of);
-        self.shared.sentinels.is_none() || age <= self.shared.settings.heartbeat()
+        self.mastery_age()
+            .is_none_or(|age| age <= self.shared.settings.heartbeat())
     }
 
     /// Whether a lease that this server has renewed, and another one before, goes on.

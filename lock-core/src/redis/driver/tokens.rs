@@ -124,7 +124,7 @@ impl Driver {
         }
     }
 
-    /// Asked for again, elsewhere perhaps: a token that was issued and did not arrive is nobody's.
+    /// Asked for again, elsewhere perhaps: a token that was issued and did not arrive is never used.
     fn not_issued(&mut self, lane: usize, tokens: Vec<Token>, failure: &Failure) {
         if failure.is_elsewhere() && !failure.is_moving() {
             self.look_for_nodes(lane, failure);

@@ -3,7 +3,7 @@
 //! # Why a former master leads to no second guard
 //!
 //! A master that was replaced can go on for a while: one that a fail-over was ordered for is a replica only
-//! some 10 s later, one that is cut off from the Sentinels never. Whoever still talks to it is granted locks
+//! some 10 s later, one that is cut off from the Sentinels never. A process that still talks to it is granted locks
 //! there and renews them, while the new master grants them again once its quarantine, one lease from the
 //! first call that is made there, is over. Against that, a lease counts from no later than a time when no
 //! Sentinel knew of another master (see `driver/sentinels.rs`):
