@@ -1,12 +1,13 @@
 //! At most one holds a name.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use lock_core::{LockName, LockProvider};
 use tokio::task::JoinSet;
 
+use super::crowding::Crowding;
 use super::{BOUND, PATIENCE, take, wait_for};
 use crate::{Bed, Lateness, OneBackend, Store, is_held};
 
@@ -85,41 +86,17 @@ pub async fn a_client_that_always_has_waiters_of_its_own_starves_nobody<S: Store
     // Each release goes to the store.
     let busy = bed.client_that_hands_over(Duration::ZERO).await;
     let (other, name) = (bed.client().await, bed.name());
-    let (stop, entered) = (
-        Arc::new(AtomicBool::new(false)),
-        Arc::new(AtomicU32::new(0)),
-    );
-    let mut crowd = JoinSet::new();
-    for _ in 0..4 {
-        let (busy, name) = (busy.clone(), name.clone());
-        let (stop, entered) = (Arc::clone(&stop), Arc::clone(&entered));
-        crowd.spawn(async move {
-            while !stop.load(Ordering::Relaxed) {
-                let guard = wait_for(&busy, &name).await;
-                entered.fetch_add(1, Ordering::Relaxed);
-                guard.release().await.unwrap();
-            }
-        });
-    }
-    let mut overtaken = 0;
-    for _ in 0..200 {
-        let before = entered.load(Ordering::Relaxed);
-        wait_for(&other, &name).await.release().await.unwrap();
-        overtaken += entered.load(Ordering::Relaxed) - before;
-    }
+    let crowd = Crowding::begin(&busy, &name, Duration::ZERO);
+    let overtaken = crowd.overtakes(&other, &name, 200).await;
     // About once a round; a client that is starved is overtaken hundreds of times in each.
     assert!(
         overtaken <= 200 * 20,
         "overtaken {overtaken} times in 200 rounds"
     );
     // And the crowd is served as well.
-    let before = entered.load(Ordering::Relaxed);
-    crate::eventually("the crowd goes on", || async {
-        entered.load(Ordering::Relaxed) > before
-    })
-    .await;
-    stop.store(true, Ordering::Relaxed);
-    crowd.join_all().await;
+    let before = crowd.entered();
+    crate::eventually("the crowd goes on", || async { crowd.entered() > before }).await;
+    crowd.end().await;
 }
 
 /// Locks are not re-entrant: whoever asks again waits, and no longer than it said.

@@ -2,7 +2,6 @@
 
 use std::future::poll_fn;
 use std::pin::Pin;
-use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
 use std::task::Poll;
 use std::time::Duration;
@@ -11,6 +10,7 @@ use lock_core::{Acquire, LockName, LockPolicy, LockProvider, LossReason};
 use tokio::task::{JoinSet, yield_now};
 use tokio::time::{sleep, timeout};
 
+use super::crowding::Crowding;
 use super::{PATIENCE, take, wait_for};
 use crate::{Bed, Store, abandon};
 
@@ -164,29 +164,9 @@ pub async fn what_a_sleeping_task_was_handed_is_released_in_time<S: Store>(bed: 
 /// A client whose tasks hold the lock for a moment each, one after the other, lets others have it.
 pub async fn tasks_that_hand_over_let_another_client_go_first<S: Store>(bed: Bed<S>) {
     let (busy, other, name) = (bed.client().await, bed.client().await, bed.name());
-    let stop = Arc::new(AtomicBool::new(false));
-    let entered = Arc::new(AtomicU32::new(0));
-    let mut crowd = JoinSet::new();
-    for _ in 0..4 {
-        let (busy, name) = (busy.clone(), name.clone());
-        let (stop, entered) = (Arc::clone(&stop), Arc::clone(&entered));
-        crowd.spawn(async move {
-            while !stop.load(Ordering::Relaxed) {
-                let guard = wait_for(&busy, &name).await;
-                entered.fetch_add(1, Ordering::Relaxed);
-                sleep(Duration::from_millis(1)).await;
-                guard.release().await.unwrap();
-            }
-        });
-    }
-    let mut overtaken = 0;
-    for _ in 0..50 {
-        let before = entered.load(Ordering::Relaxed);
-        wait_for(&other, &name).await.release().await.unwrap();
-        overtaken += entered.load(Ordering::Relaxed) - before;
-    }
-    stop.store(true, Ordering::Relaxed);
-    crowd.join_all().await;
+    let crowd = Crowding::begin(&busy, &name, Duration::from_millis(1));
+    let overtaken = crowd.overtakes(&other, &name, 50).await;
+    crowd.end().await;
     // In 10 ms about 10 of these holds have an end.
     assert!(
         overtaken <= 50 * 20,

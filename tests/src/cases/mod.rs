@@ -5,6 +5,7 @@
 
 pub mod closing;
 pub mod crowd;
+mod crowding;
 pub mod dropping;
 pub mod exclusion;
 pub mod hand_over;
@@ -24,7 +25,7 @@ use lock_core::{LockGuard, LockName, LockProvider};
 /// Longer than any hand-over takes on a busy machine.
 const PATIENCE: Duration = Duration::from_secs(30);
 
-/// What the library may add to a wait: see design, promise 7.
+/// What the library may add to a wait.
 const BOUND: Duration = Duration::from_millis(100);
 
 /// Takes a lock that is free.
