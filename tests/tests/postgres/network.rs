@@ -89,6 +89,8 @@ async fn connection(
     losses: watch::Sender<Vec<Instant>>,
 ) {
     let mut lost = losses.subscribe();
+    // A connection that was open before the first loss is part of that one, however late it is closed.
+    let is_of_another_session = !losses.borrow().is_empty();
     let (mut from_client, mut to_client) = client.split();
     let (mut from_server, mut to_server) = server.split();
     // Either end can be the first to be seen closed.
@@ -111,8 +113,7 @@ async fn connection(
             }
         },
         () = closed => {
-            let has_begun = !losses.borrow().is_empty();
-            if loses == Loses::Sessions && has_begun {
+            if loses == Loses::Sessions && is_of_another_session {
                 lose(&losses);
             }
         }
