@@ -7,7 +7,7 @@ use std::any::Any;
 use std::future::{Future, poll_fn};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::pin;
-use std::task::Poll;
+use std::task::{Poll, Waker};
 
 /// How much of what a panic says is kept: it may repeat what it was given.
 const LONGEST: usize = 500;
@@ -26,6 +26,12 @@ pub(crate) async fn catch_async<F: Future>(future: F) -> Result<F::Output, Strin
         Err(reason) => Poll::Ready(Err(reason)),
     })
     .await
+}
+
+/// Wakes a task of the application. A waker that panics has told its panic hook, and keeps neither the
+/// caller from going on nor others from being woken.
+pub(crate) fn wake(waker: Waker) {
+    let _ = catch(|| waker.wake());
 }
 
 fn reason_of(panic: &(dyn Any + Send)) -> &str {

@@ -10,8 +10,8 @@ use lock_core::LockProvider;
 use lock_core::postgres::PostgresBackend;
 use lock_tests::child::Child;
 use lock_tests::comparison::{
-    Observed, ROUNDS, compare_contended, compare_cycles, compare_hand_overs, hand_overs,
-    measure_at_a_distance, measure_many, measure_starvation, median, peer_hand_overs, row, title,
+    Names, Observed, ROUNDS, compare_cycles, compare_hand_overs, hand_overs, measure_at_a_distance,
+    measure_many, measure_starvation, median, peer_hand_overs, row, title,
 };
 use lock_tests::servers::{Proxy, Server};
 use lock_tests::{PostgresStore, Store};
@@ -53,10 +53,12 @@ async fn main() {
         (1_024, 200_000, 10_000),
     ] {
         let peer = |task| peer_cycle(pool.clone(), task);
-        compare_cycles(&server, tasks, &locks, ours, peer, theirs).await;
+        let tasks = (tasks, Names::Own);
+        compare_cycles(&server, tasks, (&locks, ours), (peer, theirs)).await;
     }
     let peer = |task| peer_cycle(pool.clone(), task);
-    compare_contended(&server, CONTENDERS, &locks, 10_000, peer, 5_000).await;
+    let tasks = (CONTENDERS, Names::One);
+    compare_cycles(&server, tasks, (&locks, 10_000), (peer, 5_000)).await;
     let mut by_hand = Vec::new();
     for _ in 0..ROUNDS {
         by_hand.push(cycles_by_hand(&store).await);

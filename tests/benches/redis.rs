@@ -10,8 +10,8 @@ use lock_core::LockProvider;
 use lock_core::redis::RedisBackend;
 use lock_tests::child::Child;
 use lock_tests::comparison::{
-    Observed, compare_contended, compare_cycles, compare_hand_overs, hand_overs,
-    measure_at_a_distance, measure_many, measure_starvation, peer_hand_overs, row, title,
+    Names, Observed, compare_cycles, compare_hand_overs, hand_overs, measure_at_a_distance,
+    measure_many, measure_starvation, peer_hand_overs, row, title,
 };
 use lock_tests::servers::{Proxy, RedisServer, Server};
 use rslock::{LockGuard, LockManager};
@@ -49,10 +49,12 @@ async fn main() {
         (1_024, 200_000, 100_000),
     ] {
         let peer = |task| peer_cycle(peer.clone(), task);
-        compare_cycles(&observation, tasks, &locks, ours, peer, theirs).await;
+        let tasks = (tasks, Names::Own);
+        compare_cycles(&observation, tasks, (&locks, ours), (peer, theirs)).await;
     }
     let of_peer = |task| peer_cycle(peer.clone(), task);
-    compare_contended(&observation, CONTENDERS, &locks, 10_000, of_peer, 500).await;
+    let tasks = (CONTENDERS, Names::One);
+    compare_cycles(&observation, tasks, (&locks, 10_000), (of_peer, 500)).await;
     let theirs = observation.connections().await - connections;
 
     let address = format!("redis:{}:0:{}", LEASE.as_millis(), server.url());

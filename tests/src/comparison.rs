@@ -53,7 +53,7 @@ pub trait Observed {
 /// Prints the first lines of a table.
 pub fn title(peer: &str) {
     if is_json() {
-        return;
+        return print_json(&json!({ "peer_name": peer }));
     }
     let cpu = ["client us", "peer", "server us", "peer"];
     print_line("", &["lock-core", peer, "ratio"], &cpu);
@@ -70,6 +70,10 @@ fn is_json() -> bool {
 }
 
 #[allow(clippy::print_stdout, reason = "a benchmark prints")]
+fn print_json(line: &serde_json::Value) {
+    println!("{line}");
+}
+
 fn line(what: &str, values: [String; 2], compared: Option<[&Sample; 2]>) {
     if is_json() {
         let [ours, theirs] = values;
@@ -80,7 +84,7 @@ fn line(what: &str, values: [String; 2], compared: Option<[&Sample; 2]>) {
                 line[format!("server_us_{whose}")] = sample.server.into();
             }
         }
-        return println!("{line}");
+        return print_json(&line);
     }
     let [ours, theirs] = &values;
     let Some([sample, of_peer]) = compared else {
@@ -138,76 +142,44 @@ impl Sample {
     }
 }
 
+/// What the tasks of a comparison want.
+#[derive(Clone, Copy, Debug)]
+pub enum Names {
+    /// Each a name of its own.
+    Own,
+    /// All one name.
+    One,
+}
+
 /// Prints how many cycles a second so many tasks make, of ours and of the peer's, and what processor time
 /// a cycle takes. Each round has the number of cycles that is given for either.
 pub async fn compare_cycles<F, P>(
     server: &impl Observed,
-    tasks: usize,
-    locks: &LockProvider,
-    cycles_of_ours: usize,
-    peer: impl Fn(usize) -> P,
-    cycles_of_peer: usize,
-) where
-    F: Future<Output = ()> + Send,
-    P: Fn() -> F + Send + 'static,
-{
-    let what = format!("acquire + release a second, {tasks} tasks");
-    let ours = |task| cycle(locks.clone(), task);
-    compare(
-        server,
-        &what,
-        tasks,
-        (ours, cycles_of_ours),
-        (peer, cycles_of_peer),
-    )
-    .await;
-}
-
-/// The same of tasks that all want one lock; `peer` gives the cycle of any of them.
-pub async fn compare_contended<F, P>(
-    server: &impl Observed,
-    tasks: usize,
-    locks: &LockProvider,
-    cycles_of_ours: usize,
-    peer: impl Fn(usize) -> P,
-    cycles_of_peer: usize,
-) where
-    F: Future<Output = ()> + Send,
-    P: Fn() -> F + Send + 'static,
-{
-    let what = format!("the same on one name, {tasks} tasks");
-    let ours = |_| cycle(locks.clone(), 0);
-    let peer = |_| peer(0);
-    compare(
-        server,
-        &what,
-        tasks,
-        (ours, cycles_of_ours),
-        (peer, cycles_of_peer),
-    )
-    .await;
-}
-
-async fn compare<C, G, F, P>(
-    server: &impl Observed,
-    what: &str,
-    tasks: usize,
-    (ours, cycles_of_ours): (impl Fn(usize) -> C, usize),
+    (tasks, names): (usize, Names),
+    (locks, cycles_of_ours): (&LockProvider, usize),
     (peer, cycles_of_peer): (impl Fn(usize) -> P, usize),
 ) where
-    C: Fn() -> G + Send + 'static,
-    G: Future<Output = ()> + Send,
     F: Future<Output = ()> + Send,
     P: Fn() -> F + Send + 'static,
 {
+    let (what, name_of): (_, fn(usize) -> usize) = match names {
+        Names::Own => ("acquire + release a second", |task| task),
+        Names::One => ("the same on one name", |_| 0),
+    };
+    let ours = |task| cycle(locks.clone(), name_of(task));
+    let peer = |task| peer(name_of(task));
     let (mut samples, mut of_peer) = (Vec::new(), Vec::new());
     for _ in 0..ROUNDS {
-        samples.push(sample(server, tasks, cycles_of_ours, &ours).await);
-        of_peer.push(sample(server, tasks, cycles_of_peer, &peer).await);
+        samples.push(sample(server, tasks, cycles_of_ours, ours).await);
+        of_peer.push(sample(server, tasks, cycles_of_peer, peer).await);
     }
     let (sample, of_peer) = (Sample::median(&samples), Sample::median(&of_peer));
     let rates = [&sample, &of_peer].map(|sample| format!("{:.0}", sample.rate));
-    line(what, rates, Some([&sample, &of_peer]));
+    line(
+        &format!("{what}, {tasks} tasks"),
+        rates,
+        Some([&sample, &of_peer]),
+    );
 }
 
 /// Runs so many cycles in so many tasks.

@@ -18,11 +18,10 @@
 //! not polled, is taken back by then, and released ([`Recall`]); as soon, that is, as the runtime of the
 //! release runs something.
 
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use tokio::runtime::Handle;
-use tokio::task::AbortHandle;
 use tokio::time::{Instant, sleep_until};
 
 use crate::LockName;
@@ -35,7 +34,7 @@ pub(super) struct Cohort {
     /// When it is not handed over any more; `None` before it is held.
     until: Option<Instant>,
     /// Takes it back then; none before it was handed over.
-    recall: Option<AbortHandle>,
+    recall: Option<Weak<Recall>>,
 }
 
 impl Cohort {
@@ -56,24 +55,34 @@ impl Cohort {
         };
         self.until = Some(until);
         // One whose runtime has ended is replaced.
-        self.recall = (before.recall.clone()).filter(|recall| !recall.is_finished());
+        self.recall = before.recall.clone().filter(|recall| !is_over(recall));
         if self.recall.is_none()
             && let Ok(runtime) = Handle::try_current()
         {
-            let recall = Recall {
+            let recall = Arc::new(Recall {
                 queue: Arc::clone(queue),
                 name: name.clone(),
                 until,
-            };
-            let recalling = async move {
+            });
+            self.recall = Some(Arc::downgrade(&recall));
+            runtime.spawn(async move {
                 sleep_until(until).await;
                 drop(recall);
-            };
-            let recall = runtime.spawn(recalling).abort_handle();
-            // One that is ending runs nothing any more.
-            self.recall = Some(recall).filter(|recall| !recall.is_finished());
+            });
         }
+        // A runtime that is ending runs nothing any more.
+        self.recall = self.recall.take().filter(|recall| !is_over(recall));
         self.recall.is_some()
+    }
+
+    /// Takes back what was handed over after the end of its recall. That ends before it looks, and looks
+    /// under the lock of the lines: either it finds what was handed over, or this finds it ended.
+    pub(super) fn take_back_if_late(&self, queue: &Queue, name: &LockName) {
+        if let (Some(recall), Some(until)) = (&self.recall, self.until)
+            && is_over(recall)
+        {
+            take_back(queue, name, until);
+        }
     }
 
     /// Whether it was handed over, and may not be after that time.
@@ -92,8 +101,16 @@ struct Recall {
 
 impl Drop for Recall {
     fn drop(&mut self) {
-        let is_due = |granted: &Granted| granted.hold.cohort.is_due(self.until);
-        // Outside the lock of the lines: dropped, it is released.
-        drop(self.queue.recall(&self.name, is_due));
+        take_back(&self.queue, &self.name, self.until);
     }
+}
+
+fn is_over(recall: &Weak<Recall>) -> bool {
+    recall.strong_count() == 0
+}
+
+fn take_back(queue: &Queue, name: &LockName, until: Instant) {
+    let is_due = |granted: &Granted| granted.hold.cohort.is_due(until);
+    // Outside the lock of the lines: dropped, it is released.
+    drop(queue.recall(name, is_due));
 }

@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::task::{Wake, Waker};
 use std::time::Duration;
 
-use tokio::runtime::Handle;
+use tokio::runtime::{self, Handle};
 use tokio::sync::{Notify, OnceCell};
 use tokio::task::AbortHandle;
 use tokio::task::coop::consume_budget;
@@ -60,9 +60,16 @@ pub(crate) struct Hold {
 struct Seat {
     turn: Turn,
     shared: Arc<Shared>,
-    watchdog: Option<AbortHandle>,
+    /// One in each runtime that relies on one: each can end before the others.
+    watchdogs: Vec<Watchdog>,
     /// Until the end of the hold is reported.
     account: Option<Account>,
+}
+
+/// A task that frees the lock once it is lost.
+struct Watchdog {
+    runtime: runtime::Id,
+    task: AbortHandle,
 }
 
 /// Where a hold is reported.
@@ -131,8 +138,8 @@ impl Hold {
         if let Some(mark) = &self.mark {
             mark.end();
         }
-        if let Some(watchdog) = &seat.watchdog {
-            watchdog.abort();
+        for watchdog in &seat.watchdogs {
+            watchdog.task.abort();
         }
         Some(seat)
     }
@@ -165,7 +172,7 @@ pub(crate) fn seat(
     let seat = place.insert(Seat {
         turn,
         shared: Arc::clone(shared),
-        watchdog: None,
+        watchdogs: Vec::new(),
         account: Some(Account {
             keys,
             span: trace::holding(shared.backend.kind(), &granted.hold.name),
@@ -198,10 +205,13 @@ impl Held {
         };
         let mut seat = self.hold.seat();
         let Some(seat) = &mut *seat else { return };
-        // One whose runtime has ended is replaced by the next who gets in line.
-        if seat.watchdog.as_ref().is_none_or(AbortHandle::is_finished) {
-            let watchdog = runtime.spawn(watch(self));
-            seat.watchdog = Some(watchdog.abort_handle());
+        // Those whose runtime has ended.
+        seat.watchdogs
+            .retain(|watchdog| !watchdog.task.is_finished());
+        let id = runtime.id();
+        if seat.watchdogs.iter().all(|watchdog| watchdog.runtime != id) {
+            let task = runtime.spawn(watch(self)).abort_handle();
+            seat.watchdogs.push(Watchdog { runtime: id, task });
         }
     }
 
@@ -457,8 +467,12 @@ impl Leaving {
         let Some(seat) = self.seat.take() else {
             return HandOver::Undone(next);
         };
+        let cohort = next.hold.cohort.clone();
         match seat.turn.hand_over(next, until) {
-            Ok(()) => HandOver::Done,
+            Ok(()) => {
+                cohort.take_back_if_late(&seat.shared.queue, &hold.name);
+                HandOver::Done
+            }
             Err((turn, next)) => {
                 self.seat = Some(Seat { turn, ..seat });
                 HandOver::Undone(next)

@@ -5,6 +5,7 @@ use std::mem;
 use std::task::{Poll, Waker};
 
 use super::LossReason;
+use crate::panics::wake;
 use crate::sync::{AtomicU8, Mutex, Ordering, lock};
 
 /// No reason yet.
@@ -54,8 +55,8 @@ impl Latch {
         if first {
             let wakers = mem::take(&mut *lock(&self.wakers));
             // Outside the lock: a waker may run what it likes.
-            wakers.first.into_iter().for_each(|(_, waker)| waker.wake());
-            wakers.more.into_values().for_each(Waker::wake);
+            wakers.first.into_iter().for_each(|(_, waker)| wake(waker));
+            wakers.more.into_values().for_each(wake);
         }
         first
     }
@@ -117,6 +118,9 @@ impl Wakers {
 
 #[cfg(all(test, not(lock_model)))]
 mod tests {
+    use std::sync::Arc;
+    use std::task::Wake;
+
     use super::*;
 
     #[test]
@@ -126,6 +130,36 @@ mod tests {
         assert!(latch.set(LossReason::Revoked));
         assert!(!latch.set(LossReason::Expired));
         assert_eq!(latch.get(), Some(LossReason::Revoked));
+    }
+
+    #[test]
+    fn a_waker_that_panics_keeps_no_other_from_being_woken() {
+        struct Panics;
+        impl Wake for Panics {
+            fn wake(self: Arc<Self>) {
+                panic!("by a waker");
+            }
+        }
+        struct Counts(AtomicU8);
+        impl Wake for Counts {
+            fn wake(self: Arc<Self>) {
+                self.0.fetch_add(1, Ordering::Relaxed);
+            }
+        }
+        let latch = Latch::new();
+        let counts = Arc::new(Counts(AtomicU8::new(0)));
+        let panics = Waker::from(Arc::new(Panics));
+        for waker in [
+            &panics,
+            &counts.clone().into(),
+            &panics,
+            &counts.clone().into(),
+        ] {
+            let pending = latch.poll_set(&mut Registration::default(), waker);
+            assert!(pending.is_pending());
+        }
+        assert!(latch.set(LossReason::Revoked));
+        assert_eq!(counts.0.load(Ordering::Relaxed), 2);
     }
 
     #[test]

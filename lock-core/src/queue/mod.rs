@@ -35,6 +35,7 @@ use std::task::{Context, Poll, Waker};
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
+use crate::panics;
 use crate::sync::{Mutex, lock};
 
 /// The lines of all names. `G` is a grant that is handed on, `H` what identifies a holder.
@@ -308,7 +309,7 @@ impl<G, H> Line<G, H> {
 impl Waiter {
     fn wake(self) {
         if let Some(waker) = self.waker {
-            waker.wake();
+            panics::wake(waker);
         }
     }
 }
@@ -455,7 +456,6 @@ impl<K: Key, G, H> Turn<K, G, H> {
     fn give(mut self, gift: G, in_time: impl FnOnce() -> bool) -> Result<(), (Self, G)> {
         match self.queue.hand_on(&self.key, gift, in_time) {
             Ok(next) => {
-                // Before the waker runs, which can panic: the turn is another's.
                 self.passed = true;
                 next.wake();
                 Ok(())

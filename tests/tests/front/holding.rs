@@ -117,6 +117,34 @@ async fn a_cancellation_token_fires_when_the_longest_hold_is_over() {
     assert!(is_free(&client).await);
 }
 
+#[tokio::test]
+async fn a_cancellation_token_outlives_the_runtime_of_another_that_watches() {
+    let store = MemoryBackend::new();
+    let client = LockProvider::new(store.clone());
+    let guard = take(&client).await;
+    let lock = client.lock(name()).unwrap();
+    let (watches, begun) = std::sync::mpsc::channel();
+    let (end, ended) = std::sync::mpsc::channel();
+    let thread = std::thread::spawn(move || {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .unwrap();
+        // Who gets in line has the holder watched, here.
+        assert!(runtime.block_on(lock.try_acquire(ms(1))).unwrap().is_none());
+        watches.send(()).unwrap();
+        ended.recv().unwrap();
+    });
+    begun.recv().unwrap();
+    let token = guard.cancellation_token();
+    end.send(()).unwrap();
+    thread.join().unwrap();
+    store.revoke(guard.name());
+    // No call looks at the guard.
+    let cancelled = tokio::time::timeout(s(20), token.cancelled()).await;
+    assert!(cancelled.is_ok());
+}
+
 #[test]
 fn a_cancellation_token_of_no_runtime_fires_when_a_loss_is_found() {
     let store = MemoryBackend::new();

@@ -18,10 +18,13 @@ use crate::support::{PATIENCE, acquire, client, numbered, order, take};
 async fn a_flood_of_notifications_costs_a_waiting_process_no_memory_and_no_answer() {
     const MEGABYTES: u64 = 256;
     let server = PostgresServer::start().await;
-    // Its answers come after what the server has to send before, as those of the waiter do.
-    let lease = Duration::from_secs(60);
-    let holder = PostgresBackend::builder(server.url()).lease(lease);
-    let holder = LockProvider::new(holder.connect().await.unwrap());
+    // Its answers come after what the server has to send before, as those of the waiter do: a session that
+    // was just opened listens.
+    let long = Duration::from_secs(60);
+    let holder = PostgresBackend::builder(server.url()).lease(long);
+    let holder = LockProvider::builder(holder.connect().await.unwrap())
+        .response_timeout(long)
+        .build();
     let guard = take(&holder, order()).await;
     let address = format!("postgres:60000:{}", server.url_for("app", "postgres"));
     let mut waiter = Child::start(env!("CARGO_BIN_EXE_locker"), &address).await;
