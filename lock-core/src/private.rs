@@ -286,15 +286,16 @@ impl Guarded for LockGuard {
 
 impl Guarded for LockGuards {
     async fn settle(self) {
-        for guard in self.into_iter().rev() {
-            guard.settle().await;
+        // All begin before the first is waited for.
+        let settling: Vec<_> = self.into_iter().rev().map(LockGuard::settle).collect();
+        for settled in settling {
+            settled.await;
         }
     }
 
     async fn give_up(self) {
-        for guard in self.into_iter().rev() {
-            guard.give_up().await;
-        }
+        // The loss has been told.
+        let _ = self.release().await;
     }
 }
 

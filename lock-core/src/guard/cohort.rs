@@ -18,6 +18,7 @@
 //! not polled, is taken back by then, and released ([`Recall`]); as soon, that is, as the runtime of the
 //! release runs something.
 
+use std::mem;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
@@ -28,6 +29,10 @@ use crate::LockName;
 use crate::backend::Granted;
 use crate::provider::Queue;
 
+/// How long a grant that nobody asked for any more lies there for the next in line: a task takes it as soon
+/// as it is polled.
+const LENT: Duration = Duration::from_secs(1);
+
 /// What the holders under one grant have in common.
 #[derive(Clone, Default)]
 pub(super) struct Cohort {
@@ -35,11 +40,31 @@ pub(super) struct Cohort {
     until: Option<Instant>,
     /// Takes it back then; none before it was handed over.
     recall: Option<Weak<Recall>>,
+    /// Whether it is on its way to its first holder.
+    is_lent: bool,
+}
+
+/// Has a grant taken back that is handed on to a task which does not take it: nothing else would, as it is
+/// nobody's yet.
+pub(crate) fn lend(granted: &mut Granted, queue: &Arc<Queue>) {
+    let Some(held) = Arc::get_mut(granted) else {
+        return;
+    };
+    let name = held.hold.name.clone();
+    let cohort = &mut held.hold.cohort;
+    let until = Instant::now() + LENT;
+    cohort.until = Some(until);
+    cohort.is_lent = true;
+    cohort.recall_at(until, queue, &name);
 }
 
 impl Cohort {
     /// It is held now: the time begins, for the first holder.
     pub(super) fn begin(&mut self, now: Instant, limit: Duration) {
+        if mem::take(&mut self.is_lent) {
+            self.until = None;
+            self.recall = None;
+        }
         self.until = self.until.or_else(|| now.checked_add(limit));
     }
 
@@ -56,23 +81,28 @@ impl Cohort {
         self.until = Some(until);
         // One whose runtime has ended is replaced.
         self.recall = before.recall.clone().filter(|recall| !is_over(recall));
-        if self.recall.is_none()
-            && let Ok(runtime) = Handle::try_current()
-        {
-            let recall = Arc::new(Recall {
-                queue: Arc::clone(queue),
-                name: name.clone(),
-                until,
-            });
-            self.recall = Some(Arc::downgrade(&recall));
-            runtime.spawn(async move {
-                sleep_until(until).await;
-                drop(recall);
-            });
+        if self.recall.is_none() {
+            self.recall_at(until, queue, name);
         }
-        // A runtime that is ending runs nothing any more.
-        self.recall = self.recall.take().filter(|recall| !is_over(recall));
         self.recall.is_some()
+    }
+
+    fn recall_at(&mut self, until: Instant, queue: &Arc<Queue>, name: &LockName) {
+        let Ok(runtime) = Handle::try_current() else {
+            return;
+        };
+        let recall = Arc::new(Recall {
+            queue: Arc::clone(queue),
+            name: name.clone(),
+            until,
+        });
+        let known = Arc::downgrade(&recall);
+        runtime.spawn(async move {
+            sleep_until(until).await;
+            drop(recall);
+        });
+        // A runtime that is ending runs nothing any more.
+        self.recall = Some(known).filter(|recall| !is_over(recall));
     }
 
     /// Takes back what was handed over after the end of its recall. That ends before it looks, and looks

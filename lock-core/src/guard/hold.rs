@@ -20,6 +20,7 @@ use tracing::Span;
 use super::cohort::Cohort;
 use super::losses;
 use super::lost::watch;
+use super::overtime;
 use crate::backend::{Granted, Held};
 use crate::lease::{Latch, Lease, LossReason, Registration};
 use crate::nesting::Mark;
@@ -62,6 +63,8 @@ struct Seat {
     shared: Arc<Shared>,
     /// One in each runtime that relies on one: each can end before the others.
     watchdogs: Vec<Watchdog>,
+    /// Where there is a longest hold.
+    overtime: Option<overtime::Entry>,
     /// Until the end of the hold is reported.
     account: Option<Account>,
 }
@@ -173,13 +176,16 @@ pub(crate) fn seat(
         turn,
         shared: Arc::clone(shared),
         watchdogs: Vec::new(),
+        overtime: None,
         account: Some(Account {
             keys,
             span: trace::holding(shared.backend.kind(), &granted.hold.name),
         }),
     });
-    let is_awaited = seat.turn.stage(Stage::Holding(Arc::downgrade(&granted)));
+    let holding = Stage::Holding(Arc::downgrade(&granted));
+    let (is_awaited, refused) = seat.turn.stage_unwoken(holding);
     drop(place);
+    refused.wake();
     if is_awaited {
         granted.watch();
     }
@@ -194,6 +200,9 @@ impl Held {
             && self.hold.until.set(until).is_ok()
         {
             self.watch();
+            if let Some(seat) = &mut *self.hold.seat() {
+                seat.overtime = overtime::watch(until, self);
+            }
         }
     }
 
@@ -299,14 +308,14 @@ impl Held {
             .map(|seat| seat.shared.response_timeout);
         let bound = bound.ok_or_else(released)?;
         let issue = || async {
-            let asked = std::time::Instant::now();
+            // One of several callers that asks after others have failed.
+            self.check()?;
             let token = self.slot().fencing_token().ok_or_else(released)?;
-            let token = timeout(bound, token)
-                .await
-                .map_err(|_| LockError::unanswered_since(asked, bound))?;
-            token.map(FencingToken::new)
+            token.await.map(FencingToken::new)
         };
-        let token = self.hold.token.get_or_try_init(issue).await;
+        let asked = std::time::Instant::now();
+        let token = timeout(bound, self.hold.token.get_or_try_init(issue)).await;
+        let token = token.unwrap_or_else(|_| Err(LockError::unanswered_since(asked, bound)));
         let token = *token.map_err(|error| error.with_lock(&self.hold.name))?;
         // A token that came after the loss could be newer than the next holder's.
         self.check()?;

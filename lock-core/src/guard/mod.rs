@@ -5,6 +5,7 @@ mod guards;
 mod hold;
 mod losses;
 mod lost;
+mod overtime;
 mod protect;
 mod settle;
 mod shared;
@@ -16,6 +17,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
+pub(crate) use cohort::lend;
 pub use guards::LockGuards;
 pub(crate) use hold::{Hold, STOPPING, seat};
 pub use lost::Lost;

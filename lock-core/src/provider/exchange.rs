@@ -10,6 +10,7 @@ use tokio::time::timeout;
 use super::Turn;
 use crate::LockError;
 use crate::backend::{Attempt, Begun, Command, Granted};
+use crate::guard::lend;
 
 type Answer = Result<Attempt<Granted>, LockError>;
 
@@ -94,7 +95,8 @@ impl Orphan {
 
 /// Hands on what nobody awaits, or gives it back before anybody else is called. Unpolled, it drops its
 /// arguments in the same order.
-pub(super) async fn settle(granted: Granted, turn: Turn, response_timeout: Duration) {
+pub(super) async fn settle(mut granted: Granted, turn: Turn, response_timeout: Duration) {
+    lend(&mut granted, turn.queue());
     if let Err((turn, granted)) = turn.hand_on(granted) {
         if let Some(release) = granted.slot().release() {
             // Nobody is there to be told how it went; unanswered, it goes on by itself.

@@ -314,6 +314,16 @@ impl Waiter {
     }
 }
 
+/// Those who were taken out of line, to be woken.
+#[must_use = "those who wait are to be woken"]
+pub(crate) struct Refused(Vec<Waiter>);
+
+impl Refused {
+    pub(crate) fn wake(self) {
+        self.0.into_iter().for_each(Waiter::wake);
+    }
+}
+
 /// A place in line; a future that ends when the wait in line does. Dropping it leaves the line.
 #[must_use = "a ticket that is dropped leaves the line"]
 pub(crate) struct Ticket<K: Key, G, H> {
@@ -418,9 +428,17 @@ pub(crate) struct Turn<K: Key, G, H> {
 impl<K: Key, G, H> Turn<K, G, H> {
     /// Says what the owner does now. Tells whether others wait in line.
     pub(crate) fn stage(&self, stage: Stage<H>) -> bool {
+        let (is_awaited, refused) = self.stage_unwoken(stage);
+        refused.wake();
+        is_awaited
+    }
+
+    /// The same for a caller with a lock of its own, who wakes those that are refused outside of it: a waker
+    /// may run what it likes.
+    pub(crate) fn stage_unwoken(&self, stage: Stage<H>) -> (bool, Refused) {
         let mut lines = lock(&self.queue.lines);
         let Some(line) = lines.lines.get_mut(&self.key) else {
-            return false;
+            return (false, Refused(Vec::new()));
         };
         let is_known = !matches!(stage, Stage::Asking);
         line.stage = stage;
@@ -429,10 +447,11 @@ impl<K: Key, G, H> Turn<K, G, H> {
         } else {
             Vec::new()
         };
-        let is_awaited = !line.waiting.is_empty();
-        drop(lines);
-        refused.into_iter().for_each(Waiter::wake);
-        is_awaited
+        (!line.waiting.is_empty(), Refused(refused))
+    }
+
+    pub(crate) fn queue(&self) -> &Arc<Queue<K, G, H>> {
+        &self.queue
     }
 
     /// Whether others wait in line.

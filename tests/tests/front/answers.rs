@@ -1,6 +1,7 @@
 //! Deadlines, and which error ends a wait.
 
 use std::error::Error;
+use std::sync::Arc;
 use std::time::Duration;
 
 use lock_core::LockErrorKind;
@@ -320,6 +321,22 @@ async fn a_token_that_failed_can_be_asked_for_again() {
     puppet.every_token(Play::Answer);
     let token = guard.fencing_token().await.unwrap();
     assert_eq!(guard.fencing_token().await.unwrap(), token);
+}
+
+#[tokio::test(start_paused = true)]
+async fn each_of_many_callers_waits_for_a_token_no_longer_than_one() {
+    let puppet = Puppet::new();
+    puppet.every_token(Play::Hang);
+    let guard = Arc::new(take(&puppet.client()).await);
+    let mut asking = tokio::task::JoinSet::new();
+    for _ in 0..30 {
+        let guard = Arc::clone(&guard);
+        asking.spawn(async move { timed(guard.fencing_token()).await });
+    }
+    for (elapsed, token) in asking.join_all().await {
+        took(elapsed, RESPONSE);
+        assert!(token.unwrap_err().is_unavailable());
+    }
 }
 
 #[tokio::test(start_paused = true)]

@@ -100,6 +100,35 @@ async fn a_lock_that_was_handed_to_a_task_which_sleeps_is_released_at_the_limit(
     assert!(guard.unwrap().is_valid());
 }
 
+/// Its task is there and does not run: a branch of a loop that does something else.
+#[tokio::test(start_paused = true)]
+async fn a_grant_that_nobody_awaits_lies_no_longer_than_a_second_for_a_task_that_sleeps() {
+    for is_taken in [false, true] {
+        let puppet = puppet();
+        puppet.tries([Play::DoneThenLate(ms(20))]);
+        let (here, there) = (puppet.client(), puppet.client());
+        let mut leaves = here.lock(name()).unwrap().acquire_owned(s(60));
+        assert!(poll_once(&mut leaves).is_none());
+        let mut asleep = here.lock(name()).unwrap().acquire_owned(s(60));
+        assert!(poll_once(&mut asleep).is_none());
+        drop(leaves);
+        let of_there = start(&there, s(60)).await;
+        sleep(ms(500)).await;
+        assert_eq!(puppet.held(), 1);
+        if is_taken {
+            // What was taken is its own for as long as it likes.
+            let guard = asleep.await.unwrap();
+            sleep(s(5)).await;
+            assert!(guard.is_valid() && !of_there.is_finished());
+            continue;
+        }
+        let (elapsed, guard) = timed(of_there).await;
+        assert!(elapsed <= ms(530), "{elapsed:?}");
+        guard.unwrap().unwrap().release().await.unwrap();
+        assert!(asleep.await.unwrap().is_valid());
+    }
+}
+
 #[tokio::test(start_paused = true)]
 async fn one_who_is_called_and_leaves_passes_the_grant_on_or_it_is_released() {
     for has_next in [true, false] {

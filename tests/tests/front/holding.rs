@@ -82,6 +82,50 @@ async fn the_longest_hold_outlives_the_runtime_that_it_began_in() {
     assert!(next.is_some_and(|next| next.is_valid()));
 }
 
+/// No task of that runtime runs, and no call looks at the guard.
+#[tokio::test]
+async fn the_longest_hold_ends_while_all_threads_of_its_runtime_are_blocked() {
+    let puppet = Puppet::new();
+    let (holder, other) = (puppet.client(), puppet.client());
+    let (unblock, blocked) = std::sync::mpsc::channel::<()>();
+    let thread = std::thread::spawn(move || {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .unwrap();
+        runtime.block_on(async {
+            let policy = LockPolicy::background_job().with_max_hold(ms(50));
+            let guard = holder.acquire(name(), policy).await.unwrap();
+            blocked.recv().unwrap_err();
+            guard.release().await.unwrap_err()
+        })
+    });
+    while puppet.held() == 0 {
+        sleep(ms(1)).await;
+    }
+    let next = other.acquire(name(), s(20)).await.unwrap();
+    drop(unblock);
+    assert!(thread.join().unwrap().is_lost());
+    assert!(next.is_valid());
+}
+
+#[tokio::test]
+async fn the_longest_hold_ends_in_the_store_after_the_runtime_that_it_began_in() {
+    let puppet = Puppet::new();
+    let (holder, other) = (puppet.client(), puppet.client());
+    let thread = std::thread::spawn(move || {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .unwrap();
+        let policy = LockPolicy::background_job().with_max_hold(ms(50));
+        runtime.block_on(holder.acquire(name(), policy)).unwrap()
+    });
+    let _hung = thread.join().unwrap();
+    let next = other.acquire(name(), s(20)).await.unwrap();
+    assert!(next.is_valid());
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_hold_that_ends_in_time_is_not_lost_later() {
     let puppet = Puppet::new();

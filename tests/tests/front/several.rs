@@ -104,6 +104,20 @@ async fn whoever_is_in_line_for_one_of_many_is_not_overtaken() {
     assert_eq!(all.await.unwrap().unwrap().len(), 3);
 }
 
+/// As the macro does after the body, or after a loss of one.
+#[tokio::test(start_paused = true)]
+async fn a_function_of_several_locks_waits_for_their_releases_together() {
+    for body in [Ok(7), Err(LockError::lost("one of them"))] {
+        let puppet = Puppet::new();
+        puppet.every_release(Play::Late(ms(500)));
+        let guards = puppet.client().acquire_all(names(), s(5)).await.unwrap();
+        let is_lost = body.is_err();
+        let (elapsed, value) = timed(lock_core::__private::finish(guards, Ok(body))).await;
+        took(elapsed, ms(500));
+        assert_eq!((value.is_err(), puppet.held()), (is_lost, 0));
+    }
+}
+
 #[tokio::test(start_paused = true)]
 async fn releases_of_many_are_under_way_together() {
     let puppet = Puppet::new();

@@ -5,13 +5,14 @@ use std::future::Future;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, mpsc};
-use std::task::{Context, Wake, Waker};
+use std::task::{Context, Poll, Wake, Waker};
 use std::thread;
 use std::time::Duration;
 
 use lock_core::backend::Clock;
 use lock_core::memory::MemoryBackend;
-use lock_core::{LockProvider, Lost};
+use lock_core::{Acquire, LockProvider, Lost};
+use lock_tests::puppet::{Play, Puppet};
 
 use crate::support::{is_free, name, take};
 
@@ -73,6 +74,55 @@ fn a_waker_may_use_the_store_when_a_lease_ends() {
     });
 }
 
+/// Asks again when it is woken, as an executor does that polls there.
+struct Asks(Mutex<Option<Acquire>>, Mutex<LockProvider>);
+
+impl Wake for Asks {
+    fn wake(self: Arc<Self>) {
+        let Some(mut asking) = self.0.lock().unwrap().take() else {
+            return;
+        };
+        let waker = Waker::from(Arc::clone(&self));
+        let context = &mut Context::from_waker(&waker);
+        if Pin::new(&mut asking).poll(context).is_pending() {
+            *self.0.lock().unwrap() = Some(asking);
+            return;
+        }
+        let lock = self.1.lock().unwrap().lock(name()).unwrap();
+        let mut again = lock.acquire_owned(Duration::ZERO);
+        let again = Pin::new(&mut again).poll(context);
+        assert!(matches!(again, Poll::Ready(Err(error)) if error.is_contended()));
+    }
+}
+
+#[test]
+fn a_waker_may_ask_again_when_it_is_refused() {
+    comes_back(|| async {
+        let puppet = Puppet::new();
+        puppet.tries([Play::Late(Duration::from_millis(20))]);
+        let client = puppet.client();
+        let mut owner = client
+            .lock(name())
+            .unwrap()
+            .acquire_owned(Duration::from_secs(5));
+        let context = &mut Context::from_waker(Waker::noop());
+        assert!(Pin::new(&mut owner).poll(context).is_pending());
+        // It has no time, and waits for the answer that is on its way.
+        let asking = client.lock(name()).unwrap().acquire_owned(Duration::ZERO);
+        let asks = Arc::new(Asks(Mutex::new(None), Mutex::new(client)));
+        let waker = Waker::from(Arc::clone(&asks));
+        let mut asking = asking;
+        assert!(
+            Pin::new(&mut asking)
+                .poll(&mut Context::from_waker(&waker))
+                .is_pending()
+        );
+        *asks.0.lock().unwrap() = Some(asking);
+        drop(owner.await.unwrap());
+        assert!(asks.0.lock().unwrap().is_none(), "it was woken");
+    });
+}
+
 /// What the last waker of a task drops along with it.
 struct Task(#[allow(dead_code, reason = "only dropped")] Mutex<Option<Lost>>);
 
@@ -117,9 +167,7 @@ fn a_waker_may_leave_the_line_when_it_is_replaced() {
             lock.acquire_owned(Duration::from_secs(60)),
             lock.acquire_owned(Duration::from_secs(60)),
         );
-        struct InLine(
-            #[allow(dead_code, reason = "only dropped")] Mutex<Option<lock_core::Acquire>>,
-        );
+        struct InLine(#[allow(dead_code, reason = "only dropped")] Mutex<Option<Acquire>>);
         impl Wake for InLine {
             fn wake(self: Arc<Self>) {}
         }
