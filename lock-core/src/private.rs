@@ -286,11 +286,7 @@ impl Guarded for LockGuard {
 
 impl Guarded for LockGuards {
     async fn settle(self) {
-        // All begin before the first is waited for.
-        let settling: Vec<_> = self.into_iter().rev().map(LockGuard::settle).collect();
-        for settled in settling {
-            settled.await;
-        }
+        Self::settle(self).await;
     }
 
     async fn give_up(self) {

@@ -117,29 +117,20 @@ impl LockGuards {
     /// As [`LockGuard::release`].
     pub async fn release(self) -> Result<(), LockError> {
         let mut outcome = Ok(());
-        let mut guards = self.0.into_iter().rev().peekable();
-        while guards.peek().is_some() {
-            let some = guards.by_ref().take(AT_ONCE);
-            let mut releases: Vec<_> = some.map(|guard| Box::pin(guard.release())).collect();
-            // All of these are begun, so that they travel together, and then waited for.
-            poll_fn(|cx| {
-                releases.retain_mut(|release| match release.as_mut().poll(cx) {
-                    Poll::Ready(result) => {
-                        if outcome.is_ok() {
-                            outcome = result;
-                        }
-                        false
-                    }
-                    Poll::Pending => true,
-                });
-                Poll::Ready(())
-            })
-            .await;
-            for release in releases {
-                outcome = outcome.and(release.await);
+        let releases = self.0.into_iter().rev().map(LockGuard::release);
+        together(releases, |released| {
+            if outcome.is_ok() {
+                outcome = released;
             }
-        }
+        })
+        .await;
         outcome
+    }
+
+    /// As [`LockGuard::settle`], for all of them.
+    #[doc(hidden)]
+    pub async fn settle(self) {
+        together(self.0.into_iter().rev().map(LockGuard::settle), |()| ()).await;
     }
 }
 
@@ -157,5 +148,27 @@ impl IntoIterator for LockGuards {
 
     fn into_iter(self) -> Self::IntoIter {
         self.0.into_iter()
+    }
+}
+
+/// Begins so many at a time, so that they travel together, and waits for them.
+async fn together<F: Future>(futures: impl Iterator<Item = F>, mut ended: impl FnMut(F::Output)) {
+    let mut futures = futures.peekable();
+    while futures.peek().is_some() {
+        let mut some: Vec<_> = futures.by_ref().take(AT_ONCE).map(Box::pin).collect();
+        poll_fn(|cx| {
+            some.retain_mut(|future| match future.as_mut().poll(cx) {
+                Poll::Ready(output) => {
+                    ended(output);
+                    false
+                }
+                Poll::Pending => true,
+            });
+            Poll::Ready(())
+        })
+        .await;
+        for future in some {
+            ended(future.await);
+        }
     }
 }
