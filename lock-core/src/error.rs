@@ -29,7 +29,7 @@ pub enum LockErrorKind {
     Closed,
 }
 
-/// Why a lock could not be had, or was not ours to the end.
+/// Why a lock was not acquired, or was not ours to the end.
 ///
 /// The text tells what happened and, where it can, what to do. It never repeats
 /// [`source()`](StdError::source), and it shows a lock by its template or `entity:operation`, never

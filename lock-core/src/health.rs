@@ -31,7 +31,7 @@ pub struct Health {
 }
 
 impl Health {
-    /// Asks all of them at once, each for at most so long.
+    /// Asks all of them together, each for at most so long.
     pub(crate) async fn ask(
         servers: impl IntoIterator<Item = (&'static str, ServerRole, Answer)>,
         within: Duration,

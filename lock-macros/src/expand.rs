@@ -64,7 +64,7 @@ pub(crate) fn locked(plan: &Plan, body: &Body) -> TokenStream {
     });
     let held = plan.guard.as_ref().map(|held| {
         let mut guard = guard.clone();
-        // Borrowed where it is named: there a body that keeps it is told so.
+        // Borrowed where it is named: there the compiler refuses a body that keeps it.
         let span = held.span().resolved_at(Span::mixed_site());
         guard.set_span(span);
         quote_spanned!(span=> let #held = &#guard;)

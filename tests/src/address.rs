@@ -1,4 +1,4 @@
-//! Locks by their address, as the programs of this crate are told where they are.
+//! Locks by their address, as the programs of this crate get them.
 
 use std::collections::HashMap;
 use std::error::Error;

@@ -25,7 +25,7 @@ const SETTLE: Duration = keeper::EVERY.saturating_mul(2);
 ///
 /// Clones share one backend; two backends over one directory exclude each other like two processes.
 ///
-/// A try that is answered within milliseconds of a release here can be told "held" although nobody
+/// A try that is answered within milliseconds of a release here can be answered "held" although no process
 /// holds the lock: it has been promised to one who waits elsewhere.
 #[derive(Clone)]
 pub struct FileBackend(Arc<Inner>);
@@ -153,7 +153,7 @@ impl Inner {
                 &mut *state,
                 State::Displaced(Instant::now()),
             )),
-            // Somebody else saw it first.
+            // Another thread saw it first.
             _ => None,
         };
         drop(state);

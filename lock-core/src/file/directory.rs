@@ -73,7 +73,7 @@ impl Directory {
             )));
         }
         // Tells systemd-tmpfiles to leave the directory and all in it alone (tmpfiles.d(5)). Where
-        // somebody else holds a lock on it, the same is reached.
+        // another process holds a lock on it, the same is reached.
         let _ = file.try_lock_shared();
         let id = FileId::of(&metadata);
         Ok(Self { path, file, id })
@@ -193,7 +193,7 @@ fn not_a_directory(path: &Path) -> LockError {
     let path = path.display();
     LockError::misconfigured(if is_symlink {
         format!(
-            "the lock directory {path} is a symlink, which somebody can point elsewhere; give the directory itself"
+            "the lock directory {path} is a symlink, which can be pointed elsewhere; give the directory itself"
         )
     } else {
         format!("the lock directory {path} is not a directory; choose another path")

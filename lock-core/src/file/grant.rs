@@ -11,7 +11,7 @@ use crate::LockError;
 use crate::backend::{Grant, Lease, LossReason};
 use crate::outage::Repeated;
 
-/// A file lock that is ours. Dropping it releases it, at once.
+/// A file lock that is ours. Dropping it releases it immediately.
 #[must_use = "if unused the lock is released immediately"]
 pub struct FileGrant {
     store: Arc<Store>,

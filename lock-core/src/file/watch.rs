@@ -1,12 +1,12 @@
 //! Tells those who wait when a lock may have become free: inotify on the directory.
 //!
 //! One inotify instance and one thread, whatever the number of names: from the first time that
-//! somebody waits until the backend and all who wait through it are gone. The directory is watched
-//! only while somebody waits, since whoever releases pays for each who watches.
+//! a caller waits until the backend and all that wait through it are gone. The directory is watched
+//! only while a caller waits, since each release costs something for each that watches.
 //!
 //! A release removes the file, a holder that dies closes one that it had open for writing; a
 //! try that fails opens for reading only. What is missed (an overflow, a limit of inotify) costs
-//! time and nothing else: whoever waits also asks again by itself.
+//! time and nothing else: a waiter also asks again by itself.
 
 use std::collections::HashMap;
 use std::mem::MaybeUninit;
@@ -59,7 +59,7 @@ struct Name {
     waiting: usize,
 }
 
-/// Somebody waits for a name; it is registered as long as this lives.
+/// A caller waits for a name; it is registered as long as this lives.
 #[derive(Debug)]
 pub(super) struct Registration {
     watch: Arc<Watch>,

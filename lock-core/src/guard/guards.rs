@@ -9,7 +9,7 @@ use std::vec;
 use super::{LockGuard, protect};
 use crate::{LockError, LossReason};
 
-/// How many are released at once: each is to be answered within one response timeout.
+/// How many are released together: each is to be answered within one response timeout.
 const AT_ONCE: usize = 512;
 
 /// The guards of several locks that were acquired together, in the order of their names. Dropping

@@ -1,4 +1,4 @@
-//! What the library keeps about a lock while it is held, whoever looks at it.
+//! What the library keeps about a lock while it is held, for all that look at it.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -68,7 +68,7 @@ struct Seat {
 /// Where a hold is reported.
 struct Account {
     keys: Arc<Keys>,
-    /// Where somebody wants it; a box is smaller where nobody does.
+    /// Where it is used; a box is smaller where it is not.
     span: Option<Box<Span>>,
 }
 
@@ -160,7 +160,7 @@ pub(crate) fn seat(
     hold.since = Some(now);
     hold.cohort.begin(now, shared.local_handover);
     keys.held(1);
-    // The seat stays locked until the hold is known: whoever gets in line by then finds it.
+    // The seat stays locked until the hold is known: a caller that gets in line by then finds it.
     let mut place = granted.hold.seat();
     let seat = place.insert(Seat {
         turn,
@@ -190,7 +190,7 @@ impl Held {
         }
     }
 
-    /// Frees the lock for this process once it is lost, also when nobody looks at the guard any
+    /// Frees the lock for this process once it is lost, also when the guard is not looked at any
     /// more. Where no runtime is current, only the accessors and `protect` look.
     pub(crate) fn watch(self: &Arc<Self>) {
         let Ok(runtime) = Handle::try_current() else {
@@ -214,7 +214,7 @@ impl Held {
         hold.latch.get().or_else(|| self.new_loss())
     }
 
-    /// A loss that nobody has seen yet. The first reason is kept: whoever asks hears the same.
+    /// A loss that was not seen yet. The first reason is kept: each caller gets the same.
     fn new_loss(&self) -> Option<LossReason> {
         let hold = &self.hold;
         let is_over_time = || {
@@ -236,7 +236,7 @@ impl Held {
         }
     }
 
-    /// Whether it can be handed out. The end of what nobody has held yet is no loss to tell of.
+    /// Whether it can be handed out. The end of what was not held yet is not reported as a loss.
     pub(crate) fn is_fresh(&self) -> bool {
         self.hold.lease.is_valid()
     }
@@ -303,8 +303,8 @@ impl Held {
         Ok(token)
     }
 
-    /// Releases in the background, if that has not begun. Whoever is next in line is called when
-    /// the release was answered, or at once where no runtime is current.
+    /// Releases in the background, if that has not begun. The next in line is called when
+    /// the release was answered, or immediately where no runtime is current.
     pub(crate) fn finish(self: &Arc<Self>) {
         let Some(seat) = self.hold.take_seat() else {
             return;
@@ -335,7 +335,7 @@ impl Held {
     fn leave(self: &Arc<Self>, seat: Seat) -> Result<Releasing, Result<(), LockError>> {
         let mut valid = self.check();
         if valid.is_ok() {
-            // From here on a loss is none, but for one that the release itself finds.
+            // From here on a loss does not count, but for one that the release itself finds.
             self.hold.over.store(true, Ordering::Release);
         }
         let mut leaving = Leaving {
@@ -384,7 +384,7 @@ impl Held {
             let _ = timeout(STOPPING, left).await;
         }
         if let Ok(releasing) = self.start_release() {
-            // The loss has been told.
+            // The loss has been reported.
             let _ = releasing.answer().await;
         }
     }

@@ -105,7 +105,7 @@ impl LockGuard {
     }
 
     /// Completes when the lock is lost, and never after it was released. Each call gives a future
-    /// of its own, which does not borrow the guard; one made after the loss is ready at once.
+    /// of its own, which does not borrow the guard; one made after the loss is ready immediately.
     ///
     /// # Cancel safety
     ///

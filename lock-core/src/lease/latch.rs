@@ -1,4 +1,4 @@
-//! A loss: set once, seen by everybody, for good.
+//! A loss: set once, seen by all, for good.
 
 use std::collections::BTreeMap;
 use std::mem;

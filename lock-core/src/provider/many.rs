@@ -1,4 +1,4 @@
-//! Many locks at once: all of them, or as many as are free.
+//! Many locks together: all of them, or as many as are free.
 
 use std::collections::BTreeSet;
 use std::future::poll_fn;
@@ -170,13 +170,13 @@ impl LockProvider {
     }
 
     /// Tries these names, which are in order, in one question; gives the guards of the first that are
-    /// free, up to one that is not or that somebody in this process is in line for.
+    /// free, up to one that is not or that another task of this process is in line for.
     ///
-    /// # Why nobody waits for each other
+    /// # Why callers do not wait for each other
     ///
     /// A question waits for no holder: it is answered or given up. What it was granted behind the first
-    /// that is not free is given back by tasks of their own, which wait for nobody either, so that whoever
-    /// waits keeps only locks before the one that it waits for. Nobody is overtaken: a name that somebody is in line for
+    /// that is not free is given back by tasks of their own, which wait for no other either, so that a caller that
+    /// waits keeps only locks before the one that it waits for. No caller is overtaken: a name that another is in line for
     /// is not asked for here, and who gets in line meanwhile is called when our turn ends.
     async fn try_in_order(
         &self,
@@ -204,7 +204,7 @@ impl LockProvider {
         let unanswered = || LockError::unanswered_since(asked, shared.response_timeout);
         let mut granted = match answer.unwrap_or_else(|| Err(unanswered())) {
             Ok(granted) => granted,
-            // Whoever asks for the first alone tries again, or hears of which lock this is true.
+            // A caller of the first alone tries again, or learns of which lock this is true.
             Err(error) if is_answered && !error.is_closed() => Vec::new(),
             Err(error) => {
                 report.fail(error.kind().into());
@@ -233,7 +233,7 @@ impl LockProvider {
     }
 }
 
-/// The turn of this name, if nobody here is in line or holds the lock.
+/// The turn of this name, if no task here is in line or holds the lock.
 fn enter(shared: &Shared, name: &LockName) -> Option<Turn> {
     (shared.queue.try_enter(name))
         .map_err(|holder| holder.and_then(watched))
@@ -294,7 +294,7 @@ impl Drop for Claim {
     }
 }
 
-/// What operators are told of one question for many names. Dropped before it has concluded, it was
+/// What metrics and traces say of one question for many names. Dropped before it has concluded, it was
 /// cancelled.
 struct Report<'a> {
     shared: &'a Shared,
@@ -331,7 +331,7 @@ impl<'a> Report<'a> {
         }
     }
 
-    /// Nothing was had: it is not known of which name this is true.
+    /// Nothing was granted: it is not known of which name this is true.
     fn fail(&mut self, outcome: AcquireOutcome) {
         self.is_concluded = true;
         let waited = self.wait.waited();

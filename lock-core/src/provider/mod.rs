@@ -131,7 +131,7 @@ impl LockProvider {
             ..
         } = &*self.shared;
         let answer = if self.shared.is_closing() {
-            // Whoever routes requests is to look elsewhere.
+            // A balancer is to send requests elsewhere.
             Box::pin(ready(Err(LockError::closed())))
         } else {
             backend.health()

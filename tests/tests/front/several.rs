@@ -1,4 +1,4 @@
-//! Several locks at once over a backend that is slow or fails in the middle.
+//! Several locks together over a backend that is slow or fails in the middle.
 
 use std::future::Future;
 use std::sync::Arc;
@@ -161,7 +161,7 @@ async fn many_that_are_free_take_few_questions_and_few_that_are_held_not_many_mo
     all.release().await.unwrap();
     assert_eq!(store.held(), 0);
 
-    // Of what is held here and there each is waited for, and what is free between is taken at once.
+    // Of what is held here and there each is waited for, and what is free between is taken immediately.
     let there = LockProvider::new(store.clone());
     let held: Vec<_> = names.iter().step_by(1_000).cloned().collect();
     let held = there.acquire_all(held, s(0)).await.unwrap();
@@ -227,7 +227,7 @@ async fn a_claim_of_a_silent_backend_ends_and_keeps_the_turns() {
     let (elapsed, result) = timed(client.claim(names(), 3)).await;
     took(elapsed, RESPONSE);
     assert!(result.unwrap_err().is_unavailable());
-    // Nobody asks beside the claim; what it is granted goes to who waits, or back.
+    // No other asks beside the claim; what it is granted goes to who waits, or back.
     let waiting = start(&client, s(60)).await;
     sleep(s(10)).await;
     assert!(!waiting.is_finished());

@@ -1,4 +1,4 @@
-//! Accounts: two locks at once, which the macro takes in one order for all.
+//! Accounts: two locks together, which the macro takes in one order for all.
 
 use axum::Json;
 use axum::extract::{Query, State};

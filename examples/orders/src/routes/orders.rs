@@ -37,7 +37,7 @@ pub(super) async fn show(
 }
 
 /// Places or changes an order. No lock: this is one row of one database, where it is enough to see
-/// at the write that nobody else was faster. Who was not reads again, and decides again.
+/// at the write that no other request was faster. One that was not reads again, and decides again.
 pub(super) async fn put(
     State(orders): State<OrderStore>,
     Path(id): Path<String>,

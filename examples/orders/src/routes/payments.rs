@@ -1,4 +1,4 @@
-//! Payments: locked by the macro, with an error of our own for "somebody else is at it".
+//! Payments: locked by the macro, with an error of our own for "already in progress".
 
 use axum::Json;
 use axum::extract::{Path, Query, State};
