@@ -125,6 +125,15 @@ impl Hold {
         self.seat.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Cancels this token when the lock is lost. The latch wakes it as it wakes all that wait for a loss,
+    /// so that none is missed; it is registered for as long as the latch lives.
+    pub(super) fn cancel_when_lost(&self, token: CancellationToken) {
+        let cancel = Waker::from(Arc::new(Cancel(token.clone())));
+        if (self.latch.poll_set(&mut Registration::default(), &cancel)).is_ready() {
+            token.cancel();
+        }
+    }
+
     fn take_seat(&self) -> Option<Seat> {
         let seat = self.seat().take()?;
         self.left.notify_waiters();
@@ -258,23 +267,22 @@ impl Held {
         LockError::lost(detail).with_lock(&self.hold.name)
     }
 
-    /// A token that is cancelled when the lock is lost. The latch wakes it as it wakes all who wait for a
-    /// loss, so that none is missed.
+    /// A token that is cancelled when the lock is lost.
     pub(crate) fn cancellation_token(self: &Arc<Self>) -> CancellationToken {
-        let hold = &self.hold;
-        let token = hold.cancellation.get_or_init(|| {
+        let token = self.hold.cancellation.get_or_init(|| {
             let token = CancellationToken::new();
-            let cancel = Waker::from(Arc::new(Cancel(token.clone())));
-            // Registered for as long as the latch lives.
-            if (hold.latch.poll_set(&mut Registration::default(), &cancel)).is_ready() {
-                token.cancel();
-            }
+            self.hold.cancel_when_lost(token.clone());
             token
         });
+        self.look_out();
+        token.clone()
+    }
+
+    /// Sees to it that a loss is noticed by itself.
+    pub(super) fn look_out(self: &Arc<Self>) {
         self.watch();
         // One that is due now is latched by this look.
         self.loss();
-        token.clone()
     }
 
     pub(crate) async fn fencing_token(&self) -> Result<FencingToken, LockError> {

@@ -30,6 +30,18 @@ impl LockProvider {
     /// with the same names in different orders never wait for each other. Many that are free take few
     /// questions to the backend. The wait of the policy is for all together.
     ///
+    /// ```
+    /// # use lock_core::{LockError, LockPolicy, LockProvider, memory::MemoryBackend};
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), LockError> {
+    /// let locks = LockProvider::new(MemoryBackend::new());
+    /// let (from, to) = (7, 3);
+    /// let accounts = [from, to].map(|account| format!("account:transfer:{account}"));
+    /// let guards = locks.acquire_all(accounts, LockPolicy::user_request()).await?;
+    /// guards.protect(async { /* move the money */ }).await?;
+    /// guards.release().await?;
+    /// # Ok(()) }
+    /// ```
+    ///
     /// # Errors
     ///
     /// The first error, which names its [`lock`](LockError::lock); what had been acquired is
@@ -92,6 +104,21 @@ impl LockProvider {
     /// Acquires those of these locks that are free right now, up to `limit`; the others are held,
     /// or awaited by another task of this process. For workers that share a set of
     /// jobs.
+    ///
+    /// ```
+    /// # use lock_core::{LockError, LockProvider, memory::MemoryBackend};
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), LockError> {
+    /// let locks = LockProvider::new(MemoryBackend::new());
+    /// let jobs = ["mail:send:1", "mail:send:2", "mail:send:3", "mail:send:4"];
+    /// let mine = locks.claim(jobs, 3).await?;
+    /// let theirs = locks.claim(jobs, 3).await?; // of another worker: what is left
+    /// assert_eq!((mine.len(), theirs.len()), (3, 1));
+    /// for guard in mine {
+    ///     guard.protect(async { /* send the mail of `guard.name()` */ }).await?;
+    ///     guard.release().await?;
+    /// }
+    /// # Ok(()) }
+    /// ```
     ///
     /// As every call here whose answer can be ready immediately, it takes part in the
     /// [cooperation](tokio::task::coop) of the runtime's tasks: a loop of claims lets others run.

@@ -121,6 +121,18 @@ impl LockProvider {
     /// [settings](crate::LockSettings) whether they are well; each for at most the response timeout.
     /// Takes no lock.
     ///
+    /// ```
+    /// # use lock_core::{LockProvider, memory::MemoryBackend};
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() {
+    /// let locks = LockProvider::new(MemoryBackend::new());
+    /// let health = locks.health().await;
+    /// assert!(health.is_up());
+    /// for server in health.servers() {
+    ///     println!("{}: {:?} after {:?}", server.name(), server.error(), server.latency());
+    /// }
+    /// # }
+    /// ```
+    ///
     /// # Cancel safety
     ///
     /// Cancel safe.

@@ -306,3 +306,47 @@ async fn a_loop_over_claims_that_get_nothing_lets_others_run() {
         assert!(other.is_finished());
     }
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_token_of_several_locks_is_cancelled_by_the_loss_of_any() {
+    let store = MemoryBackend::new();
+    let client = LockProvider::new(store.clone());
+    for lost in names() {
+        let guards = client.acquire_all(names(), Duration::ZERO).await.unwrap();
+        let (token, same) = (guards.cancellation_token(), guards.cancellation_token());
+        guards.check().unwrap();
+        assert!(!token.is_cancelled());
+        assert!(store.revoke(&lost));
+        token.cancelled().await;
+        assert!(same.is_cancelled() && guards.cancellation_token().is_cancelled());
+        let error = guards.check().unwrap_err();
+        assert_eq!(
+            (error.kind(), error.lock()),
+            (LockErrorKind::Lost, Some(&lost))
+        );
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_token_of_several_locks_outlives_their_release_uncancelled() {
+    let client = LockProvider::new(MemoryBackend::new());
+    let guards = client.acquire_all(names(), Duration::ZERO).await.unwrap();
+    let token = guards.cancellation_token();
+    guards.release().await.unwrap();
+    sleep(s(1)).await;
+    assert!(!token.is_cancelled());
+}
+
+#[test]
+fn a_token_of_several_locks_without_a_runtime_finds_a_loss_when_it_is_asked() {
+    let store = MemoryBackend::new();
+    let client = LockProvider::new(store.clone());
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_time()
+        .build();
+    let acquire = client.acquire_all(names(), Duration::ZERO);
+    let guards = runtime.unwrap().block_on(acquire).unwrap();
+    let token = guards.cancellation_token();
+    assert!(store.revoke(&names()[1]));
+    assert!(!guards.is_valid() && token.is_cancelled());
+}
