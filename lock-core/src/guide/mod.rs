@@ -5,6 +5,7 @@
 //! [nesting]: self::nesting
 //! [security]: self::security
 //! [servers]: self::servers
+//! [testing]: self::testing
 //! [timeouts]: self::timeouts
 //! [troubleshooting]: self::troubleshooting
 //! [`LockGuard`]: crate::LockGuard
@@ -28,6 +29,7 @@ macro_rules! pages {
         /// [nesting]: crate::guide::nesting
         /// [security]: crate::guide::security
         /// [servers]: crate::guide::servers
+        /// [testing]: crate::guide::testing
         /// [timeouts]: crate::guide::timeouts
         /// [troubleshooting]: crate::guide::troubleshooting
         /// [`LockPolicy::background_job`]: crate::LockPolicy::background_job
@@ -55,6 +57,7 @@ pages! {
     nesting "nesting.md";
     security "security.md" concat!("\n```sql\n", include_str!("../postgres/grants.sql"), "```");
     servers "servers.md";
+    testing "testing.md";
     timeouts "timeouts.md";
     troubleshooting "troubleshooting.md";
 }
