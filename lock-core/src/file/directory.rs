@@ -29,9 +29,13 @@ impl FileId {
         }
     }
 
+    #[allow(
+        clippy::unnecessary_cast,
+        reason = "narrower and signed on macOS, where std converts it so"
+    )]
     pub(super) fn of_stat(stat: &Stat) -> Self {
         Self {
-            device: stat.st_dev,
+            device: stat.st_dev as u64,
             inode: stat.st_ino,
         }
     }

@@ -27,7 +27,7 @@ use std::fs::{File, Metadata, TryLockError};
 use std::os::unix::fs::MetadataExt;
 use std::time::{Duration, SystemTime};
 
-use rustix::fs::{Mode, OFlags, RawDir, fchmod};
+use rustix::fs::{Dir, Mode, OFlags, RawMode, fchmod};
 use rustix::io::Errno;
 
 use super::directory::{Directory, FileId};
@@ -163,7 +163,7 @@ impl LockFile {
         let ours = named.filter(|named| FileId::of_stat(named) == self.id);
         Ok(Look {
             in_place: ours.is_some(),
-            awaited: ours.is_some_and(|stat| is_awaited(stat.st_mode)),
+            awaited: ours.is_some_and(|stat| is_awaited(Mode::from_raw_mode(stat.st_mode))),
         })
     }
 
@@ -187,7 +187,7 @@ impl LockFile {
                     && self
                         .file
                         .metadata()
-                        .is_ok_and(|metadata| is_awaited(metadata.mode()))
+                        .is_ok_and(|metadata| is_awaited(mode_of(&metadata)))
                 {
                     awaited();
                 }
@@ -206,8 +206,16 @@ impl LockFile {
     }
 }
 
-fn is_awaited(mode: u32) -> bool {
-    Mode::from_raw_mode(mode).contains(AWAITED)
+fn is_awaited(mode: Mode) -> bool {
+    mode.contains(AWAITED)
+}
+
+#[allow(
+    clippy::unnecessary_cast,
+    reason = "narrower on macOS; what is cut off is zero"
+)]
+fn mode_of(metadata: &Metadata) -> Mode {
+    Mode::from_raw_mode(metadata.mode() as RawMode)
 }
 
 /// What a name leads to, seen by its holder.
@@ -222,10 +230,8 @@ pub(super) struct Look {
 pub(super) fn tidy(directory: &Directory) -> Result<(), LockError> {
     let list = directory.open_file(".", OFlags::RDONLY | OFlags::DIRECTORY);
     let list = list.map_err(directory.failed("list the files"))?;
-    let mut buffer = Vec::with_capacity(8192);
-    let mut entries = RawDir::new(&list, buffer.spare_capacity_mut());
-    for _ in 0..TIDY_LIMIT {
-        let Some(entry) = entries.next() else { break };
+    let entries = Dir::new(list).map_err(directory.failed("list the files"))?;
+    for entry in entries.take(TIDY_LIMIT) {
         let entry = entry.map_err(directory.failed("list the files"))?;
         let Ok(name) = entry.file_name().to_str() else {
             continue;

@@ -37,8 +37,8 @@
 //! # Waiting
 //!
 //! Who waits takes no descriptor: one inotify instance and one thread for each backend, from its
-//! first wait on, tell of releases. Without inotify (its limits are per user) waiters ask again,
-//! after 1 ms at first and every 50 ms later. A release that saw a waiter of another backend lets it
+//! first wait on, tell of releases. Without inotify (its limits are per user; no other system has it; or by
+//! [`polling`](FileBackendBuilder::polling)) waiters ask again, after 1 ms at first and every 50 ms later. A release that saw a waiter of another backend lets it
 //! go first: for up to 5 ms, or until the other has taken the lock, our own tries are answered with
 //! "held". Another thread looks after what is held; it ends when nothing is.
 //!

@@ -13,7 +13,7 @@ use std::time::Duration;
 use lock_core::backend::Backend;
 use lock_core::{LockName, LockProvider};
 
-pub use file::FileStore;
+pub use file::{FileStore, PollingFileStore};
 pub use granted::GrantedStore;
 pub use memory::MemoryStore;
 pub use one_backend::OneBackend;

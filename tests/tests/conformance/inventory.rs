@@ -16,6 +16,7 @@ use lock_tests::{
 const BACKENDS: &[&str] = &[
     "memory",
     "file",
+    "file_polling",
     "postgres",
     "postgres_granted",
     "redis",

@@ -1,5 +1,6 @@
-//! The Markdown of the repository: what it names exists, and its links lead somewhere.
+//! What the repository says of itself: what its Markdown names exists, links lead somewhere, dependencies are used.
 
+mod dependencies;
 mod links;
 mod names;
 mod words;
