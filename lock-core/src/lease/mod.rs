@@ -15,6 +15,17 @@ pub use clock::{BootClock, Clock, TokioClock};
 pub(crate) use latch::{Latch, Registration};
 
 /// Why a lock that was ours is not any more.
+///
+/// ```
+/// # use std::time::Duration;
+/// # use lock_core::{LockError, LockPolicy, LockProvider, LossReason, memory::MemoryBackend};
+/// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), LockError> {
+/// # let locks = LockProvider::new(MemoryBackend::new());
+/// let policy = LockPolicy::background_job().with_max_hold(Duration::from_millis(20));
+/// let guard = locks.acquire("job:cleanup-tokens", policy).await?;
+/// assert_eq!(guard.lost().await, LossReason::MaxHold);
+/// # Ok(()) }
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 #[repr(u8)]

@@ -338,7 +338,7 @@ async fn a_token_of_several_locks_outlives_their_release_uncancelled() {
 }
 
 #[test]
-fn a_token_of_several_locks_without_a_runtime_finds_a_loss_when_it_is_asked() {
+fn a_loss_that_is_found_without_a_runtime_cancels_the_token() {
     let store = MemoryBackend::new();
     let client = LockProvider::new(store.clone());
     let runtime = tokio::runtime::Builder::new_current_thread()
