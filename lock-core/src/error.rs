@@ -12,6 +12,19 @@ use crate::LockName;
 type BoxError = Box<dyn StdError + Send + Sync + 'static>;
 
 /// What kind of failure a [`LockError`] is; decide on this, not on the text.
+///
+/// ```
+/// use lock_core::{LockError, LockErrorKind};
+///
+/// fn advice(error: &LockError) -> &'static str {
+///     match error.kind() {
+///         LockErrorKind::Contended | LockErrorKind::Unavailable | LockErrorKind::Closed => "try again",
+///         LockErrorKind::Lost => "look at what was done, then repeat it",
+///         _ => "mend the program or its settings",
+///     }
+/// }
+/// assert_eq!(advice(&LockError::unavailable("the server is down")), "try again");
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum LockErrorKind {
@@ -29,7 +42,7 @@ pub enum LockErrorKind {
     Closed,
 }
 
-/// Why a lock could not be had, or was not ours to the end.
+/// Why a lock was not acquired, or was not ours to the end.
 ///
 /// The text tells what happened and, where it can, what to do. It never repeats
 /// [`source()`](StdError::source), and it shows a lock by its template or `entity:operation`, never

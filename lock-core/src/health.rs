@@ -25,13 +25,27 @@ pub(crate) trait Companion: fmt::Debug + Send + Sync {
 
 /// How the servers are that the configuration names; the answer of
 /// [`LockProvider::health`](crate::LockProvider::health).
+///
+/// ```
+/// # use lock_core::{LockProvider, ServerRole, memory::MemoryBackend};
+/// # #[tokio::main(flavor = "current_thread")] async fn main() {
+/// let store = MemoryBackend::new();
+/// let locks = LockProvider::new(store.clone());
+/// store.set_available(false);
+///
+/// let health = locks.health().await;
+/// assert!(!health.is_up());
+/// assert!(health.error().is_some_and(|error| error.is_unavailable()));
+/// assert_eq!(health.servers()[0].role(), ServerRole::Locks);
+/// # }
+/// ```
 #[derive(Debug)]
 pub struct Health {
     servers: Vec<ServerHealth>,
 }
 
 impl Health {
-    /// Asks all of them at once, each for at most so long.
+    /// Asks all of them together, each for at most so long.
     pub(crate) async fn ask(
         servers: impl IntoIterator<Item = (&'static str, ServerRole, Answer)>,
         within: Duration,

@@ -92,6 +92,9 @@ guard.release().await?;
 //! Locks are not re-entrant. Prefer optimistic concurrency to update a single row, and a transaction for
 //! work inside one database.
 
+// Which feature an item needs, in the documentation of docs.rs.
+#![cfg_attr(docsrs, feature(doc_cfg))]
+
 // The derive of our own macros names this crate.
 #[cfg(test)]
 extern crate self as lock_core;

@@ -9,6 +9,27 @@ use crate::{Acquire, LockError, LockGuard, LockName, LockPolicy, LockProvider};
 ///
 /// It is not re-entrant: a task that holds the lock and acquires it again waits like any other
 /// caller.
+///
+/// For one acquire [`LockProvider::acquire`] is shorter; this is for a lock that is kept.
+///
+/// ```
+/// use std::time::Duration;
+/// use lock_core::{DistributedLock, LockError, LockProvider, memory::MemoryBackend};
+///
+/// struct Reports {
+///     rebuild: DistributedLock,
+/// }
+///
+/// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), LockError> {
+/// let locks = LockProvider::new(MemoryBackend::new());
+/// let reports = Reports { rebuild: locks.lock("report:rebuild:all")? };
+/// for _day in 0..3 {
+///     let guard = reports.rebuild.acquire(Duration::from_secs(5)).await?;
+///     guard.protect(async { /* rebuild */ }).await?;
+///     guard.release().await?;
+/// }
+/// # Ok(()) }
+/// ```
 #[derive(Clone)]
 #[must_use = "a lock does nothing until it is acquired"]
 pub struct DistributedLock {

@@ -95,7 +95,7 @@ fn log_skipped(error: &LockError) {
     } else if error.is_lost() {
         tracing::error!(target: JOB, %error, cause, "stopped: the lock was lost, outcome unknown");
     } else {
-        tracing::error!(target: JOB, %error, cause, "not run: there was no lock to be had");
+        tracing::error!(target: JOB, %error, cause, "skipped: the lock could not be acquired");
     }
 }
 
@@ -254,7 +254,7 @@ pub type Panic = Box<dyn Any + Send + 'static>;
 /// Dropping it drops `work`.
 pub async fn catch<F: Future>(work: F) -> Result<F::Output, Panic> {
     let mut work = pin!(work);
-    // Nobody sees what the panic left half done: it goes on as soon as the lock is released.
+    // What the panic left half done is not visible: it goes on as soon as the lock is released.
     poll_fn(
         |cx| match catch_unwind(AssertUnwindSafe(|| work.as_mut().poll(cx))) {
             Ok(poll) => poll.map(Ok),
@@ -269,7 +269,7 @@ pub trait Guarded {
     /// Releases after work whose result stands, whatever comes of the release.
     fn settle(self) -> impl Future<Output = ()> + Send;
 
-    /// Releases what is still there of a lock whose loss has been told.
+    /// Releases what is still there of a lock whose loss has been reported.
     fn give_up(self) -> impl Future<Output = ()> + Send;
 }
 
@@ -279,7 +279,7 @@ impl Guarded for LockGuard {
     }
 
     async fn give_up(self) {
-        // The loss has been told.
+        // The loss has been reported.
         let _ = self.release().await;
     }
 }

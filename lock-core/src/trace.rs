@@ -2,9 +2,9 @@
 //!
 //! A span has the label of the lock, a hash of its name to tell one lock from another, and the
 //! backend. The hash is keyed, by `LOCK_NAME_SECRET` if that has 16 bytes or more, else by random bytes
-//! of the process, so that no name is found by guessing; then only spans of one process compare. And what values are in the name is told at `debug` only. Where no subscriber wants them,
+//! of the process, so that no name is found by guessing; then only spans of one process compare. And what values are in the name is shown at `debug` only. Where no subscriber wants them,
 //! spans cost a look at a static: it is asked first, since the macro works out the fields also for
-//! whoever might want them as lines of the crate `log`.
+//! all that might want them as lines of the crate `log`.
 
 use std::time::Duration;
 
@@ -53,7 +53,7 @@ pub(crate) fn acquired(span: &Span, outcome: &'static str, waited: Duration) {
     span.record("outcome", outcome);
 }
 
-/// The span of one hold, from the grant to the end of its release; `None` where nobody wants it.
+/// The span of one hold, from the grant to the end of its release; `None` where no subscriber wants it.
 pub(crate) fn holding(backend: &'static str, name: &LockName) -> Option<Box<Span>> {
     if !span_enabled!(target: "lock_core", Level::INFO) {
         return None;

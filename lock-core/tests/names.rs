@@ -1,4 +1,4 @@
-//! Names and templates from outside: frozen vectors, labels, and what one is told about mistakes.
+//! Names and templates from outside: frozen vectors, labels, and what the errors say about mistakes.
 
 #![allow(clippy::unwrap_used, reason = "the helpers are part of the tests")]
 

@@ -10,7 +10,7 @@
 //! entity    = [a-z0-9] [a-z0-9_.-]*                                operation likewise
 //! id        = segment (":" segment)*
 //! segment   = one or more of:  A-Z a-z 0-9 . _ - @ +
-//!                              %XX          a byte that is none of these, in upper-case hex
+//!                              %XX          any other byte, in upper-case hex
 //!                              ~ hash       once; 22 characters of base64url
 //! ```
 //!

@@ -13,6 +13,12 @@ pub const fn is_readable(byte: u8) -> bool {
 /// The name of a job may hold whatever a filled placeholder leaves there; [`check_job`] is for one
 /// that is written out.
 ///
+/// ```
+/// assert!(lock_grammar::check_name("order:process:42").is_ok());
+/// let error = lock_grammar::check_name("order").unwrap_err();
+/// assert!(error.to_string().contains("entity:operation:id"));
+/// ```
+///
 /// # Errors
 ///
 /// What is wrong with it, without repeating any of it.

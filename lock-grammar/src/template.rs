@@ -36,6 +36,14 @@ pub struct Placeholder<'a> {
 impl<'a> Template<'a> {
     /// Reads a template. One without placeholders is in order too: a fixed name.
     ///
+    /// ```
+    /// use lock_grammar::Template;
+    ///
+    /// let template = Template::parse("user:login:<email:hashed>").unwrap();
+    /// let email = template.placeholders().next().unwrap();
+    /// assert_eq!((email.source, email.hashed), ("email", true));
+    /// ```
+    ///
     /// # Errors
     ///
     /// The first mistake, and what to do about it.

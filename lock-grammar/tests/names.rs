@@ -1,4 +1,4 @@
-//! What is a name, and what one is told about what is none.
+//! What is a name, and what the errors say about other text.
 
 use lock_grammar::{
     GrammarErrorKind as Kind, MAX_NAME, check_entity, check_job, check_name, check_operation,

@@ -1,4 +1,4 @@
-//! What is a template, and what one is told about what is none.
+//! What is a template, and what the errors say about other text.
 
 use lock_grammar::{
     GrammarErrorKind as Kind, MAX_NAME, MAX_PLACEHOLDERS, MIN_SHARE, Piece, Placeholder, Template,

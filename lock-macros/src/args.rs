@@ -13,6 +13,32 @@ const OPTIONS: [&str; 9] = [
     "provider", "policy", "wait", "max_hold", "busy", "refused", "skip", "guard", "crate",
 ];
 
+/// An option that is a duration of the policy.
+pub(crate) struct TimeOption {
+    pub(crate) name: &'static str,
+    /// The method of `LockPolicy` that it becomes.
+    pub(crate) setter: &'static str,
+    /// What is wrong with zero, if anything is.
+    pub(crate) zero: Option<&'static str>,
+}
+
+/// The durations of the policy. Another one is a row here, and its name in [`OPTIONS`].
+pub(crate) const TIMES: [TimeOption; 2] = [
+    TimeOption {
+        name: "wait",
+        setter: "with_wait",
+        zero: None,
+    },
+    TimeOption {
+        name: "max_hold",
+        setter: "with_max_hold",
+        zero: Some(
+            "a lock that is held for no time is lost before the body runs: give `max_hold` more, or \
+             leave it out",
+        ),
+    },
+];
+
 /// Words of other lock libraries, and ours for the same thing.
 const FAMILIAR: [(&str, &str); 19] = [
     ("timeout", "wait"),
@@ -42,8 +68,8 @@ pub(crate) struct Args {
     pub(crate) templates: Vec<LitStr>,
     pub(crate) provider: Option<Expr>,
     pub(crate) policy: Option<Expr>,
-    pub(crate) wait: Option<Expr>,
-    pub(crate) max_hold: Option<Expr>,
+    /// As in [`TIMES`].
+    pub(crate) times: [Option<Expr>; TIMES.len()],
     pub(crate) busy: Option<Expr>,
     pub(crate) refused: Option<Expr>,
     /// The word itself, to point at.
@@ -91,11 +117,13 @@ impl Args {
             let message = "a template is written in quotes: \"order:process:<id>\"";
             return Err(Error::new(key.span(), message));
         }
+        if let Some(at) = TIMES.iter().position(|time| time.name == name) {
+            let value = value(&key, input)?;
+            return set(&mut self.times[at], &key, value);
+        }
         match name.as_str() {
             "provider" => set(&mut self.provider, &key, value(&key, input)?),
             "policy" => set(&mut self.policy, &key, value(&key, input)?),
-            "wait" => set(&mut self.wait, &key, value(&key, input)?),
-            "max_hold" => set(&mut self.max_hold, &key, value(&key, input)?),
             "busy" => set(&mut self.busy, &key, value(&key, input)?),
             "refused" => set(&mut self.refused, &key, value(&key, input)?),
             "guard" => {
@@ -231,6 +259,13 @@ mod tests {
     }
 
     #[test]
+    fn every_duration_is_an_option() {
+        for time in TIMES {
+            assert!(OPTIONS.contains(&time.name), "{}", time.name);
+        }
+    }
+
+    #[test]
     fn each_mistake_is_told_and_the_rest_is_read() {
         let (args, errors) = Args::parse(quote! {
             timeout = "5s", "job:x", skip = true, wait = , guard = 3 + 4, colour = red, 42
@@ -246,6 +281,6 @@ mod tests {
     fn a_comma_is_missed_in_the_right_place() {
         let (args, errors) = Args::parse(quote!("job:x" skip, wait = "1s"));
         assert_eq!(errors.texts(), ["expected `,` between two arguments"]);
-        assert!(args.wait.is_some());
+        assert!(args.times[0].is_some());
     }
 }

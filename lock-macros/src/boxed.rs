@@ -1,4 +1,4 @@
-//! Seeing through `#[async_trait]`, which runs first: it has turned the method into a plain one
+//! Seeing through `#[async_trait]`, which traits need that are used as `dyn`. It runs first: it has turned the method into a plain one
 //! that returns a boxed `async move` block.
 //!
 //! ```text

@@ -1,4 +1,4 @@
-//! Several mistakes are told together.
+//! Collects mistakes, to report all of them together.
 
 use proc_macro2::TokenStream;
 

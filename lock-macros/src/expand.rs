@@ -64,7 +64,7 @@ pub(crate) fn locked(plan: &Plan, body: &Body) -> TokenStream {
     });
     let held = plan.guard.as_ref().map(|held| {
         let mut guard = guard.clone();
-        // Borrowed where it is named: there a body that keeps it is told so.
+        // Borrowed where it is named: there the compiler refuses a body that keeps it.
         let span = held.span().resolved_at(Span::mixed_site());
         guard.set_span(span);
         quote_spanned!(span=> let #held = &#guard;)
@@ -186,23 +186,17 @@ fn policy(policy: &Policy, krate: &Path, attribute: &Attribute) -> TokenStream {
         }
     };
     let time = |time: &Time| match time {
-        Time::Fixed(duration) => {
+        Time::Fixed(duration, _) => {
             let (seconds, nanos) = (duration.as_secs(), duration.subsec_nanos());
             quote!(::core::time::Duration::new(#seconds, #nanos))
         }
         Time::Given(expr) => attribute.tokens(expr),
     };
-    let wait = policy
-        .wait
-        .as_ref()
-        .map(time)
-        .map(|wait| quote!(.with_wait(#wait)));
-    let max_hold = policy
-        .max_hold
-        .as_ref()
-        .map(time)
-        .map(|hold| quote!(.with_max_hold(#hold)));
-    quote!(#base #wait #max_hold)
+    let setters = policy.times.iter().map(|(setter, value)| {
+        let (setter, value) = (Ident::new(setter, Span::call_site()), time(value));
+        quote!(.#setter(#value))
+    });
+    quote!(#base #(#setters)*)
 }
 
 /// The `async` block in which the user's statements run.

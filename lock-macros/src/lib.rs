@@ -84,7 +84,7 @@ use crate::validate::Plan;
 /// # struct Login { email: String }
 /// #[distributed_lock("account:transfer:<from>", "account:transfer:<to>")]
 /// async fn transfer(locks: &LockProvider, from: u64, to: u64) -> Result<(), LockError> {
-///     // .. nobody else moves money of either ..
+///     // .. no other call moves money of either ..
 /// #   let _ = (locks, from, to);
 ///     Ok(())
 /// }
@@ -235,7 +235,7 @@ pub fn distributed_lock(args: TokenStream, item: TokenStream) -> TokenStream {
 /// Makes a lock name from a template, as `format!` makes text: a `Result<LockName, LockError>`.
 ///
 /// Placeholders are those of [`#[distributed_lock(..)]`](macro@distributed_lock). They capture
-/// variables; `name = expression` gives what is none. Expressions are evaluated once, and borrowed.
+/// variables; `name = expression` gives any other value. Expressions are evaluated once, and borrowed.
 ///
 /// ```
 /// # use lock_core::{LockError, lock_name};

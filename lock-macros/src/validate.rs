@@ -3,12 +3,13 @@
 
 use std::time::Duration;
 
+use proc_macro2::Span;
 use syn::{
     Error, Expr, ExprCall, ExprLit, ExprPath, ExprUnary, Ident, Lit, LitStr, Path, Result, Type,
     UnOp,
 };
 
-use crate::args::{Args, nowhere};
+use crate::args::{Args, TIMES, TimeOption, nowhere};
 use crate::errors::Errors;
 use crate::function::Body;
 use crate::params::Params;
@@ -43,8 +44,8 @@ pub(crate) enum Provider {
 /// How long to wait and to hold.
 pub(crate) struct Policy {
     pub(crate) base: Base,
-    pub(crate) wait: Option<Time>,
-    pub(crate) max_hold: Option<Time>,
+    /// The setters that were given, with their values.
+    pub(crate) times: Vec<(&'static str, Time)>,
 }
 
 /// What a policy starts from.
@@ -55,7 +56,8 @@ pub(crate) enum Base {
 
 /// A duration.
 pub(crate) enum Time {
-    Fixed(Duration),
+    /// Read from this text.
+    Fixed(Duration, Span),
     Given(Expr),
 }
 
@@ -73,8 +75,7 @@ impl Plan {
             templates,
             provider,
             policy,
-            wait,
-            max_hold,
+            times,
             busy,
             refused,
             skip,
@@ -97,8 +98,12 @@ impl Plan {
             base: errors
                 .ok(base(policy, skip.is_some(), params))
                 .unwrap_or_else(|| Base::Named(Ident::new(POLICIES[0], nowhere()))),
-            wait: wait.and_then(|wait| errors.ok(time("wait", wait))),
-            max_hold: max_hold.and_then(|hold| errors.ok(max_hold_time(hold))),
+            times: (TIMES.iter().zip(times))
+                .filter_map(|(option, value)| {
+                    let time = errors.ok(time(option, value?))?;
+                    Some((option.setter, time))
+                })
+                .collect(),
         };
         errors.ok(free(guard.as_ref(), params));
         if provider.is_none() {
@@ -202,7 +207,15 @@ fn base(policy: Option<Expr>, skip: bool, params: &Params) -> Result<Base> {
 }
 
 /// A duration in quotes is read now, everything else when the function is called.
-fn time(option: &str, expr: Expr) -> Result<Time> {
+fn time(option: &TimeOption, expr: Expr) -> Result<Time> {
+    let time = duration(option.name, expr)?;
+    match (time, option.zero) {
+        (Time::Fixed(Duration::ZERO, span), Some(wrong)) => Err(Error::new(span, wrong)),
+        (time, _) => Ok(time),
+    }
+}
+
+fn duration(option: &str, expr: Expr) -> Result<Time> {
     let unquoted = match &expr {
         Expr::Unary(ExprUnary {
             op: UnOp::Neg(_),
@@ -221,25 +234,14 @@ fn time(option: &str, expr: Expr) -> Result<Time> {
         );
         return Err(Error::new_spanned(&expr, message));
     };
-    humantime::parse_duration(&text.value()).map(Time::Fixed).map_err(|error| {
+    let parsed = humantime::parse_duration(&text.value());
+    parsed.map(|parsed| Time::Fixed(parsed, lit.span())).map_err(|error| {
         let text = text.value();
         let message = format!(
             "\"{text}\" is not a duration: {error}; write it like \"500ms\", \"5s\" or \"1m 30s\""
         );
         Error::new(lit.span(), message)
     })
-}
-
-fn max_hold_time(expr: Expr) -> Result<Time> {
-    let span = syn::spanned::Spanned::span(&expr);
-    match time("max_hold", expr)? {
-        Time::Fixed(Duration::ZERO) => Err(Error::new(
-            span,
-            "a lock that is held for no time is lost before the body runs: give `max_hold` more, \
-             or leave it out",
-        )),
-        time => Ok(time),
-    }
 }
 
 fn free(guard: Option<&Ident>, params: &Params) -> Result<()> {

@@ -1,4 +1,4 @@
-//! What is told in the log because no return value can carry it.
+//! What the log says because no return value can carry it.
 
 use std::io;
 use std::sync::{Arc, Mutex};

@@ -65,7 +65,7 @@ pin_project! {
         // What is sent once the lock is released.
         last: Option<Frame<Bytes>>,
         settling: Option<Settling>,
-        // Whether a loss is told by trailers.
+        // Whether a loss is said by trailers.
         is_grpc: bool,
     }
 }

@@ -4,6 +4,15 @@ use http_body::Body;
 
 /// Until when a request holds its lock.
 ///
+/// ```
+/// # use lock_core::{LockError, LockProvider, memory::MemoryBackend};
+/// # use lock_tower::{HoldUntil, LockLayer};
+/// # let locks = LockProvider::new(MemoryBackend::new());
+/// // A proxy, whose body is of a known size and comes from elsewhere while it is sent:
+/// let layer = LockLayer::new(locks, "file:change:<path>")?.hold_until(HoldUntil::BodyEnd);
+/// # Ok::<(), LockError>(())
+/// ```
+///
 /// # Default
 ///
 /// [`WorkDone`](Self::WorkDone).

@@ -89,6 +89,20 @@ impl LockLayer {
     }
 
     /// How long to wait and to hold.
+    ///
+    /// ```
+    /// # use std::time::Duration;
+    /// # use lock_core::{LockError, LockPolicy, LockProvider, memory::MemoryBackend};
+    /// # use lock_tower::LockLayer;
+    /// # let locks = LockProvider::new(MemoryBackend::new());
+    /// let policy = LockPolicy::user_request().with_max_hold(Duration::from_secs(60));
+    /// let layer = LockLayer::new(locks, "order:process:<id>")?.policy(policy);
+    /// # Ok::<(), LockError>(())
+    /// ```
+    ///
+    /// # Default
+    ///
+    /// [`LockPolicy::user_request`].
     pub fn policy(mut self, policy: impl Into<LockPolicy>) -> Self {
         self.rule().policy = policy.into();
         self

@@ -103,7 +103,7 @@
 //! - **The lock is held until the work is done** ([`HoldUntil`]), and the handler's future is gone
 //!   before the lock is. The response to work that is done is sent after the release (for a second at
 //!   most), so that a client that has seen it does not meet its own lock.
-//! - **A loss stops the work.** The handler's future is dropped and the client is told that the
+//! - **A loss stops the work.** The handler's future is dropped and the answer says that the
 //!   outcome is unknown; a body that is still sent is cut off with an error. What the handler has
 //!   spawned or sent goes on: [`HeldLock::fencing_token`] lets storage refuse it.
 //! - **A client that leaves does not unlock work that goes on.** The future of a request other than
@@ -111,7 +111,7 @@
 //!   lock is lost, its policy's `max_hold` is over, or the runtime ends. A request that still waits
 //!   for its lock gives up its place (see "Request bodies"). [`LockLayer::drop_on_disconnect`] stops all of them. Call
 //!   `locks.shutdown(grace)` at the signal, beside the server's own shutdown: it waits for these.
-//! - **A panic releases**, whoever catches it.
+//! - **A panic releases**, wherever it is caught.
 //!
 //! # Where to put it
 //!
@@ -184,6 +184,9 @@
 //! - `axum` (default): route parameters, `RouteLocks`, the extractor, the response, and the routes
 //!   for probes in `health`. Without it:
 //!   [`LockLayer::key`] and [`LockLayer::param`].
+
+// Which feature an item needs, in the documentation of docs.rs.
+#![cfg_attr(docsrs, feature(doc_cfg))]
 
 mod body;
 mod disconnect;

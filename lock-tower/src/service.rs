@@ -98,8 +98,8 @@ where
             Err(error) => return ResponseFuture::refused(start.refuse(error)),
         };
 
-        // A lock that is free is had here, which saves the clone of the service. Whatever has to
-        // wait needs timers, and so a runtime, and the waker of whoever polls the future.
+        // A lock that is free is acquired here, which saves the clone of the service. A request that has to
+        // wait needs timers, and so a runtime, and the waker of the task that polls the future.
         if Handle::try_current().is_ok() {
             let mut cx = Context::from_waker(Waker::noop());
             match Pin::new(&mut acquire).poll(&mut cx) {

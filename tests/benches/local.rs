@@ -18,7 +18,7 @@ fn main() {
     divan::main();
 }
 
-/// How many tasks work at once, each on a name of its own.
+/// How many tasks work together, each on a name of its own.
 const TASKS: [usize; 3] = [1, 64, 1_024];
 
 /// How often each of them takes its lock in one run.

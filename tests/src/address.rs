@@ -1,4 +1,4 @@
-//! Locks by their address, as the programs of this crate are told where they are.
+//! Locks by their address, as the programs of this crate get them.
 
 use std::collections::HashMap;
 use std::error::Error;
@@ -36,7 +36,7 @@ impl Opened {
     }
 }
 
-/// Opens the locks at an address: `file:DIRECTORY`, `postgres:LEASE_MS:URL`, or
+/// Opens the locks at an address: `file:DIRECTORY`, `polled-file:DIRECTORY`, `postgres:LEASE_MS:URL`, or
 /// `redis:LEASE_MS:QUARANTINE_MS:URL`.
 ///
 /// # Errors
@@ -45,6 +45,10 @@ impl Opened {
 pub async fn open(address: &str) -> Result<Opened, Box<dyn Error + Send + Sync>> {
     match address.split_once(':') {
         Some(("file", directory)) => Ok(Opened::over(FileBackend::open(directory)?)),
+        Some(("polled-file", directory)) => {
+            let backend = FileBackend::builder(directory).polling(true);
+            Ok(Opened::over(backend.open()?))
+        }
         Some(("postgres", rest)) => {
             let (lease, url) = rest.split_once(':').ok_or("postgres:LEASE_MS:URL")?;
             let backend = PostgresBackend::builder(url).lease(millis(lease)?);

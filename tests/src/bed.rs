@@ -40,7 +40,7 @@ impl<S: Store> Bed<S> {
         Child::start(self.locker, &address).await
     }
 
-    /// A name that nobody else uses.
+    /// A name that no other case uses.
     pub fn name(&self) -> LockName {
         let number = self.names.fetch_add(1, Ordering::Relaxed);
         LockName::new(

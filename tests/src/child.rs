@@ -14,7 +14,7 @@ use crate::timing::eventually;
 /// No answer of a child takes longer on a busy machine.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// A process that locks what it is told to. It is killed when this is dropped, and ends by itself
+/// A process that locks what the test says. It is killed when this is dropped, and ends by itself
 /// when its standard input does.
 #[derive(Debug)]
 pub struct Child {

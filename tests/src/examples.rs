@@ -35,7 +35,7 @@ pub fn program(example: &str) -> PathBuf {
 }
 
 /// Whether Cargo has told this of the package of the test. Build scripts look at it, and what depends on
-/// them would be compiled again, here and then by whoever builds next.
+/// them would be compiled again, here and then by the next build.
 fn is_about_this_package(variable: &OsStr) -> bool {
     let variable = variable.to_string_lossy();
     let is_about = |prefix| variable.starts_with(prefix);

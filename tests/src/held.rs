@@ -1,4 +1,4 @@
-//! Whether a lock can be had.
+//! Whether a lock can be acquired.
 
 use std::time::Duration;
 

@@ -7,7 +7,7 @@ pub struct Case {
     pub topic: &'static str,
     /// What it says.
     pub name: &'static str,
-    /// The promises that it checks, as they are numbered in the conformance list of the project.
+    /// The promises that it checks, as the README of the tests numbers them.
     pub promises: &'static [u32],
 }
 

@@ -7,7 +7,7 @@
 //! - [`checker`] judges what clients of one or several processes did, by what they wrote down.
 //! - [`campaign`] is a run of processes under stress with faults, for it to judge; [`saboteur`] is a
 //!   backend that is broken on purpose, which it must find.
-//! - [`address`] opens the locks that the programs of this crate are told of.
+//! - [`address`] opens the locks that the programs of this crate work with.
 //! - [`comparison`] measures locks beside those of a peer, for the benches.
 //! - [`order`] is what the example service tells of an order, and how old that is.
 //! - [`puppet`] is a backend whose every answer a test can delay, withhold or forge.
@@ -60,8 +60,8 @@ pub use lateness::{Lateness, Queued};
 pub use log::Log;
 pub use outlasting::crowd_outlasts;
 pub use stores::{
-    FileStore, GrantedStore, MemoryStore, OneBackend, PostgresStore, RedisClusterStore,
-    RedisSentinelStore, RedisStore, Store, redis_key, redis_rights, redis_user,
+    FileStore, GrantedStore, MemoryStore, OneBackend, PollingFileStore, PostgresStore,
+    RedisClusterStore, RedisSentinelStore, RedisStore, Store, redis_key, redis_rights, redis_user,
 };
 pub use stress::{Storm, abandon, seed};
 pub use timing::{boottime, eventually};

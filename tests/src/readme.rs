@@ -1,5 +1,17 @@
-//! The code of the README, compiled and run as it stands there.
+//! The code of the READMEs, compiled and run as it stands there.
 
 #[doc = include_str!("../../README.md")]
 #[derive(Debug)]
-pub struct Readme;
+pub struct Project;
+
+#[doc = include_str!("../../lock-core/README.md")]
+#[derive(Debug)]
+pub struct Core;
+
+#[doc = include_str!("../../lock-tower/README.md")]
+#[derive(Debug)]
+pub struct Tower;
+
+#[doc = include_str!("../../lock-macros/README.md")]
+#[derive(Debug)]
+pub struct Macros;

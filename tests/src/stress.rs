@@ -49,7 +49,7 @@ pub async fn abandon<F: Future>(future: F, polls: u32) -> Option<F::Output> {
     .await
 }
 
-/// How long a lock is tried that is to be had at once.
+/// How long a lock is tried that is to be free.
 const LONG: Duration = Duration::from_secs(20);
 
 /// Locks that many callers want, who leave when they like.
@@ -73,7 +73,7 @@ impl Storm {
     }
 
     /// Blows for some rounds, each of which is one call of one of the tasks, then checks that
-    /// nothing is left: every lock can be had by every client, and every client ends at once. What
+    /// nothing is left: every lock can be acquired by every client, and every client ends immediately. What
     /// was written down meanwhile is judged.
     ///
     /// # Panics

@@ -18,7 +18,7 @@ use tokio::time::timeout;
 /// Longer than any hand-over takes on a busy machine.
 const PATIENCE: Duration = Duration::from_secs(30);
 
-/// Long enough for somebody to take what can be taken.
+/// Long enough for another to take what can be taken.
 const A_WHILE: Duration = Duration::from_millis(300);
 
 async fn child(store: &FileStore) -> Child {

@@ -55,7 +55,7 @@ async fn one_of_several_that_begin_alike_is_granted_a_lock_in_files() {
     one_of_four_is_granted::<FileStore>().await;
 }
 
-/// Whoever connects again ends the session that has its identity.
+/// A process that connects again ends the session that has its identity.
 #[tokio::test]
 async fn sessions_in_postgres_of_processes_that_begin_alike_have_identities_of_their_own() {
     let server = PostgresServer::start().await;

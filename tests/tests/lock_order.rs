@@ -226,7 +226,7 @@ async fn guards_that_are_handed_to_another_task_say_nothing() {
     for (first, second) in [(ORDER, STOCK), (STOCK, ORDER)] {
         let locks = scene.locks.clone();
         in_a_task(async move {
-            // As somebody does who hands out work.
+            // As a program does that hands out work.
             for name in [first, second] {
                 let guard = take(&locks, name).await;
                 tokio::spawn(async move {

@@ -199,7 +199,7 @@ async fn whoever_leaves_is_counted_and_so_is_a_claim_that_fails() {
     ]);
     drop(held);
 
-    // Of many locks each that is had, and else each label.
+    // Of many locks each that is granted, and else each label.
     let names = ["cart:pay:1", "stock:take:1", "stock:take:2"];
     assert!(abandon(locks.claim(names, 3), 1).await.is_none());
     counted(&[("cart:pay", "cancelled", 1), ("stock:take", "cancelled", 1)]);

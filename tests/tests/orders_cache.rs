@@ -246,7 +246,7 @@ async fn that_there_is_no_order_is_known_for_a_second_at_most() {
         }
         assert!(!bed.keys().await.iter().any(|key| key.ends_with(&theirs)));
         Order::place(&bed.here, &ours, 1).await;
-        // Past the service: nobody tells it.
+        // Past the service, which does not learn of it.
         sqlx::query("INSERT INTO orders (id, quantity) VALUES ($1, 1)")
             .bind(&theirs)
             .execute(&pool)

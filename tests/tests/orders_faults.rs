@@ -186,7 +186,7 @@ async fn one_instance_at_a_time_cleans_up() {
         assert!(pair[0].1 <= pair[1].0, "two at once: {pair:?}");
     }
 
-    // While somebody else has the lock nobody does the work, and nobody minds.
+    // While another process has the lock the work is not done, and that is no error.
     let lock = shop.locks().lock("job:cleanup-tokens").unwrap();
     let guard = lock.acquire(Duration::from_secs(5)).await.unwrap();
     let taken = boottime();

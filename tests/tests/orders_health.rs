@@ -1,4 +1,4 @@
-//! The service of the README under probes: who is asked, what is told, how soon.
+//! The service of the README under probes: who is asked, what is answered, how soon.
 
 #![allow(clippy::unwrap_used, reason = "what does not hold in a test ends it")]
 

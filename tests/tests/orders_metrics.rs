@@ -120,7 +120,7 @@ async fn what_was_done_is_what_is_counted_and_no_name_is_shown() {
         .collect();
     statuses.sort_unstable();
     assert_eq!(statuses, [200, 409, 409, 409, 409, 409]);
-    // A job that somebody else is at: skipped, which is contention.
+    // A job that another instance is at: skipped, which is contention.
     let job = "job:cleanup-tokens";
     let pool = server.pool().await;
     let mut elsewhere = pool.acquire().await.unwrap();

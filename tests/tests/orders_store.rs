@@ -56,7 +56,7 @@ impl Bed {
         token.flatten()
     }
 
-    /// Returns when somebody holds the lock.
+    /// Returns when the lock is held.
     async fn until_held(&self, name: &str) {
         let backend = PostgresBackend::connect(&self.server.url()).await.unwrap();
         let lock = LockProvider::new(backend).lock(name).unwrap();
@@ -70,7 +70,7 @@ impl Bed {
     }
 }
 
-/// Adds one to the quantity, again and again, until nobody else was faster; how often that was.
+/// Adds one to the quantity, again and again, until no other was faster; how often that was.
 async fn add_one(instance: &Instance, id: &str) -> usize {
     let mut conflicts = 0;
     loop {

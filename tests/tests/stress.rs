@@ -20,7 +20,7 @@ const LEASE: Duration = Duration::from_millis(500);
 
 const SECOND: Duration = Duration::from_secs(1);
 
-/// A crowd over a saboteur, on a clock that stands still while anybody works, so that one seed gives
+/// A crowd over a saboteur, on a clock that stands still while a task works, so that one seed gives
 /// one run, whatever else the machine does. Now and then one of them stands still past its lease.
 fn trial(sabotage: Sabotage, resource: MemoryResource) -> Verdict {
     let history = history(sabotage, resource, seed());

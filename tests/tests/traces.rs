@@ -19,7 +19,7 @@ use tracing_subscriber::registry::LookupSpan;
 /// What is in every name here, and in nothing else.
 const SECRET: &str = "hunter2";
 
-/// Everything that was told, at every level.
+/// Everything that was logged, at every level.
 #[derive(Clone, Default)]
 struct Tape(Arc<Mutex<Vec<Told>>>);
 

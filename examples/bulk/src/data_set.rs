@@ -29,7 +29,7 @@ impl DataSet {
         self.result(part).exists()
     }
 
-    /// Does a part. For whoever has its lock.
+    /// Does a part. For the holder of its lock.
     pub(crate) fn process(&self, part: u32) -> io::Result<()> {
         let from = u64::from(part) * NUMBERS;
         let primes = (from..from + NUMBERS).filter(|&number| is_prime(number));
@@ -39,7 +39,7 @@ impl DataSet {
         fs::rename(unfinished, result)
     }
 
-    /// How many parts are done, whoever did them.
+    /// How many parts are done, by any process.
     pub(crate) fn finished(&self) -> io::Result<u64> {
         let mut finished = 0;
         for entry in fs::read_dir(&self.results)? {

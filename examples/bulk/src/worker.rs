@@ -65,7 +65,7 @@ fn next_window(data: &DataSet, open: &mut VecDeque<u32>) -> Vec<u32> {
     window
 }
 
-/// Locks one of these parts that nobody else has.
+/// Locks one of these parts that no other worker has.
 async fn claim_one(
     locks: &LockProvider,
     window: &[u32],

@@ -12,7 +12,7 @@ const SECONDS: [f64; 16] = [
     0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0,
 ];
 
-/// What is counted is drained this often, also when nobody fetches it.
+/// What is counted is drained this often, also when no scraper fetches it.
 const DRAIN: Duration = Duration::from_secs(5);
 
 /// Records metrics from here on; to be called before anything is made that has some.

@@ -30,7 +30,7 @@ pub(crate) fn on_signal() -> io::Result<CancellationToken> {
             _ = terminate.recv() => {}
             _ = interrupt.recv() => {}
         }
-        // First: whoever reads the log may have left.
+        // First: the reader of the log may have left.
         cancel.cancel();
         tracing::info!("stopping: requests under way are finished first");
     });

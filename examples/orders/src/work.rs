@@ -11,7 +11,7 @@ use serde::{Deserialize, Deserializer, Serialize, de};
 const MOST: Duration = Duration::from_secs(60);
 
 /// A lock is taken from work that takes longer than the longest that is asked for: a bound for what
-/// nobody has thought of, a query that hangs, say.
+/// its author did not think of, a query that hangs, say.
 pub(crate) const MAX_HOLD: Duration = Duration::from_secs(90);
 
 /// How long to work, from the query: `?work_ms=2000`. More than a minute is 400.
@@ -38,7 +38,7 @@ fn bounded<'de, D: Deserializer<'de>>(deserializer: D) -> Result<u64, D::Error> 
 pub(crate) struct Receipt {
     /// The process that did the work.
     pub(crate) instance: u32,
-    /// The name of the lock, or its template where the name is nobody's business.
+    /// The name of the lock, or its template where the name is confidential.
     pub(crate) lock: String,
     pub(crate) token: FencingToken,
     /// Nanoseconds on CLOCK_BOOTTIME, which all processes of a machine share.

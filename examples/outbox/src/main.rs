@@ -18,7 +18,7 @@ use crate::webhook::Webhook;
 /// The time from one look into the outbox to the next, where there is nothing to do.
 const EVERY: Duration = Duration::from_millis(100);
 
-/// How long a batch that is under way may go on when the instance is told to stop.
+/// How long a batch that is under way may go on when the instance is asked to stop.
 const GRACE: Duration = Duration::from_secs(10);
 
 #[tokio::main]
@@ -26,7 +26,7 @@ async fn main() -> anyhow::Result<()> {
     tracing_subscriber::fmt().init();
     let pool = PgPool::connect(&var("DATABASE_URL")?).await?;
     let locks = LockProvider::new(PostgresBackend::from_pool(&pool).await?);
-    // `CREATE TABLE IF NOT EXISTS` fails when two do it at once.
+    // `CREATE TABLE IF NOT EXISTS` fails when two do it together.
     let migrate = outbox::migrate(&pool);
     locks
         .try_run("job:migrate-outbox", LockPolicy::long_operation(), migrate)

@@ -36,6 +36,10 @@ use std::time::Duration;
 
 use http::StatusCode;
 
+/// The crates whose types the signatures here have, in the versions that they mean.
+#[doc(no_inline)]
+pub use {bytes, http};
+
 #[doc(hidden)]
 pub use mistakes::Mistakes;
 pub use problem::Problem;

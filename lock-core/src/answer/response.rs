@@ -6,6 +6,25 @@ use axum_core::response::{IntoResponse, Response};
 use super::{Answer, Mistakes, Problem};
 use crate::LockError;
 
+/// ```
+/// use std::time::Duration;
+/// use axum_core::response::{IntoResponse, Response};
+/// use lock_core::answer::{Problem, http::StatusCode};
+///
+/// fn busy() -> Response {
+///     let detail = "Another request refunds this payment right now; this one did nothing.";
+///     Problem::other(StatusCode::CONFLICT, "urn:shop:problem:refund-in-progress", "Refund in progress", detail, "refund-in-progress")
+///         .retry_after(Some(Duration::from_secs(1)))
+///         .into_response()
+/// }
+/// # assert_eq!(busy().headers()["retry-after"], "1");
+/// ```
+impl IntoResponse for Problem<'_> {
+    fn into_response(self) -> Response {
+        self.to_response().map(Body::from)
+    }
+}
+
 /// The answers of [`answer`](crate::answer). The [kind](crate::LockErrorKind) is in the extensions of the
 /// response, for the layers around. What is wrong with a set-up is in the log, and not in the response.
 ///

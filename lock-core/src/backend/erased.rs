@@ -13,7 +13,7 @@ use crate::{LockError, LockName};
 
 type BoxFuture<T> = Pin<Box<dyn Future<Output = T> + Send>>;
 
-/// A lock that was granted, and that nobody holds as a guard yet; dropping it releases the lock.
+/// A lock that was granted, and that is not a guard yet; dropping it releases the lock.
 pub(crate) type Granted = Arc<Held>;
 
 /// A try on its way.

@@ -6,10 +6,10 @@
 //!
 //! # Rules
 //!
-//! 1. **At most one live grant per name**, whoever asks: two providers over one backend, or the
+//! 1. **At most one live grant per name**, for all clients: two providers over one backend, or the
 //!    same one twice. A backend never grants again what it has granted and not taken back.
 //! 2. **Validity counts from before the request.** A [`Lease`] must end, on its clock, before the
-//!    store can give the lock to anybody else.
+//!    store can give the lock to another client.
 //! 3. **A dropped grant is released**, without a runtime and without blocking: the release is
 //!    started by the drop and goes on by itself. A release that was polled once and then dropped
 //!    goes on too.
@@ -19,7 +19,7 @@
 //! 5. **Errors are not answers.** "Held by another" is [`Attempt::Held`]; whatever else keeps the
 //!    backend from granting is an error, [`unavailable`](LockError::unavailable) when a retry can
 //!    help.
-//! 6. Nobody outside is asked to be fair, but a backend that serves several processes should not
+//! 6. Fairness between processes is not required, but a backend that serves several processes should not
 //!    let one that always has local waiters starve the others.
 //!
 //! # Errors

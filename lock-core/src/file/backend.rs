@@ -25,13 +25,14 @@ const SETTLE: Duration = keeper::EVERY.saturating_mul(2);
 ///
 /// Clones share one backend; two backends over one directory exclude each other like two processes.
 ///
-/// A try that is answered within milliseconds of a release here can be told "held" although nobody
+/// A try that is answered within milliseconds of a release here can be answered "held" although no process
 /// holds the lock: it has been promised to one who waits elsewhere.
 #[derive(Clone)]
 pub struct FileBackend(Arc<Inner>);
 
 struct Inner {
     path: PathBuf,
+    polls: bool,
     namespace: String,
     state: Mutex<State>,
     providers: Providers,
@@ -49,10 +50,12 @@ enum State {
 /// # Default
 ///
 /// - the namespace is empty
+/// - the directory is watched, on Linux
 #[derive(Clone, Debug)]
 #[must_use = "a builder does nothing until `open`"]
 pub struct FileBackendBuilder {
     path: PathBuf,
+    polls: bool,
     namespace: String,
 }
 
@@ -74,6 +77,7 @@ impl FileBackend {
     pub fn builder(directory: impl AsRef<Path>) -> FileBackendBuilder {
         FileBackendBuilder {
             path: directory.as_ref().to_owned(),
+            polls: false,
             namespace: String::new(),
         }
     }
@@ -103,6 +107,23 @@ impl FileBackendBuilder {
         self
     }
 
+    /// Whether waiters only ask again for a lock, after 1 ms at first and every 50 ms later, and the directory
+    /// is not watched for releases: for where inotify is not allowed or used up. On systems without inotify
+    /// waiters always poll.
+    ///
+    /// ```
+    /// # use lock_core::{LockError, LockProvider, file::FileBackend};
+    /// # fn main() -> Result<(), LockError> {
+    /// # let directory = tempfile::tempdir().unwrap();
+    /// # let directory = directory.path().join("locks");
+    /// let locks = LockProvider::new(FileBackend::builder(&directory).polling(true).open()?);
+    /// # Ok(()) }
+    /// ```
+    pub fn polling(mut self, on: bool) -> Self {
+        self.polls = on;
+        self
+    }
+
     /// Opens the lock directory.
     ///
     /// # Errors
@@ -111,9 +132,10 @@ impl FileBackendBuilder {
     pub fn open(self) -> Result<FileBackend, LockError> {
         let namespace = plain_text::namespace(&self.namespace)?;
         plain_text::check_path(&self.path)?;
-        let store = Arc::new(Store::open(&self.path)?);
+        let store = Arc::new(Store::open(&self.path, self.polls)?);
         Ok(FileBackend(Arc::new(Inner {
             path: store.directory.path().to_owned(),
+            polls: self.polls,
             namespace: namespace.to_owned(),
             state: Mutex::new(State::Open(store)),
             providers: Providers::default(),
@@ -136,7 +158,7 @@ impl Inner {
             State::Closed => Err(LockError::closed()),
             State::Displaced(since) if since.elapsed() < SETTLE => Err(self.displaced()),
             State::Displaced(_) => {
-                let store = Arc::new(Store::open(&self.path)?);
+                let store = Arc::new(Store::open(&self.path, self.polls)?);
                 *state = State::Open(Arc::clone(&store));
                 Ok(store)
             }
@@ -153,7 +175,7 @@ impl Inner {
                 &mut *state,
                 State::Displaced(Instant::now()),
             )),
-            // Somebody else saw it first.
+            // Another thread saw it first.
             _ => None,
         };
         drop(state);

@@ -29,9 +29,13 @@ impl FileId {
         }
     }
 
+    #[allow(
+        clippy::unnecessary_cast,
+        reason = "narrower and signed on macOS, where std converts it so"
+    )]
     pub(super) fn of_stat(stat: &Stat) -> Self {
         Self {
-            device: stat.st_dev,
+            device: stat.st_dev as u64,
             inode: stat.st_ino,
         }
     }
@@ -73,7 +77,7 @@ impl Directory {
             )));
         }
         // Tells systemd-tmpfiles to leave the directory and all in it alone (tmpfiles.d(5)). Where
-        // somebody else holds a lock on it, the same is reached.
+        // another process holds a lock on it, the same is reached.
         let _ = file.try_lock_shared();
         let id = FileId::of(&metadata);
         Ok(Self { path, file, id })
@@ -193,7 +197,7 @@ fn not_a_directory(path: &Path) -> LockError {
     let path = path.display();
     LockError::misconfigured(if is_symlink {
         format!(
-            "the lock directory {path} is a symlink, which somebody can point elsewhere; give the directory itself"
+            "the lock directory {path} is a symlink, which can be pointed elsewhere; give the directory itself"
         )
     } else {
         format!("the lock directory {path} is not a directory; choose another path")

@@ -9,7 +9,7 @@ use crate::LockError;
 
 /// The error for what could not be done in the lock directory.
 ///
-/// What a retry can heal (no space, no descriptors) is `Unavailable`; what only somebody can change
+/// What a retry can heal (no space, no descriptors) is `Unavailable`; what only an operator can change
 /// is `Misconfigured`.
 pub(super) fn refused(directory: &Path, doing: &str, error: impl Into<io::Error>) -> LockError {
     let error = error.into();

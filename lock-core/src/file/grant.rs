@@ -11,7 +11,7 @@ use crate::LockError;
 use crate::backend::{Grant, Lease, LossReason};
 use crate::outage::Repeated;
 
-/// A file lock that is ours. Dropping it releases it, at once.
+/// A file lock that is ours. Dropping it releases it immediately.
 #[must_use = "if unused the lock is released immediately"]
 pub struct FileGrant {
     store: Arc<Store>,
@@ -130,7 +130,7 @@ mod tests {
     #[test]
     fn the_copy_of_a_forked_child_releases_nothing() {
         let base = tempfile::tempdir().unwrap();
-        let store = Arc::new(Store::open(&base.path().join("locks")).unwrap());
+        let store = Arc::new(Store::open(&base.path().join("locks"), false).unwrap());
         let name: Arc<str> = "v1-a.lock".into();
         let Taken::Ours(file) = lock_file::take(&store.directory, &name, false).unwrap() else {
             panic!("nobody holds it");

@@ -1,7 +1,7 @@
-//! Looks after the locks that are held: a lock file or a directory that somebody removes under its
+//! Looks after the locks that are held: a lock file or a directory that is removed under its
 //! holder is a lock lost, and the holder is to hear of it while it works.
 //!
-//! inotify could tell at once, but of every release of every lock as well. A look each second costs
+//! inotify could tell immediately, but of every release of every lock as well. A look each second costs
 //! nothing while locks come and go.
 
 use std::collections::HashMap;
@@ -115,7 +115,7 @@ impl Keeper {
             idle = if all.is_empty() { idle + 1 } else { 0 };
             // Nothing to do for a while, or for good.
             if idle == IDLE_LOOKS || (idle > 0 && Arc::strong_count(self) == 1) {
-                // Under the mutex: whoever comes next starts another thread.
+                // Under the mutex: the next caller starts another thread.
                 state.running = None;
                 return;
             }

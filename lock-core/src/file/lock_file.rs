@@ -2,48 +2,48 @@
 //!
 //! # Why at most one holds a name
 //!
-//! A name is held by whoever has the lock of the inode that the name leads to. Whoever gets the lock
-//! of an inode then looks whether the name still leads to it, and starts again if it does not.
+//! A name is held by the process that locks the inode that the name leads to. One that has
+//! locked an inode then looks whether the name still leads to it, and starts again if it does not.
 //!
 //! 1. A name is taken away from an inode only by a process that has the lock of that inode and has
 //!    seen, since it got it, that the name leads there: by its holder, when it releases. Files are
 //!    created only where there is none, and never linked or renamed.
 //! 2. So while H holds, the name leads to the inode that H has locked, until H unlinks it. That is
-//!    the moment of the release; the unlock after it matters to nobody new.
+//!    the moment of the release; the unlock after it matters to no new process.
 //! 3. Another holder would have to have locked the inode that it saw the name lead to while H
 //!    holds. By 2 that is the inode of H, and the kernel locks it for one only.
 //! 4. An inode that was unlinked never gets a name again. Its number can be used again, but not
-//!    while somebody has it open, and whoever compares has it open.
+//!    while a process has it open, and the one that compares has it open.
 //!
 //! Without the second look, one who opened the file just before the holder unlinked it would get
 //! the lock of an inode without a name, while the next one creates the file anew and locks that.
 //!
-//! A process that dies leaves its file behind, unlocked. Whoever finds it removes it in the same
+//! A process that dies leaves its file behind, unlocked. The process that finds it removes it in the same
 //! way, as its holder, and starts anew with a file of its own: it is open for writing, whose end
 //! inotify tells apart from those that only tried, its time says since when the lock is held, and
-//! nobody has asked for it yet.
+//! no process has asked for it yet.
 
 use std::fs::{File, Metadata, TryLockError};
 use std::os::unix::fs::MetadataExt;
 use std::time::{Duration, SystemTime};
 
-use rustix::fs::{Mode, OFlags, RawDir, fchmod};
+use rustix::fs::{Dir, Mode, OFlags, RawMode, fchmod};
 use rustix::io::Errno;
 
 use super::directory::{Directory, FileId};
 use crate::LockError;
 
-/// How the names of lock files end; other files in the directory are none.
+/// How the names of lock files end; other files in the directory are not locks.
 pub(super) const SUFFIX: &str = ".lock";
 
 /// Set in the mode of a lock file when another waits for it: a mark that needs no descriptor, that
 /// a crash of the waiter cannot leave behind for long, since it goes with the file.
 const AWAITED: Mode = Mode::XUSR;
 
-/// How often a try starts again when files come and go under it. Each time somebody else got on.
+/// How often a try starts again when files come and go under it. Each time another process got on.
 const ROUNDS: u32 = 16;
 
-/// Files that nobody has locked for this long are tidied away when the directory is opened.
+/// Files that have not been locked for this long are tidied away when the directory is opened.
 const LEFT_BEHIND: Duration = Duration::from_secs(600);
 
 /// No more than this many are looked at.
@@ -65,12 +65,12 @@ pub(super) enum Taken {
 
 /// What a release found.
 pub(super) struct Released {
-    /// Whether the lock was ours to the end: nobody took the file away.
+    /// Whether the lock was ours to the end: the file was not removed.
     pub(super) ours: bool,
 }
 
 /// Tries once to take the lock of this name. `awaits`: if it is held, tell its holder that
-/// somebody waits.
+/// another process waits.
 pub(super) fn take(directory: &Directory, name: &str, awaits: bool) -> Result<Taken, LockError> {
     for _ in 0..ROUNDS {
         match directory.open_file(name, OFlags::RDWR | OFlags::CREATE | OFlags::EXCL) {
@@ -157,18 +157,18 @@ fn age(metadata: &Metadata) -> Duration {
 }
 
 impl LockFile {
-    /// Whether the name still leads to our file, and whether somebody waits for it.
+    /// Whether the name still leads to our file, and whether another process waits for it.
     pub(super) fn look(&self, directory: &Directory, name: &str) -> Result<Look, LockError> {
         let named = directory.look(name)?;
         let ours = named.filter(|named| FileId::of_stat(named) == self.id);
         Ok(Look {
             in_place: ours.is_some(),
-            awaited: ours.is_some_and(|stat| is_awaited(stat.st_mode)),
+            awaited: ours.is_some_and(|stat| is_awaited(Mode::from_raw_mode(stat.st_mode))),
         })
     }
 
     /// Releases the lock. `awaited` is called, at most once, if another waits for it: before
-    /// anybody can take it if possible.
+    /// any process can take it if possible.
     pub(super) fn release(
         &self,
         directory: &Directory,
@@ -182,12 +182,12 @@ impl LockFile {
                     awaited();
                 }
                 let unlinked = directory.unlink(name);
-                // One that was marked in between: whoever marks it later sees that it is unlinked.
+                // One that was marked in between: a process that marks it later sees that it is unlinked.
                 if !look.awaited
                     && self
                         .file
                         .metadata()
-                        .is_ok_and(|metadata| is_awaited(metadata.mode()))
+                        .is_ok_and(|metadata| is_awaited(mode_of(&metadata)))
                 {
                     awaited();
                 }
@@ -206,8 +206,16 @@ impl LockFile {
     }
 }
 
-fn is_awaited(mode: u32) -> bool {
-    Mode::from_raw_mode(mode).contains(AWAITED)
+fn is_awaited(mode: Mode) -> bool {
+    mode.contains(AWAITED)
+}
+
+#[allow(
+    clippy::unnecessary_cast,
+    reason = "narrower on macOS; what is cut off is zero"
+)]
+fn mode_of(metadata: &Metadata) -> Mode {
+    Mode::from_raw_mode(metadata.mode() as RawMode)
 }
 
 /// What a name leads to, seen by its holder.
@@ -222,10 +230,8 @@ pub(super) struct Look {
 pub(super) fn tidy(directory: &Directory) -> Result<(), LockError> {
     let list = directory.open_file(".", OFlags::RDONLY | OFlags::DIRECTORY);
     let list = list.map_err(directory.failed("list the files"))?;
-    let mut buffer = Vec::with_capacity(8192);
-    let mut entries = RawDir::new(&list, buffer.spare_capacity_mut());
-    for _ in 0..TIDY_LIMIT {
-        let Some(entry) = entries.next() else { break };
+    let entries = Dir::new(list).map_err(directory.failed("list the files"))?;
+    for entry in entries.take(TIDY_LIMIT) {
         let entry = entry.map_err(directory.failed("list the files"))?;
         let Ok(name) = entry.file_name().to_str() else {
             continue;

@@ -16,7 +16,7 @@
 //!   write whose number is that of the owner, since many systems give each user a group of its own.
 //! - **A local file system.** What is shared over a network is refused (NFS, SMB, 9p, Ceph, Lustre,
 //!   AFS and others): there a lock may hold on one machine only, or be dropped by a server. FUSE is
-//!   refused as well, since nobody can know what is behind it: it may be `sshfs`, or a volume that
+//!   refused as well, since what is behind it cannot be known: it may be `sshfs`, or a volume that
 //!   a hypervisor shares with other machines. `/dev/shm` and `/run` are fine choices in a container.
 //! - **A frozen holder still holds**, and is still the only holder. There is no lease.
 //! - **A forked child** that goes on without `exec` has a copy of every lock's file: a release
@@ -24,7 +24,7 @@
 //!   `exec` closes the copies.
 //! - **Each held lock is one file descriptor.** With none left, acquiring is
 //!   [`Unavailable`](crate::LockErrorKind::Unavailable).
-//! - **Nobody else tidies up** in the directory. If it is removed, renamed or replaced, or a lock
+//! - **No other program tidies up** in the directory. If it is removed, renamed or replaced, or a lock
 //!   file is, the locks in it are lost. Their holders notice within one second, and count on them
 //!   until then. A process that had the directory open grants nothing for two seconds after it has
 //!   seen that it is gone; but a process that opens the path for the first time, and after the loss of
@@ -37,8 +37,8 @@
 //! # Waiting
 //!
 //! Who waits takes no descriptor: one inotify instance and one thread for each backend, from its
-//! first wait on, tell of releases. Without inotify (its limits are per user) waiters ask again,
-//! after 1 ms at first and every 50 ms later. A release that saw a waiter of another backend lets it
+//! first wait on, tell of releases. Without inotify (its limits are per user; no other system has it; or by
+//! [`polling`](FileBackendBuilder::polling)) waiters ask again, after 1 ms at first and every 50 ms later. A release that saw a waiter of another backend lets it
 //! go first: for up to 5 ms, or until the other has taken the lock, our own tries are answered with
 //! "held". Another thread looks after what is held; it ends when nothing is.
 //!

@@ -219,7 +219,7 @@ mod tests {
         symlink("circle", base.path().join("circle")).unwrap();
         FileBackend::open(base.path().join("circle/locks")).unwrap_err();
         if geteuid().is_root() {
-            // Whose link it is, where everybody may have some.
+            // Whose link it is, where every user may have some.
             let shared = directory(base.path(), "shared", 0o1777);
             let link = shared.join("link");
             symlink(&closed, &link).unwrap();

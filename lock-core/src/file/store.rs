@@ -21,7 +21,7 @@ pub(super) struct Store {
 }
 
 impl Store {
-    pub(super) fn open(path: &Path) -> Result<Self, LockError> {
+    pub(super) fn open(path: &Path, polls: bool) -> Result<Self, LockError> {
         let directory = Arc::new(Directory::open(path)?);
         lock_file::tidy(&directory)?;
         directory.probe()?;
@@ -33,7 +33,7 @@ impl Store {
              containers and private temporary directories have their own"
         );
         Ok(Self {
-            watch: Watch::new(path, Arc::clone(&hand_overs)),
+            watch: Watch::new(path, polls, Arc::clone(&hand_overs)),
             keeper: Arc::new(Keeper::new(Arc::clone(&directory))),
             tokens: Arc::new(Tokens::new(Arc::clone(&directory))),
             hand_overs,

@@ -1,36 +1,26 @@
-//! Tells those who wait when a lock may have become free: inotify on the directory.
+//! Tells those who wait when a lock may have become free.
 //!
-//! One inotify instance and one thread, whatever the number of names: from the first time that
-//! somebody waits until the backend and all who wait through it are gone. The directory is watched
-//! only while somebody waits, since whoever releases pays for each who watches.
-//!
-//! A release removes the file, a holder that dies closes one that it had open for writing; a
-//! try that fails opens for reading only. What is missed (an overflow, a limit of inotify) costs
-//! time and nothing else: whoever waits also asks again by itself.
+//! On Linux by [`inotify`]. Where there is none, where it is refused, or where polling was chosen, there is no
+//! news, which costs time and nothing else: a waiter also asks again by itself.
+
+#[cfg(target_os = "linux")]
+mod inotify;
+#[cfg(not(target_os = "linux"))]
+#[path = "watch/unwatched.rs"]
+mod inotify;
 
 use std::collections::HashMap;
-use std::mem::MaybeUninit;
-use std::os::fd::OwnedFd;
+use std::io;
 use std::path::PathBuf;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
-use std::{io, thread};
 
-use rustix::fs::inotify::{self, CreateFlags, Event, ReadFlags, Reader, WatchFlags};
-use rustix::io::Errno;
 use tokio::sync::Notify;
 use tokio::sync::futures::OwnedNotified;
 
+use self::inotify::Listener;
 use super::hand_over::HandOvers;
 use crate::outage::{Outage, SoFar};
-use crate::panics::catch;
-
-/// The kernel tells that a file is closed a moment before it drops its lock.
-const CLOSING: Duration = Duration::from_micros(200);
-
-/// Many events in one read.
-const BUFFER: usize = 16 * 1024;
 
 /// Who waits for what. Dropping the last one ends the thread.
 #[derive(Debug)]
@@ -39,6 +29,9 @@ pub(super) struct Watch(Arc<Shared>);
 #[derive(Debug)]
 struct Shared {
     directory: PathBuf,
+    /// Whether the directory is never watched.
+    polls: bool,
+    #[cfg_attr(not(target_os = "linux"), expect(dead_code, reason = "of events"))]
     hand_overs: Arc<HandOvers>,
     state: Mutex<State>,
     outage: Mutex<Outage>,
@@ -47,10 +40,7 @@ struct Shared {
 #[derive(Debug, Default)]
 struct State {
     names: HashMap<Arc<str>, Name>,
-    inotify: Option<Arc<OwnedFd>>,
-    /// The watch of the directory.
-    watch: Option<i32>,
-    closed: bool,
+    listener: Listener,
 }
 
 #[derive(Debug, Default)]
@@ -59,7 +49,7 @@ struct Name {
     waiting: usize,
 }
 
-/// Somebody waits for a name; it is registered as long as this lives.
+/// A caller waits for a name; it is registered as long as this lives.
 #[derive(Debug)]
 pub(super) struct Registration {
     watch: Arc<Watch>,
@@ -68,9 +58,10 @@ pub(super) struct Registration {
 }
 
 impl Watch {
-    pub(super) fn new(directory: PathBuf, hand_overs: Arc<HandOvers>) -> Arc<Self> {
+    pub(super) fn new(directory: PathBuf, polls: bool, hand_overs: Arc<HandOvers>) -> Arc<Self> {
         Arc::new(Self(Arc::new(Shared {
             directory,
+            polls,
             hand_overs,
             state: Mutex::default(),
             outage: Mutex::new(Outage::new()),
@@ -85,7 +76,8 @@ impl Watch {
         let mut notified = Box::pin(Arc::clone(&entry.changed).notified_owned());
         notified.as_mut().enable();
         // Watched already, as it mostly is, says nothing new.
-        let listened = (state.watch.is_none()).then(|| self.0.listen(&mut state));
+        let is_quiet = self.0.polls || state.listener.listens();
+        let listened = (!is_quiet).then(|| self.0.listen(&mut state));
         drop(state);
         match listened {
             Some(Err(error)) => self.0.is_refused(&error),
@@ -111,16 +103,7 @@ impl Watch {
 
 impl Drop for Watch {
     fn drop(&mut self) {
-        let mut state = self.0.state();
-        state.closed = true;
-        let Some(inotify) = &state.inotify else {
-            return;
-        };
-        // The end of any watch is an event, which the thread wakes up for.
-        let any = || inotify::add_watch(&**inotify, "/", WatchFlags::DELETE_SELF).ok();
-        if let Some(watch) = state.watch.or_else(any) {
-            let _ = inotify::remove_watch(&**inotify, watch);
-        }
+        self.0.state().listener.end();
     }
 }
 
@@ -144,94 +127,6 @@ impl Drop for Registration {
 }
 
 impl Shared {
-    /// Watches the directory from now on.
-    fn listen(self: &Arc<Self>, state: &mut State) -> io::Result<()> {
-        let inotify = match &state.inotify {
-            Some(inotify) => Arc::clone(inotify),
-            None => {
-                let inotify = Arc::new(inotify::init(CreateFlags::CLOEXEC)?);
-                let (shared, reading) = (Arc::clone(self), Arc::clone(&inotify));
-                let thread = thread::Builder::new().name("lock-watch".to_owned());
-                thread.spawn(move || shared.run(&reading))?;
-                state.inotify = Some(Arc::clone(&inotify));
-                inotify
-            }
-        };
-        let events = WatchFlags::DELETE
-            | WatchFlags::CLOSE_WRITE
-            | WatchFlags::CREATE
-            | WatchFlags::ONLYDIR
-            | WatchFlags::DONT_FOLLOW
-            // The close that follows a release is not news.
-            | WatchFlags::EXCL_UNLINK;
-        state.watch = Some(inotify::add_watch(&*inotify, &self.directory, events)?);
-        Ok(())
-    }
-
-    fn run(&self, inotify: &OwnedFd) {
-        let mut buffer = [MaybeUninit::uninit(); BUFFER];
-        let mut events = Reader::new(inotify, &mut buffer);
-        loop {
-            match events.next() {
-                // Whom it wakes is the application's.
-                Ok(event) => drop(catch(|| self.tell(&event, inotify))),
-                Err(Errno::INTR) => {}
-                Err(_) => break,
-            }
-            if events.is_buffer_empty() && self.state().closed {
-                return;
-            }
-        }
-        // The next to wait starts another.
-        let mut state = self.state();
-        (state.inotify, state.watch) = (None, None);
-    }
-
-    fn tell(&self, event: &Event<'_>, inotify: &OwnedFd) {
-        let kind = event.events();
-        if kind.contains(ReadFlags::QUEUE_OVERFLOW) {
-            return self.notify_all();
-        }
-        let mut state = self.state();
-        if state.watch != Some(event.wd()) {
-            // Of a watch that has been removed.
-            return;
-        }
-        if kind.contains(ReadFlags::IGNORED) {
-            // The directory is gone. They ask again, and hear so.
-            state.watch = None;
-            drop(state);
-            return self.notify_all();
-        }
-        if state.names.is_empty() {
-            state.watch = None;
-            let _ = inotify::remove_watch(inotify, event.wd());
-        }
-        let Some(name) = event.file_name().and_then(|name| name.to_str().ok()) else {
-            return;
-        };
-        let waiting = state.names.get(name).map(|name| Arc::clone(&name.changed));
-        drop(state);
-        if kind.contains(ReadFlags::CREATE) && !self.hand_overs.end(name) {
-            return;
-        }
-        let Some(changed) = waiting else { return };
-        if kind.contains(ReadFlags::CLOSE_WRITE) {
-            thread::sleep(CLOSING);
-        }
-        changed.notify_waiters();
-    }
-
-    fn notify_all(&self) {
-        let all: Vec<_> = self
-            .state()
-            .names
-            .values()
-            .map(|name| Arc::clone(&name.changed))
-            .collect();
-        all.iter().for_each(|changed| changed.notify_waiters());
-    }
-
     fn is_refused(&self, error: &io::Error) {
         self.outage().failed(|SoFar { failures, lasting }| {
             tracing::warn!(
@@ -260,12 +155,13 @@ impl Shared {
     }
 }
 
-#[cfg(test)]
+#[cfg(all(test, target_os = "linux"))]
 mod tests {
     use std::fs::{self, File};
     use std::path::Path;
     use std::task::{Context, Poll, Waker};
-    use std::time::Instant;
+    use std::thread;
+    use std::time::{Duration, Instant};
 
     use super::*;
 
@@ -280,7 +176,7 @@ mod tests {
     fn watched() -> Watched {
         let directory = tempfile::tempdir().unwrap();
         let hand_overs = Arc::<HandOvers>::default();
-        let watch = Watch::new(directory.path().to_owned(), Arc::clone(&hand_overs));
+        let watch = Watch::new(directory.path().to_owned(), false, Arc::clone(&hand_overs));
         Watched {
             directory,
             hand_overs,
@@ -405,7 +301,7 @@ mod tests {
     #[test]
     fn the_directory_is_watched_only_while_somebody_waits() {
         let watched = watched();
-        let is_watching = || watched.watch.0.state().watch.is_some();
+        let is_watching = || watched.watch.0.state().listener.listens();
         for _ in 0..3 {
             let registration = watched.register("a.lock");
             assert!(is_watching() && watched.watch.is_awaited("a.lock"));
@@ -443,7 +339,7 @@ mod tests {
         let watched = watched();
         drop(watched.register("a.lock"));
         fs::write(watched.path().join("x"), "").unwrap();
-        until("no watch", || watched.watch.0.state().watch.is_none());
+        until("no watch", || !watched.watch.0.state().listener.listens());
         let shared = Arc::downgrade(&watched.watch.0);
         drop(watched.watch);
         until("the end of the thread", || shared.upgrade().is_none());

@@ -3,13 +3,16 @@
 use std::future::{Future, poll_fn};
 use std::ops::Deref;
 use std::pin::Pin;
+use std::sync::OnceLock;
 use std::task::Poll;
 use std::vec;
+
+use tokio_util::sync::CancellationToken;
 
 use super::{LockGuard, protect};
 use crate::{LockError, LossReason};
 
-/// How many are released at once: each is to be answered within one response timeout.
+/// How many are released together: each is to be answered within one response timeout.
 const AT_ONCE: usize = 512;
 
 /// The guards of several locks that were acquired together, in the order of their names. Dropping
@@ -30,17 +33,43 @@ const AT_ONCE: usize = 512;
 /// ```
 #[derive(Debug)]
 #[must_use = "if unused the locks are released immediately"]
-pub struct LockGuards(Vec<LockGuard>);
+pub struct LockGuards {
+    guards: Vec<LockGuard>,
+    cancellation: OnceLock<CancellationToken>,
+}
 
 impl LockGuards {
     pub(crate) fn new(guards: Vec<LockGuard>) -> Self {
-        Self(guards)
+        Self {
+            guards,
+            cancellation: OnceLock::new(),
+        }
     }
 
     /// Whether all locks are still ours.
     #[must_use]
     pub fn is_valid(&self) -> bool {
         self.iter().all(LockGuard::is_valid)
+    }
+
+    /// The same as [`is_valid`](Self::is_valid), for `?`.
+    ///
+    /// ```
+    /// # use lock_core::{LockError, LockPolicy, LockProvider, memory::MemoryBackend};
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), LockError> {
+    /// let locks = LockProvider::new(MemoryBackend::new());
+    /// let guards = locks.acquire_all(["account:transfer:7", "account:transfer:3"], LockPolicy::user_request()).await?;
+    /// // .. a long computation ..
+    /// guards.check()?; // before what cannot be undone
+    /// # Ok(()) }
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// [`Lost`](crate::LockErrorKind::Lost), with the first [`lock`](LockError::lock) that is not ours any
+    /// more, and the reason in its text.
+    pub fn check(&self) -> Result<(), LockError> {
+        self.iter().try_for_each(LockGuard::check)
     }
 
     /// Completes when one of the locks is lost.
@@ -63,7 +92,49 @@ impl LockGuards {
         })
     }
 
+    /// A token that is cancelled when one of the locks is lost: for spawned work, which
+    /// [`protect`](Self::protect) does not stop. Each call gives a clone of the same token; what is said of
+    /// [`LockGuard::cancellation_token`] holds here.
+    ///
+    /// ```
+    /// # use lock_core::{LockError, LockPolicy, LockProvider, memory::MemoryBackend};
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), LockError> {
+    /// # let store = MemoryBackend::new();
+    /// # let locks = LockProvider::new(store.clone());
+    /// let accounts = ["account:transfer:7", "account:transfer:3"];
+    /// let guards = locks.acquire_all(accounts, LockPolicy::user_request()).await?;
+    /// let stop = guards.cancellation_token();
+    /// let task = tokio::spawn(async move { stop.run_until_cancelled(move_money()).await });
+    /// # store.revoke(guards[1].name());
+    /// // .. an administrator takes one of the locks away ..
+    /// assert_eq!(task.await.unwrap(), None); // the task has stopped
+    /// # Ok(()) }
+    /// # async fn move_money() { std::future::pending().await }
+    /// ```
+    #[must_use]
+    pub fn cancellation_token(&self) -> CancellationToken {
+        let token = self.cancellation.get_or_init(|| {
+            let token = CancellationToken::new();
+            self.iter()
+                .for_each(|guard| guard.cancel_when_lost(token.clone()));
+            token
+        });
+        self.iter().for_each(LockGuard::look_out);
+        token.clone()
+    }
+
     /// Runs `work` as long as all locks are ours; see [`LockGuard::protect`].
+    ///
+    /// ```
+    /// # use lock_core::{LockError, LockPolicy, LockProvider, memory::MemoryBackend};
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), LockError> {
+    /// let locks = LockProvider::new(MemoryBackend::new());
+    /// let guards = locks.acquire_all(["account:transfer:7", "account:transfer:3"], LockPolicy::user_request()).await?;
+    /// let moved = guards.protect(async { 250 }).await?; // stopped, and an error, if one of them is lost
+    /// guards.release().await?;
+    /// # assert_eq!(moved, 250);
+    /// # Ok(()) }
+    /// ```
     ///
     /// # Errors
     ///
@@ -117,7 +188,7 @@ impl LockGuards {
     /// As [`LockGuard::release`].
     pub async fn release(self) -> Result<(), LockError> {
         let mut outcome = Ok(());
-        let releases = self.0.into_iter().rev().map(LockGuard::release);
+        let releases = self.guards.into_iter().rev().map(LockGuard::release);
         together(releases, |released| {
             if outcome.is_ok() {
                 outcome = released;
@@ -130,7 +201,7 @@ impl LockGuards {
     /// As [`LockGuard::settle`], for all of them.
     #[doc(hidden)]
     pub async fn settle(self) {
-        together(self.0.into_iter().rev().map(LockGuard::settle), |()| ()).await;
+        together(self.guards.into_iter().rev().map(LockGuard::settle), |()| ()).await;
     }
 }
 
@@ -138,7 +209,7 @@ impl Deref for LockGuards {
     type Target = [LockGuard];
 
     fn deref(&self) -> &[LockGuard] {
-        &self.0
+        &self.guards
     }
 }
 
@@ -147,7 +218,7 @@ impl IntoIterator for LockGuards {
     type IntoIter = vec::IntoIter<LockGuard>;
 
     fn into_iter(self) -> Self::IntoIter {
-        self.0.into_iter()
+        self.guards.into_iter()
     }
 }
 

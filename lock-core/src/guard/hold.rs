@@ -1,4 +1,4 @@
-//! What the library keeps about a lock while it is held, whoever looks at it.
+//! What the library keeps about a lock while it is held, for all that look at it.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -78,7 +78,7 @@ struct Watchdog {
 /// Where a hold is reported.
 struct Account {
     keys: Arc<Keys>,
-    /// Where somebody wants it; a box is smaller where nobody does.
+    /// Where it is used; a box is smaller where it is not.
     span: Option<Box<Span>>,
 }
 
@@ -135,6 +135,15 @@ impl Hold {
         self.seat.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Cancels this token when the lock is lost. The latch wakes it as it wakes all that wait for a loss,
+    /// so that none is missed; it is registered for as long as the latch lives.
+    pub(super) fn cancel_when_lost(&self, token: CancellationToken) {
+        let cancel = Waker::from(Arc::new(Cancel(token.clone())));
+        if (self.latch.poll_set(&mut Registration::default(), &cancel)).is_ready() {
+            token.cancel();
+        }
+    }
+
     fn take_seat(&self) -> Option<Seat> {
         let seat = self.seat().take()?;
         self.left.notify_waiters();
@@ -170,7 +179,7 @@ pub(crate) fn seat(
     hold.since = Some(now);
     hold.cohort.begin(now, shared.local_handover);
     keys.held(1);
-    // The seat stays locked until the hold is known: whoever gets in line by then finds it.
+    // The seat stays locked until the hold is known: a caller that gets in line by then finds it.
     let mut place = granted.hold.seat();
     let seat = place.insert(Seat {
         turn,
@@ -206,7 +215,7 @@ impl Held {
         }
     }
 
-    /// Frees the lock for this process once it is lost, also when nobody looks at the guard any
+    /// Frees the lock for this process once it is lost, also when the guard is not looked at any
     /// more. Where no runtime is current, only the accessors and `protect` look.
     pub(crate) fn watch(self: &Arc<Self>) {
         let Ok(runtime) = Handle::try_current() else {
@@ -233,7 +242,7 @@ impl Held {
         hold.latch.get().or_else(|| self.new_loss())
     }
 
-    /// A loss that nobody has seen yet. The first reason is kept: whoever asks hears the same.
+    /// A loss that was not seen yet. The first reason is kept: each caller gets the same.
     fn new_loss(&self) -> Option<LossReason> {
         let hold = &self.hold;
         let is_over_time = || {
@@ -255,7 +264,7 @@ impl Held {
         }
     }
 
-    /// Whether it can be handed out. The end of what nobody has held yet is no loss to tell of.
+    /// Whether it can be handed out. The end of what was not held yet is not reported as a loss.
     pub(crate) fn is_fresh(&self) -> bool {
         self.hold.lease.is_valid()
     }
@@ -277,23 +286,22 @@ impl Held {
         LockError::lost(detail).with_lock(&self.hold.name)
     }
 
-    /// A token that is cancelled when the lock is lost. The latch wakes it as it wakes all who wait for a
-    /// loss, so that none is missed.
+    /// A token that is cancelled when the lock is lost.
     pub(crate) fn cancellation_token(self: &Arc<Self>) -> CancellationToken {
-        let hold = &self.hold;
-        let token = hold.cancellation.get_or_init(|| {
+        let token = self.hold.cancellation.get_or_init(|| {
             let token = CancellationToken::new();
-            let cancel = Waker::from(Arc::new(Cancel(token.clone())));
-            // Registered for as long as the latch lives.
-            if (hold.latch.poll_set(&mut Registration::default(), &cancel)).is_ready() {
-                token.cancel();
-            }
+            self.hold.cancel_when_lost(token.clone());
             token
         });
+        self.look_out();
+        token.clone()
+    }
+
+    /// Sees to it that a loss is noticed by itself.
+    pub(super) fn look_out(self: &Arc<Self>) {
         self.watch();
         // One that is due now is latched by this look.
         self.loss();
-        token.clone()
     }
 
     pub(crate) async fn fencing_token(&self) -> Result<FencingToken, LockError> {
@@ -322,8 +330,8 @@ impl Held {
         Ok(token)
     }
 
-    /// Releases in the background, if that has not begun. Whoever is next in line is called when
-    /// the release was answered, or at once where no runtime is current.
+    /// Releases in the background, if that has not begun. The next in line is called when
+    /// the release was answered, or immediately where no runtime is current.
     pub(crate) fn finish(self: &Arc<Self>) {
         let Some(seat) = self.hold.take_seat() else {
             return;
@@ -354,7 +362,7 @@ impl Held {
     fn leave(self: &Arc<Self>, seat: Seat) -> Result<Releasing, Result<(), LockError>> {
         let mut valid = self.check();
         if valid.is_ok() {
-            // From here on a loss is none, but for one that the release itself finds.
+            // From here on a loss does not count, but for one that the release itself finds.
             self.hold.over.store(true, Ordering::Release);
         }
         let mut leaving = Leaving {
@@ -403,7 +411,7 @@ impl Held {
             let _ = timeout(STOPPING, left).await;
         }
         if let Ok(releasing) = self.start_release() {
-            // The loss has been told.
+            // The loss has been reported.
             let _ = releasing.answer().await;
         }
     }

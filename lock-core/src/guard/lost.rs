@@ -93,7 +93,7 @@ impl Drop for Watch {
     }
 }
 
-/// Where somebody who waits for a loss has left word.
+/// The place of a task that waits for a loss.
 #[derive(Default)]
 struct Listener {
     own: Registration,

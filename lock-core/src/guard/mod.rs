@@ -78,6 +78,16 @@ impl LockGuard {
         self.held.hold.mark()
     }
 
+    /// Cancels a token of several guards with the loss of this one.
+    fn cancel_when_lost(&self, token: CancellationToken) {
+        self.held.hold.cancel_when_lost(token);
+    }
+
+    /// Sees to it that a loss is noticed by itself.
+    fn look_out(&self) {
+        self.held.look_out();
+    }
+
     /// The name of the lock.
     #[must_use]
     pub fn name(&self) -> &LockName {
@@ -107,7 +117,22 @@ impl LockGuard {
     }
 
     /// Completes when the lock is lost, and never after it was released. Each call gives a future
-    /// of its own, which does not borrow the guard; one made after the loss is ready at once.
+    /// of its own, which does not borrow the guard; one made after the loss is ready immediately.
+    ///
+    /// ```
+    /// # use std::time::Duration;
+    /// # use lock_core::{LockError, LockProvider, LossReason, memory::MemoryBackend};
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), LockError> {
+    /// # let store = MemoryBackend::new();
+    /// # let locks = LockProvider::new(store.clone());
+    /// let guard = locks.acquire("report:rebuild:2026", Duration::from_secs(5)).await?;
+    /// # store.revoke(guard.name());
+    /// tokio::select! {
+    ///     reason = guard.lost() => assert_eq!(reason, LossReason::Revoked),
+    ///     () = std::future::pending() => {} // the work
+    /// }
+    /// # Ok(()) }
+    /// ```
     ///
     /// # Cancel safety
     ///
@@ -172,6 +197,22 @@ impl LockGuard {
 
     /// Runs `work` as long as the lock is ours. When the lock is lost, `work` is dropped at its next
     /// await point; what it has spawned, sent or blocks on goes on.
+    ///
+    /// ```
+    /// # use std::time::Duration;
+    /// # use lock_core::{LockError, LockErrorKind, LockProvider, memory::MemoryBackend};
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), LockError> {
+    /// # let store = MemoryBackend::new();
+    /// # let locks = LockProvider::new(store.clone());
+    /// let guard = locks.acquire("report:rebuild:2026", Duration::from_secs(5)).await?;
+    /// assert_eq!(guard.protect(async { 6 * 7 }).await?, 42);
+    ///
+    /// # store.revoke(guard.name());
+    /// // .. an administrator takes the lock away ..
+    /// let error = guard.protect(std::future::pending::<()>()).await.unwrap_err();
+    /// assert_eq!(error.kind(), LockErrorKind::Lost);
+    /// # Ok(()) }
+    /// ```
     ///
     /// # Errors
     ///

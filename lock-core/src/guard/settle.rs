@@ -9,7 +9,7 @@ use super::hold::Releasing;
 use crate::LockError;
 
 /// A release that logs and counts its failure; it goes on by itself when it is dropped, and
-/// allocates nothing where the backend answers at once.
+/// allocates nothing where the backend answers immediately.
 #[doc(hidden)]
 #[must_use = "futures do nothing unless polled"]
 pub struct Settle(Option<Pin<Box<dyn Future<Output = ()> + Send>>>);

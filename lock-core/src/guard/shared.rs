@@ -9,7 +9,7 @@ use super::{LockGuard, Lost};
 use crate::backend::Granted;
 use crate::{FencingToken, LockError, LockName};
 
-/// What a layer and the handler inside it share. Whoever [takes](Self::take) the guard owns the
+/// What a layer and the handler inside it share. The one that [takes](Self::take) the guard owns the
 /// release from then on; the lock is released as well when the last of these is dropped untaken.
 #[doc(hidden)]
 #[derive(Clone)]
@@ -33,7 +33,7 @@ impl SharedGuard {
         shared.then(|| LockGuard::new(Granted::clone(&self.0)))
     }
 
-    /// Whether somebody took the guard.
+    /// Whether the guard was taken.
     #[must_use]
     pub fn is_taken(&self) -> bool {
         !self.0.hold.is_shared()

@@ -1,4 +1,4 @@
-//! What all handles of a candidate share: the term, if it leads, and whether somebody campaigns.
+//! What all handles of a candidate share: the term, if it leads, and whether a campaign is running.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
@@ -103,7 +103,7 @@ impl Candidate {
         }
     }
 
-    /// The campaign has ended; whoever waits carries it on.
+    /// The campaign has ended; a task that waits carries it on.
     pub(super) fn campaign_ended(&self) {
         self.campaigning.store(false, Ordering::Release);
         self.term.send_modify(|_| {});
@@ -125,7 +125,7 @@ impl Wake for Resign {
 impl Drop for Candidate {
     fn drop(&mut self) {
         self.locks.shared.forget_closing(&mut self.closing);
-        // At once: the campaign, which sees the same value, ends when its runtime comes to that.
+        // Immediately: the campaign, which sees the same value, ends when its runtime comes to that.
         self.leave_office();
     }
 }

@@ -80,7 +80,7 @@ use crate::{FencingToken, LockError, LockName, LockProvider, Lost};
 ///
 /// The campaign is a task of the runtime in which it was begun, or, begun outside of one, of that in
 /// which the candidate is asked first. When that runtime ends, leadership stays, since the candidate
-/// holds the lock, and whoever asks or waits for the candidate in another runtime carries the
+/// holds the lock, and a task that asks or waits for the candidate in another runtime carries the
 /// campaign on there.
 #[derive(Clone)]
 #[must_use = "dropping the last clone resigns"]
@@ -150,11 +150,11 @@ impl Leader {
     /// # Errors
     ///
     /// [`Closed`](crate::LockErrorKind::Closed) once the provider is shut down, after the end of
-    /// leadership was told.
+    /// leadership was returned.
     ///
     /// # Cancel safety
     ///
-    /// Cancel safe: what was not returned is told by the next call.
+    /// Cancel safe: what was not returned is returned by the next call.
     ///
     /// # Panics
     ///

@@ -10,14 +10,20 @@ pub trait Clock: Send + Sync + 'static {
     fn now(&self) -> Duration;
 }
 
-/// CLOCK_BOOTTIME: it also runs while the machine sleeps, so that a lease which ended meanwhile
+/// The clock of the system that also runs while the machine sleeps, so that a lease which ended meanwhile
 /// has ended. No guest clock sees that a virtual machine was paused or restored.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct BootClock;
 
+/// CLOCK_BOOTTIME on Linux, whose CLOCK_MONOTONIC stands still in a sleep; that of Apple does not.
+#[cfg(not(target_vendor = "apple"))]
+const BOOT: ClockId = ClockId::Boottime;
+#[cfg(target_vendor = "apple")]
+const BOOT: ClockId = ClockId::Monotonic;
+
 impl Clock for BootClock {
     fn now(&self) -> Duration {
-        let now = clock_gettime(ClockId::Boottime);
+        let now = clock_gettime(BOOT);
         // Never negative: it counts from the boot.
         Duration::new(
             now.tv_sec.unsigned_abs(),

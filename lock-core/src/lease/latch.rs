@@ -1,4 +1,7 @@
-//! A loss: set once, seen by everybody, for good.
+//! A loss: set once, seen by all, for good.
+//!
+//! A `CancellationToken` for each lease would do as well; it allocates for each hold whose loss is awaited, has no room for the
+//! reason, and cannot be modelled here in every order of events.
 
 use std::collections::BTreeMap;
 use std::mem;

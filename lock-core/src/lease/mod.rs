@@ -15,6 +15,17 @@ pub use clock::{BootClock, Clock, TokioClock};
 pub(crate) use latch::{Latch, Registration};
 
 /// Why a lock that was ours is not any more.
+///
+/// ```
+/// # use std::time::Duration;
+/// # use lock_core::{LockError, LockPolicy, LockProvider, LossReason, memory::MemoryBackend};
+/// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), LockError> {
+/// # let locks = LockProvider::new(MemoryBackend::new());
+/// let policy = LockPolicy::background_job().with_max_hold(Duration::from_millis(20));
+/// let guard = locks.acquire("job:cleanup-tokens", policy).await?;
+/// assert_eq!(guard.lost().await, LossReason::MaxHold);
+/// # Ok(()) }
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 #[repr(u8)]
@@ -74,7 +85,7 @@ impl fmt::Display for LossReason {
 /// [lost](Self::lose). Either is final: a lease never becomes valid again. Clones are the same
 /// lease; one lease can cover all grants of a session.
 ///
-/// Give it a deadline that ends *before* the store can grant the lock to anybody else: count from
+/// Give it a deadline that ends *before* the store can grant the lock to another client: count from
 /// before the request was sent, and take a safety margin off.
 ///
 /// ```
@@ -117,7 +128,7 @@ impl Lease {
         }))
     }
 
-    /// A lease until `deadline` on `clock`. Whoever waits for the loss looks at the clock every
+    /// A lease until `deadline` on `clock`. A task that waits for the loss looks at the clock every
     /// `tick` at least, since the runtime's timers stop while a machine sleeps.
     #[must_use]
     pub fn until(clock: Arc<dyn Clock>, deadline: Duration, tick: Duration) -> Self {
@@ -163,7 +174,7 @@ impl Lease {
         self.0.latch.get()
     }
 
-    /// Whether this is as good as a new [`unbounded`](Self::unbounded) one: never lost, and nobody
+    /// Whether this is as good as a new [`unbounded`](Self::unbounded) one: never lost, and no task
     /// else has it or can get it.
     #[cfg(feature = "memory")]
     pub(crate) fn is_unused(&self) -> bool {
@@ -193,7 +204,7 @@ impl Lease {
         self.is_valid() && self.remaining() >= tick
     }
 
-    /// How long whoever waits for the loss may sleep before the next look at the clock.
+    /// How long a task that waits for the loss may sleep before the next look at the clock.
     pub(crate) fn next_look(&self) -> Option<Duration> {
         let tick = self.0.until.as_ref()?.tick;
         Some(self.remaining()?.min(tick))

@@ -65,6 +65,23 @@ impl MemoryBackend {
     /// No locks, and leases that end on `clock` after `lease`, without renewals: as for a holder
     /// that was cut off. A [`TokioClock`](crate::backend::TokioClock) follows
     /// `tokio::time::advance`.
+    ///
+    /// ```
+    /// use std::{sync::Arc, time::Duration};
+    /// use lock_core::backend::TokioClock;
+    /// use lock_core::{LockError, LockProvider, LossReason, memory::MemoryBackend};
+    ///
+    /// // #[tokio::test(start_paused = true)]
+    /// # #[tokio::main(flavor = "current_thread", start_paused = true)]
+    /// # async fn main() -> Result<(), LockError> {
+    /// let lease = Duration::from_secs(30);
+    /// let store = MemoryBackend::with_lease(lease, Arc::new(TokioClock::new()));
+    /// let guard = LockProvider::new(store).acquire("job:cleanup", Duration::ZERO).await?;
+    ///
+    /// tokio::time::advance(lease).await; // as if the process had been frozen
+    /// assert_eq!(guard.lost().await, LossReason::Expired);
+    /// # Ok(()) }
+    /// ```
     #[must_use]
     pub fn with_lease(lease: Duration, clock: Arc<dyn Clock>) -> Self {
         Self::from_leases(Some((lease, clock)))

@@ -81,7 +81,7 @@ impl Store {
         self.free(name, |holder| *holder == id);
     }
 
-    /// Ends the lease of whoever holds the lock and frees it; whether somebody did.
+    /// Ends the lease of the holder and frees the lock; whether there was one.
     pub(super) fn revoke(&self, name: &LockName, reason: LossReason) -> bool {
         let held = self
             .table()

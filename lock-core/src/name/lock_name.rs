@@ -158,7 +158,7 @@ impl LockName {
 
     /// A text that is known to be a name.
     pub(super) fn labelled(text: SmolStr, label: Label) -> Self {
-        debug_assert!(check_name(&text).is_ok(), "made a name that is none");
+        debug_assert!(check_name(&text).is_ok(), "made an invalid name");
         Self { text, label }
     }
 

@@ -16,7 +16,7 @@ pub struct StaticTemplate {
 }
 
 impl StaticTemplate {
-    /// The template of this text, which nobody has read yet.
+    /// The template of this text, which was not parsed yet.
     #[must_use]
     pub const fn new(text: &'static str) -> Self {
         Self {

@@ -1,7 +1,7 @@
 //! The watch over the order of locks: who holds what while asking for more.
 //!
 //! Two tasks that take two locks in opposite orders wait for each other, sooner or later, until a wait
-//! is over; so does, at once, a task that waits for a lock of its own. The watch sees both where they
+//! is over; so does, immediately, a task that waits for a lock of its own. The watch sees both where they
 //! are written, and not only on the day when they meet.
 //!
 //! # What it goes by
@@ -15,7 +15,7 @@
 //! A transaction of PostgreSQL that waits for a lock is seen as well, behind a guard of its task. Not
 //! the other way: whether the transaction of a lock has ended is known to its connection alone.
 //!
-//! A try that does not wait deadlocks nobody. Locks of one `acquire_all` are no order of the caller's.
+//! A try that does not wait is no deadlock. Locks of one `acquire_all` are no order of the caller's.
 //!
 //! # What it costs
 //!
@@ -75,7 +75,7 @@ struct Holding {
     after: Vec<LockName>,
 }
 
-/// Somebody who asks for a lock.
+/// A task that asks for a lock.
 pub(crate) struct Asking {
     flow: Flow,
     group: Group,
@@ -128,7 +128,7 @@ impl Watch {
         }
     }
 
-    /// Somebody begins to ask for a lock.
+    /// A task begins to ask for a lock.
     pub(crate) fn asks(
         self: &Arc<Self>,
         name: &LockName,
@@ -183,7 +183,7 @@ impl Watch {
         })
     }
 
-    /// What is asked for is held, by a hold of this mark. Whether this was told before.
+    /// What is asked for is held, by a hold of this mark. Whether this was reported before.
     pub(crate) fn waits_behind(&self, asking: &Asking, name: &LockName, holder: &Mark) {
         if !asking.waits || !std::ptr::eq(self, &*holder.watch) {
             return;

@@ -170,7 +170,7 @@ fn start(shared: Arc<Shared>, name: LockName, waiting: Waiting, cx: &Context<'_>
     }
 }
 
-/// The hold that somebody is behind. From now on it is watched: one that is lost, and whose guard is
+/// The hold that a waiter is behind. From now on it is watched: one that is lost, and whose guard is
 /// kept, must not keep others from the lock, be it those who wait or those who try again and again.
 pub(super) fn watched(holder: Weak<Held>) -> Option<Granted> {
     let held = holder.upgrade()?;
@@ -321,7 +321,7 @@ impl Caller {
         }
     }
 
-    /// Somebody in this process has the lock: it should not be the caller.
+    /// A task of this process has the lock: it should not be the caller.
     fn waits_behind(&self, held: &Held) {
         if let (Some(asking), Some(holder)) = (&self.asking, held.hold.mark())
             && held.loss().is_none()
@@ -384,7 +384,7 @@ impl Caller {
         }
     }
 
-    /// Takes what somebody who left before us was granted, or asks.
+    /// Takes what a caller that left before us was granted, or asks.
     async fn called(
         &self,
         turn: Turn,

@@ -106,7 +106,7 @@ impl LockProviderBuilder {
     /// The watch reports, each once and at `warn`:
     ///
     /// - two locks that are taken in opposite orders, one while the other is held, wherever that is
-    ///   in the program and whether or not two tasks have met in it: they are told by
+    ///   in the program and whether or not two tasks have met in it: they are reported by
     ///   `entity:operation`, and two of the same by their whole names, of which the log shows the
     ///   [labels](crate::LockName::label);
     /// - a task that waits for a lock which it holds itself.

@@ -28,8 +28,8 @@ impl LockProvider {
     ///
     /// The last is a warning. Each has the `server` (but files, whose directory is in the words), the
     /// `namespace`, and a fingerprint of the secret of names, `name_secret`, as fields. A server that is configured and does not hold the locks is part of
-    /// [`health`](Self::health); a database is also [where fleets are told
-    /// apart](LockSettings#a-database-tells-fleets-apart), which takes one connection to it.
+    /// [`health`](Self::health); a database is also [where fleets
+    /// are told apart](LockSettings#a-database-tells-fleets-apart), which takes one connection to it.
     ///
     /// ```
     /// # use lock_core::{LockError, LockProvider, LockSettings};

@@ -1,4 +1,4 @@
-//! One question to the backend, which is asked to the end also when whoever asked has left.
+//! One question to the backend, which is asked to the end also when its caller has left.
 
 use std::future::Future;
 use std::pin::Pin;
@@ -16,8 +16,8 @@ type Answer = Result<Attempt<Granted>, LockError>;
 
 /// A command and the turn that it is asked in.
 ///
-/// The turn travels with the command: nobody else can ask for this name before the answer is in.
-/// Dropped before that, both go on in a task of their own, which hands a grant that nobody awaits
+/// The turn travels with the command: no other caller can ask for this name before the answer is in.
+/// Dropped before that, both go on in a task of their own, which hands a grant that is not awaited
 /// to the next in line, or back. Where no runtime is left to run it, the command is dropped, and
 /// after it the turn: a backend gives back what is granted to a dropped command.
 pub(super) struct Exchange {
@@ -78,7 +78,7 @@ impl Drop for Exchange {
     }
 }
 
-/// A question that nobody awaits. Unpolled, it is dropped field by field: the command first.
+/// A question whose caller has left. Unpolled, it is dropped field by field: the command first.
 struct Orphan {
     command: Command,
     turn: Turn,
@@ -93,20 +93,20 @@ impl Orphan {
     }
 }
 
-/// Hands on what nobody awaits, or gives it back before anybody else is called. Unpolled, it drops its
+/// Hands on what is not awaited, or gives it back before another caller is woken. Unpolled, it drops its
 /// arguments in the same order.
 pub(super) async fn settle(mut granted: Granted, turn: Turn, response_timeout: Duration) {
     lend(&mut granted, turn.queue());
     if let Err((turn, granted)) = turn.hand_on(granted) {
         if let Some(release) = granted.slot().release() {
-            // Nobody is there to be told how it went; unanswered, it goes on by itself.
+            // The caller has left; unanswered, it goes on by itself.
             let _ = timeout(response_timeout, release).await;
         }
         drop(turn);
     }
 }
 
-/// Runs a future to its end without anybody who waits for it; drops it where there is no runtime.
+/// Runs a future to its end without a task that waits for it; drops it where there is no runtime.
 pub(super) fn detach(future: impl Future<Output = ()> + Send + 'static) {
     if let Ok(runtime) = tokio::runtime::Handle::try_current() {
         runtime.spawn(future);

@@ -1,4 +1,4 @@
-//! Many locks at once: all of them, or as many as are free.
+//! Many locks together: all of them, or as many as are free.
 
 use std::collections::BTreeSet;
 use std::future::poll_fn;
@@ -29,6 +29,18 @@ impl LockProvider {
     /// The locks are taken in the order of their names, in every process the same, so that two callers
     /// with the same names in different orders never wait for each other. Many that are free take few
     /// questions to the backend. The wait of the policy is for all together.
+    ///
+    /// ```
+    /// # use lock_core::{LockError, LockPolicy, LockProvider, memory::MemoryBackend};
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), LockError> {
+    /// let locks = LockProvider::new(MemoryBackend::new());
+    /// let (from, to) = (7, 3);
+    /// let accounts = [from, to].map(|account| format!("account:transfer:{account}"));
+    /// let guards = locks.acquire_all(accounts, LockPolicy::user_request()).await?;
+    /// guards.protect(async { /* move the money */ }).await?;
+    /// guards.release().await?;
+    /// # Ok(()) }
+    /// ```
     ///
     /// # Errors
     ///
@@ -92,6 +104,21 @@ impl LockProvider {
     /// Acquires those of these locks that are free right now, up to `limit`; the others are held,
     /// or awaited by another task of this process. For workers that share a set of
     /// jobs.
+    ///
+    /// ```
+    /// # use lock_core::{LockError, LockProvider, memory::MemoryBackend};
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), LockError> {
+    /// let locks = LockProvider::new(MemoryBackend::new());
+    /// let jobs = ["mail:send:1", "mail:send:2", "mail:send:3", "mail:send:4"];
+    /// let mine = locks.claim(jobs, 3).await?;
+    /// let theirs = locks.claim(jobs, 3).await?; // of another worker: what is left
+    /// assert_eq!((mine.len(), theirs.len()), (3, 1));
+    /// for guard in mine {
+    ///     guard.protect(async { /* send the mail of `guard.name()` */ }).await?;
+    ///     guard.release().await?;
+    /// }
+    /// # Ok(()) }
+    /// ```
     ///
     /// As every call here whose answer can be ready immediately, it takes part in the
     /// [cooperation](tokio::task::coop) of the runtime's tasks: a loop of claims lets others run.
@@ -170,13 +197,13 @@ impl LockProvider {
     }
 
     /// Tries these names, which are in order, in one question; gives the guards of the first that are
-    /// free, up to one that is not or that somebody in this process is in line for.
+    /// free, up to one that is not or that another task of this process is in line for.
     ///
-    /// # Why nobody waits for each other
+    /// # Why callers do not wait for each other
     ///
     /// A question waits for no holder: it is answered or given up. What it was granted behind the first
-    /// that is not free is given back by tasks of their own, which wait for nobody either, so that whoever
-    /// waits keeps only locks before the one that it waits for. Nobody is overtaken: a name that somebody is in line for
+    /// that is not free is given back by tasks of their own, which wait for no other either, so that a caller that
+    /// waits keeps only locks before the one that it waits for. No caller is overtaken: a name that another is in line for
     /// is not asked for here, and who gets in line meanwhile is called when our turn ends.
     async fn try_in_order(
         &self,
@@ -204,7 +231,7 @@ impl LockProvider {
         let unanswered = || LockError::unanswered_since(asked, shared.response_timeout);
         let mut granted = match answer.unwrap_or_else(|| Err(unanswered())) {
             Ok(granted) => granted,
-            // Whoever asks for the first alone tries again, or hears of which lock this is true.
+            // A caller of the first alone tries again, or learns of which lock this is true.
             Err(error) if is_answered && !error.is_closed() => Vec::new(),
             Err(error) => {
                 report.fail(error.kind().into());
@@ -233,7 +260,7 @@ impl LockProvider {
     }
 }
 
-/// The turn of this name, if nobody here is in line or holds the lock.
+/// The turn of this name, if no task here is in line or holds the lock.
 fn enter(shared: &Shared, name: &LockName) -> Option<Turn> {
     (shared.queue.try_enter(name))
         .map_err(|holder| holder.and_then(watched))
@@ -294,7 +321,7 @@ impl Drop for Claim {
     }
 }
 
-/// What operators are told of one question for many names. Dropped before it has concluded, it was
+/// What metrics and traces say of one question for many names. Dropped before it has concluded, it was
 /// cancelled.
 struct Report<'a> {
     shared: &'a Shared,
@@ -331,7 +358,7 @@ impl<'a> Report<'a> {
         }
     }
 
-    /// Nothing was had: it is not known of which name this is true.
+    /// Nothing was granted: it is not known of which name this is true.
     fn fail(&mut self, outcome: AcquireOutcome) {
         self.is_concluded = true;
         let waited = self.wait.waited();

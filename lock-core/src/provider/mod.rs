@@ -121,6 +121,18 @@ impl LockProvider {
     /// [settings](crate::LockSettings) whether they are well; each for at most the response timeout.
     /// Takes no lock.
     ///
+    /// ```
+    /// # use lock_core::{LockProvider, memory::MemoryBackend};
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() {
+    /// let locks = LockProvider::new(MemoryBackend::new());
+    /// let health = locks.health().await;
+    /// assert!(health.is_up());
+    /// for server in health.servers() {
+    ///     println!("{}: {:?} after {:?}", server.name(), server.error(), server.latency());
+    /// }
+    /// # }
+    /// ```
+    ///
     /// # Cancel safety
     ///
     /// Cancel safe.
@@ -131,7 +143,7 @@ impl LockProvider {
             ..
         } = &*self.shared;
         let answer = if self.shared.is_closing() {
-            // Whoever routes requests is to look elsewhere.
+            // A balancer is to send requests elsewhere.
             Box::pin(ready(Err(LockError::closed())))
         } else {
             backend.health()

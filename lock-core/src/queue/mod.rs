@@ -1,6 +1,6 @@
 //! The in-process queue: one line per name, first come, first served.
 //!
-//! Whoever is first in the line of a name has the *turn*: it alone may ask the backend for the
+//! The first in the line of a name has the *turn*: it alone may ask the backend for the
 //! lock, and it keeps the turn while it holds the lock. A thousand tasks that wait for one name are
 //! one waiter for the backend.
 //!
@@ -92,10 +92,10 @@ impl<H: Clone> Stage<H> {
 pub(crate) enum Entry<K: Key, G, H> {
     /// The line was empty.
     Turn(Turn<K, G, H>),
-    /// Others are before us; and who holds the lock, if somebody does.
+    /// Others are before us; and who holds the lock, if a task here does.
     Ticket(Ticket<K, G, H>, Option<H>),
     /// Others are before us, the lock is known to be held, and we would not wait; and who holds it,
-    /// if somebody here does.
+    /// if a task here does.
     Refused(Option<H>),
     /// The queue is closed.
     Closed,
@@ -103,7 +103,7 @@ pub(crate) enum Entry<K: Key, G, H> {
 
 /// How waiting in line ended.
 pub(crate) enum Called<K: Key, G, H> {
-    /// It is our turn, perhaps with a grant that nobody else wanted.
+    /// It is our turn, perhaps with a grant that the others did not want.
     Turn(Turn<K, G, H>, Option<G>),
     /// The lock is held, and we would not wait any longer.
     Refused,
@@ -127,7 +127,7 @@ impl<K: Key, G, H: Clone> Queue<K, G, H> {
         })
     }
 
-    /// Gets in line. Whoever is `impatient` leaves as soon as it is known that the lock is held.
+    /// Gets in line. A caller that is `impatient` leaves as soon as it is known that the lock is held.
     pub(crate) fn enter(self: &Arc<Self>, key: &K, impatient: bool) -> Entry<K, G, H> {
         let mut lines = lock(&self.lines);
         if lines.closed {
@@ -154,7 +154,7 @@ impl<K: Key, G, H: Clone> Queue<K, G, H> {
         Entry::Ticket(ticket, holder)
     }
 
-    /// The turn of this name, if nobody is in line; else who holds the lock, if somebody here does.
+    /// The turn of this name, if the line is empty; else who holds the lock, if a task here does.
     pub(crate) fn try_enter(self: &Arc<Self>, key: &K) -> Result<Turn<K, G, H>, Option<H>> {
         let mut lines = lock(&self.lines);
         if lines.closed {
@@ -169,7 +169,7 @@ impl<K: Key, G, H: Clone> Queue<K, G, H> {
         Ok(self.turn(key, ticket))
     }
 
-    /// Lets nobody in any more, and calls off whoever waits in line.
+    /// Lets no caller in any more, and calls off those that wait in line.
     pub(crate) fn close(&self) {
         let mut lines = lock(&self.lines);
         lines.closed = true;
@@ -187,7 +187,7 @@ impl<K: Key, G, H: Clone> Queue<K, G, H> {
         lock(&self.lines).closed
     }
 
-    /// Completes when nobody has a turn any more, in a queue that is closed.
+    /// Completes when no caller has a turn any more, in a queue that is closed.
     pub(crate) async fn emptied(&self) {
         loop {
             let mut emptied = pin!(self.emptied.notified());
@@ -242,7 +242,7 @@ impl<K: Key, G, H> Queue<K, G, H> {
     }
 
     /// Makes the next in line the owner, or ends the line. A gift that its owner left behind goes
-    /// along; it comes back if nobody is next.
+    /// along; it comes back if the line is empty.
     fn pass(&self, key: &K, ticket: u64) -> Option<G> {
         let mut lines = lock(&self.lines);
         let line = lines.lines.get_mut(key)?;
@@ -386,7 +386,7 @@ impl<K: Key, G, H> Future for Ticket<K, G, H> {
                 return Poll::Pending;
             }
         }
-        // Taken out of line by somebody else.
+        // Taken out of line by another task.
         drop(lines);
         this.ticket = None;
         Poll::Ready(if closed {
@@ -406,7 +406,7 @@ impl<K: Key, G, H> Drop for Ticket<K, G, H> {
         };
         if line.owner == ticket {
             drop(lines);
-            // A gift that nobody wants is dropped here, outside the lock, which releases it.
+            // A gift that is not wanted is dropped here, outside the lock, which releases it.
             drop(self.queue.pass(&self.key, ticket));
         } else {
             let left = line.remove(ticket);
@@ -461,7 +461,7 @@ impl<K: Key, G, H> Turn<K, G, H> {
         line.is_some_and(|line| !line.waiting.is_empty())
     }
 
-    /// Hands a grant to the next in line, with the turn. Both come back if there is nobody.
+    /// Hands a grant to the next in line, with the turn. Both come back if the line is empty.
     pub(crate) fn hand_on(self, gift: G) -> Result<(), (Self, G)> {
         self.give(gift, || true)
     }

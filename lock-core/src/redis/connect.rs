@@ -74,10 +74,11 @@ async fn open_with(
     pushes: Option<Pushes>,
 ) -> Result<MultiplexedConnection, LockError> {
     choose_cryptography(info);
-    // A peer that does not acknowledge is gone before the lease is: no connection outlives it.
-    let tcp = TcpSettings::default()
-        .set_nodelay(true)
-        .set_user_timeout(settings.lease);
+    let tcp = TcpSettings::default().set_nodelay(true);
+    // A peer that does not acknowledge is gone before the lease is: no connection outlives it. Only Linux has
+    // the option; what arrives late is refused by the script in any case.
+    #[cfg(target_os = "linux")]
+    let tcp = tcp.set_user_timeout(settings.lease);
     let info = info.clone().set_tcp_settings(tcp);
     let mut config = AsyncConnectionConfig::new()
         // Ours are around whole exchanges.

@@ -52,10 +52,11 @@ pub(super) fn refused(info: &ConnectionInfo, error: RedisError) -> LockError {
         ErrorKind::AuthenticationFailed => Some(REFUSED_USER),
         _ if matches!(code, "WRONGPASS" | "NOAUTH") => Some(REFUSED_USER),
         ErrorKind::RESP3NotSupported => Some(NO_HELLO),
-        // The first word after it is the command.
-        _ if let Some((_, command)) = said.split_once("unknown command ") => {
+        _ if said.contains("unknown command ") => {
+            // The first word after it is the command, in quotes.
+            let command = said.split_once("unknown command ");
             let is_select = command
-                .get(1..7)
+                .and_then(|(_, command)| command.get(1..7))
                 .is_some_and(|word| word.eq_ignore_ascii_case("select"));
             Some(if is_select { NO_SELECT } else { NO_HELLO })
         }

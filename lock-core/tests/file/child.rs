@@ -172,7 +172,7 @@ fn wait_for_a_line() {
     std::io::stdin().read_line(&mut String::new()).unwrap();
 }
 
-/// Holds a lock until it is told to release it, and lives until it is told to end.
+/// Holds a lock until it is ordered to release it, and lives until it is ordered to end.
 fn hold(backend: &FileBackend, lock: &str) {
     let grant = take(backend, lock).expect("a free lock");
     report("held");

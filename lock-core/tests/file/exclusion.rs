@@ -1,4 +1,4 @@
-//! At most one holds a name, whoever asks, and nothing is left behind.
+//! At most one process holds a name, and nothing is left behind.
 
 use std::fs::{self, File};
 use std::path::PathBuf;
@@ -62,7 +62,7 @@ fn a_release_never_removes_what_a_later_holder_has() {
     let base = Base::new();
     let (one, other) = (base.backend(), base.backend());
     let grant = take(&one, LOCK).unwrap();
-    // Somebody removes the file under its holder, and the next one has a new file.
+    // The file is removed under its holder, and the next one has a new file.
     fs::remove_file(&base.lock_files()[0]).unwrap();
     let later = take(&other, LOCK).unwrap();
     let lease = grant.lease().clone();

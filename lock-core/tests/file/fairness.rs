@@ -39,7 +39,7 @@ pub(crate) fn greedy(backend: &FileBackend, base: &Path) {
 
 async fn want(locks: LockProvider, visit: impl Fn(u64) -> bool, stop: std::path::PathBuf) -> u64 {
     let (mut turns, started) = (0, Instant::now());
-    // Not for ever: whoever says stop may have been killed.
+    // Not for ever: the process that says stop may have been killed.
     while !stop.exists() && started.elapsed() < LONG {
         let guard = locks.lock(LOCK).unwrap().acquire(LONG).await.unwrap();
         turns += 1;
@@ -163,7 +163,7 @@ fn a_hand_over_between_two_processes() {
     assert_eq!(turns.len(), 600);
     assert!(
         turns.windows(2).all(|pair| pair[0].1 <= pair[1].0),
-        "two held it at once"
+        "two held it together"
     );
     let handed = turns.windows(2).filter(|pair| pair[0].2 != pair[1].2);
     let mut late: Vec<_> = handed.map(|pair| pair[1].0 - pair[0].1).collect();

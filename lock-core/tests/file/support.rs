@@ -48,7 +48,7 @@ pub(crate) fn request(name: &str) -> LockRequest {
     LockRequest::new(name.parse::<LockName>().unwrap())
 }
 
-/// The answer of a future that has it at once.
+/// The answer of a future that is ready.
 pub(crate) fn at_once<F: Future>(future: F) -> F::Output {
     match pin!(future).poll(&mut Context::from_waker(Waker::noop())) {
         Poll::Ready(output) => output,
@@ -82,7 +82,7 @@ pub(crate) fn block_on<F: Future>(future: F) -> F::Output {
     }
 }
 
-/// Panics when two are inside at once, also in two processes, and counts who was inside without any
+/// Panics when two are inside together, also in two processes, and counts who was inside without any
 /// lock of its own.
 pub(crate) struct Detector {
     inside: PathBuf,
@@ -105,7 +105,7 @@ impl Detector {
             .open(&self.inside);
         entered.unwrap_or_else(|error| panic!("two hold {}: {error}", self.inside.display()));
         let count = self.count() + 1;
-        // Opened and closed: whoever comes between the read and the write loses a count.
+        // Opened and closed: one that comes between the read and the write loses a count.
         let mut file = fs::File::create(&self.count).unwrap();
         file.write_all(count.to_string().as_bytes()).unwrap();
         fs::remove_file(&self.inside).unwrap();

@@ -1,4 +1,4 @@
-//! Routes for probes: whether this process lives, and whether its locks can be had.
+//! Routes for probes: whether this process lives, and whether its locks can be acquired.
 //!
 //! | route | answers | for |
 //! |---|---|---|
@@ -7,7 +7,7 @@
 //! | `/health/ready` | 200 or 503 | a readiness probe, which takes what fails it out of rotation |
 //!
 //! 503 is for a server that the locks need. One that is only configured, such as the database of a
-//! service whose locks are in Redis, is told about and fails nothing.
+//! service whose locks are in Redis, is in the answer and fails nothing.
 //!
 //! ```json
 //! { "status": "degraded",
@@ -20,7 +20,7 @@
 //! down is in the log, at `warn`, once for each time; it can name hosts, and these routes are often
 //! public.
 //!
-//! The servers are asked when somebody asks here, at most once a second and one question at a time,
+//! The servers are asked when a probe asks here, at most once a second and one question at a time,
 //! however many requests there are; no question takes a lock, or lasts longer than the provider waits
 //! for an answer (2 s). A request waits half a second for a new answer, and is given the last one then.
 //!

@@ -46,7 +46,7 @@ impl Monitor {
             return look.health;
         }
         if let Ok(turn) = Arc::clone(&self.asking).try_lock_owned() {
-            // A prober that hangs up does not end it: the next one hears what came of it.
+            // A prober that hangs up does not end it: the next one gets what came of it.
             tokio::spawn(Arc::clone(self).ask(turn));
         }
         // Free when the answer is in, and when the runtime of who asked has ended.

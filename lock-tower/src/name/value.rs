@@ -11,6 +11,16 @@ use lock_core::LockError;
 ///
 /// A value that is not there, or is an error, refuses the request with 400; a
 /// [`LockError`] keeps its kind.
+///
+/// ```
+/// # use lock_core::{LockError, LockProvider, memory::MemoryBackend};
+/// # use lock_tower::LockLayer;
+/// # let locks = LockProvider::new(MemoryBackend::new());
+/// let layer = LockLayer::new(locks, "report:rebuild:<tenant>:<year>")?
+///     .param("tenant", |parts| Some(parts.uri.host()?.to_owned()))
+///     .param("year", |parts| parts.uri.path().trim_start_matches('/').parse::<u32>());
+/// # Ok::<(), LockError>(())
+/// ```
 pub trait ParamValue {
     /// The value as text; `None` when the request has none.
     ///

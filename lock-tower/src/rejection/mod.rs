@@ -21,7 +21,7 @@ use crate::name::Route;
 /// where they are known: `instance` (the pattern of the route: filled parameters can be secrets), `lock` (the
 /// template or `entity:operation`, never the filled name), `waited_ms`, `retry_after_ms` (409 and 503, with
 /// `Retry-After` in whole seconds, jittered), and `"outcome": "unknown"` where the lock was lost. What is
-/// wrong with the set-up is for the log, where it is once; the client is told no more than that. Nothing of
+/// wrong with the set-up is for the log, where it is once; the answer says no more than that. Nothing of
 /// it is cacheable, and the [`LockErrorKind`] is in the extensions of the response for the layers around.
 ///
 /// One answer of the layers is not made from this type, since no lock is at fault: a request whose
@@ -174,7 +174,7 @@ impl LockRejection {
         grpc::code(self.kind())
     }
 
-    /// The answer, as this type documents it: a problem, or a status of gRPC where the layer was told
+    /// The answer, as this type documents it: a problem, or a status of gRPC where the layer was set so
     /// to give such answers and the request is one of gRPC.
     #[must_use]
     pub fn to_response(&self) -> Response<Bytes> {

@@ -1,4 +1,8 @@
 //! Paths of routes, as routers write them, and their shapes.
+//!
+//! A misspelt path in a table would lock nothing, and say nothing: by its shape a request is recognised that
+//! such an entry was meant for, and refused. Routes that [`LockedRouter`](super::LockedRouter) registers need
+//! no shapes.
 
 use std::fmt;
 

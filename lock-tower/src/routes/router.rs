@@ -62,11 +62,11 @@ impl<S> LockedRouter<S>
 where
     S: Clone + Send + Sync + 'static,
 {
-    /// Adds a route, all of whose requests run under the lock that the template names; see
-    /// [`Router::route`].
+    /// Adds a route whose methods run under the lock that the template names; see [`Router::route`].
     ///
-    /// Whatever their method: also one that the route answers with 405 waits for the lock, and so does
-    /// OPTIONS, for which a CORS layer belongs outside of the router.
+    /// A request with a method that `handlers` do not name is answered as without a lock, and does not wait
+    /// for it: with 405, or by a [fallback](MethodRouter::fallback). What takes any method, such as
+    /// [`axum::routing::any`], belongs into [`any`](Self::any).
     ///
     /// # Errors
     ///
@@ -76,14 +76,69 @@ where
     ///
     /// # Panics
     ///
-    /// As [`Router::route`], where the path overlaps with that of another route.
+    /// As [`Router::route`], where the path overlaps with that of another route, and as
+    /// [`MethodRouter::route_layer`], where `handlers` name no method.
     pub fn route<T>(
-        mut self,
+        self,
         path: &str,
         handlers: MethodRouter<S, Infallible>,
         template: T,
         policy: impl Into<LockPolicy>,
     ) -> Result<Self, LockError>
+    where
+        T: TryInto<LockTemplate, Error: Into<LockError>>,
+    {
+        let lock = self.lock(path, template, policy)?;
+        Ok(self.add(path, handlers.route_layer(lock)))
+    }
+
+    /// Adds a route, all of whose requests run under the lock that the template names, whatever their method:
+    /// OPTIONS as well, for which a CORS layer belongs outside of the router, and a method that is answered
+    /// with 405.
+    ///
+    /// ```
+    /// # use axum::{Router, http::Method, routing::any};
+    /// # use lock_core::{LockError, LockPolicy, LockProvider};
+    /// # use lock_tower::RouteLocks;
+    /// fn router(locks: LockProvider) -> Result<Router, LockError> {
+    ///     let locked = RouteLocks::new(locks)
+    ///         .router()
+    ///         .any("/files/{path}", any(proxy), "file:change:<path>", LockPolicy::user_request())?;
+    ///     Ok(locked.into_router())
+    /// }
+    /// # async fn proxy(_: Method) {}
+    /// # let locks = LockProvider::new(lock_core::memory::MemoryBackend::new());
+    /// # let _ = router(locks).unwrap();
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// As [`route`](Self::route).
+    ///
+    /// # Panics
+    ///
+    /// As [`Router::route`], where the path overlaps with that of another route.
+    pub fn any<T>(
+        self,
+        path: &str,
+        handlers: MethodRouter<S, Infallible>,
+        template: T,
+        policy: impl Into<LockPolicy>,
+    ) -> Result<Self, LockError>
+    where
+        T: TryInto<LockTemplate, Error: Into<LockError>>,
+    {
+        let lock = self.lock(path, template, policy)?;
+        Ok(self.add(path, handlers.layer(lock)))
+    }
+
+    /// The lock of a route.
+    fn lock<T>(
+        &self,
+        path: &str,
+        template: T,
+        policy: impl Into<LockPolicy>,
+    ) -> Result<LockLayer, LockError>
     where
         T: TryInto<LockTemplate, Error: Into<LockError>>,
     {
@@ -95,9 +150,12 @@ where
         }
         let known = RoutePath::parse(path)?;
         let rule = self.locks.rule(None, &known, template, policy.into())?;
-        let lock = LockLayer::of(rule, Arc::clone(&self.locks.settings));
-        self.router = self.router.route(path, handlers.layer(lock));
-        Ok(self)
+        Ok(LockLayer::of(rule, Arc::clone(&self.locks.settings)))
+    }
+
+    fn add(mut self, path: &str, handlers: MethodRouter<S, Infallible>) -> Self {
+        self.router = self.router.route(path, handlers);
+        self
     }
 
     /// The router, for routes without locks, state, layers, and to be served.

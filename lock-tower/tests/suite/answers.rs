@@ -1,4 +1,4 @@
-//! What clients are told, to the member and the header.
+//! What clients are answered, to the member and the header.
 
 use std::collections::HashSet;
 use std::time::Duration;

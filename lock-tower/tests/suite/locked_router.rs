@@ -31,7 +31,7 @@ async fn a_route_is_registered_with_its_lock() {
         .router()
         .route(PROCESS, routing::post(name), TEMPLATE, NOW)
         .unwrap()
-        .route(
+        .any(
             "/reports/{id}",
             routing::any(name),
             "report:rebuild:<tenant>:<id>",
@@ -49,6 +49,32 @@ async fn a_route_is_registered_with_its_lock() {
     }
     let _held = locks.take(NAME).await;
     assert_eq!(post(&router, URI).await.status(), StatusCode::LOCKED);
+}
+
+#[tokio::test]
+async fn a_method_without_a_handler_does_not_wait_for_the_lock() {
+    let locks = Locks::new();
+    let locked: LockedRouter = RouteLocks::new(locks.provider.clone())
+        .router()
+        .route(PROCESS, routing::post(name), TEMPLATE, NOW)
+        .unwrap()
+        .route(PROCESS, routing::get(name), "order:show:<id>", NOW)
+        .unwrap();
+    let router = locked.into_router();
+    let _held = locks.take(NAME).await;
+    assert_eq!(post(&router, URI).await.status(), StatusCode::CONFLICT);
+    assert_eq!(name_of(&router, Method::GET, URI).await, "order:show:7");
+    for method in [Method::OPTIONS, Method::PUT] {
+        let response = send(&router, method, URI).await;
+        assert_eq!(response.status(), StatusCode::METHOD_NOT_ALLOWED);
+        let mut allowed: Vec<_> = response.headers()["allow"]
+            .to_str()
+            .unwrap()
+            .split(',')
+            .collect();
+        allowed.sort_unstable();
+        assert_eq!(allowed, ["GET", "HEAD", "POST"]);
+    }
 }
 
 #[tokio::test]

@@ -56,7 +56,7 @@ impl Locks {
             .unwrap()
     }
 
-    /// Whether somebody else could have the lock.
+    /// Whether another caller could have the lock.
     pub(crate) async fn is_free(&self, name: &str) -> bool {
         let lock = self.provider.lock(name).unwrap();
         lock.try_acquire(Duration::ZERO).await.unwrap().is_some()
@@ -111,7 +111,7 @@ pub(crate) async fn json(response: Response) -> Value {
     serde_json::from_str(&text(response).await).unwrap()
 }
 
-/// Work that says when it begins and ends, and ends when it is told to.
+/// Work that says when it begins and ends, and ends when the test says so.
 #[derive(Clone)]
 pub(crate) struct Work(Arc<Watched>);
 

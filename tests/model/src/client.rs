@@ -112,7 +112,7 @@ impl Client {
         Some(Message::Release { owner })
     }
 
-    /// Hears an answer; one to an earlier request says nothing any more.
+    /// Takes an answer; one to an earlier request says nothing any more.
     pub(crate) fn hear(&mut self, rules: &Protocol, answer: &Message, now: u8, seen: &mut Seen) {
         let clock = self.clock(now);
         match (answer, &self.phase) {

@@ -95,10 +95,10 @@ impl Candidate {
         operation.note_until(Action::Acquire, Stage::Ok, self.until(0));
         say(&format!("leads {}", self.journal.now()))?;
         let token = self.leader.fencing_token().await.ok().map(u64::from);
-        // It was told of this term, so that it is told of the next as well.
+        // It has seen this term, so that it sees the next as well.
         let mut term = self.leader.clone();
         loop {
-            // Read first: whoever is frozen here finds the loss when it looks at itself.
+            // Read first: a process that is frozen here finds the loss when it looks at itself.
             let stopping = *stop.borrow();
             let seen = self.journal.now();
             // Elected again since the last look, it leads, and has lost this term.
@@ -119,7 +119,7 @@ impl Candidate {
                 let stage = if accepted { Stage::Ok } else { Stage::Fail };
                 operation.note(Action::Write, stage);
             }
-            // Told at once, or at its next look: whichever is first must be right.
+            // Seen immediately, or at its next look: whichever is first must be right.
             let _ = timeout(LOOK, self.leader.clone().changed()).await;
         }
     }

@@ -11,7 +11,7 @@
 //! hammer ROUNDS NAME..        an event a line, see `lock_tests::checker`
 //! spawn | fork                pid N, of a process that goes on after this one
 //! files N                     limited, to N open files
-//! exit                        ends at once and releases nothing
+//! exit                        ends immediately and releases nothing
 //! ```
 
 #![allow(clippy::unwrap_used, reason = "a test fails when its child does")]
@@ -38,7 +38,7 @@ const HAMMERS: usize = 3;
 /// The wait of a hammer: longer than anything takes.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// How long a process lives that was left behind, if nobody ends it.
+/// How long a process lives that was left behind, unless it is ended.
 const LEFT_BEHIND: Duration = Duration::from_secs(60);
 
 #[tokio::main(flavor = "multi_thread", worker_threads = 2)]

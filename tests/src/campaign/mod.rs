@@ -100,7 +100,7 @@ impl Campaign {
     ///
     /// # Panics
     ///
-    /// When a process ends that nobody has killed, or the run itself cannot go on.
+    /// When a process ends that was not killed, or the run itself cannot go on.
     pub async fn run<S: Subject>(self, stresser: &str, store: &S) -> Verdict {
         let mut rng = Rng::with_seed(self.seed);
         let directory = TempDir::new().unwrap();

@@ -83,7 +83,7 @@ impl Subject for StormyPostgres {
         faults
     }
 
-    /// Locks in the server that nobody has.
+    /// Locks in the server without a holder.
     async fn left_over(&self) -> Vec<String> {
         let left = sqlx::query_scalar(
             "SELECT format('%s %s of %s', mode, objid, pid) FROM pg_locks \
@@ -145,7 +145,7 @@ impl Fault for Terminate {
         let limit = if self.all { 1_000_i64 } else { 1 };
         let told: Vec<i32> = end.bind(limit).fetch_all(&self.pool).await.unwrap();
         assert!(!told.is_empty(), "there are sessions");
-        // On a busy machine a session lives on for a while after it was told.
+        // On a busy machine a session lives on for a while after it was terminated.
         let gone = sqlx::query("SELECT pg_terminate_backend(pid, 10000) FROM unnest($1) AS pid");
         gone.bind(told).execute(&self.pool).await.unwrap();
         broken.over();

@@ -140,7 +140,7 @@ impl Subject for StormyRedisCluster {
     }
 }
 
-/// Keys without an end, and locks that nobody has.
+/// Keys without an end, and locks without a holder.
 pub(super) async fn left_over(nodes: &[RedisServer]) -> Vec<String> {
     let mut left = Vec::new();
     for node in nodes {
@@ -236,7 +236,7 @@ impl Fault for Order {
 }
 
 /// The server is killed, and comes back empty. Holders hear of it with their next renewal, and
-/// until their leases have ended nobody else is granted what they had.
+/// until their leases have ended no other is granted what they had.
 #[derive(Debug)]
 struct Restart {
     server: Arc<RedisServer>,

@@ -85,7 +85,7 @@ enum How {
     Frozen,
 }
 
-/// Another server takes the place of the master. What it does not have is lost; nobody else is granted it
+/// Another server takes the place of the master. What it does not have is lost; no other is granted it
 /// before its holder knows.
 #[derive(Debug)]
 struct FailOver {

@@ -1,4 +1,4 @@
-//! What locks protect, and what refuses whoever comes too late.
+//! What locks protect, and what refuses a writer that comes too late.
 
 use std::collections::HashMap;
 use std::fs::{self, File, OpenOptions};

@@ -21,7 +21,7 @@ pub struct Scene {
     started: usize,
 }
 
-/// What every process is told.
+/// What every process is started with.
 #[derive(Debug)]
 pub(super) struct Setting {
     pub(super) program: String,

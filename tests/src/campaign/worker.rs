@@ -44,7 +44,7 @@ pub struct Worker<L, R> {
 }
 
 impl<L: Locks, R: Resource> Worker<L, R> {
-    /// Works until it is told to stop, then gives back what it has.
+    /// Works until it is asked to stop, then gives back what it has.
     ///
     /// # Panics
     ///
@@ -112,7 +112,7 @@ impl<L: Locks, R: Resource> Worker<L, R> {
                 .await;
             is_ours = !is_told;
             let until = Instant::now() + patience.mul_f64(self.rng.f64());
-            // A long hold ends soon after it was told to stop.
+            // A long hold ends soon after it was asked to stop.
             while is_ours && !stop.load(Ordering::Relaxed) && Instant::now() < until {
                 let look = until.min(Instant::now() + LOOK);
                 is_ours = timeout_at(look, held.lost()).await.is_err();

@@ -1,4 +1,4 @@
-//! Thousands at once. What each costs is measured in `tests/memory.rs`.
+//! Thousands of waiters together. What each costs is measured in `tests/memory.rs`.
 
 use std::time::Duration;
 
@@ -94,7 +94,7 @@ pub async fn ten_thousand_waiters_on_ten_thousand_names_are_served<S: Store>(bed
     assert_eq!(waiters.join_all().await.len(), CROWD);
 }
 
-/// Nobody is sent away, and nobody is let in beside another.
+/// No waiter is sent away, and none is let in beside another.
 pub async fn five_thousand_waiters_outlast_the_loss_of_everything<S: Store>(bed: Bed<S>) {
     let (here, there, name) = (bed.client().await, bed.client().await, bed.name());
     crowd_outlasts(&there, &here, &name, bed.store.lose_all()).await;

@@ -19,7 +19,7 @@ pub async fn a_guard_that_is_dropped_in_a_task_releases<S: Store>(bed: Bed<S>) {
     let (here, there, name) = (bed.client().await, bed.client().await, bed.name());
     for client in [&here, &there] {
         let guard = take(&here, &name).await;
-        // Whoever still listens for a loss does not keep the lock.
+        // A task that still waits for a loss does not keep the lock.
         let _lost = guard.lost();
         tokio::spawn(async move { drop(guard) }).await.unwrap();
         is_released(client, &name).await;

@@ -11,7 +11,7 @@ use super::crowding::Crowding;
 use super::{BOUND, PATIENCE, take, wait_for};
 use crate::{Bed, Lateness, OneBackend, Store, is_held};
 
-/// Nobody takes what is held, in this client or another.
+/// A held lock is not granted again, in this client or another.
 pub async fn a_held_name_cannot_be_taken_and_can_be_after_its_release<S: Store>(bed: Bed<S>) {
     let (here, there, name) = (bed.client().await, bed.client().await, bed.name());
     for _ in 0..3 {
@@ -26,7 +26,7 @@ pub async fn a_held_name_cannot_be_taken_and_can_be_after_its_release<S: Store>(
     }
 }
 
-/// A lock excludes nobody from other locks.
+/// A lock excludes no caller from other locks.
 pub async fn another_name_can_be_taken_meanwhile<S: Store>(bed: Bed<S>) {
     let (here, there) = (bed.client().await, bed.client().await);
     let guard = take(&here, &bed.name()).await;
@@ -81,7 +81,7 @@ pub async fn two_providers_over_one_backend_object_exclude_each_other<S: Store>(
     alone_inside(&clients, &name, 4, 50).await;
 }
 
-/// A client in whose line somebody always waits lets the other one in.
+/// A client in whose line a task always waits lets the other one in.
 pub async fn a_client_that_always_has_waiters_of_its_own_starves_nobody<S: Store>(bed: Bed<S>) {
     // Each release goes to the store.
     let busy = bed.client_that_hands_over(Duration::ZERO).await;
@@ -99,7 +99,7 @@ pub async fn a_client_that_always_has_waiters_of_its_own_starves_nobody<S: Store
     crowd.end().await;
 }
 
-/// Locks are not re-entrant: whoever asks again waits, and no longer than it said.
+/// Locks are not re-entrant: a holder that asks again waits, and no longer than it said.
 pub async fn acquiring_again_in_the_same_task_waits_like_any_other_caller<S: Store>(bed: Bed<S>) {
     let (client, name) = (bed.client().await, bed.name());
     let guard = take(&client, &name).await;

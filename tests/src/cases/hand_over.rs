@@ -34,7 +34,7 @@ fn patient() -> LockPolicy {
     LockPolicy::from(PATIENCE)
 }
 
-/// Each holder's token is greater than those of all before it, whoever asks for one.
+/// Each holder's token is greater than those of all before it, whichever asks for one.
 pub async fn tokens_grow_from_holder_to_holder_in_order<S: Store>(bed: Bed<S>) {
     let (here, there, name) = (client(&bed).await, bed.client().await, bed.name());
     let guard = take(&here, &name).await;
@@ -150,7 +150,7 @@ pub async fn a_caller_that_leaves_at_a_hand_over_passes_it_on<S: Store>(bed: Bed
     wait_for(&there, &name).await.release().await.unwrap();
 }
 
-/// A lock that is handed to a task which nobody polls is not kept from others for longer.
+/// A lock that is handed to a task which is not polled is not kept from others for longer.
 pub async fn what_a_sleeping_task_was_handed_is_released_in_time<S: Store>(bed: Bed<S>) {
     let (here, there, name) = (bed.client().await, bed.client().await, bed.name());
     let guard = take(&here, &name).await;
@@ -183,7 +183,7 @@ pub async fn a_shutdown_amid_hand_overs_frees_the_lock<S: Store>(bed: Bed<S>) {
         tasks.spawn(async move {
             loop {
                 match lock.acquire(PATIENCE).await {
-                    // Dropped, which nobody waits for.
+                    // Dropped, which is not awaited.
                     Ok(guard) => drop(guard),
                     Err(error) => break assert!(error.is_closed(), "{error}"),
                 }

@@ -10,7 +10,7 @@ use lock_core::LockPolicy;
 use super::{BOUND, take, wait_for};
 use crate::{Bed, Lateness, Store, eventually};
 
-/// Everybody who asks is told, then and later.
+/// All that ask learn of it, then and later.
 pub async fn a_loss_fires_once_and_stays<S: Store>(bed: Bed<S>) {
     let (client, name) = (bed.client().await, bed.name());
     let guard = take(&client, &name).await;
@@ -43,7 +43,7 @@ impl Drop for Dropped {
     }
 }
 
-/// The work stops where it is, and its caller is told.
+/// The work stops where it is, and its caller gets an error.
 pub async fn protected_work_is_dropped_when_the_lock_is_lost<S: Store>(bed: Bed<S>) {
     let (client, name) = (bed.client().await, bed.name());
     let guard = take(&client, &name).await;
@@ -69,7 +69,7 @@ pub async fn protected_work_is_dropped_when_the_lock_is_lost<S: Store>(bed: Bed<
     assert!(begun.await.unwrap_err().is_lost());
 }
 
-/// The body was done, but the lock was gone before: nobody knows what the outcome is worth.
+/// The body was done, but the lock was gone before: what the outcome is worth is not known.
 pub async fn work_that_ends_after_its_lock_was_lost_is_lost<S: Store>(bed: Bed<S>) {
     let (client, name) = (bed.client().await, bed.name());
     let guard = take(&client, &name).await;
@@ -98,7 +98,7 @@ pub async fn work_that_ends_after_its_lock_was_lost_is_lost<S: Store>(bed: Bed<S
     assert!(outcome.unwrap_err().is_lost());
 }
 
-/// A release is no loss, for nobody who listens.
+/// A release is not a loss, for any that listen.
 pub async fn a_release_fires_no_loss<S: Store>(bed: Bed<S>) {
     let (client, name) = (bed.client().await, bed.name());
     for dropped in [true, false] {

@@ -1,4 +1,4 @@
-//! Several locks at once.
+//! Several locks together.
 
 use std::time::Duration;
 
@@ -50,7 +50,7 @@ pub async fn no_names_at_all_are_refused<S: Store>(bed: Bed<S>) {
     assert!(client.claim(none, 5).await.unwrap().is_empty());
 }
 
-/// Nobody keeps a part and waits for the rest when the wait is over.
+/// No caller keeps a part and waits for the rest when the wait is over.
 pub async fn all_or_none_when_one_of_them_is_held<S: Store>(bed: Bed<S>) {
     let (here, there) = (bed.client().await, bed.client().await);
     let names = [bed.name(), bed.name(), bed.name()];

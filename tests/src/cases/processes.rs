@@ -12,7 +12,7 @@ use crate::{Bed, Lateness, Store, is_held};
 /// The wait of a child, in milliseconds: longer than anything takes.
 const LONG: u64 = 60_000;
 
-/// Held is held, whoever looks.
+/// Held is held, for every process.
 pub async fn a_lock_that_a_child_holds_cannot_be_had_until_the_child_releases_it<S: Store>(
     bed: Bed<S>,
 ) {

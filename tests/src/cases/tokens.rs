@@ -33,7 +33,7 @@ pub async fn tokens_grow_over_a_thousand_acquisitions_from_four_clients<S: Store
     );
 }
 
-/// Asked twice, or by several at once, a guard has one token.
+/// Asked twice, or by several together, a guard has one token.
 pub async fn a_guard_has_one_token_however_often_it_is_asked<S: Store>(bed: Bed<S>) {
     let (here, there, name) = (bed.client().await, bed.client().await, bed.name());
     let guard = take(&here, &name).await;
@@ -50,7 +50,7 @@ pub async fn a_guard_has_one_token_however_often_it_is_asked<S: Store>(bed: Bed<
     assert!(next > token, "{next} after {token}");
 }
 
-/// Whoever lost the lock could be given a greater token than the next holder.
+/// A holder that lost the lock could be given a greater token than the next holder.
 pub async fn a_token_is_refused_after_the_loss<S: Store>(bed: Bed<S>) {
     // Of two clients: what one of them has is lost together, in a session.
     let (client, name) = (bed.client().await, bed.name());
@@ -67,7 +67,7 @@ pub async fn a_token_is_refused_after_the_loss<S: Store>(bed: Bed<S>) {
     assert!(unasked.0.fencing_token().await.unwrap_err().is_lost());
 }
 
-/// Holders of different locks may be compared by nobody, but no two holds have the same number.
+/// Holders of different locks are not to be compared, but no two holds have the same number.
 pub async fn no_two_holds_of_a_lock_have_one_token_also_after_a_loss<S: Store>(bed: Bed<S>) {
     let (here, there, name) = (bed.client().await, bed.client().await, bed.name());
     let mut tokens = BTreeSet::new();

@@ -99,7 +99,7 @@ pub async fn a_hundred_tasks_are_served_one_by_one_in_the_order_of_their_calls<S
     }
 }
 
-/// Whoever leaves the line is not waited for.
+/// A waiter that leaves the line is not waited for.
 pub async fn an_acquire_that_is_dropped_while_it_waits_leaves_the_line<S: Store>(bed: Bed<S>) {
     let (here, there, name) = (bed.client().await, bed.client().await, bed.name());
     for holder in [&here, &there] {

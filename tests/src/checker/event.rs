@@ -55,7 +55,7 @@ pub enum Action {
     Release,
     /// The fenced resource of the lock is written. `fail`: it refused the token.
     Write,
-    /// `ok`: the holder hears that the lock is lost. `fail`: it hears later that it is not.
+    /// `ok`: the holder learns that the lock is lost. `fail`: it learns later that it is not.
     Lost,
     /// Something is broken (`invoke`) and is whole again (`ok`).
     Fault,

@@ -1,4 +1,4 @@
-//! The times from each grant to when the holder gave up, was told, or knew that its lock had ended
+//! The times from each grant to when the holder gave up, was notified, or knew that its lock had ended
 //! are disjoint.
 
 use std::time::Duration;

@@ -64,8 +64,8 @@ fn refused_with_reason(lock: &Lock<'_>, violations: &mut Vec<Violation>) {
     }
 }
 
-/// The resource has accepted as many writes as were acknowledged, give or take those of which
-/// nobody knows, and remembers the newest token.
+/// The resource has accepted as many writes as were acknowledged, give or take those whose
+/// outcome is unknown, and remembers the newest token.
 fn counted(lock: &Lock<'_>, violations: &mut Vec<Violation>) {
     let acknowledged = accepted(lock).count() as u64;
     let unknown = || {

@@ -9,7 +9,7 @@
 //! | `token_order` | A granted before B asked: the token of A is smaller; no two are the same |
 //! | `exclusion` | the times from grant to release, loss or the end of the lease are disjoint |
 //! | `fenced_resource` | accepted tokens never decrease, and the resource counts what was acknowledged |
-//! | `nothing_stuck` | freed locks are granted in time, and all are to be had at the end |
+//! | `nothing_stuck` | freed locks are granted in time, and all are free at the end |
 //! | `loss` | each loss is signalled, in time and for good, and none without a fault |
 //! | `deadlines` | an acquire ends with its wait and one exchange with the server |
 //! | `order` | first come, first served in one process; the longest wait across processes |

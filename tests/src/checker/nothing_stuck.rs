@@ -1,4 +1,4 @@
-//! What a fault frees is granted to those who wait, and all can be had once everything is healed.
+//! What a fault frees is granted to those who wait, and all can be acquired once everything is healed.
 
 use std::time::Duration;
 
@@ -87,8 +87,8 @@ impl<'a, 'h> Order<'a, 'h> {
             .is_some_and(|(granted, _)| *granted <= to)
     }
 
-    /// The holder that the fault has hit, and somebody who had waited for its lock when the time was
-    /// over and still nobody had it.
+    /// The holder that the fault has hit, and a caller that had waited for its lock when the time was
+    /// over and it was still not granted.
     fn left_waiting(
         &self,
         fault: &Fault<'_>,

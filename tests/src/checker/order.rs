@@ -1,4 +1,4 @@
-//! In one process: first come, first served. Across processes: how long anybody waited.
+//! In one process: first come, first served. Across processes: how long each waited.
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -23,7 +23,7 @@ pub(super) fn check(
             if counts.waited.is_none() || waited > counts.longest_wait {
                 (counts.longest_wait, counts.waited) = (waited, Some(granted.clone()));
             }
-            // A lock that was lost may be had by the next before its first holder looks.
+            // A lock that was lost may be granted to the next before its first holder looks.
             if let Some(apart) = rules.fifo
                 && attempt.loss().is_none()
             {

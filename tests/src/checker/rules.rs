@@ -15,7 +15,7 @@ pub struct Rules {
     pub losses_follow_for: Duration,
     /// How late an acquire may end after its wait.
     pub lateness: Duration,
-    /// Within which time every lock can be had once all is healed; `None` for a run that does not
+    /// Within which time every lock can be acquired once all is healed; `None` for a run that does not
     /// try.
     pub free_within: Option<Duration>,
     /// How much earlier a caller of the same process must have asked to be served earlier: zero if
@@ -50,7 +50,7 @@ impl Rules {
         self
     }
 
-    /// For a run that ends with a try of every lock, by which time it is to be had.
+    /// For a run that ends with a try of every lock, by which time it is free.
     #[must_use]
     pub fn free_within(mut self, bound: Duration) -> Self {
         self.free_within = Some(bound);
@@ -96,7 +96,7 @@ pub struct FaultRule {
     /// How long a new holder may overlap with one that the fault has cost its lock, where the
     /// server itself drops it.
     pub overlap: Option<Duration>,
-    /// Within which time from its beginning somebody who waits is granted what it frees.
+    /// Within which time from its beginning a waiter is granted what it frees.
     pub granted_within: Option<Duration>,
 }
 
@@ -118,7 +118,7 @@ pub enum Cost {
     Nothing,
     /// Perhaps.
     May,
-    /// Whoever holds one from its beginning to its end hears of the loss this soon after the end.
+    /// A holder from its beginning to its end learns of the loss this soon after the end.
     Must(Duration),
 }
 
@@ -134,7 +134,7 @@ impl FaultRule {
         }
     }
 
-    /// SIGKILL: whoever waits for a lock of the process is granted it within `granted`.
+    /// SIGKILL: a waiter for a lock of the process is granted it within `granted`.
     #[must_use]
     pub const fn kill(granted: Duration) -> Self {
         let mut rule = Self::harmless();
@@ -165,7 +165,7 @@ impl FaultRule {
         rule
     }
 
-    /// One that costs every lock that is held from its beginning to its end: its holder hears of it
+    /// One that costs every lock that is held from its beginning to its end: its holder learns of it
     /// this soon after the end.
     #[must_use]
     pub const fn costs_locks(mut self, noticed: Duration) -> Self {

@@ -1,4 +1,4 @@
-//! The one question that three checks ask: was somebody overtaken?
+//! The one question that three checks ask: was a caller overtaken?
 
 /// Something with a time and a rank.
 #[derive(Clone, Copy, Debug)]

@@ -1,4 +1,4 @@
-//! Tokens of one lock differ, and whoever asked after another was granted has the greater one.
+//! Tokens of one lock differ, and one that asked after another was granted has the greater one.
 
 use std::collections::HashMap;
 

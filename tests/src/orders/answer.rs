@@ -89,7 +89,7 @@ pub struct Receipt {
     pub lock: String,
     /// The fencing token.
     pub token: u64,
-    /// On CLOCK_BOOTTIME, after the lock was had.
+    /// On CLOCK_BOOTTIME, after the lock was acquired.
     pub started_ns: u64,
     /// On CLOCK_BOOTTIME, before the lock was released.
     pub finished_ns: u64,
@@ -111,7 +111,7 @@ pub fn assert_one_at_a_time(receipts: &[Receipt]) {
 
 impl Receipt {
     /// What it tells, as of one lock for all. When the lock was asked for is unknown: not before
-    /// it was had.
+    /// it was acquired.
     fn history(&self, number: usize) -> [Event; 3] {
         let event = |t_ns, f, stage, token| Event {
             t_ns,

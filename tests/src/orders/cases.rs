@@ -6,7 +6,7 @@ use futures_util::future::join_all;
 
 use super::{Answer, Instance, assert_one_at_a_time};
 
-/// Of two refunds that were sent at once, one is made and the other is refused, at once.
+/// Of two refunds that were sent together, one is made and the other is refused, immediately.
 pub async fn of_two_refunds_one_is_refused(here: &Instance, there: &Instance) {
     let path = "/payments/7/refund?work_ms=1000";
     let (one, other) = tokio::join!(here.post(path), there.post(path));
@@ -22,7 +22,7 @@ pub async fn of_two_refunds_one_is_refused(here: &Instance, there: &Instance) {
     assert_eq!(refused[0].conflict()["reason"], "refund-in-progress");
     let took = refused[0].took;
     assert!(took < Duration::from_millis(100), "{took:?}");
-    // Once it is made the lock is free again, at once.
+    // Once it is made the lock is free again, immediately.
     for instance in [there, here] {
         let _ = instance
             .post("/payments/7/refund?work_ms=0")

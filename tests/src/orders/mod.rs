@@ -32,7 +32,7 @@ pub const PATIENCE: Duration = Duration::from_secs(30);
 /// The binary, built with the profile of the tests.
 static BINARY: LazyLock<PathBuf> = LazyLock::new(|| program("orders"));
 
-/// What decides where locks are; nothing of it comes from whoever runs the tests.
+/// What decides where locks are; nothing of it comes from the environment of the tests.
 const SETTINGS: [&str; 6] = [
     "DATABASE_URL",
     "REDIS_URL",
@@ -79,7 +79,7 @@ impl Shop {
         LockProvider::new(FileBackend::open(self.lock_dir()).expect("the lock directory opens"))
     }
 
-    /// Returns when somebody holds the lock. For locks that are waited for: the look at it takes it
+    /// Returns when the lock is held. For locks that are waited for: the look at it takes it
     /// for a moment.
     pub async fn until_held(&self, name: &LockName) {
         let locks = self.locks();
@@ -200,7 +200,7 @@ impl Instance {
         }
     }
 
-    /// Sends a `POST` and leaves the answer to whoever wants it; dropping the connection is a
+    /// Sends a `POST` and does not wait for the answer; dropping the connection is a
     /// client that leaves.
     pub async fn begin_post(&self, path: &str, json: &str) -> TcpStream {
         self.begin_request("POST", path, json).await

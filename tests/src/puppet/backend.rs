@@ -80,7 +80,7 @@ impl Backend for PuppetBackend {
         let name = request.name();
         self.stage.table.asked(name, self.connection);
         let _under_way = UnderWay(self, name);
-        // A grant that nobody receives is dropped with the answer, and so given back.
+        // A grant that is not received is dropped with the answer, and so given back.
         let take = || match self.stage.table.take(name) {
             Attempt::Granted((number, lease)) => Attempt::Granted(PuppetGrant {
                 stage: Arc::clone(&self.stage),
@@ -114,7 +114,7 @@ pub struct PuppetGrant {
 }
 
 impl PuppetGrant {
-    /// The release, as it is played; it goes on whoever awaits it.
+    /// The release, as it is played; it goes on also when it is not awaited.
     fn start_release(&mut self) -> impl Future<Output = Result<(), LockError>> + Send + use<> {
         self.released = true;
         let (stage, name, number) = (Arc::clone(&self.stage), self.name.clone(), self.number);

@@ -53,7 +53,7 @@ impl Default for Stage {
 }
 
 impl Puppet {
-    /// A puppet that answers everything at once, without any locks.
+    /// A puppet that answers everything immediately, without any locks.
     #[must_use]
     pub fn new() -> Self {
         Self::default()
@@ -79,7 +79,7 @@ impl Puppet {
             .build()
     }
 
-    /// How the next tries are answered; those after them at once.
+    /// How the next tries are answered; those after them immediately.
     pub fn tries(&self, plays: impl IntoIterator<Item = Play>) {
         self.0.tries.add(plays);
     }
@@ -89,7 +89,7 @@ impl Puppet {
         self.0.tries.otherwise(play);
     }
 
-    /// From now on everything is answered at once, as if nothing had been said.
+    /// From now on everything is answered immediately, as if nothing had been said.
     pub fn behave(&self) {
         for script in [
             &self.0.tries,
@@ -126,7 +126,7 @@ impl Puppet {
         self.0.curtain.send_modify(|times| *times += 1);
     }
 
-    /// Takes a lock away from its holder, who is told.
+    /// Takes a lock away from its holder, which is notified.
     pub fn lose(&self, name: &LockName, reason: LossReason) {
         self.0.table.lose(name, reason);
     }
@@ -164,7 +164,7 @@ impl Puppet {
         self.0.table.under_way(name)
     }
 
-    /// The most tries of one name by one connection that ever were under way at once.
+    /// The most tries of one name by one connection that ever were under way together.
     #[must_use]
     pub fn most_under_way(&self) -> u32 {
         self.0.table.most_under_way()

@@ -7,18 +7,18 @@ use std::time::Duration;
 /// How a question is answered.
 #[derive(Clone, Copy, Debug, Default)]
 pub enum Play {
-    /// At once.
+    /// Immediately.
     #[default]
     Answer,
     /// After this long, with what is true then.
     Late(Duration),
-    /// What is asked is done at once, the answer comes after this long.
+    /// What is asked is done immediately, the answer comes after this long.
     DoneThenLate(Duration),
-    /// What is asked is done at once, the answer comes when it is [let go](super::Puppet::let_go).
+    /// What is asked is done immediately, the answer comes when it is [let go](super::Puppet::let_go).
     DoneThenHang,
     /// When it is [let go](super::Puppet::let_go), with what is true then.
     Hang,
-    /// With an error, at once: unavailable, for this reason.
+    /// With an error, immediately: unavailable, for this reason.
     Fail(&'static str),
     /// With that error, after this long.
     FailLate(Duration, &'static str),

@@ -23,7 +23,7 @@ struct Rows {
     under_way: HashMap<(LockName, usize), u32>,
     most_under_way: u32,
     last: u64,
-    /// When to ask again; changes are told while there is none.
+    /// When to ask again; changes are notified while there is none.
     retry_in: Option<Duration>,
 }
 

@@ -1,7 +1,7 @@
 //! A backend that is broken on purpose, so that it is known what the [checker](crate::checker)
 //! finds.
 //!
-//! It keeps the locks of one process, each with a lease that nobody renews, and does one thing
+//! It keeps the locks of one process, each with a lease that is not renewed, and does one thing
 //! wrong, now and then. [`Sabotage::None`] does nothing wrong, and has to be judged so.
 
 mod table;
@@ -24,7 +24,7 @@ pub enum Sabotage {
     None,
     /// A holder is given the token of the one before it.
     ReuseToken,
-    /// A release frees the lock whoever holds it.
+    /// A release frees the lock of any holder.
     ReleaseWithoutOwner,
     /// Tokens go through a number of 14 digits.
     RoundTokens,
@@ -113,7 +113,7 @@ pub struct SaboteurGrant {
     lease: Lease,
     /// What it has after the end of its lease, if that is replaced.
     replaced: Lease,
-    /// Whether somebody has heard of that end.
+    /// Whether a client has seen that end.
     told: AtomicBool,
     released: bool,
 }
@@ -137,7 +137,7 @@ impl Grant for SaboteurGrant {
 
     async fn release(mut self) -> Result<(), LockError> {
         self.released = true;
-        // Nobody else need have it yet.
+        // No other client need have it yet.
         let was_ours = self.lease.is_valid();
         if self.table.free(&self.name, self.owner) && was_ours {
             Ok(())

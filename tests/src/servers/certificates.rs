@@ -13,7 +13,7 @@ use rustix::process::getuid;
 
 use super::keep::NOBODY;
 
-/// An authority that nobody else knows. A server and its replicas have the same.
+/// An authority that no other server knows. A server and its replicas have the same.
 #[derive(Debug)]
 pub(super) struct Authority {
     issuer: Issuer<'static, KeyPair>,

@@ -25,7 +25,7 @@ pub(super) const NOBODY: u32 = 65_534;
 const ENOUGH: u64 = 2 << 30;
 
 /// What a test asks of its guardian, a line of JSON each. None takes long: the guardian is to see
-/// the end of its test at once.
+/// the end of its test immediately.
 #[derive(Debug, Serialize, Deserialize)]
 pub(super) enum Order {
     /// Start a program, its output added to a file.

@@ -38,7 +38,7 @@ impl Lan {
     pub async fn new() -> Self {
         assert!(getuid().is_root(), "network namespaces need root");
         let guardian = Guardian::start();
-        // Nobody else has a directory of that name.
+        // No other process has a directory of that name.
         let unique = guardian.directory().file_name().unwrap();
         let name = |role| format!("{}-{role}", unique.display());
         // The networks are set aside for documentation, and exist in these namespaces alone.

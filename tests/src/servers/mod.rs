@@ -6,7 +6,7 @@
 //! - [`Proxy`], which delays, holds, swallows, changes and resets what goes through it.
 //! - [`Lan`]: network namespaces with a router between them that can go silent.
 //!
-//! Every server listens on 127.0.0.1 (or in a namespace of its test), on a port that nobody else
+//! Every server listens on 127.0.0.1 (or in a namespace of its test), on a port that no other server
 //! has, and keeps its data in a temporary directory. A small process, the *guardian*, is its parent:
 //! when the test ends, however it ends, the guardian kills what it has started and removes what was
 //! written. The program `guardian` is built with the tests and benches of this package.

@@ -27,7 +27,7 @@ impl Port {
             let Ok(_reservation) = UnixListener::bind_addr(&name) else {
                 continue;
             };
-            // Somebody else's server.
+            // A server of another process.
             if TcpListener::bind((Ipv4Addr::LOCALHOST, number)).is_ok() {
                 return Self {
                     number,

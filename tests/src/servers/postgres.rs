@@ -257,7 +257,7 @@ impl PostgresServer {
         })
         .await;
         // Whether commits wait for a standby is what the checkpointer has last read; it reads before
-        // a checkpoint, but may have been past that when it was told to.
+        // a checkpoint, but may have been past that when it was asked to.
         for _ in 0..2 {
             sqlx::query("CHECKPOINT")
                 .execute(&mut connection)

@@ -213,7 +213,7 @@ impl Proxy {
         self.listen(false).await;
     }
 
-    /// Everything passes, at once.
+    /// Everything passes, without delay.
     pub async fn heal(&self) {
         *self.switches.drop_next_reply.lock().unwrap() = None;
         for way in [&self.switches.to_server, &self.switches.to_client] {

@@ -26,7 +26,7 @@ const PATIENCE: Duration = Duration::from_secs(10);
 const SETTINGS: [(&str, &str); 3] = [
     ("save", "\"\""),
     ("appendonly", "no"),
-    // A replica is there at once.
+    // A replica is there immediately.
     ("repl-diskless-sync-delay", "0"),
 ];
 

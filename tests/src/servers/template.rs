@@ -33,7 +33,7 @@ pub(super) fn postgres_program(name: &str) -> String {
     program.into_os_string().into_string().unwrap()
 }
 
-/// Copies the cluster to `data`, which must not exist. It is made by whoever comes first and kept
+/// Copies the cluster to `data`, which must not exist. It is made by the first that comes and kept
 /// with the build.
 pub(super) async fn copy_template(guardian: &Guardian, data: &Path) {
     let cache = programs().join("servers");

@@ -72,6 +72,47 @@ impl Store for FileStore {
     }
 }
 
+/// The same, for backends that do not watch the directory: as on systems without inotify.
+#[derive(Debug)]
+pub struct PollingFileStore(FileStore);
+
+impl Store for PollingFileStore {
+    type Backend = FileBackend;
+
+    const NOT_FOR: &'static [(&'static str, &'static str)] = &[(
+        "ten_thousand_waiters_on_ten_thousand_names_are_served",
+        "half a minute of a processor, and where they poll they do as over `FileStore`",
+    )];
+    const LEASE: Option<Duration> = FileStore::LEASE;
+    const NOTICED_WITHIN: Duration = FileStore::NOTICED_WITHIN;
+    const GRANTED_AFTER_A_KILL: Duration = FileStore::GRANTED_AFTER_A_KILL;
+
+    async fn open() -> Self {
+        Self(FileStore::open().await)
+    }
+
+    async fn backend(&self) -> FileBackend {
+        let builder = FileBackend::builder(self.0.directory());
+        builder.polling(true).open().unwrap()
+    }
+
+    async fn lose(&self, name: &LockName) {
+        self.0.lose(name).await;
+    }
+
+    async fn lose_all(&self) {
+        self.0.lose_all().await;
+    }
+
+    async fn open_connections(&self) -> usize {
+        self.0.open_connections().await
+    }
+
+    fn address(&self) -> Option<String> {
+        Some(format!("polled-file:{}", self.0.directory().display()))
+    }
+}
+
 fn links(directory: &str) -> impl Iterator<Item = PathBuf> {
     let files = fs::read_dir(directory).unwrap();
     // One that was closed meanwhile leads nowhere.

@@ -13,7 +13,7 @@ use std::time::Duration;
 use lock_core::backend::Backend;
 use lock_core::{LockName, LockProvider};
 
-pub use file::FileStore;
+pub use file::{FileStore, PollingFileStore};
 pub use granted::GrantedStore;
 pub use memory::MemoryStore;
 pub use one_backend::OneBackend;
@@ -31,7 +31,7 @@ pub trait Store: Send + Sync + Sized + 'static {
     /// Cases that do not apply, by name, each with the reason.
     const NOT_FOR: &'static [(&'static str, &'static str)];
 
-    /// How long the lease of a holder is that nobody hears of any more; `None` if holders need not
+    /// How long the lease of a holder is that has fallen silent; `None` if holders need not
     /// be heard of.
     const LEASE: Option<Duration>;
 
@@ -64,7 +64,7 @@ pub trait Store: Send + Sync + Sized + 'static {
     /// Takes a lock away behind its holder's back.
     fn lose(&self, name: &LockName) -> impl Future<Output = ()> + Send;
 
-    /// Takes away all locks of all clients at once, as the end of their connections does.
+    /// Takes away all locks of all clients together, as the end of their connections does.
     fn lose_all(&self) -> impl Future<Output = ()> + Send;
 
     /// How many connections, and the like, of backends there are.

@@ -8,14 +8,15 @@ use std::process::Command;
 use std::{env, fs};
 
 use lock_tests::{
-    Case, FileStore, GrantedStore, MemoryStore, RedisClusterStore, RedisSentinelStore, RedisStore,
-    Store,
+    Case, FileStore, GrantedStore, MemoryStore, PollingFileStore, RedisClusterStore,
+    RedisSentinelStore, RedisStore, Store,
 };
 
 /// The backends of the library; `every_backend_runs_every_case` fails for one that is not in `main.rs`.
 const BACKENDS: &[&str] = &[
     "memory",
     "file",
+    "file_polling",
     "postgres",
     "postgres_granted",
     "redis",
@@ -100,6 +101,7 @@ fn exceptions_exist<S: Store>() {
 fn what_does_not_apply_to_a_backend_is_a_case() {
     exceptions_exist::<MemoryStore>();
     exceptions_exist::<FileStore>();
+    exceptions_exist::<PollingFileStore>();
     exceptions_exist::<GrantedStore>();
     exceptions_exist::<RedisStore>();
     exceptions_exist::<RedisClusterStore>();

@@ -5,6 +5,7 @@ mod inventory;
 lock_tests::conformance! {
     memory: lock_tests::MemoryStore,
     file: lock_tests::FileStore,
+    file_polling: lock_tests::PollingFileStore,
     postgres: lock_tests::PostgresStore,
     postgres_granted: lock_tests::GrantedStore,
     redis: lock_tests::RedisStore,

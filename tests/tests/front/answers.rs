@@ -97,7 +97,7 @@ async fn an_answer_that_is_slow_but_in_time_counts() {
     took(elapsed, RESPONSE - ms(1));
     let (elapsed, free) = timed(is_free(&client)).await;
     assert!(!free);
-    // Held here: nobody needs to be asked.
+    // Held here: the backend need not be asked.
     took(elapsed, ms(0));
     drop(guard);
 }

@@ -171,7 +171,7 @@ async fn scene(number: usize, polls: u32) -> (Puppet, bool) {
             puppet.every_release(Play::Late(ms(10)));
             abandon(guard.release(), polls).await.is_some()
         }
-        // Several at once, one of them held.
+        // Several together, one of them held.
         7 => {
             let guard = take(&there).await;
             puppet.every_try(Play::DoneThenLate(ms(10)));

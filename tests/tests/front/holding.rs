@@ -1,4 +1,4 @@
-//! While a lock is held: its longest hold, its lease, and whoever takes it away.
+//! While a lock is held: its longest hold, its lease, and its loss.
 
 use std::future::pending;
 use std::sync::Arc;
@@ -72,7 +72,7 @@ async fn the_longest_hold_outlives_the_runtime_that_it_began_in() {
             .unwrap()
     });
     let _hung = thread.join().unwrap();
-    // Nobody looks at the guard, and the runtime whose timer would have told is gone.
+    // The guard is not looked at, and the runtime whose timer would have told is gone.
     let next = client
         .lock(name())
         .unwrap()
@@ -237,7 +237,7 @@ async fn a_process_that_was_frozen_past_its_lease_sees_it_at_its_first_look() {
     let (_, client) = leases();
     let guard = take(&client).await;
     guard.protect(async {}).await.unwrap();
-    // No timer fires: the clock has moved at once, as after a freeze.
+    // No timer fires: the clock has jumped, as after a freeze.
     advance(s(4)).await;
     assert!(!guard.is_valid());
     assert!(
@@ -334,7 +334,7 @@ async fn a_store_that_is_down_keeps_what_is_held() {
 #[tokio::test(start_paused = true)]
 async fn a_lost_guard_that_is_kept_does_not_block_its_own_process() {
     let (_, client) = leases();
-    // Nobody looks at it: a handler that hangs, without a longest hold.
+    // It is not looked at: a handler that hangs, without a longest hold.
     let hung = take(&client).await;
     let waiting = start(&client, s(60)).await;
     sleep(s(10)).await;

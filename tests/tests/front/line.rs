@@ -1,4 +1,4 @@
-//! The line of one name in one process: one question at a time, and what those behind it are told.
+//! The line of one name in one process: one question at a time, and what those behind it get.
 
 use lock_tests::puppet::{Play, Puppet};
 use tokio::time::sleep;
@@ -148,7 +148,7 @@ async fn the_order_of_the_calls_is_kept_while_some_leave() {
         if number % 3 == 0 {
             assert!(result.unwrap().unwrap_err().is_contended());
         } else {
-            // The one before has just released: nobody came in between.
+            // The one before has just released: no other came in between.
             took(elapsed, ms(3));
             result.unwrap().unwrap().release().await.unwrap();
         }

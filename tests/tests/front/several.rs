@@ -1,4 +1,4 @@
-//! Several locks at once over a backend that is slow or fails in the middle.
+//! Several locks together over a backend that is slow or fails in the middle.
 
 use std::future::Future;
 use std::sync::Arc;
@@ -175,7 +175,7 @@ async fn many_that_are_free_take_few_questions_and_few_that_are_held_not_many_mo
     all.release().await.unwrap();
     assert_eq!(store.held(), 0);
 
-    // Of what is held here and there each is waited for, and what is free between is taken at once.
+    // Of what is held here and there each is waited for, and what is free between is taken immediately.
     let there = LockProvider::new(store.clone());
     let held: Vec<_> = names.iter().step_by(1_000).cloned().collect();
     let held = there.acquire_all(held, s(0)).await.unwrap();
@@ -241,7 +241,7 @@ async fn a_claim_of_a_silent_backend_ends_and_keeps_the_turns() {
     let (elapsed, result) = timed(client.claim(names(), 3)).await;
     took(elapsed, RESPONSE);
     assert!(result.unwrap_err().is_unavailable());
-    // Nobody asks beside the claim; what it is granted goes to who waits, or back.
+    // No other asks beside the claim; what it is granted goes to who waits, or back.
     let waiting = start(&client, s(60)).await;
     sleep(s(10)).await;
     assert!(!waiting.is_finished());
@@ -319,4 +319,48 @@ async fn a_loop_over_claims_that_get_nothing_lets_others_run() {
         }
         assert!(other.is_finished());
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_token_of_several_locks_is_cancelled_by_the_loss_of_any() {
+    let store = MemoryBackend::new();
+    let client = LockProvider::new(store.clone());
+    for lost in names() {
+        let guards = client.acquire_all(names(), Duration::ZERO).await.unwrap();
+        let (token, same) = (guards.cancellation_token(), guards.cancellation_token());
+        guards.check().unwrap();
+        assert!(!token.is_cancelled());
+        assert!(store.revoke(&lost));
+        token.cancelled().await;
+        assert!(same.is_cancelled() && guards.cancellation_token().is_cancelled());
+        let error = guards.check().unwrap_err();
+        assert_eq!(
+            (error.kind(), error.lock()),
+            (LockErrorKind::Lost, Some(&lost))
+        );
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_token_of_several_locks_outlives_their_release_uncancelled() {
+    let client = LockProvider::new(MemoryBackend::new());
+    let guards = client.acquire_all(names(), Duration::ZERO).await.unwrap();
+    let token = guards.cancellation_token();
+    guards.release().await.unwrap();
+    sleep(s(1)).await;
+    assert!(!token.is_cancelled());
+}
+
+#[test]
+fn a_loss_that_is_found_without_a_runtime_cancels_the_token() {
+    let store = MemoryBackend::new();
+    let client = LockProvider::new(store.clone());
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_time()
+        .build();
+    let acquire = client.acquire_all(names(), Duration::ZERO);
+    let guards = runtime.unwrap().block_on(acquire).unwrap();
+    let token = guards.cancellation_token();
+    assert!(store.revoke(&names()[1]));
+    assert!(!guards.is_valid() && token.is_cancelled());
 }

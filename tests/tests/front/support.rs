@@ -54,7 +54,7 @@ pub(crate) async fn start(
     task
 }
 
-/// Polls an acquire without anybody to wake.
+/// Polls an acquire without a task to wake.
 pub(crate) fn poll_once(acquire: &mut Acquire) -> Option<Result<LockGuard, LockError>> {
     match Pin::new(acquire).poll(&mut Context::from_waker(Waker::noop())) {
         std::task::Poll::Ready(result) => Some(result),

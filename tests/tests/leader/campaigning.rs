@@ -64,7 +64,7 @@ fn leadership_outlives_the_runtime_of_its_campaign() {
 fn whoever_waits_in_another_runtime_carries_the_campaign_on() {
     let (_store, one, other) = pair();
     let (first, second) = (runtime(), runtime());
-    // Led by somebody else for now.
+    // Led by another for now.
     let mut present = second.block_on(async { other.leader(NAME).unwrap() });
     second.block_on(elected(&mut present));
     let leader = first.block_on(async { one.leader(NAME).unwrap() });

@@ -55,7 +55,7 @@ async fn a_candidate_that_is_dropped_leaves_the_line() {
     tokio::task::yield_now().await;
     drop(waiting);
     drop(leader);
-    // Nobody is left who would take it.
+    // No candidate is left that would take it.
     let guard = one.lock(NAME).unwrap().acquire(GRACE).await.unwrap();
     tokio::task::yield_now().await;
     assert!(guard.is_valid());

@@ -1,4 +1,4 @@
-//! What a leader is told, and what it may do.
+//! What a leader learns, and what it may do.
 
 use std::pin::pin;
 use std::sync::Arc;
@@ -95,7 +95,7 @@ async fn a_term_that_nobody_saw_end_is_told_as_a_new_one() {
     store.revoke(leader.name());
     assert!(!witness.changed().await.unwrap());
     elected(&mut witness).await;
-    // True again: it was told of the first term.
+    // True again: it has seen the first term.
     elected(&mut leader).await;
     let more = tokio::time::timeout(Duration::from_millis(20), leader.changed());
     assert!(more.await.is_err(), "nothing else has changed");

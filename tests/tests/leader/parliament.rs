@@ -120,7 +120,7 @@ impl Parliament {
         fault
     }
 
-    /// Stops everybody and judges what they did.
+    /// Stops all candidates and judges what they did.
     pub(crate) async fn dissolve(mut self) {
         for member in &mut self.members {
             member.child.tell("stop").await;
@@ -177,7 +177,7 @@ fn rules() -> Rules {
     rules
 }
 
-/// How often somebody was elected.
+/// How often a candidate was elected.
 fn terms(history: &[Event]) -> usize {
     let elected = |event: &&Event| event.f == Action::Acquire && event.stage == Stage::Ok;
     history.iter().filter(elected).count()

@@ -22,7 +22,7 @@ fn count(answers: &mut Vec<u8>) {
     NOTIFIED.fetch_add(found.count(), Ordering::Relaxed);
 }
 
-/// Whether a notification reaches somebody behind the proxy.
+/// Whether a notification reaches a listener behind the proxy.
 async fn is_heard(pool: &PgPool) -> bool {
     let before = NOTIFIED.load(Ordering::Relaxed);
     let told = pool.execute("SELECT pg_notify('distributed_lock', 'none')");

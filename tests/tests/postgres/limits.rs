@@ -1,4 +1,4 @@
-//! Limits on connections: the server's, a database's, a role's, a pooler's. Each is told for what it
+//! Limits on connections: the server's, a database's, a role's, a pooler's. Each is named for what it
 //! is, with what raises it.
 
 use std::time::Duration;
@@ -160,7 +160,7 @@ async fn a_pooler_without_a_free_session_is_told() {
     let settings = [
         ("pool_mode", "session"),
         ("default_pool_size", "1"),
-        // Before we give up: what waits longer is told as a step that was not answered.
+        // Before we give up: what waits longer is named as a step that was not answered.
         ("query_wait_timeout", "1"),
     ];
     for others in [0, 1] {

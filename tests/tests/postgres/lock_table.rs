@@ -1,4 +1,4 @@
-//! The lock table of the server, which is everybody's.
+//! The lock table of the server, which all of its clients share.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};

@@ -15,10 +15,10 @@ use crate::support::{
     nanoseconds, numbered, order, session_of, take,
 };
 
-/// How often something is done whose time is told in milliseconds.
+/// How often something is done whose time is printed in milliseconds.
 const ROUNDS: usize = 5;
 
-/// How soon the locks of a session that has ended can be had.
+/// How soon the locks of a session that has ended can be acquired.
 const FREED: Duration = Duration::from_millis(500);
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -91,7 +91,7 @@ async fn a_holder_behind_a_dead_network_knows_before_another_is_granted() {
     );
     assert!(next.fencing_token().await.unwrap() > old);
 
-    // Cut off, it hears that there is no server, and not that the lock is held.
+    // Cut off, it learns that there is no server, and not that the lock is held.
     let lock = holder.lock(order()).unwrap();
     let error = lock.acquire(Duration::ZERO).await.unwrap_err();
     assert!(error.is_unavailable(), "{error}");
@@ -207,7 +207,7 @@ async fn five_thousand_waiters_outlast_a_restart_of_the_server() {
     let (holder, waiter) = (client(&server.url()).await, client(&server.url()).await);
     crowd_outlasts(&holder, &waiter, &order(), async {
         server.kill().await;
-        // They are told so, and ask again.
+        // They are notified, and ask again.
         tokio::time::sleep(LEASE).await;
         server.restart().await;
     })

@@ -11,7 +11,7 @@ use tokio::time::{Instant, timeout};
 use crate::support::{LEASE, PATIENCE, ZERO, acquire, client, numbered, order, take};
 
 /// A notification without a sender, messages that are shorter than their header, an answer that ends
-/// a statement which nobody has sent.
+/// a statement which no client has sent.
 const MALFORMED: [&[u8]; 4] = [b"A\0\0\0\x04", b"A\0\0\0\0", b"Z\0\0\0\x05I", b"\0\0\0\0\0"];
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -12,7 +12,7 @@ use tokio::task::JoinSet;
 /// How a network loses connections.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Loses {
-    /// That of the client when it is told to; the server keeps its own.
+    /// That of the client when the test says so; the server keeps its own.
     ClientsWhenTold,
     /// From the first loss on, each session as soon as it is open: when the second connection, which the
     /// library needs until then, is closed.
@@ -105,7 +105,7 @@ async fn connection(
         _ = lost.changed() => match loses {
             Loses::ClientsWhenTold => {
                 drop(client);
-                // The server hears nothing of that.
+                // The server sees nothing of that.
                 std::future::pending::<()>().await;
             }
             Loses::Sessions => {

@@ -28,7 +28,7 @@ async fn a_flood_of_notifications_costs_a_waiting_process_no_memory_and_no_answe
     let guard = take(&holder, order()).await;
     let address = format!("postgres:60000:{}", server.url_for("app", "postgres"));
     let mut waiter = Child::start(env!("CARGO_BIN_EXE_locker"), &address).await;
-    // Payloads are looked at while somebody waits, and the tries of the waiter are answered after
+    // Payloads are looked at while a caller waits, and the tries of the waiter are answered after
     // what the server had to send before.
     waiter.tell(&format!("acquire {} 60000", order())).await;
     let before = waiter.resident();

@@ -10,7 +10,7 @@ use lock_tests::{PostgresStore, Store, eventually};
 use crate::ghost::Ghost;
 use crate::support::{PATIENCE, acquire, numbered, order, take};
 
-/// Panics when it is told that a session was ended.
+/// Panics when it learns that a session was ended.
 struct Logger;
 
 impl Write for Logger {
@@ -35,21 +35,21 @@ async fn a_panic_of_the_driver_costs_all_locks_at_once_and_there_is_another_sess
         take(&client, numbered(2)).await,
     ];
     let theirs = take(&other, numbered(3)).await;
-    // Somebody waits, so that sessions are looked at that stand still, and one does.
+    // A caller waits, so that sessions are looked at that stand still, and one does.
     let lock = client.lock(numbered(3)).unwrap();
     let waiter = tokio::spawn(async move { lock.acquire(Duration::from_secs(8)).await });
     let mut ghost = Ghost::holding(&store.server, "distributed_lock", "lease 2000", &order()).await;
     ghost.stop_inside_a_statement().await;
 
     for guard in &guards {
-        // Not when the lease ends, which nobody renews any more.
+        // Not when the lease ends, which is not renewed any more.
         assert_eq!(guard.lost().await, LossReason::Disconnected);
     }
     for guard in guards {
         assert!(guard.fencing_token().await.unwrap_err().is_lost());
         assert!(guard.release().await.unwrap_err().is_lost());
     }
-    // Whoever waits goes on with it.
+    // The waiter goes on with it.
     theirs.release().await.unwrap();
     drop(waiter.await.unwrap().unwrap());
     for number in [1, 2] {

@@ -1,4 +1,4 @@
-//! One session for each process, which is nobody else's.
+//! One session for each process, which it does not share.
 
 use std::time::Duration;
 

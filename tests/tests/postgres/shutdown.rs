@@ -69,7 +69,7 @@ async fn a_lock_in_a_transaction_is_refused_after_the_shutdown_as_any_other() {
     tx.commit().await.unwrap();
 }
 
-/// A statement is out that nobody answers.
+/// A statement is out that is not answered.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_shutdown_beside_a_frozen_server_ends_and_leaves_no_session() {
     let store = PostgresStore::open().await;

@@ -183,7 +183,7 @@ pub(crate) const LEASE: Duration = Duration::from_secs(2);
 /// How much earlier than its lease a guard ends: 1 % and 50 ms.
 pub(crate) const MARGIN: Duration = Duration::from_millis(70);
 
-/// How late the locks of a holder that has fallen silent can be had.
+/// How late the locks of a holder that has fallen silent can be acquired.
 pub(crate) const GRANTED_WITHIN: Duration = Duration::from_millis(2_500);
 
 /// What the library may add to a wait.
@@ -228,7 +228,7 @@ pub(crate) async fn acquire(
     client.lock(name).unwrap().acquire(policy).await.unwrap()
 }
 
-/// Whether the lock is refused at once.
+/// Whether the lock is refused immediately.
 pub(crate) async fn child(store: &PostgresStore) -> Child {
     Child::start(env!("CARGO_BIN_EXE_locker"), &store.address().unwrap()).await
 }
@@ -247,7 +247,7 @@ pub(crate) async fn session_of(pool: &PgPool, name: &LockName) -> i32 {
 pub(crate) struct Ended {
     /// When it was seen to be valid for the last time.
     pub(crate) last_valid: u64,
-    /// When whoever listened was told.
+    /// When the listener was notified.
     pub(crate) told: u64,
 }
 
@@ -279,7 +279,7 @@ pub(crate) fn nanoseconds(duration: Duration) -> u64 {
     u64::try_from(duration.as_nanos()).unwrap()
 }
 
-/// The commit of somebody who notifies waits for a standby that is not there, and all other
+/// The commit of a client that notifies waits for a standby that is not there, and all other
 /// notifications of the server wait for it.
 pub(crate) struct HeldUp<'a> {
     server: &'a PostgresServer,

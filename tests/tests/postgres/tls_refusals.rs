@@ -1,4 +1,4 @@
-//! What can be wrong with TLS: each cause is told for what it is, and none as an outage, which a retry
+//! What can be wrong with TLS: each cause is named for what it is, and none as an outage, which a retry
 //! would end.
 
 use lock_core::postgres::PostgresBackend;

@@ -40,7 +40,7 @@ async fn tokens_do_not_go_back_when_a_standby_is_promoted() {
     let primary = PostgresServer::start().await;
     let (old, name) = (locks(&primary).await, name("order:process:42"));
     let standby = primary.standby().await;
-    // What the standby never hears of.
+    // What never reaches the standby.
     standby.freeze().await;
     let mut last = 0;
     for _ in 0..200 {

@@ -297,7 +297,7 @@ async fn a_transaction_that_waits_for_a_lock_of_which_its_task_has_a_guard_is_re
     let outer = take(&locks, protected.clone()).await;
     let inside = outer.protect(bed.lock(&mut tx, &protected, SHORT)).await;
     assert!(inside.unwrap().is_err());
-    // What was released is nobody's.
+    // What was released is free.
     guard.release().await.unwrap();
     bed.lock(&mut tx, &mine, SHORT).await.unwrap();
     assert_eq!(log.count(ITSELF), 2, "{}", log.text());

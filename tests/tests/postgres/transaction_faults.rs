@@ -201,7 +201,7 @@ async fn a_dropped_wait_that_fails_later_is_not_taken_for_contention() {
         done = bed.lock(&mut tx, &name, Duration::from_millis(300)) => panic!("it is held: {done:?}"),
         () = bed.waiting(1) => {}
     }
-    // What this one is told is the answer to the other.
+    // What this one gets is the answer to the other.
     let error = bed.lock(&mut tx, &name, PATIENCE).await.unwrap_err();
     assert!(error.is_unavailable(), "{error}");
     tx.rollback().await.unwrap();

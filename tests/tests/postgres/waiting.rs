@@ -14,7 +14,7 @@ use tokio::task::JoinSet;
 
 use crate::support::{PATIENCE, acquire, child, client, key, numbered, order, take};
 
-/// How often those who wait are tried for without having been told.
+/// How often those who wait are tried for without a notification.
 const FALLBACK: Duration = Duration::from_millis(300);
 
 /// How many names a process registers for one by one.
@@ -218,7 +218,7 @@ async fn releases_that_travel_together_tell_all_who_wait() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_busy_process_lets_in_those_who_wait_for_more_than_can_be_registered() {
     const NAMES: usize = REGISTERED + 8;
-    /// How often the busy process takes a lock at most that somebody else waits for.
+    /// How often the busy process takes a lock at most that another process waits for.
     const TURNS: u32 = 200;
     /// How long it has it.
     const WORK: Duration = Duration::from_millis(20);

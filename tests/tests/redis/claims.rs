@@ -1,4 +1,4 @@
-//! Many names at once, by few calls.
+//! Many names together, by few calls.
 
 use std::time::Duration;
 

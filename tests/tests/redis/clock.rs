@@ -44,7 +44,7 @@ async fn a_clock_that_is_years_away_is_as_good_as_any() {
 #[tokio::test]
 async fn a_clock_that_is_put_forward_costs_the_locks_and_nobody_is_granted_one_for_a_lease() {
     let server = server().await;
-    // The first lease of a server that nobody knows is over.
+    // The first lease of a server that is new is over.
     let (here, there) = (
         careful_client(&server.url()).await,
         careful_client(&server.url()).await,

@@ -92,7 +92,7 @@ async fn a_lock_whose_slot_moves_is_held_on() {
     assert_eq!(cluster.master_of(&key()).await.port(), to.port());
     sleep(2 * LEASE).await;
     assert!(guard.is_valid() && !waiting.is_finished());
-    // Who waits hears of the release at the new place.
+    // A waiter learns of the release at the new place.
     let before = token(&guard).await;
     let late = Lateness::of(Duration::ZERO);
     guard.release().await.unwrap();
@@ -113,7 +113,7 @@ async fn a_lock_whose_slot_is_half_moved_for_a_while_is_held_on() {
     let to = other_than(&cluster).await;
     let mut waiting = None;
     let meanwhile = async {
-        // One of the keys is there, the other here: for now nobody can be asked.
+        // One of the keys is there, the other here: for now no node can be asked.
         let there = there.clone();
         waiting = Some(tokio::spawn(async move { take(&there).await }));
         sleep(LEASE / 2).await;
@@ -257,7 +257,7 @@ async fn a_member_that_is_dead_costs_those_who_wait_at_others_no_command() {
     let before = subscribed().await;
     let dead = other_than(&cluster).await;
     dead.kill().await;
-    // Somebody asks for a lock of the dead one all the time.
+    // A caller asks for a lock of the dead one all the time.
     let mut ids = 0..;
     let elsewhere = loop {
         let name = LockName::new("order", "process", ids.next().unwrap()).unwrap();

@@ -24,7 +24,7 @@ async fn rotate(server: &RedisServer, password: &str) {
         .unwrap();
 }
 
-/// Ends the connections of the user, and of nobody else.
+/// Ends the connections of the user, and no others.
 async fn end_connections(server: &RedisServer) -> usize {
     server
         .ask(&["CLIENT", "KILL", "USER", "rotating"])
@@ -85,7 +85,7 @@ async fn credentials_are_asked_for_each_connection_and_locks_live_on() {
         tokio::time::sleep(LEASE + LEASE / 2).await;
         assert!(guard.is_valid(), "round {round}");
         guard.release().await.unwrap();
-        // And what is for messages works: nobody asks before the lease of the holder ends.
+        // And what is for messages works: no waiter asks before the lease of the holder ends.
         let held = take(&there).await;
         let waiting = tokio::spawn({
             let here = here.clone();

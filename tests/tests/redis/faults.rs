@@ -25,7 +25,7 @@ async fn kill_clients(server: &RedisServer) {
     assert!(killed + pubsub > 0, "somebody is connected");
 }
 
-/// Whether somebody waits for the lock.
+/// Whether a caller waits for the lock.
 async fn is_subscribed(server: &RedisServer) -> bool {
     let key = redis_key("", &NAME.parse().unwrap());
     let answer: (String, u32) = server.ask(&["PUBSUB", "NUMSUB", &key]).await.unwrap();

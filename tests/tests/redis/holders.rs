@@ -76,7 +76,7 @@ async fn a_holder_behind_a_dead_network_knows_before_another_is_granted() {
     assert!(token(&next).await > old);
     let guard = Arc::into_inner(guard).unwrap();
     assert!(guard.release().await.unwrap_err().is_lost());
-    // Cut off, it hears that there is no server, and not that the lock is held.
+    // Cut off, it learns that there is no server, and not that the lock is held.
     let error = try_once(&holder).await.unwrap_err();
     assert!(error.is_unavailable(), "{error}");
     lan.up().await;

@@ -64,7 +64,7 @@ async fn a_lock_that_too_few_replicas_know_is_given_back_and_is_no_contention() 
     waited.check(BOUND).await;
     assert!(error.is_unavailable(), "{error}");
     assert!(error.to_string().contains("replicas"), "{error}");
-    // Given back: nobody has it, and not because it has expired.
+    // Given back: it is free, and not because it has expired.
     eventually("it is free", async || !is_held(&there).await).await;
     given_back.at_most(LEASE).await;
     let error = here.claim(["order:process:7"], 1).await.unwrap_err();

@@ -48,7 +48,7 @@ async fn five_thousand_waiters_outlast_a_restart_of_the_server() {
     let name = NAME.parse().unwrap();
     let restart = Box::pin(async {
         server.kill().await;
-        // They are told so, and ask again.
+        // They are notified, and ask again.
         sleep(LEASE).await;
         server.restart().await;
     });

@@ -13,7 +13,7 @@ use crate::support::{BOUND, LEASE, MARGIN, NAME, RESPONSE_TIMEOUT, client, take,
 /// Long enough for the lease to end, and for who asks to hear nothing.
 const SILENT: Duration = Duration::from_secs(5);
 
-/// A holder, and somebody who asks, when the server does this.
+/// A holder, and a caller that asks, when the server does this.
 async fn a_silence_costs_the_lock_at_its_deadline(command: &[&str]) {
     let server = RedisServer::with(&[("enable-debug-command", "yes")]).await;
     let (here, there) = (client(&server.url()).await, client(&server.url()).await);

@@ -34,7 +34,7 @@ async fn a_network_that_is_down_is_a_black_hole_and_goes_on_when_it_is_up() {
     lan.down().await;
     asks.send(()).await.unwrap();
     assert!(timeout(A_WHILE, answered.recv()).await.is_err());
-    // Nobody was told: neither an error nor a refusal.
+    // The peer was not notified: neither an error nor a refusal.
     let connecting = lan
         .right()
         .run(async move { timeout(A_WHILE, PgConnection::connect(&url)).await });

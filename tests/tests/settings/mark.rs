@@ -1,4 +1,4 @@
-//! Fleets with two providers and one database: told apart, whoever comes first.
+//! Fleets with two providers and one database: told apart, whichever comes first.
 
 use std::time::Duration;
 
@@ -93,7 +93,7 @@ async fn a_planned_switch_is_allowed_by_those_who_switch() {
         (marks(&pool, "postgres").await, marks(&pool, "file").await),
         (1, 1)
     );
-    // It is not for everybody: whoever does not know of it is refused, on either side.
+    // It is not for all: a process that does not know of it is refused, on either side.
     refused(LockProvider::connect(in_postgres(&server)).await);
     refused(LockProvider::connect(in_files(&server, dir.path())).await);
 }

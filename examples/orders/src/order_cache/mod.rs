@@ -2,7 +2,7 @@
 //! server that all of them share. Neither is a source of truth: without Redis the database is read.
 //!
 //! **How old a read can be.** An instance answers from its memory for [`FRESH`], counted from before
-//! it looked elsewhere. A write removes the order from Redis before it is answered. So whoever reads
+//! it looked elsewhere. A write removes the order from Redis before it is answered. So a caller that reads
 //! a second after the answer to a write sees it, through whichever instance. What is left is a writer
 //! that could not remove it, because it died or Redis did not answer: then Redis has the old order
 //! for [`shared::KEPT`] at most. A change that must not be based on an old read is checked when it is
@@ -96,7 +96,7 @@ impl CachedOrders {
     pub(crate) async fn find(&self, id: &str) -> Result<Option<Order>, StoreError> {
         let asked = Instant::now();
         loop {
-            // Of all who miss at once one looks elsewhere. Errors are not kept.
+            // Of all callers that miss together one looks elsewhere. Errors are not kept.
             let seen = self.local.try_get_with_by_ref(id, self.look(id)).await;
             let seen = seen.map_err(|error| StoreError::clone(&error))?;
             // Another's look that had begun long before, and took long, is too old for us.
@@ -116,7 +116,7 @@ impl CachedOrders {
         to_the_end(async move {
             let saved = this.orders.save(&id, quantity, version.as_deref()).await;
             // Also after a failure: the write can have come through, and a conflict is often that of
-            // somebody who has read an old order here.
+            // a caller that has read an old order here.
             this.forget(&id).await;
             saved
         })
@@ -158,7 +158,7 @@ impl CachedOrders {
     /// Reads an order for all instances.
     async fn fill(&self, shared: &Shared, id: &str) -> Result<Option<Order>, StoreError> {
         let filled = self.alone(id, async {
-            // Whoever had the lock before may have filled it.
+            // The holder before may have filled it.
             if let Ok(Some(order)) = shared.get(id).await {
                 return Ok(Some(order));
             }
@@ -196,14 +196,14 @@ impl CachedOrders {
         self.local.invalidate(id).await;
     }
 
-    /// Works on what Redis has of an order, and nobody else does.
+    /// Works on what Redis has of an order, and no other caller does.
     async fn alone<F: Future>(&self, id: &str, work: F) -> Result<F::Output, LockError> {
         let lock = self.locks.lock(lock_name!("order:read:<id>"))?;
         lock.run(FILL, work).await
     }
 }
 
-/// Runs on when the caller leaves: between a write and what must follow it nobody may stop.
+/// Runs on when the caller leaves: between a write and what must follow it no caller may stop.
 async fn to_the_end<T: Send + 'static>(work: impl Future<Output = T> + Send + 'static) -> T {
     let done = tokio::spawn(work).await;
     done.unwrap_or_else(|error| resume_unwind(error.into_panic()))

@@ -35,7 +35,7 @@ pub(crate) enum Status {
 }
 
 impl Order {
-    /// How many, where an order is processed that nobody has placed: this is an example.
+    /// How many, where an order is processed that was never placed: this is an example.
     const QUANTITY: i32 = 1;
 
     fn new(id: String, quantity: i32, token: Option<FencingToken>, version: String) -> Self {

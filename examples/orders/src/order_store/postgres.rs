@@ -92,7 +92,7 @@ impl PostgresOrders {
     }
 }
 
-/// Makes the tables. Instances start at the same time, and two `CREATE TABLE IF NOT EXISTS` at once
+/// Makes the tables. Instances start at the same time, and two `CREATE TABLE IF NOT EXISTS` together
 /// can fail: one instance after the other. This is work inside one database, so a lock of its
 /// transaction does, wherever the locks of the service are.
 async fn migrate(pool: &PgPool) -> anyhow::Result<()> {

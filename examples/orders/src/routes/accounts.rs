@@ -1,13 +1,14 @@
-//! Accounts: two locks at once, which the macro takes in one order for all.
+//! Accounts: two locks together, which the macro takes in one order for all.
 
 use axum::Json;
 use axum::extract::{Query, State};
+use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use lock_core::{FencingToken, LockError, LockProvider, distributed_lock};
 use lock_tower::LockRejection;
 use serde::Deserialize;
 
-use crate::problem::Problem;
+use crate::problem::problem;
 use crate::work::{MAX_HOLD, Receipt, Work};
 
 /// What to move from where to where.
@@ -31,12 +32,12 @@ pub(super) enum TransferError {
 impl IntoResponse for TransferError {
     fn into_response(self) -> Response {
         match self {
-            Self::AccountBusy => Problem::conflict(
-                "account-busy",
+            Self::AccountBusy => problem(
+                StatusCode::CONFLICT,
+                "urn:orders:problem:account-busy",
                 "Account busy",
                 "Other transfers use one of the accounts; nothing was moved.",
-            )
-            .into_response(),
+            ),
             Self::Lock(error) => LockRejection::from(error).into_response(),
         }
     }

@@ -8,7 +8,7 @@ use lock_tower::{HeldLock, LockRejection};
 use serde::Deserialize;
 
 use crate::order_store::{Order, OrderStore, StoreError, WriteError};
-use crate::problem::Problem;
+use crate::problem::problem;
 use crate::work::{Receipt, Work};
 
 /// An order as it shall be.
@@ -26,18 +26,17 @@ pub(super) async fn show(
 ) -> Result<Response, StoreError> {
     Ok(match orders.find(&id).await? {
         Some(order) => Json(order).into_response(),
-        None => Problem::new(
+        None => problem(
             StatusCode::NOT_FOUND,
-            "order-unknown",
+            "urn:orders:problem:order-unknown",
             "Order unknown",
             "There is no order with this id.",
-        )
-        .into_response(),
+        ),
     })
 }
 
 /// Places or changes an order. No lock: this is one row of one database, where it is enough to see
-/// at the write that nobody else was faster. Who was not reads again, and decides again.
+/// at the write that no other request was faster. One that was not reads again, and decides again.
 pub(super) async fn put(
     State(orders): State<OrderStore>,
     Path(id): Path<String>,
@@ -67,9 +66,9 @@ pub(super) async fn process(
 impl IntoResponse for StoreError {
     fn into_response(self) -> Response {
         match self {
-            Self::InvalidId => Problem::new(
+            Self::InvalidId => problem(
                 StatusCode::BAD_REQUEST,
-                "order-id-invalid",
+                "urn:orders:problem:order-id-invalid",
                 "Not an order id",
                 "No order can have this id.",
             ),
@@ -78,27 +77,26 @@ impl IntoResponse for StoreError {
                     error = &self as &dyn std::error::Error,
                     "orders are unavailable"
                 );
-                Problem::new(
+                problem(
                     StatusCode::SERVICE_UNAVAILABLE,
-                    "orders-unavailable",
+                    "urn:orders:problem:orders-unavailable",
                     "Orders are unavailable",
                     "The orders cannot be reached now; try again later.",
                 )
             }
         }
-        .into_response()
     }
 }
 
 impl IntoResponse for WriteError {
     fn into_response(self) -> Response {
         match self {
-            Self::Changed => Problem::conflict(
-                "order-changed",
+            Self::Changed => problem(
+                StatusCode::CONFLICT,
+                "urn:orders:problem:order-changed",
                 "Order changed",
                 "The order is not as it was when you read it; nothing was changed. Read it again.",
-            )
-            .into_response(),
+            ),
             Self::Lock(error) => LockRejection::from(error).into_response(),
             Self::Store(error) => error.into_response(),
         }

@@ -1,12 +1,13 @@
-//! Payments: locked by the macro, with an error of our own for "somebody else is at it".
+//! Payments: locked by the macro, with an error of our own for "already in progress".
 
 use axum::Json;
 use axum::extract::{Path, Query, State};
+use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use lock_core::{LockError, LockProvider, distributed_lock};
 use lock_tower::LockRejection;
 
-use crate::problem::Problem;
+use crate::problem::problem;
 use crate::work::{MAX_HOLD, Receipt, Work};
 
 /// Why a payment was not refunded.
@@ -22,12 +23,12 @@ pub(super) enum RefundError {
 impl IntoResponse for RefundError {
     fn into_response(self) -> Response {
         match self {
-            Self::InProgress(_) => Problem::conflict(
-                "refund-in-progress",
+            Self::InProgress(_) => problem(
+                StatusCode::CONFLICT,
+                "urn:orders:problem:refund-in-progress",
                 "Refund in progress",
                 "Another request refunds this payment right now; this one did nothing.",
-            )
-            .into_response(),
+            ),
             Self::Lock(error) => LockRejection::from(error).into_response(),
         }
     }

@@ -23,6 +23,6 @@ pub(super) async fn login(
     Query(work): Query<Work>,
 ) -> Result<Json<Receipt>, LockRejection> {
     let token = held.fencing_token().await?;
-    // The label is the template: it tells nobody who logged in.
+    // The label is the template: it does not show who logged in.
     Ok(Json(work.perform(held.name().label(), token).await))
 }

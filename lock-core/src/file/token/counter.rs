@@ -27,7 +27,7 @@ pub(super) struct Counter<D> {
     pub(super) disk: D,
     /// Which boot of the kernel this is; `None` if that is not known.
     pub(super) boot: Option<u64>,
-    /// One sync is for so many tokens. The same for everybody who ever uses the disk.
+    /// One sync is for so many tokens. The same for every process that ever uses the disk.
     pub(super) block: u64,
 }
 
@@ -44,7 +44,7 @@ struct State {
     last: u64,
     /// What was synced; no less than what was issued.
     ceiling: u64,
-    /// Whether somebody has synced it in this boot, and said so.
+    /// Whether a process has synced it in this boot, and said so.
     begun: bool,
     /// Where the next ceiling goes: not over the one that counts. An index.
     spare: usize,
@@ -65,7 +65,7 @@ pub(super) fn current_boot() -> Option<u64> {
 }
 
 impl<D: Disk> Counter<D> {
-    /// Issues the next token. Nobody else may use the disk meanwhile.
+    /// Issues the next token. No other caller may use the disk meanwhile.
     pub(super) fn issue(&mut self, may_sync: bool) -> io::Result<Issue> {
         let Some(mut state) = self.read()? else {
             return Ok(Issue::Damaged);
@@ -85,7 +85,7 @@ impl<D: Disk> Counter<D> {
             let ceiling = state.last + self.block;
             self.raise(&mut state, ceiling)?;
         }
-        // Without a boot nobody could believe it; then every token takes the way of the first.
+        // Without a boot no process could believe it; then every token takes the way of the first.
         if let Some(boot) = self.boot {
             let last = Last {
                 token,
@@ -97,7 +97,7 @@ impl<D: Disk> Counter<D> {
         Ok(Issue::Token(token))
     }
 
-    /// Puts a ceiling on the disk, before anybody is given a token above the old one.
+    /// Puts a ceiling on the disk, before a token above the old one is issued.
     fn raise(&mut self, state: &mut State, ceiling: u64) -> io::Result<()> {
         self.disk
             .write(CEILINGS[state.spare], &Record::Ceiling(ceiling).encode())?;

@@ -275,10 +275,6 @@ impl Driver {
             Ok(wait) => Ok(Attempt::Held {
                 retry_in: Some(pause(wait)),
             }),
-            Err(error) if let Some(lacking) = self.asked().lacking(&error) => {
-                // An administrator may be about to give it back: it is asked for again.
-                Err(lacking.duplicate_as_unavailable().with_source(error))
-            }
             Err(error) if error == BAD_NOTE => Err(self.bad_note(lane)),
             Err(error) if error == FOREIGN => {
                 self.foreign.tell(&acquire.key);
@@ -286,13 +282,18 @@ impl Driver {
                     retry_in: Some(self.shared.settings.lease),
                 })
             }
-            Err(error) => {
-                if error == UNBELIEVABLE {
-                    self.undo(lane, &acquire, None);
+            Err(error) => Err(match self.asked().lacking(&error) {
+                // An administrator may be about to give it back: it is asked for again.
+                Some(lacking) => lacking.duplicate_as_unavailable().with_source(error),
+                None => {
+                    if error == UNBELIEVABLE {
+                        self.undo(lane, &acquire, None);
+                    }
+                    let refused =
+                        format!("the Redis server refused to lock `{}`", acquire.key.text);
+                    LockError::unavailable(refused).with_source(error)
                 }
-                let refused = format!("the Redis server refused to lock `{}`", acquire.key.text);
-                Err(LockError::unavailable(refused).with_source(error))
-            }
+            }),
         };
         acquire.reply.send(answer);
     }

@@ -40,7 +40,7 @@ pub async fn main() {
     assert!(!is_held(&locks, "order:panic:2").await);
     assert!(!is_held(&locks, "order:panic:other").await);
 
-    // Released before it goes on: whoever catches it can take the lock at once.
+    // Released before it goes on: the code that catches it can take the lock immediately.
     let caught = {
         let mut work = Box::pin(at_once(3));
         std::future::poll_fn(move |cx| {

@@ -27,13 +27,13 @@ pub fn installed() -> LockProvider {
         .clone()
 }
 
-/// The lock, taken by somebody else.
+/// The lock, held by another caller.
 pub async fn hold(locks: &LockProvider, name: &str) -> LockGuard {
     let lock = locks.lock(name).expect("a name");
     lock.acquire(Duration::ZERO).await.expect("it is free")
 }
 
-/// Whether somebody has the lock.
+/// Whether the lock is held.
 pub async fn is_held(locks: &LockProvider, name: &str) -> bool {
     let lock = locks.lock(name).expect("a name");
     lock.try_acquire(Duration::ZERO)

@@ -233,7 +233,7 @@ fn the_lock_of_a_killed_holder_that_nobody_gets_is_found() {
     is_clean(&in_time, &rules());
     let lines = held(waits.trim());
     finds(Check::NothingStuck, &[50, 1, 20, 151], &lines, &rules());
-    // Nobody waits for so long, or the one who does is dead as well.
+    // No process waits for so long, or the one that does is dead as well.
     is_clean(&lines.replace("<900", "<140"), &rules());
     is_clean(
         &lines.replace("b/1", "a/2"),

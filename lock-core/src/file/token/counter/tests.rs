@@ -11,7 +11,7 @@ const BLOCK: u64 = 4;
 
 type Bytes = [u8; LEN];
 
-/// A disk with a cache: what was written is seen at once, and is on the disk after a sync.
+/// A disk with a cache: what was written is seen immediately, and is on the disk after a sync.
 #[derive(Clone, Default)]
 struct Simulated(Rc<RefCell<State>>);
 
@@ -67,7 +67,7 @@ impl Simulated {
         }
     }
 
-    /// Overwrites a record with what is none, in the cache and on the disk.
+    /// Overwrites a record with other bytes, in the cache and on the disk.
     fn damage(&self, place: usize) {
         let mut state = self.0.borrow_mut();
         let state = &mut *state;
