@@ -9,7 +9,7 @@ use sqlx::{AssertSqlSafe, Executor};
 use crate::support::{PATIENCE, backend, client, name, order, take};
 
 /// Those that one of the versions does not have are left out.
-const SETTINGS: [(&str, &str); 40] = [
+const SETTINGS: [(&str, &str); 39] = [
     ("application_name", "shop"),
     ("array_nulls", "off"),
     ("backslash_quote", "off"),
@@ -33,7 +33,6 @@ const SETTINGS: [(&str, &str); 40] = [
     ("gin_fuzzy_search_limit", "1"),
     ("idle_in_transaction_session_timeout", "1h"),
     ("intervalstyle", "sql_standard"),
-    ("jit_above_cost", "0"),
     ("lc_messages", "C"),
     ("lc_numeric", "C"),
     ("lock_timeout", "1s"),
