@@ -273,8 +273,18 @@ impl fmt::Display for LockError {
     }
 }
 
+/// One line, with the causes after it: it is what `main` and `unwrap` print. `{:#?}` shows the fields.
 impl fmt::Debug for LockError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if !f.alternate() {
+            write!(f, "{self}")?;
+            let mut source = self.source();
+            while let Some(cause) = source {
+                write!(f, ": {cause}")?;
+                source = cause.source();
+            }
+            return Ok(());
+        }
         f.debug_struct("LockError")
             .field("kind", &self.0.kind)
             .field("detail", &self.0.detail)
@@ -295,5 +305,21 @@ impl StdError for LockError {
 impl From<Infallible> for LockError {
     fn from(never: Infallible) -> Self {
         match never {}
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn debug_is_one_line_with_the_causes_and_its_alternate_has_the_fields() {
+        let cause = LockError::unavailable("no route");
+        let error = LockError::misconfigured("correct the host").with_source(cause);
+        assert_eq!(
+            format!("{error:?}"),
+            "lock is misconfigured: correct the host: lock is unavailable: no route"
+        );
+        assert!(format!("{error:#?}").contains("kind: Misconfigured"));
     }
 }

@@ -32,6 +32,62 @@ pub(crate) fn check(text: &str) -> Result<(), LockError> {
     }
 }
 
+/// What a copy from elsewhere has around a text, which makes it another one: said of the text, without
+/// it.
+#[cfg(any(feature = "file", feature = "postgres", feature = "redis"))]
+pub(crate) fn slip(text: &str) -> Option<&'static str> {
+    let begins = |with: &[&str]| with.iter().any(|with| text.starts_with(with));
+    if begins(&["\"", "'", "`", "\u{201c}", "\u{2018}"]) {
+        return Some(
+            "is in quotes, which are part of it where no shell reads it (as in a file of `docker \
+             --env-file`); remove them",
+        );
+    }
+    if begins(&["${", "$(", "{{", "<", "%("]) || is_variable(text) {
+        return Some(
+            "is a placeholder, in whose place nothing has put a value; see what the process finds there",
+        );
+    }
+    let named = text.split_once('=').map(|(name, _)| name);
+    let name = named.map(|name| name.strip_prefix("export ").unwrap_or(name));
+    if name.is_some_and(|name| {
+        is_upper(name)
+            && ["URL", "URI", "DSN", "DIR"]
+                .iter()
+                .any(|end| name.ends_with(end))
+    }) {
+        return Some("begins with the name of a variable; give what is after the `=` alone");
+    }
+    [
+        (
+            "psql ",
+            "begins with `psql`, the name of a program; give what is after it alone",
+        ),
+        (
+            "redis-cli ",
+            "begins with `redis-cli`, the name of a program; give the URL after its `-u` alone",
+        ),
+        (
+            "valkey-cli ",
+            "begins with `valkey-cli`, the name of a program; give the URL after its `-u` alone",
+        ),
+    ]
+    .into_iter()
+    .find_map(|(program, said)| text.starts_with(program).then_some(said))
+}
+
+/// `$DATABASE_URL`, and nothing else.
+#[cfg(any(feature = "file", feature = "postgres", feature = "redis"))]
+fn is_variable(text: &str) -> bool {
+    text.strip_prefix('$').is_some_and(is_upper)
+}
+
+#[cfg(any(feature = "file", feature = "postgres", feature = "redis"))]
+fn is_upper(name: &str) -> bool {
+    let is_part = |c: char| c.is_ascii_uppercase() || c.is_ascii_digit() || c == '_';
+    !name.is_empty() && name.chars().all(is_part)
+}
+
 /// A namespace as it goes into keys.
 ///
 /// # Errors
@@ -58,7 +114,19 @@ pub(crate) fn check_path(path: &Path) -> Result<(), LockError> {
              invisible character; remove it",
         ));
     }
-    check(&text).map_err(|error| error.in_setting("the path of the lock directory"))
+    check(&text).map_err(|error| error.in_setting("the path of the lock directory"))?;
+    let wrong = |what| LockError::misconfigured(format!("the path of the lock directory {what}"));
+    // The first part alone: what is inside is the name of a directory.
+    match text.split('/').next().unwrap_or_default() {
+        "~" => Err(wrong(
+            "begins with `~`, which a shell replaces and this process does not; write the whole path",
+        )),
+        first if first.starts_with('$') && is_variable(first) => Err(wrong(
+            "begins with the name of a variable, which a shell replaces and this process does not; write \
+             the whole path",
+        )),
+        _ => slip(&text).map_or(Ok(()), |slip| Err(wrong(slip))),
+    }
 }
 
 /// A path of a setting without what does not count at its ends; one that is no Unicode stays as it is.
@@ -149,6 +217,36 @@ mod tests {
         }
     }
 
+    #[cfg(any(feature = "file", feature = "postgres", feature = "redis"))]
+    #[test]
+    fn what_a_copy_from_elsewhere_has_around_it_is_told() {
+        for (text, said) in [
+            ("\"postgres://db/shop\"", "in quotes"),
+            ("'redis://cache'", "in quotes"),
+            ("$DATABASE_URL", "placeholder"),
+            ("${REDIS_URL:-}", "placeholder"),
+            ("{{ .Values.url }}", "placeholder"),
+            ("<your url>", "placeholder"),
+            ("REDIS_URL=redis://cache", "name of a variable"),
+            (
+                "export DATABASE_URL=postgres://db/shop",
+                "name of a variable",
+            ),
+            ("psql 'postgres://db/shop'", "`psql`"),
+            ("redis-cli --tls -u redis://cache", "`redis-cli`"),
+        ] {
+            assert!(slip(text).is_some_and(|told| told.contains(said)), "{text}");
+        }
+        for text in [
+            "postgres://app:$x\"'@db/shop",
+            "cache:6379,password=A_URL=1",
+            "host=db user=app",
+            "/run/locks",
+        ] {
+            assert_eq!(slip(text), None, "{text}");
+        }
+    }
+
     #[test]
     fn random_bytes_of_a_secret_stay_as_they_are() {
         for bytes in [&b"\n\xff\x00\x81 "[..], b"\x00\x01\xfe\n", b"a\x07b\n"] {
@@ -159,8 +257,20 @@ mod tests {
     #[cfg(feature = "file")]
     #[test]
     fn a_path_is_taken_as_it_is_or_not_at_all() {
-        assert!(check_path(Path::new("/run/my locks")).is_ok());
-        for path in ["/run/locks\n", " /run/locks", "/run/lo\ncks"] {
+        for path in ["/run/my locks", "/run/~/locks", "~locks", "run/$HOME"] {
+            assert!(check_path(Path::new(path)).is_ok(), "{path:?}");
+        }
+        for path in [
+            "/run/locks\n",
+            " /run/locks",
+            "/run/lo\ncks",
+            "~/locks",
+            "~",
+            "$HOME/locks",
+            "${HOME}/locks",
+            "\"/run/locks\"",
+            "LOCK_DIR=/run/locks",
+        ] {
             assert!(
                 check_path(Path::new(path)).unwrap_err().is_misconfigured(),
                 "{path:?}"

@@ -196,8 +196,8 @@ impl PostgresBuilder {
     ///
     /// [`Misconfigured`](crate::LockErrorKind::Misconfigured) for what a retry does not change: the
     /// connection string, credentials, the database, rights (with the [lines](super::GRANTS) to run),
-    /// TLS, a standby, a proxy that shares sessions, a server whose advisory locks lock nothing or that
-    /// is older than PostgreSQL 14.
+    /// TLS, a standby, a proxy that shares sessions, an address that leads to several servers, a server
+    /// whose advisory locks lock nothing or that is older than PostgreSQL 14.
     /// [`Unavailable`](crate::LockErrorKind::Unavailable) when the server is not there, has no
     /// connection left, or does not answer one of the dozen steps of connecting within 5 s, or where
     /// [`credentials`](Self::credentials) gives none. Each says what to do.

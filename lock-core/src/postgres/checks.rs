@@ -14,9 +14,9 @@ use tokio::time::{Instant, sleep, timeout};
 use super::errors::{self, Limits};
 use super::login::log_in;
 use super::setup_sql::{find, leave, session, tell_in_time, try_left, untry};
-use super::sql;
 use super::steps::{Step, within};
 use super::wire::Wire;
+use super::{sql, system};
 use crate::outage::Repeated;
 use crate::{LockError, entropy};
 
@@ -45,6 +45,16 @@ pub(super) struct About {
     /// Whether transactions of the role wait, if they are read-only, until no other runs that is
     /// serializable: so does that in which a session receives a notification.
     pub(super) is_deferrable: bool,
+    /// Which database system it is, if that is known.
+    pub(super) system: Option<system::Identity>,
+}
+
+impl About {
+    /// The same with what [`system::ASKED`] answered.
+    pub(super) fn of_system(mut self, row: Option<&PgRow>) -> Self {
+        self.system = row.and_then(|row| system::Identity::read(row).ok());
+        self
+    }
 }
 
 /// Judges by the row that [`sql::LOOK`] answers.
@@ -60,6 +70,7 @@ pub(super) fn check_server(looked: &[PgRow]) -> Result<About, LockError> {
             is_readable: READABLE.contains(&row.try_get(4)?),
             is_pooled: row.try_get::<&str, _>(5)? != "2",
             is_deferrable: row.try_get::<&str, _>(6)? == "on",
+            system: None,
         };
         Ok((row.try_get(0)?, row.try_get(1)?, about))
     };
@@ -82,7 +93,7 @@ pub(super) async fn check_reset(wire: Wire, options: &PgConnectOptions) -> Resul
         witness.close().await.map_err(errors::setting_up)
     })
     .await?;
-    let (mut next, _) = log_in(options, Step::CheckReset).await?;
+    let mut next = log_in(options, Step::CheckReset).await?.connection;
     // Whether it can be found out is up to the pooler: it need not give the same session again.
     let found = within(Step::CheckReset, ask(&mut next, find())).await?;
     if value::<Option<&str>>(&found)? == Some(&left.to_string()) {

@@ -17,7 +17,7 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::time::{sleep, timeout};
 
 use self::outages::Outages;
-use super::connect::Target;
+use super::connect::{Opened, Target};
 use super::login::log_in;
 use super::login_options::LoginOptions;
 use super::mark::{Mark, unmarked};
@@ -283,9 +283,12 @@ impl Watch {
     /// Connects, takes the mark and looks for another. Only a start can be refused for want of it: who
     /// holds locks already keeps them.
     async fn open(&mut self, is_start: bool) -> Result<(Link, Option<ProviderKind>), LockError> {
-        let open = async |target: &Target| target.open(None).await;
+        let open = async |target: &Target| match is_start {
+            true => target.open_first().await,
+            false => target.open(None).await,
+        };
         match self.logins.open(&self.target, open).await {
-            Ok((session, _)) => {
+            Ok(Opened { session, .. }) => {
                 let (session, other) = marked(session, &self.mark).await?;
                 Ok((Link::Marked(session), other))
             }
@@ -298,7 +301,7 @@ impl Watch {
 
     /// A database that locks could not use can still be well; one that lets nobody in is a mistake.
     async fn open_plain(&mut self, unfit: LockError, is_start: bool) -> Result<Link, LockError> {
-        let Ok((connection, _)) = log_in(&self.target.options, Step::LogIn).await else {
+        let Ok(login) = log_in(&self.target.options, Step::LogIn).await else {
             return Err(unfit);
         };
         if is_start && self.is_required {
@@ -306,7 +309,7 @@ impl Watch {
         }
         self.outages.is_unfit(&unfit);
         let session = session_in_time(self.target.clone(), self.mark.clone());
-        Ok(Link::Plain(Box::new(connection), Box::pin(session)))
+        Ok(Link::Plain(Box::new(login.connection), Box::pin(session)))
     }
 
     /// Answers whoever asks, and keeps the session. Gives the error that ended the link; `None` when
@@ -390,10 +393,7 @@ async fn session_in_time(target: Target, mark: Mark) -> Marked {
     let mut pauses = LOOK_AGAIN.build();
     loop {
         sleep(pauses.next().unwrap_or(WITHIN)).await;
-        let opened = async {
-            let (session, _) = target.open(None).await?;
-            marked(session, &mark).await
-        };
+        let opened = async { marked(target.open(None).await?.session, &mark).await };
         if let Ok(marked) = opened.await {
             return marked;
         }

@@ -10,7 +10,8 @@ use super::checks::{
     About, ask, by_us, check_notifications, check_reset, check_server, check_sessions, value,
 };
 use super::errors;
-use super::login::{listen, log_in};
+use super::front::{name_pgpool, name_servers};
+use super::login::{LoggedIn, listen, log_in};
 use super::mark::Mark;
 use super::session::Session;
 use super::statement::{self, Statement};
@@ -18,10 +19,18 @@ use super::steps::{Step, within};
 use super::terms::Terms;
 use super::transaction::DatabaseIdentity;
 use super::wire::Wire;
-use super::{rights, setup_sql, sql};
+use super::{rights, setup_sql, sql, system};
 use crate::backend::{BootClock, Clock};
 use crate::outage::Repeated;
 use crate::{LockError, entropy};
+
+/// A session that was opened, and where.
+pub(super) struct Opened {
+    pub(super) session: Session,
+    pub(super) home: DatabaseIdentity,
+    /// Which database system that is, if this role may know.
+    pub(super) system: Option<system::Identity>,
+}
 
 /// What a session needs.
 #[derive(Clone)]
@@ -55,47 +64,42 @@ impl Target {
         Self::new(options, name, self.terms, self.mark.clone())
     }
 
-    /// Opens a session and ends the former one, if that still lives. Tells where the session is.
+    /// Opens a session and ends the former one, if that still lives.
     ///
     /// # Errors
     ///
     /// What is wrong with the server, or with the way to it.
-    pub(super) async fn open(
-        &self,
-        former: Option<i64>,
-    ) -> Result<(Session, DatabaseIdentity), LockError> {
-        let (mut witness, usual) = log_in(&self.options, Step::LogIn).await?;
+    pub(super) async fn open(&self, former: Option<i64>) -> Result<Opened, LockError> {
+        let LoggedIn {
+            connection: mut witness,
+            way,
+            took,
+        } = log_in(&self.options, Step::LogIn).await?;
         let looked = within(Step::Look, self.look(&mut witness, former)).await;
         let about = match looked {
             Ok(about) => about,
             Err(error) => return Err(self.name_missing(&mut witness, error).await),
         };
-        let listener = listen(&self.options, usual).await?;
+        let listener = listen(&way.options, took).await?;
         let mut wire = Wire::new(listener, witness)?;
         // First: behind a proxy that shares sessions, what is set would be another client's. Nothing is
         // left behind where that shows at a look.
         if about.is_pooled {
             within(Step::Listen, check_sessions(&mut wire)).await?;
             if former.is_none() {
-                wire = check_reset(wire, &self.options).await?;
+                wire = check_reset(wire, &way.options).await?;
             }
         }
-        if about.is_readable {
-            check_notifications(&mut wire, about.is_deferrable).await?;
-        } else {
-            within(Step::Listen, check_sessions(&mut wire)).await?;
-            static UNREADABLE: Repeated = Repeated::new();
-            UNREADABLE.happened("", |times| tracing::warn!(
-                times,
-                "the database has an encoding in which any role can notify what cannot be read, which ends \
-                 sessions: this one does not listen, and waiters try a few times a second"
-            ));
-        }
-        let marker = format!("{:032x}", u128::from_ne_bytes(entropy::bytes()?));
-        let identity = i64::from_ne_bytes(entropy::bytes()?);
-        let home = match self.begin(&mut wire, &marker, identity, former).await {
-            Ok(home) => home,
-            Err(error) => return Err(self.name_missing(wire.witness(), error).await),
+        let begun = match check_hearing(&mut wire, &about).await {
+            Ok(()) => self.begin(&mut wire, former).await,
+            Err(error) => Err(error),
+        };
+        let (marker, identity, home) = match begun {
+            Ok(begun) => begun,
+            Err(error) => {
+                let error = name_servers(&mut wire, error).await;
+                return Err(self.name_missing(wire.witness(), error).await);
+            }
         };
         // After all else: over a slow link that takes longer than a short lease.
         let sent = prove(&mut wire, &marker).await?;
@@ -108,7 +112,23 @@ impl Target {
             about.is_readable,
             sent,
         );
-        Ok((session, home))
+        Ok(Opened {
+            session,
+            home,
+            system: about.system,
+        })
+    }
+
+    /// The first session of a process.
+    ///
+    /// # Errors
+    ///
+    /// The same, by the name of what is in front of the server where that is known.
+    pub(super) async fn open_first(&self) -> Result<Opened, LockError> {
+        match self.open(None).await {
+            Err(error) => Err(name_pgpool(&self.options, error).await),
+            opened => opened,
+        }
     }
 
     /// What kind of server this is, whether a pooler is in front of it, and whether the role has the
@@ -123,9 +143,9 @@ impl Target {
             Some(former) => sql::end_former(former),
             None => rights::trials(self.mark.is_some()),
         };
-        let together = AssertSqlSafe(format!("{}; {more}", sql::LOOK));
+        let together = AssertSqlSafe(format!("{}; {more}; {}", sql::LOOK, system::ASKED));
         match sqlx::raw_sql(together).fetch_all(&mut *witness).await {
-            Ok(rows) => return check_server(&rows),
+            Ok(rows) => return Ok(check_server(&rows)?.of_system(rows.last())),
             Err(error) if errors::is_fatal(&error) => return Err(errors::setting_up(error)),
             Err(_) => {}
         }
@@ -134,22 +154,24 @@ impl Target {
             Some(former) => end_former(witness, former).await,
             None => rights::check(witness, self.mark.is_some()).await?,
         }
-        Ok(about)
+        let [first, path] = sql::LOCAL;
+        let system = ask(witness, [first, path, system::ASKED].join("; ")).await;
+        Ok(about.of_system(system.ok().as_deref().and_then(<[PgRow]>::last)))
     }
 
     /// Makes the session a lease, shows that its locks exclude the witness, takes the mark, and ends the
-    /// witness.
+    /// witness. Gives what marks the session, the key that it alone has, and where it is.
     async fn begin(
         &self,
         wire: &mut Wire,
-        marker: &str,
-        identity: i64,
         former: Option<i64>,
-    ) -> Result<DatabaseIdentity, LockError> {
+    ) -> Result<(String, i64, DatabaseIdentity), LockError> {
+        let marker = format!("{:032x}", u128::from_ne_bytes(entropy::bytes()?));
+        let identity = i64::from_ne_bytes(entropy::bytes()?);
         let tried = i64::from_ne_bytes(entropy::bytes()?);
         within(
             Step::SetUp,
-            set_up(wire, self.terms, marker, identity, tried),
+            set_up(wire, self.terms, &marker, identity, tried),
         )
         .await?;
         let home = within(Step::CheckLocks, check_lock(wire, tried)).await?;
@@ -166,7 +188,7 @@ impl Target {
             }
         }
         within(Step::CheckLocks, check_unlock(wire, tried)).await?;
-        Ok(home)
+        Ok((marker, identity, home))
     }
 
     /// The same error, or the rights that are missing if it is for one.
@@ -180,6 +202,21 @@ impl Target {
             .await
             .unwrap_or(known)
     }
+}
+
+/// Shows that the session is one, and hears of releases where it can.
+async fn check_hearing(wire: &mut Wire, about: &About) -> Result<(), LockError> {
+    if about.is_readable {
+        return check_notifications(wire, about.is_deferrable).await;
+    }
+    within(Step::Listen, check_sessions(wire)).await?;
+    static UNREADABLE: Repeated = Repeated::new();
+    UNREADABLE.happened("", |times| tracing::warn!(
+        times,
+        "the database has an encoding in which any role can notify what cannot be read, which ends \
+         sessions: this one does not listen, and waiters try a few times a second"
+    ));
+    Ok(())
 }
 
 /// Ends the former session, if it still lives and this role may. It ends by itself otherwise: nothing
@@ -236,10 +273,10 @@ async fn set_up(
 /// answered.
 fn check_path(answer: &[PgRow]) -> Result<(), LockError> {
     let path: Option<&str> = answer.first().and_then(|row| row.try_get(0).ok());
-    if path != Some(sql::PATH) {
-        return Err(errors::setting_refused("search_path"));
+    match path.is_some_and(|path| sql::PATHS.contains(&path)) {
+        true => Ok(()),
+        false => Err(errors::setting_refused("search_path")),
     }
-    Ok(())
 }
 
 /// Shows that the lock of the session excludes the witness, which says where it is.

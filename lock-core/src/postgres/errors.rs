@@ -7,9 +7,10 @@ use sqlx::Error;
 use sqlx::postgres::{PgDatabaseError, PgSeverity};
 
 use super::connection_limits::limit;
-use super::grants;
 use super::sqlstate::sqlstate;
+use super::{grants, pooler_words};
 use crate::LockError;
+use crate::settings::ELSEWHERE;
 
 /// The limits that a full lock table is about.
 #[derive(Clone, Copy, Debug)]
@@ -109,7 +110,7 @@ pub(super) fn setting_up(error: Error) -> LockError {
             Some(code) if code.starts_with("0A") || code == "42883" => look_alike(),
             // A pooler looks for a session when the first statement comes.
             _ => (database.try_downcast_ref())
-                .and_then(|said| limit(said, None, false))
+                .and_then(|said| limit(said, None, false).or_else(|| pooler_words::refused(said)))
                 .unwrap_or_else(|| {
                     LockError::unavailable(
                         "PostgreSQL refused a statement that sets the session up; the source of this \
@@ -169,13 +170,38 @@ pub(super) fn too_old(version: i32) -> LockError {
         version / 10_000,
         version % 10_000
     ))
+    .with_advice(ELSEWHERE)
 }
 
 pub(super) fn pooler() -> LockError {
     LockError::misconfigured(
         "the connection goes through a proxy that shares sessions between clients (transaction \
-         pooling), where session locks exclude nobody; connect to the server directly, or use \
-         session pooling",
+         pooling), where session locks exclude nobody; give the address of the server itself (poolers \
+         often differ by `-pooler` in the host, or by port 6543), or have the pooler pool sessions",
+    )
+    .with_advice(ELSEWHERE)
+}
+
+pub(super) fn several_servers() -> LockError {
+    LockError::misconfigured(
+        "the address leads to several servers, now to one and now to another, each of which has locks \
+         of its own; have the proxy or the name in front of them lead to one primary alone",
+    )
+}
+
+pub(super) fn pgpool() -> LockError {
+    LockError::misconfigured(
+        "Pgpool-II is in front of the servers, and sends some statements to one of them and some to \
+         another, or to all, where session locks exclude nobody; connect to the primary directly, or through \
+         a Pgpool-II that has the primary alone",
+    )
+}
+
+/// The address leads to another server than before.
+pub(super) fn elsewhere() -> LockError {
+    LockError::unavailable(
+        "the address leads to another database system than before, whose locks do not exclude those of \
+         processes on the former one; where both run, have it lead to one of them",
     )
 }
 
@@ -185,6 +211,7 @@ pub(super) fn no_reset() -> LockError {
          that has died; set `server_reset_query = DISCARD ALL` in pgbouncer.ini (or what your pooler \
          calls it), or connect to the server directly",
     )
+    .with_advice(ELSEWHERE)
 }
 
 pub(super) fn look_alike() -> LockError {
@@ -192,6 +219,7 @@ pub(super) fn look_alike() -> LockError {
         "the advisory locks of this server lock nothing (two sessions were granted the same one); \
          use a PostgreSQL server",
     )
+    .with_advice(ELSEWHERE)
 }
 
 pub(super) fn setting_refused(name: &str) -> LockError {

@@ -6,6 +6,7 @@ use sqlx::postgres::{PgConnectOptions, PgConnection, PgListener, PgPoolOptions};
 use sqlx::{Connection, Error};
 use tokio::time::{Instant, sleep};
 
+use super::addresses::{self, Tried, Way};
 use super::refused_login::logging_in;
 use super::steps::{Step, within};
 use crate::LockError;
@@ -17,17 +18,29 @@ const SLACK: Duration = Duration::from_millis(100);
 /// How long a login that is under way has after another was refused: it can have the last place itself.
 const UNDER_WAY: Duration = Duration::from_secs(1);
 
-/// A connection, and how long it took.
-pub(super) async fn log_in(
-    options: &PgConnectOptions,
-    step: Step,
-) -> Result<(PgConnection, Duration), LockError> {
+/// A login that was made.
+pub(super) struct LoggedIn {
+    pub(super) connection: PgConnection,
+    /// In which way, for the next one.
+    pub(super) way: Way,
+    pub(super) took: Duration,
+}
+
+/// Logs in.
+pub(super) async fn log_in(options: &PgConnectOptions, step: Step) -> Result<LoggedIn, LockError> {
     let started = Instant::now();
-    let connection = within(step, async {
-        let made = PgConnection::connect_with(options).await;
+    let tried = Tried::default();
+    let made = within(step, async {
+        let made = addresses::connect(options, &tried).await;
         made.map_err(|error| logging_in(error, options, step == Step::LogInAgain))
     });
-    Ok((connection.await?, started.elapsed()))
+    let made = made.await.map_err(|error| tried.explain(error));
+    let (connection, way) = made?;
+    Ok(LoggedIn {
+        connection,
+        way,
+        took: started.elapsed(),
+    })
 }
 
 /// A connection that is read while it is idle, and that does not make itself anew: its pool is

@@ -64,7 +64,11 @@
 //! # What it needs
 //!
 //! PostgreSQL 14 or newer, the primary, without a proxy that shares sessions between clients
-//! (transaction pooling), and one connection for each process. No table, no extension, no right that
+//! (transaction pooling), and one connection for each process. The address of a fleet leads to one primary
+//! at a time: two that run side by side exclude nobody from each other. One that leads to several is refused
+//! where a process sees that, and a process that comes back to another database system than the one it
+//! was on grants nothing until, for 10 s, none of its connections has led to the former. A name may have
+//! several addresses: where one is silent, the next that answers is used. No table, no extension, no right that
 //! PUBLIC does not have; [`GRANTS`] lists what a role needs where PUBLIC has lost it. Locks count
 //! towards the server's lock table: see [`PostgresBuilder::max_held`]. An idle process holds three
 //! shared advisory locks besides: the key of its lease, the pair that it alone has, and, where the
@@ -92,6 +96,7 @@
 //! In `pg_locks`, `classid` is the upper half of a key, `objid` the lower half, `objsubid` 1. Two names
 //! with one key, by chance one pair in 2^64, exclude each other.
 
+mod addresses;
 mod backend;
 mod builder;
 mod checks;
@@ -102,6 +107,7 @@ mod drain;
 mod driver;
 mod errors;
 mod fence;
+mod front;
 mod grants;
 mod held;
 mod in_transaction;
@@ -110,8 +116,10 @@ mod login;
 mod login_options;
 mod mark;
 mod place;
+mod pooler_words;
 mod refused_login;
 mod registration;
+mod relay;
 mod rights;
 mod session;
 mod setup_sql;
@@ -120,12 +128,14 @@ mod sql;
 mod sqlstate;
 mod statement;
 mod steps;
+mod system;
 mod terms;
 mod tls;
 mod token_column;
 mod transaction;
 mod trust;
 mod url;
+mod url_forms;
 mod wire;
 
 pub use backend::PostgresBackend;

@@ -1,7 +1,7 @@
 //! Why a connection could not be made, each in a sentence that says what to do.
 //!
 //! The cause is read from the code of an error and the routine of the server that raised it, which are
-//! the same in all languages. Poolers have one code for everything, and their words are always English.
+//! the same in all languages.
 
 use std::io::{self, ErrorKind};
 
@@ -10,8 +10,9 @@ use sqlx::postgres::{PgConnectOptions, PgDatabaseError, PgSslMode};
 
 use super::connection_limits::{limit, names};
 use super::errors::{is_fatal, pooler};
-use super::tls;
+use super::{pooler_words, tls};
 use crate::LockError;
+use crate::server::worker::no_descriptor;
 
 /// Why a role could not log in; `is_second` of the connection that a process needs while it connects.
 pub(super) fn logging_in(error: Error, options: &PgConnectOptions, is_second: bool) -> LockError {
@@ -29,6 +30,12 @@ pub(super) fn logging_in(error: Error, options: &PgConnectOptions, is_second: bo
                  in UTF-8; see its log, or set lc_messages = 'C' in postgresql.conf",
             )
         }
+        // It speaks the protocol: a server says which kind of proof it wants.
+        Error::Protocol(says) if says.contains("authentication m") => LockError::misconfigured(
+            "the server wants a proof of the user that the driver cannot give (`gss`, `sspi` or `oauth` in \
+             pg_hba.conf); have a line before that one, for this user, database and address, with \
+             scram-sha-256 or `cert`",
+        ),
         Error::Protocol(_) => LockError::misconfigured(
             "what listens there does not speak PostgreSQL's protocol; correct host and port",
         ),
@@ -56,10 +63,26 @@ fn refused(
     if let Some(limit) = limit(said, Some(options), is_second) {
         return limit;
     }
+    if let Some(refused) = pooler_words::refused(said) {
+        return refused;
+    }
     match code {
         "28000" if said.routine() == Some("ClientAuthentication") => {
             no_line(message.contains("client certificate"), options)
         }
+        "28000" if said.routine() == Some("InitializeSessionUserId") => {
+            let (_, role) = names(options);
+            LockError::misconfigured(format!(
+                "PostgreSQL refused the user: it has no role {role} that may log in; run ALTER ROLE \
+                 {role} LOGIN (a group role has NOLOGIN) or CREATE ROLE {role} LOGIN, or correct the user"
+            ))
+        }
+        // Methods with a password have a code of their own.
+        "28000" if said.routine() == Some("auth_failed") => LockError::misconfigured(
+            "PostgreSQL refused the user by a method of pg_hba.conf that asks for no password (`peer` and \
+             `ident` compare it with the user of the operating system, `cert` with the certificate); \
+             correct the user, or that line",
+        ),
         "28P01" | "28000" => LockError::misconfigured(
             "PostgreSQL refused the user or its password; correct them in the connection string, or \
              let the user in (pg_hba.conf)",
@@ -75,14 +98,6 @@ fn refused(
                  TO {role}"
             ))
         }
-        // PgBouncer's default; the driver always sends it.
-        "08P01" if message.contains("extra_float_digits") => LockError::misconfigured(
-            "the pooler does not know a startup parameter of the driver; set \
-             `ignore_startup_parameters = extra_float_digits` in pgbouncer.ini",
-        ),
-        "08P01" if message.contains("startup parameter") => LockError::misconfigured(
-            "a proxy refuses a startup parameter of the connection string; remove `options` from it",
-        ),
         // In the start of a session; later ones are those of a statement of ours.
         "42704" | "22023" | "55P02" | "42601" if is_fatal(error) => LockError::misconfigured(
             "the server does not take the `options` of the connection string; correct the name or the \
@@ -114,6 +129,9 @@ fn no_line(wants_certificate: bool, options: &PgConnectOptions) -> LockError {
 }
 
 fn not_reached(error: &io::Error, options: &PgConnectOptions) -> LockError {
+    if let Some(descriptors) = no_descriptor(error) {
+        return descriptors;
+    }
     match error.kind() {
         ErrorKind::ConnectionRefused => LockError::unavailable(
             "nothing listens at this host and port; start the server, or correct the connection \

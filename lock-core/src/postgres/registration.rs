@@ -3,7 +3,8 @@
 use super::PostgresBackend;
 use super::companion::DatabaseCompanion;
 use super::mark::{Mark, unmarked};
-use super::url::{other_engine, parse};
+use super::url::parse;
+use super::url_forms::other_engine;
 use crate::LockError;
 use crate::backend::erase;
 use crate::health::Companion;

@@ -263,8 +263,14 @@ pub(super) const TOKEN: &str = concat!(
     in_our_session!()
 );
 
-/// Whether this is the session that we think it is.
-pub(super) const HEARTBEAT: &str = concat!("SELECT true WHERE ", in_our_session!());
+/// Whether this is the session that we think it is. A proxy that balances, as Pgpool-II, sends to a standby
+/// what only reads, and to the primary what calls a volatile function or looks into the catalog, as all
+/// statements here do.
+pub(super) const HEARTBEAT: &str = concat!(
+    "SELECT true WHERE ",
+    in_our_session!(),
+    " AND pg_catalog.clock_timestamp() IS NOT NULL"
+);
 
 /// All our advisory locks, and whether each is exclusive.
 pub(super) const AUDIT: &str = concat!(
@@ -295,8 +301,9 @@ pub(super) const OWN_PATH: &str = concat!(
     "; SHOW search_path"
 );
 
-/// What a session says whose names mean what PostgreSQL means by them.
-pub(super) const PATH: &str = own_path!();
+/// What a session says whose names mean what PostgreSQL means by them; the second where it
+/// quotes all names (`quote_all_identifiers`).
+pub(super) const PATHS: [&str; 2] = [own_path!(), "\"pg_catalog\", \"pg_temp\""];
 
 /// The same for one transaction, which waits for none.
 pub(super) const LOCAL: [&str; 2] = [

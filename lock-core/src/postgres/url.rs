@@ -8,6 +8,7 @@ use sqlx::postgres::PgConnectOptions;
 use url::Url;
 
 use super::trust::Trust;
+use super::url_forms::other_form;
 use crate::server::option::{nearest, unknown};
 use crate::{LockError, plain_text};
 
@@ -130,41 +131,17 @@ const SSL_MODES: [&str; 6] = [
     "verify-full",
 ];
 
-/// Engines whose URLs services have in the same variable. Other schemes are not shown: they can be the
-/// beginning of anything.
-const OTHER_ENGINES: [&str; 16] = [
-    "amqp",
-    "cockroachdb",
-    "http",
-    "https",
-    "jdbc",
-    "libsql",
-    "mariadb",
-    "mongodb",
-    "mongodb+srv",
-    "mssql",
-    "mysql",
-    "redis",
-    "rediss",
-    "sqlite",
-    "sqlserver",
-    "valkey",
-];
-
-/// The scheme of a URL, if that is one of another engine.
-pub(crate) fn other_engine(text: &str) -> Option<&'static str> {
-    let (scheme, _) = plain_text::trimmed(text).split_once(':')?;
-    let known = OTHER_ENGINES.iter().copied();
-    known
-        .into_iter()
-        .find(|engine| engine.eq_ignore_ascii_case(scheme))
-}
-
 /// Reads `postgres://user:password@host:port/database?option=value`. No error repeats the text: it
 /// has the password in it.
 pub(crate) fn parse(text: &str) -> Result<PgConnectOptions, LockError> {
     let text = plain_text::trimmed(text);
     plain_text::check(text).map_err(|error| error.in_setting("the connection string"))?;
+    if let Some(slip) = plain_text::slip(text) {
+        return Err(wrong(slip));
+    }
+    if let Some(form) = other_form(text) {
+        return Err(wrong(form));
+    }
     let mut url = Url::parse(text).map_err(|error| {
         wrong(
             "is no URL; write postgres://user:password@host:5432/database, with special characters \
@@ -173,13 +150,9 @@ pub(crate) fn parse(text: &str) -> Result<PgConnectOptions, LockError> {
         .with_source(error)
     })?;
     if !matches!(url.scheme(), "postgres" | "postgresql") {
-        let begins = match other_engine(text) {
-            Some(engine) => format!("begins with `{engine}:`"),
-            None => "does not begin with `postgres:`".to_owned(),
-        };
-        return Err(wrong(format!(
-            "{begins}; write postgres://user:password@host/database"
-        )));
+        return Err(wrong(
+            "does not begin with `postgres:`; write postgres://user:password@host/database",
+        ));
     }
     check_structure(&url)?;
     let mut without_effect = Vec::new();
@@ -401,6 +374,17 @@ mod tests {
             ("postgres://app:12?hunter2@db/shop", "%3F"),
             ("postgres://app:hunter2@db/sh\nop", "U+000A"),
             ("", "no URL"),
+            ("\"postgres://app:hunter2@db/shop\"", "is in quotes"),
+            (
+                "DATABASE_URL=postgres://app:hunter2@db/shop",
+                "name of a variable",
+            ),
+            ("psql postgres://app:hunter2@db/shop", "`psql`"),
+            ("${HUNTER2}", "placeholder"),
+            ("jdbc:postgresql://db/shop?password=hunter2", "JDBC"),
+            ("host=db password=hunter2", "libpq"),
+            ("Host=db;Password=hunter2", ".NET"),
+            ("postgres:app:hunter2@db/shop", "no `//`"),
         ] {
             let error = parse(text).unwrap_err();
             assert!(error.is_misconfigured(), "{text}");

@@ -9,6 +9,7 @@ use super::connect::ask;
 use super::options::HOW_SENTINELS;
 use super::settings::Settings;
 use crate::LockError;
+use crate::settings::ELSEWHERE;
 
 /// The oldest server that does what the scripts need.
 const OLDEST: (u32, u32) = (6, 2);
@@ -151,7 +152,7 @@ pub(super) fn judge(about: &About, settings: &Settings) -> Result<(), LockError>
         let (major, minor) = oldest;
         let what = if is_cluster { "cluster" } else { "server" };
         return Err(LockError::misconfigured(format!(
-            "the Redis {what} is of version {version}; locks need {major}.{minor} or newer"
+            "the Redis {what} is of version {version}; locks need {major}.{minor} or newer, {ELSEWHERE}"
         )));
     }
     if field("role") != "master" {
@@ -180,7 +181,7 @@ pub(super) fn judge(about: &About, settings: &Settings) -> Result<(), LockError>
         return Err(LockError::misconfigured(format!(
             "the Redis server evicts keys when its memory is full (`maxmemory-policy` is \
              `{policy}`), and with them locks that are held: set it to `noeviction`, or allow it \
-             with `allow_eviction(true)`"
+             with `allow_eviction(true)`, {ELSEWHERE}"
         )));
     }
     Ok(())

@@ -110,6 +110,9 @@ impl Target {
             return Err(wrong("it is empty"));
         }
         plain_text::check(text).map_err(|error| error.in_setting("the Redis connection string"))?;
+        if let Some(slip) = plain_text::slip(text) {
+            return Err(wrong(format_args!("it {slip}")));
+        }
         let is_scheme = |c: char| c.is_ascii_alphanumeric() || "+-.".contains(c);
         let scheme = text.split_once("://").map(|(scheme, _)| scheme);
         if scheme.is_some_and(|scheme| scheme.chars().all(is_scheme)) || text.starts_with("unix:") {
@@ -416,8 +419,11 @@ fn host(text: &str) -> Result<Host, LockError> {
     }
     let port = port
         .map(|port| {
-            port.parse()
-                .map_err(|_| wrong("the port of a host is no number up to 65535"))
+            port.parse().map_err(|_| {
+                wrong(
+                    "the port of a host is no number up to 65535 (a URL has `//` after its scheme)",
+                )
+            })
         })
         .transpose()?;
     Ok((host.to_owned(), port))

@@ -1,7 +1,9 @@
 //! The thread of a driver: its start, its runtime and its end.
 
+use std::io;
 use std::thread;
 
+use rustix::io::Errno;
 use tokio::runtime::{Builder, Runtime};
 use tokio::sync::oneshot;
 
@@ -37,9 +39,24 @@ pub(crate) async fn start<T: Send + 'static>(
 pub(crate) fn runtime() -> Result<Runtime, LockError> {
     let runtime = Builder::new_current_thread().enable_all().build();
     runtime.map_err(|error| {
-        LockError::unavailable("the process has no file descriptor left for a connection")
+        let made = no_descriptor(&error);
+        made.unwrap_or_else(|| LockError::unavailable("no runtime could be started"))
             .with_source(error)
     })
+}
+
+/// Why a connection cannot be made where no file descriptor is left; `None` for another cause.
+pub(crate) fn no_descriptor(error: &io::Error) -> Option<LockError> {
+    Some(LockError::unavailable(match Errno::from_io_error(error)? {
+        Errno::MFILE => {
+            "the process has no file descriptor left for a connection; raise its limit (`ulimit -n`, \
+             `LimitNOFILE=` of systemd), or have it open less"
+        }
+        Errno::NFILE => {
+            "the machine has no file descriptor left for a connection; raise `fs.file-max`"
+        }
+        _ => return None,
+    }))
 }
 
 /// Runs when it is dropped: however a thread ends, by a panic as well.
@@ -48,5 +65,23 @@ pub(crate) struct AtEnd<F: FnMut()>(pub(crate) F);
 impl<F: FnMut()> Drop for AtEnd<F> {
     fn drop(&mut self) {
         (self.0)();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_limit_on_descriptors_is_named_whose_it_is() {
+        for (errno, told) in [
+            (Errno::MFILE, Some("`ulimit -n`")),
+            (Errno::NFILE, Some("fs.file-max")),
+            (Errno::CONNREFUSED, None),
+        ] {
+            let error = no_descriptor(&errno.into()).map(|error| error.to_string());
+            let is_told = told.is_none_or(|told| error.as_ref().unwrap().contains(told));
+            assert!(is_told && error.is_some() == told.is_some(), "{error:?}");
+        }
     }
 }

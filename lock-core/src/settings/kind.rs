@@ -5,6 +5,11 @@ use std::str::FromStr;
 
 use crate::LockError;
 
+/// The way out where a server cannot hold the locks that a service has for something else.
+#[cfg(any(feature = "postgres", feature = "redis"))]
+pub(crate) const ELSEWHERE: &str = "or have the locks elsewhere: LOCK_PROVIDER chooses `postgres` (with \
+     DATABASE_URL), `redis` (with REDIS_URL) or `file` (on one machine)";
+
 /// What holds the locks, by the name that configuration has for it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]

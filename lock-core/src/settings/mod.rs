@@ -8,6 +8,8 @@ mod serde;
 
 use std::path::PathBuf;
 
+#[cfg(any(feature = "postgres", feature = "redis"))]
+pub(crate) use kind::ELSEWHERE;
 pub use kind::ProviderKind;
 
 use self::secret::Secret;

@@ -1,6 +1,6 @@
 //! Real servers, private to a test, that can be frozen, killed, restarted and cut off.
 //!
-//! - [`PostgresServer`] and its standbys, [`PgBouncer`] in front of one.
+//! - [`PostgresServer`] and its standbys, [`PgBouncer`] or [`Pgpool`] in front of them.
 //! - [`RedisServer`] and its replicas, [`RedisCluster`], [`RedisSentinels`].
 //! - [`Nginx`] in front of a server of HTTP.
 //! - [`Proxy`], which delays, holds, swallows, changes and resets what goes through it.
@@ -32,6 +32,7 @@ mod lan;
 mod nginx;
 mod options;
 mod pgbouncer;
+mod pgpool;
 mod port;
 mod postgres;
 mod processes;
@@ -48,6 +49,7 @@ pub use lan::{Lan, NetworkNamespace};
 pub use nginx::Nginx;
 pub use options::ServerOptions;
 pub use pgbouncer::PgBouncer;
+pub use pgpool::Pgpool;
 pub use port::Port;
 pub use postgres::{PostgresOptions, PostgresServer};
 pub use processes::{descendants, lives};

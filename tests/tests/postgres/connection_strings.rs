@@ -56,7 +56,7 @@ async fn a_wrong_connection_string_is_told_without_its_password() {
         (
             format!("postgres://nobody:{PASSWORD}@{address}/postgres"),
             Misconfigured,
-            "refused the user or its password",
+            "no role nobody that may log in",
         ),
         (
             format!("postgres://postgres:{PASSWORD}@{address}/nothing"),

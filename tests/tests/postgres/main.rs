@@ -6,6 +6,7 @@
     reason = "what does not hold in a test ends it"
 )]
 
+mod addresses;
 mod bounds;
 mod connection_strings;
 mod credentials;
@@ -28,11 +29,14 @@ mod neighbours_names;
 mod network;
 mod notice;
 mod notifications;
+mod odd_databases;
 mod outages;
 mod panics;
+mod pgpool;
 mod poolers;
 mod reconnect;
 mod refusals;
+mod role_settings;
 mod sessions;
 mod shutdown;
 mod statement_log;
@@ -45,4 +49,5 @@ mod transaction;
 mod transaction_faults;
 mod transaction_place;
 mod transaction_settings;
+mod two_primaries;
 mod waiting;

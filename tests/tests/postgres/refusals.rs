@@ -78,6 +78,35 @@ async fn a_pooler_that_does_not_know_what_the_driver_sends_is_refused_with_its_s
 }
 
 #[tokio::test]
+async fn a_pooler_that_takes_no_simple_queries_is_refused_with_its_setting() {
+    let server = PostgresServer::start().await;
+    let settings = [("pool_mode", "session"), ("disable_pqexec", "1")];
+    let pooler = PgBouncer::with(&server, &settings).await;
+    let error = refusal(&pooler.url()).await;
+    assert_says(&error, LockErrorKind::Misconfigured, "disable_pqexec = 0");
+}
+
+#[tokio::test]
+async fn a_line_of_pg_hba_that_lets_the_user_in_by_no_password_is_named() {
+    let bed = Bed::new().await;
+    let crew = "CREATE ROLE crew NOLOGIN";
+    bed.pool.execute(crew).await.unwrap();
+    for (method, role, says) in [
+        ("gss", "app", "`gss`"),
+        ("ident", "app", "`ident`"),
+        ("trust", "crew", "ALTER ROLE crew LOGIN"),
+        ("trust", "nobody", "CREATE ROLE nobody LOGIN"),
+    ] {
+        let lines = format!(
+            "local all all trust\nhost all postgres all trust\nhost all all all {method}\n"
+        );
+        bed.server.admit(&lines).await;
+        let error = refusal(&bed.server.url_for(role, "postgres")).await;
+        assert_says(&error, LockErrorKind::Misconfigured, says);
+    }
+}
+
+#[tokio::test]
 async fn a_server_whose_locks_lock_nothing_is_refused() {
     let bed = Bed::new().await;
     for function in ["pg_advisory_unlock", "pg_try_advisory_lock"] {

@@ -30,7 +30,7 @@ use sqlx::AssertSqlSafe;
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 
 use super::KIND;
-use super::connect::Target;
+use super::connect::{Opened, Target};
 use super::held::{Client, Hold, HoldCommand, SessionReleases};
 use super::key::Keys;
 use super::login_options::LoginOptions;
@@ -38,6 +38,7 @@ use super::place::place;
 use super::session::{Failed, Session, value};
 use super::shared::{Request, Shared};
 use super::statement::Statement;
+use super::system::Home;
 use super::{errors, sql};
 use crate::backend::LossReason;
 use crate::hand_over::{HAND_OVER, HandOver};
@@ -146,6 +147,8 @@ struct Driver {
     handed_over: HandOver<i64>,
     /// What the former session alone holds.
     former: Option<i64>,
+    /// Where it was.
+    place: Home,
     next_fallback: Instant,
     next_reap: Instant,
     /// When there was a waiter last, as far as is known.
@@ -188,6 +191,7 @@ impl Driver {
             due: BTreeSet::new(),
             handed_over: HandOver::default(),
             former: None,
+            place: Home::default(),
             next_fallback: Instant::now(),
             next_reap: Instant::now(),
             last_waited: Instant::now(),
@@ -328,7 +332,11 @@ impl Driver {
             let opened = {
                 // Each of its steps has a bound.
                 let Config { logins, target, .. } = &self.config;
-                let open = logins.open(target, async |target| target.open(self.former).await);
+                let is_first = started.is_some();
+                let open = logins.open(target, async |target| match is_first {
+                    true => target.open_first().await,
+                    false => target.open(self.former).await,
+                });
                 tokio::select! {
                     biased;
                     // First: what is refused without being tried is ready each time.
@@ -336,8 +344,12 @@ impl Driver {
                     opened = open => opened,
                 }
             };
-            let error = match opened {
-                Ok((session, home)) => {
+            let settled = opened.and_then(|opened| {
+                self.place.reached(opened.system.as_ref())?;
+                Ok(opened)
+            });
+            let error = match settled {
+                Ok(Opened { session, home, .. }) => {
                     self.shared.set_home(Some(home));
                     self.backoff.get_or_insert_with(|| BACKOFF.build());
                     let mut again = None;
@@ -358,6 +370,9 @@ impl Driver {
                 }
                 Err(error) => error,
             };
+            if error.is_misconfigured() {
+                self.place.missed();
+            }
             if let Some(started) = started.take() {
                 let _ = started.send(Err(error));
                 return None;
