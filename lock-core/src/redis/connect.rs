@@ -68,6 +68,15 @@ pub(super) async fn open(
     settings.logins.open(info, open).await
 }
 
+/// Opens a connection beside one that was just made, with the credentials of that.
+pub(super) async fn open_beside(
+    info: &ConnectionInfo,
+    settings: &Settings,
+) -> Result<MultiplexedConnection, LockError> {
+    let open = async |info| open_with(&info, settings, None).await;
+    settings.logins.open_beside(info, open).await
+}
+
 async fn open_with(
     info: &ConnectionInfo,
     settings: &Settings,

@@ -34,7 +34,8 @@
 //! - **Tokens** are the server's time in microseconds, and greater than all earlier ones of the name
 //!   also when that clock goes back. A server that takes over from another goes on 10 minutes ahead of
 //!   its clock, and at least a lease (10 minutes of a longer one) after the last token that it knows:
-//!   tokens grow also where it lacks the last ones, unless its clock is behind by more than that.
+//!   tokens grow also where it lacks the last ones, unless its clock is behind by more than that, or a second
+//!   server takes over within these 10 minutes that lacks all that the first has granted since it did.
 //!
 //! # What is not
 //!
@@ -82,6 +83,15 @@
 //! `node-1:7000,node-2:7000` are nodes of one cluster. Each address that answers has to say that it is,
 //! when a process connects: otherwise a process that starts while the first is silent would lock
 //! elsewhere than the others. A single server has one address, also where it has several names.
+//!
+//! That address has to lead to one master. A name with two, a balancer of connections or a service of Kubernetes
+//! over independent servers would have both grant a lock. A process makes some more connections when it connects,
+//! and when it comes to another server than before, and compares what the servers call themselves: two masters are
+//! [`Misconfigured`](crate::LockErrorKind::Misconfigured), with both. Where they are noticed later, no lock is
+//! granted and health is down until one is left; what is held goes on at its server. Replicas behind the address
+//! grant nothing and are no fault. Not noticed are two masters behind a balancer that leads each *machine* to one
+//! of them. Stop a server before its address is moved to another: processes that are connected to it leave it only
+//! with their next connection.
 //!
 //! A master and its replicas are refused as a list: name their [Sentinels](#sentinels), or give the address
 //! of the master, by a name that follows it in a fail-over. The name is looked up at each connect; the
@@ -181,6 +191,7 @@
 mod about;
 mod address;
 mod backend;
+mod behind;
 mod builder;
 mod certificates;
 mod clock;
@@ -206,6 +217,7 @@ mod sentinel;
 mod servers;
 mod settings;
 mod shared;
+mod split;
 mod steps;
 mod subscriber;
 mod thread;
@@ -213,6 +225,7 @@ mod tls;
 mod token;
 mod topology;
 mod waiting;
+mod watch;
 
 pub use backend::RedisBackend;
 pub use builder::RedisBuilder;
