@@ -206,6 +206,7 @@ mod key;
 mod logins;
 mod opened;
 mod options;
+mod overheard;
 mod refused;
 mod registration;
 mod rehearsal;
