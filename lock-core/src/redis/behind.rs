@@ -33,18 +33,15 @@
 //! Of a cluster the same is looked for when a process connects: nodes of two clusters. A node that leads to
 //! that of another cluster later is refused by its name. What Sentinels name is no matter of an address.
 
-use std::collections::BTreeSet;
-use std::net::IpAddr;
 use std::time::Duration;
 
 use ::redis::aio::MultiplexedConnection;
 use ::redis::{ConnectionAddr, ConnectionInfo, cmd};
 use futures_util::future::join_all;
-use tokio::net::lookup_host;
 use tokio::time::{sleep, timeout};
 
 use super::about::{About, Mode};
-use super::address::address;
+use super::address::addresses_of;
 use super::connect::open_beside;
 use super::gather::gather;
 use super::settings::Settings;
@@ -55,9 +52,6 @@ use crate::LockError;
 
 /// How many connections a look makes, unless the name has more addresses.
 const MORE: usize = 4;
-
-/// How many addresses of a name are looked at.
-const MOST: usize = 16;
 
 /// How long a fail-over has to end behind an address that stays.
 const MOMENT: Duration = Duration::from_secs(1);
@@ -176,7 +170,7 @@ pub(super) async fn refuse_split(
 /// The servers that answer at an address now, by connections of their own.
 pub(super) async fn look(info: &ConnectionInfo, shared: &Shared) -> Vec<Seen> {
     let within = shared.settings.connect_timeout();
-    let mut targets = timeout(within, addresses(info)).await.unwrap_or_default();
+    let mut targets = addresses_of(info, within).await;
     while targets.len() < MORE {
         targets.push(info.clone());
     }
@@ -185,26 +179,6 @@ pub(super) async fn look(info: &ConnectionInfo, shared: &Shared) -> Vec<Seen> {
     let looking = gather(asking, silent, Result::is_ok);
     let seen = timeout(2 * within, looking).await.unwrap_or_default();
     seen.into_iter().flatten().collect()
-}
-
-/// Each address of a name that has several.
-async fn addresses(info: &ConnectionInfo) -> Vec<ConnectionInfo> {
-    let (host, port) = match info.addr() {
-        ConnectionAddr::Tcp(host, port) | ConnectionAddr::TcpTls { host, port, .. } => {
-            (host, *port)
-        }
-        _ => return Vec::new(),
-    };
-    let Ok(found) = lookup_host((host.as_str(), port)).await else {
-        return Vec::new();
-    };
-    let found: BTreeSet<_> = found.map(|address| address.ip()).collect();
-    if found.len() < 2 {
-        return Vec::new();
-    }
-    let found = found.into_iter().take(MOST);
-    let of = |ip: IpAddr| address(info.addr(), Some(ip.to_string()), port);
-    found.map(|ip| info.clone().set_addr(of(ip))).collect()
 }
 
 async fn see(target: &ConnectionInfo, shared: &Shared) -> Result<Seen, LockError> {

@@ -116,7 +116,7 @@
 //! `sentinelMasterId`, `master_name` and the like.
 //!
 //! - **Which server.** All Sentinels are asked together, at each connect and then once a second (of a lease
-//!   under 6 s, six times a lease). What the newest configuration names counts, if that server says itself that it is a
+//!   under 6 s, six times a lease); behind a name with several addresses each, at each connect. What the newest configuration names counts, if that server says itself that it is a
 //!   master. One Sentinel that answers is enough. Name all of them, the same in each process.
 //! - **What a fail-over costs.** Replication is asynchronous: a new master can lack locks that are held. It
 //!   grants none for one lease, the [quarantine](RedisBuilder::quarantine). Each holder renews at the new
@@ -128,7 +128,7 @@
 //! - **Without Sentinels.** When none answers, locks go on with the server that there is; a process that
 //!   starts then is [`Unavailable`](crate::LockErrorKind::Unavailable).
 //! - **What is not promised.** A network that keeps some processes *together with the former master* away from
-//!   the Sentinels that elected the new one, also where a minority of them stays on their side, or one name that
+//!   the Sentinels that elected the new one, also where a minority of them stays on their side, or a balancer that
 //!   leads each process to one of several Sentinels: both sides then grant, also with `replicas` what was held
 //!   before. Tokens tell them apart. Against it, set `min-replicas-to-write 1` on the servers, and
 //!   `min-replicas-max-lag` to no more than `down-after-milliseconds`: a master without replicas then

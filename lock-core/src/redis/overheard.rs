@@ -7,7 +7,6 @@
 use std::time::Duration;
 
 use ::redis::{ConnectionAddr, ConnectionInfo};
-use tokio::io::{AsyncBufReadExt, AsyncReadExt, BufReader};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
@@ -15,7 +14,7 @@ use tokio::time::timeout;
 const WITHIN: Duration = Duration::from_millis(250);
 
 /// The longest line that is read.
-const LONGEST: u64 = 512;
+const LONGEST: usize = 512;
 
 /// Its first line, if it says one. In TLS there is none before the handshake.
 pub(super) async fn overheard(info: &ConnectionInfo) -> Option<String> {
@@ -24,10 +23,11 @@ pub(super) async fn overheard(info: &ConnectionInfo) -> Option<String> {
     };
     let listening = async {
         let server = TcpStream::connect((host.as_str(), *port)).await.ok()?;
-        let mut line = Vec::new();
-        let mut server = BufReader::new(server.take(LONGEST));
-        server.read_until(b'\n', &mut line).await.ok()?;
-        Some(String::from_utf8_lossy(&line).into_owned())
+        server.readable().await.ok()?;
+        let mut line = [0; LONGEST];
+        // It is written in one piece.
+        let length = server.try_read(&mut line).ok()?;
+        Some(String::from_utf8_lossy(&line[..length]).into_owned())
     };
     timeout(WITHIN, listening).await.ok()?
 }

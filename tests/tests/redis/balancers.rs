@@ -69,15 +69,16 @@ async fn an_address_that_leads_to_two_masters_in_turn_is_refused() {
     }
 }
 
-#[tokio::test]
-async fn a_name_with_the_addresses_of_two_masters_is_refused() {
-    let servers = pair().await;
-    let port = servers[0].port();
-    let second = TcpListener::bind(("127.0.0.2", port)).await.unwrap();
-    let target = servers[1].address();
-    tokio::spawn(async move {
+/// What a process says that is to connect to the name `twins`, which leads to the first of them and to the
+/// second, by the port of the first.
+async fn said_of_twins([first, second]: &[RedisServer; 2], url: &str) -> String {
+    let listener = TcpListener::bind(("127.0.0.2", first.port()))
+        .await
+        .unwrap();
+    let target = second.address();
+    let forwarding = tokio::spawn(async move {
         loop {
-            let (mut client, _) = second.accept().await.unwrap();
+            let (mut client, _) = listener.accept().await.unwrap();
             let mut server = TcpStream::connect(target).await.unwrap();
             tokio::spawn(async move { copy_bidirectional(&mut client, &mut server).await });
         }
@@ -91,14 +92,36 @@ async fn a_name_with_the_addresses_of_two_masters_is_refused() {
         .args(["--mount", "sh", "-c", run, "sh"])
         .arg(hosts)
         .arg(env!("CARGO_BIN_EXE_locker"))
-        .arg(format!("redis:2000:0:redis://twins:{port}"))
+        .arg(format!("redis:2000:0:{url}"))
         .stdin(Stdio::null())
         .output();
     let output = child.await.unwrap();
+    forwarding.abort();
     let said = String::from_utf8_lossy(&output.stderr);
     assert!(!output.status.success(), "{said}");
+    said.into_owned()
+}
+
+#[tokio::test]
+async fn a_name_with_the_addresses_of_two_masters_is_refused() {
+    let servers = pair().await;
+    let url = format!("redis://twins:{}", servers[0].port());
+    let said = said_of_twins(&servers, &url).await;
     assert_names(&said, &servers).await;
     assert!(said.contains(" at 127.0.0.2:"), "{said}");
+}
+
+#[tokio::test]
+async fn a_name_with_the_addresses_of_sentinels_of_two_masters_is_refused() {
+    let servers = pair().await;
+    let of = |server: &RedisServer| RedisServer::options().sentinel_of(server.address()).start();
+    let sentinels = [of(&servers[0]).await, of(&servers[1]).await];
+    let url = format!("redis+sentinel://twins:{}/shop", sentinels[0].port());
+    let said = said_of_twins(&sentinels, &url).await;
+    assert!(said.contains("do not agree on the master `shop`"), "{said}");
+    for server in &servers {
+        assert!(said.contains(&server.address().to_string()), "{said}");
+    }
 }
 
 #[tokio::test]

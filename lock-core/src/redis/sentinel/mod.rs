@@ -46,7 +46,7 @@ use tokio::time::{Instant, timeout};
 
 use self::opinions::{are_behind, choose, names_another};
 use self::word::{Word, ask};
-use super::address::address;
+use super::address::{address, addresses_of};
 use super::connect::open;
 use super::gather::gather;
 use super::logins::Logins;
@@ -116,17 +116,26 @@ impl Sentinels {
     /// answers.
     pub(super) async fn find(&self) -> Result<ConnectionInfo, LockError> {
         let within = self.settings.connect_timeout();
-        let asking = (0..self.addresses.len()).map(|at| self.ask(at, within));
+        // Behind one name there can be several, of which a process hears one otherwise.
+        let named = self.addresses.iter().map(|info| addresses_of(info, within));
+        let behind_names = join_all(named).await.concat();
+        let all: Vec<_> = self.addresses.iter().chain(&behind_names).collect();
+        let asking = all.iter().enumerate().map(|(at, info)| async move {
+            match at < self.addresses.len() {
+                true => self.ask(at, within).await,
+                false => self.ask_anew(info, within).await,
+            }
+        });
         // Most of them have answered, so that one which is behind the others is outvoted.
         let (mut answered, mut is_known) = (0, false);
         let is_enough = |answer: &Answer| {
             answered += 1;
             is_known |= matches!(answer, Ok(Some(_)));
-            is_known && 2 * answered > self.addresses.len()
+            is_known && 2 * answered > all.len()
         };
         let answers = gather(asking, || Err(LockError::unanswered()), is_enough).await;
         let known = self.known(&answers);
-        let at = |sentinel: usize| self.addresses[sentinel].addr().to_string();
+        let at = |sentinel: usize| all[sentinel].addr().to_string();
         let word = choose(&self.master, &answers, known, at)?;
         self.check_host(&word.host)?;
         self.heard().epoch = word.epoch;
@@ -200,6 +209,17 @@ impl Sentinels {
         let (connection, word) = asked.unwrap_or_else(|_| Err(LockError::unanswered()))?;
         self.heard().connections[at] = Some(connection);
         Ok(word)
+    }
+
+    /// Asks one over a connection that is not kept.
+    async fn ask_anew(&self, info: &ConnectionInfo, within: Duration) -> Answer {
+        let asking = async {
+            let new = open(info, &self.settings, None).await;
+            let mut new = new.map_err(|error| of_sentinel(info, error))?;
+            ask(&mut new, &self.master, info.addr()).await
+        };
+        let asked = timeout(within, asking).await;
+        asked.unwrap_or_else(|_| Err(LockError::unanswered()))
     }
 
     async fn put_question(&self, at: usize, over: &mut MultiplexedConnection) -> Answer {
