@@ -22,6 +22,8 @@ pub(super) enum Command {
     Release(Release),
     Token(Token),
     Probe(Probe),
+    /// The address of the only server leads to the one that calls itself this, and to no other.
+    Follow(String),
 }
 
 /// Answered by each node, and then by its end.

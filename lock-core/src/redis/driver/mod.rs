@@ -300,6 +300,9 @@ impl Driver {
     }
 
     fn receive(&mut self, command: Command) {
+        let Some(command) = self.shared.split.admit(command) else {
+            return;
+        };
         match command {
             Command::Acquire(acquire) => match self.handed_over_until(&acquire.key) {
                 Some(until) => self.parked.put(until, Command::Acquire(acquire)),
@@ -318,6 +321,7 @@ impl Driver {
             Command::Claim(claim) => self.receive_claim(claim),
             Command::Release(release) => self.receive_release(release),
             Command::Token(token) => self.tokens.push(token),
+            Command::Follow(run_id) => self.follow_address(&run_id),
             Command::Probe(probe) => {
                 for node in 0..self.nodes.len() {
                     // One lane of it stands for the node.

@@ -159,16 +159,25 @@ impl Driver {
                 });
                 this.link = Link::Up(opened.connection);
                 this.absent_since = None;
-                if let Some(reign) = &opened.reign {
-                    self.reigns.note(reign, opened.sent);
-                }
+                let since =
+                    (opened.reign.as_ref()).map(|reign| self.reigns.note(reign, opened.sent));
+                // A master already when the one of before still lived: not that one started again, nor a replica
+                // that took its place, which keep a quarantine of their own. It knows nothing of what the other
+                // has granted, or goes on where it was before there was that other.
+                let ran_beside = self.lanes.len() == 1
+                    && since.is_some_and(|since| since < self.shared.servers.lived());
                 this.via.generation += 1;
                 this.has_answered = false;
                 this.identity = opened.identity;
                 if this.run_id != opened.run_id {
                     self.shared.servers.set(node, &opened.run_id);
+                    self.shared.servers.live(opened.sent);
                     this.run_id = opened.run_id;
                     self.last_server += 1;
+                    if ran_beside {
+                        // Nobody is granted a lock there for one lease, as after a jump of its clock.
+                        self.lanes.iter_mut().for_each(|lane| lane.jumped = true);
+                    }
                     this.via.server = self.last_server;
                     // What it lacks of what is held is known as soon as it can be.
                     self.renewals.next = Instant::now();
@@ -208,6 +217,16 @@ impl Driver {
             // For the second connection, which is to be one to the same server.
             let topology = Topology::single(info.clone());
             self.topology.send_replace(Arc::new(topology));
+        }
+    }
+
+    /// The address of the only server leads to this one alone: what is held is renewed there, or lost.
+    pub(super) fn follow_address(&mut self, run_id: &str) {
+        let (now, node) = (Instant::now(), &mut self.nodes[0]);
+        if node.run_id != run_id && !matches!(node.link, Link::Connecting) {
+            node.link = Link::Down { retry_at: now };
+            self.renewals.next = now;
+            let _ = self.connection(0);
         }
     }
 

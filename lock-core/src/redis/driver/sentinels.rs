@@ -66,8 +66,8 @@ impl Driver {
     /// Whether what is granted now may be held. Another process can have carried the lock over to a new
     /// master, where it is renewed, while its copy here has ended: see [`carries_over`](Self::carries_over).
     pub(super) fn may_grant(&self) -> bool {
-        self.mastery_age()
-            .is_none_or(|age| age <= self.shared.settings.heartbeat())
+        let heartbeat = self.shared.settings.heartbeat();
+        !self.shared.split.is_on() && self.mastery_age().is_none_or(|age| age <= heartbeat)
     }
 
     /// Whether a lease that this server has renewed, and another one before, goes on.

@@ -102,6 +102,11 @@ impl Driver {
                     self.newest = self.newest.max(issued.unsigned_abs());
                     Ok(issued.unsigned_abs())
                 }
+                // Of a server that was left since: the one that there is now can have the lock.
+                Ok(_) if self.nodes[via.node].via.server != via.server => {
+                    self.issue_again(vec![token]);
+                    continue;
+                }
                 Ok(_) => {
                     token.lease.lose(LossReason::Revoked);
                     Err(taken_away())
