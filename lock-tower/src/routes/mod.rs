@@ -57,10 +57,12 @@ use table::Table;
 ///
 /// A request that no entry is for is not locked. So a wrong path in the table must not look like
 /// that: a request whose path ends in the shape of an entry for its method, and matches none, is
-/// refused with 500, and the log says which path is meant. The shape of `/orders/{id}/process` is
+/// refused with 500, and the log says which path is meant. That its route has an entry for another
+/// method changes nothing about it. The shape of `/orders/{id}/process` is
 /// that of `/api/orders/7/process`; a route that names a part literally (`/orders/bulk/process`) has
 /// another one. A route of that shape which is meant to go without a lock is declared by
-/// [`unlocked`](Self::unlocked).
+/// [`unlocked`](Self::unlocked), for each of its methods. Entries for one route name its parameters
+/// alike: `/orders/{id}` beside `/orders/{order}` is refused.
 ///
 /// An entry that names no route at all, by a misspelt path, locks nothing and cannot be told from a
 /// route to come: ask for [`HeldLock`](crate::HeldLock) in the handler, which is refused with 500
