@@ -5,6 +5,8 @@ mod router;
 mod table;
 
 use std::error::Error;
+use std::fmt::Display;
+use std::str::FromStr;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -48,6 +50,9 @@ use table::Table;
 ///
 /// Where the routes are not registered yet, [`router`](Self::router) registers them with their locks, and no
 /// path is written twice.
+///
+/// A parameter of a route is locked as text, where `7` and `07` are two locks, unless
+/// [`param_as`](Self::param_as) gives the type that the handlers have.
 ///
 /// # Paths
 ///
@@ -192,6 +197,26 @@ impl RouteLocks {
     {
         self.params.retain(|known| known.name() != name);
         self.params.push(Param::new(name, read));
+        self
+    }
+
+    /// Locks the value of the route parameter `name`, and not its text, for those entries after this
+    /// whose template names it; as [`LockLayer::param_as`](crate::LockLayer::param_as).
+    ///
+    /// ```
+    /// # use http::Method;
+    /// # use lock_core::{LockError, LockPolicy, LockProvider, memory::MemoryBackend};
+    /// # use lock_tower::RouteLocks;
+    /// # let locks = LockProvider::new(MemoryBackend::new());
+    /// let path = "/orders/{id}/process"; // `/orders/07/process` is order 7
+    /// let locks = RouteLocks::new(locks)
+    ///     .param_as::<u64>("id")
+    ///     .route(Method::POST, path, "order:process:<id>", LockPolicy::user_request())?;
+    /// # Ok::<(), LockError>(())
+    /// ```
+    pub fn param_as<T: FromStr + Display>(mut self, name: &str) -> Self {
+        self.params.retain(|known| known.name() != name);
+        self.params.push(Param::typed::<T>(name));
         self
     }
 
