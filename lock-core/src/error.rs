@@ -64,6 +64,8 @@ struct Inner {
     lock: Option<LockName>,
     waited: Option<Duration>,
     source: Option<BoxError>,
+    /// Whether it came once the lock was held.
+    after_acquire: bool,
 }
 
 impl LockError {
@@ -95,6 +97,21 @@ impl LockError {
     #[must_use]
     pub fn is_lost(&self) -> bool {
         self.0.kind == LockErrorKind::Lost
+    }
+
+    /// Whether work under the lock may have been done, in part or to its end: the lock was lost, or the
+    /// error is one of a guard (its release or its fencing token had no answer). Such work is not to be
+    /// repeated as if nothing had happened, which a retry does.
+    ///
+    /// ```
+    /// use lock_core::LockError;
+    ///
+    /// assert!(LockError::lost("the lease ended").is_outcome_unknown());
+    /// assert!(!LockError::unavailable("no connection").is_outcome_unknown());
+    /// ```
+    #[must_use]
+    pub fn is_outcome_unknown(&self) -> bool {
+        self.0.after_acquire || self.is_lost()
     }
 
     /// Whether the backend could not be reached or did not answer.
@@ -172,6 +189,24 @@ impl LockError {
         self
     }
 
+    /// The same error, once work may have been done that a retry would repeat: for a second lock that is
+    /// refused after the first write.
+    ///
+    /// ```
+    /// # use lock_core::{LockError, LockPolicy, LockProvider};
+    /// async fn bill(locks: LockProvider) -> Result<(), LockError> {
+    ///     // .. the first write ..
+    ///     let invoice = locks.acquire("invoice:number:2026", LockPolicy::user_request()).await;
+    ///     let invoice = invoice.map_err(LockError::with_outcome_unknown)?;
+    ///     invoice.protect(async { /* .. the second .. */ }).await
+    /// }
+    /// ```
+    #[must_use]
+    pub fn with_outcome_unknown(mut self) -> Self {
+        self.0.after_acquire = true;
+        self
+    }
+
     /// The same error with how long the caller had waited.
     #[must_use]
     pub fn with_waited(mut self, waited: Duration) -> Self {
@@ -181,13 +216,14 @@ impl LockError {
 }
 
 impl LockError {
-    fn new(kind: LockErrorKind, detail: impl Into<Cow<'static, str>>) -> Self {
+    pub(crate) fn new(kind: LockErrorKind, detail: impl Into<Cow<'static, str>>) -> Self {
         Self(Box::new(Inner {
             kind,
             detail: detail.into(),
             lock: None,
             waited: None,
             source: None,
+            after_acquire: false,
         }))
     }
 
@@ -291,6 +327,7 @@ impl fmt::Debug for LockError {
             // The label and not the name: `{:?}` of an error ends up in logs.
             .field("lock", &self.0.lock.as_ref().map(LockName::label))
             .field("waited", &self.0.waited)
+            .field("outcome_unknown", &self.is_outcome_unknown())
             .field("source", &self.0.source)
             .finish()
     }

@@ -45,14 +45,13 @@ pub struct Health {
 }
 
 impl Health {
-    /// Asks all of them together, each for at most so long.
-    pub(crate) async fn ask(
-        servers: impl IntoIterator<Item = (&'static str, ServerRole, Answer)>,
-        within: Duration,
-    ) -> Self {
+    /// Asks all of them together.
+    pub(crate) async fn join<F>(servers: impl IntoIterator<Item = F>) -> Self
+    where
+        F: Future<Output = ServerHealth> + Send + 'static,
+    {
         let mut asked = JoinSet::new();
-        for (position, (name, role, answer)) in servers.into_iter().enumerate() {
-            let health = ServerHealth::ask(name, role, answer, within);
+        for (position, health) in servers.into_iter().enumerate() {
             asked.spawn(async move { (position, health.await) });
         }
         let mut servers = asked.join_all().await;
@@ -113,7 +112,13 @@ impl ServerRole {
 }
 
 impl ServerHealth {
-    async fn ask(name: &'static str, role: ServerRole, answer: Answer, within: Duration) -> Self {
+    /// Asks it, for at most so long.
+    pub(crate) async fn ask(
+        name: &'static str,
+        role: ServerRole,
+        answer: Answer,
+        within: Duration,
+    ) -> Self {
         let started = Instant::now();
         let answer = match timeout(within, catch_async(answer)).await {
             Ok(Ok(answer)) => answer,

@@ -1,5 +1,5 @@
-//! What the expansions of `#[distributed_lock(..)]` and `lock_name!(..)` stand on. No part of the
-//! public interface: it changes with `lock-macros`.
+//! What the expansions of `#[distributed_lock(..)]` and `lock_name!(..)` stand on, and `lock-tower`. No
+//! part of the public interface: it changes with these.
 //!
 //! An expansion takes these in turn: [`provider`] or [`installed`], a [`StaticTemplate`] filled with
 //! [`value`]s, [`lock`] or [`locks`], `acquire`, [`catch`] around `guard.protect(..)`, [`finish`]; and
@@ -16,6 +16,8 @@ use std::task::Poll;
 
 pub use crate::guard::{Settle, SharedGuard};
 pub use crate::name::StaticTemplate;
+pub use crate::outage::Repeated;
+pub use crate::provider::Server;
 /// Lets other tasks run, where a call is over without having waited for anything.
 pub use tokio::task::coop::consume_budget;
 
@@ -238,6 +240,12 @@ impl Locks {
     pub async fn acquire(self, policy: LockPolicy) -> Result<LockGuards, LockError> {
         self.provider.acquire_all(self.names, policy).await
     }
+}
+
+/// The servers of a provider, each to be asked for itself; the one that holds the locks is the first.
+#[must_use]
+pub fn servers(provider: &LockProvider) -> Vec<Server> {
+    provider.servers().collect()
 }
 
 /// What a body that panicked has left.

@@ -14,6 +14,7 @@ use std::task::{Context, Poll};
 use bytes::Bytes;
 use http::Response;
 use http_body::Body;
+use lock_core::__private::Repeated;
 use tokio::runtime::Handle;
 use tracing::{Instrument, Span};
 
@@ -83,10 +84,18 @@ impl<F, R, E> Drop for Detachable<F, R, E> {
         }
         match &self.runtime {
             Some(runtime) => (self.detach)(running, runtime, self.span.clone()),
-            None => tracing::warn!(
-                lock = running.lock(),
-                "a handler was stopped with its client: there is no tokio runtime to finish it on"
-            ),
+            None => {
+                static STOPPED: Repeated = Repeated::new();
+                let lock = running.lock();
+                STOPPED.happened(lock, |times| {
+                    tracing::warn!(
+                        lock,
+                        times,
+                        "a handler was stopped with its client: there is no tokio runtime to finish \
+                         it on"
+                    );
+                });
+            }
         }
     }
 }
@@ -111,7 +120,12 @@ where
                 let status = response.status();
                 tracing::debug!(%lock, %status, "the handler of a client that had left is done");
             }
-            Ok(Err(_)) => tracing::warn!(%lock, "the handler of a client that had left failed"),
+            Ok(Err(_)) => {
+                static FAILED: Repeated = Repeated::new();
+                FAILED.happened(&lock, |times| {
+                    tracing::warn!(%lock, times, "the handler of a client that had left failed");
+                });
+            }
             Err(panic) => {
                 let panic = text(&*panic);
                 tracing::error!(%lock, panic, "the handler of a client that had left panicked");

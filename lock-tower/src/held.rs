@@ -13,7 +13,10 @@ use tokio_util::sync::CancellationToken;
 /// It does not keep the lock held: work that goes on after the response takes the guard along with
 /// [`into_guard`](Self::into_guard).
 ///
-/// Where several locking layers are around one handler, this is the innermost lock.
+/// Where several locking layers are around one handler, this is the lock of the innermost. Where that
+/// one lets a request pass unlocked, there is none: the lock of a layer outside is not the one that
+/// the handler counts on. A handler that asks for it is refused with 500, and with `Option<HeldLock>`
+/// gets `None`. So of two layers the one whose lock handlers ask for belongs inside.
 ///
 #[cfg_attr(feature = "axum", doc = "```")]
 #[cfg_attr(not(feature = "axum"), doc = "```ignore")]
@@ -156,8 +159,8 @@ mod extract {
             None => format!("a fallback ({method})"),
         };
         LockError::misconfigured(format!(
-            "the handler of {route} extracts `HeldLock`, and no lock is held for this route; put a \
-             `LockLayer` on the route, or an entry for its method and full path into the `RouteLocks`"
+            "the handler of {route} extracts `HeldLock`, and the innermost layer around it holds no \
+             lock for this route; put a `LockLayer` on the route, or an entry for its method and full path into the `RouteLocks`"
         ))
     }
 

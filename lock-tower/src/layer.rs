@@ -1,6 +1,10 @@
 //! The layer for one template.
 
 use std::error::Error;
+#[cfg(feature = "axum")]
+use std::fmt;
+#[cfg(feature = "axum")]
+use std::str::FromStr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -39,7 +43,8 @@ use crate::{HoldUntil, Lock, LockRejection, ReplayedBody};
 /// # Default
 ///
 /// - the policy [`LockPolicy::user_request`]: waits 5 s, holds for as long as the work takes;
-/// - each parameter of the template is a route parameter of the same name;
+/// - each parameter of the template is a route parameter of the same name, percent-decoded, as text: `7`
+///   and `07` are two locks, unless [`param_as`](Self::param_as) gives the type;
 /// - the lock is held until the work is done ([`HoldUntil::WorkDone`]);
 /// - requests other than GET and HEAD run to their end when their client leaves;
 /// - refusals are answered as [`LockRejection`] documents.
@@ -173,6 +178,32 @@ impl LockLayer {
         self
     }
 
+    /// Locks the value of the route parameter `name`, and not its text: it is parsed as `T`, and printed.
+    ///
+    /// A route parameter is text for the lock unless this is called. A handler that takes it as
+    /// `Path<u64>` works on one order for `/orders/7`, `/orders/07` and `/orders/+7`, and these are three
+    /// locks; so are the spellings of a UUID. So give the lock the type that the handler has.
+    ///
+    /// ```
+    /// # use axum::{Router, extract::Path, routing::post};
+    /// # use lock_core::{LockError, LockProvider, memory::MemoryBackend};
+    /// # use lock_tower::LockLayer;
+    /// # let locks = LockProvider::new(MemoryBackend::new());
+    /// async fn process(Path(id): Path<u64>) {}
+    ///
+    /// let layer = LockLayer::new(locks, "order:process:<id>")?.param_as::<u64>("id");
+    /// let app: Router = Router::new().route("/orders/{id}/process", post(process).route_layer(layer));
+    /// # Ok::<(), LockError>(())
+    /// ```
+    ///
+    /// What does not parse is answered 400, as the extractor of the handler would: it has no value
+    /// that could be locked, and its text would be another lock.
+    #[cfg(feature = "axum")]
+    pub fn param_as<T: FromStr + fmt::Display>(mut self, name: &str) -> Self {
+        self.rule().naming.add_param(Param::typed::<T>(name));
+        self
+    }
+
     /// Makes the name of the lock from the head of the request. The template then only says to
     /// clients and in logs what is locked.
     ///
@@ -181,11 +212,16 @@ impl LockLayer {
     /// # use lock_tower::LockLayer;
     /// # let locks = LockProvider::new(MemoryBackend::new());
     /// let layer = LockLayer::new(locks, "order:process:<id>")?.key(|parts| {
-    ///     let id = parts.uri.path().rsplit('/').next().unwrap_or_default();
+    ///     // One order, however the path spells its number.
+    ///     let id: Option<u64> = parts.uri.path().rsplit('/').next().and_then(|id| id.parse().ok());
+    ///     let id = id.ok_or_else(|| LockError::invalid_name("the path does not end in a number"))?;
     ///     LockName::new("order", "process", id)
     /// });
     /// # Ok::<(), LockError>(())
     /// ```
+    ///
+    /// The path is as the client sent it, percent-encoded: decode what is text, or one resource is as
+    /// many locks as it has spellings (`/a`, `/%61`).
     pub fn key<F, N>(mut self, key: F) -> Self
     where
         F: Fn(&Parts) -> N + Send + Sync + 'static,

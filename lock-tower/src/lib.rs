@@ -20,7 +20,9 @@
 //!
 //! # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), Box<dyn std::error::Error>> {
 //! let locks = LockProvider::new(MemoryBackend::new());
-//! let layer = LockLayer::new(locks.clone(), "order:process:<id>")?.wait(Duration::ZERO);
+//! let layer = LockLayer::new(locks.clone(), "order:process:<id>")?
+//!     .param_as::<u64>("id") // `/orders/07` is order 7, and not another lock
+//!     .wait(Duration::ZERO);
 //! let app = Router::new().route("/orders/{id}/process", post(process).route_layer(layer));
 //!
 //! let request = || Request::post("/orders/7/process").body(Body::empty());
@@ -77,7 +79,7 @@
 //! use bytes::Bytes;
 //! use http::{Request, Response};
 //! use http_body_util::Full;
-//! use lock_core::{LockName, LockProvider, memory::MemoryBackend};
+//! use lock_core::{LockError, LockName, LockProvider, memory::MemoryBackend};
 //! use lock_tower::LockLayer;
 //! use tower::{Layer, ServiceExt, service_fn};
 //!
@@ -88,7 +90,12 @@
 //! # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), Box<dyn std::error::Error>> {
 //! let locks = LockProvider::new(MemoryBackend::new());
 //! let layer = LockLayer::new(locks, "file:import:<path>")?
-//!     .key(|parts| LockName::new("file", "import", parts.uri.path()));
+//!     .key(|parts| {
+//!         // `/a` and `/%61` are one file.
+//!         let path = percent_encoding::percent_decode_str(parts.uri.path()).decode_utf8();
+//!         let path = path.map_err(|_| LockError::invalid_name("the path is not UTF-8"))?;
+//!         LockName::new("file", "import", path)
+//!     });
 //! let service = layer.layer(service_fn(import));
 //! # let response = service.oneshot(Request::put("/a").body(Full::default())?).await?;
 //! # assert_eq!(response.status(), 200);
@@ -112,6 +119,14 @@
 //!   for its lock gives up its place (see "Request bodies"). [`LockLayer::drop_on_disconnect`] stops all of them. Call
 //!   `locks.shutdown(grace)` at the signal, beside the server's own shutdown: it waits for these.
 //! - **A panic releases**, wherever it is caught.
+//!
+//! # What is locked
+//!
+//! The text of a route parameter, percent-decoded. Where a handler parses it, spellings of one value are
+//! several locks: with `Path<u64>` the paths `/orders/7`, `/orders/07` and `/orders/+7` are one order, and
+//! a UUID can be upper case. `LockLayer::param_as` and `RouteLocks::param_as` lock the value instead, and
+//! so does `#[distributed_lock(..)]` on the handler. Text whose spellings mean one thing, such as e-mail
+//! addresses, wants a type of its own that makes them one.
 //!
 //! # Where to put it
 //!
@@ -150,8 +165,10 @@
 //! for any method (`axum::routing::any`) needs `RouteLocks::any`, or asks for [`HeldLock`], which
 //! refuses a request without a lock.
 //!
-//! A mesh or a proxy that retries on 503 may: nothing was done. It must not retry 500 with
-//! `"reason": "lock-lost"`, where something may have been. 409 is no failure of the service, and
+//! 409 and 503 of a layer are refusals before the handler ran: nothing was done, and a mesh or a proxy
+//! may retry them. Those of a handler are its own: what the error of a lock is answered there is in
+//! [`LockRejection`]. 500 with `"outcome": "unknown"` (`"reason": "lock-lost"`, `"lock-outcome-unknown"`)
+//! must not be retried: something may have been done. 409 is no failure of the service, and
 //! should not count as one.
 //!
 //! A lock whose name depends on the body, or on what an extractor gives, is not for a layer: use

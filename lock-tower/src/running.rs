@@ -8,6 +8,7 @@ use std::task::{Context, Poll, ready};
 use bytes::Bytes;
 use http::{Method, Response, StatusCode};
 use http_body::Body;
+use lock_core::__private::Repeated;
 use lock_core::Lost;
 use pin_project_lite::pin_project;
 
@@ -74,11 +75,16 @@ where
     /// Sends the response without the lock, once it is released, or with it, in its body.
     fn respond(&mut self, response: Response<R>, owner: Owner) -> Response<LockedBody<R>> {
         if is_upgrade(self.method(), response.status()) && !owner.is_taken() {
-            tracing::warn!(
-                lock = owner.lock(),
-                "a connection was upgraded, which ends its lock; take the lock along with \
-                 `HeldLock::into_guard`"
-            );
+            static UNLOCKED: Repeated = Repeated::new();
+            let lock = owner.lock();
+            UNLOCKED.happened(lock, |times| {
+                tracing::warn!(
+                    lock,
+                    times,
+                    "a connection was upgraded, which ends its lock; take the lock along with \
+                     `HeldLock::into_guard`"
+                );
+            });
         }
         if self.settings.hold_until.is_over_with(response.body()) {
             *self.settling = Some(Settling::new(owner));

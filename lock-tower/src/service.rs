@@ -16,7 +16,7 @@ use crate::future::{ResponseFuture, Start};
 use crate::rejection::Asked;
 use crate::rule::{Choice, Rules, Settings};
 use crate::upload::Upload;
-use crate::{BoxError, LockedBody};
+use crate::{BoxError, HeldLock, LockedBody};
 
 /// Runs requests under a lock; from [`LockLayer`](crate::LockLayer) or `RouteLocks`.
 ///
@@ -76,6 +76,8 @@ where
         let rule = match self.rules.choose(&parts) {
             Choice::Lock(rule) => rule,
             Choice::Pass => {
+                // A handler that asks for its lock must not take that of a layer outside for it.
+                parts.extensions.remove::<HeldLock>();
                 return ResponseFuture::passing(self.inner.call(Request::from_parts(parts, body)));
             }
             Choice::Mistake(error) => {

@@ -5,7 +5,7 @@ use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use lock_core::__private::Settle;
+use lock_core::__private::{Repeated, Settle};
 use tokio::time::{Sleep, sleep};
 
 use crate::held::Owner;
@@ -40,7 +40,14 @@ impl Future for Settling {
         if Pin::new(settle).poll(cx).is_pending() {
             let bound = self.bound.get_or_insert_with(|| Box::pin(sleep(BOUND)));
             ready!(bound.as_mut().poll(cx));
-            tracing::warn!("a lock was not released in {BOUND:?}; its release goes on");
+            // In an outage each response waits in vain.
+            static SLOW: Repeated = Repeated::new();
+            SLOW.happened("", |times| {
+                tracing::warn!(
+                    times,
+                    "a lock was not released in {BOUND:?}; its release goes on"
+                );
+            });
         }
         self.settle = None;
         Poll::Ready(())

@@ -39,6 +39,9 @@ async fn a_backend_that_hangs_is_503_when_its_time_is_up_and_the_process_lives()
     puppet.every_health(Play::Hang);
     tokio::time::advance(SECOND).await;
     let started = Instant::now();
+    // As it was before, until it is known to be otherwise.
+    assert_eq!(status(&app, "/health/ready").await, 200);
+    assert_eq!(started.elapsed(), SECOND / 2);
     let (status_of_all, body) = get(&app, "/health").await;
     assert_eq!(started.elapsed().as_secs(), 2);
     assert_eq!(status_of_all, 503);
@@ -64,7 +67,7 @@ async fn a_backend_that_hangs_is_503_when_its_time_is_up_and_the_process_lives()
 #[tokio::test(start_paused = true)]
 async fn a_crowd_asks_once_and_is_answered_together() {
     let puppet = Puppet::new();
-    puppet.every_health(Play::Late(SECOND));
+    puppet.every_health(Play::Late(SECOND / 4));
     let app = health::router::<()>(puppet.client());
     let started = Instant::now();
     let crowd = (0..1_000).map(|_| status(&app, "/health/ready"));
@@ -74,8 +77,43 @@ async fn a_crowd_asks_once_and_is_answered_together() {
             .into_iter()
             .all(|status| status == 200)
     );
-    // One after the other they would be at it for a quarter of an hour.
-    assert_eq!(started.elapsed(), SECOND);
+    // One after the other they would be at it for minutes.
+    assert_eq!(started.elapsed(), SECOND / 4);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_readiness_probe_is_answered_within_half_a_second() {
+    let puppet = Puppet::new();
+    puppet.every_health(Play::Late(SECOND));
+    let app = health::router::<()>(puppet.client());
+    let unknown = |started: Instant, (status, body): (StatusCode, Value)| {
+        assert_eq!(started.elapsed(), SECOND / 2);
+        assert_eq!(status, 503);
+        assert_eq!(body["status"], "unknown");
+        let server = &body["servers"][0];
+        assert_eq!(
+            (&server["name"], &server["status"]),
+            (&json!("puppet"), &json!("unknown"))
+        );
+    };
+    // Never answered: there is nothing to go by.
+    let started = Instant::now();
+    unknown(started, get(&app, "/health/ready").await);
+    // The answer is in by the next probe.
+    tokio::time::advance(SECOND / 2).await;
+    assert_eq!(status(&app, "/health/ready").await, 200);
+    // A slow server stays ready by its last answer, probe after probe.
+    for _ in 0..3 {
+        tokio::time::advance(10 * SECOND).await;
+        let started = Instant::now();
+        assert_eq!(status(&app, "/health/ready").await, 200);
+        assert_eq!(started.elapsed(), SECOND / 2);
+        tokio::time::sleep(SECOND).await;
+    }
+    // One of long ago tells nothing.
+    tokio::time::advance(60 * SECOND).await;
+    let started = Instant::now();
+    unknown(started, get(&app, "/health/ready").await);
 }
 
 #[tokio::test(start_paused = true)]

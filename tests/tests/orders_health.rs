@@ -120,6 +120,34 @@ async fn a_database_beside_redis_is_told_about_and_fails_nothing() {
     let _ = instance.until_printed("a server is up again").await;
 }
 
+/// What Kubernetes gives a probe by default.
+const TIMEOUT: Duration = Duration::from_secs(1);
+
+#[tokio::test]
+async fn no_readiness_probe_waits_for_a_frozen_server_that_is_reported() {
+    let (database, redis) = tokio::join!(PostgresServer::start(), RedisServer::start());
+    let environment = [
+        ("DATABASE_URL", &*database.url()),
+        ("REDIS_URL", &*redis.url()),
+    ];
+    let instance = Shop::new().open_with(&environment).await;
+    until_ready_is(&instance, 200).await;
+    database.freeze().await;
+    for _ in 0..5 {
+        let late = Lateness::of(TIMEOUT);
+        assert_eq!(instance.get("/health/ready").await.status, 200);
+        late.at_most(Duration::ZERO).await;
+        tokio::time::sleep(TIMEOUT).await;
+    }
+    // It is told there as well.
+    eventually("it is told", || async {
+        let answer = instance.get("/health/ready").await;
+        answer.status == 200 && answer.body.contains(r#""status":"degraded""#)
+    })
+    .await;
+    database.thaw().await;
+}
+
 #[tokio::test]
 async fn a_crowd_of_probes_is_one_statement_and_none_takes_a_lock() {
     let server = PostgresServer::with(&[("log_statement", "all")]).await;

@@ -8,8 +8,12 @@
 //! | unavailable | 503 | `lock-unavailable` | `lock-unavailable` |
 //! | closed | 503 | `lock-unavailable` | `lock-closed` |
 //! | lost | 500 | `lock-lost` | `lock-lost` |
+//! | any other, [after work](LockError::is_outcome_unknown) | 500 | `lock-outcome-unknown` | `lock-outcome-unknown` |
 //! | invalid name | 400 | `lock-name-invalid` | `lock-name-invalid` |
 //! | misconfigured, any other | 500 | `lock-misconfigured` | `lock-misconfigured` |
+//!
+//! 409 and 503 say when to try again, and are for callers that were refused the lock. The two answers
+//! whose outcome is unknown do not.
 //!
 //! The table is [`ANSWERS`]; the layers of `lock-tower` and, with the feature `axum`, [`LockError`] itself as
 //! a response are made from it. Texts say no more than the kind: what an error itself says is for the log.
@@ -66,6 +70,8 @@ pub struct Answer {
     pub reason: &'static str,
     /// When to try again, in milliseconds; `None` where that is of no use.
     pub retry: Option<Range<u64>>,
+    /// Whether work may have been done, in part or to its end.
+    pub outcome_unknown: bool,
 }
 
 const CONTENDED: Answer = Answer {
@@ -74,9 +80,10 @@ const CONTENDED: Answer = Answer {
     status: StatusCode::CONFLICT,
     r#type: "urn:distributed-lock:problem:lock-contended",
     title: "Locked by another request",
-    detail: Some("Another request is working on this. Nothing was done; try again later."),
+    detail: Some("Another request is working on this; try again later."),
     reason: "lock-contended",
     retry: Some(1_000..3_000),
+    outcome_unknown: false,
 };
 
 const UNAVAILABLE: Answer = Answer {
@@ -88,6 +95,20 @@ const UNAVAILABLE: Answer = Answer {
     detail: Some("Whether another request is working on this cannot be told now; try again later."),
     reason: "lock-unavailable",
     retry: Some(2_000..6_000),
+    outcome_unknown: false,
+};
+
+/// For what fails when the lock is held: no answer to a release says whether the work was done.
+const OUTCOME_UNKNOWN: Answer = Answer {
+    kind: LockErrorKind::Unavailable,
+    after_wait: false,
+    status: StatusCode::INTERNAL_SERVER_ERROR,
+    r#type: "urn:distributed-lock:problem:lock-outcome-unknown",
+    title: "Outcome unknown",
+    detail: Some("Locks failed after the work had begun. It may be done, in part or to its end."),
+    reason: "lock-outcome-unknown",
+    retry: None,
+    outcome_unknown: true,
 };
 
 /// The answers: the first that fits counts, and what fits none has the last.
@@ -115,7 +136,9 @@ pub static ANSWERS: &[Answer] = &[
         ),
         reason: "lock-lost",
         retry: None,
+        outcome_unknown: true,
     },
+    OUTCOME_UNKNOWN,
     Answer {
         kind: LockErrorKind::InvalidName,
         after_wait: false,
@@ -125,6 +148,7 @@ pub static ANSWERS: &[Answer] = &[
         detail: Some("A value in the request is missing, or cannot be part of the name of a lock."),
         reason: "lock-name-invalid",
         retry: None,
+        outcome_unknown: false,
     },
     Answer {
         kind: LockErrorKind::Misconfigured,
@@ -135,6 +159,7 @@ pub static ANSWERS: &[Answer] = &[
         detail: None,
         reason: "lock-misconfigured",
         retry: None,
+        outcome_unknown: false,
     },
 ];
 
@@ -145,11 +170,15 @@ impl Answer {
     /// The answer to this error.
     #[must_use]
     pub fn to(error: &LockError) -> &'static Self {
+        if error.is_outcome_unknown() && !error.is_lost() {
+            return &OUTCOME_UNKNOWN;
+        }
         let has_waited = error.waited().is_some_and(|waited| waited >= NO_WAIT);
         Self::of(error.kind(), has_waited)
     }
 
-    /// The answer to errors of this kind, whose callers have waited for the lock or only tried.
+    /// The answer to errors of this kind, whose callers have waited for the lock or only tried, and did
+    /// no work.
     #[must_use]
     pub fn of(kind: LockErrorKind, has_waited: bool) -> &'static Self {
         let fits = |answer: &&Self| answer.kind == kind && (has_waited || !answer.after_wait);
@@ -173,13 +202,21 @@ mod tests {
     #[test]
     fn every_kind_has_an_answer_of_its_own() {
         for answer in ANSWERS {
-            assert_eq!(
-                Answer::of(answer.kind, answer.after_wait).reason,
-                answer.reason
-            );
+            let mut error = LockError::new(answer.kind, "");
+            if answer.outcome_unknown {
+                error = error.with_outcome_unknown();
+            }
+            if answer.after_wait {
+                error = error.with_waited(NO_WAIT);
+            }
+            assert_eq!(Answer::to(&error).reason, answer.reason);
             let retry = answer.retry_after().is_some();
             let is_passing = matches!(answer.status.as_u16(), 409 | 503);
             assert_eq!(retry, is_passing, "{answer:?}");
+        }
+        for error in [LockError::contended(), LockError::closed()] {
+            let late = Answer::to(&error.with_outcome_unknown()).reason;
+            assert_eq!(late, "lock-outcome-unknown");
         }
         let waited = LockError::contended().with_waited(Duration::from_secs(5));
         assert_eq!(Answer::to(&waited).reason, "lock-wait-timeout");

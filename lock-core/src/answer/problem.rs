@@ -14,7 +14,7 @@ use crate::{LockError, LockName};
 ///
 /// Members beside `type`, `title`, `status`, `detail` and `reason`, where they are known: `instance`, `lock`,
 /// `waited_ms`, `retry_after_ms` (with the header `Retry-After` in whole seconds), and `"outcome":
-/// "unknown"` where the lock was lost.
+/// "unknown"` where work may have been done.
 #[derive(Debug, Serialize)]
 #[must_use = "a problem does nothing until it is made a response"]
 pub struct Problem<'a> {
@@ -59,7 +59,7 @@ impl<'a> Problem<'a> {
             lock: None,
             waited_ms: None,
             retry_after_ms: answer.retry_after().map(millis),
-            outcome: None,
+            outcome: answer.outcome_unknown.then_some("unknown"),
         }
     }
 
@@ -85,11 +85,9 @@ impl<'a> Problem<'a> {
         }
     }
 
-    /// With what the error tells that a client may know: how long it waited, whether the outcome is
-    /// unknown, and the template or `entity:operation` of the lock, never the filled name.
+    /// With what the error tells that a client may know: how long it waited, and the template or `entity:operation` of the lock, never the filled name.
     pub fn about(mut self, error: &'a LockError) -> Self {
         self.waited_ms = error.waited().map(millis);
-        self.outcome = error.is_lost().then_some("unknown");
         match error.lock() {
             Some(name) => self.lock(LockName::label(name)),
             None => self,

@@ -201,7 +201,10 @@ impl LockGuards {
     /// As [`LockGuard::settle`], for all of them.
     #[doc(hidden)]
     pub async fn settle(self) {
-        together(self.guards.into_iter().rev().map(LockGuard::settle), |()| ()).await;
+        together(self.guards.into_iter().rev().map(LockGuard::settle), |()| {
+            ()
+        })
+        .await;
     }
 }
 

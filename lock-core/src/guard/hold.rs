@@ -324,7 +324,9 @@ impl Held {
         let asked = std::time::Instant::now();
         let token = timeout(bound, self.hold.token.get_or_try_init(issue)).await;
         let token = token.unwrap_or_else(|_| Err(LockError::unanswered_since(asked, bound)));
-        let token = *token.map_err(|error| error.with_lock(&self.hold.name))?;
+        // The caller may have worked under the lock before it asked.
+        let token =
+            *token.map_err(|error| error.with_lock(&self.hold.name).with_outcome_unknown())?;
         // A token that came after the loss could be newer than the next holder's.
         self.check()?;
         Ok(token)
@@ -439,9 +441,11 @@ impl Releasing {
             let bound = bound.unwrap_or_default();
             let answer = (timeout(bound, answer).await)
                 .unwrap_or_else(|_| Err(LockError::release_unanswered_since(asked, bound)));
-            valid
-                .and(answer)
-                .map_err(|error| error.with_lock(&leaving.held.hold.name))
+            // The work under the lock is done.
+            valid.and(answer).map_err(|error| {
+                let name = &leaving.held.hold.name;
+                error.with_lock(name).with_outcome_unknown()
+            })
         })
     }
 }

@@ -182,7 +182,8 @@ impl LockGuard {
     /// # Errors
     ///
     /// [`Lost`](crate::LockErrorKind::Lost) when the lock is not ours any more,
-    /// [`Unavailable`](crate::LockErrorKind::Unavailable) when the backend did not answer.
+    /// [`Unavailable`](crate::LockErrorKind::Unavailable) when the backend did not answer. What was
+    /// done under the lock before is done: [`LockError::is_outcome_unknown`].
     ///
     /// # Cancel safety
     ///
@@ -277,6 +278,10 @@ impl LockGuard {
     /// [`Lost`](crate::LockErrorKind::Lost) when the lock was not ours up to the release,
     /// [`Unavailable`](crate::LockErrorKind::Unavailable) when the backend did not answer in time;
     /// the release goes on in the background then.
+    ///
+    /// The work that was done under the lock is done all the same, and the error
+    /// [says so](LockError::is_outcome_unknown). Where a caller would take it for a refusal, drop the
+    /// guard instead, or use [`DistributedLock::run`](crate::DistributedLock::run).
     ///
     /// # Cancel safety
     ///

@@ -11,7 +11,6 @@
 mod crowd;
 #[cfg(any(feature = "file", feature = "postgres", feature = "redis"))]
 mod lasting;
-#[cfg(any(feature = "file", feature = "postgres"))]
 mod repeated;
 
 use std::time::Duration;
@@ -19,8 +18,7 @@ use std::time::Duration;
 pub(crate) use crowd::Crowd;
 #[cfg(any(feature = "file", feature = "postgres", feature = "redis"))]
 pub(crate) use lasting::{Outage, SoFar};
-#[cfg(any(feature = "file", feature = "postgres"))]
-pub(crate) use repeated::Repeated;
+pub use repeated::Repeated;
 
 /// Between two lines about one trouble, at least.
 const TOLD_EVERY: Duration = Duration::from_secs(5);

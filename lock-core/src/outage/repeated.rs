@@ -11,8 +11,9 @@ use super::TOLD_EVERY;
 const REMEMBERED: usize = 64;
 
 /// Something without an end that is seen.
+#[doc(hidden)]
 #[derive(Debug)]
-pub(crate) struct Repeated(Mutex<Option<HashMap<String, State>>>);
+pub struct Repeated(Mutex<Option<HashMap<String, State>>>);
 
 #[derive(Debug)]
 struct State {
@@ -22,13 +23,15 @@ struct State {
 }
 
 impl Repeated {
-    pub(crate) const fn new() -> Self {
+    /// It has not happened yet.
+    #[must_use]
+    pub const fn new() -> Self {
         Self(Mutex::new(None))
     }
 
     /// It has happened to this: writes a line where one is due, with how often it has since the last one,
     /// if more than this once.
-    pub(crate) fn happened(&self, to: &str, line: impl FnOnce(Option<u64>)) {
+    pub fn happened(&self, to: &str, line: impl FnOnce(Option<u64>)) {
         let now = Instant::now();
         let is_recent = |state: &State| now < state.told + TOLD_EVERY;
         let mut states = self.0.lock().unwrap_or_else(PoisonError::into_inner);
@@ -54,6 +57,12 @@ impl Repeated {
         // The logger is the application's.
         drop(states);
         line(times);
+    }
+}
+
+impl Default for Repeated {
+    fn default() -> Self {
+        Self::new()
     }
 }
 

@@ -7,10 +7,10 @@ mod connect;
 mod exchange;
 mod installed;
 mod many;
+mod server;
 mod shutdown;
 
 use std::fmt;
-use std::future::ready;
 use std::sync::{Arc, Weak};
 use std::task::{Poll, Waker};
 use std::time::Duration;
@@ -18,6 +18,7 @@ use std::time::Duration;
 pub use acquire::Acquire;
 pub(crate) use acquire::Closing;
 pub use builder::LockProviderBuilder;
+pub use server::Server;
 pub use shutdown::Shutdown;
 
 use crate::backend::{Backend, DynBackend, Granted, Held, erase};
@@ -25,7 +26,7 @@ use crate::health::Companion;
 use crate::lease::{Latch, Registration};
 use crate::nesting::Watch;
 use crate::observe::Observer;
-use crate::{DistributedLock, Health, LockError, LockName, ServerRole, queue};
+use crate::{DistributedLock, Health, LockError, LockName, queue};
 
 /// The queue of locks: grants are handed on, holders are known by their hold.
 pub(crate) type Queue = queue::Queue<LockName, Granted, Weak<Held>>;
@@ -137,22 +138,12 @@ impl LockProvider {
     ///
     /// Cancel safe.
     pub async fn health(&self) -> Health {
-        let Shared {
-            backend,
-            companions,
-            ..
-        } = &*self.shared;
-        let answer = if self.shared.is_closing() {
-            // A balancer is to send requests elsewhere.
-            Box::pin(ready(Err(LockError::closed())))
-        } else {
-            backend.health()
-        };
-        let locks = (backend.kind(), ServerRole::Locks, answer);
-        let companions = (companions.iter())
-            .map(|server| (server.name(), ServerRole::Reported, server.health()));
-        let servers = std::iter::once(locks).chain(companions);
-        Health::ask(servers, self.shared.response_timeout).await
+        Health::join(self.servers().map(Server::into_health)).await
+    }
+
+    pub(crate) fn servers(&self) -> impl Iterator<Item = Server> {
+        let companions = self.shared.companions.len();
+        (0..=companions).map(|number| Server::new(&self.shared, number))
     }
 
     /// What kind of backend grants the locks: `memory`, `file`, ..

@@ -16,13 +16,16 @@
 //!     { "name": "postgres", "role": "reported", "status": "down", "latency_ms": 2000.411 } ] }
 //! ```
 //!
-//! `status` is `up`, `degraded` (a server that is only reported is down) or `down`. Why a server is
+//! `status` is `up`, `degraded` (a server that is only reported is down), `down`, or `unknown` (no
+//! server has answered lately, and the answer to a question is not in yet; that is 503 as well). Why a server is
 //! down is in the log, at `warn`, once for each time; it can name hosts, and these routes are often
 //! public.
 //!
-//! The servers are asked when a probe asks here, at most once a second and one question at a time,
+//! The servers are asked when a probe asks here, each at most once a second and one question at a time,
 //! however many requests there are; no question takes a lock, or lasts longer than the provider waits
-//! for an answer (2 s). A request waits half a second for a new answer, and is given the last one then.
+//! for an answer (2 s). `/health` waits for the answers of all. `/health/ready` waits half a second for
+//! the server that the locks need and is given its last answer then, if that is younger than 30 s; for
+//! the others it does not wait. So it is answered within the second that Kubernetes gives a probe.
 //!
 //! ```
 //! use axum::Router;
@@ -107,15 +110,20 @@ impl HealthRoutes {
     where
         S: Clone + Send + Sync + 'static,
     {
-        let monitor = Arc::new(Monitor::new(self.locks, self.max_age));
+        let monitor = Arc::new(Monitor::new(&self.locks, self.max_age));
         let is_report = self.is_report;
+        let soon = Arc::clone(&monitor);
         let show = move || {
             let monitor = Arc::clone(&monitor);
-            async move { report::response(&*monitor.look().await, is_report) }
+            async move { report::response(&monitor.look().await, is_report) }
+        };
+        let ready = move || {
+            let monitor = Arc::clone(&soon);
+            async move { report::response(&monitor.look_soon().await, is_report) }
         };
         Router::new()
-            .route("/health", get(show.clone()))
-            .route("/health/ready", get(show))
+            .route("/health", get(show))
+            .route("/health/ready", get(ready))
             .route("/health/live", get(live))
     }
 }

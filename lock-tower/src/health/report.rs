@@ -6,8 +6,10 @@ use axum::body::Body;
 use axum::response::Response;
 use http::header::{CACHE_CONTROL, CONTENT_TYPE};
 use http::{HeaderValue, StatusCode};
-use lock_core::{Health, ServerHealth};
+use lock_core::ServerRole;
 use serde::Serialize;
+
+use super::monitor::State;
 
 #[derive(Serialize)]
 struct Report {
@@ -21,29 +23,49 @@ struct Server {
     name: &'static str,
     role: &'static str,
     status: &'static str,
-    latency_ms: f64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    latency_ms: Option<f64>,
+}
+
+impl State {
+    /// `None` while it is not known.
+    fn is_up(&self) -> Option<bool> {
+        self.health.as_ref().map(|health| health.is_up())
+    }
+
+    fn status(&self) -> &'static str {
+        match self.is_up() {
+            Some(true) => "up",
+            Some(false) => "down",
+            None => "unknown",
+        }
+    }
 }
 
 /// What is known; 503 when locks could not be granted, unless that is only to be reported.
-pub(super) fn response(health: &Health, is_report: bool) -> Response {
-    let status = match health.is_up() || is_report {
-        true => StatusCode::OK,
-        false => StatusCode::SERVICE_UNAVAILABLE,
+pub(super) fn response(servers: &[State], is_report: bool) -> Response {
+    let mut needed = servers
+        .iter()
+        .filter(|server| server.role == ServerRole::Locks);
+    let failing = needed.find(|server| server.is_up() != Some(true));
+    let status = match failing {
+        Some(_) if !is_report => StatusCode::SERVICE_UNAVAILABLE,
+        _ => StatusCode::OK,
     };
-    let servers = health.servers();
+    let is_degraded = || servers.iter().any(|server| server.is_up() == Some(false));
     let report = Report {
-        status: match health.is_up() {
-            true if servers.iter().all(ServerHealth::is_up) => "up",
-            true => "degraded",
-            false => "down",
+        status: match failing {
+            Some(server) => server.status(),
+            None if is_degraded() => "degraded",
+            None => "up",
         },
         servers: servers
             .iter()
             .map(|server| Server {
-                name: server.name(),
-                role: server.role().as_str(),
-                status: if server.is_up() { "up" } else { "down" },
-                latency_ms: millis(server.latency()),
+                name: server.name,
+                role: server.role.as_str(),
+                status: server.status(),
+                latency_ms: (server.health.as_ref()).map(|health| millis(health.latency())),
             })
             .collect(),
     };

@@ -5,6 +5,8 @@ mod route;
 mod value;
 
 use std::fmt;
+#[cfg(feature = "axum")]
+use std::str::FromStr;
 use std::sync::Arc;
 
 use http::request::Parts;
@@ -18,11 +20,20 @@ pub use value::ParamValue;
 type KeyFn = dyn Fn(&Parts) -> Result<LockName, LockError> + Send + Sync;
 type ParamFn = dyn Fn(&Parts) -> Result<Option<String>, LockError> + Send + Sync;
 
-/// A value that a closure reads from the head of the request.
+/// A parameter of the template that is not just the text in the path.
 #[derive(Clone)]
 pub(crate) struct Param {
     name: Box<str>,
-    read: Arc<ParamFn>,
+    value: ParamSource,
+}
+
+#[derive(Clone)]
+enum ParamSource {
+    /// A closure reads it from the head of the request.
+    Head(Arc<ParamFn>),
+    /// That of the route, as its type prints it; `None` for what is none of the type.
+    #[cfg_attr(not(feature = "axum"), expect(dead_code, reason = "no routes"))]
+    Typed(fn(&str) -> Option<String>),
 }
 
 impl Param {
@@ -33,7 +44,17 @@ impl Param {
     {
         Self {
             name: name.into(),
-            read: Arc::new(move |parts: &Parts| read(parts).into_value()),
+            value: ParamSource::Head(Arc::new(move |parts: &Parts| read(parts).into_value())),
+        }
+    }
+
+    /// A parameter of the route that is parsed and printed: what is one value to a handler is one lock.
+    #[cfg(feature = "axum")]
+    pub(crate) fn typed<T: FromStr + fmt::Display>(name: &str) -> Self {
+        let print = |text: &str| text.parse::<T>().ok().map(|value| value.to_string());
+        Self {
+            name: name.into(),
+            value: ParamSource::Typed(print),
         }
     }
 
@@ -41,11 +62,21 @@ impl Param {
         &self.name
     }
 
-    fn value(&self, parts: &Parts) -> Result<String, LockError> {
-        (self.read)(parts)?.ok_or_else(|| {
-            let name = &self.name;
-            LockError::invalid_name(format!("the request has no value for `{name}`"))
-        })
+    fn is_of_route(&self) -> bool {
+        matches!(self.value, ParamSource::Typed(_))
+    }
+
+    fn value(&self, parts: &Parts, route: Option<&str>) -> Result<String, LockError> {
+        let name = &self.name;
+        match &self.value {
+            ParamSource::Head(read) => read(parts)?.ok_or_else(|| {
+                LockError::invalid_name(format!("the request has no value for `{name}`"))
+            }),
+            // Never the text instead: it would be another lock than that of the value.
+            ParamSource::Typed(print) => route.and_then(print).ok_or_else(|| {
+                LockError::invalid_name(format!("`{name}` of the route is not of its type"))
+            }),
+        }
     }
 }
 
@@ -101,7 +132,7 @@ impl Naming {
         let all = self.key.is_none().then(|| self.template.params());
         all.into_iter()
             .flatten()
-            .filter(|name| self.param(name).is_none())
+            .filter(|name| self.param(name).is_none_or(Param::is_of_route))
     }
 
     fn param(&self, name: &str) -> Option<&Param> {
@@ -121,10 +152,16 @@ impl Naming {
         let parts = &*parts;
         let mut refused = None;
         let values = self.template.params().map(|name| {
-            let value = match (self.param(name), &route) {
-                (Some(param), _) => param.value(parts).map(Value::Read),
-                (None, Some(route)) => route.get(name, &self.template).map(Value::Route),
-                (None, None) => Ok(Value::None),
+            let of_route = || match &route {
+                Some(route) => route.get(name, &self.template).map(Some),
+                None => Ok(None),
+            };
+            let value = match self.param(name) {
+                Some(param) if param.is_of_route() => of_route()
+                    .and_then(|text| param.value(parts, text))
+                    .map(Value::Read),
+                Some(param) => param.value(parts, None).map(Value::Read),
+                None => of_route().map(|text| text.map_or(Value::None, Value::Route)),
             };
             let value = value.unwrap_or_else(|error| {
                 refused.get_or_insert(error);
@@ -145,7 +182,7 @@ impl Naming {
         let is_unknown = |param: &&Param| !self.template.params().any(|name| name == param.name());
         match self.params.iter().find(is_unknown) {
             Some(param) => Err(LockError::misconfigured(format!(
-                "`.param(\"{}\", ..)` gives a value that the template `{}` does not name",
+                "`.param(\"{}\", ..)` or `.param_as` gives a value that the template `{}` does not name",
                 param.name, self.template
             ))),
             None => Ok(()),

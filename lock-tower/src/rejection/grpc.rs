@@ -3,7 +3,7 @@
 use bytes::Bytes;
 use http::header::CONTENT_TYPE;
 use http::{HeaderMap, HeaderName, HeaderValue, Response};
-use lock_core::LockErrorKind;
+use lock_core::{LockError, LockErrorKind};
 
 use super::LockRejection;
 
@@ -18,9 +18,10 @@ const ABORTED: i32 = 10;
 const INTERNAL: i32 = 13;
 const UNAVAILABLE: i32 = 14;
 
-/// `ABORTED` is only said where nothing was done: clients repeat what was aborted.
-pub(super) fn code(kind: LockErrorKind) -> i32 {
-    match kind {
+/// `ABORTED` and `UNAVAILABLE` are only said where nothing was done: clients repeat such calls.
+pub(super) fn code(error: &LockError) -> i32 {
+    match error.kind() {
+        _ if error.is_outcome_unknown() => INTERNAL,
         LockErrorKind::Contended => ABORTED,
         LockErrorKind::Unavailable | LockErrorKind::Closed => UNAVAILABLE,
         LockErrorKind::InvalidName => INVALID_ARGUMENT,
@@ -39,7 +40,7 @@ pub(super) fn trailers(rejection: &LockRejection) -> HeaderMap {
         None => HeaderValue::from_static("-1"),
     };
     let mut trailers = HeaderMap::with_capacity(5);
-    trailers.insert(STATUS, code(rejection.kind()).into());
+    trailers.insert(STATUS, code(rejection.error()).into());
     trailers.insert(MESSAGE, message);
     trailers.insert(PUSHBACK, pushback);
     trailers.insert(REASON, HeaderValue::from_static(rejection.reason()));

@@ -20,7 +20,7 @@ use crate::name::Route;
 /// contention under a policy that waits. Members beside `type`, `title`, `status`, `detail` and `reason`,
 /// where they are known: `instance` (the pattern of the route: filled parameters can be secrets), `lock` (the
 /// template or `entity:operation`, never the filled name), `waited_ms`, `retry_after_ms` (409 and 503, with
-/// `Retry-After` in whole seconds, jittered), and `"outcome": "unknown"` where the lock was lost. What is
+/// `Retry-After` in whole seconds, jittered), and `"outcome": "unknown"` where work may have been done. What is
 /// wrong with the set-up is for the log, where it is once; the answer says no more than that. Nothing of
 /// it is cacheable, and the [`LockErrorKind`] is in the extensions of the response for the layers around.
 ///
@@ -43,13 +43,17 @@ use crate::name::Route;
 ///     State(locks): State<LockProvider>,
 ///     Path(id): Path<u64>,
 /// ) -> Result<&'static str, LockRejection> {
-///     let guard = locks.lock(lock_name!("report:rebuild:<id>"))?.acquire(LockPolicy::user_request()).await?;
-///     guard.protect(async { /* .. */ }).await?;
-///     guard.release().await?;
+///     let lock = locks.lock(lock_name!("report:rebuild:<id>"))?;
+///     lock.run(LockPolicy::user_request(), async { /* .. */ }).await?;
 ///     Ok("rebuilt")
 /// }
 /// # let _ = axum::Router::<LockProvider>::new().route("/{id}", axum::routing::post(rebuild));
 /// ```
+///
+/// An error that comes once work may have been done is no refusal, and is answered 500 with `"outcome":
+/// "unknown"` and without `Retry-After`: a loss, and a release or a fencing token that had no answer. Of a
+/// second lock that is refused after the first write only the handler knows that it is one:
+/// [`LockError::with_outcome_unknown`].
 pub struct LockRejection {
     error: LockError,
     retry_after: Option<Duration>,
@@ -86,8 +90,10 @@ impl LockRejection {
 
     fn answer(&self) -> &'static Answer {
         match &self.asked {
-            Some(asked) => Answer::of(self.kind(), !asked.wait.is_zero()),
-            None => Answer::to(&self.error),
+            Some(asked) if !self.error.is_outcome_unknown() => {
+                Answer::of(self.kind(), !asked.wait.is_zero())
+            }
+            _ => Answer::to(&self.error),
         }
     }
 
@@ -166,12 +172,13 @@ impl LockRejection {
     /// | unavailable, closed | `UNAVAILABLE` (14) |
     /// | invalid name | `INVALID_ARGUMENT` (3) |
     /// | lost, misconfigured, any other | `INTERNAL` (13) |
+    /// | any, [after work](LockError::is_outcome_unknown) | `INTERNAL` (13) |
     ///
     /// With tonic, a method that locks by itself answers with
     /// `Status::new(rejection.grpc_code().into(), rejection.to_string())`.
     #[must_use]
     pub fn grpc_code(&self) -> i32 {
-        grpc::code(self.kind())
+        grpc::code(&self.error)
     }
 
     /// The answer, as this type documents it: a problem, or a status of gRPC where the layer was set so

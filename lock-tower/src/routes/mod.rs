@@ -5,6 +5,8 @@ mod router;
 mod table;
 
 use std::error::Error;
+use std::fmt::Display;
+use std::str::FromStr;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -49,6 +51,9 @@ use table::Table;
 /// Where the routes are not registered yet, [`router`](Self::router) registers them with their locks, and no
 /// path is written twice.
 ///
+/// A parameter of a route is locked as text, where `7` and `07` are two locks, unless
+/// [`param_as`](Self::param_as) gives the type that the handlers have.
+///
 /// # Paths
 ///
 /// An entry names its route by the full path, as the router matches it and as
@@ -57,10 +62,12 @@ use table::Table;
 ///
 /// A request that no entry is for is not locked. So a wrong path in the table must not look like
 /// that: a request whose path ends in the shape of an entry for its method, and matches none, is
-/// refused with 500, and the log says which path is meant. The shape of `/orders/{id}/process` is
+/// refused with 500, and the log says which path is meant. That its route has an entry for another
+/// method changes nothing about it. The shape of `/orders/{id}/process` is
 /// that of `/api/orders/7/process`; a route that names a part literally (`/orders/bulk/process`) has
 /// another one. A route of that shape which is meant to go without a lock is declared by
-/// [`unlocked`](Self::unlocked).
+/// [`unlocked`](Self::unlocked), for each of its methods. Entries for one route name its parameters
+/// alike: `/orders/{id}` beside `/orders/{order}` is refused.
 ///
 /// An entry that names no route at all, by a misspelt path, locks nothing and cannot be told from a
 /// route to come: ask for [`HeldLock`](crate::HeldLock) in the handler, which is refused with 500
@@ -190,6 +197,26 @@ impl RouteLocks {
     {
         self.params.retain(|known| known.name() != name);
         self.params.push(Param::new(name, read));
+        self
+    }
+
+    /// Locks the value of the route parameter `name`, and not its text, for those entries after this
+    /// whose template names it; as [`LockLayer::param_as`](crate::LockLayer::param_as).
+    ///
+    /// ```
+    /// # use http::Method;
+    /// # use lock_core::{LockError, LockPolicy, LockProvider, memory::MemoryBackend};
+    /// # use lock_tower::RouteLocks;
+    /// # let locks = LockProvider::new(MemoryBackend::new());
+    /// let path = "/orders/{id}/process"; // `/orders/07/process` is order 7
+    /// let locks = RouteLocks::new(locks)
+    ///     .param_as::<u64>("id")
+    ///     .route(Method::POST, path, "order:process:<id>", LockPolicy::user_request())?;
+    /// # Ok::<(), LockError>(())
+    /// ```
+    pub fn param_as<T: FromStr + Display>(mut self, name: &str) -> Self {
+        self.params.retain(|known| known.name() != name);
+        self.params.push(Param::typed::<T>(name));
         self
     }
 

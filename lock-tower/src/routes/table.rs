@@ -35,32 +35,45 @@ impl Table {
         path: RoutePath,
         rule: Option<Rule>,
     ) -> Result<(), LockError> {
-        // A router knows no difference between paths of one shape either.
-        let twin = self.0.values().find(|routes| {
-            routes.path.is_like(&path) && routes.by_method.iter().any(|(m, _)| overlap(m, &method))
-        });
-        if let Some(twin) = twin {
+        self.check_spelling(&path)?;
+        let routes = self.routes(path);
+        let mut known = routes.by_method.iter();
+        if known.any(|(known, _)| overlap(known, &method)) {
             return Err(LockError::misconfigured(format!(
-                "`{method} {path}` has an entry already, for `{}`; remove one (an entry for GET \
-                 covers HEAD)",
-                twin.path
+                "`{method} {}` has an entry already; remove one (an entry for GET covers HEAD)",
+                routes.path
             )));
         }
-        self.routes(path).by_method.push((method, rule));
+        routes.by_method.push((method, rule));
         Ok(())
     }
 
     /// Adds an entry for all methods that have none of their own.
     pub(super) fn add_any(&mut self, path: RoutePath, rule: Rule) -> Result<(), LockError> {
-        let mut known = self.0.values();
-        if let Some(twin) = known.find(|one| one.others.is_some() && one.path.is_like(&path)) {
+        self.check_spelling(&path)?;
+        let routes = self.routes(path);
+        if routes.others.is_some() {
             return Err(LockError::misconfigured(format!(
-                "any method of `{path}` has an entry already, for `{}`; remove one",
-                twin.path
+                "any method of `{}` has an entry already; remove one",
+                routes.path
             )));
         }
-        self.routes(path).others = Some(rule);
+        routes.others = Some(rule);
         Ok(())
+    }
+
+    /// That a route is spelt as it was before. A router has one pattern for a shape: of two spellings
+    /// one matches no request, and what it was to lock would pass.
+    fn check_spelling(&self, path: &RoutePath) -> Result<(), LockError> {
+        let is_twin = |known: &&RoutePath| known.is_like(path) && known.as_str() != path.as_str();
+        let mut known = self.0.values().map(|routes| &routes.path);
+        match known.find(is_twin) {
+            Some(twin) => Err(LockError::misconfigured(format!(
+                "`{path}` is the route `{twin}` of another entry with other names of its parameters; \
+                 write both as the router does"
+            ))),
+            None => Ok(()),
+        }
     }
 
     fn routes(&mut self, path: RoutePath) -> &mut Routes {
@@ -77,11 +90,10 @@ impl Rules for Table {
     fn choose(&self, parts: &Parts) -> Choice<'_> {
         let route = Route::of(parts);
         let pattern = route.pattern();
-        if let Some(routes) = pattern.and_then(|pattern| self.0.get(pattern)) {
-            return match routes.rule(&parts.method) {
-                Some(Some(rule)) => Choice::Lock(rule),
-                Some(None) | None => Choice::Pass,
-            };
+        let matched = pattern.and_then(|pattern| self.0.get(pattern));
+        // An entry for another method says nothing about this one.
+        if let Some(rule) = matched.and_then(|routes| routes.rule(&parts.method)) {
+            return rule.map_or(Choice::Pass, Choice::Lock);
         }
         match self
             .0

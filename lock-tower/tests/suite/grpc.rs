@@ -199,7 +199,7 @@ async fn contention_is_aborted_and_says_when_to_try_again() {
     assert_eq!(status.code(), Code::Aborted, "{status:?}");
     assert_eq!(
         status.message(),
-        "Another request is working on this. Nothing was done; try again later."
+        "Another request is working on this; try again later."
     );
     let pushback: u64 = metadata(&status, "grpc-retry-pushback-ms").parse().unwrap();
     assert!((1_000..3_000).contains(&pushback), "{pushback}");

@@ -84,7 +84,7 @@ async fn a_locked_handler_returns_the_error_of_its_lock() {
             "type": "urn:distributed-lock:problem:lock-contended",
             "title": "Locked by another request",
             "status": 409,
-            "detail": "Another request is working on this. Nothing was done; try again later.",
+            "detail": "Another request is working on this; try again later.",
             "reason": "lock-contended",
             "lock": "payment:refund:<id>",
         })

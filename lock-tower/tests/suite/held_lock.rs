@@ -13,7 +13,7 @@ use http::{Method, StatusCode};
 use lock_core::backend::TokioClock;
 use lock_core::memory::MemoryBackend;
 use lock_core::{LockError, LockErrorKind, LockProvider, LossReason};
-use lock_tower::{HeldLock, LockLayer, LockRejection};
+use lock_tower::{HeldLock, LockLayer, LockRejection, RouteLocks};
 use tokio::sync::{mpsc, oneshot};
 use tower_http::catch_panic::CatchPanicLayer;
 
@@ -37,6 +37,55 @@ async fn it_is_an_extractor_and_an_extension() {
         routing::post(handler).route_layer(locks.layer(TEMPLATE)),
     );
     assert_eq!(text(post(&router, URI).await).await, NAME);
+}
+
+#[tokio::test]
+async fn the_lock_of_an_outer_layer_is_not_that_of_an_inner_one() {
+    async fn handler(held: HeldLock) -> String {
+        held.name().to_string()
+    }
+    async fn optional(held: Option<HeldLock>) -> String {
+        held.map_or("unlocked".to_owned(), |held| held.name().to_string())
+    }
+    let locks = Locks::new();
+    let tenant = || {
+        locks
+            .layer("tenant:work:<tenant>")
+            .param("tenant", |_| "acme")
+    };
+    // No entry is for it: a misspelt path.
+    let table = RouteLocks::new(locks.provider.clone())
+        .route(
+            Method::POST,
+            "/order/{id}/process",
+            TEMPLATE,
+            Duration::ZERO,
+        )
+        .unwrap();
+    let router = Router::new()
+        .route(PROCESS, routing::post(handler))
+        .route("/optional", routing::post(optional))
+        .route_layer(table)
+        .route_layer(tenant());
+    let (log, _capturing) = Log::capture();
+    let response = post(&router, URI).await;
+    assert_eq!(response.status(), StatusCode::INTERNAL_SERVER_ERROR);
+    assert_eq!(log.lines("extracts `HeldLock`").len(), 1);
+    assert_eq!(text(post(&router, "/optional").await).await, "unlocked");
+
+    // Nor is this method.
+    let inner = locks.layer(TEMPLATE).method(Method::POST);
+    let router = Router::new()
+        .route(PROCESS, routing::any(handler).layer(inner))
+        .route_layer(tenant());
+    assert_eq!(text(post(&router, URI).await).await, NAME);
+    let response = send(&router, Method::PUT, URI).await;
+    assert_eq!(response.status(), StatusCode::INTERNAL_SERVER_ERROR);
+
+    let router = Router::new()
+        .route(PROCESS, routing::post(handler))
+        .route_layer(tenant());
+    assert_eq!(text(post(&router, URI).await).await, "tenant:work:acme");
 }
 
 #[tokio::test]
@@ -212,12 +261,14 @@ async fn an_upgrade_without_the_guard_is_logged() {
     let router = Router::new().route(PROCESS, routing::any(handler).layer(locks.layer(TEMPLATE)));
     let response = send(&router, Method::GET, URI).await;
     assert_eq!(response.status(), StatusCode::SWITCHING_PROTOCOLS);
+    // A lock has a line now and then, and not one for each upgrade.
+    send(&router, Method::GET, URI).await;
     assert_eq!(log.lines("upgraded").len(), 1);
     assert!(locks.is_free(NAME).await);
 
     let accepted = Router::new().route(
         PROCESS,
-        routing::any(async || StatusCode::OK).layer(locks.layer(TEMPLATE)),
+        routing::any(async || StatusCode::OK).layer(locks.layer("order:connect:<id>")),
     );
     send(&accepted, Method::GET, URI).await;
     assert_eq!(log.lines("upgraded").len(), 1);

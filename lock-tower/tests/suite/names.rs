@@ -1,15 +1,17 @@
 //! What a request locks.
 
 use std::collections::HashSet;
+use std::time::Duration;
 
 use axum::Router;
+use axum::extract::Path;
 use axum::routing;
 use http::request::Parts;
 use http::{Method, StatusCode};
 use lock_core::{LockError, LockName, lock_name};
-use lock_tower::{HeldLock, LockLayer};
+use lock_tower::{HeldLock, LockLayer, RouteLocks};
 
-use crate::support::{Locks, NAME, PROCESS, TEMPLATE, URI, post, request, send, text};
+use crate::support::{Locks, Log, NAME, PROCESS, TEMPLATE, URI, json, post, request, send, text};
 
 /// Answers with the name of its lock.
 async fn name(held: HeldLock) -> String {
@@ -55,6 +57,75 @@ async fn route_parameters_are_percent_decoded_and_escaped() {
         assert_eq!(response.status(), StatusCode::OK, "{uri}");
         assert_eq!(text(response).await, expected, "{uri}");
     }
+}
+
+#[tokio::test]
+async fn one_value_of_a_typed_parameter_is_one_lock() {
+    async fn order(held: HeldLock, Path(id): Path<u64>) -> String {
+        format!("{id} {}", held.name())
+    }
+    let locks = Locks::new();
+    let layer = locks.layer(TEMPLATE).param_as::<u64>("id");
+    let route = Router::new().route(PROCESS, routing::any(order).layer(layer));
+    let table = RouteLocks::new(locks.provider.clone())
+        .param_as::<u64>("id")
+        .any(PROCESS, TEMPLATE, Duration::ZERO)
+        .unwrap()
+        .any("/reports/{name}", "report:rebuild:<name>", Duration::ZERO)
+        .unwrap();
+    let table = Router::new()
+        .route(PROCESS, routing::any(order))
+        .route("/reports/{name}", routing::any(name))
+        .route_layer(table);
+    for router in [&route, &table] {
+        for spelling in ["7", "07", "+7", "%37", "0000000000000000000000007"] {
+            let response = post(router, &format!("/orders/{spelling}/process")).await;
+            assert_eq!(text(response).await, format!("7 {NAME}"), "{spelling}");
+        }
+        let held = locks.take(NAME).await;
+        let response = post(router, "/orders/07/process").await;
+        assert_eq!(response.status(), StatusCode::CONFLICT);
+        drop(held);
+        for none in ["seven", "-7", "18446744073709551616", "7.0", "%207"] {
+            let response = post(router, &format!("/orders/{none}/process")).await;
+            assert_eq!(response.status(), StatusCode::BAD_REQUEST, "{none}");
+            assert_eq!(json(response).await["reason"], "lock-name-invalid");
+        }
+    }
+    let other = post(&table, "/reports/007").await;
+    assert_eq!(text(other).await, "report:rebuild:007");
+}
+
+#[tokio::test]
+async fn a_typed_parameter_is_one_of_the_route_and_of_the_template() {
+    let (_log, _capturing) = Log::capture();
+    let locks = Locks::new();
+    for layer in [
+        locks
+            .layer("order:process:<order>")
+            .param_as::<u64>("order"),
+        locks.layer(TEMPLATE).param_as::<u64>("order"),
+    ] {
+        let response = post(&router(PROCESS, layer), URI).await;
+        assert_eq!(response.status(), StatusCode::INTERNAL_SERVER_ERROR);
+    }
+    let table = RouteLocks::new(locks.provider.clone()).param_as::<u64>("order");
+    let refused = table.any(PROCESS, "order:process:<order>", Duration::ZERO);
+    assert!(refused.unwrap_err().is_misconfigured());
+    // The later of two for one parameter counts.
+    let read = locks
+        .layer(TEMPLATE)
+        .param_as::<u64>("id")
+        .param("id", |_| "x");
+    assert_eq!(
+        text(post(&router(PROCESS, read), URI).await).await,
+        "order:process:x"
+    );
+    let typed = locks
+        .layer(TEMPLATE)
+        .param("id", |_| "x")
+        .param_as::<u64>("id");
+    assert_eq!(text(post(&router(PROCESS, typed), URI).await).await, NAME);
 }
 
 /// Each as it stands in the path; no two of them are one value.

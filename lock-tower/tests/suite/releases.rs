@@ -9,10 +9,10 @@ use axum::routing;
 use http::{Method, StatusCode};
 use lock_core::backend::{Attempt, Backend, Grant, Lease, LockRequest};
 use lock_core::{LockError, LockProvider};
-use lock_tower::{HoldUntil, LockLayer};
+use lock_tower::{HeldLock, HoldUntil, LockLayer, LockRejection};
 use tokio::time::Instant;
 
-use crate::support::{Log, PROCESS, TEMPLATE, URI, post, send, text};
+use crate::support::{Log, PROCESS, TEMPLATE, URI, json, post, send, text};
 
 /// A backend behind a network: it takes its time to release, and can fail.
 #[derive(Clone)]
@@ -78,7 +78,8 @@ impl Grant for RemoteGrant {
     }
 
     fn fencing_token(&self) -> impl Future<Output = Result<u64, LockError>> + Send + 'static {
-        std::future::ready(Ok(1))
+        let answer = (!self.remote.fails).then_some(1);
+        std::future::ready(answer.ok_or_else(|| LockError::unavailable("cut off")))
     }
 }
 
@@ -134,6 +135,63 @@ async fn a_release_that_fails_does_not_replace_the_answer() {
     let response = post(&router(&remote), URI).await;
     assert_eq!(response.status(), StatusCode::OK);
     assert_eq!(text(response).await, "done");
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_outage_is_a_line_and_not_one_for_each_response() {
+    let (log, _capturing) = Log::capture();
+    let remote = Remote::new(Duration::from_secs(2), false);
+    let router = router(&remote);
+    let uris: Vec<_> = (0..50).map(|id| format!("/orders/{id}/process")).collect();
+    let responses = uris.iter().map(|uri| post(&router, uri));
+    for response in futures_util::future::join_all(responses).await {
+        assert_eq!(response.status(), StatusCode::OK);
+    }
+    assert_eq!(log.lines("was not released").len(), 1);
+    tokio::time::sleep(Duration::from_secs(5)).await;
+    assert_eq!(post(&router, URI).await.status(), StatusCode::OK);
+    let lines = log.lines("was not released");
+    assert!(lines.len() == 2 && lines[1].contains("50"), "{lines:?}");
+}
+
+/// Two handlers that let the errors of their guard go out as the answer.
+fn careless(remote: &Remote) -> Router {
+    let locks = LockProvider::new(remote.clone());
+    let layer = LockLayer::new(locks.clone(), TEMPLATE).unwrap();
+    let release = async move || {
+        let guard = locks.acquire("report:rebuild:7", Duration::ZERO).await?;
+        guard.protect(async {}).await?;
+        guard.release().await
+    };
+    let token = async |held: HeldLock| held.fencing_token().await.map(|token| token.to_string());
+    Router::new()
+        .route("/release", routing::post(release))
+        .route(PROCESS, routing::post(token).layer(layer))
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_fails_after_the_work_is_no_refusal() {
+    let remote = Remote::new(Duration::from_millis(300), true);
+    for uri in ["/release", URI] {
+        let response = post(&careless(&remote), uri).await;
+        assert_eq!(
+            response.status(),
+            StatusCode::INTERNAL_SERVER_ERROR,
+            "{uri}"
+        );
+        assert!(!response.headers().contains_key("retry-after"), "{uri}");
+        let problem = json(response).await;
+        assert_eq!(problem["reason"], "lock-outcome-unknown", "{problem:#}");
+        assert_eq!(problem["outcome"], "unknown");
+        assert!(problem.get("retry_after_ms").is_none(), "{problem:#}");
+    }
+    let error = LockError::contended().with_outcome_unknown();
+    assert!(error.is_contended() && error.is_outcome_unknown());
+    let rejection = LockRejection::from(error);
+    assert_eq!(rejection.status(), StatusCode::INTERNAL_SERVER_ERROR);
+    assert_eq!((rejection.grpc_code(), rejection.retry_after()), (13, None));
+    let grpc = rejection.to_grpc_response();
+    assert_eq!(grpc.headers()["grpc-retry-pushback-ms"], "-1");
 }
 
 #[tokio::test(start_paused = true)]

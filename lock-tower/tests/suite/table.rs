@@ -275,6 +275,90 @@ async fn a_literal_route_is_another_one_and_others_can_be_declared() {
     assert_eq!(name_of(&router, Method::POST, URI).await, NAME);
 }
 
+#[tokio::test]
+async fn an_entry_for_another_method_does_not_hide_a_mistake() {
+    let locks = Locks::new();
+    let empty = || RouteLocks::new(locks.provider.clone());
+    // The prefix was forgotten for one method of the two.
+    let table = empty()
+        .route(Method::GET, "/api/orders/{id}", "order:read:<id>", NOW)
+        .unwrap()
+        .route(Method::POST, "/orders/{id}", "order:change:<id>", NOW)
+        .unwrap();
+    let router = Router::new().nest("/api", routes().route_layer(table));
+    is_mistake(&router, "/api/orders/42").await;
+    assert_eq!(
+        name_of(&router, Method::GET, "/api/orders/7").await,
+        "order:read:7"
+    );
+    assert_eq!(
+        name_of(&router, Method::PUT, "/api/orders/7").await,
+        "unlocked"
+    );
+
+    // A wider route has an entry too, for another method.
+    let table = empty()
+        .route(Method::POST, PROCESS, TEMPLATE, NOW)
+        .unwrap()
+        .route(Method::GET, "/orders/{id}/{action}", "order:read:<id>", NOW)
+        .unwrap();
+    let router = Router::new()
+        .route("/orders/{id}/{action}", routing::any(name))
+        .route_layer(table);
+    is_mistake(&router, "/orders/42/process").await;
+    let other = post(&router, "/orders/42/other").await;
+    assert_eq!(text(other).await, "unlocked");
+
+    // What is declared for one method is so for that one.
+    let table = table_of_get(&locks)
+        .unlocked(Method::GET, "/admin/orders/{id}/process")
+        .unwrap();
+    let router = Router::new()
+        .route("/admin/orders/{id}/process", routing::any(name))
+        .route_layer(table);
+    assert_eq!(
+        name_of(&router, Method::GET, "/admin/orders/7/process").await,
+        "unlocked"
+    );
+    is_mistake(&router, "/admin/orders/42/process").await;
+}
+
+/// One route, for GET and POST.
+fn table_of_get(locks: &Locks) -> RouteLocks {
+    RouteLocks::new(locks.provider.clone())
+        .route(Method::POST, PROCESS, TEMPLATE, NOW)
+        .unwrap()
+        .route(Method::GET, PROCESS, "order:read:<id>", NOW)
+        .unwrap()
+}
+
+#[test]
+fn one_shape_has_one_spelling_whatever_the_methods() {
+    let locks = Locks::new();
+    let other = "/orders/{order}/process";
+    let any = || {
+        RouteLocks::new(locks.provider.clone())
+            .any(PROCESS, TEMPLATE, NOW)
+            .unwrap()
+    };
+    let template = "order:process:<order>";
+    for refused in [
+        table(&locks).route(Method::DELETE, other, template, NOW),
+        table(&locks).unlocked(Method::DELETE, other),
+        table(&locks).any(other, template, NOW),
+        any().route(Method::POST, other, template, NOW),
+        any().unlocked(Method::POST, other),
+        any().any(other, template, NOW),
+        any().any(PROCESS, TEMPLATE, NOW),
+    ] {
+        let error = refused.unwrap_err();
+        assert!(error.is_misconfigured(), "{error}");
+        assert!(error.to_string().contains(PROCESS), "{error}");
+    }
+    assert!(any().unlocked(Method::OPTIONS, PROCESS).is_ok());
+    assert!(table(&locks).any(PROCESS, TEMPLATE, NOW).is_ok());
+}
+
 #[test]
 fn bad_entries_are_refused() {
     let locks = Locks::new();
