@@ -13,10 +13,11 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use tokio::sync::{Notify, oneshot};
+use tokio::sync::Notify;
 use tokio::time::Instant;
 
 use crate::backend::Grant;
+use crate::oneshot;
 
 /// A waiter that was woken takes what is parked immediately, or unregisters; this is for a task that is
 /// not polled any more.

@@ -3,10 +3,9 @@
 use std::thread;
 
 use tokio::runtime::{Builder, Runtime};
-use tokio::sync::oneshot;
 
 use super::client::Reply;
-use crate::LockError;
+use crate::{LockError, oneshot};
 
 /// Starts a thread of this name; returns what it replies once it is connected.
 ///
