@@ -314,6 +314,7 @@ impl Driver {
         self.is_registered_for_everything = false;
         self.handed_over.clear();
         self.due.clear();
+        self.forget_left();
         self.next_fallback = Instant::now();
     }
 
@@ -384,6 +385,11 @@ impl Driver {
         }
     }
 
+    /// Without a session there is nothing to unregister.
+    fn forget_left(&self) {
+        drop(self.shared.waiters.take_left());
+    }
+
     /// Without a session all requests fail with its error; waiters are woken, and try for themselves.
     fn refuse_all(&mut self, error: &LockError) {
         (self.shared.queues).take(&mut self.backlog, &mut self.of_grants);
@@ -404,6 +410,7 @@ impl Driver {
             }
         }
         self.shared.waiters.wake_all();
+        self.forget_left();
     }
 
     async fn serve(&mut self, session: &mut Session) -> End {
