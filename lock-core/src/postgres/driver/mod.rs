@@ -142,6 +142,10 @@ struct Driver {
     is_registered_for_everything: bool,
     /// Keys to try for whoever waits.
     due: BTreeSet<i64>,
+    /// The one of them that was tried last.
+    last_due: i64,
+    /// Whether those left no room for the tries of callers.
+    has_put_off: bool,
     /// Keys that are left to other processes for a moment.
     handed_over: HandOver<i64>,
     /// What the former session alone holds.
@@ -186,6 +190,8 @@ impl Driver {
             registered: HashMap::new(),
             is_registered_for_everything: false,
             due: BTreeSet::new(),
+            last_due: i64::MAX,
+            has_put_off: false,
             handed_over: HandOver::default(),
             former: None,
             next_fallback: Instant::now(),
