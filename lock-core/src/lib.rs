@@ -130,6 +130,8 @@ pub mod memory;
 mod name;
 mod nesting;
 mod observe;
+#[cfg(any(feature = "memory", feature = "postgres", feature = "redis"))]
+mod oneshot;
 mod outage;
 mod panics;
 mod plain_text;

@@ -105,7 +105,7 @@ proptest! {
         for name in [
             one("order:process:<a>", &v),
             one("order:process:v2-<a>.pdf", &v),
-            one("job:<a>", &v),
+            one("job:rebuild:<a>", &v),
             one("job:rebuild-<a>-now", &v),
             one("order:process:<a:hashed>", &v),
             two("order:process:<a>:<b>", &v, &w),

@@ -24,7 +24,8 @@
 //!
 //! - `<source>` is filled with the value of `source`, escaped; `<source:hashed>` with its hash.
 //! - Entity and operation are always literal, and so are the first two parts of `job:sweep:<id>`. A
-//!   job's literal text is written like an entity.
+//!   job's literal text is written like an entity, and stands first in its name: a value alone could name
+//!   any other job.
 //! - Between two placeholders there is a `:`. Values never contain one, so that different values never
 //!   give one name.
 //! - The literal text leaves [`MIN_SHARE`] bytes for each placeholder: any value fits, by its hash if

@@ -227,9 +227,14 @@ fn has_colon(piece: &Piece<'_>) -> bool {
 }
 
 fn check_job_pieces(first: &str, rest: &[Piece<'_>]) -> Result<(), GrammarError> {
-    if !first.is_empty() {
-        check_job(first)?;
+    if first.is_empty() {
+        return Err(GrammarError::new(
+            Kind::Misplaced,
+            "the name of the job begins with a placeholder, so that a value could name any other job; \
+             begin with what the job does, as in `job:rebuild:<tenant>`",
+        ));
     }
+    check_job(first)?;
     rest.iter().try_for_each(|piece| match piece {
         Piece::Literal(text) => check_word_characters("the name of the job", text),
         Piece::Placeholder(_) => Ok(()),

@@ -46,8 +46,7 @@ fn placeholders_stand_in_the_id_or_the_name_of_a_job() {
         ("order:process:eu:<id>", vec!["id"]),
         ("order:process:<id>.Z@+%3A", vec!["id"]),
         ("job:rebuild-<x>", vec!["x"]),
-        ("job:<x>", vec!["x"]),
-        ("job:<x>-now", vec!["x"]),
+        ("job:rebuild-<x>-now", vec!["x"]),
         ("job:rebuild:<x>", vec!["x"]),
         ("job:rebuild", vec![]),
         ("order:process:42", vec![]),
@@ -93,6 +92,9 @@ fn what_is_no_template_is_refused() {
         ("order:<operation>:42", Kind::Misplaced),
         ("order:<id>", Kind::Misplaced),
         ("order:process-<x>:42", Kind::Misplaced),
+        ("job:<x>", Kind::Misplaced),
+        ("job:<x:hashed>", Kind::Misplaced),
+        ("job:<x>-now", Kind::Misplaced),
         ("job:<x>:42", Kind::Misplaced),
         ("job:a-<x>:<y>", Kind::Misplaced),
         ("Order:process:<id>", Kind::Character),
@@ -128,7 +130,7 @@ fn what_is_no_template_is_refused() {
         ("order:process:<a><b>", Kind::Ambiguous),
         ("order:process:<a>-<b>", Kind::Ambiguous),
         ("order:process:<a>:<b>.<c>", Kind::Ambiguous),
-        ("job:<a>-<b>", Kind::Ambiguous),
+        ("job:rebuild-<a>-<b>", Kind::Ambiguous),
     ] {
         let (found, message) = mistake(text);
         assert_eq!(found, kind, "{text}: {message}");

@@ -23,6 +23,15 @@ pub struct Child {
     output: Lines<BufReader<ChildStdout>>,
 }
 
+/// How many bytes of memory a process has.
+#[must_use]
+pub fn resident(process: u32) -> u64 {
+    let status = std::fs::read_to_string(format!("/proc/{process}/status")).unwrap();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+    let kilobytes = line.and_then(|line| line.trim().strip_suffix(" kB"));
+    kilobytes.unwrap().parse::<u64>().unwrap() * 1024
+}
+
 impl Child {
     /// Starts the program over the locks at this address; returns when it has opened them.
     pub async fn start(locker: &str, address: &str) -> Self {
@@ -129,10 +138,7 @@ impl Child {
     /// How many bytes of memory it has.
     #[must_use]
     pub fn resident(&self) -> u64 {
-        let status = std::fs::read_to_string(format!("/proc/{}/status", self.pid())).unwrap();
-        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
-        let kilobytes = line.and_then(|line| line.trim().strip_suffix(" kB"));
-        kilobytes.unwrap().parse::<u64>().unwrap() * 1024
+        resident(self.process.id().expect("the child was not waited for"))
     }
 
     fn pid(&self) -> Pid {

@@ -79,6 +79,9 @@ macro_rules! conformance {
                 a_token_is_refused_after_the_loss [23]
                 no_two_holds_of_a_lock_have_one_token_also_after_a_loss [23]
             }
+            wakers {
+                a_waker_that_panics_costs_no_lock_and_no_answer [22]
+            }
             many {
                 all_of_several_locks_are_taken_each_once [24]
                 no_names_at_all_are_refused [24 25]

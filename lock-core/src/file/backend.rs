@@ -8,6 +8,7 @@ use std::thread::Thread;
 use std::time::{Duration, Instant};
 
 use super::attempt::{Outcome, try_take};
+use super::blocking::off_the_runtime;
 use super::directory;
 use super::grant::FileGrant;
 use super::keeper;
@@ -36,6 +37,8 @@ struct Inner {
     namespace: String,
     state: Mutex<State>,
     providers: Providers,
+    /// One probe at a time: where the disk stalls, one thread waits for it.
+    probing: Arc<tokio::sync::Mutex<()>>,
 }
 
 enum State {
@@ -139,6 +142,7 @@ impl FileBackendBuilder {
             namespace: namespace.to_owned(),
             state: Mutex::new(State::Open(store)),
             providers: Providers::default(),
+            probing: Arc::default(),
         })))
     }
 }
@@ -202,6 +206,15 @@ impl Inner {
         }
     }
 
+    /// Whether a lock file could be created now.
+    fn probe(&self) -> Result<(), LockError> {
+        let store = self.store()?;
+        if !store.directory.is_in_place()? {
+            return Err(self.displace(&store));
+        }
+        store.directory.probe()
+    }
+
     fn displaced(&self) -> LockError {
         LockError::unavailable(format!(
             "the lock directory {} was removed or replaced while it was in use, and the locks in it \
@@ -247,11 +260,16 @@ impl Backend for FileBackend {
     }
 
     async fn health(&self) -> Result<(), LockError> {
-        let store = self.0.store()?;
-        if !store.directory.is_in_place()? {
-            return Err(self.0.displace(&store));
-        }
-        store.directory.probe()
+        let turn = Arc::clone(&self.0.probing).lock_owned().await;
+        let inner = Arc::clone(&self.0);
+        let probed = off_the_runtime(move || {
+            let probed = inner.probe();
+            // Also where the caller has left.
+            drop(turn);
+            probed
+        });
+        let no_thread = "no thread could be started to look at the lock directory";
+        (probed.await).unwrap_or_else(|| Err(LockError::unavailable(no_thread)))
     }
 
     fn providers(&self) -> Option<&Providers> {

@@ -5,6 +5,8 @@ use std::fs::{self, File, Metadata};
 use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
+use std::process;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use rustix::fs::{AtFlags, CWD, Mode, OFlags, Stat};
 use rustix::io::Errno;
@@ -130,13 +132,17 @@ impl Directory {
 
     /// Whether a file could be created now.
     pub(super) fn probe(&self) -> Result<(), LockError> {
-        let name = format!("probe-{}", std::process::id());
-        let created = self.open_file(&name, OFlags::WRONLY | OFlags::CREATE);
-        created.map_err(self.failed("create a file"))?;
-        match self.unlink(&name) {
-            // Another thread of this process probes too.
-            Ok(()) | Err(Errno::NOENT) => Ok(()),
-            Err(error) => Err(self.failed("remove a file")(error)),
+        static PROBES: AtomicU64 = AtomicU64::new(0);
+        loop {
+            let number = PROBES.fetch_add(1, Ordering::Relaxed);
+            let name = format!("probe-{}-{number}", process::id());
+            // A new one: only what was created here is removed.
+            match self.open_file(&name, OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL) {
+                Ok(_) => return self.unlink(&name).map_err(self.failed("remove a file")),
+                // Left behind by a process with our number: the next may be free.
+                Err(Errno::EXIST) => {}
+                Err(error) => return Err(self.failed("create a file")(error)),
+            }
         }
     }
 }

@@ -31,11 +31,22 @@ impl FileGrant {
         if held.released.swap(true, Ordering::AcqRel) {
             return Ok(());
         }
+        // Else it is the copy of a forked child: the lock is its parent's.
+        let is_ours = std::process::id() == held.process;
+        let in_place = if is_ours {
+            self.store.directory.is_in_place()
+        } else {
+            Ok(true)
+        };
+        if let Ok(false) = in_place {
+            // Another process that has opened the path since may have been granted the lock.
+            self.store.keeper.lose_all();
+            held.lease.lose(LossReason::Revoked);
+        }
         if let Some(key) = self.key {
             self.store.keeper.forget(key);
         }
-        if std::process::id() != held.process {
-            // The copy of a forked child: the lock is its parent's.
+        if !is_ours {
             return Ok(());
         }
         let awaited = || self.store.hand_overs.begin(&held.name);
@@ -45,7 +56,7 @@ impl FileGrant {
         if !released?.ours {
             held.lease.lose(LossReason::Revoked);
         }
-        Ok(())
+        in_place.map(|_| ())
     }
 }
 
@@ -64,9 +75,6 @@ impl Grant for FileGrant {
     }
 
     async fn release(self) -> Result<(), LockError> {
-        if !self.store.directory.is_in_place()? {
-            self.store.keeper.lose_all();
-        }
         let released = self.give_back();
         self.held.check()?;
         released

@@ -9,6 +9,12 @@ use crate::LockName;
 /// Before what makes a file name. Part of every key: never to be changed.
 const PREFIX: &[u8] = b"lock-file-v1\0";
 
+/// Before the hash in a file name.
+const VERSION: &str = "v1-";
+
+/// 160 bits in base32.
+const HASH_LEN: usize = 32;
+
 /// The file name, without extension, of a lock: `v1-` and 160 bits of SHA-256 over
 /// `"lock-file-v1" NUL namespace NUL name` in lower-case base32 without padding: 35 bytes.
 ///
@@ -23,8 +29,17 @@ pub(super) fn file_stem(namespace: &str, name: &LockName) -> String {
         .finalize();
     let mut stem = BASE32_NOPAD.encode(&digest[..20]);
     stem.make_ascii_lowercase();
-    stem.insert_str(0, "v1-");
+    stem.insert_str(0, VERSION);
     stem
+}
+
+/// Whether a file name without extension is one that [`file_stem`] makes.
+pub(super) fn is_file_stem(stem: &str) -> bool {
+    let hash = stem.strip_prefix(VERSION).unwrap_or_default();
+    hash.len() == HASH_LEN
+        && hash
+            .bytes()
+            .all(|byte| matches!(byte, b'a'..=b'z' | b'2'..=b'7'))
 }
 
 #[cfg(test)]
@@ -63,6 +78,26 @@ mod tests {
                 stem,
                 "{namespace} {name}"
             );
+            assert!(is_file_stem(stem), "{stem}");
+        }
+    }
+
+    #[test]
+    fn names_of_others_are_not_taken_for_ours() {
+        let ours = "v1-mwy6ryselpbhixmast2zfv5q2mabha7k";
+        for other in [
+            "",
+            "Cargo",
+            "v1-",
+            "v1-a",
+            &ours[3..],
+            &ours[..34],
+            &format!("{ours}a"),
+            &ours.replace("v1", "v2"),
+            &ours.replace('7', "1"),
+            &ours.to_uppercase(),
+        ] {
+            assert!(!is_file_stem(other), "{other}");
         }
     }
 

@@ -31,6 +31,7 @@ use rustix::fs::{Dir, Mode, OFlags, RawMode, fchmod};
 use rustix::io::Errno;
 
 use super::directory::{Directory, FileId};
+use super::key::is_file_stem;
 use crate::LockError;
 
 /// How the names of lock files end; other files in the directory are not locks.
@@ -226,7 +227,8 @@ pub(super) struct Look {
 }
 
 /// Removes files that processes left behind when they died; those of names which are never locked
-/// again would stay for good.
+/// again would stay for good. What another program has put into the directory is not touched, also where
+/// it ends as lock files do (`Cargo.lock`).
 pub(super) fn tidy(directory: &Directory) -> Result<(), LockError> {
     let list = directory.open_file(".", OFlags::RDONLY | OFlags::DIRECTORY);
     let list = list.map_err(directory.failed("list the files"))?;
@@ -236,7 +238,7 @@ pub(super) fn tidy(directory: &Directory) -> Result<(), LockError> {
         let Ok(name) = entry.file_name().to_str() else {
             continue;
         };
-        if name.ends_with(SUFFIX) {
+        if name.strip_suffix(SUFFIX).is_some_and(is_file_stem) {
             tidy_one(directory, name)?;
         }
     }
@@ -247,10 +249,11 @@ fn tidy_one(directory: &Directory, name: &str) -> Result<(), LockError> {
     let Ok(file) = directory.open_file(name, OFlags::RDONLY | OFlags::NONBLOCK) else {
         return Ok(());
     };
-    let old = file
-        .metadata()
-        .is_ok_and(|metadata| age(&metadata) >= LEFT_BEHIND);
-    if old && file.try_lock().is_ok() {
+    // Nothing is ever written to a lock file.
+    let left_behind = file.metadata().is_ok_and(|metadata| {
+        metadata.is_file() && metadata.len() == 0 && age(&metadata) >= LEFT_BEHIND
+    });
+    if left_behind && file.try_lock().is_ok() {
         if leads_to(directory, name, &file)?.is_some() {
             directory
                 .unlink(name)
@@ -370,22 +373,32 @@ mod tests {
     #[test]
     fn what_is_no_lock_file_is_not_tidied_away() {
         let (base, directory) = directory();
-        let old = SystemTime::now() - 2 * LEFT_BEHIND;
-        for name in ["tokens", "v1-b.lock", "v1-c.lock", "notes"] {
-            let file = directory
-                .open_file(name, OFlags::RDWR | OFlags::CREATE)
-                .unwrap();
+        let old = SystemTime::now() - 365 * 24 * 6 * LEFT_BEHIND;
+        let [gone, held, folder, written] =
+            ["b", "c", "d", "e"].map(|byte| format!("v1-{}.lock", byte.repeat(32)));
+        let empty = ["tokens", "notes", "yarn.lock", "v1-b.lock", &gone, &held];
+        for (name, text) in (empty.map(|name| (name, "")).into_iter()).chain([
+            ("Cargo.lock", "version = 4"),
+            (&written, "by another program"),
+        ]) {
+            let path = base.path().join("locks").join(name);
+            std::fs::write(&path, text).unwrap();
+            let file = File::options().write(true).open(&path).unwrap();
             file.set_modified(old).unwrap();
         }
-        std::fs::create_dir(base.path().join("locks/v1-d.lock")).unwrap();
-        let held = directory.open_file("v1-c.lock", OFlags::RDONLY).unwrap();
-        held.try_lock().unwrap();
+        std::fs::create_dir(base.path().join("locks").join(&folder)).unwrap();
+        let holder = directory.open_file(&held, OFlags::RDONLY).unwrap();
+        holder.try_lock().unwrap();
         tidy(&directory).unwrap();
         let mut left: Vec<_> = std::fs::read_dir(base.path().join("locks"))
             .unwrap()
             .map(|entry| entry.unwrap().file_name().into_string().unwrap())
             .collect();
         left.sort();
-        assert_eq!(left, ["notes", "tokens", "v1-c.lock", "v1-d.lock"]);
+        let others = ["Cargo.lock", "notes", "tokens", "v1-b.lock"];
+        let others = others
+            .into_iter()
+            .chain([&*held, &*folder, &*written, "yarn.lock"]);
+        assert_eq!(left, others.collect::<Vec<_>>());
     }
 }

@@ -18,6 +18,11 @@
 //!   AFS and others): there a lock may hold on one machine only, or be dropped by a server. FUSE is
 //!   refused as well, since what is behind it cannot be known: it may be `sshfs`, or a volume that
 //!   a hypervisor shares with other machines. `/dev/shm` and `/run` are fine choices in a container.
+//! - **A directory for locks alone.** A file of another program in it is neither removed nor locked, and
+//!   a program that tidies the directory takes locks away.
+//! - **A fast directory.** Acquiring and releasing make a few system calls on the thread of the caller, and
+//!   a disk that stalls keeps it there: no deadline bounds that. In `/run` or `/dev/shm` nothing waits for
+//!   a disk but the first token of each thousand. Health is asked on a thread of its own.
 //! - **A frozen holder still holds**, and is still the only holder. There is no lease.
 //! - **A forked child** that goes on without `exec` has a copy of every lock's file: a release
 //!   frees the lock nevertheless, but after a crash of the parent the child keeps it until it ends.
@@ -74,6 +79,7 @@
 
 mod attempt;
 mod backend;
+mod blocking;
 mod directory;
 mod errors;
 mod file_system;

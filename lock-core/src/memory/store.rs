@@ -4,13 +4,12 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use tokio::sync::oneshot;
 use tokio::time::Instant;
 
 use super::Shared;
 use crate::backend::Lease;
 use crate::hand_over::HandOver;
-use crate::{LockName, LossReason};
+use crate::{LockName, LossReason, oneshot};
 
 #[derive(Default)]
 pub(super) struct Store(Mutex<Table>);

@@ -142,7 +142,6 @@ impl LockTemplate {
         K: AsRef<str>,
         V: Display,
     {
-        let secret = NameSecret::of_process();
         let mut taken = self.values();
         let mut given = [false; MAX_PLACEHOLDERS];
         for (key, value) in values {
@@ -157,7 +156,7 @@ impl LockTemplate {
                         Shown(self.source(param))
                     )));
                 }
-                self.take(&mut taken, place, &value, secret)?;
+                self.take(&mut taken, place, &value)?;
                 is_known = true;
             }
             if !is_known {
@@ -192,10 +191,9 @@ impl LockTemplate {
                 values.len(),
             )));
         }
-        let secret = NameSecret::of_process();
         let mut taken = self.values();
         for (place, value) in values.iter().enumerate() {
-            self.take(&mut taken, place, value, secret)?;
+            self.take(&mut taken, place, value)?;
         }
         Ok(self.name(&taken))
     }
@@ -208,15 +206,11 @@ impl LockTemplate {
         Values::new(self.0.room, self.0.params.len())
     }
 
-    fn take(
-        &self,
-        taken: &mut Values,
-        place: usize,
-        value: &dyn Display,
-        secret: &NameSecret,
-    ) -> Result<(), LockError> {
+    fn take(&self, taken: &mut Values, place: usize, value: &dyn Display) -> Result<(), LockError> {
         let param = &self.0.params[place];
         let result = if param.hashed {
+            // Not before: which secret the process has is decided by the first that needs it.
+            let secret = NameSecret::of_process();
             secret.warn_if_weak();
             taken.take_hashed(place, value, self.hash_at(place, secret))
         } else {

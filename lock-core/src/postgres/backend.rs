@@ -6,7 +6,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use sqlx::{PgPool, Postgres, Transaction};
-use tokio::sync::oneshot;
 
 use super::KIND;
 use super::builder::PostgresBuilder;
@@ -16,7 +15,7 @@ use super::shared::{Request, Shared};
 use super::transaction;
 use crate::backend::{Attempt, Backend, LockRequest, Providers};
 use crate::server::Reply;
-use crate::{LockError, LockName};
+use crate::{LockError, LockName, oneshot};
 
 /// Locks in a PostgreSQL server: see the [module](super). Clones share one session: keep one for
 /// [`lock_in_transaction`](Self::lock_in_transaction), and give another to the provider.

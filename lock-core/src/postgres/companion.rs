@@ -12,8 +12,8 @@ use std::time::Duration;
 use backon::{BackoffBuilder, ExponentialBackoff, ExponentialBuilder};
 use sqlx::PgConnection;
 use sqlx::postgres::PgConnectOptions;
+use tokio::sync::mpsc;
 use tokio::sync::mpsc::error::TryRecvError;
-use tokio::sync::{mpsc, oneshot};
 use tokio::time::{sleep, timeout};
 
 use self::outages::Outages;
@@ -27,11 +27,11 @@ use super::statement::Statement;
 use super::steps::{Step, WITHIN};
 use super::terms::Terms;
 use super::{errors, sql};
-use crate::LockError;
 use crate::health::{Answer, Companion};
 use crate::panics::catch;
 use crate::server::{Reply, Stop, worker};
 use crate::settings::ProviderKind;
+use crate::{LockError, oneshot};
 
 /// How long the server keeps the mark of a process that vanished.
 const LEASE: Duration = Duration::from_secs(30);

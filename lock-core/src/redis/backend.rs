@@ -5,7 +5,7 @@ use std::fmt;
 use std::future::Future;
 use std::sync::Arc;
 
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::mpsc;
 
 use super::KIND;
 use super::builder::RedisBuilder;
@@ -14,7 +14,7 @@ use super::held::{Client, RedisGrant};
 use super::key::Key;
 use super::shared::Shared;
 use crate::backend::{Attempt, Backend, LockRequest, Providers};
-use crate::{LockError, LossReason};
+use crate::{LockError, LossReason, oneshot};
 
 /// How many locks the first call of a claim asks for, and how many any asks for at most.
 const CLAIMED: (usize, usize) = (128, 1_024);

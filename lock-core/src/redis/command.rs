@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::mpsc;
 
 use super::held::{Client, Hold, RedisGrant};
 use super::key::{Key, Owner};
@@ -11,8 +11,8 @@ use super::release::Release;
 use super::settings::PATIENCE;
 use super::token::Token;
 use super::waiting::Waiting;
-use crate::LockError;
 use crate::backend::{Attempt, Lease};
+use crate::{LockError, oneshot};
 
 pub(super) enum Command {
     Acquire(Acquire),

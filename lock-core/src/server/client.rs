@@ -5,12 +5,11 @@
 
 use std::sync::Arc;
 
-use tokio::sync::oneshot;
-
 use super::inbox::{Inbox, Signal};
 use super::stop::Stop;
 use crate::LockError;
 use crate::backend::Lease;
+use crate::oneshot;
 use crate::panics::catch;
 
 /// Where an answer of the driver goes.

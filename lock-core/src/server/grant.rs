@@ -3,11 +3,10 @@
 use std::sync::Arc;
 use std::{mem, process};
 
-use tokio::sync::oneshot;
-
 use super::client::{Client, Releases, Reply};
 use crate::LockError;
 use crate::backend::Lease;
+use crate::oneshot;
 
 /// A granted lock: released once, by a call or by the drop, both through the queue of the driver.
 pub(crate) struct ServerGrant<R: Releases> {

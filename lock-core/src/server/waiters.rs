@@ -5,7 +5,7 @@
 
 use std::borrow::Borrow;
 use std::collections::hash_map::Entry;
-use std::collections::{HashMap, VecDeque};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::future::Future;
 use std::hash::Hash;
 use std::pin::Pin;
@@ -13,10 +13,11 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use tokio::sync::{Notify, oneshot};
+use tokio::sync::Notify;
 use tokio::time::Instant;
 
 use crate::backend::Grant;
+use crate::oneshot;
 
 /// A waiter that was woken takes what is parked immediately, or unregisters; this is for a task that is
 /// not polled any more.
@@ -33,8 +34,8 @@ pub(crate) struct Waiters<K, A, G> {
 struct Table<K, A, G> {
     rows: HashMap<K, Row<A, G>>,
     last_id: u64,
-    /// Keys that have no waiter any more.
-    left: Vec<K>,
+    /// Keys that had a waiter and have none.
+    left: HashSet<K>,
     /// What was parked, oldest first; it may have been taken since.
     parked: VecDeque<(Instant, K)>,
 }
@@ -64,7 +65,7 @@ where
             table: Mutex::new(Table {
                 rows: HashMap::new(),
                 last_id: 0,
-                left: Vec::new(),
+                left: HashSet::new(),
                 parked: VecDeque::new(),
             }),
             left,
@@ -117,7 +118,7 @@ where
     }
 
     /// Keys whose last waiter has left or was woken, since the last call.
-    pub(crate) fn take_left(&self) -> Vec<K> {
+    pub(crate) fn take_left(&self) -> HashSet<K> {
         std::mem::take(&mut self.table().left)
     }
 
@@ -247,7 +248,7 @@ impl<K: Clone + Eq + Hash, A, G> Table<K, A, G> {
 
     fn note_if_left(&mut self, key: &K) {
         if self.rows.get(key).is_some_and(|row| !row.is_waited_for()) {
-            self.left.push(key.clone());
+            self.left.insert(key.clone());
         }
     }
 
@@ -338,7 +339,20 @@ mod tests {
         assert!(locks.take_parked(&7).is_some() && is_released(&grant));
         drop(second);
         assert!(!locks.is_waited_for(&7) && locks.table().rows.is_empty());
-        assert_eq!(locks.take_left(), [7]);
+        assert_eq!(locks.take_left(), HashSet::from([7]));
+    }
+
+    #[test]
+    fn a_key_that_is_left_again_and_again_is_noted_once() {
+        let locks = locks();
+        for _ in 0..1_000 {
+            drop(wait(&locks));
+            let _woken = wait(&locks);
+            locks.wake_all();
+        }
+        assert_eq!(locks.table().left.len(), 1);
+        assert_eq!(locks.take_left(), HashSet::from([7]));
+        assert!(locks.take_left().is_empty());
     }
 
     #[test]

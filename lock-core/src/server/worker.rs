@@ -5,10 +5,9 @@ use std::thread;
 
 use rustix::io::Errno;
 use tokio::runtime::{Builder, Runtime};
-use tokio::sync::oneshot;
 
 use super::client::Reply;
-use crate::LockError;
+use crate::{LockError, oneshot};
 
 /// Starts a thread of this name; returns what it replies once it is connected.
 ///

@@ -14,7 +14,7 @@ use lock_core::{LockErrorKind, LockProvider};
 use rustix::process::{Pid, Resource, Rlimit, Signal, kill_process, setrlimit};
 use rustix::time::{ClockId, clock_gettime};
 
-use crate::support::{Detector, at_once, request, take};
+use crate::support::{Detector, at_once, block_on, request, take};
 
 const ROLE: &str = "LOCK_TEST_ROLE";
 const BASE: &str = "LOCK_TEST_BASE";
@@ -283,7 +283,7 @@ fn take_until_refused(backend: &FileBackend) -> String {
     };
     assert_eq!(error.kind(), LockErrorKind::Unavailable);
     assert_eq!(
-        at_once(backend.health()).unwrap_err().kind(),
+        block_on(backend.health()).unwrap_err().kind(),
         LockErrorKind::Unavailable
     );
     // Waiting goes on without inotify.

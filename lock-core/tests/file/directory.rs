@@ -1,15 +1,17 @@
 //! A lock directory that is taken away, and one that others may see.
 
 use std::fs;
+use std::future::Future;
 use std::os::unix::fs::PermissionsExt;
+use std::task::{Context, Waker};
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use lock_core::backend::{Attempt, Backend, Grant, LossReason};
 use lock_core::file::{FileBackend, FileGrant};
-use lock_core::{LockError, LockErrorKind};
+use lock_core::{LockError, LockErrorKind, LockProvider};
 
-use crate::support::{Base, at_once, request, take};
+use crate::support::{Base, at_once, block_on, request, take};
 
 const LOCK: &str = "order:process:42";
 
@@ -41,7 +43,7 @@ fn one_that_is_removed_or_replaced_costs_the_locks_in_it_and_grants_nothing_for_
         assert_eq!(error.kind(), LockErrorKind::Unavailable);
         assert!(error.to_string().contains("removed or replaced"), "{error}");
         assert_eq!(grant.lease().reason(), Some(LossReason::Revoked));
-        assert!(at_once(backend.health()).is_err());
+        assert!(block_on(backend.health()).is_err());
         // Longer than any other process needs to notice its own loss.
         while removed.elapsed() < Duration::from_millis(1_900) {
             assert!(attempt(&backend).is_err());
@@ -49,7 +51,7 @@ fn one_that_is_removed_or_replaced_costs_the_locks_in_it_and_grants_nothing_for_
         }
         thread::sleep(Duration::from_millis(150));
         assert!(matches!(attempt(&backend), Ok(Attempt::Granted(_))));
-        at_once(backend.health()).unwrap();
+        block_on(backend.health()).unwrap();
         assert_eq!(
             at_once(grant.release()).unwrap_err().kind(),
             LockErrorKind::Lost
@@ -82,6 +84,64 @@ fn a_release_in_one_that_was_replaced_is_an_error() {
         LockErrorKind::Lost
     );
     assert!(other.lease().is_valid());
+}
+
+/// Through the provider, whose guards are what an application has.
+#[test]
+fn the_release_of_a_guard_in_one_that_was_replaced_is_an_error() {
+    for remove in removals() {
+        let base = Base::new();
+        let locks = LockProvider::new(base.backend());
+        let guards = ["order:process:42", "order:process:43"]
+            .map(|name| block_on(locks.lock(name).unwrap().acquire(Duration::ZERO)).unwrap());
+        remove(&base);
+        let [released, other] = guards;
+        let error = block_on(released.release()).unwrap_err();
+        assert!(error.is_lost(), "{error:?}");
+        assert!(!other.is_valid(), "the loss of one is the loss of all");
+    }
+}
+
+/// A look at a disk that stalls is not to stall what asks.
+#[test]
+fn its_health_is_looked_at_on_another_thread() {
+    let backend = Base::new().backend();
+    let mut health = Box::pin(backend.health());
+    let first = health
+        .as_mut()
+        .poll(&mut Context::from_waker(Waker::noop()));
+    assert!(first.is_pending());
+    // Its directory is gone.
+    assert!(block_on(health).unwrap_err().is_unavailable());
+}
+
+#[test]
+fn files_of_other_programs_are_left_alone() {
+    let base = Base::new();
+    fs::create_dir(base.locks()).unwrap();
+    fs::set_permissions(base.locks(), fs::Permissions::from_mode(0o700)).unwrap();
+    let last_year = SystemTime::now() - Duration::from_secs(365 * 24 * 60 * 60);
+    let theirs =
+        ["Cargo.lock", "yarn.lock", "empty.lock", "probe-1"].map(|name| base.locks().join(name));
+    for path in &theirs {
+        fs::write(
+            path,
+            if path.ends_with("empty.lock") {
+                ""
+            } else {
+                "theirs"
+            },
+        )
+        .unwrap();
+        let file = fs::File::options().write(true).open(path).unwrap();
+        file.set_modified(last_year).unwrap();
+    }
+    let backend = base.backend();
+    drop(take(&backend, LOCK).unwrap());
+    block_on(backend.health()).unwrap();
+    for path in &theirs {
+        assert!(path.exists(), "{} is gone", path.display());
+    }
 }
 
 #[test]

@@ -11,7 +11,7 @@ use lock_core::backend::{Backend, Grant, LossReason};
 use lock_core::file::FileBackend;
 
 use crate::child::{HAMMERED, hammer_until};
-use crate::support::{Base, Detector, at_once, request, take};
+use crate::support::{Base, Detector, at_once, block_on, request, take};
 
 const LOCK: &str = "order:process:42";
 
@@ -97,10 +97,8 @@ fn old_files_without_a_holder_are_tidied_away_when_the_directory_is_opened() {
     let backend = base.backend();
     let _grant = take(&backend, LOCK).unwrap();
     let held = base.lock_files().remove(0);
-    let (left, recent) = (
-        base.locks().join("v1-left.lock"),
-        base.locks().join("v1-recent.lock"),
-    );
+    let named = |byte: &str| base.locks().join(format!("v1-{}.lock", byte.repeat(32)));
+    let (left, recent) = (named("l"), named("r"));
     for file in [&held, &left, &recent] {
         let file = File::options()
             .create(true)
@@ -223,7 +221,7 @@ fn a_try_that_fails_is_no_news_to_those_who_wait_and_a_release_is() {
 fn the_backend_is_healthy_and_says_where_it_is() {
     let base = Base::new();
     let backend = base.backend();
-    at_once(backend.health()).unwrap();
+    block_on(backend.health()).unwrap();
     assert_eq!(backend.directory(), base.locks());
     assert!(format!("{backend:?}").contains("locks"));
     assert!(base.lock_files().is_empty());

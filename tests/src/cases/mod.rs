@@ -17,6 +17,7 @@ pub mod ownership;
 pub mod processes;
 pub mod tokens;
 pub mod waiting;
+pub mod wakers;
 
 use std::time::Duration;
 

@@ -4,15 +4,16 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use lock_core::postgres::PostgresBuilder;
+use futures_util::future::join_all;
+use lock_core::postgres::{PostgresBackend, PostgresBuilder};
 use lock_core::{LockError, LockGuard, LockProvider};
-use lock_tests::servers::PostgresServer;
+use lock_tests::servers::{PostgresServer, Proxy};
 use lock_tests::{PostgresStore, Store, eventually};
 use sqlx::{Connection, PgConnection};
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 
-use crate::support::{PATIENCE, acquire, builder, numbered, order, take};
+use crate::support::{PATIENCE, acquire, builder, child, key, numbered, order, take};
 
 /// Room for 25 locks in a quarter of it.
 const SMALL: [(&str, &str); 3] = [
@@ -168,4 +169,61 @@ async fn who_waited_before_the_limit_was_reached_gets_its_turn_below_it() {
         granted.push(next.unwrap().unwrap());
     }
     assert!(granted.iter().all(LockGuard::is_valid));
+}
+
+/// The locks of a process that was killed are notified by none: they are found by a try.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn waiters_beyond_the_limit_are_tried_for_in_turn() {
+    let store = PostgresStore::open().await;
+    let mut names = [1, 2, 3].map(numbered);
+    names.sort_by_key(|name| key("", name));
+    let [first, second, last] = &names;
+    let holder = store.client().await;
+    let _held = (
+        take(&holder, first.clone()).await,
+        take(&holder, second.clone()).await,
+    );
+    let mut killed = child(&store).await;
+    killed.hold(last).await;
+    let client = provider(builder(&store.server).max_held(2)).await;
+    let mut waiters = JoinSet::new();
+    for name in names {
+        let client = client.clone();
+        waiters.spawn(async move { acquire(&client, name, PATIENCE * 2).await });
+    }
+    // Time for each to be refused, and for the fallback to have tried some of them.
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    killed.kill().await;
+    let granted = timeout(PATIENCE / 3, waiters.join_next()).await;
+    drop(granted.expect("it is never tried for").unwrap().unwrap());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn tries_at_the_limit_are_no_locks_that_are_held() {
+    const NAMES: usize = 20;
+    let server = PostgresServer::start().await;
+    let holder = provider(builder(&server)).await;
+    let held = holder.claim((0..NAMES).map(numbered), NAMES).await.unwrap();
+    assert_eq!(held.len(), NAMES);
+    let network = Proxy::to(server.address()).await;
+    let url = network.url(&server.url());
+    let client = provider(PostgresBackend::builder(url).max_held(2)).await;
+    // Long enough for all of them to come while the first is on its way.
+    network.delay(Duration::from_millis(10));
+    let locks = (0..NAMES).map(|number| client.lock(numbered(number)).unwrap());
+    let tries = locks.map(|lock| async move { lock.try_acquire(Duration::ZERO).await });
+    for tried in join_all(tries).await {
+        assert!(tried.unwrap().is_none(), "another holds it");
+    }
+    // Nor is one that is being released.
+    for number in NAMES..2 * NAMES {
+        let guards = client.claim([numbered(number), order()], 2).await.unwrap();
+        assert_eq!(guards.len(), 2);
+        drop(guards);
+        take(&client, numbered(number + NAMES))
+            .await
+            .release()
+            .await
+            .unwrap();
+    }
 }

@@ -1,14 +1,17 @@
 //! What the log says of an outage: that it begins, few lines while it lasts, and that it is over.
 
+use std::process;
 use std::time::{Duration, Instant};
 
+use lock_core::backend::{Backend, LockRequest};
+use lock_tests::child::resident;
 use lock_tests::servers::{PostgresServer, Server};
 use lock_tests::{Log, eventually};
 use tokio::task::JoinSet;
 use tokio::time::sleep;
 use tracing::Level;
 
-use crate::support::{LEASE, PATIENCE, acquire, client, numbered, take};
+use crate::support::{LEASE, PATIENCE, acquire, backend, client, numbered, order, take};
 
 /// How long a server is down.
 const DOWN: Duration = Duration::from_secs(12);
@@ -83,4 +86,21 @@ async fn thousands_of_guards_that_are_lost_by_one_cause_are_two_lines_with_their
     sleep(LEASE).await;
     log.check_lost_together(LOCKS);
     assert_eq!(log.lines(Level::WARN).len(), 3, "that, and the session");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn waiters_that_come_and_go_in_an_outage_cost_no_memory() {
+    const TIMES: u64 = 2_000_000;
+    let server = PostgresServer::start().await;
+    let backend = backend(&server.url()).await;
+    let request = LockRequest::new(order());
+    drop(backend.changed(&request));
+    server.kill().await;
+    let before = resident(process::id());
+    for _ in 0..TIMES {
+        // As each new try of a caller that waits does.
+        drop(backend.changed(&request));
+    }
+    let grown = resident(process::id()).saturating_sub(before);
+    assert!(grown < TIMES * 2, "{grown} bytes");
 }

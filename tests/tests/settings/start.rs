@@ -6,7 +6,7 @@ use std::time::Duration;
 use lock_core::file::FileBackend;
 use lock_core::postgres::PostgresBackend;
 use lock_core::redis::RedisBackend;
-use lock_core::{LockProvider, LockSettings};
+use lock_core::{LockProvider, LockSettings, LockTemplate, ProviderKind};
 use lock_tests::orders::{Shop, command};
 use lock_tests::servers::{PostgresServer, RedisServer};
 
@@ -269,4 +269,25 @@ async fn exclude(one: &LockProvider, other: &LockProvider, name: &str) {
     let held = other.lock(name).unwrap().try_acquire(Duration::ZERO).await;
     assert!(held.unwrap().is_none(), "two hold one lock");
     guard.release().await.unwrap();
+}
+
+/// The secret of a process is decided once: not by a name that has no use for it.
+#[tokio::test]
+async fn a_name_without_hashed_values_decides_no_secret() {
+    let dir = tempfile::tempdir().unwrap();
+    let connect = async |secret: &str| {
+        let settings = LockSettings::new()
+            .provider(ProviderKind::File)
+            .dir(dir.path().join("locks"))
+            .name_secret(secret);
+        LockProvider::connect(settings).await
+    };
+    let template: LockTemplate = "order:process:<id>".parse().unwrap();
+    template.fill([("id", 42)]).unwrap();
+    lock_core::lock_name!("order:process:<id>", id = 42).unwrap();
+    connect("the secret of the fleet").await.unwrap();
+    let template: LockTemplate = "user:login:<email:hashed>".parse().unwrap();
+    template.fill([("email", "ada@example.org")]).unwrap();
+    let error = connect("another secret of the fleet").await.unwrap_err();
+    assert!(error.is_misconfigured(), "{error}");
 }

@@ -35,10 +35,9 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use rustix::fs::OFlags;
-use tokio::runtime::Handle;
-use tokio::sync::oneshot;
 
 use self::counter::{Counter, Disk, Issue, current_boot};
+use super::blocking::off_the_runtime;
 use super::directory::{Directory, FileId};
 use crate::LockError;
 
@@ -223,17 +222,4 @@ impl Disk for &File {
     fn sync(&mut self) -> io::Result<()> {
         self.sync_data()
     }
-}
-
-/// Runs what blocks on a thread for that; `None` if there was none.
-async fn off_the_runtime<T: Send + 'static>(
-    work: impl FnOnce() -> T + Send + 'static,
-) -> Option<T> {
-    if let Ok(runtime) = Handle::try_current() {
-        return runtime.spawn_blocking(work).await.ok();
-    }
-    let (tell, told) = oneshot::channel();
-    let thread = thread::Builder::new().name("lock-token".to_owned());
-    thread.spawn(move || drop(tell.send(work()))).ok()?;
-    told.await.ok()
 }

@@ -1,5 +1,7 @@
 //! The statement that carries most commands: releases, registrations, tries.
 
+use std::ops::Bound::{Excluded, Unbounded};
+
 use sqlx::Error;
 use tokio::time::Instant;
 
@@ -34,8 +36,11 @@ struct Batch {
     waits: Vec<i64>,
     rows: Vec<Row>,
     releases: usize,
+    tries: usize,
     /// Whether it has a try of a waiter, who waits on if it is refused.
     is_for_waiting: bool,
+    /// Whether there was no room for the try of a caller.
+    has_put_off: bool,
 }
 
 enum Row {
@@ -124,9 +129,18 @@ impl Driver {
             batch.push(Step::TellEverybody, 0, sql::EVERYTHING, Row::TellEverybody);
         }
         self.add_unregistrations(&mut batch);
-        self.add_due(&mut batch, session);
+        // Where there is not room for both, they take turns.
+        let callers_first = std::mem::take(&mut self.has_put_off);
+        if !callers_first {
+            self.add_due(&mut batch, session);
+        }
         for (keys, reply) in tries {
             self.add_try(&mut batch, session, keys, reply);
+        }
+        if callers_first {
+            self.add_due(&mut batch, session);
+        } else {
+            self.has_put_off = batch.has_put_off;
         }
         batch
     }
@@ -150,9 +164,11 @@ impl Driver {
 
     fn add_unregistrations(&mut self, batch: &mut Batch) {
         for key in self.shared.waiters.take_left() {
-            if !self.shared.waiters.is_waited_for(&key)
-                && let Some(wait) = self.registered.remove(&key)
-            {
+            if self.shared.waiters.is_waited_for(&key) {
+                continue;
+            }
+            self.due.remove(&key);
+            if let Some(wait) = self.registered.remove(&key) {
                 batch.push(Step::Unregister, key, wait, Row::Unregister);
             }
         }
@@ -162,22 +178,29 @@ impl Driver {
         }
     }
 
-    /// Tries for those who wait.
+    /// Tries for those who wait. What there is no room for stays due: the next batch goes on behind it, or
+    /// the one after a release.
     fn add_due(&mut self, batch: &mut Batch, session: &Session) {
-        while let Some(key) = self.due.pop_first() {
-            if batch.is_full() {
-                self.due.insert(key);
+        let cap = self.cap(session);
+        while let Some(key) = self.next_due() {
+            if batch.is_full() || self.keys.len() >= cap {
                 return;
             }
+            self.due.remove(&key);
+            self.last_due = key;
             let is_free = !self.keys.contains_key(&key) && self.handed_over.get(&key).is_none();
             // When we hold it ourselves, its release makes it due again.
-            if is_free
-                && self.keys.len() < self.cap(session)
-                && let Some(keys) = self.shared.waiters.about(&key)
-            {
+            if is_free && let Some(keys) = self.shared.waiters.about(&key) {
                 self.add_watched_try(batch, keys, Row::Watched(keys));
             }
         }
+    }
+
+    /// The key to try next. They take turns: those that are due again and again, and refused, keep no
+    /// other from its try.
+    fn next_due(&self) -> Option<i64> {
+        let mut behind = self.due.range((Excluded(self.last_due), Unbounded));
+        behind.next().or_else(|| self.due.first()).copied()
     }
 
     fn add_try(
@@ -202,21 +225,27 @@ impl Driver {
             }
             None => {}
         }
-        if self.keys.len() >= self.cap(session) {
-            let held = self.keys.len();
-            let _ = reply.send(Err(errors::full(self.cap(session), held)));
-        } else if batch.is_full() {
+        let cap = self.cap(session);
+        // What is under way, all of it in this batch, leaves room or is held when that was answered.
+        let held = self.keys.len() - batch.tries - batch.releases;
+        if held >= cap {
+            let _ = reply.send(Err(errors::full(cap, held)));
+        } else if self.keys.len() >= cap || batch.is_full() {
+            batch.has_put_off = true;
             self.backlog.push(Request::Try { keys, reply });
         } else if self.handed_over.get(&keys.lock).is_some() {
-            self.keys.insert(keys.lock, State::Trying);
-            let row = Row::Try(keys, reply);
-            batch.push(Step::TryPolitely, keys.lock, keys.wait, row);
+            self.push_try(batch, Step::TryPolitely, keys, Row::Try(keys, reply));
         } else if self.shared.waiters.is_waited_for(&keys.lock) {
             self.add_watched_try(batch, keys, Row::Try(keys, reply));
         } else {
-            self.keys.insert(keys.lock, State::Trying);
-            batch.push(Step::Try, keys.lock, keys.wait, Row::Try(keys, reply));
+            self.push_try(batch, Step::Try, keys, Row::Try(keys, reply));
         }
+    }
+
+    fn push_try(&mut self, batch: &mut Batch, step: Step, keys: Keys, row: Row) {
+        self.keys.insert(keys.lock, State::Trying);
+        batch.tries += 1;
+        batch.push(step, keys.lock, keys.wait, row);
     }
 
     /// A try of a key that somebody waits for, registered where there is room.
@@ -237,8 +266,7 @@ impl Driver {
             }
             Step::Try
         };
-        self.keys.insert(lock, State::Trying);
-        batch.push(step, lock, wait, row);
+        self.push_try(batch, step, keys, row);
     }
 
     fn settle(&mut self, session: &Session, batch: Batch, answers: &[u8]) {
@@ -334,6 +362,7 @@ impl Driver {
             };
         }
         self.keys.remove(&key);
+        self.was_refused = true;
         // Whoever checked for waiters at that moment kept us from registering: the fallback does it.
         if step == Step::RegisterAndTry as i16 && answer == answer::HELD {
             self.registered.remove(&key);

@@ -67,8 +67,8 @@ const STABLE: Duration = Duration::from_secs(1);
 /// ended are told by nobody.
 const FALLBACK: Duration = Duration::from_millis(300);
 
-/// How often sessions that stand still are looked for, while somebody waits: with every second
-/// fallback, so that what they hold is had within a second.
+/// How often sessions that stand still are looked for at most, while a lock is awaited or was refused:
+/// for waiters with every second fallback, so that they have what such a session holds within a second.
 const REAP: Duration = Duration::from_millis(500);
 
 /// After the server refused a notification releases do without for this long: those who wait find
@@ -143,6 +143,12 @@ struct Driver {
     is_registered_for_everything: bool,
     /// Keys to try for whoever waits.
     due: BTreeSet<i64>,
+    /// The one of them that was tried last.
+    last_due: i64,
+    /// Whether those left no room for the tries of callers.
+    has_put_off: bool,
+    /// Whether a lock was refused since sessions that stand still were looked for: one of them can hold it.
+    was_refused: bool,
     /// Keys that are left to other processes for a moment.
     handed_over: HandOver<i64>,
     /// What the former session alone holds.
@@ -189,6 +195,9 @@ impl Driver {
             registered: HashMap::new(),
             is_registered_for_everything: false,
             due: BTreeSet::new(),
+            last_due: i64::MAX,
+            has_put_off: false,
+            was_refused: false,
             handed_over: HandOver::default(),
             former: None,
             place: Home::default(),
@@ -318,6 +327,7 @@ impl Driver {
         self.is_registered_for_everything = false;
         self.handed_over.clear();
         self.due.clear();
+        self.forget_left();
         self.next_fallback = Instant::now();
     }
 
@@ -399,6 +409,11 @@ impl Driver {
         }
     }
 
+    /// Without a session there is nothing to unregister.
+    fn forget_left(&self) {
+        drop(self.shared.waiters.take_left());
+    }
+
     /// Without a session all requests fail with its error; waiters are woken, and try for themselves.
     fn refuse_all(&mut self, error: &LockError) {
         (self.shared.queues).take(&mut self.backlog, &mut self.of_grants);
@@ -419,6 +434,7 @@ impl Driver {
             }
         }
         self.shared.waiters.wake_all();
+        self.forget_left();
     }
 
     async fn serve(&mut self, session: &mut Session) -> End {
@@ -485,7 +501,7 @@ impl Driver {
         self.rest(session).await?;
         if self.next_reap <= Instant::now() {
             self.next_reap = Instant::now() + REAP;
-            if !self.shared.waiters.is_empty() {
+            if std::mem::take(&mut self.was_refused) || !self.shared.waiters.is_empty() {
                 self.reap(session).await?;
             }
         }
