@@ -37,6 +37,34 @@ async fn a_holder_that_is_frozen_inside_a_statement_is_ended_in_time() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_frozen_holder_is_ended_where_callers_only_try() {
+    let store = PostgresStore::open().await;
+    let client = store.client().await;
+    for claims in [false, true] {
+        let name = order();
+        let holder = Ghost::holding(&store.server, "distributed_lock", "lease 2000", &name);
+        let mut holder = holder.await;
+        holder.stop_inside_a_statement().await;
+        let granted = timeout(PATIENCE, async {
+            loop {
+                let granted = if claims {
+                    client.claim([name.clone()], 1).await.unwrap().pop()
+                } else {
+                    let lock = client.lock(&name).unwrap();
+                    lock.try_acquire(Duration::ZERO).await.unwrap()
+                };
+                if let Some(granted) = granted {
+                    return granted;
+                }
+                tokio::time::sleep(Duration::from_millis(100)).await;
+            }
+        });
+        let granted = granted.await.expect("the holder is never ended");
+        granted.release().await.unwrap();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn sessions_of_others_are_left_alone_inside_a_statement() {
     let store = PostgresStore::open().await;
     let client = store.client().await;

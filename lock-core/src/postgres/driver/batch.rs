@@ -362,6 +362,7 @@ impl Driver {
             };
         }
         self.keys.remove(&key);
+        self.was_refused = true;
         // Whoever checked for waiters at that moment kept us from registering: the fallback does it.
         if step == Step::RegisterAndTry as i16 && answer == answer::HELD {
             self.registered.remove(&key);

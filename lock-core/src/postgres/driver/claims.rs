@@ -79,6 +79,7 @@ impl Driver {
             Some(row) => value(row, 1)?,
             None => Vec::new(),
         };
+        self.was_refused |= granted.len() < asked.len().min(limit).min(room);
         let grants = granted.into_iter().filter_map(|key| {
             let (position, keys) = free.remove(&key)?;
             Some((position, self.grant(session, keys)?))

@@ -66,8 +66,8 @@ const STABLE: Duration = Duration::from_secs(1);
 /// ended are told by nobody.
 const FALLBACK: Duration = Duration::from_millis(300);
 
-/// How often sessions that stand still are looked for, while somebody waits: with every second
-/// fallback, so that what they hold is had within a second.
+/// How often sessions that stand still are looked for at most, while a lock is awaited or was refused:
+/// for waiters with every second fallback, so that they have what such a session holds within a second.
 const REAP: Duration = Duration::from_millis(500);
 
 /// After the server refused a notification releases do without for this long: those who wait find
@@ -146,6 +146,8 @@ struct Driver {
     last_due: i64,
     /// Whether those left no room for the tries of callers.
     has_put_off: bool,
+    /// Whether a lock was refused since sessions that stand still were looked for: one of them can hold it.
+    was_refused: bool,
     /// Keys that are left to other processes for a moment.
     handed_over: HandOver<i64>,
     /// What the former session alone holds.
@@ -192,6 +194,7 @@ impl Driver {
             due: BTreeSet::new(),
             last_due: i64::MAX,
             has_put_off: false,
+            was_refused: false,
             handed_over: HandOver::default(),
             former: None,
             next_fallback: Instant::now(),
@@ -483,7 +486,7 @@ impl Driver {
         self.rest(session).await?;
         if self.next_reap <= Instant::now() {
             self.next_reap = Instant::now() + REAP;
-            if !self.shared.waiters.is_empty() {
+            if std::mem::take(&mut self.was_refused) || !self.shared.waiters.is_empty() {
                 self.reap(session).await?;
             }
         }
