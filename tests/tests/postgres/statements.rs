@@ -41,15 +41,16 @@ async fn a_frozen_holder_is_ended_where_callers_only_try() {
     let store = PostgresStore::open().await;
     let client = store.client().await;
     for claims in [false, true] {
-        let holder = Ghost::holding(&store.server, "distributed_lock", "lease 2000", &order());
+        let name = order();
+        let holder = Ghost::holding(&store.server, "distributed_lock", "lease 2000", &name);
         let mut holder = holder.await;
         holder.stop_inside_a_statement().await;
         let granted = timeout(PATIENCE, async {
             loop {
                 let granted = if claims {
-                    client.claim([order()], 1).await.unwrap().pop()
+                    client.claim([name.clone()], 1).await.unwrap().pop()
                 } else {
-                    let lock = client.lock(order()).unwrap();
+                    let lock = client.lock(&name).unwrap();
                     lock.try_acquire(Duration::ZERO).await.unwrap()
                 };
                 if let Some(granted) = granted {
