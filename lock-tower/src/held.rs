@@ -69,7 +69,8 @@ impl HeldLock {
     /// # Errors
     ///
     /// [`Lost`](lock_core::LockErrorKind::Lost) when the lock is not ours any more,
-    /// [`Unavailable`](lock_core::LockErrorKind::Unavailable) when the backend did not answer.
+    /// [`Unavailable`](lock_core::LockErrorKind::Unavailable) when the backend did not answer: 500, outcome
+    /// unknown, as the answer of a handler, since it may have worked before it asked.
     ///
     /// # Cancel safety
     ///
@@ -160,7 +161,8 @@ mod extract {
         };
         LockError::misconfigured(format!(
             "the handler of {route} extracts `HeldLock`, and the innermost layer around it holds no \
-             lock for this route; put a `LockLayer` on the route, or an entry for its method and full path into the `RouteLocks`"
+             lock for this route; put a `LockLayer` on the route, or an entry for its method and full \
+             path into the `RouteLocks`"
         ))
     }
 

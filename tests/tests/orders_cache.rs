@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use futures_util::future::{join, join_all};
 use lock_tests::order::{Order, assert_seen_within, database_reads, path};
 use lock_tests::orders::{Instance, Shop};
-use lock_tests::servers::{PostgresServer, Proxy, RedisServer, Server};
+use lock_tests::servers::{Direction, PostgresServer, Proxy, RedisServer, Server};
 use lock_tests::{Lateness, eventually};
 use rustix::process::Signal;
 use serde_json::json;
@@ -129,6 +129,40 @@ async fn a_fill_that_has_read_before_a_write_does_not_put_the_old_order_back() {
         assert_eq!(Order::read(&bed.there, &id).await, changed);
         assert_eq!(bed.reads(&id), 2, "the change was read, and not from Redis");
     }
+}
+
+/// Has the answers to prepared statements come late, and those to pings of the pool not.
+fn late(piece: &mut Vec<u8>) {
+    const BIND_COMPLETE: u8 = b'2';
+    if piece.first() == Some(&BIND_COMPLETE) {
+        // The proxy has a thread of its own.
+        std::thread::sleep(3 * BOUND / 2);
+    }
+}
+
+#[tokio::test]
+async fn a_fill_that_outlasts_the_wait_of_a_writer_puts_nothing_old_back() {
+    let settings = [("log_statement", "all")];
+    let (server, redis) = tokio::join!(PostgresServer::with(&settings), RedisServer::start());
+    let proxy = Proxy::to(server.address()).await;
+    let (shop, redis_url) = (Shop::new(), redis.url());
+    let open = async |url: String| {
+        let environment = [("DATABASE_URL", &*url), ("REDIS_URL", &*redis_url)];
+        shop.open_with(&environment).await
+    };
+    let (here, there) = tokio::join!(open(proxy.url(&server.url())), open(server.url()));
+    let placed = Order::place(&there, "1", 1).await;
+    proxy.corrupt(Direction::ToClient, late);
+    let (old, changed) = join(Order::read(&here, "1"), async {
+        eventually("the order is read", async || {
+            database_reads(&server, "1") > 0
+        })
+        .await;
+        Order::of(&placed.change(&there, 2).await)
+    })
+    .await;
+    assert_eq!((old.quantity, changed.quantity), (1, 2));
+    assert_eq!(Order::read(&there, "1").await, changed);
 }
 
 #[tokio::test]

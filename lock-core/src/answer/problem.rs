@@ -85,7 +85,8 @@ impl<'a> Problem<'a> {
         }
     }
 
-    /// With what the error tells that a client may know: how long it waited, and the template or `entity:operation` of the lock, never the filled name.
+    /// With what the error tells that a client may know: how long it waited, and the template or
+    /// `entity:operation` of the lock, never the filled name.
     pub fn about(mut self, error: &'a LockError) -> Self {
         self.waited_ms = error.waited().map(millis);
         match error.lock() {

@@ -26,7 +26,8 @@ impl IntoResponse for Problem<'_> {
 }
 
 /// The answers of [`answer`](crate::answer). The [kind](crate::LockErrorKind) is in the extensions of the
-/// response, for the layers around. What is wrong with a set-up is in the log, and not in the response.
+/// response, for the layers around; a layer that retries looks at the status, which is 500 once work may
+/// have been done. What is wrong with a set-up is in the log, and not in the response.
 ///
 #[cfg_attr(all(feature = "macros", feature = "memory"), doc = "```")]
 #[cfg_attr(not(all(feature = "macros", feature = "memory")), doc = "```ignore")]

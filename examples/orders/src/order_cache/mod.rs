@@ -9,9 +9,11 @@
 //! written, by its version.
 //!
 //! **One fill for all.** What is in neither level is read by one instance, under a lock; the others
-//! wait for it, and then find it in Redis. Removal takes the same lock: a fill that has read the
-//! order as it was before the write would put it back. Without Redis there is nothing to share, and
-//! each instance reads for itself, once for all its requests.
+//! wait for it, and then find it in Redis. The lock saves reads, and no more depends on it: a fill
+//! can have read the order as it was before a write, and be late, longer than a writer could wait for
+//! it. So a write marks the order in Redis as changed when it removes it, and Redis stores what a fill
+//! has read only where the mark is still the one from before its read. Without Redis there is nothing
+//! to share, and each instance reads for itself, once for all its requests.
 //!
 //! That there is *no* such order is known for [`FRESH`] in memory, and never in Redis.
 
@@ -158,14 +160,19 @@ impl CachedOrders {
     /// Reads an order for all instances.
     async fn fill(&self, shared: &Shared, id: &str) -> Result<Option<Order>, StoreError> {
         let filled = self.alone(id, async {
+            // Before the database is read: a write from here on is another mark.
+            let changed = shared.changed(id).await;
             // The holder before may have filled it.
             if let Ok(Some(order)) = shared.get(id).await {
                 return Ok(Some(order));
             }
             let order = self.orders.find(id).await?;
-            if let Some(order) = &order
-                && let Err(error) = shared.put(order).await
-            {
+            let stored = match (&order, changed) {
+                (Some(order), Ok(changed)) => shared.put(order, &changed).await,
+                (None, _) => Ok(()),
+                (_, Err(error)) => Err(error),
+            };
+            if let Err(error) = stored {
                 tracing::debug!(%error, "an order was not stored in Redis");
             }
             Ok(order)
@@ -181,25 +188,18 @@ impl CachedOrders {
 
     /// Forgets what was read of an order, before its writer is answered.
     async fn forget(&self, id: &str) {
-        if let Some(shared) = &self.shared {
-            let removed = match self.alone(id, shared.remove(id)).await {
-                Ok(removed) => removed,
-                Err(error) => {
-                    tracing::warn!(%error, "an order is removed from Redis without its lock");
-                    shared.remove(id).await
-                }
-            };
-            if let Err(error) = removed {
-                tracing::warn!(%error, "an order stays in Redis as it was for {:?}", shared::KEPT);
-            }
+        if let Some(shared) = &self.shared
+            && let Err(error) = shared.remove(id).await
+        {
+            tracing::warn!(%error, "an order stays in Redis as it was for {:?}", shared::KEPT);
         }
         self.local.invalidate(id).await;
     }
 
-    /// Works on what Redis has of an order, and no other caller does.
-    async fn alone<F: Future>(&self, id: &str, work: F) -> Result<F::Output, LockError> {
+    /// Fills an order while no other instance does.
+    async fn alone<F: Future>(&self, id: &str, fill: F) -> Result<F::Output, LockError> {
         let lock = self.locks.lock(lock_name!("order:read:<id>"))?;
-        lock.run(FILL, work).await
+        lock.run(FILL, fill).await
     }
 }
 

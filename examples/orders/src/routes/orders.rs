@@ -47,8 +47,8 @@ pub(super) async fn put(
 
 /// Processes an order. It runs to its end, and locked, even when the client does not wait for it.
 ///
-/// The id is text: the layer locks what stands in the path, where `1` and `01` are two orders. An id
-/// that is a number, `Path<u64>`, wants the macro, which locks the value.
+/// The id is text, for the database as well: the layer locks what stands in the path, where `1` and `01`
+/// are two orders. Were it a number, `Path<u64>`, the routes would say `.param_as::<u64>("id")`.
 pub(super) async fn process(
     State(orders): State<OrderStore>,
     Path(id): Path<String>,
