@@ -6,12 +6,13 @@ use std::time::Duration;
 use sqlx::postgres::{PgConnectOptions, PgConnection, PgRow};
 use sqlx::{AssertSqlSafe, ConnectOptions, Executor, Row, SqlSafeStr};
 
+use super::addresses::Way;
 use super::checks::{
     About, ask, by_us, check_notifications, check_reset, check_server, check_sessions, value,
 };
 use super::errors;
 use super::front::{name_pgpool, name_servers};
-use super::login::{LoggedIn, listen, log_in};
+use super::login::{listen, log_in};
 use super::mark::Mark;
 use super::session::Session;
 use super::statement::{self, Statement};
@@ -70,17 +71,39 @@ impl Target {
     ///
     /// What is wrong with the server, or with the way to it.
     pub(super) async fn open(&self, former: Option<i64>) -> Result<Opened, LockError> {
-        let LoggedIn {
-            connection: mut witness,
-            way,
-            took,
-        } = log_in(&self.options, Step::LogIn).await?;
+        let login = log_in(&self.options, Step::LogIn).await?;
+        self.open_along(&login.way, login.connection, login.took, former)
+            .await
+    }
+
+    /// The first session of a process.
+    ///
+    /// # Errors
+    ///
+    /// The same, by the name of what is in front of the server where that is known.
+    pub(super) async fn open_first(&self) -> Result<Opened, LockError> {
+        let login = log_in(&self.options, Step::LogIn).await?;
+        let opened = self.open_along(&login.way, login.connection, login.took, None);
+        match opened.await {
+            Err(error) => Err(name_pgpool(&login.way.options, error).await),
+            opened => opened,
+        }
+    }
+
+    /// The rest, on the way that the witness has come; a login takes about as long as usual.
+    async fn open_along(
+        &self,
+        way: &Way,
+        mut witness: PgConnection,
+        usual: Duration,
+        former: Option<i64>,
+    ) -> Result<Opened, LockError> {
         let looked = within(Step::Look, self.look(&mut witness, former)).await;
         let about = match looked {
             Ok(about) => about,
             Err(error) => return Err(self.name_missing(&mut witness, error).await),
         };
-        let listener = listen(&way.options, took).await?;
+        let listener = listen(&way.options, usual).await?;
         let mut wire = Wire::new(listener, witness)?;
         // First: behind a proxy that shares sessions, what is set would be another client's. Nothing is
         // left behind where that shows at a look.
@@ -117,18 +140,6 @@ impl Target {
             home,
             system: about.system,
         })
-    }
-
-    /// The first session of a process.
-    ///
-    /// # Errors
-    ///
-    /// The same, by the name of what is in front of the server where that is known.
-    pub(super) async fn open_first(&self) -> Result<Opened, LockError> {
-        match self.open(None).await {
-            Err(error) => Err(name_pgpool(&self.options, error).await),
-            opened => opened,
-        }
     }
 
     /// What kind of server this is, whether a pooler is in front of it, and whether the role has the
