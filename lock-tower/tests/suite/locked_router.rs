@@ -64,6 +64,7 @@ async fn a_method_without_a_handler_does_not_wait_for_the_lock() {
     let _held = locks.take(NAME).await;
     assert_eq!(post(&router, URI).await.status(), StatusCode::CONFLICT);
     assert_eq!(name_of(&router, Method::GET, URI).await, "order:show:7");
+    let _both = locks.take("order:show:7").await;
     for method in [Method::OPTIONS, Method::PUT] {
         let response = send(&router, method, URI).await;
         assert_eq!(response.status(), StatusCode::METHOD_NOT_ALLOWED);
