@@ -190,7 +190,7 @@ mod connect;
 mod connection_string;
 mod driver;
 mod gather;
-mod held;
+mod grant;
 mod key;
 mod logins;
 mod opened;
@@ -198,7 +198,6 @@ mod options;
 mod refused;
 mod registration;
 mod rehearsal;
-mod release;
 mod rights;
 mod scripts;
 mod seeds;
@@ -210,7 +209,6 @@ mod steps;
 mod subscriber;
 mod thread;
 mod tls;
-mod token;
 mod topology;
 mod waiting;
 
@@ -220,7 +218,7 @@ pub use builder::RedisBuilder;
 pub(crate) use companion::RedisCompanion;
 pub use connect::client;
 #[doc(hidden)]
-pub use held::RedisGrant;
+pub use grant::RedisGrant;
 pub(crate) use registration::REGISTRATION;
 
 /// The driver whose types the signatures here have, in the version that they mean.

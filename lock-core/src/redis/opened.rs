@@ -27,7 +27,7 @@ pub(super) struct Opened {
     pub(super) member: Option<String>,
     pub(super) run_id: String,
     pub(super) reign: Option<Reign>,
-    /// Of this connection: see [`Owner`](super::key::Owner).
+    /// Of this connection: see [`Owner`](crate::server::leased::Owner).
     pub(super) identity: u64,
     pub(super) sent: Duration,
     pub(super) received: Duration,

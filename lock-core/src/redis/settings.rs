@@ -13,9 +13,6 @@ use crate::server::LeaseTerms;
 pub(super) const LEASES: RangeInclusive<Duration> =
     Duration::from_millis(500)..=Duration::from_secs(24 * 3600);
 
-/// How long an acquire is tried again after its answer was lost.
-pub(super) const PATIENCE: Duration = Duration::from_secs(2);
-
 /// Between attempts to connect, and between a panic and the next start.
 pub(super) const BACKOFF: ExponentialBuilder = ExponentialBuilder::new()
     .with_min_delay(Duration::from_millis(10))
@@ -41,7 +38,7 @@ pub(super) struct Settings {
 }
 
 impl Settings {
-    fn terms(&self) -> LeaseTerms {
+    pub(super) fn terms(&self) -> LeaseTerms {
         LeaseTerms::new(self.lease)
     }
 

@@ -3,22 +3,22 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 
-use super::command::Command;
-use super::held::{Client, Held, HoldCommand, KeyReleases};
-use super::key::Owner;
+use super::command::{Client, Command};
+use super::key::Key;
 use super::sentinel::Sentinels;
 use super::servers::Servers;
 use super::settings::Settings;
 use super::waiting::Waiting;
 use crate::backend::{BootClock, Clock};
 use crate::server::Queues;
+use crate::server::leased::{Held, HoldCommand, KeyReleases, Owner};
 
 pub(super) struct Shared {
     pub(super) settings: Settings,
     /// Which say what server it is.
     pub(super) sentinels: Option<Sentinels>,
-    pub(super) queues: Queues<Command, HoldCommand>,
-    pub(super) held: Arc<Held>,
+    pub(super) queues: Queues<Command, HoldCommand<Key>>,
+    pub(super) held: Arc<Held<Key>>,
     pub(super) waiting: Arc<Waiting>,
     pub(super) servers: Servers,
     pub(super) clock: Arc<dyn Clock>,
@@ -47,7 +47,8 @@ impl Shared {
         self.queues.client(KeyReleases {
             held: Arc::clone(&self.held),
             clock: Arc::clone(&self.clock),
-            lease: self.settings.lease,
+            terms: self.settings.terms(),
+            store: "Redis",
         })
     }
 

@@ -10,8 +10,8 @@ use backon::BackoffBuilder;
 use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, sleep};
 
+use super::command::Client;
 use super::driver::Driver;
-use super::held::Client;
 use super::rehearsal::rehearse;
 use super::seeds::{self, Found};
 use super::settings::{BACKOFF, LONGEST_PAUSE, Settings};

@@ -23,7 +23,14 @@ mod client;
 pub(crate) mod exposed;
 mod grant;
 mod inbox;
+#[cfg(feature = "redis")]
+pub(crate) mod leased;
+#[cfg(feature = "redis")]
+pub(crate) mod link;
 pub(crate) mod option;
+#[cfg(feature = "redis")]
+#[expect(dead_code)]
+pub(crate) mod protocol;
 mod spin;
 mod stop;
 mod terms;
@@ -36,6 +43,8 @@ pub(crate) use spin::AdaptiveSpin;
 #[cfg(feature = "postgres")]
 pub(crate) use stop::Stop;
 pub(crate) use terms::LeaseTerms;
+#[cfg(feature = "redis")]
+pub(crate) use terms::PATIENCE;
 #[cfg(feature = "redis")]
 pub(crate) use waiters::Waiter;
 pub(crate) use waiters::Waiters;

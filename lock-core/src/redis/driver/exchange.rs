@@ -15,12 +15,13 @@ use crate::LockError;
 use crate::backend::{Attempt, Lease};
 use crate::hand_over::HAND_OVER;
 use crate::redis::clock::Jump;
+use crate::redis::command::HeldLock;
+use crate::redis::command::Release;
 use crate::redis::command::{Acquire, Claim, Command};
-use crate::redis::held::HeldLock;
-use crate::redis::release::Release;
 use crate::redis::rights::Asked;
 use crate::redis::scripts::{EXCHANGE, Failure};
-use crate::redis::settings::{LEASES, PATIENCE};
+use crate::redis::settings::LEASES;
+use crate::server::PATIENCE;
 
 /// How many calls are on their way: few, so that batches grow with the load, and more than one, so that the
 /// server has the next when it has answered.

@@ -6,9 +6,9 @@ use ::redis::Cmd;
 use tokio::time::Instant;
 
 use super::moves::{Doubt, Proof};
+use crate::redis::command::Release;
 use crate::redis::command::{Acquire, Claim, Probe};
-use crate::redis::key::millis;
-use crate::redis::release::Release;
+use crate::redis::key::{millis, prefix};
 use crate::redis::scripts::EXCHANGE;
 use crate::redis::settings::Settings;
 
@@ -175,7 +175,7 @@ impl Batch {
             None => call.arg("").arg(0),
         };
         locks().for_each(|(_, owner)| {
-            call.arg(&owner.prefix()[..]);
+            call.arg(&prefix(owner)[..]);
         });
         call
     }

@@ -11,7 +11,7 @@ use super::{Done, Driver};
 use crate::outage::SoFar;
 use crate::redis::KIND;
 use crate::redis::clock::Jump;
-use crate::redis::held::HeldLock;
+use crate::redis::command::HeldLock;
 use crate::redis::key::millis;
 use crate::redis::scripts::{Failure, RENEW};
 use crate::{LossReason, observe};

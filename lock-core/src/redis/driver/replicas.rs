@@ -14,14 +14,14 @@ use super::unconfirmed::{For, Unconfirmed};
 use super::{Done, Driver};
 use crate::backend::Attempt;
 use crate::outage::SoFar;
+use crate::redis::command::KeyGrant;
 use crate::redis::command::{Probe, Reply};
-use crate::redis::held::RedisGrant;
 use crate::redis::subscriber::Question;
 
 impl Driver {
     /// Gives out what was granted over this connection, whose node may not have the lane any more, at once
     /// or when its replicas know of it.
-    pub(super) fn give(&mut self, lane: usize, via: Via, grant: RedisGrant, reply: Reply) {
+    pub(super) fn give(&mut self, lane: usize, via: Via, grant: KeyGrant, reply: Reply) {
         if self.shared.settings.replicas == 0 {
             return reply.send(Ok(Attempt::Granted(grant)));
         }

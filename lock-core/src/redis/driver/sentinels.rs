@@ -9,7 +9,7 @@ use tokio::time::Instant;
 
 use super::nodes::{Link, Via};
 use super::{Done, Driver};
-use crate::redis::held::HeldLock;
+use crate::redis::command::HeldLock;
 
 /// Between two questions at most.
 const EVERY: Duration = Duration::from_secs(1);

@@ -15,8 +15,8 @@ use super::{Done, Driver};
 use crate::LockError;
 use crate::lease::LossReason;
 use crate::redis::command::Command;
+use crate::redis::command::Token;
 use crate::redis::scripts::{Failure, TOKEN};
-use crate::redis::token::Token;
 
 /// What the script says where the server key is of another server, or missing.
 const ANOTHER: &str = "another";

@@ -2,8 +2,8 @@
 
 use crate::LockError;
 use crate::backend::Attempt;
+use crate::redis::command::KeyGrant;
 use crate::redis::command::{Probe, Reply};
-use crate::redis::held::RedisGrant;
 
 /// What replicas are asked for.
 pub(super) struct Unconfirmed {
@@ -13,7 +13,7 @@ pub(super) struct Unconfirmed {
 
 pub(super) enum For {
     /// A lock that they may not know yet. Dropped, it is released.
-    Grant(RedisGrant, Reply),
+    Grant(KeyGrant, Reply),
     /// Whether they would know one.
     Probe(Probe),
 }
