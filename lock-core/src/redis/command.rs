@@ -11,7 +11,5 @@ pub(super) type Reply = leased::Reply<Waiting>;
 pub(super) type Answer = leased::Answer<Key>;
 pub(super) type Client = leased::Client<Key>;
 pub(super) type HeldLock = leased::HeldLock<Key>;
-pub(super) type KeyGrant = leased::KeyGrant<Key>;
 pub(super) type Release = leased::Release<Key>;
 pub(super) type Token = leased::Token<Key>;
-pub(super) type Probe = leased::Probe;

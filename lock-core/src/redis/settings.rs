@@ -16,11 +16,7 @@ pub(super) const LEASES: RangeInclusive<Duration> =
 /// Between attempts to connect, and between a panic and the next start.
 pub(super) const BACKOFF: ExponentialBuilder = ExponentialBuilder::new()
     .with_min_delay(Duration::from_millis(10))
-    .with_max_delay(LONGEST_PAUSE)
-    .without_max_times();
-
-/// The longest of these pauses.
-pub(super) const LONGEST_PAUSE: Duration = Duration::from_millis(500);
+    .with_max_delay(Duration::from_millis(500));
 
 /// How long connecting to a server may take, unless the connection string says it.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);

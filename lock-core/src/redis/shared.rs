@@ -17,7 +17,7 @@ pub(super) struct Shared {
     pub(super) settings: Settings,
     /// Which say what server it is.
     pub(super) sentinels: Option<Sentinels>,
-    pub(super) queues: Queues<Command, HoldCommand<Key>>,
+    pub(super) queues: Arc<Queues<Command, HoldCommand<Key>>>,
     pub(super) held: Arc<Held<Key>>,
     pub(super) waiting: Arc<Waiting>,
     pub(super) servers: Servers,
@@ -32,7 +32,7 @@ impl Shared {
         Self {
             sentinels: Sentinels::of(&settings),
             settings,
-            queues: Queues::default(),
+            queues: Arc::default(),
             held: Arc::default(),
             waiting: Arc::default(),
             servers: Servers::default(),

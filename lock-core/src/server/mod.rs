@@ -17,9 +17,16 @@
 //! - [`Waiters`] are callers that wait for a lock, and grants that the driver acquired for them.
 //! - [`worker`] starts the thread and reports its end; [`Stop`] asks for that.
 //! - [`LeaseTerms`] are the times that follow from a lease.
+//! - [`BackOff`] is the pauses between attempts that fail.
 //! - [`AdaptiveSpin`] keeps the thread from sleeping while answers come fast.
+//!
+//! A store that has a key with a lease for each lock needs no driver of its own: `driver` is the loop,
+//! `leased` what it is asked for and what it grants, and `protocol` how the store is asked.
 
+mod back_off;
 mod client;
+#[cfg(feature = "redis")]
+pub(crate) mod driver;
 pub(crate) mod exposed;
 mod grant;
 mod inbox;
@@ -29,7 +36,6 @@ pub(crate) mod leased;
 pub(crate) mod link;
 pub(crate) mod option;
 #[cfg(feature = "redis")]
-#[expect(dead_code)]
 pub(crate) mod protocol;
 mod spin;
 mod stop;
@@ -37,6 +43,7 @@ mod terms;
 mod waiters;
 pub(crate) mod worker;
 
+pub(crate) use back_off::BackOff;
 pub(crate) use client::{Client, Queues, Releases, Reply};
 pub(crate) use grant::ServerGrant;
 pub(crate) use spin::AdaptiveSpin;

@@ -263,8 +263,9 @@ pub(crate) enum Refusal {
 /// What follows from a batch that has no answer.
 pub(crate) struct Failed {
     pub(crate) then: Then,
-    /// For those who are answered now.
+    /// For those who are answered now, and its source.
     pub(crate) error: LockError,
+    pub(crate) reason: String,
 }
 
 /// What is done with the locks of such a batch.

@@ -145,7 +145,6 @@ impl<W: WaiterTable> Claim<W> {
 }
 
 /// What a request led to, on its way to who asked.
-#[expect(dead_code)]
 pub(crate) enum Given<W: WaiterTable> {
     /// Dropped, it is released.
     Grant(KeyGrant<W::Key>, Reply<W>),
@@ -153,7 +152,6 @@ pub(crate) enum Given<W: WaiterTable> {
     Probe(Probe),
 }
 
-#[expect(dead_code)]
 impl<W: WaiterTable> Given<W> {
     pub(crate) fn give(self) {
         match self {
