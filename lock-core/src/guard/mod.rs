@@ -6,6 +6,8 @@ mod hold;
 mod losses;
 mod lost;
 mod protect;
+mod releasing;
+mod seat;
 mod settle;
 mod shared;
 
@@ -17,8 +19,9 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 pub use guards::LockGuards;
-pub(crate) use hold::{Hold, STOPPING, seat};
+pub(crate) use hold::{Hold, seat};
 pub use lost::Lost;
+pub(crate) use releasing::STOPPING;
 pub use settle::Settle;
 pub use shared::SharedGuard;
 
