@@ -9,31 +9,19 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 
 use super::locate::locate;
+use super::looks::Looks;
+use super::node::{Came, Node};
 use super::{Done, Effects};
 use crate::LockError;
-use crate::outage::{Outage, SoFar};
 use crate::redis::address::address;
-use crate::redis::clock::{Jump, ServerClock};
+use crate::redis::clock::Jump;
 use crate::redis::key::server_key;
 use crate::redis::opened::{Opened, connect};
 use crate::redis::scripts::Failure;
-use crate::redis::settings::BACKOFF;
 use crate::redis::shared::Shared;
 use crate::redis::topology::Topology;
-use crate::server::BackOff;
 use crate::server::link::{Link, LinkId};
 use crate::server::protocol::{Effect, Sent};
-
-/// Between questions to a cluster which node has what.
-const LOOK_AGAIN: Duration = Duration::from_millis(100);
-
-/// The same while an earlier one is not answered: what does not answer costs a whole timeout, and what
-/// comes back meanwhile is not to wait for that. It doubles with each that is not answered: each makes
-/// connections, and on a machine that is slow at TLS these would leave no time for any of them.
-const LOOK_BESIDE: Duration = Duration::from_millis(500);
-
-/// How long a node is not connected to until it is asked where it is.
-const ABSENT: Duration = Duration::from_millis(250);
 
 /// The servers, and which of them has what.
 pub(super) struct Nodes {
@@ -43,11 +31,7 @@ pub(super) struct Nodes {
     /// Counts the servers that were met.
     last_server: u64,
     topology: watch::Sender<Arc<Topology>>,
-    looked: Option<Instant>,
-    /// How many times the cluster is being asked.
-    looking: usize,
-    /// The cluster does not say which node has what.
-    unlocated: Outage,
+    looks: Looks,
 }
 
 /// Keys that can share a call: all of a server, or a bucket of a cluster.
@@ -60,34 +44,6 @@ pub(super) struct NodeLane {
     pub(super) jumped: bool,
 }
 
-/// One server.
-struct Node {
-    info: ConnectionInfo,
-    link: Link<MultiplexedConnection>,
-    id: LinkId,
-    /// What the server calls itself since its start.
-    run_id: String,
-    /// Of the connection: see [`Owner`](crate::server::leased::Owner).
-    identity: u64,
-    /// Since when a connection is asked for.
-    absent_since: Option<Instant>,
-    backoff: BackOff,
-    /// No connection can be made.
-    outage: Outage,
-    /// Whether the present connection has given an answer.
-    has_answered: bool,
-    clock: ServerClock,
-    /// Leases are not renewed there.
-    unrenewed: Outage,
-}
-
-/// What a new connection leads to.
-pub(super) struct Came {
-    /// Whether it is to another server than the one before.
-    pub(super) is_another: bool,
-    pub(super) jump: Option<Jump>,
-}
-
 /// What is different after the cluster was asked.
 pub(super) struct Moved {
     /// Places of nodes that have nothing any more.
@@ -95,40 +51,6 @@ pub(super) struct Moved {
     /// Places that have other nodes.
     pub(super) replaced: Vec<usize>,
     pub(super) is_any: bool,
-}
-
-impl Node {
-    fn new(place: usize, info: ConnectionInfo) -> Self {
-        Self {
-            info,
-            link: Link::down(),
-            id: LinkId {
-                node: place,
-                ..LinkId::default()
-            },
-            run_id: String::new(),
-            identity: 0,
-            absent_since: None,
-            backoff: BackOff::new(BACKOFF),
-            outage: Outage::new(),
-            has_answered: false,
-            clock: ServerClock::default(),
-            unrenewed: Outage::new(),
-        }
-    }
-
-    /// It has nothing any more.
-    fn leave(&mut self) {
-        self.link = Link::down();
-        self.absent_since = None;
-    }
-
-    /// No connection for a while, which is longer each time until it answers; gives its end.
-    fn back_off(&mut self) -> Instant {
-        let retry_at = Instant::now() + self.backoff.pause();
-        self.link = Link::Down { retry_at };
-        retry_at
-    }
 }
 
 impl Nodes {
@@ -155,9 +77,7 @@ impl Nodes {
             nodes: nodes.map(|(place, info)| Node::new(place, info)).collect(),
             last_server: 0,
             topology,
-            looked: None,
-            looking: 0,
-            unlocated: Outage::new(),
+            looks: Looks::new(),
             shared,
         }
     }
@@ -275,42 +195,19 @@ impl Nodes {
 
     /// A connection was made.
     pub(super) fn up(&mut self, node: usize, opened: Opened) -> Came {
-        let this = &mut self.nodes[node];
-        this.outage.over(|lasted| {
-            tracing::info!(server = %this.info.addr(), ?lasted, "a Redis server can be connected to again");
-        });
-        this.link = Link::Up(opened.connection);
-        this.absent_since = None;
-        this.id.generation += 1;
-        this.has_answered = false;
-        this.identity = opened.identity;
-        let is_another = this.run_id != opened.run_id;
-        if is_another {
-            self.shared.servers.set(node, &opened.run_id);
-            this.run_id = opened.run_id;
-            self.last_server += 1;
-            this.id.server = self.last_server;
-            // Another server's clock; what it forgot is told by its own quarantine.
-            this.clock = ServerClock::default();
-        }
         let margin = self.shared.settings.margin();
-        let jump = this
-            .clock
-            .observe(opened.sent, opened.received, opened.time, margin);
-        Came { is_another, jump }
+        let this = &mut self.nodes[node];
+        let came = this.up(opened, self.last_server + 1, margin);
+        if came.is_another {
+            self.last_server += 1;
+            self.shared.servers.set(node, &this.run_id);
+        }
+        came
     }
 
     /// None could be made; gives when it can be again.
     pub(super) fn down(&mut self, node: usize, error: &LockError) -> Instant {
-        let this = &mut self.nodes[node];
-        let retry_at = this.back_off();
-        this.outage.failed(|SoFar { failures, lasting }| {
-            tracing::warn!(
-                server = %this.info.addr(), reason = %error, failures, lasting,
-                "a Redis server cannot be connected to: its locks are neither granted nor renewed"
-            );
-        });
-        retry_at
+        self.nodes[node].down(error)
     }
 
     /// The server of this node is at another address than before, as Sentinels say.
@@ -340,32 +237,15 @@ impl Nodes {
         self.nodes[node].link = Link::down();
     }
 
-    /// Nothing more goes over a connection that may be dead, or whose server is no master.
-    pub(super) fn drop_link(&mut self, link: LinkId, failure: &Failure) {
-        let is_single = !self.is_cluster();
-        let node = &mut self.nodes[link.node];
-        let is_dead = !matches!(failure, Failure::Refused(_));
-        if node.id.generation == link.generation
-            && node.link.up().is_some()
-            && (is_dead || (is_single && failure.is_elsewhere()))
-        {
-            // A server that answers so, or lets everyone in and answers nothing, is not asked again at full
-            // speed.
-            if matches!(failure, Failure::Nonsense) || !node.has_answered {
-                node.back_off();
-            } else {
-                self.disconnect(link.node);
-            }
-        }
+    /// A call over this connection was answered.
+    pub(super) fn answered(&mut self, link: LinkId) {
+        self.nodes[link.node].answered(link);
     }
 
-    /// This node has answered what it was asked.
-    pub(super) fn is_well(&mut self, link: LinkId) {
-        let node = &mut self.nodes[link.node];
-        if node.id.generation == link.generation {
-            node.backoff.reset();
-            node.has_answered = true;
-        }
+    /// A call over this connection failed.
+    pub(super) fn failed(&mut self, link: LinkId, failure: &Failure) {
+        let is_single = !self.is_cluster();
+        self.nodes[link.node].failed(link, failure, is_single);
     }
 
     /// Takes note of a server's time; of one that another has taken the place of, it says nothing.
@@ -383,28 +263,18 @@ impl Nodes {
         for (at, node) in self.nodes.iter_mut().enumerate() {
             let mut lanes = self.lanes.iter().enumerate();
             if !lanes.any(|(lane, of)| of.node == at && is_renewed(lane)) {
-                // What was not renewed in time is lost, which has a line of its own.
-                node.unrenewed.over(|_| ());
+                node.renews_nothing();
             }
         }
     }
 
     /// So many leases were not renewed.
     pub(super) fn not_renewed(&mut self, node: usize, locks: usize, failure: &Failure) {
-        let node = &mut self.nodes[node];
-        node.unrenewed.failed(|SoFar { failures, lasting }| {
-            tracing::warn!(
-                server = %node.info.addr(), reason = %failure, locks, failures, lasting,
-                "leases in Redis were not renewed; they are tried again until they end"
-            );
-        });
+        self.nodes[node].not_renewed(locks, failure);
     }
 
     pub(super) fn has_renewed(&mut self, node: usize) {
-        let node = &mut self.nodes[node];
-        node.unrenewed.over(|lasted| {
-            tracing::info!(server = %node.info.addr(), ?lasted, "leases in Redis are renewed again");
-        });
+        self.nodes[node].has_renewed();
     }
 
     /// The keys of a lane are elsewhere, at a node that may have been named.
@@ -426,16 +296,9 @@ impl Nodes {
         if !self.is_cluster() {
             return;
         }
-        let now = Instant::now();
-        let pause = match self.looking {
-            0 => LOOK_AGAIN,
-            _ => self.until_look_beside(),
-        };
-        if self.looked.is_some_and(|looked| looked + pause > now) {
+        if !self.looks.begin() {
             return;
         }
-        self.looked = Some(now);
-        self.looking += 1;
         let candidates = (self.nodes.iter().enumerate())
             .filter(|(place, _)| self.lanes.iter().any(|lane| lane.node == *place))
             .map(|(_, node)| (node.info.clone(), node.link.up().cloned()))
@@ -447,10 +310,6 @@ impl Nodes {
         effects.push(Effect::call(async move {
             Done::Looked(locate(named, candidates, shared, known).await)
         }));
-    }
-
-    fn until_look_beside(&self) -> Duration {
-        LOOK_BESIDE * (1 << self.looking.saturating_sub(1).min(4))
     }
 
     /// Has the cluster asked where the nodes are that are not connected to, while something waits for
@@ -472,31 +331,13 @@ impl Nodes {
         let wanted = lanes.filter(|(lane, _)| wants(*lane));
         let absent = wanted
             .filter_map(|(_, lane)| self.nodes[lane.node].absent_since)
-            .min()?
-            + ABSENT;
-        Some(self.looked.map_or(absent, |looked| {
-            absent.max(looked + self.until_look_beside())
-        }))
+            .min()?;
+        Some(self.looks.next_for_absent(absent))
     }
 
     /// The cluster was asked which node has what.
     pub(super) fn looked(&mut self, result: Result<Topology, LockError>) -> Option<Moved> {
-        self.looking -= 1;
-        let found = match result {
-            Ok(found) => found,
-            Err(error) => {
-                self.unlocated.failed(|SoFar { failures, lasting }| {
-                    tracing::warn!(
-                        %error, failures, lasting,
-                        "the Redis cluster does not say which node has what: locks that have moved are not found"
-                    );
-                });
-                return None;
-            }
-        };
-        self.unlocated.over(|lasted| {
-            tracing::info!(?lasted, "the Redis cluster says again which node has what");
-        });
+        let found = self.looks.ended(result)?;
         // Nodes keep their places: calls on their way know them by these. Those of nodes that are gone are
         // taken by new ones.
         let mut places: Vec<Option<usize>> = (found.nodes.iter())
