@@ -95,6 +95,20 @@ impl About {
         (!host.is_empty()).then(|| format!("{host}:{}", self.field("master_port")))
     }
 
+    /// Whether it can be written to.
+    pub(super) fn is_master(&self) -> bool {
+        self.field("role") == "master"
+    }
+
+    /// What an error calls it: several servers can be behind one address.
+    pub(super) fn name(&self) -> String {
+        let id: String = self.run_id().chars().take(8).collect();
+        format!(
+            "the server `{id}` (its `run_id`), with port {},",
+            self.field("tcp_port")
+        )
+    }
+
     /// Another after every start.
     pub(super) fn run_id(&self) -> &str {
         self.field("run_id")
@@ -110,7 +124,7 @@ impl About {
     pub(super) fn reign(&self) -> Option<Reign> {
         let number = |name| self.field(name).parse::<i64>().ok();
         let [run_id, replication] = ["run_id", "master_replid"].map(|name| self.field(name));
-        if self.field("role") != "master" || run_id.is_empty() || replication.is_empty() {
+        if !self.is_master() || run_id.is_empty() || replication.is_empty() {
             return None;
         }
         // Whole seconds, from a start in whole seconds.
@@ -154,7 +168,7 @@ pub(super) fn judge(about: &About, settings: &Settings) -> Result<(), LockError>
             "the Redis {what} is of version {version}; locks need {major}.{minor} or newer"
         )));
     }
-    if field("role") != "master" {
+    if !about.is_master() {
         let master = match about.master() {
             Some(master) => format!("its master (`{master}`, as it says)"),
             None => "its master".to_owned(),

@@ -125,7 +125,8 @@ impl RedisBuilder {
 
     /// Where user and password come from when they change while the process runs: tokens of IAM, secrets
     /// of a vault, a file that is written anew. Asked for each connection that is made, when the process
-    /// connects and when it comes back: two to each node. It goes before what the connection string
+    /// connects and when it comes back: two to each node; those that only find out whether the address leads to
+    /// one server are made with the same. It goes before what the connection string
     /// says, and what else that says stays.
     ///
     /// ```no_run
@@ -209,7 +210,7 @@ impl RedisBuilder {
     /// # Errors
     ///
     /// [`Misconfigured`](crate::LockErrorKind::Misconfigured) for a connection string that is
-    /// wrong, a refused password, a certificate that is not trusted, files for TLS that cannot be read, a
+    /// wrong, an address that leads to two masters, a refused password, a server in protected mode, a certificate that is not trusted, files for TLS that cannot be read, a
     /// replica, a Sentinel without the name of its master or with one that it does not know, a server older than 6.2 (7.0 in a cluster), one that evicts keys or lacks a
     /// command, a lease out of bounds; [`Unavailable`](crate::LockErrorKind::Unavailable) when
     /// the server cannot be reached or is loading its data.

@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use ::redis::aio::MultiplexedConnection;
-use ::redis::cmd;
+use ::redis::{ConnectionAddr, cmd};
 use futures_util::future::select_ok;
 use tokio::sync::Mutex;
 use tokio::time::timeout;
@@ -30,9 +30,16 @@ struct Inner {
     settings: Settings,
     /// Which say what server it is.
     sentinels: Option<Sentinels>,
-    /// Made when it is needed, and again when it has failed.
-    connection: Mutex<Option<MultiplexedConnection>>,
+    /// Made when it is needed, and again when it has failed or Sentinels name another server.
+    connection: Mutex<Option<Connected>>,
     is_closed: AtomicBool,
+}
+
+/// A connection, and where its server is.
+#[derive(Debug)]
+struct Connected {
+    to: ConnectionAddr,
+    over: MultiplexedConnection,
 }
 
 impl RedisCompanion {
@@ -70,7 +77,8 @@ impl Companion for RedisCompanion {
             // One that was lost since the last look, or hangs, says nothing about the other nodes: some
             // of the time is theirs.
             if let Some(mut old) = connection.take()
-                && inner.ping(&mut old, within / 2).await.is_ok()
+                && !inner.is_former(&old.to, within / 2).await
+                && inner.ping(&mut old.over, within / 2).await.is_ok()
             {
                 *connection = Some(old);
                 return Ok(());
@@ -84,10 +92,10 @@ impl Companion for RedisCompanion {
     fn close(&self) -> Pin<Box<dyn Future<Output = ()> + Send + '_>> {
         Box::pin(async move {
             self.0.is_closed.store(true, Ordering::Release);
-            if let Some(mut connection) = self.0.connection.lock().await.take() {
+            if let Some(mut last) = self.0.connection.lock().await.take() {
                 // Its answer is the last of the connection, which the driver closes later.
                 let within = self.0.settings.answer_within();
-                let _ = timeout(within, connection.send_packed_command(&cmd("QUIT"))).await;
+                let _ = timeout(within, last.over.send_packed_command(&cmd("QUIT"))).await;
             }
         })
     }
@@ -95,30 +103,41 @@ impl Companion for RedisCompanion {
 
 impl Inner {
     /// To whichever node answers first: one that hangs does not use up the time of the others.
-    async fn connect(&self) -> Result<MultiplexedConnection, LockError> {
+    async fn connect(&self) -> Result<Connected, LockError> {
         if let Some(sentinels) = &self.sentinels {
-            let mut new = open(&sentinels.find().await?, &self.settings, None).await?;
-            self.ping(&mut new, self.settings.answer_within()).await?;
-            return Ok(new);
+            let info = sentinels.find().await?;
+            let mut over = open(&info, &self.settings, None).await?;
+            self.ping(&mut over, self.settings.answer_within()).await?;
+            let to = info.addr().clone();
+            return Ok(Connected { to, over });
         }
         let seeds = self.settings.target.seeds.iter().map(|seed| {
             Box::pin(async move {
-                let mut new = open(seed, &self.settings, None).await?;
+                let mut over = open(seed, &self.settings, None).await?;
                 let settings = &self.settings;
-                self.ping(&mut new, settings.answer_within()).await?;
+                self.ping(&mut over, settings.answer_within()).await?;
                 // Of servers that are no cluster none stands for the others.
                 if settings.target.seeds.len() > 1
-                    && About::of(&mut new, settings).await?.mode() != Mode::Cluster
+                    && About::of(&mut over, settings).await?.mode() != Mode::Cluster
                 {
                     return Err(LockError::misconfigured(
                         "the Redis connection string names several addresses, and their servers are \
                          no cluster",
                     ));
                 }
-                Ok(new)
+                let to = seed.addr().clone();
+                Ok(Connected { to, over })
             })
         });
         select_ok(seeds).await.map(|(connection, _)| connection)
+    }
+
+    /// Whether Sentinels name another server by now.
+    async fn is_former(&self, server: &ConnectionAddr, within: Duration) -> bool {
+        match &self.sentinels {
+            Some(sentinels) => sentinels.name_another(server, within).await,
+            None => false,
+        }
     }
 
     async fn ping(

@@ -14,7 +14,8 @@ use tokio::time::timeout;
 
 use super::certificates::Trust;
 use super::connection_string::Target;
-use super::refused::refused;
+use super::overheard::overheard;
+use super::refused::{has_hung_up, hung_up, refused};
 use super::rights::{Asked, says_not_permitted};
 use super::settings::Settings;
 use super::tls::TlsTrouble;
@@ -66,6 +67,15 @@ pub(super) async fn open(
 ) -> Result<MultiplexedConnection, LockError> {
     let open = async |info| open_with(&info, settings, pushes).await;
     settings.logins.open(info, open).await
+}
+
+/// Opens a connection beside one that was just made, with the credentials of that.
+pub(super) async fn open_beside(
+    info: &ConnectionInfo,
+    settings: &Settings,
+) -> Result<MultiplexedConnection, LockError> {
+    let open = async |info| open_with(&info, settings, None).await;
+    settings.logins.open_beside(info, open).await
 }
 
 async fn open_with(
@@ -135,6 +145,9 @@ async fn dial(
                     return Err(refused(info, error));
                 };
                 name = Some(other);
+            }
+            Err(error) if has_hung_up(&error) => {
+                return Err(hung_up(info, overheard(info).await.as_deref(), error));
             }
             connected => return connected.map_err(|error| refused(info, error)),
         }

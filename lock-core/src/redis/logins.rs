@@ -25,6 +25,8 @@ pub(super) struct Logins {
     refusals: Arc<Refusals<Option<Credentials>>>,
     /// The last answer that led to no connection, and when it was given.
     unused: Arc<Mutex<Option<(Instant, Answer)>>>,
+    /// Those of the last connection that was made.
+    used: Arc<Mutex<Option<Credentials>>>,
 }
 
 impl Logins {
@@ -48,33 +50,45 @@ impl Logins {
     where
         F: Future<Output = Result<T, LockError>>,
     {
-        let mut info = info.clone();
         let (asked, with) = match &self.asker {
             Some(asker) => self.ask(asker).await.map(|(at, given)| (at, Some(given)))?,
             None => (Instant::now(), None),
         };
-        if let Some(credentials) = &with {
-            let mut settings = info.redis_settings().clone();
-            settings = settings.set_password(credentials.get_password());
-            if let Some(user) = credentials.get_user() {
-                settings = settings.set_username(user);
-            }
-            info = info.set_redis_settings(settings);
-        }
         let place = info.addr().to_string();
         self.refusals.check(&place, &with)?;
-        let opened = open(info).await;
+        let opened = open(with_login(info, with.as_ref())).await;
         let is_refused = opened.as_ref().err().is_some_and(is_login_refused);
         *self.unused() = match (&opened, &with) {
             (Err(_), Some(given)) if !is_refused => Some((asked, Ok(given.clone()))),
             _ => None,
         };
+        if opened.is_ok() {
+            self.used().clone_from(&with);
+        }
         let explained = |error: LockError| match &self.asker {
             Some(_) => error.with_advice(GIVEN),
             None => error,
         };
         self.refusals
             .settle(&place, with, opened, |_| is_refused, explained)
+    }
+
+    /// Opens something beside a connection that was just made, with the user and the password of that: they are
+    /// not asked for again.
+    pub(super) async fn open_beside<T, F>(
+        &self,
+        info: &ConnectionInfo,
+        open: impl FnOnce(ConnectionInfo) -> F,
+    ) -> T
+    where
+        F: Future<Output = T>,
+    {
+        let used = self.used().clone();
+        open(with_login(info, used.as_ref())).await
+    }
+
+    fn used(&self) -> MutexGuard<'_, Option<Credentials>> {
+        self.used.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn unused(&self) -> MutexGuard<'_, Option<(Instant, Answer)>> {
@@ -98,6 +112,18 @@ impl Logins {
         }
         answer.map(|given| (now, given))
     }
+}
+
+fn with_login(info: &ConnectionInfo, with: Option<&Credentials>) -> ConnectionInfo {
+    let Some(credentials) = with else {
+        return info.clone();
+    };
+    let mut settings = info.redis_settings().clone();
+    settings = settings.set_password(credentials.get_password());
+    if let Some(user) = credentials.get_user() {
+        settings = settings.set_username(user);
+    }
+    info.clone().set_redis_settings(settings)
 }
 
 impl fmt::Debug for Logins {

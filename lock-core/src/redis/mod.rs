@@ -34,7 +34,8 @@
 //! - **Tokens** are the server's time in microseconds, and greater than all earlier ones of the name
 //!   also when that clock goes back. A server that takes over from another goes on 10 minutes ahead of
 //!   its clock, and at least a lease (10 minutes of a longer one) after the last token that it knows:
-//!   tokens grow also where it lacks the last ones, unless its clock is behind by more than that.
+//!   tokens grow also where it lacks the last ones, unless its clock is behind by more than that, or a second
+//!   server takes over within these 10 minutes that lacks all that the first has granted since it did.
 //!
 //! # What is not
 //!
@@ -83,6 +84,15 @@
 //! when a process connects: otherwise a process that starts while the first is silent would lock
 //! elsewhere than the others. A single server has one address, also where it has several names.
 //!
+//! That address has to lead to one master. A name with two, a balancer of connections or a service of Kubernetes
+//! over independent servers would have both grant a lock. A process makes some more connections when it connects,
+//! and when it comes to another server than before, and compares what the servers call themselves: two masters are
+//! [`Misconfigured`](crate::LockErrorKind::Misconfigured), with both. Where they are noticed later, no lock is
+//! granted and health is down until one is left; what is held goes on at its server. Replicas behind the address
+//! grant nothing and are no fault. Not noticed are two masters behind a balancer that leads each *machine* to one
+//! of them. Stop a server before its address is moved to another: processes that are connected to it leave it only
+//! with their next connection.
+//!
 //! A master and its replicas are refused as a list: name their [Sentinels](#sentinels), or give the address
 //! of the master, by a name that follows it in a fail-over. The name is looked up at each connect; the
 //! backend connects anew when its server is gone or has become a replica, and the
@@ -106,7 +116,7 @@
 //! `sentinelMasterId`, `master_name` and the like.
 //!
 //! - **Which server.** All Sentinels are asked together, at each connect and then once a second (of a lease
-//!   under 6 s, six times a lease). What the newest configuration names counts, if that server says itself that it is a
+//!   under 6 s, six times a lease); behind a name with several addresses each, at each connect. What the newest configuration names counts, if that server says itself that it is a
 //!   master. One Sentinel that answers is enough. Name all of them, the same in each process.
 //! - **What a fail-over costs.** Replication is asynchronous: a new master can lack locks that are held. It
 //!   grants none for one lease, the [quarantine](RedisBuilder::quarantine). Each holder renews at the new
@@ -118,7 +128,7 @@
 //! - **Without Sentinels.** When none answers, locks go on with the server that there is; a process that
 //!   starts then is [`Unavailable`](crate::LockErrorKind::Unavailable).
 //! - **What is not promised.** A network that keeps some processes *together with the former master* away from
-//!   the Sentinels that elected the new one, also where a minority of them stays on their side, or one name that
+//!   the Sentinels that elected the new one, also where a minority of them stays on their side, or a balancer that
 //!   leads each process to one of several Sentinels: both sides then grant, also with `replicas` what was held
 //!   before. Tokens tell them apart. Against it, set `min-replicas-to-write 1` on the servers, and
 //!   `min-replicas-max-lag` to no more than `down-after-milliseconds`: a master without replicas then
@@ -181,6 +191,7 @@
 mod about;
 mod address;
 mod backend;
+mod behind;
 mod builder;
 mod certificates;
 mod clock;
@@ -194,6 +205,7 @@ mod key;
 mod logins;
 mod opened;
 mod options;
+mod overheard;
 mod protocol;
 mod refused;
 mod registration;
@@ -205,12 +217,14 @@ mod sentinel;
 mod servers;
 mod settings;
 mod shared;
+mod split;
 mod steps;
 mod subscriber;
 mod thread;
 mod tls;
 mod topology;
 mod waiting;
+mod watch;
 
 pub use backend::RedisBackend;
 pub use builder::RedisBuilder;

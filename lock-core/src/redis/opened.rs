@@ -7,8 +7,10 @@ use ::redis::aio::MultiplexedConnection;
 use ::redis::{ConnectionInfo, cmd, from_redis_value};
 
 use super::about::{About, Mode, Reign, judge};
+use super::behind::refuse_split;
 use super::connect::{ask, open};
 use super::shared::Shared;
+use super::split::Sight;
 use super::topology::id_of_member;
 use crate::{LockError, entropy};
 
@@ -26,12 +28,25 @@ pub(super) struct Opened {
     /// What the members of a cluster call it.
     pub(super) member: Option<String>,
     pub(super) run_id: String,
+    /// What an error calls it.
+    pub(super) name: String,
     pub(super) reign: Option<Reign>,
     /// Of this connection: see [`Owner`](crate::server::leased::Owner).
     pub(super) identity: u64,
     pub(super) sent: Duration,
     pub(super) received: Duration,
     pub(super) time: u64,
+}
+
+impl Opened {
+    /// As one of the servers behind its address: it was checked to be a master.
+    pub(super) fn sight(&self) -> Sight {
+        Sight {
+            run_id: self.run_id.clone(),
+            name: format!("{} at {}", self.name, self.info.addr()),
+            is_master: true,
+        }
+    }
 }
 
 /// Connects and checks; where there are Sentinels, to the server that they name.
@@ -48,11 +63,16 @@ pub(super) async fn connect(info: &ConnectionInfo, shared: &Shared) -> Result<Op
         Ok(opened)
     };
     let Some(sentinels) = &shared.sentinels else {
-        return opening(info).await;
+        let opened = opening(info).await?;
+        let is_another = opened.member.is_none() && !shared.servers.is(0, &opened.run_id);
+        if is_another {
+            refuse_split(&opened.info, opened.sight(), shared).await?;
+        }
+        return Ok(opened);
     };
     let info = sentinels.find().await?;
     let opened = opening(&info).await;
-    let opened = opened.map_err(|error| match error.is_unavailable() {
+    let opened = opened.map_err(|error: LockError| match error.is_unavailable() {
         true => error.with_advice(NAMED),
         false => error,
     })?;
@@ -104,6 +124,7 @@ pub(super) async fn check(
         asked: sent,
         member,
         run_id: about.run_id().to_owned(),
+        name: about.name(),
         reign: about.reign(),
         identity: u64::from_ne_bytes(entropy::bytes()?),
         sent,

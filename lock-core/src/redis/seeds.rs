@@ -12,6 +12,7 @@ use std::fmt::Write;
 use ::redis::ConnectionInfo;
 
 use super::about::{About, Mode};
+use super::behind::{First, is_alone};
 use super::connect::open;
 use super::gather::gather;
 use super::opened::{Opened, check, connect};
@@ -39,8 +40,28 @@ struct Said {
 
 type Answer = Result<Said, LockError>;
 
-/// Connects to the first address whose server can keep locks.
+/// How many times masters may take each other's place while they are connected to.
+const ATTEMPTS: usize = 3;
+
+/// Connects to the first address whose server can keep locks, and leads to no other.
 pub(super) async fn find(shared: &Shared) -> Result<Found, LockError> {
+    for _ in 0..ATTEMPTS {
+        let found = first(shared).await?;
+        let first = First {
+            connection: &found.opened.connection,
+            sight: found.opened.sight(),
+            topology: &found.topology,
+        };
+        if shared.sentinels.is_some() || is_alone(&found.seed, first, shared).await? {
+            return Ok(found);
+        }
+    }
+    Err(LockError::unavailable(
+        "the Redis address leads to one master after the other: a fail-over does not come to its end",
+    ))
+}
+
+async fn first(shared: &Shared) -> Result<Found, LockError> {
     let seeds = &shared.settings.target.seeds;
     if let (Some(_), Some(sentinel)) = (&shared.sentinels, seeds.first()) {
         let opened = connect(sentinel, shared).await?;

@@ -8,6 +8,7 @@ use super::key::Key;
 use super::sentinel::Sentinels;
 use super::servers::Servers;
 use super::settings::Settings;
+use super::split::Split;
 use super::waiting::Waiting;
 use crate::backend::{BootClock, Clock};
 use crate::server::Queues;
@@ -21,6 +22,7 @@ pub(super) struct Shared {
     pub(super) held: Arc<Held<Key>>,
     pub(super) waiting: Arc<Waiting>,
     pub(super) servers: Servers,
+    pub(super) split: Split,
     pub(super) clock: Arc<dyn Clock>,
     /// The slot of each bucket, once a cluster has told it.
     pub(super) slots: OnceLock<Vec<u16>>,
@@ -36,6 +38,7 @@ impl Shared {
             held: Arc::default(),
             waiting: Arc::default(),
             servers: Servers::default(),
+            split: Split::default(),
             clock: Arc::new(BootClock),
             slots: OnceLock::new(),
             owners: AtomicU64::new(0),

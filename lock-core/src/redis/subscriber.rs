@@ -319,6 +319,7 @@ impl Subscriber {
         };
         self.nodes[at] = Link::Connecting(via);
         let info = self.topology.borrow().nodes[at].clone();
+        let is_only = !self.is_cluster() && self.shared.sentinels.is_none();
         let (shared, hearing) = (Arc::clone(&self.shared), self.hearing.clone());
         self.calls.push(Box::pin(async move {
             let pushes = Box::new(move |push| hearing.send((via, push)).map_err(drop));
@@ -326,6 +327,12 @@ impl Subscriber {
                 let settings = &shared.settings;
                 let mut connection = open(&info, settings, Some(pushes)).await?;
                 let about = About::process(&mut connection, settings).await?;
+                if is_only
+                    && !shared.servers.is(at, about.run_id())
+                    && About::of(&mut connection, settings).await?.is_master()
+                {
+                    shared.split.doubt();
+                }
                 Ok((connection, about.run_id().to_owned()))
             };
             Done::Connected(via, opening.await)
@@ -402,11 +409,16 @@ impl Subscriber {
                 continue;
             };
             let (mut connection, via) = (connection.clone(), *via);
+            let shared = Arc::clone(&self.shared);
             self.calls.push(Box::pin(async move {
+                let asked = shared.clock.now();
                 // Which every user of locks may ask.
                 let time = cmd("TIME");
                 let answer = timeout(within, connection.send_packed_command(&time)).await;
                 let lives = matches!(answer, Ok(Ok(_)));
+                if lives {
+                    shared.servers.live(asked);
+                }
                 Done::Lives(via, if lives { Ok(()) } else { Err(Trouble::Gone) })
             }));
         }

@@ -6,6 +6,7 @@
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
+use ::redis::ConnectionInfo;
 use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, sleep};
 
@@ -17,6 +18,7 @@ use super::settings::{BACKOFF, Settings};
 use super::shared::Shared;
 use super::subscriber::{Question, Subscriber};
 use super::topology::Topology;
+use super::watch::watch_address;
 use crate::outage::{Outage, SoFar};
 use crate::panics::{catch, catch_async};
 use crate::server::driver::{self, Users};
@@ -51,15 +53,18 @@ fn run(shared: Arc<Shared>, client: Weak<Client>, started: Reply<usize>) {
         Err(error) => return drop(started.send(Err(error))),
     };
     runtime.block_on(async {
-        let (maker, driver, lanes, subscriber) = match first(shared, client).await {
+        let (maker, driver, lanes, subscriber) = match first(Arc::clone(&shared), client).await {
             Ok(first) => first,
             Err(error) => return drop(started.send(Err(error))),
         };
         if started.send(Ok(lanes)).is_err() {
             return;
         }
-        // Ends with the runtime.
+        // Both end with the runtime.
         tokio::spawn(subscriber.run());
+        if let Some(address) = maker.only_address() {
+            tokio::spawn(watch_address(shared, address));
+        }
         maker.run(driver).await;
     });
 }
@@ -120,6 +125,13 @@ impl Maker {
             client: self.client.clone(),
         };
         Driver::new(users, protocol, effects)
+    }
+
+    /// Where the only server is, unless Sentinels say where that is.
+    fn only_address(&self) -> Option<ConnectionInfo> {
+        let topology = self.topology.borrow();
+        let is_address = !topology.is_cluster && self.shared.sentinels.is_none();
+        topology.nodes.first().filter(|_| is_address).cloned()
     }
 
     /// Until the last user has left.

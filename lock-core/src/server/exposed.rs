@@ -22,7 +22,7 @@ pub(crate) fn warn_unless_local(host: &str, server: &str, how: &str, advice: &st
 
 /// Whether a connection to this host does not leave the machine, as far as its name tells: a socket's
 /// path, a loopback address, or `localhost`.
-fn is_local(host: &str) -> bool {
+pub(crate) fn is_local(host: &str) -> bool {
     let name = host.trim_start_matches('[').trim_end_matches(']');
     let name = name.strip_suffix('.').unwrap_or(name);
     match name.parse::<IpAddr>() {

@@ -75,6 +75,11 @@ pub(crate) trait Protocol: Sized + Send + 'static {
 
     fn lane_of(&self, key: &Self::Key) -> usize;
 
+    /// Why no lock is granted now, whichever it is; what is held is renewed and released.
+    fn refuses(&self) -> Option<LockError> {
+        None
+    }
+
     /// Lanes that stand together for all servers.
     fn probed_lanes(&self) -> Vec<usize>;
 

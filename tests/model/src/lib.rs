@@ -8,6 +8,7 @@
 
 #![cfg(test)]
 
+mod carried;
 mod client;
 mod messages;
 mod protocol;

@@ -1,5 +1,6 @@
 //! A network that misbehaves on demand, in front of a server.
 
+use std::collections::VecDeque;
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -65,8 +66,8 @@ type IsIt = fn(&[u8]) -> bool;
 struct Switches {
     to_server: watch::Sender<Way>,
     to_client: watch::Sender<Way>,
-    /// Where new connections lead.
-    target: Mutex<SocketAddr>,
+    /// Where new connections lead, in turn.
+    targets: Mutex<VecDeque<SocketAddr>>,
     /// Which reply is to be lost.
     drop_next_reply: Mutex<Option<IsIt>>,
     /// Counts the resets.
@@ -93,7 +94,7 @@ impl Proxy {
         let switches = Arc::new(Switches {
             to_server: watch::Sender::default(),
             to_client: watch::Sender::default(),
-            target: Mutex::new(target),
+            targets: Mutex::new([target].into()),
             drop_next_reply: Mutex::default(),
             reset: watch::Sender::new(0),
             injected: watch::Sender::default(),
@@ -138,7 +139,19 @@ impl Proxy {
     /// New connections lead to another server; those that exist stay where they are. As an address that
     /// follows a fail-over.
     pub fn lead_to(&self, target: SocketAddr) {
-        *self.switches.target.lock().unwrap() = target;
+        self.balance([target]);
+    }
+
+    /// New connections lead to these servers in turn, the next to the first of them; those that exist stay
+    /// where they are. As a balancer of connections.
+    ///
+    /// # Panics
+    ///
+    /// Without a server.
+    pub fn balance(&self, targets: impl Into<VecDeque<SocketAddr>>) {
+        let targets = targets.into();
+        assert!(!targets.is_empty(), "connections lead somewhere");
+        *self.switches.targets.lock().unwrap() = targets;
     }
 
     /// What arrives from now on is passed on this much later, in either direction.
@@ -257,7 +270,11 @@ async fn run(
             client = accept => {
                 if let Ok((client, _)) = client {
                     let resets = switches.reset.subscribe();
-                    let target = *switches.target.lock().unwrap();
+                    let target = {
+                        let mut targets = switches.targets.lock().unwrap();
+                        targets.rotate_left(1);
+                        targets[targets.len() - 1]
+                    };
                     connections.spawn(connection(client, target, resets, Arc::clone(&switches)));
                 }
             }

@@ -108,6 +108,9 @@ async fn a_waiter_whose_listener_stays_with_another_server_asks_by_itself() {
     let other = here.lock(name).unwrap().acquire(PATIENCE).await.unwrap();
     other.release().await.unwrap();
     address.lead_to(former.address());
+    // Which is a master no more: two of them would grant nothing.
+    let follow = ["REPLICAOF", "127.0.0.1", "1"];
+    former.ask::<()>(&follow).await.unwrap();
     let waiting = waiting(&here);
     sleep(Duration::from_secs(2)).await;
     let before = commands_run(&present).await;

@@ -1,14 +1,16 @@
 //! What is refused when it connects, each with its reason.
 
 use std::fs;
+use std::process::Stdio;
 use std::time::Duration;
 
 use lock_core::LockError;
 use lock_core::redis::{RedisBackend, RedisBuilder};
-use lock_tests::servers::{Port, RedisCluster, RedisServer, Server};
-use lock_tests::{Lateness, redis_rights, redis_user};
+use lock_tests::servers::{Lan, Port, RedisCluster, RedisServer, Server};
+use lock_tests::{Lateness, RedisStore, redis_rights, redis_user};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
+use tokio::process::Command;
 
 use crate::support::{client, take, try_once};
 
@@ -64,6 +66,44 @@ async fn a_server_that_takes_no_more_clients_is_unavailable_and_says_so() {
         "{}",
         text(&error)
     );
+}
+
+/// Which it is for connections that come from another address than that of the machine itself.
+#[tokio::test]
+async fn a_server_in_protected_mode_is_refused_with_what_to_do() {
+    let lan = Lan::new().await;
+    let options = RedisServer::options().inside(lan.right());
+    let server = options.setting("protected-mode", "yes").start().await;
+    let url = server.url();
+    let said = lan.left().run(async move { refused(&url).await }).await;
+    assert!(said.is_misconfigured(), "{}", text(&said));
+    for part in ["protected mode", "`requirepass`", "`protected-mode no`"] {
+        assert!(said.to_string().contains(part), "{}", text(&said));
+    }
+}
+
+/// In processes that lack one file after the other while they start.
+#[tokio::test]
+async fn a_process_without_a_file_descriptor_is_told_so() {
+    let server = RedisServer::start().await;
+    let address = RedisStore::address_of(&server.url(), Duration::ZERO);
+    let mut said = Vec::new();
+    for files in 4..32 {
+        let limited = format!("ulimit -n {files} && exec \"$0\" \"$1\"");
+        let child = Command::new("sh")
+            .args(["-c", &limited, env!("CARGO_BIN_EXE_locker"), &address])
+            .stdin(Stdio::null())
+            .output();
+        let output = child.await.unwrap();
+        said.push(String::from_utf8_lossy(&output.stderr).into_owned());
+    }
+    let is_told =
+        |said: &&String| said.contains("Redis") && said.contains("no file descriptor left");
+    assert!(said.iter().any(|said| is_told(&said)), "{said:#?}");
+    let wrong = said
+        .iter()
+        .find(|said| said.contains("correct its address"));
+    assert!(wrong.is_none(), "{wrong:?}");
 }
 
 #[tokio::test]

@@ -68,8 +68,8 @@ impl Mastery {
     /// Whether what is granted now may be held. Another process can have carried the lock over to a new
     /// master, where it is renewed, while its copy here has ended: see [`carries_over`](Self::carries_over).
     pub(super) fn may_grant(&self) -> bool {
-        self.age()
-            .is_none_or(|age| age <= self.shared.settings.heartbeat())
+        let heartbeat = self.shared.settings.heartbeat();
+        !self.shared.split.is_on() && self.age().is_none_or(|age| age <= heartbeat)
     }
 
     /// Whether a lease that this server has renewed, and another one before, goes on.

@@ -143,6 +143,10 @@ impl Protocol for RedisProtocol {
         self.upkeep.nodes.lane_of(key.bucket)
     }
 
+    fn refuses(&self) -> Option<LockError> {
+        self.shared.split.error()
+    }
+
     fn probed_lanes(&self) -> Vec<usize> {
         self.upkeep.nodes.probed_lanes()
     }
@@ -434,9 +438,12 @@ impl Protocol for RedisProtocol {
         };
         self.upkeep.saw_time(sent, time, effects);
         let server_key = &self.upkeep.nodes.lane(sent.lane).server_key;
+        let is_present = self.upkeep.nodes.is_present(sent.link);
         let issued = tokens.iter().map(|_| {
             match (self.verdicts).issued(server_key, number(values.next()), time) {
                 verdicts::Token::New(token) => Issued::Token(token),
+                // Of a server that was left since: the one that there is now can have the lock.
+                verdicts::Token::None if !is_present => Issued::Again,
                 verdicts::Token::None => Issued::Lost,
                 verdicts::Token::Another => {
                     // A probe has the other script write the key.

@@ -136,9 +136,9 @@ impl Moves {
         }
     }
 
-    /// Notes what a master says of itself, which was asked then.
-    pub(super) fn note(&mut self, reign: &Reign, asked: Duration) {
-        self.reigns.note(reign, asked);
+    /// Notes what a master says of itself, which was asked then; gives since when it is one.
+    pub(super) fn note(&mut self, reign: &Reign, asked: Duration) -> Duration {
+        self.reigns.note(reign, asked)
     }
 
     /// A slot came to this server with a note of another.

@@ -142,6 +142,10 @@ impl Nodes {
         self.nodes[node].link.up().is_some()
     }
 
+    pub(super) fn is_connecting(&self, node: usize) -> bool {
+        matches!(self.nodes[node].link, Link::Connecting(()))
+    }
+
     /// Nodes that are connected to.
     pub(super) fn connected(&self) -> Vec<(ConnectionInfo, MultiplexedConnection)> {
         let connected = self.nodes.iter().filter_map(|node| {

@@ -62,11 +62,21 @@ impl Upkeep {
             Ok(opened) => {
                 self.mastery.is_master_as_of(opened.asked);
                 self.nodes.follow(node, &opened.info);
-                if let Some(reign) = &opened.reign {
-                    self.moves.note(reign, opened.sent);
-                }
+                let reign = opened.reign.as_ref();
+                let since = reign.map(|reign| self.moves.note(reign, opened.sent));
+                // A master already when the one of before still lived: not that one started again, nor a replica
+                // that took its place, which keep a quarantine of their own. It knows nothing of what the other
+                // has granted, or goes on where it was before there was that other.
+                let ran_beside = !self.nodes.is_cluster()
+                    && since.is_some_and(|since| since < self.shared.servers.lived());
+                let sent = opened.sent;
                 let came = self.nodes.up(node, opened);
                 if came.is_another {
+                    self.shared.servers.live(sent);
+                    if ran_beside {
+                        // Nobody is granted a lock there for one lease, as after a jump of its clock.
+                        self.nodes.lane_mut(0).jumped = true;
+                    }
                     // What it lacks of what is held is known as soon as it can be.
                     effects.push(Effect::RenewAll);
                     self.replicas.refuse(node);
@@ -86,6 +96,15 @@ impl Upkeep {
             }
         };
         effects.push(Effect::RenewBy(at));
+    }
+
+    /// The address of the only server leads to this one alone: what is held is renewed there, or lost.
+    fn follow_address(&mut self, run_id: &str, effects: &mut Effects) {
+        if self.nodes.run_id(0) != run_id && !self.nodes.is_connecting(0) {
+            self.nodes.disconnect(0);
+            effects.push(Effect::RenewAll);
+            let _ = self.nodes.connection(0, effects);
+        }
     }
 
     /// A server's clock was put forward: leases on it may have ended early.
@@ -167,6 +186,9 @@ impl Upkeep {
         self.nodes.look_for_absent(wants, effects);
         self.moves.settle_doubts(&self.nodes, effects);
         self.mastery.watch(&mut self.nodes, effects);
+        if let Some(run_id) = self.shared.split.take_followed() {
+            self.follow_address(&run_id, effects);
+        }
         self.replicas.confirm(&self.nodes, effects);
     }
 

@@ -180,6 +180,10 @@ if known ~= run_id then
   -- that took over as well, or whose clock went back, and is covered while a replica lacks fewer than
   -- LACKED grants of one slot. Not more: a server that starts again and again must not come to where no
   -- token is believed; LACKED is less than it takes to start. A slot that is moved adds as much.
+  -- Not covered: two that take over within AHEAD, where the second lacks all that the first has granted, its
+  -- first token included. What that had to go on from, the second cannot know: it has the note that the first
+  -- found, or one of its own, and comes to the same tokens by its own clock, or to smaller ones where the first
+  -- had no note and so went twice as far. Clients bring the newest token that they know, each of its own.
   last = math.max(last + LACKED, now + ahead)
 end
 local whole = now + quarantine * 1000

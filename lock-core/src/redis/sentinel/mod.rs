@@ -22,6 +22,10 @@
 //! - Once a Sentinel names another, the connection is left, and what is held is renewed at the new master:
 //!   what that does not have is lost there and then. An answer of the former that comes later extends nothing.
 //!
+//! Sentinels that were set up anew count from lower numbers: that is believed of most of them, and of fewer when a
+//! process has had no master for a lease because of it. Nothing that it held is valid then, so that it is as one
+//! that starts, which has not heard of a number.
+//!
 //! It takes that both can ask the same Sentinels, or that these tell each other within half a lease, which they
 //! do every 2 s: one that is silent alone does not hold up a connect. Where none answers, a holder goes on: dead Sentinels
 //! replace no master, and locks do not end because of them. That cannot be told from a network that keeps
@@ -38,17 +42,18 @@ use std::time::Duration;
 use ::redis::aio::MultiplexedConnection;
 use ::redis::{ConnectionAddr, ConnectionInfo, RedisConnectionInfo};
 use futures_util::future::join_all;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 
-use self::opinions::{choose, names_another};
+use self::opinions::{are_behind, choose, names_another};
 use self::word::{Word, ask};
-use super::address::address;
+use super::address::{address, addresses_of};
 use super::connect::open;
 use super::gather::gather;
 use super::logins::Logins;
 use super::refused::is_login_refused;
 use super::settings::Settings;
 use crate::LockError;
+use crate::server::exposed::is_local;
 
 /// The Sentinels of a master.
 pub(super) struct Sentinels {
@@ -64,6 +69,8 @@ pub(super) struct Sentinels {
 struct Heard {
     /// The number of the newest configuration.
     epoch: u64,
+    /// Since when those that answer are behind that, and no master is to be had.
+    behind_since: Option<Instant>,
     /// By Sentinel: made when it is needed, and again when it has failed.
     connections: Vec<Option<MultiplexedConnection>>,
 }
@@ -89,6 +96,7 @@ impl Sentinels {
             server: target.seeds.first()?.clone(),
             heard: Mutex::new(Heard {
                 epoch: 0,
+                behind_since: None,
                 connections: vec![None; addresses.len()],
             }),
             addresses,
@@ -108,20 +116,62 @@ impl Sentinels {
     /// answers.
     pub(super) async fn find(&self) -> Result<ConnectionInfo, LockError> {
         let within = self.settings.connect_timeout();
-        let asking = (0..self.addresses.len()).map(|at| self.ask(at, within));
+        // Behind one name there can be several, of which a process hears one otherwise.
+        let named = self.addresses.iter().map(|info| addresses_of(info, within));
+        let behind_names = join_all(named).await.concat();
+        let all: Vec<_> = self.addresses.iter().chain(&behind_names).collect();
+        let asking = all.iter().enumerate().map(|(at, info)| async move {
+            match at < self.addresses.len() {
+                true => self.ask(at, within).await,
+                false => self.ask_anew(info, within).await,
+            }
+        });
         // Most of them have answered, so that one which is behind the others is outvoted.
         let (mut answered, mut is_known) = (0, false);
         let is_enough = |answer: &Answer| {
             answered += 1;
             is_known |= matches!(answer, Ok(Some(_)));
-            is_known && 2 * answered > self.addresses.len()
+            is_known && 2 * answered > all.len()
         };
         let answers = gather(asking, || Err(LockError::unanswered()), is_enough).await;
-        let known = self.heard().epoch;
-        let at = |sentinel: usize| self.addresses[sentinel].addr().to_string();
+        let known = self.known(&answers);
+        let at = |sentinel: usize| all[sentinel].addr().to_string();
         let word = choose(&self.master, &answers, known, at)?;
+        self.check_host(&word.host)?;
         self.heard().epoch = word.epoch;
         Ok(self.server.clone().set_addr(self.address_of(word)))
+    }
+
+    /// The number of the newest configuration, as far as it counts against these answers.
+    fn known(&self, answers: &[Answer]) -> u64 {
+        let mut heard = self.heard();
+        if !are_behind(answers, heard.epoch) {
+            heard.behind_since = None;
+            return heard.epoch;
+        }
+        let since = *heard.behind_since.get_or_insert_with(Instant::now);
+        match since.elapsed() > self.settings.lease {
+            true => 0,
+            false => heard.epoch,
+        }
+    }
+
+    /// An address of this machine, named by Sentinels on others, is one of theirs: each process would lock at
+    /// another server.
+    fn check_host(&self, host: &str) -> Result<(), LockError> {
+        let is_here = |info: &ConnectionInfo| match info.addr() {
+            ConnectionAddr::Tcp(host, _) | ConnectionAddr::TcpTls { host, .. } => is_local(host),
+            _ => true,
+        };
+        if !is_local(host) || self.addresses.iter().any(is_here) {
+            return Ok(());
+        }
+        Err(LockError::misconfigured(format!(
+            "the Redis Sentinels name `{host}` as the master `{}`, which is an address of whatever machine asks, so \
+             that two processes could hold one lock: name the master to them by an address that all machines reach \
+             it at (`sentinel monitor {} ADDRESS ..`)",
+            self.master, self.master
+        )))
     }
 
     /// Whether they name another master than the server at this address. Where none of them answers, it is
@@ -161,6 +211,17 @@ impl Sentinels {
         Ok(word)
     }
 
+    /// Asks one over a connection that is not kept.
+    async fn ask_anew(&self, info: &ConnectionInfo, within: Duration) -> Answer {
+        let asking = async {
+            let new = open(info, &self.settings, None).await;
+            let mut new = new.map_err(|error| of_sentinel(info, error))?;
+            ask(&mut new, &self.master, info.addr()).await
+        };
+        let asked = timeout(within, asking).await;
+        asked.unwrap_or_else(|_| Err(LockError::unanswered()))
+    }
+
     async fn put_question(&self, at: usize, over: &mut MultiplexedConnection) -> Answer {
         ask(over, &self.master, self.addresses[at].addr()).await
     }
@@ -192,5 +253,53 @@ impl fmt::Debug for Sentinels {
         f.debug_struct("Sentinels")
             .field("master", &self.master)
             .finish_non_exhaustive()
+    }
+}
+
+#[cfg(all(test, not(lock_model)))]
+mod tests {
+    use std::time::Duration;
+
+    use tokio::time::advance;
+
+    use super::*;
+
+    fn sentinels(target: &str) -> Sentinels {
+        Sentinels::of(&Settings::of(target)).unwrap()
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn sentinels_that_are_behind_for_a_lease_are_believed() {
+        let sentinels = sentinels("redis+sentinel://s1,s2/shop");
+        let names = |epoch| {
+            Ok(Some(Word {
+                epoch,
+                host: "10.0.0.1".to_owned(),
+                port: 6379,
+            }))
+        };
+        sentinels.heard().epoch = 9;
+        let behind = [names(1), Err(LockError::unanswered())];
+        assert_eq!(sentinels.known(&behind), 9);
+        advance(Duration::from_secs(20)).await;
+        // One that knows as much ends it.
+        assert_eq!(sentinels.known(&[names(1), names(9)]), 9);
+        assert_eq!(sentinels.known(&behind), 9);
+        advance(Duration::from_secs(20)).await;
+        assert_eq!(sentinels.known(&behind), 9);
+        advance(Duration::from_secs(11)).await;
+        assert_eq!(sentinels.known(&behind), 0);
+    }
+
+    #[test]
+    fn an_address_of_this_machine_from_a_sentinel_on_another_is_refused() {
+        let here = sentinels("redis+sentinel://127.0.0.1:26379,s2/shop");
+        let there = sentinels("redis+sentinel://s1,10.0.0.2/shop");
+        for host in ["127.0.0.1", "::1", "localhost"] {
+            assert!(here.check_host(host).is_ok());
+            let error = there.check_host(host).unwrap_err();
+            assert!(error.is_misconfigured() && error.to_string().contains(host));
+        }
+        assert!(there.check_host("10.0.0.7").is_ok());
     }
 }

@@ -20,7 +20,8 @@ pub(super) fn choose<'a>(
     if is_behind(newest, known, answers) {
         return Err(LockError::unavailable(format!(
             "the Redis Sentinels that answer are behind others that do not: what they know of the master \
-             `{master}` is of before its last fail-over"
+             `{master}` is of before its last fail-over, or they were set up anew; start the others, or wait for a \
+             lease, after which these are believed"
         )));
     }
     let mut words = words.into_iter();
@@ -39,6 +40,11 @@ pub(super) fn choose<'a>(
         )));
     }
     Ok(first)
+}
+
+/// Whether they know less than was heard before, and are not most of them.
+pub(super) fn are_behind(answers: &[Answer], known: u64) -> bool {
+    newest(answers).is_some_and(|(newest, _)| is_behind(newest, known, answers))
 }
 
 /// Whether the newest configuration names another than this one; and the newest that is known now.

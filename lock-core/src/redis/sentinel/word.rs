@@ -9,6 +9,9 @@ use ::redis::{
 
 use crate::LockError;
 
+/// The longest name that DNS has.
+const LONGEST: usize = 253;
+
 /// Where the master is, as of which configuration.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Word {
@@ -52,8 +55,13 @@ fn read(fields: Value, at: Value) -> Option<Option<Word>> {
     let fields: HashMap<String, String> = from_redis_value(fields).ok()?;
     let (host, port): (String, u16) = from_redis_value(at).ok()?;
     let epoch = fields.get("config-epoch")?.parse().ok()?;
-    let is_host = !host.is_empty() && !host.contains(char::is_whitespace);
-    is_host.then_some(Some(Word { epoch, host, port }))
+    is_host(&host).then_some(Some(Word { epoch, host, port }))
+}
+
+/// Whether it can be a name or an address: no more than that of what a Sentinel says is kept, and shown in errors.
+fn is_host(host: &str) -> bool {
+    let is_of_it = |byte: u8| byte.is_ascii_alphanumeric() || b"-._:%".contains(&byte);
+    (1..=LONGEST).contains(&host.len()) && host.bytes().all(is_of_it)
 }
 
 fn nonsense(address: &ConnectionAddr) -> LockError {
@@ -121,6 +129,8 @@ mod tests {
             (fields.clone(), texts(&["10.0.0.1", "65536"])),
             (fields.clone(), texts(&["", "6379"])),
             (fields.clone(), texts(&["a b", "6379"])),
+            (fields.clone(), texts(&["a\u{1b}[2J", "6379"])),
+            (fields.clone(), texts(&[&"a".repeat(254), "6379"])),
             (fields, texts(&["10.0.0.1"])),
         ] {
             assert_eq!(read(fields, at), None);

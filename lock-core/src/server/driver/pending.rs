@@ -49,18 +49,29 @@ impl<P: Protocol> Pending<P> {
         users: &Users<P::Waiters>,
     ) {
         match command {
-            Command::Acquire(acquire) => self.acquire(acquire, protocol),
             Command::AcquireForWaiting(key) => {
                 // Without a user left there is no waiter.
                 if let Some(client) = users.client.upgrade() {
                     let reply = Reply::Waiting(Arc::clone(&users.waiters), key.clone());
-                    self.acquire(Acquire::new(client, key, reply), protocol);
+                    let acquire = Acquire::new(client, key, reply);
+                    self.receive(Command::Acquire(acquire), protocol, users);
                 }
             }
-            Command::Claim(claim) => self.claim(claim, protocol),
+            Command::Acquire(acquire) => match protocol.refuses() {
+                Some(error) => acquire.reply.send(Err(error)),
+                None => self.acquire(acquire, protocol),
+            },
+            Command::Claim(claim) => match protocol.refuses() {
+                Some(error) => claim.fail(|| error.duplicate()),
+                None => self.claim(claim, protocol),
+            },
             Command::Release(release) => self.release(release, protocol),
             Command::Token(token) => self.tokens.push(token),
             Command::Probe(probe) => {
+                if let Some(error) = protocol.refuses() {
+                    // Who asked may have left.
+                    return drop(probe.send(Err(error)));
+                }
                 for lane in protocol.probed_lanes() {
                     self.lanes[lane].probes.push(probe.clone());
                 }
