@@ -9,8 +9,8 @@
 //!
 //! - A process that connects is refused where a look finds another master, and both are masters [`MOMENT`]
 //!   later. Where one of them has ended, or is a replica by then, a fail-over has ended, and it connects anew.
-//! - A connection for commands that leads to another server than the one before is used only when a look
-//!   finds no third. One for messages that leads to another master than that of the commands has the address
+//! - A connection for commands that leads to another server than the one before is used only where a look
+//!   finds no other master. One for messages that leads to another master than that of the commands has the address
 //!   looked at as well, see [`watch`](super::watch).
 //! - While two are found, no lock is granted ([`Split`](super::split::Split)), and the address is looked at
 //!   until one is left. The commands go there then, and what that server lacks is lost.
