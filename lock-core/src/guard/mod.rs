@@ -7,6 +7,8 @@ mod losses;
 mod lost;
 mod overtime;
 mod protect;
+mod releasing;
+mod seat;
 mod settle;
 mod shared;
 
@@ -19,8 +21,9 @@ use tokio_util::sync::CancellationToken;
 
 pub(crate) use cohort::lend;
 pub use guards::LockGuards;
-pub(crate) use hold::{Hold, STOPPING, seat};
+pub(crate) use hold::{Hold, seat};
 pub use lost::Lost;
+pub(crate) use releasing::STOPPING;
 pub use settle::Settle;
 pub use shared::SharedGuard;
 

@@ -5,7 +5,7 @@ use std::future::Future;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
-use super::hold::Releasing;
+use super::releasing::Releasing;
 use crate::LockError;
 
 /// A release that logs and counts its failure; it goes on by itself when it is dropped, and

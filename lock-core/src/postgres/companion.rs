@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
 
-use backon::{BackoffBuilder, ExponentialBackoff, ExponentialBuilder};
+use backon::ExponentialBuilder;
 use sqlx::PgConnection;
 use sqlx::postgres::PgConnectOptions;
 use tokio::sync::mpsc;
@@ -24,12 +24,12 @@ use super::mark::{Mark, unmarked};
 use super::place::{place, warn_unless_verified};
 use super::session::{Failed, Session};
 use super::statement::Statement;
-use super::steps::{Step, WITHIN};
+use super::steps::Step;
 use super::terms::Terms;
 use super::{errors, sql};
 use crate::health::{Answer, Companion};
 use crate::panics::catch;
-use crate::server::{Reply, Stop, worker};
+use crate::server::{BackOff, Reply, Stop, worker};
 use crate::settings::ProviderKind;
 use crate::{LockError, oneshot};
 
@@ -43,7 +43,6 @@ const ANSWER_WITHIN: Duration = Duration::from_secs(10);
 const BACKOFF: ExponentialBuilder = ExponentialBuilder::new()
     .with_min_delay(Duration::from_millis(100))
     .with_max_delay(Duration::from_secs(1))
-    .without_max_times()
     .with_jitter();
 
 /// Between looks whether a database that could keep no mark now can: each takes two connections for
@@ -51,7 +50,6 @@ const BACKOFF: ExponentialBuilder = ExponentialBuilder::new()
 const LOOK_AGAIN: ExponentialBuilder = ExponentialBuilder::new()
     .with_min_delay(Duration::from_secs(5))
     .with_max_delay(Duration::from_secs(60))
-    .without_max_times()
     .with_jitter();
 
 /// Between attempts of a process that can have no runtime.
@@ -90,7 +88,7 @@ impl DatabaseCompanion {
             mark,
             is_required,
             asked,
-            backoff: BACKOFF.build(),
+            backoff: BackOff::new(BACKOFF),
             outages,
         };
         worker::start("distributed-lock-mark", move |started| watch.run(started)).await?;
@@ -135,7 +133,7 @@ struct Watch {
     /// Whether there is no start without it.
     is_required: bool,
     asked: mpsc::UnboundedReceiver<Reply<()>>,
-    backoff: ExponentialBackoff,
+    backoff: BackOff,
     outages: Outages,
 }
 
@@ -259,7 +257,7 @@ impl Watch {
                 return Some(());
             }
         };
-        self.backoff = BACKOFF.build();
+        self.backoff.reset();
         self.outages.is_back();
         *last = self.serve(link, other).await?;
         self.outages.is_away(last);
@@ -268,7 +266,7 @@ impl Watch {
 
     /// Until the next attempt; whoever asks meanwhile hears why there is no connection.
     async fn pause(&mut self, last: &LockError) -> Option<()> {
-        let mut pause = pin!(sleep(self.backoff.next().unwrap_or(WITHIN)));
+        let mut pause = pin!(sleep(self.backoff.pause()));
         loop {
             tokio::select! {
                 biased;
@@ -390,9 +388,9 @@ async fn marked(mut session: Session, mark: &Mark) -> Result<Marked, LockError> 
 
 /// A session with the mark, as soon as there can be one.
 async fn session_in_time(target: Target, mark: Mark) -> Marked {
-    let mut pauses = LOOK_AGAIN.build();
+    let mut pauses = BackOff::new(LOOK_AGAIN);
     loop {
-        sleep(pauses.next().unwrap_or(WITHIN)).await;
+        sleep(pauses.pause()).await;
         let opened = async { marked(target.open(None).await?.session, &mark).await };
         if let Ok(marked) = opened.await {
             return marked;

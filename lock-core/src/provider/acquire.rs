@@ -9,14 +9,15 @@ use std::time::Duration;
 
 use backon::{BackoffBuilder, ExponentialBuilder};
 use tokio::task::coop;
-use tokio::time::{Instant, sleep_until, timeout_at};
+use tokio::time::{Instant, sleep_until};
 use tracing::{Instrument, Span};
 
+use super::closing::Closing;
 use super::exchange::Exchange;
+use super::wait::{Wait, until};
 use super::{LockProvider, Shared, Ticket, Turn};
 use crate::backend::{Attempt, Begun, Granted, Held, LockRequest};
 use crate::guard::seat;
-use crate::lease::Registration;
 use crate::nesting::{Asking, Group};
 use crate::observe::{AcquireOutcome, Keys};
 use crate::queue::{Called, Entry, Stage};
@@ -176,66 +177,6 @@ pub(super) fn watched(holder: Weak<Held>) -> Option<Granted> {
     let held = holder.upgrade()?;
     held.watch();
     Some(held)
-}
-
-/// The deadline of one acquire.
-#[derive(Clone, Copy)]
-pub(super) struct Wait {
-    started: Instant,
-    /// When the wait is over; `None` for never.
-    deadline: Option<Instant>,
-    zero: bool,
-    response_timeout: Duration,
-}
-
-impl Wait {
-    pub(super) fn new(wait: Duration, response_timeout: Duration) -> Self {
-        let started = Instant::now();
-        Self {
-            started,
-            deadline: (started.checked_add(wait))
-                .filter(|deadline| deadline.checked_add(response_timeout).is_some()),
-            zero: wait.is_zero(),
-            response_timeout,
-        }
-    }
-
-    /// How long it may take; `None` for ever.
-    fn limit(&self) -> Option<Duration> {
-        (self.deadline).map(|deadline| deadline.saturating_duration_since(self.started))
-    }
-
-    pub(super) fn waited(&self) -> Duration {
-        self.started.elapsed()
-    }
-
-    fn waited_until(&self, then: Option<Instant>) -> Duration {
-        then.map_or_else(
-            || self.waited(),
-            |then| then.saturating_duration_since(self.started),
-        )
-    }
-
-    pub(super) fn is_over(&self) -> bool {
-        self.deadline
-            .is_some_and(|deadline| Instant::now() >= deadline)
-    }
-
-    /// When an answer to a question that is asked now is waited for no longer: a whole exchange is
-    /// allowed, within `wait + response_timeout` over all.
-    pub(super) fn give_up(&self) -> Option<Instant> {
-        let deadline = self.deadline?;
-        let exchange = Instant::now() + self.response_timeout;
-        Some(exchange.clamp(deadline, deadline + self.response_timeout))
-    }
-}
-
-/// Waits for the future until then.
-pub(super) async fn until<F: Future>(then: Option<Instant>, future: F) -> Option<F::Output> {
-    match then {
-        Some(then) => timeout_at(then, future).await.ok(),
-        None => Some(future.await),
-    }
 }
 
 /// Who acquires, what, and until when. Dropped before it has concluded, it was cancelled.
@@ -476,35 +417,5 @@ impl Caller {
             None if self.wait.is_over() => Err(LockError::contended()),
             _ => Ok(()),
         }
-    }
-}
-
-/// Completes when the provider is shut down.
-pub(crate) struct Closing<'a> {
-    shared: &'a Shared,
-    registration: Registration,
-}
-
-impl<'a> Closing<'a> {
-    pub(crate) fn of(shared: &'a Shared) -> Self {
-        Self {
-            shared,
-            registration: Registration::default(),
-        }
-    }
-}
-
-impl Future for Closing<'_> {
-    type Output = ();
-
-    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
-        let this = &mut *self;
-        this.shared.poll_closing(&mut this.registration, cx.waker())
-    }
-}
-
-impl Drop for Closing<'_> {
-    fn drop(&mut self) {
-        self.shared.forget_closing(&mut self.registration);
     }
 }

@@ -10,8 +10,10 @@ use tokio::task::coop::consume_budget;
 use tokio::time::timeout;
 use tracing::{Instrument, Span};
 
-use super::acquire::{Acquire, Caller, Closing, Wait, until, watched};
+use super::acquire::{Acquire, Caller, watched};
+use super::closing::Closing;
 use super::exchange::{detach, settle};
+use super::wait::{Wait, until};
 use super::{LockProvider, Shared, Turn};
 use crate::backend::{Granted, LockRequest, ManyCommand};
 use crate::guard::seat;

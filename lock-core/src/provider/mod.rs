@@ -3,12 +3,14 @@
 mod acquire;
 mod builder;
 mod by_name;
+mod closing;
 mod connect;
 mod exchange;
 mod installed;
 mod many;
 mod server;
 mod shutdown;
+mod wait;
 
 use std::fmt;
 use std::sync::{Arc, Weak};
@@ -16,8 +18,8 @@ use std::task::{Poll, Waker};
 use std::time::Duration;
 
 pub use acquire::Acquire;
-pub(crate) use acquire::Closing;
 pub use builder::LockProviderBuilder;
+pub(crate) use closing::Closing;
 pub use server::Server;
 pub use shutdown::Shutdown;
 

@@ -9,8 +9,8 @@ use tokio::sync::mpsc;
 
 use super::KIND;
 use super::builder::RedisBuilder;
-use super::command::{Acquire, Answer, Claim, Command, Reply};
-use super::held::{Client, RedisGrant};
+use super::command::{Acquire, Answer, Claim, Client, Command, Reply};
+use super::grant::RedisGrant;
 use super::key::Key;
 use super::shared::Shared;
 use crate::backend::{Attempt, Backend, LockRequest, Providers};
@@ -123,15 +123,18 @@ impl Backend for RedisBackend {
 
     const KIND: &'static str = KIND;
 
-    async fn try_acquire(&self, request: &LockRequest) -> Answer {
+    async fn try_acquire(&self, request: &LockRequest) -> Result<Attempt<RedisGrant>, LockError> {
         let key = self.key(request);
         // What the driver has acquired for the waiters.
         if let Some(grant) = self.shared.waiting.take_valid(&key) {
-            return Ok(Attempt::Granted(grant));
+            return Ok(Attempt::Granted(RedisGrant(grant)));
         }
         let (acquire, answer) = self.acquire(key);
         self.shared.queues.requests.push(Command::Acquire(acquire));
-        self.client.answered(answer).await
+        Ok(match self.client.answered(answer).await? {
+            Attempt::Granted(grant) => Attempt::Granted(RedisGrant(grant)),
+            Attempt::Held { retry_in } => Attempt::Held { retry_in },
+        })
     }
 
     async fn try_acquire_many(
@@ -165,7 +168,7 @@ impl Backend for RedisBackend {
             self.shared.queues.requests.push_all(claims);
             for (position, answer) in answers {
                 if let Attempt::Granted(grant) = self.client.answered(answer).await? {
-                    granted.push((position, grant));
+                    granted.push((position, RedisGrant(grant)));
                 }
             }
         }

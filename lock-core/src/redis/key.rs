@@ -8,6 +8,7 @@ use data_encoding::BASE32_NOPAD;
 use sha2::{Digest, Sha256};
 
 use crate::LockName;
+use crate::server::leased::Owner;
 
 /// How many hash tags the keys carry.
 pub(super) const BUCKETS: usize = 256;
@@ -61,40 +62,11 @@ fn digest_of(namespace: &str, name: &str) -> (u8, String) {
     (digest[0], stem)
 }
 
-/// One acquire that was sent once: no two have the same owner, in whichever process. One that is sent
-/// again, over another connection, is another: copies of a virtual machine go on with the same
-/// acquires, and make connections of their own.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
-pub(super) struct Owner {
-    /// Of the connection, at random.
-    pub(super) connection: u64,
-    /// Of the acquire, counted in the process.
-    pub(super) number: u64,
-}
-
-impl Owner {
-    /// Its 32 bytes.
-    pub(super) fn text(self) -> [u8; 32] {
-        let mut text = [0; 32];
-        let (connection, number) = text.split_at_mut(16);
-        write_hex(self.connection, connection);
-        write_hex(self.number, number);
-        text
-    }
-
-    /// What the value of its lock begins with: itself and a space.
-    pub(super) fn prefix(self) -> [u8; 33] {
-        let mut prefix = [b' '; 33];
-        prefix[..32].copy_from_slice(&self.text());
-        prefix
-    }
-}
-
-/// As `{:016x}`, which takes a tenth of all that the client does for a lock.
-fn write_hex(number: u64, into: &mut [u8]) {
-    for (digit, shift) in into.iter_mut().zip((0..16).rev()) {
-        *digit = b"0123456789abcdef"[(number >> (4 * shift)) as usize & 0xf];
-    }
+/// What the value of a lock of this owner begins with: the owner and a space.
+pub(super) fn prefix(owner: Owner) -> [u8; 33] {
+    let mut prefix = [b' '; 33];
+    prefix[..32].copy_from_slice(&owner.text());
+    prefix
 }
 
 /// Whole milliseconds, as Redis takes them.
@@ -161,16 +133,11 @@ mod tests {
     }
 
     #[test]
-    fn an_owner_is_two_numbers_in_hexadecimal() {
-        for (connection, number) in [
-            (0, 1),
-            (u64::MAX, 0x0123_4567_89ab_cdef),
-            (1 << 63, u64::MAX),
-        ] {
-            let owner = Owner { connection, number };
-            let text = format!("{connection:016x}{number:016x}");
-            assert_eq!(owner.text(), *text.as_bytes());
-            assert_eq!(owner.prefix(), *format!("{text} ").as_bytes());
-        }
+    fn a_value_begins_with_the_owner_and_a_space() {
+        let owner = Owner {
+            connection: 1 << 63,
+            number: 0xab,
+        };
+        assert_eq!(prefix(owner), *b"800000000000000000000000000000ab ");
     }
 }

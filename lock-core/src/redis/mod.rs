@@ -199,18 +199,17 @@ mod command;
 mod companion;
 mod connect;
 mod connection_string;
-mod driver;
 mod gather;
-mod held;
+mod grant;
 mod key;
 mod logins;
 mod opened;
 mod options;
 mod overheard;
+mod protocol;
 mod refused;
 mod registration;
 mod rehearsal;
-mod release;
 mod rights;
 mod scripts;
 mod seeds;
@@ -223,7 +222,6 @@ mod steps;
 mod subscriber;
 mod thread;
 mod tls;
-mod token;
 mod topology;
 mod waiting;
 mod watch;
@@ -234,7 +232,7 @@ pub use builder::RedisBuilder;
 pub(crate) use companion::RedisCompanion;
 pub use connect::client;
 #[doc(hidden)]
-pub use held::RedisGrant;
+pub use grant::RedisGrant;
 pub(crate) use registration::REGISTRATION;
 
 /// The driver whose types the signatures here have, in the version that they mean.

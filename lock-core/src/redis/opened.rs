@@ -31,7 +31,7 @@ pub(super) struct Opened {
     /// What an error calls it.
     pub(super) name: String,
     pub(super) reign: Option<Reign>,
-    /// Of this connection: see [`Owner`](super::key::Owner).
+    /// Of this connection: see [`Owner`](crate::server::leased::Owner).
     pub(super) identity: u64,
     pub(super) sent: Duration,
     pub(super) received: Duration,

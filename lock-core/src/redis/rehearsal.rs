@@ -2,12 +2,11 @@
 
 use ::redis::aio::MultiplexedConnection;
 use ::redis::{Arg, Cmd, ConnectionInfo, Value, cmd, pipe};
-use tokio::sync::mpsc;
 use tokio::time::timeout;
 
 use super::connect::open;
-use super::driver::Batch;
 use super::key::server_key;
+use super::protocol::{Content, Exchange};
 use super::rights::{Asked, SCRIPTS};
 use super::scripts::{EXCHANGE, Failure, Lua, RENEW, TOKEN, has_moved};
 use super::settings::Settings;
@@ -144,8 +143,14 @@ async fn run_scripts(
     let mut renew = RENEW.call(1, 2);
     renew.arg(key).arg(u64::MAX).arg(1);
     run(RENEW.invoke(connection, renew, within).await)?;
-    let (probe, _) = mpsc::unbounded_channel();
-    let exchange = Batch::probe(probe).call(settings, key, u64::MAX, 0, is_cluster);
+    let exchange = Exchange {
+        settings,
+        server_key: key,
+        not_after: u64::MAX,
+        newest: 0,
+        is_cluster,
+    };
+    let exchange = exchange.call(&Content::probe());
     let answers = run(EXCHANGE.invoke(connection, exchange, within).await)?;
     if let Some(Value::BulkString(error)) = answers.get(1) {
         let error = String::from_utf8_lossy(error);

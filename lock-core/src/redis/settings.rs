@@ -13,17 +13,10 @@ use crate::server::LeaseTerms;
 pub(super) const LEASES: RangeInclusive<Duration> =
     Duration::from_millis(500)..=Duration::from_secs(24 * 3600);
 
-/// How long an acquire is tried again after its answer was lost.
-pub(super) const PATIENCE: Duration = Duration::from_secs(2);
-
 /// Between attempts to connect, and between a panic and the next start.
 pub(super) const BACKOFF: ExponentialBuilder = ExponentialBuilder::new()
     .with_min_delay(Duration::from_millis(10))
-    .with_max_delay(LONGEST_PAUSE)
-    .without_max_times();
-
-/// The longest of these pauses.
-pub(super) const LONGEST_PAUSE: Duration = Duration::from_millis(500);
+    .with_max_delay(Duration::from_millis(500));
 
 /// How long connecting to a server may take, unless the connection string says it.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
@@ -41,7 +34,7 @@ pub(super) struct Settings {
 }
 
 impl Settings {
-    fn terms(&self) -> LeaseTerms {
+    pub(super) fn terms(&self) -> LeaseTerms {
         LeaseTerms::new(self.lease)
     }
 

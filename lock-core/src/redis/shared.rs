@@ -3,9 +3,8 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 
-use super::command::Command;
-use super::held::{Client, Held, HoldCommand, KeyReleases};
-use super::key::Owner;
+use super::command::{Client, Command};
+use super::key::Key;
 use super::sentinel::Sentinels;
 use super::servers::Servers;
 use super::settings::Settings;
@@ -13,13 +12,14 @@ use super::split::Split;
 use super::waiting::Waiting;
 use crate::backend::{BootClock, Clock};
 use crate::server::Queues;
+use crate::server::leased::{Held, HoldCommand, KeyReleases, Owner};
 
 pub(super) struct Shared {
     pub(super) settings: Settings,
     /// Which say what server it is.
     pub(super) sentinels: Option<Sentinels>,
-    pub(super) queues: Queues<Command, HoldCommand>,
-    pub(super) held: Arc<Held>,
+    pub(super) queues: Arc<Queues<Command, HoldCommand<Key>>>,
+    pub(super) held: Arc<Held<Key>>,
     pub(super) waiting: Arc<Waiting>,
     pub(super) servers: Servers,
     pub(super) split: Split,
@@ -34,7 +34,7 @@ impl Shared {
         Self {
             sentinels: Sentinels::of(&settings),
             settings,
-            queues: Queues::default(),
+            queues: Arc::default(),
             held: Arc::default(),
             waiting: Arc::default(),
             servers: Servers::default(),
@@ -50,7 +50,8 @@ impl Shared {
         self.queues.client(KeyReleases {
             held: Arc::clone(&self.held),
             clock: Arc::clone(&self.clock),
-            lease: self.settings.lease,
+            terms: self.settings.terms(),
+            store: "Redis",
         })
     }
 

@@ -11,7 +11,6 @@ use ::redis::ConnectionAddr;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
-use super::command::Command;
 use crate::LockError;
 
 /// After how long without being seen a master counts for one that the address does not lead to any more: of
@@ -42,6 +41,8 @@ pub(super) enum Behind {
 #[derive(Default)]
 pub(super) struct Split {
     is_on: AtomicBool,
+    /// Whether the commands are to go to the last master that was alone.
+    is_followed: AtomicBool,
     state: Mutex<State>,
     /// Somebody has come to another master than that of the commands.
     doubted: Notify,
@@ -77,22 +78,6 @@ impl Split {
             .error
             .as_ref()
             .map(LockError::duplicate_as_unavailable)
-    }
-
-    /// Gives back a command that can be carried out. One that asks for a lock while there are two masters is
-    /// answered.
-    pub(super) fn admit(&self, command: Command) -> Option<Command> {
-        let Some(error) = self.error() else {
-            return Some(command);
-        };
-        match command {
-            Command::Acquire(acquire) => acquire.reply.send(Err(error)),
-            Command::Claim(claim) => claim.fail(|| error.duplicate()),
-            // Who asked may have left.
-            Command::Probe(probe) => drop(probe.send(Err(error))),
-            other => return Some(other),
-        }
-        None
     }
 
     /// Notes which servers this address led to, all at one time. Two of them that are masters are a split, which
@@ -135,6 +120,21 @@ impl Split {
         let state = self.state();
         let alone = state.alone.as_ref();
         alone.is_some_and(|(alone, at)| alone == run_id && at.elapsed() < COUNTS)
+    }
+
+    /// The commands are to go to the last master that was alone.
+    pub(super) fn follow(&self) {
+        self.is_followed.store(true, Ordering::Release);
+    }
+
+    /// What the master calls itself that the commands are to go to, once for each time.
+    pub(super) fn take_followed(&self) -> Option<String> {
+        if !self.is_followed.load(Ordering::Acquire) {
+            return None;
+        }
+        self.is_followed.store(false, Ordering::Release);
+        let state = self.state();
+        state.alone.as_ref().map(|(alone, _)| alone.clone())
     }
 
     /// Another master has answered than that of the commands: it is to be found out what that means.

@@ -7,27 +7,30 @@ use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use ::redis::ConnectionInfo;
-use backon::BackoffBuilder;
 use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, sleep};
 
-use super::driver::Driver;
-use super::held::Client;
+use super::command::Client;
+use super::protocol::{Effects, RedisProtocol};
 use super::rehearsal::rehearse;
 use super::seeds::{self, Found};
-use super::settings::{BACKOFF, LONGEST_PAUSE, Settings};
+use super::settings::{BACKOFF, Settings};
 use super::shared::Shared;
 use super::subscriber::{Question, Subscriber};
 use super::topology::Topology;
 use super::watch::watch_address;
 use crate::outage::{Outage, SoFar};
 use crate::panics::{catch, catch_async};
-use crate::server::Reply;
+use crate::server::driver::{self, Users};
+use crate::server::protocol::Protocol;
 use crate::server::worker::{self, AtEnd};
+use crate::server::{BackOff, Reply};
 use crate::{LockError, LossReason};
 
 /// A driver that ran for so long starts anew after the shortest pause.
 const STABLE: Duration = Duration::from_secs(10);
+
+type Driver = driver::Driver<RedisProtocol>;
 
 /// Starts the thread; returns when it has connected, with how many kinds of keys cannot share a call.
 pub(super) async fn start(
@@ -50,11 +53,11 @@ fn run(shared: Arc<Shared>, client: Weak<Client>, started: Reply<usize>) {
         Err(error) => return drop(started.send(Err(error))),
     };
     runtime.block_on(async {
-        let (maker, driver, subscriber) = match first(Arc::clone(&shared), client).await {
+        let (maker, driver, lanes, subscriber) = match first(Arc::clone(&shared), client).await {
             Ok(first) => first,
             Err(error) => return drop(started.send(Err(error))),
         };
-        if started.send(Ok(driver.lanes())).is_err() {
+        if started.send(Ok(lanes)).is_err() {
             return;
         }
         // Both end with the runtime.
@@ -70,7 +73,7 @@ fn run(shared: Arc<Shared>, client: Weak<Client>, started: Reply<usize>) {
 async fn first(
     shared: Arc<Shared>,
     client: Weak<Client>,
-) -> Result<(Maker, Driver, Subscriber), LockError> {
+) -> Result<(Maker, Driver, usize, Subscriber), LockError> {
     let Found {
         seed,
         opened,
@@ -85,10 +88,12 @@ async fn first(
         topology,
         questions,
     };
-    let mut driver = maker.driver();
-    driver.connected_to(&seed, opened);
+    let (mut protocol, mut effects) = (maker.protocol(), Effects::new());
+    protocol.begin(&seed, opened, &mut effects);
+    let lanes = protocol.lanes();
+    let driver = maker.driver(protocol, effects);
     let subscriber = Subscriber::new(shared, changes, asked);
-    Ok((maker, driver, subscriber))
+    Ok((maker, driver, lanes, subscriber))
 }
 
 /// Makes the drivers: the first, and one after each panic.
@@ -100,14 +105,26 @@ struct Maker {
 }
 
 impl Maker {
-    /// One without a connection, for the servers that are known.
-    fn driver(&self) -> Driver {
-        Driver::new(
+    /// For the servers that are known, without a connection.
+    fn protocol(&self) -> RedisProtocol {
+        RedisProtocol::new(
             Arc::clone(&self.shared),
-            self.client.clone(),
             self.topology.clone(),
             self.questions.clone(),
         )
+    }
+
+    fn driver(&self, protocol: RedisProtocol, effects: Effects) -> Driver {
+        let shared = &self.shared;
+        let users = Users {
+            queues: Arc::clone(&shared.queues),
+            held: Arc::clone(&shared.held),
+            waiters: Arc::clone(&shared.waiting),
+            clock: Arc::clone(&shared.clock),
+            terms: shared.settings.terms(),
+            client: self.client.clone(),
+        };
+        Driver::new(users, protocol, effects)
     }
 
     /// Where the only server is, unless Sentinels say where that is.
@@ -119,7 +136,7 @@ impl Maker {
 
     /// Until the last user has left.
     async fn run(&self, mut driver: Driver) {
-        let mut pauses = BACKOFF.build();
+        let mut pauses = BackOff::new(BACKOFF);
         let mut panics = Outage::new();
         loop {
             let started = Instant::now();
@@ -128,7 +145,7 @@ impl Maker {
             };
             // What was asked of it is answered by now: its end dropped the replies.
             if started.elapsed() >= STABLE {
-                pauses = BACKOFF.build();
+                pauses.reset();
                 panics.over(|_| ());
             }
             // The wakers and the logger are the application's, and can panic as well.
@@ -143,8 +160,8 @@ impl Maker {
                     );
                 });
             });
-            sleep(pauses.next().unwrap_or(LONGEST_PAUSE)).await;
-            driver = self.driver();
+            sleep(pauses.pause()).await;
+            driver = self.driver(self.protocol(), Effects::new());
         }
     }
 }

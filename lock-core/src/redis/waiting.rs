@@ -13,8 +13,8 @@ use std::time::Duration;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
-use super::held::RedisGrant;
 use super::key::Key;
+use crate::server::leased::{KeyGrant, WaiterTable};
 use crate::server::{Waiter, Waiters};
 
 /// How long a channel is kept that has no waiter: one that is refused once more registers again.
@@ -32,7 +32,7 @@ const MOST: usize = 100;
 
 /// The waiters, by the texts of their keys and with their buckets, and the channels of releases.
 pub(super) struct Waiting {
-    waiters: Arc<Waiters<Arc<str>, u8, RedisGrant>>,
+    waiters: Arc<Waiters<Arc<str>, u8, KeyGrant<Key>>>,
     channels: Mutex<Channels>,
     /// There is something to subscribe to, or to leave.
     pub(super) changed: Arc<Notify>,
@@ -132,7 +132,7 @@ pub(super) fn register(waiting: &Arc<Waiting>, key: &Key) -> Listener {
 /// [`LINGER`], the channel would be left before the waiter is back, and each of its tries would
 /// subscribe, be woken by the confirmation and try again.
 pub(super) struct Listener {
-    waiter: Waiter<Arc<str>, u8, RedisGrant>,
+    waiter: Waiter<Arc<str>, u8, KeyGrant<Key>>,
     waiting: Arc<Waiting>,
     text: Arc<str>,
 }
@@ -148,6 +148,23 @@ impl Future for Listener {
 impl Drop for Listener {
     fn drop(&mut self) {
         self.waiting.stop_listening(&self.text);
+    }
+}
+
+impl WaiterTable for Waiting {
+    type Key = Key;
+
+    fn is_waited_for(&self, key: &Key) -> bool {
+        self.waiters.is_waited_for(&key.text)
+    }
+
+    fn park(&self, key: &Key, grant: KeyGrant<Key>) {
+        drop(self.waiters.park(&key.text, grant));
+        self.changed.notify_one();
+    }
+
+    fn wake_waiters(&self, key: &Key) {
+        self.wake(&key.text);
     }
 }
 
@@ -195,10 +212,6 @@ impl Waiting {
         }
     }
 
-    pub(super) fn is_waited_for(&self, key: &Key) -> bool {
-        self.waiters.is_waited_for(&key.text)
-    }
-
     /// What is awaited at this channel.
     pub(super) fn waited_at(&self, channel: &str) -> Option<Key> {
         let bucket = self.waiters.about(channel)?;
@@ -206,14 +219,8 @@ impl Waiting {
         Some(Key { text, bucket })
     }
 
-    /// Leaves a grant to the first waiter. Without one it is released.
-    pub(super) fn park(&self, key: &Key, grant: RedisGrant) {
-        drop(self.waiters.park(&key.text, grant));
-        self.changed.notify_one();
-    }
-
     /// What was acquired for the waiters and is still held.
-    pub(super) fn take_valid(&self, key: &Key) -> Option<RedisGrant> {
+    pub(super) fn take_valid(&self, key: &Key) -> Option<KeyGrant<Key>> {
         self.waiters.take_valid(&key.text)
     }
 
@@ -320,7 +327,7 @@ impl Waiting {
     }
 
     /// Its waiters are to try.
-    pub(super) fn wake(&self, key: &Arc<str>) {
+    fn wake(&self, key: &Arc<str>) {
         self.waiters.wake(key);
         self.changed.notify_one();
     }

@@ -8,7 +8,6 @@ use ::redis::ConnectionInfo;
 use tokio::time::sleep;
 
 use super::behind::{Seen, leave, look};
-use super::command::Command;
 use super::shared::Shared;
 use super::split::Behind;
 use crate::outage::{Outage, SoFar};
@@ -57,7 +56,8 @@ async fn settle(shared: &Shared, info: &ConnectionInfo, outage: &mut Outage) {
                     tracing::info!(?lasted, "the Redis address leads to one master again");
                 });
                 if !shared.servers.is(0, &run_id) {
-                    shared.queues.requests.push(Command::Follow(run_id));
+                    shared.split.follow();
+                    shared.queues.signal.bell().notify_one();
                 }
                 return;
             }

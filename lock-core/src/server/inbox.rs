@@ -23,7 +23,6 @@ pub(crate) struct Signal {
 
 impl Signal {
     /// The bell itself, for what rings without leaving a command.
-    #[cfg(feature = "postgres")]
     pub(crate) fn bell(&self) -> Arc<Notify> {
         Arc::clone(&self.bell)
     }

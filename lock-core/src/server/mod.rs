@@ -17,25 +17,41 @@
 //! - [`Waiters`] are callers that wait for a lock, and grants that the driver acquired for them.
 //! - [`worker`] starts the thread and reports its end; [`Stop`] asks for that.
 //! - [`LeaseTerms`] are the times that follow from a lease.
+//! - [`BackOff`] is the pauses between attempts that fail.
 //! - [`AdaptiveSpin`] keeps the thread from sleeping while answers come fast.
+//!
+//! A store that has a key with a lease for each lock needs no driver of its own: `driver` is the loop,
+//! `leased` what it is asked for and what it grants, and `protocol` how the store is asked.
 
+mod back_off;
 mod client;
+#[cfg(feature = "redis")]
+pub(crate) mod driver;
 pub(crate) mod exposed;
 mod grant;
 mod inbox;
+#[cfg(feature = "redis")]
+pub(crate) mod leased;
+#[cfg(feature = "redis")]
+pub(crate) mod link;
 pub(crate) mod option;
+#[cfg(feature = "redis")]
+pub(crate) mod protocol;
 mod spin;
 mod stop;
 mod terms;
 mod waiters;
 pub(crate) mod worker;
 
+pub(crate) use back_off::BackOff;
 pub(crate) use client::{Client, Queues, Releases, Reply};
 pub(crate) use grant::ServerGrant;
 pub(crate) use spin::AdaptiveSpin;
 #[cfg(feature = "postgres")]
 pub(crate) use stop::Stop;
 pub(crate) use terms::LeaseTerms;
+#[cfg(feature = "redis")]
+pub(crate) use terms::PATIENCE;
 #[cfg(feature = "redis")]
 pub(crate) use waiters::Waiter;
 pub(crate) use waiters::Waiters;

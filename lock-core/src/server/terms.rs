@@ -2,6 +2,10 @@
 
 use std::time::Duration;
 
+/// How long an acquire is tried again after its answer was lost.
+#[cfg(feature = "redis")]
+pub(crate) const PATIENCE: Duration = Duration::from_secs(2);
+
 /// How long a lock lives on the server without a word from us, and how long we count on it.
 ///
 /// The order is the safety: our validity ends before the lock does on the server. The server counts from
@@ -17,7 +21,6 @@ impl LeaseTerms {
         Self { lease }
     }
 
-    #[cfg(any(feature = "postgres", test))]
     pub(crate) const fn lease(self) -> Duration {
         self.lease
     }

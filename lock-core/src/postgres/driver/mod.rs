@@ -4,6 +4,9 @@
 //! next. It runs on a thread of its own, so that neither a blocked worker nor the end of a runtime
 //! of the application loses a lock.
 //!
+//! It is not the driver of leased keys (`server/driver`): the lease is that of the session, so that no key is
+//! renewed, and what a failed statement left behind is found by an audit instead of being given back by an owner.
+//!
 //! # Why at most one holds a lock
 //!
 //! The server keeps a key to one session, but lets that session take it again and again, and two
@@ -25,7 +28,7 @@ use std::task::Poll;
 use std::thread;
 use std::time::Duration;
 
-use backon::{BackoffBuilder, ExponentialBackoff, ExponentialBuilder};
+use backon::ExponentialBuilder;
 use sqlx::AssertSqlSafe;
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 
@@ -44,14 +47,13 @@ use crate::backend::LossReason;
 use crate::hand_over::{HAND_OVER, HandOver};
 use crate::outage::{Outage, SoFar};
 use crate::panics::catch;
-use crate::server::{AdaptiveSpin, Reply, worker};
+use crate::server::{AdaptiveSpin, BackOff, Reply, worker};
 use crate::{LockError, observe};
 
 /// Between attempts to connect.
 const BACKOFF: ExponentialBuilder = ExponentialBuilder::new()
     .with_min_delay(Duration::from_millis(10))
     .with_max_delay(Duration::from_secs(1))
-    .without_max_times()
     .with_jitter();
 
 /// After this long without a connection a new command makes for a new attempt.
@@ -162,7 +164,7 @@ struct Driver {
     /// Releases are not heard.
     deaf: Outage,
     /// Until the next connection, if there is one; forgotten when a session has lived for a while.
-    backoff: Option<ExponentialBackoff>,
+    backoff: Option<BackOff>,
     /// Whether no command can come after those that are taken.
     is_last: bool,
     /// How often a release told those who wait for everything.
@@ -279,7 +281,7 @@ impl Driver {
             });
             true
         });
-        self.backoff.get_or_insert_with(|| BACKOFF.build());
+        self.backoff.get_or_insert_with(|| BackOff::new(BACKOFF));
         told.unwrap_or(true) && !self.shared.queues.signal.is_closed()
     }
 
@@ -334,7 +336,7 @@ impl Driver {
     /// Connects, again and again. `None` when nobody is left to connect for.
     async fn connect(&mut self, started: &mut Option<Started>) -> Option<Session> {
         // One that ended as soon as it had begun is not made anew at full speed.
-        if let Some(delay) = self.backoff.as_mut().and_then(Iterator::next) {
+        if let Some(delay) = self.backoff.as_mut().map(BackOff::pause) {
             sleep(delay).await;
         }
         let server = place(&self.config.target.options);
@@ -361,7 +363,7 @@ impl Driver {
             let error = match settled {
                 Ok(Opened { session, home, .. }) => {
                     self.shared.set_home(Some(home));
-                    self.backoff.get_or_insert_with(|| BACKOFF.build());
+                    self.backoff.get_or_insert_with(|| BackOff::new(BACKOFF));
                     let mut again = None;
                     self.losses.over(|lasted| again = Some(lasted));
                     self.outage.over(|lasted| again = again.max(Some(lasted)));
@@ -397,8 +399,8 @@ impl Driver {
                 );
             });
             self.refuse_all(&error);
-            let backoff = self.backoff.get_or_insert_with(|| BACKOFF.build());
-            let delay = backoff.next().unwrap_or(EAGER_AFTER);
+            let backoff = self.backoff.get_or_insert_with(|| BackOff::new(BACKOFF));
+            let delay = backoff.pause();
             let begun = Instant::now();
             let eager_after = self.config.logins.eager_after(EAGER_AFTER).min(delay);
             let _ = timeout(delay, async {

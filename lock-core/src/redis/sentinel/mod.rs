@@ -6,7 +6,7 @@
 //! some 10 s later, one that is cut off from the Sentinels never. A process that still talks to it is granted locks
 //! there and renews them, while the new master grants them again once its quarantine, one lease from the
 //! first call that is made there, is over. Against that, a lease counts from no later than a time when no
-//! Sentinel knew of another master (see `driver/sentinels.rs`):
+//! Sentinel knew of another master (see `protocol/mastery.rs`):
 //!
 //! - Sentinels are asked together, and the newest configuration among their answers counts: one that is
 //!   behind the others says nothing. Nor is one believed that is behind what was heard before, unless most

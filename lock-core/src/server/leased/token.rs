@@ -2,16 +2,16 @@
 
 use std::time::Duration;
 
-use super::key::{Key, Owner};
+use super::key::Owner;
 use crate::backend::Lease;
-use crate::server::Reply;
+use crate::server::client::Reply;
 
 /// A token of a lock that is held, for a holder to whom it was handed over.
-pub(super) struct Token {
-    pub(super) key: Key,
-    pub(super) owner: Owner,
-    pub(super) lease: Lease,
-    pub(super) reply: Reply<u64>,
+pub(crate) struct Token<K> {
+    pub(crate) key: K,
+    pub(crate) owner: Owner,
+    pub(crate) lease: Lease,
+    pub(crate) reply: Reply<u64>,
     /// When it is not asked for again, on CLOCK_BOOTTIME.
-    pub(super) until: Duration,
+    pub(crate) until: Duration,
 }

@@ -38,13 +38,14 @@ use ::redis::aio::MultiplexedConnection;
 use futures_util::future::try_join_all;
 use tokio::time::{Instant, timeout};
 
-use super::nodes::{Link, Via};
-use super::{Done, Driver};
+use super::nodes::Nodes;
+use super::{Done, Effects};
 use crate::LockError;
 use crate::redis::about::{About, Reign};
 use crate::redis::connect::open;
 use crate::redis::shared::Shared;
 use crate::redis::topology::Topology;
+use crate::server::protocol::Effect;
 
 /// Between two times that the masters are asked, for a slot that waits for it, and for one that is in
 /// quarantine.
@@ -58,7 +59,7 @@ const COUNTS: Duration = Duration::from_secs(1);
 
 /// What a slot with a note of another server waits for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Doubt {
+struct Doubt {
     /// Nothing was decided about it yet; else it is in a quarantine that may be too long.
     is_new: bool,
     /// Where it was seen.
@@ -76,24 +77,20 @@ pub(in crate::redis) struct Proof {
 }
 
 impl Proof {
-    pub(super) fn counts(&self) -> bool {
+    fn counts(&self) -> bool {
         self.until > Instant::now()
     }
 }
 
-/// When each master was seen first, on CLOCK_BOOTTIME, and when they were asked last.
+/// When each master was seen first, on CLOCK_BOOTTIME.
 #[derive(Default)]
-pub(super) struct Reigns {
+struct Reigns {
     since: HashMap<String, (String, Duration)>,
-    /// Counts the times that they were asked.
-    asked: u64,
-    is_asking: bool,
-    asked_at: Option<Instant>,
 }
 
 impl Reigns {
     /// Notes what a master says of itself, which was asked then; gives since when it is one.
-    pub(super) fn note(&mut self, reign: &Reign, asked: Duration) -> Duration {
+    fn note(&mut self, reign: &Reign, asked: Duration) -> Duration {
         let since = reign.age.map_or(asked, |age| asked.saturating_sub(age));
         let known = (self.since.get(&reign.run_id))
             .filter(|(replication, _)| *replication == reign.replication);
@@ -106,77 +103,111 @@ impl Reigns {
 }
 
 /// All masters of a cluster.
-pub(super) struct Masters {
+pub(in crate::redis) struct Masters {
     asked: Duration,
     /// None of one that is no master, or does not say what it is.
     reigns: Vec<Option<Reign>>,
 }
 
-impl Driver {
-    /// A slot came here with a note of another server.
-    pub(super) fn doubt(&mut self, lane: usize, via: Via, is_new: bool) {
-        let lane = &mut self.lanes[lane];
-        let is_another = |doubt: Doubt| doubt.server != via.server || (is_new && !doubt.is_new);
-        if lane.doubt.is_none_or(is_another) {
-            lane.doubt = Some(Doubt {
+/// Whether slots were moved, or their masters have ended, by lane.
+pub(super) struct Moves {
+    shared: Arc<Shared>,
+    reigns: Reigns,
+    /// Counts the times that the masters were asked.
+    asked: u64,
+    is_asking: bool,
+    asked_at: Option<Instant>,
+    /// Lanes of which it is not known.
+    doubts: Vec<Option<Doubt>>,
+    /// As far as it is known, and not told to the server yet.
+    proofs: Vec<Option<Proof>>,
+}
+
+impl Moves {
+    pub(super) fn new(shared: Arc<Shared>, lanes: usize) -> Self {
+        Self {
+            shared,
+            reigns: Reigns::default(),
+            asked: 0,
+            is_asking: false,
+            asked_at: None,
+            doubts: vec![None; lanes],
+            proofs: vec![None; lanes],
+        }
+    }
+
+    /// Notes what a master says of itself, which was asked then; gives since when it is one.
+    pub(super) fn note(&mut self, reign: &Reign, asked: Duration) -> Duration {
+        self.reigns.note(reign, asked)
+    }
+
+    /// A slot came to this server with a note of another.
+    pub(super) fn doubt(&mut self, lane: usize, server: u64, is_new: bool) {
+        let doubt = &mut self.doubts[lane];
+        let is_another = |doubt: Doubt| doubt.server != server || (is_new && !doubt.is_new);
+        if doubt.is_none_or(is_another) {
+            *doubt = Some(Doubt {
                 is_new,
-                server: via.server,
+                server,
                 asked: None,
             });
         }
     }
 
+    /// Whether there is something to tell the server of this lane.
+    pub(super) fn has_proof(&self, lane: usize) -> bool {
+        self.proofs[lane].is_some()
+    }
+
+    /// That, if it counts still.
+    pub(super) fn take_proof(&mut self, lane: usize) -> Option<Proof> {
+        self.proofs[lane].take().filter(Proof::counts)
+    }
+
     /// When masters are to be asked.
-    pub(super) fn next_doubt(&self) -> Option<Instant> {
-        if self.reigns.is_asking {
+    pub(super) fn next(&self) -> Option<Instant> {
+        if self.is_asking {
             return None;
         }
-        let doubts = self.lanes.iter().filter_map(|lane| lane.doubt);
+        let doubts = self.doubts.iter().flatten();
         let (soon, late) = ASK_AGAIN;
         let pause = doubts.map(|doubt| if doubt.is_new { soon } else { late });
-        let asked = self.reigns.asked_at;
+        let asked = self.asked_at;
         let at = |pause| asked.map_or_else(Instant::now, |asked| asked + pause);
         pause.min().map(at)
     }
 
     /// Asks all masters, if there is a doubt.
-    pub(super) fn settle_doubts(&mut self) {
-        if self.next_doubt().is_some_and(|at| at <= Instant::now()) {
-            self.ask_masters();
+    pub(super) fn settle_doubts(&mut self, nodes: &Nodes, effects: &mut Effects) {
+        if self.next().is_some_and(|at| at <= Instant::now()) {
+            self.ask_masters(nodes, effects);
         }
     }
 
     /// Also to see reigns when they begin, and not only when it is to be known how old they are.
-    pub(super) fn ask_masters(&mut self) {
-        if self.lanes.len() == 1 || self.reigns.is_asking {
+    pub(super) fn ask_masters(&mut self, nodes: &Nodes, effects: &mut Effects) {
+        if !nodes.is_cluster() || self.is_asking {
             return;
         }
-        self.reigns.asked_at = Some(Instant::now());
-        let connected: Vec<_> = (self.nodes.iter())
-            .filter_map(|node| match &node.link {
-                Link::Up(connection) => Some((node.info.clone(), connection.clone())),
-                _ => None,
-            })
-            .collect();
+        self.asked_at = Some(Instant::now());
+        let connected = nodes.connected();
         if connected.is_empty() {
             return;
         }
-        self.reigns.asked += 1;
-        self.reigns.is_asking = true;
-        for lane in &mut self.lanes {
-            if let Some(doubt) = &mut lane.doubt {
-                doubt.asked = Some(self.reigns.asked);
-            }
+        self.asked += 1;
+        self.is_asking = true;
+        for doubt in self.doubts.iter_mut().flatten() {
+            doubt.asked = Some(self.asked);
         }
         let shared = Arc::clone(&self.shared);
-        self.calls.push(Box::pin(async move {
+        effects.push(Effect::call(async move {
             let asking = timeout(WITHIN, ask(connected, &shared)).await;
             Done::Asked(asking.unwrap_or_else(|_| Err(LockError::unanswered())))
         }));
     }
 
-    pub(super) fn masters_answered(&mut self, result: Result<Masters, LockError>) {
-        self.reigns.is_asking = false;
+    pub(super) fn masters_answered(&mut self, result: Result<Masters, LockError>, nodes: &Nodes) {
+        self.is_asking = false;
         let mut servers = Vec::new();
         let age = match result {
             Ok(masters) => {
@@ -198,24 +229,24 @@ impl Driver {
                 Duration::ZERO
             }
         };
-        let asked = Some(self.reigns.asked);
+        let asked = Some(self.asked);
         let until = Instant::now() + COUNTS;
-        for lane in &mut self.lanes {
-            let Some(doubt) = lane.doubt.take_if(|doubt| doubt.asked == asked) else {
+        for (lane, doubt) in self.doubts.iter_mut().enumerate() {
+            let Some(doubt) = doubt.take_if(|doubt| doubt.asked == asked) else {
                 continue;
             };
-            let node = &self.nodes[lane.node];
-            if node.via.server != doubt.server {
+            let node = nodes.lane(lane).node;
+            if nodes.link_id(node).server != doubt.server {
                 continue;
             }
-            let server = node.run_id.clone();
+            let server = nodes.run_id(node).to_owned();
             // One that is not known to be a master here and now.
             let age = if servers.contains(&server) {
                 age
             } else {
                 Duration::ZERO
             };
-            lane.proof = Some(Proof { server, age, until });
+            self.proofs[lane] = Some(Proof { server, age, until });
         }
     }
 }

@@ -7,15 +7,18 @@ use std::time::Duration;
 use ::redis::ConnectionAddr;
 use tokio::time::Instant;
 
-use super::nodes::{Link, Via};
-use super::{Done, Driver};
-use crate::redis::held::HeldLock;
+use super::nodes::Nodes;
+use super::{Done, Effects};
+use crate::redis::command::HeldLock;
+use crate::redis::shared::Shared;
+use crate::server::protocol::Effect;
 
 /// Between two questions at most.
 const EVERY: Duration = Duration::from_secs(1);
 
 /// What is known of the only node's being the master.
 pub(super) struct Mastery {
+    shared: Arc<Shared>,
     /// When Sentinels were last asked, and named no other; on CLOCK_BOOTTIME.
     as_of: Duration,
     next: Instant,
@@ -23,43 +26,42 @@ pub(super) struct Mastery {
 }
 
 impl Mastery {
-    pub(super) fn new() -> Self {
+    pub(super) fn new(shared: Arc<Shared>) -> Self {
         Self {
+            shared,
             as_of: Duration::ZERO,
             next: Instant::now(),
             is_asking: false,
         }
     }
-}
 
-impl Driver {
-    /// When a lease ends that was asked for then, over this connection. It counts from no later than the
-    /// server was known to be the master: one that was left extends nothing.
-    pub(super) fn valid_until(&self, via: Via, sent: Duration) -> Duration {
+    /// When a lease ends that was asked for then, over a connection to the master as it is known now, or not.
+    /// It counts from no later than the server was known to be the master: one that was left extends nothing.
+    pub(super) fn valid_until(&self, sent: Duration, is_of_master: bool) -> Duration {
         let settings = &self.shared.settings;
         if self.shared.sentinels.is_none() {
             return settings.valid_until(sent);
         }
-        if !self.is_of_master(via) {
+        if !is_of_master {
             return Duration::ZERO;
         }
-        settings.valid_until(sent.min(self.mastery.as_of))
+        settings.valid_until(sent.min(self.as_of))
     }
 
     /// Sentinels, asked at this time, have named the server that was connected to.
     pub(super) fn is_master_as_of(&mut self, asked: Duration) {
-        self.mastery.as_of = self.mastery.as_of.max(asked);
+        self.as_of = self.as_of.max(asked);
     }
 
     /// How long ago the Sentinels were asked, where there are some.
-    fn mastery_age(&self) -> Option<Duration> {
+    fn age(&self) -> Option<Duration> {
         self.shared.sentinels.as_ref()?;
-        Some(self.shared.clock.now().saturating_sub(self.mastery.as_of))
+        Some(self.shared.clock.now().saturating_sub(self.as_of))
     }
 
     /// Whether what is known is so old that a lease would be short, or over: this process stood still.
-    pub(super) fn is_mastery_old(&self) -> bool {
-        self.mastery_age()
+    pub(super) fn is_old(&self) -> bool {
+        self.age()
             .is_some_and(|age| age > 2 * self.shared.settings.heartbeat())
     }
 
@@ -67,7 +69,7 @@ impl Driver {
     /// master, where it is renewed, while its copy here has ended: see [`carries_over`](Self::carries_over).
     pub(super) fn may_grant(&self) -> bool {
         let heartbeat = self.shared.settings.heartbeat();
-        !self.shared.split.is_on() && self.mastery_age().is_none_or(|age| age <= heartbeat)
+        !self.shared.split.is_on() && self.age().is_none_or(|age| age <= heartbeat)
     }
 
     /// Whether a lease that this server has renewed, and another one before, goes on.
@@ -76,39 +78,34 @@ impl Driver {
     /// the lock from then on: to a process that asked the Sentinels a heartbeat ago or less
     /// ([`may_grant`](Self::may_grant)), so before a heartbeat after the first of them named the new one. A
     /// lease that had a heartbeat left when it came here ends there later than that.
-    pub(super) fn carries_over(&self, lock: &HeldLock, via: Via) -> bool {
+    pub(super) fn carries_over(&self, lock: &HeldLock, server: u64) -> bool {
         let left = lock.lease.remaining();
         self.shared.sentinels.is_none()
-            || lock.server == via.server
+            || lock.server == server
             || left.is_some_and(|left| left >= self.shared.settings.heartbeat())
     }
 
-    /// Whether an answer over this connection is of the master as it is known now.
-    pub(super) fn is_of_master(&self, via: Via) -> bool {
-        self.shared.sentinels.is_none() || self.nodes[via.node].via.server == via.server
-    }
-
-    pub(super) fn next_mastery(&self) -> Option<Instant> {
-        let is_due = self.shared.sentinels.is_some() && !self.mastery.is_asking;
-        is_due.then_some(self.mastery.next)
+    pub(super) fn next(&self) -> Option<Instant> {
+        let is_due = self.shared.sentinels.is_some() && !self.is_asking;
+        is_due.then_some(self.next)
     }
 
     /// Asks the Sentinels, if it is time. Where there is no connection one is made, also for nothing that is
     /// asked for: to be subscribed at the server that grants.
-    pub(super) fn watch_mastery(&mut self) {
-        if self.next_mastery().is_none_or(|at| at > Instant::now()) {
+    pub(super) fn watch(&mut self, nodes: &mut Nodes, effects: &mut Effects) {
+        if self.next().is_none_or(|at| at > Instant::now()) {
             return;
         }
         let settings = &self.shared.settings;
         // So that what is known is not older than a heartbeat, also where a Sentinel is silent.
         let heartbeat = settings.heartbeat();
         let (pause, within) = (heartbeat / 4, settings.answer_within().min(heartbeat / 2));
-        self.mastery.next = Instant::now() + pause.min(EVERY);
-        if matches!(self.nodes[0].link, Link::Up(_)) {
-            self.mastery.is_asking = true;
-            let than = self.nodes[0].info.addr().clone();
+        self.next = Instant::now() + pause.min(EVERY);
+        if nodes.is_up(0) {
+            self.is_asking = true;
+            let than = nodes.address(0).clone();
             let shared = Arc::clone(&self.shared);
-            self.calls.push(Box::pin(async move {
+            effects.push(Effect::call(async move {
                 let asked = shared.clock.now();
                 let another = match &shared.sentinels {
                     Some(sentinels) => sentinels.name_another(&than, within).await,
@@ -121,15 +118,20 @@ impl Driver {
                 }
             }));
         } else {
-            let _ = self.connection(0);
+            let _ = nodes.connection(0, effects);
         }
     }
 
-    pub(super) fn watched(&mut self, asked: Duration, than: &ConnectionAddr, another: bool) {
-        self.mastery.is_asking = false;
-        let now = Instant::now();
-        let node = &mut self.nodes[0];
-        if node.info.addr() != than || !matches!(node.link, Link::Up(_)) {
+    pub(super) fn watched(
+        &mut self,
+        asked: Duration,
+        than: &ConnectionAddr,
+        another: bool,
+        nodes: &mut Nodes,
+        effects: &mut Effects,
+    ) {
+        self.is_asking = false;
+        if nodes.address(0) != than || !nodes.is_up(0) {
             return;
         }
         if !another {
@@ -140,8 +142,8 @@ impl Driver {
             "Redis Sentinels name another master: what is held is renewed there, and no lock is granted until \
              those that it may lack have ended"
         );
-        node.link = Link::Down { retry_at: now };
-        self.renewals.next = now;
-        self.mastery.next = now;
+        nodes.disconnect(0);
+        effects.push(Effect::RenewAll);
+        self.next = Instant::now();
     }
 }

@@ -4,23 +4,29 @@ use std::collections::BTreeMap;
 
 use tokio::time::Instant;
 
-use crate::redis::command::Command;
+use crate::server::leased::{Command, WaiterTable};
 
 /// Commands by when they are due, and counted.
-#[derive(Default)]
-pub(super) struct Parked {
-    commands: BTreeMap<(Instant, u64), Command>,
+pub(super) struct Delayed<W: WaiterTable> {
+    commands: BTreeMap<(Instant, u64), Command<W>>,
     ever: u64,
 }
 
-impl Parked {
-    pub(super) fn put(&mut self, until: Instant, command: Command) {
+impl<W: WaiterTable> Delayed<W> {
+    pub(super) const fn new() -> Self {
+        Self {
+            commands: BTreeMap::new(),
+            ever: 0,
+        }
+    }
+
+    pub(super) fn put(&mut self, until: Instant, command: Command<W>) {
         self.ever += 1;
         self.commands.insert((until, self.ever), command);
     }
 
     /// One that is due.
-    pub(super) fn take(&mut self, now: Instant) -> Option<Command> {
+    pub(super) fn take(&mut self, now: Instant) -> Option<Command<W>> {
         let first = self.commands.first_entry()?;
         (first.key().0 <= now).then(|| first.remove())
     }

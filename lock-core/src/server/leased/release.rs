@@ -2,28 +2,28 @@
 
 use std::time::Duration;
 
-use super::key::{Key, Owner};
+use super::key::{LockKey, Owner};
 use crate::LockError;
 use crate::backend::Lease;
-use crate::server::Reply;
+use crate::server::client::Reply;
 
 /// A lock to release, or an acquire to undo.
-pub(super) struct Release {
-    pub(super) key: Key,
-    pub(super) owner: Owner,
+pub(crate) struct Release<K> {
+    pub(crate) key: K,
+    pub(crate) owner: Owner,
     /// Where a caller waits for the end, and the lease that was to be released.
-    pub(super) reply: Option<(Reply<()>, Lease)>,
+    pub(crate) reply: Option<(Reply<()>, Lease)>,
     /// When the key has ended by itself.
-    pub(super) until: Duration,
+    pub(crate) until: Duration,
     /// The server that it was sent to first, if that did not answer.
-    pub(super) sent_to: Option<u64>,
+    pub(crate) sent_to: Option<u64>,
     /// Until when the server may take the acquire that this undoes, if that was not answered.
-    pub(super) ghost: Option<Duration>,
+    pub(crate) ghost: Option<Duration>,
 }
 
-impl Release {
+impl<K: LockKey> Release<K> {
     /// The same once more, and after how long: the acquire may come after this.
-    pub(super) fn again(&mut self, now: Duration) -> Option<(Duration, Self)> {
+    pub(crate) fn again(&mut self, now: Duration) -> Option<(Duration, Self)> {
         let after = self.ghost.take()?.checked_sub(now)?;
         let again = Self {
             key: self.key.clone(),
@@ -36,7 +36,7 @@ impl Release {
         Some((after, again))
     }
 
-    pub(super) fn answer(self, answer: Result<(), LockError>) {
+    pub(crate) fn answer(self, answer: Result<(), LockError>) {
         if let Some((reply, _)) = self.reply {
             // The caller may have left.
             let _ = reply.send(answer);

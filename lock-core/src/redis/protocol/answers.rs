@@ -1,19 +1,56 @@
-//! What the script answers to a batch.
+//! What the scripts answer.
 
 use std::collections::HashMap;
+use std::time::Duration;
 
 use ::redis::Value;
 
+use crate::redis::settings::LEASES;
+
+/// What the script says of a server key that it does not believe.
+pub(super) const BAD_NOTE: &str = "note";
+
+/// What the script says of a slot whose master was another.
+pub(super) const MOVED: &str = "moved";
+
+/// What the script says of a lock that is held by what it has not written.
+pub(super) const FOREIGN: &str = "foreign";
+
+/// What the script that issues tokens says where the server key is of another server, or missing.
+pub(super) const ANOTHER: &str = "another";
+
+/// What is said of a token that no script of ours issues.
+pub(super) const UNBELIEVABLE: &str = "a token that is far ahead of its clock";
+
+/// How far a token is ahead of the server's time at most, in microseconds: as in the script, with the
+/// longest lease.
+const FURTHEST: u64 = 3 * 24 * 3600 * 1_000_000;
+
+/// A token that comes from no script of ours would be the newest that is known for good.
+pub(super) fn believable(answer: i64, time: u64) -> Result<i64, String> {
+    if u64::try_from(answer).is_ok_and(|token| token > time.saturating_add(FURTHEST)) {
+        return Err(UNBELIEVABLE.to_owned());
+    }
+    Ok(answer)
+}
+
+/// How long the server says that it takes; no lease and no quarantine takes longer than a day.
+pub(super) fn pause(millis: i64) -> Duration {
+    Duration::from_millis(millis.unsigned_abs()).min(*LEASES.end())
+}
+
 /// The answer to a batch: what it says of all, and of those locks that were not simply released or acquired.
-pub(super) struct Answers {
+pub(in crate::redis) struct Answers {
     /// The time of the server, in microseconds.
     pub(super) time: u64,
     /// What is left of the quarantine, in ms: below 0 where it may become less; or why nothing can be granted.
     pub(super) left: Result<i64, String>,
+    /// Whether the clock of the server was put forward since it was last seen.
+    pub(super) has_jumped: bool,
     /// Of each lock that was acquired.
     token: i64,
     /// By the place of the lock in the call, from 1. What was said last counts.
-    said: HashMap<i64, Value>,
+    said: HashMap<usize, Value>,
 }
 
 impl Answers {
@@ -27,33 +64,37 @@ impl Answers {
         ) else {
             return None;
         };
-        let places = 1..=i64::try_from(locks).ok()?;
         let mut said = HashMap::new();
         while let Some(place) = values.next() {
-            match place {
-                Value::Int(place) if places.contains(&place) => said.insert(place, values.next()?),
-                _ => return None,
+            let Value::Int(place) = place else {
+                return None;
             };
+            let place = usize::try_from(place).ok()?;
+            if !(1..=locks).contains(&place) {
+                return None;
+            }
+            said.insert(place, values.next()?);
         }
         Some(Self {
             time: time.unsigned_abs(),
             left,
+            has_jumped: false,
             token,
             said,
         })
     }
 
     /// What is said of the lock at this place, if it is to be released.
-    pub(super) fn of_release(&mut self, place: i64) -> Result<i64, String> {
+    pub(super) fn of_release(&mut self, place: usize) -> Result<i64, String> {
         self.said(place).unwrap_or(Ok(1))
     }
 
     /// What is said of the lock at this place, if it is to be acquired.
-    pub(super) fn of_acquire(&mut self, place: i64) -> Result<i64, String> {
+    pub(super) fn of_acquire(&mut self, place: usize) -> Result<i64, String> {
         self.said(place).unwrap_or(Ok(self.token))
     }
 
-    fn said(&mut self, place: i64) -> Option<Result<i64, String>> {
+    fn said(&mut self, place: usize) -> Option<Result<i64, String>> {
         if self.said.is_empty() {
             return None;
         }

@@ -1,0 +1,57 @@
+//! The place of a hold in its provider: the turn that it was asked for in, and where it is reported.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::runtime;
+use tokio::task::AbortHandle;
+use tracing::Span;
+
+use super::overtime;
+use crate::observe::{HoldOutcome, Keys};
+use crate::provider::{Shared, Turn};
+use crate::trace;
+
+/// What makes a grant a hold of a provider: it is there until the release.
+pub(super) struct Seat {
+    pub(super) turn: Turn,
+    pub(super) shared: Arc<Shared>,
+    /// One in each runtime that relies on one: each can end before the others.
+    pub(super) watchdogs: Vec<Watchdog>,
+    /// Where there is a longest hold.
+    pub(super) overtime: Option<overtime::Entry>,
+    /// Until the end of the hold is reported.
+    pub(super) account: Option<Account>,
+}
+
+/// A task that frees the lock once it is lost.
+pub(super) struct Watchdog {
+    pub(super) runtime: runtime::Id,
+    pub(super) task: AbortHandle,
+}
+
+/// Where a hold is reported.
+pub(super) struct Account {
+    pub(super) keys: Arc<Keys>,
+    /// Where it is used; a box is smaller where it is not.
+    pub(super) span: Option<Box<Span>>,
+}
+
+impl Seat {
+    /// Reports the end of the hold, once: after how long, and whether it was lost.
+    pub(super) fn close(&mut self, held_for: impl FnOnce() -> Duration, is_lost: bool) {
+        let Some(Account { keys, span }) = self.account.take() else {
+            return;
+        };
+        let outcome = match is_lost {
+            false => HoldOutcome::Released,
+            true => HoldOutcome::Lost,
+        };
+        keys.held(-1);
+        let held_for = held_for();
+        keys.held_for(outcome, held_for);
+        if let Some(span) = span {
+            trace::held(&span, outcome.as_str(), held_for);
+        }
+    }
+}

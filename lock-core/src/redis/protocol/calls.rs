@@ -1,0 +1,116 @@
+//! What is sent: calls of the scripts.
+
+use std::time::Duration;
+
+use ::redis::Cmd;
+
+use super::moves::Proof;
+use crate::redis::command::{Acquire, HeldLock, Release, Token};
+use crate::redis::key::{millis, prefix};
+use crate::redis::scripts::{EXCHANGE, RENEW, TOKEN};
+use crate::redis::settings::Settings;
+
+/// What the server is told beside the locks.
+pub(in crate::redis) struct Extra {
+    /// That its clock jumped.
+    pub(super) jumped: bool,
+    /// Whether the slot was moved, or its master has ended.
+    pub(super) proof: Option<Proof>,
+}
+
+/// Where and how an exchange is made.
+pub(in crate::redis) struct Exchange<'a> {
+    pub(in crate::redis) settings: &'a Settings,
+    pub(in crate::redis) server_key: &'a str,
+    /// By the server's clock, when it is too late.
+    pub(in crate::redis) not_after: u64,
+    /// The newest token that we know of.
+    pub(in crate::redis) newest: u64,
+    pub(in crate::redis) is_cluster: bool,
+}
+
+/// What it is about.
+#[derive(Default)]
+pub(in crate::redis) struct Content<'a> {
+    pub(super) releases: &'a [Release],
+    pub(super) acquires: &'a [Acquire],
+    /// How many of the acquires are to be granted at most, if they are a claim.
+    pub(super) limit: Option<usize>,
+    /// Whether it is asked if locks could be granted.
+    pub(super) is_probe: bool,
+    pub(super) extra: Option<&'a Extra>,
+}
+
+impl Content<'_> {
+    /// Asks whether locks could be granted.
+    pub(in crate::redis) fn probe() -> Self {
+        Self {
+            is_probe: true,
+            ..Self::default()
+        }
+    }
+}
+
+impl Exchange<'_> {
+    pub(in crate::redis) fn call(&self, of: &Content<'_>) -> Cmd {
+        let locks = || {
+            let releases = of.releases.iter().map(|r| (&r.key, r.owner));
+            releases.chain(of.acquires.iter().map(|a| (&a.key, a.owner)))
+        };
+        let count = of.releases.len() + of.acquires.len();
+        let mut call = EXCHANGE.call(1 + count, 11 + count);
+        call.arg(self.server_key);
+        locks().for_each(|(key, _)| {
+            call.arg(&*key.text);
+        });
+        call.arg(self.not_after)
+            .arg(millis(self.settings.lease))
+            .arg(millis(self.settings.quarantine))
+            .arg(self.newest)
+            // In a cluster the message stays on the node of the lock.
+            .arg(if self.is_cluster {
+                "SPUBLISH"
+            } else {
+                "PUBLISH"
+            })
+            .arg(of.releases.len())
+            .arg(u8::from(of.extra.is_some_and(|extra| extra.jumped)))
+            .arg(u8::from(of.is_probe))
+            .arg(of.limit.unwrap_or(of.acquires.len()));
+        match of.extra.and_then(|extra| extra.proof.as_ref()) {
+            Some(proof) => call.arg(&proof.server).arg(millis(proof.age)),
+            None => call.arg("").arg(0),
+        };
+        locks().for_each(|(_, owner)| {
+            call.arg(&prefix(owner)[..]);
+        });
+        call
+    }
+}
+
+pub(super) fn renew(server_key: &str, not_after: u64, lease: Duration, locks: &[HeldLock]) -> Cmd {
+    let mut call = RENEW.call(1 + locks.len(), 2 + locks.len());
+    call.arg(server_key);
+    for lock in locks {
+        call.arg(&*lock.key.text);
+    }
+    call.arg(not_after).arg(millis(lease));
+    for lock in locks {
+        call.arg(&lock.owner.text()[..]);
+    }
+    call
+}
+
+/// `newest` is the newest token that we know of.
+pub(super) fn issue(server_key: &str, newest: u64, tokens: &[Token]) -> Cmd {
+    let mut call = TOKEN.call(1 + tokens.len(), 1 + tokens.len());
+    call.arg(server_key);
+    for token in tokens {
+        call.arg(&*token.key.text);
+    }
+    call.arg(newest);
+    for token in tokens {
+        call.arg(&token.owner.text()[..]);
+    }
+    call
+}

@@ -1,0 +1,478 @@
+//! How Redis is asked for locks: scripts, and what is known of the servers that run them.
+//!
+//! - [`Exchange`] and its like are the calls; [`Answers`] is what the scripts say, and [`Verdicts`] what that means.
+//! - [`Upkeep`] is what is known of the servers: [`Nodes`](nodes::Nodes) are connections for commands, clocks, and
+//!   which server has what of a cluster; [`Moves`](moves::Moves) tells slots that were moved from masters that lost
+//!   their data; [`Mastery`](mastery::Mastery) asks Sentinels whether the server is the master still;
+//!   [`Replicas`](replicas::Replicas) holds back what replicas are to know of before it is given out.
+//!
+//! Each owns what it knows. What it has done by the [driver](crate::server::driver) is an effect.
+
+mod answers;
+mod calls;
+mod foreign;
+mod locate;
+mod looks;
+mod mastery;
+mod moves;
+mod node;
+mod nodes;
+mod quarantine;
+mod replicas;
+mod upkeep;
+mod verdicts;
+
+use std::future::Future;
+use std::sync::Arc;
+use std::time::Duration;
+
+use ::redis::aio::MultiplexedConnection;
+use ::redis::{ConnectionAddr, ConnectionInfo, Value};
+use tokio::sync::{mpsc, watch};
+use tokio::time::Instant;
+
+use self::answers::{Answers, MOVED, number, pause};
+use self::calls::Extra;
+use self::moves::Masters;
+use self::quarantine::Quarantine;
+use self::replicas::Unconfirmed;
+use self::upkeep::Upkeep;
+use self::verdicts::Verdicts;
+use super::KIND;
+use super::clock::Jump;
+use super::command::{Acquire, HeldLock, Release, Token};
+use super::key::Key;
+use super::opened::Opened;
+use super::scripts::{EXCHANGE, Failure, RENEW, TOKEN};
+use super::shared::Shared;
+use super::subscriber::Question;
+use super::topology::Topology;
+use super::waiting::Waiting;
+use crate::server::PATIENCE;
+use crate::server::leased::{Given, Owner};
+use crate::server::link::LinkId;
+use crate::server::protocol::{
+    self, Acquired, Batch, Effect, Failed, Issued, Protocol, Refusal, Released, Renewal, Sent,
+    Settling, Then,
+};
+use crate::{LockError, LossReason};
+
+pub(super) use calls::{Content, Exchange};
+
+/// Before a renewal that had no answer is sent over another connection.
+const RENEW_SOON: Duration = Duration::from_millis(10);
+
+/// Longer than masters mostly take to say what they are.
+const SHORTLY: Duration = Duration::from_millis(20);
+
+pub(super) type Effects = protocol::Effects<RedisProtocol>;
+
+/// The servers of a backend, as its driver asks them.
+pub(super) struct RedisProtocol {
+    shared: Arc<Shared>,
+    upkeep: Upkeep,
+    quarantine: Quarantine,
+    verdicts: Verdicts,
+}
+
+/// What was asked of its own accord, and has an answer.
+pub(super) enum Done {
+    Connected {
+        node: usize,
+        address: ConnectionAddr,
+        /// Large, and rare.
+        result: Box<Result<Opened, LockError>>,
+    },
+    Looked(Result<Topology, LockError>),
+    Asked(Result<Masters, LockError>),
+    Watched {
+        asked: Duration,
+        than: ConnectionAddr,
+        another: bool,
+    },
+    Confirmed {
+        node: usize,
+        grants: Vec<Unconfirmed>,
+        known: bool,
+    },
+}
+
+impl RedisProtocol {
+    /// For the servers that are known, without a connection yet.
+    pub(super) fn new(
+        shared: Arc<Shared>,
+        topology: watch::Sender<Arc<Topology>>,
+        questions: mpsc::UnboundedSender<Question>,
+    ) -> Self {
+        let upkeep = Upkeep::new(Arc::clone(&shared), topology, questions);
+        Self {
+            verdicts: Verdicts::new(Arc::clone(&shared), upkeep.nodes.is_cluster()),
+            quarantine: Quarantine::default(),
+            upkeep,
+            shared,
+        }
+    }
+
+    /// Goes on over a connection to this node.
+    pub(super) fn begin(&mut self, info: &ConnectionInfo, opened: Opened, effects: &mut Effects) {
+        self.upkeep.begin(info, opened, effects);
+    }
+}
+
+impl Protocol for RedisProtocol {
+    const KIND: &'static str = KIND;
+    const IN_FLIGHT: usize = 3;
+    const BATCH: usize = 128;
+    const RENEWED: usize = 256;
+
+    type Key = Key;
+    type Waiters = Waiting;
+    type Connection = MultiplexedConnection;
+    type Extra = Extra;
+    type Answers = Answers;
+    type Renewed = Vec<Value>;
+    type Issued = Vec<Value>;
+    type Failure = Failure;
+    type Done = Done;
+
+    fn lanes(&self) -> usize {
+        self.upkeep.nodes.lanes()
+    }
+
+    fn lane_of(&self, key: &Key) -> usize {
+        self.upkeep.nodes.lane_of(key.bucket)
+    }
+
+    fn refuses(&self) -> Option<LockError> {
+        self.shared.split.error()
+    }
+
+    fn probed_lanes(&self) -> Vec<usize> {
+        self.upkeep.nodes.probed_lanes()
+    }
+
+    fn connection(
+        &mut self,
+        lane: usize,
+        effects: &mut Effects,
+    ) -> Option<(MultiplexedConnection, LinkId)> {
+        self.upkeep.connection(lane, effects)
+    }
+
+    fn retry_at(&self, lane: usize) -> Option<Instant> {
+        self.upkeep
+            .nodes
+            .retry_at(self.upkeep.nodes.lane(lane).node)
+    }
+
+    fn new_owner(&mut self, link: LinkId) -> Owner {
+        self.shared.new_owner(self.upkeep.nodes.identity(link.node))
+    }
+
+    fn exchange(
+        &mut self,
+        mut connection: MultiplexedConnection,
+        sent: Sent,
+        batch: &Batch<Self>,
+    ) -> impl Future<Output = Result<Answers, Failure>> + Send + 'static {
+        let settings = &self.shared.settings;
+        let within = settings.answer_within();
+        let exchange = Exchange {
+            settings,
+            server_key: &self.upkeep.nodes.lane(sent.lane).server_key,
+            not_after: self.upkeep.nodes.not_after(sent, PATIENCE),
+            newest: self.verdicts.newest(),
+            is_cluster: self.upkeep.nodes.is_cluster(),
+        };
+        let call = exchange.call(&Content {
+            releases: &batch.releases,
+            acquires: &batch.acquires,
+            limit: batch.limit,
+            is_probe: !batch.probes.is_empty(),
+            extra: batch.extra.as_ref(),
+        });
+        let locks = batch.locks();
+        async move {
+            let answer = EXCHANGE.invoke(&mut connection, call, within).await;
+            answer.and_then(|values| Answers::read(values, locks).ok_or(Failure::Nonsense))
+        }
+    }
+
+    fn answered(
+        &mut self,
+        sent: Sent,
+        batch: &Batch<Self>,
+        answers: &mut Answers,
+        effects: &mut Effects,
+    ) -> Settling {
+        self.upkeep.nodes.answered(sent.link);
+        let (lane, server) = (sent.lane, sent.link.server);
+        let jump = self.upkeep.saw_time(sent, answers.time, effects);
+        answers.has_jumped = jump == Some(Jump::Forward);
+        let mut settling = Settling::Each;
+        if answers.left.as_ref().is_err_and(|error| error == MOVED) {
+            // Once it is known what became of the master before, which takes a moment.
+            self.upkeep.moves.doubt(lane, server, true);
+            settling = Settling::Later(SHORTLY);
+            answers.left = Ok(0);
+        }
+        let Ok(left) = answers.left else {
+            return settling;
+        };
+        if left != 0 {
+            self.quarantine.tell(pause(left), left < 0);
+            let is_asked = !batch.acquires.is_empty() || !batch.probes.is_empty();
+            if left < 0 && is_asked {
+                self.upkeep.moves.doubt(lane, server, false);
+            }
+        } else if (batch.extra.as_ref()).is_some_and(|extra| extra.proof.is_some()) {
+            // They were told to come back later.
+            let bucket = self.upkeep.nodes.lane(lane).bucket;
+            self.shared.waiting.wake_all_of(bucket);
+        }
+        settling
+    }
+
+    fn released(&self, release: &Release, place: usize, answers: &mut Answers) -> Released {
+        match answers.of_release(place) {
+            Ok(1) => Released::Free { is_awaited: false },
+            Ok(heard @ 2..) => {
+                let ours = i64::from(self.shared.waiting.is_subscribed(&release.key));
+                Released::Free {
+                    is_awaited: heard - 1 > ours,
+                }
+            }
+            Ok(_) => Released::Missing,
+            Err(_) => Released::Taken,
+        }
+    }
+
+    fn acquired(
+        &mut self,
+        sent: Sent,
+        acquire: &Acquire,
+        place: usize,
+        answers: &mut Answers,
+    ) -> Acquired {
+        if answers.has_jumped {
+            // Whoever held it may think so still.
+            let retry_in = Some(self.shared.settings.quarantine);
+            return Acquired::Void(Refusal::Held { retry_in });
+        }
+        let answer = answers.of_acquire(place);
+        let server_key = &self.upkeep.nodes.lane(sent.lane).server_key;
+        let acquired = (self.verdicts).acquired(server_key, &acquire.key, answer, answers.time);
+        if matches!(acquired, Acquired::Granted(_)) && !self.upkeep.mastery.may_grant() {
+            return Acquired::Void(Refusal::Error(LockError::unanswered()));
+        }
+        acquired
+    }
+
+    fn probed(&self, sent: Sent, answers: &Answers) -> Result<(), LockError> {
+        verdicts::probed(&self.upkeep.nodes.lane(sent.lane).server_key, &answers.left)
+    }
+
+    fn give(&mut self, sent: Sent, given: Given<Waiting>) {
+        let is_present = self.upkeep.nodes.is_present(sent.link);
+        self.upkeep.replicas.give(sent, given, is_present);
+    }
+
+    fn failed(
+        &mut self,
+        sent: Sent,
+        extra: Option<Extra>,
+        failure: Failure,
+        effects: &mut Effects,
+    ) -> Failed {
+        self.upkeep.nodes.failed(sent.link, &failure);
+        let failed = self.verdicts.failed(&failure);
+        if matches!(failed.then, Then::Again) {
+            self.upkeep.nodes.look_for(sent.lane, &failure, effects);
+        }
+        if let Some(extra) = extra {
+            if extra.proof.is_some() {
+                self.upkeep.moves.doubt(sent.lane, sent.link.server, true);
+            }
+            self.upkeep.nodes.lane_mut(sent.lane).jumped |= extra.jumped;
+        }
+        failed
+    }
+
+    fn valid_until(&self, sent: Sent) -> Duration {
+        let is_of_master = self.upkeep.is_of_master(sent.link);
+        self.upkeep.mastery.valid_until(sent.at, is_of_master)
+    }
+
+    fn renew(
+        &mut self,
+        mut connection: MultiplexedConnection,
+        sent: Sent,
+        locks: &[HeldLock],
+    ) -> impl Future<Output = Result<Vec<Value>, Failure>> + Send + 'static {
+        let settings = &self.shared.settings;
+        let within = settings.answer_within();
+        let not_after = self.upkeep.nodes.not_after(sent, within);
+        let server_key = &self.upkeep.nodes.lane(sent.lane).server_key;
+        let call = calls::renew(server_key, not_after, settings.lease, locks);
+        // The time alone: it came too late.
+        let whole = [1, locks.len() + 1];
+        async move {
+            let answer = RENEW.invoke(&mut connection, call, within).await;
+            answer.and_then(|values| match whole.contains(&values.len()) {
+                true => Ok(values),
+                false => Err(Failure::Nonsense),
+            })
+        }
+    }
+
+    fn renewing(&mut self, is_renewed: impl Fn(usize) -> bool) {
+        self.upkeep.nodes.renewing(is_renewed);
+    }
+
+    fn renewed(
+        &mut self,
+        sent: Sent,
+        locks: &[HeldLock],
+        answer: Result<Vec<Value>, Failure>,
+        effects: &mut Effects,
+    ) -> Vec<Renewal> {
+        let link = sent.link;
+        let values = match answer {
+            Ok(values) => values,
+            Err(failure) => {
+                self.upkeep.nodes.failed(link, &failure);
+                self.upkeep
+                    .nodes
+                    .not_renewed(link.node, locks.len(), &failure);
+                if failure.is_elsewhere() {
+                    self.upkeep.nodes.look_for(sent.lane, &failure, effects);
+                }
+                if matches!(failure, Failure::Unknown(_)) {
+                    // Its connection was left: this makes another.
+                    effects.push(Effect::RenewBy(Instant::now() + RENEW_SOON));
+                }
+                return Vec::new();
+            }
+        };
+        self.upkeep.nodes.answered(link);
+        let mut values = values.into_iter();
+        let Some(Value::Int(time)) = values.next() else {
+            return Vec::new();
+        };
+        if self.upkeep.saw_time(sent, time.unsigned_abs(), effects) == Some(Jump::Forward) {
+            let lost = locks.iter().map(|_| Renewal::Lost(LossReason::Expired));
+            return lost.collect();
+        }
+        let is_of_master = self.upkeep.is_of_master(link);
+        let renewed = locks.iter().map(|lock| match values.next() {
+            // Of a master that was left: it means nothing.
+            Some(Value::Int(0)) if !is_of_master => Renewal::Again,
+            Some(Value::Int(1)) if !self.upkeep.mastery.carries_over(lock, link.server) => {
+                Renewal::Lost(LossReason::Expired)
+            }
+            Some(Value::Int(0)) => Renewal::Lost(LossReason::Revoked),
+            Some(Value::Int(1)) => Renewal::Extended,
+            // Too late by the server's clock, which we know now; or nothing that says that it was
+            // renewed.
+            _ => Renewal::Again,
+        });
+        let renewed: Vec<_> = renewed.collect();
+        let is_extended = |renewal: &Renewal| matches!(renewal, Renewal::Extended);
+        if renewed.iter().any(is_extended) {
+            self.upkeep.nodes.has_renewed(link.node);
+        }
+        renewed
+    }
+
+    fn issue(
+        &mut self,
+        mut connection: MultiplexedConnection,
+        sent: Sent,
+        tokens: &[Token],
+    ) -> impl Future<Output = Result<Vec<Value>, Failure>> + Send + 'static {
+        let within = self.shared.settings.answer_within();
+        let server_key = &self.upkeep.nodes.lane(sent.lane).server_key;
+        let call = calls::issue(server_key, self.verdicts.newest(), tokens);
+        let whole = tokens.len() + 1;
+        async move {
+            let answer = TOKEN.invoke(&mut connection, call, within).await;
+            answer.and_then(|values| match values.len() == whole {
+                true => Ok(values),
+                false => Err(Failure::Nonsense),
+            })
+        }
+    }
+
+    fn issued(
+        &mut self,
+        sent: Sent,
+        tokens: &[Token],
+        answer: Result<Vec<Value>, Failure>,
+        effects: &mut Effects,
+    ) -> Vec<Issued> {
+        match &answer {
+            Ok(_) => self.upkeep.nodes.answered(sent.link),
+            Err(failure) => self.upkeep.nodes.failed(sent.link, failure),
+        }
+        let answer = answer.and_then(|values| {
+            let mut values = values.into_iter();
+            let time = number(values.next()).map_err(|_| Failure::Nonsense)?;
+            Ok((time.unsigned_abs(), values))
+        });
+        let (time, mut values) = match answer {
+            Ok(answer) => answer,
+            Err(failure) => {
+                // Elsewhere perhaps.
+                if failure.is_elsewhere() && !failure.is_moving() {
+                    self.upkeep.nodes.look_for(sent.lane, &failure, effects);
+                }
+                let Some(lacking) = self.verdicts.lacking(&failure) else {
+                    return Vec::new();
+                };
+                let failed = tokens.iter().map(|_| {
+                    let lacking = lacking.duplicate();
+                    Issued::Failed(lacking.with_source(failure.to_string()))
+                });
+                return failed.collect();
+            }
+        };
+        self.upkeep.saw_time(sent, time, effects);
+        let server_key = &self.upkeep.nodes.lane(sent.lane).server_key;
+        let is_present = self.upkeep.nodes.is_present(sent.link);
+        let issued = tokens.iter().map(|_| {
+            match (self.verdicts).issued(server_key, number(values.next()), time) {
+                verdicts::Token::New(token) => Issued::Token(token),
+                // Of a server that was left since: the one that there is now can have the lock.
+                verdicts::Token::None if !is_present => Issued::Again,
+                verdicts::Token::None => Issued::Lost,
+                verdicts::Token::Another => {
+                    // A probe has the other script write the key.
+                    effects.push(Effect::Probe(sent.lane));
+                    Issued::Again
+                }
+                verdicts::Token::Failed(error) => Issued::Failed(error),
+            }
+        });
+        issued.collect()
+    }
+
+    fn has_extra(&self, lane: usize) -> bool {
+        self.upkeep.has_extra(lane)
+    }
+
+    fn take_extra(&mut self, lane: usize) -> Option<Extra> {
+        self.upkeep.take_extra(lane)
+    }
+
+    fn work(&mut self, wants: impl Fn(usize) -> bool, effects: &mut Effects) {
+        self.upkeep.work(wants, effects);
+    }
+
+    fn next_work(&self, wants: impl Fn(usize) -> bool) -> Option<Instant> {
+        self.upkeep.next_work(wants)
+    }
+
+    fn done(&mut self, done: Done, effects: &mut Effects) {
+        self.upkeep.done(done, effects);
+    }
+}

@@ -1,0 +1,271 @@
+//! What an answer, or none, means for the callers.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use super::Driver;
+use crate::backend::{Attempt, Lease};
+use crate::hand_over::HAND_OVER;
+use crate::server::leased::{Acquire, Claim, Command, Given, HeldLock, Release, Token};
+use crate::server::protocol::{
+    Acquired, Batch, Failed, Issued, Protocol, Refusal, Released, Renewal, Sent, Settling, Then,
+};
+use crate::server::terms::PATIENCE;
+use crate::{LockError, LossReason, observe};
+
+/// Between copies of a release that the server refused.
+const RELEASE_AGAIN: Duration = Duration::from_millis(50);
+
+impl<P: Protocol> Driver<P> {
+    pub(super) fn answered(&mut self, sent: Sent, batch: Batch<P>, mut answers: P::Answers) {
+        let Self {
+            protocol, effects, ..
+        } = self;
+        let settling = protocol.answered(sent, &batch, &mut answers, effects);
+        // Locks that are lost are so before any is granted.
+        self.apply_effects();
+        let Batch {
+            releases,
+            acquires,
+            limit,
+            probes,
+            extra: _,
+        } = batch;
+        let mut places = 1..;
+        for (release, place) in releases.into_iter().zip(&mut places) {
+            let released = self.protocol.released(&release, place, &mut answers);
+            self.release_answered(sent, release, released);
+        }
+        match settling {
+            Settling::Each => {
+                for (acquire, place) in acquires.into_iter().zip(places) {
+                    let acquired = (self.protocol).acquired(sent, &acquire, place, &mut answers);
+                    self.acquire_answered(sent, acquire, acquired, limit.is_some());
+                }
+            }
+            Settling::Later(after) => {
+                let now = self.users.clock.now();
+                self.pending.put_off(sent.lane, acquires, limit, after, now);
+            }
+        }
+        for probe in probes {
+            match self.protocol.probed(sent, &answers) {
+                Ok(()) => self.protocol.give(sent, Given::Probe(probe)),
+                Err(error) => drop(probe.send(Err(error))),
+            }
+        }
+    }
+
+    fn release_answered(&mut self, sent: Sent, mut release: Release<P::Key>, released: Released) {
+        if release.ghost.is_some()
+            && let Some((after, again)) = release.again(self.users.clock.now())
+        {
+            self.pending
+                .delay(after + HAND_OVER, Command::Release(again));
+        }
+        match released {
+            Released::Free { is_awaited } => {
+                if is_awaited {
+                    self.pending.hand_over(&release.key);
+                }
+                release.answer(Ok(()));
+            }
+            Released::Missing => {
+                // The copy before did it, or it was not ours any more: a server that was started
+                // since has forgotten which.
+                let was_ours = (release.reply.as_ref()).is_some_and(|(_, lease)| lease.is_valid());
+                let done = release.sent_to == Some(sent.link.server) && was_ours;
+                release.answer(if done { Ok(()) } else { Err(taken_away()) });
+            }
+            Released::Taken => release.answer(Err(taken_away())),
+        }
+    }
+
+    fn acquire_answered(
+        &mut self,
+        sent: Sent,
+        acquire: Acquire<P::Waiters>,
+        acquired: Acquired,
+        is_claim: bool,
+    ) {
+        let refusal = match acquired {
+            Acquired::Granted(token) => return self.granted(sent, acquire, token),
+            Acquired::TooLate if is_claim => Refusal::Error(LockError::unanswered()),
+            Acquired::TooLate => {
+                let now = self.users.clock.now();
+                let lane = sent.lane;
+                return (self.pending).retry(lane, acquire, None, now, LockError::unanswered);
+            }
+            Acquired::Refused(refusal) => refusal,
+            Acquired::Void(refusal) => {
+                self.undo(sent.lane, &acquire, None);
+                refusal
+            }
+        };
+        acquire.reply.send(match refusal {
+            Refusal::Held { retry_in } => Ok(Attempt::Held { retry_in }),
+            Refusal::Error(error) => Err(error),
+        });
+    }
+
+    fn granted(&mut self, sent: Sent, acquire: Acquire<P::Waiters>, token: u64) {
+        let lease = Lease::until(
+            Arc::clone(&self.users.clock),
+            self.protocol.valid_until(sent),
+            self.users.terms.heartbeat(),
+        );
+        if !lease.is_valid() {
+            self.undo(sent.lane, &acquire, None);
+            acquire.reply.send(Err(LockError::unanswered()));
+            return;
+        }
+        self.users.held.insert(HeldLock {
+            key: acquire.key.clone(),
+            owner: acquire.owner,
+            lease: lease.clone(),
+            server: sent.link.server,
+        });
+        let grant = acquire.grant(token, lease);
+        self.protocol.give(sent, Given::Grant(grant, acquire.reply));
+    }
+
+    /// What to do with a batch that has no answer.
+    pub(super) fn failed(&mut self, sent: Sent, mut batch: Batch<P>, failure: P::Failure) {
+        let lane = sent.lane;
+        let now = self.users.clock.now();
+        let extra = batch.extra.take();
+        let failed = (self.protocol).failed(sent, extra, failure, &mut self.effects);
+        let Failed {
+            then,
+            error,
+            reason,
+        } = failed;
+        let error = || error.duplicate().with_source(reason.clone());
+        // After how long acquires are tried again, and until when those were asked for that are not.
+        let (mut again, mut given_up) = (None, None);
+        match then {
+            Then::Refuse => given_up = Some(Duration::MAX),
+            Then::Again => again = Some(HAND_OVER),
+            Then::Rest { pause, patience } => {
+                self.pending.lanes[lane].rests_until = Some(Instant::now() + pause);
+                given_up = Some(now + PATIENCE - patience);
+            }
+            Then::Undo => {
+                for release in &mut batch.releases {
+                    // The server may take it later.
+                    release.sent_to.get_or_insert(sent.link.server);
+                }
+                // Each may have been granted, or be granted yet. Given back by the request that asks again, as
+                // another owner, it is neither contention nor held by two.
+                let ghost = now + PATIENCE;
+                for acquire in &batch.acquires {
+                    self.undo(lane, acquire, Some(ghost));
+                }
+            }
+        }
+        let is_given_up = |until: Duration| given_up.is_some_and(|given_up| until <= given_up);
+        for release in batch.releases {
+            if matches!(then, Then::Undo) {
+                self.pending.lanes[lane].releases.push_back(release);
+            } else {
+                (self.pending).delay(RELEASE_AGAIN, Command::Release(release));
+            }
+        }
+        if let Some(limit) = batch.limit {
+            let acquires = std::mem::take(&mut batch.acquires);
+            let claim = Claim { acquires, limit };
+            if is_given_up(claim.until()) || claim.is_closed() {
+                claim.fail(error);
+            } else {
+                self.pending.delay(HAND_OVER, Command::Claim(claim));
+            }
+        }
+        for acquire in batch.acquires {
+            if is_given_up(acquire.until) {
+                acquire.reply.send(Err(error()));
+            } else {
+                (self.pending).retry(lane, acquire, again, now, error);
+            }
+        }
+        for probe in batch.probes {
+            let _ = probe.send(Err(error()));
+        }
+    }
+
+    /// Gives back what may have been granted; `ghost` is until when it may be yet.
+    fn undo(&mut self, lane: usize, acquire: &Acquire<P::Waiters>, ghost: Option<Duration>) {
+        let until = self.users.clock.now() + self.users.terms.lease();
+        self.pending.undo(lane, acquire, until, ghost);
+    }
+
+    pub(super) fn renewed(
+        &mut self,
+        sent: Sent,
+        locks: Vec<HeldLock<P::Key>>,
+        answer: Result<P::Renewed, P::Failure>,
+    ) {
+        self.renewals.answered(locks.len());
+        let Self {
+            protocol, effects, ..
+        } = self;
+        let renewed = protocol.renewed(sent, &locks, answer, effects);
+        let until = self.protocol.valid_until(sent);
+        let mut headroom: Option<Duration> = None;
+        let mut renewed = renewed.into_iter();
+        for lock in locks {
+            match renewed.next().unwrap_or(Renewal::Again) {
+                Renewal::Extended => {
+                    let left = lock.lease.remaining();
+                    headroom = headroom.into_iter().chain(left).min();
+                    lock.lease.extend(until);
+                    if lock.server != sent.link.server {
+                        self.users.held.moved_to(sent.link.server, lock.owner);
+                    }
+                }
+                Renewal::Lost(reason) => {
+                    lock.lease.lose(reason);
+                    self.users.held.remove(lock.owner);
+                }
+                Renewal::Again => self.renewals.again_soon(),
+            }
+        }
+        if let Some(headroom) = headroom {
+            observe::renew_headroom(P::KIND, headroom);
+        }
+    }
+
+    pub(super) fn issued(
+        &mut self,
+        sent: Sent,
+        tokens: Vec<Token<P::Key>>,
+        answer: Result<P::Issued, P::Failure>,
+    ) {
+        let Self {
+            protocol, effects, ..
+        } = self;
+        let issued = protocol.issued(sent, &tokens, answer, effects);
+        let mut issued = issued.into_iter();
+        for token in tokens {
+            let answer = match issued.next().unwrap_or(Issued::Again) {
+                Issued::Token(issued) => Ok(issued),
+                Issued::Lost => {
+                    token.lease.lose(LossReason::Revoked);
+                    Err(taken_away())
+                }
+                Issued::Again => {
+                    self.issue_again([token]);
+                    continue;
+                }
+                Issued::Failed(error) => Err(error),
+            };
+            // It may not be waited for any more.
+            let _ = token.reply.send(answer);
+        }
+    }
+}
+
+fn taken_away() -> LockError {
+    LockError::lost("it was taken away in the store")
+}
