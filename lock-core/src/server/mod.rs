@@ -44,7 +44,10 @@ mod waiters;
 pub(crate) mod worker;
 
 pub(crate) use back_off::BackOff;
-pub(crate) use client::{Client, Queues, Releases, Reply};
+#[cfg(feature = "postgres")]
+pub(crate) use client::{Client, Releases};
+pub(crate) use client::{Queues, Reply};
+#[cfg(feature = "postgres")]
 pub(crate) use grant::ServerGrant;
 pub(crate) use spin::AdaptiveSpin;
 #[cfg(feature = "postgres")]
