@@ -32,6 +32,9 @@ struct Batch {
     steps: Vec<i16>,
     locks: Vec<i64>,
     waits: Vec<i64>,
+    /// Which of the locks are pairs.
+    pairs: Vec<bool>,
+    has_pairs: bool,
     rows: Vec<Row>,
     releases: usize,
     /// Whether it has a try of a waiter, who waits on if it is refused.
@@ -49,11 +52,27 @@ enum Row {
 }
 
 impl Batch {
-    fn push(&mut self, step: Step, lock: i64, wait: i64, row: Row) {
+    fn push(&mut self, step: Step, keys: Keys, row: Row) {
         self.steps.push(step as i16);
-        self.locks.push(lock);
-        self.waits.push(wait);
+        self.locks.push(keys.lock);
+        self.waits.push(keys.wait);
+        self.pairs.push(keys.is_pair);
+        self.has_pairs |= keys.is_pair;
         self.rows.push(row);
+    }
+
+    /// A step that has to do with the key of waiters alone.
+    fn push_wait(&mut self, step: Step, wait: i64, row: Row) {
+        let (lock, is_pair) = (0, false);
+        self.push(
+            step,
+            Keys {
+                lock,
+                is_pair,
+                wait,
+            },
+            row,
+        );
     }
 
     fn is_full(&self) -> bool {
@@ -121,7 +140,7 @@ impl Driver {
             }
         }
         if batch.releases > 0 && self.quiet_until.is_none() {
-            batch.push(Step::TellEverybody, 0, sql::EVERYTHING, Row::TellEverybody);
+            batch.push_wait(Step::TellEverybody, sql::EVERYTHING, Row::TellEverybody);
         }
         self.add_unregistrations(&mut batch);
         self.add_due(&mut batch, session);
@@ -138,13 +157,12 @@ impl Driver {
             self.of_grants.push(HoldCommand::Release { hold, reply });
         } else {
             batch.releases += 1;
-            let Keys { lock, wait } = hold.keys;
-            self.keys.insert(lock, State::Releasing);
+            self.keys.insert(hold.keys.lock, State::Releasing);
             let step = match self.quiet_until {
                 None => Step::Release,
                 Some(_) => Step::ReleaseQuietly,
             };
-            batch.push(step, lock, wait, Row::Release(hold, reply));
+            batch.push(step, hold.keys, Row::Release(hold, reply));
         }
     }
 
@@ -153,12 +171,12 @@ impl Driver {
             if !self.shared.waiters.is_waited_for(&key)
                 && let Some(wait) = self.registered.remove(&key)
             {
-                batch.push(Step::Unregister, key, wait, Row::Unregister);
+                batch.push_wait(Step::Unregister, wait, Row::Unregister);
             }
         }
         if self.is_registered_for_everything && self.shared.waiters.is_empty() {
             self.is_registered_for_everything = false;
-            batch.push(Step::Unregister, 0, sql::EVERYTHING, Row::Unregister);
+            batch.push_wait(Step::Unregister, sql::EVERYTHING, Row::Unregister);
         }
     }
 
@@ -210,18 +228,18 @@ impl Driver {
         } else if self.handed_over.get(&keys.lock).is_some() {
             self.keys.insert(keys.lock, State::Trying);
             let row = Row::Try(keys, reply);
-            batch.push(Step::TryPolitely, keys.lock, keys.wait, row);
+            batch.push(Step::TryPolitely, keys, row);
         } else if self.shared.waiters.is_waited_for(&keys.lock) {
             self.add_watched_try(batch, keys, Row::Try(keys, reply));
         } else {
             self.keys.insert(keys.lock, State::Trying);
-            batch.push(Step::Try, keys.lock, keys.wait, Row::Try(keys, reply));
+            batch.push(Step::Try, keys, Row::Try(keys, reply));
         }
     }
 
     /// A try of a key that somebody waits for, registered where there is room.
     fn add_watched_try(&mut self, batch: &mut Batch, keys: Keys, row: Row) {
-        let Keys { lock, wait } = keys;
+        let Keys { lock, wait, .. } = keys;
         batch.is_for_waiting = true;
         let step = if self.registered.contains_key(&lock) {
             Step::TryRegistered
@@ -233,12 +251,12 @@ impl Driver {
             if !self.is_registered_for_everything {
                 self.is_registered_for_everything = true;
                 let (step, row) = (Step::RegisterForEverything, Row::RegisterForEverything);
-                batch.push(step, 0, sql::EVERYTHING, row);
+                batch.push_wait(step, sql::EVERYTHING, row);
             }
             Step::Try
         };
         self.keys.insert(lock, State::Trying);
-        batch.push(step, lock, wait, row);
+        batch.push(step, keys, row);
     }
 
     fn settle(&mut self, session: &Session, batch: Batch, answers: &[u8]) {
@@ -428,11 +446,13 @@ enum Form {
     RegisterAndTry,
     TryRegistered,
     Any,
+    WithPairs,
 }
 
 impl Batch {
     fn form(&self) -> Form {
         match self.rows.as_slice() {
+            _ if self.has_pairs => Form::WithPairs,
             [Row::Release(..), Row::TellEverybody] => Form::Release,
             [_] if self.steps[0] == Step::Try as i16 => Form::Try,
             [_] if self.steps[0] == Step::RegisterAndTry as i16 => Form::RegisterAndTry,
@@ -447,9 +467,13 @@ impl Batch {
             Form::Try => query.bind(lock),
             Form::RegisterAndTry | Form::TryRegistered => query.bind(lock).bind(wait),
             Form::Release => query.bind(lock).bind(wait).bind(sql::EVERYTHING),
-            Form::Any => {
+            Form::Any | Form::WithPairs => {
                 let rows = query.bind(&self.steps).bind(&self.locks).bind(&self.waits);
-                rows.bind(sql::EVERYTHING)
+                let rows = rows.bind(sql::EVERYTHING);
+                match form {
+                    Form::WithPairs => rows.bind(&self.pairs),
+                    _ => rows,
+                }
             }
         }
     }
@@ -463,6 +487,7 @@ impl Form {
             Self::RegisterAndTry => const { Statement::new(sql::REGISTER_AND_TRY) },
             Self::TryRegistered => const { Statement::new(sql::TRY_REGISTERED) },
             Self::Any => const { Statement::new(sql::BATCH) },
+            Self::WithPairs => const { Statement::new(sql::BATCH_WITH_PAIRS) },
         }
     }
 }
