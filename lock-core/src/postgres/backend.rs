@@ -10,7 +10,8 @@ use sqlx::{PgPool, Postgres, Transaction};
 use super::KIND;
 use super::builder::PostgresBuilder;
 use super::held::{Client, PostgresGrant};
-use super::key::Keys;
+use super::key::{AdvisoryKey, Keys};
+use super::key_scheme::Names;
 use super::shared::{Request, Shared};
 use super::transaction;
 use crate::backend::{Attempt, Backend, LockRequest, Providers};
@@ -23,16 +24,16 @@ use crate::{LockError, LockName, oneshot};
 pub struct PostgresBackend {
     shared: Arc<Shared>,
     client: Arc<Client>,
-    namespace: Box<str>,
+    names: Names,
     providers: Providers,
 }
 
 impl PostgresBackend {
-    pub(super) fn new(shared: Arc<Shared>, client: Arc<Client>, namespace: Box<str>) -> Self {
+    pub(super) fn new(shared: Arc<Shared>, client: Arc<Client>, names: Names) -> Self {
         Self {
             shared,
             client,
-            namespace,
+            names,
             providers: Providers::default(),
         }
     }
@@ -134,8 +135,14 @@ impl PostgresBackend {
         locked.map_err(|error| error.with_lock(name))
     }
 
+    /// The key that the holder of this lock holds on the server, for programs that take it without this
+    /// library, and to find it in `pg_locks`.
+    pub fn advisory_key(&self, name: &LockName) -> AdvisoryKey {
+        self.keys(name).key()
+    }
+
     fn keys(&self, name: &LockName) -> Keys {
-        Keys::new(&self.namespace, name)
+        self.names.keys(name)
     }
 
     /// Leaves a request and waits for the answer.
@@ -157,7 +164,11 @@ impl Backend for PostgresBackend {
     ) -> Result<Attempt<PostgresGrant>, LockError> {
         let keys = self.keys(request.name());
         // What the driver has acquired for the waiters.
-        if let Some(grant) = self.shared.waiters.take_valid(&keys.lock) {
+        if let Some(grant) = self.shared.waiters.take_valid(&keys.lock)
+            // A pair and a bigint of the same bits are two locks: the other one goes back. A process that waits
+            // for both may get neither in time; only names that are numbers can be such.
+            && grant.key() == keys.key()
+        {
             return Ok(Attempt::Granted(grant));
         }
         self.ask(|reply| Request::Try { keys, reply }).await
@@ -198,7 +209,8 @@ impl Backend for PostgresBackend {
 impl fmt::Debug for PostgresBackend {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("PostgresBackend")
-            .field("namespace", &self.namespace)
+            .field("namespace", &self.names.namespace)
+            .field("keys", &self.names.scheme)
             .finish_non_exhaustive()
     }
 }

@@ -3,6 +3,7 @@
 use std::error::Error;
 use std::fmt;
 use std::future::Future;
+use std::sync::Arc;
 use std::time::Duration;
 
 use sqlx::PgPool;
@@ -10,6 +11,7 @@ use sqlx::PgPool;
 use super::backend::PostgresBackend;
 use super::connect::Target;
 use super::driver::{self, Config};
+use super::key_scheme::{KeyScheme, Names};
 use super::login_options::LoginOptions;
 use super::mark::Mark;
 use super::place::{place, warn_unless_verified};
@@ -17,7 +19,7 @@ use super::terms::Terms;
 use super::url;
 use crate::credentials::Ask;
 use crate::name::secret_fingerprint;
-use crate::{Credentials, LockError, plain_text};
+use crate::{Credentials, LockError, LockName, plain_text};
 
 /// How to connect to a PostgreSQL server; from [`PostgresBackend::builder`].
 ///
@@ -38,6 +40,7 @@ pub struct PostgresBuilder {
     source: Source,
     lease: Duration,
     namespace: String,
+    names: Names,
     application_name: String,
     max_held: Option<usize>,
     token_epoch: u8,
@@ -64,6 +67,7 @@ impl PostgresBuilder {
             source,
             lease: Duration::from_secs(30),
             namespace: String::new(),
+            names: Names::default(),
             application_name: "distributed_lock".to_owned(),
             max_held: None,
             token_epoch: 0,
@@ -93,6 +97,51 @@ impl PostgresBuilder {
     /// Empty.
     pub fn namespace(mut self, namespace: impl Into<String>) -> Self {
         self.namespace = namespace.into();
+        self
+    }
+
+    /// Which keys stand for the names: those of another library, whose programs are to exclude this one and
+    /// be excluded by it, or those of this library.
+    ///
+    /// ```no_run
+    /// use lock_core::postgres::{KeyScheme, PostgresBackend};
+    /// # use lock_core::LockError;
+    /// # async fn f() -> Result<(), LockError> {
+    /// // The .NET service locks `Orders/42` where this one locks `order:process:42`.
+    /// let backend = PostgresBackend::builder("postgres://app@localhost/shop")
+    ///     .keys(KeyScheme::Medallion)
+    ///     .key_text(|name| match name.as_str().strip_prefix("order:process:") {
+    ///         Some(id) => format!("Orders/{id}"),
+    ///         None => name.to_string(),
+    ///     })
+    ///     .connect()
+    ///     .await?;
+    /// # Ok(()) }
+    /// ```
+    ///
+    /// # Default
+    ///
+    /// [`KeyScheme::Sha256`].
+    pub fn keys(mut self, scheme: KeyScheme) -> Self {
+        self.names.scheme = scheme;
+        self
+    }
+
+    /// The text of which the key of a lock is made, in place of its name: the name that another library has
+    /// for it, which may be any text. Names with one text are one lock.
+    ///
+    /// Ids are [escaped](LockName#values) in the name that the function is given: where other characters occur in
+    /// them than letters, digits and `. _ - @ +`, it has to turn `%XX` back. It is called for each try
+    /// and each wait, on the task of the caller.
+    ///
+    /// # Default
+    ///
+    /// The name itself.
+    pub fn key_text<F>(mut self, text: F) -> Self
+    where
+        F: Fn(&LockName) -> String + Send + Sync + 'static,
+    {
+        self.names.text = Some(Arc::new(text));
         self
     }
 
@@ -195,7 +244,8 @@ impl PostgresBuilder {
     /// # Errors
     ///
     /// [`Misconfigured`](crate::LockErrorKind::Misconfigured) for what a retry does not change: the
-    /// connection string, credentials, the database, rights (with the [lines](super::GRANTS) to run),
+    /// connection string, credentials, the database, rights (with the [lines](super::GRANTS) to run), a
+    /// namespace where [`keys`](Self::keys) have none,
     /// TLS, a standby, a proxy that shares sessions, an address that leads to several servers, a server
     /// whose advisory locks lock nothing or that is older than PostgreSQL 14.
     /// [`Unavailable`](crate::LockErrorKind::Unavailable) when the server is not there, has no
@@ -216,6 +266,11 @@ impl PostgresBuilder {
             ));
         }
         let namespace = plain_text::namespace(&self.namespace)?;
+        let names = Names {
+            namespace: namespace.into(),
+            ..self.names
+        };
+        names.check()?;
         let terms = Terms::new(self.lease)?;
         warn_unless_verified(&options);
         let server = place(&options);
@@ -232,7 +287,7 @@ impl PostgresBuilder {
             name_secret = secret_fingerprint(),
             "Distributed locks: PostgreSQL advisory locks (using existing database)"
         );
-        Ok(PostgresBackend::new(shared, client, namespace.into()))
+        Ok(PostgresBackend::new(shared, client, names))
     }
 }
 
@@ -242,6 +297,7 @@ impl fmt::Debug for PostgresBuilder {
         f.debug_struct("PostgresBuilder")
             .field("lease", &self.lease)
             .field("namespace", &self.namespace)
+            .field("keys", &self.names.scheme)
             .field("application_name", &self.application_name)
             .field("max_held", &self.max_held)
             .field("token_epoch", &self.token_epoch)

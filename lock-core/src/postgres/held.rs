@@ -5,7 +5,7 @@ use std::future::Future;
 use std::sync::Arc;
 
 use super::errors;
-use super::key::Keys;
+use super::key::{AdvisoryKey, Keys};
 use crate::LockError;
 use crate::backend::{Grant, Lease};
 use crate::server::{self, Releases, Reply, ServerGrant};
@@ -56,6 +56,11 @@ pub struct PostgresGrant(ServerGrant<SessionReleases>);
 impl PostgresGrant {
     pub(super) fn new(client: Arc<Client>, hold: Hold, lease: Lease) -> Self {
         Self(ServerGrant::new(client, hold, lease))
+    }
+
+    /// What it holds on the server.
+    pub(super) fn key(&self) -> AdvisoryKey {
+        self.0.hold().keys.key()
     }
 }
 

@@ -95,6 +95,9 @@
 //! `"lock-postgres-v1" NUL namespace NUL name`; the next 64 bits are the key of those who wait for it.
 //! In `pg_locks`, `classid` is the upper half of a key, `objid` the lower half, `objsubid` 1. Two names
 //! with one key, by chance one pair in 2^64, exclude each other.
+//!
+//! Another program can take the lock without this library: [`advisory_key`] gives the key, and says how. With
+//! [`KeyScheme::Medallion`] the keys are those of .NET services that use DistributedLock.Postgres.
 
 mod addresses;
 mod backend;
@@ -112,9 +115,11 @@ mod grants;
 mod held;
 mod in_transaction;
 mod key;
+mod key_scheme;
 mod login;
 mod login_options;
 mod mark;
+mod medallion;
 mod place;
 mod pooler_words;
 mod refused_login;
@@ -144,6 +149,8 @@ pub use fence::Fence;
 pub use grants::GRANTS;
 #[doc(hidden)]
 pub use held::PostgresGrant;
+pub use key::{AdvisoryKey, UNLOCK_AND_NOTIFY, advisory_key, advisory_key_in};
+pub use key_scheme::KeyScheme;
 pub(crate) use registration::REGISTRATION;
 #[cfg(all(test, feature = "redis"))]
 pub(crate) use url::parse as parse_url;

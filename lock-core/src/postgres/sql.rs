@@ -105,14 +105,57 @@ pub(super) const WITHOUT_WAIT: &str = without_wait!();
 /// What the session looks for in each statement.
 pub(super) const IN_OUR_SESSION: &str = in_our_session!();
 
+macro_rules! try_lock {
+    ($k:literal) => {
+        concat!("pg_catalog.pg_try_advisory_lock(", $k, ")")
+    };
+}
+
+macro_rules! unlock {
+    ($k:literal) => {
+        concat!("pg_catalog.pg_advisory_unlock(", $k, ")")
+    };
+}
+
+// The halves of a key that is a pair, as each row of a batch says by `p`.
+macro_rules! halves {
+    ($k:literal) => {
+        concat!("(", $k, " >> 32)::int4, (", $k, " << 32 >> 32)::int4")
+    };
+}
+
+macro_rules! try_lock_either {
+    ($k:literal) => {
+        concat!(
+            "CASE WHEN p THEN pg_catalog.pg_try_advisory_lock(",
+            halves!($k),
+            ") ELSE ",
+            try_lock!($k),
+            " END"
+        )
+    };
+}
+
+macro_rules! unlock_either {
+    ($k:literal) => {
+        concat!(
+            "CASE WHEN p THEN pg_catalog.pg_advisory_unlock(",
+            halves!($k),
+            ") ELSE ",
+            unlock!($k),
+            " END"
+        )
+    };
+}
+
 // Whether a session waits is asked by taking the key that it would hold, for a moment: after the
 // unlock, so that whoever registers later finds the lock free. Our own registration is no obstacle.
 macro_rules! release {
-    ($k:literal, $w:literal) => {
+    ($unlock:ident, $k:literal, $w:literal) => {
         concat!(
-            "CASE WHEN NOT pg_catalog.pg_advisory_unlock(",
-            $k,
-            ") THEN 'n' ",
+            "CASE WHEN NOT ",
+            $unlock!($k),
+            " THEN 'n' ",
             "WHEN pg_catalog.pg_try_advisory_lock(",
             $w,
             ") THEN CASE WHEN pg_catalog.pg_advisory_unlock(",
@@ -142,22 +185,17 @@ macro_rules! tell_everybody {
 }
 
 macro_rules! attempt {
-    ($k:literal) => {
-        concat!(
-            "CASE WHEN pg_catalog.pg_try_advisory_lock(",
-            $k,
-            ") THEN 'g' ELSE 'h' END"
-        )
+    ($try:ident, $k:literal) => {
+        concat!("CASE WHEN ", $try!($k), " THEN 'g' ELSE 'h' END")
     };
 }
 
 macro_rules! attempt_registered {
-    ($k:literal, $w:literal, $else:literal) => {
+    ($try:ident, $k:literal, $w:literal, $else:literal) => {
         concat!(
-            "CASE WHEN pg_catalog.pg_try_advisory_lock(",
-            $k,
-            ") ",
-            "THEN CASE WHEN pg_catalog.pg_advisory_unlock_shared(",
+            "CASE WHEN ",
+            $try!($k),
+            " THEN CASE WHEN pg_catalog.pg_advisory_unlock_shared(",
             $w,
             ") THEN 'g' ELSE 'g' END ELSE '",
             $else,
@@ -167,14 +205,14 @@ macro_rules! attempt_registered {
 }
 
 macro_rules! register_and_try {
-    ($k:literal, $w:literal) => {
+    ($try:ident, $k:literal, $w:literal) => {
         concat!(
             "CASE WHEN pg_catalog.pg_try_advisory_lock_shared(",
             $w,
             ") THEN ",
-            attempt_registered!($k, $w, "r"),
+            attempt_registered!($try, $k, $w, "r"),
             " ELSE ",
-            attempt!($k),
+            attempt!($try, $k),
             " END"
         )
     };
@@ -197,61 +235,91 @@ pub(super) const RELEASE: &str = concat!(
     "SELECT CASE WHEN ",
     in_our_session!(),
     " THEN ",
-    release!("$2", "$3"),
+    release!(unlock, "$2", "$3"),
     " || ",
     tell_everybody!("$4", "pg_catalog.to_hex($2)"),
     " END"
 );
 
 /// A batch of one try: session, key.
-pub(super) const TRY: &str = alone!(attempt!("$2"));
+pub(super) const TRY: &str = alone!(attempt!(try_lock, "$2"));
 
 /// A batch of one try with a registration: session, key, waiters' key.
-pub(super) const REGISTER_AND_TRY: &str = alone!(register_and_try!("$2", "$3"));
+pub(super) const REGISTER_AND_TRY: &str = alone!(register_and_try!(try_lock, "$2", "$3"));
 
 /// A batch of one try after a registration: session, key, waiters' key.
-pub(super) const TRY_REGISTERED: &str = alone!(attempt_registered!("$2", "$3", "h"));
+pub(super) const TRY_REGISTERED: &str = alone!(attempt_registered!(try_lock, "$2", "$3", "h"));
 
-/// Any batch: session, steps, keys, waiters' keys, everybody's key. One letter a row, in their order.
-pub(super) const BATCH: &str = concat!(
-    "SELECT pg_catalog.string_agg(CASE op ",
-    "WHEN 1 THEN ",
-    release!("k", "w"),
-    " WHEN 2 THEN ",
-    attempt!("k"),
-    " WHEN 3 THEN ",
-    register_and_try!("k", "w"),
-    " WHEN 4 THEN ",
-    attempt_registered!("k", "w", "h"),
-    " WHEN 5 THEN CASE WHEN pg_catalog.pg_advisory_unlock_shared(w) THEN 'u' ELSE 'u' END",
-    " WHEN 6 THEN CASE WHEN pg_catalog.pg_try_advisory_lock_shared(w) THEN 'r' ELSE 'h' END",
-    " WHEN 8 THEN CASE WHEN pg_catalog.pg_try_advisory_lock(w) THEN CASE WHEN pg_catalog.pg_advisory_unlock(w) ",
-    "AND pg_catalog.pg_try_advisory_lock($5) THEN CASE WHEN pg_catalog.pg_advisory_unlock($5) THEN ",
-    attempt!("k"),
-    " END ELSE 'h' END ELSE 'h' END ",
-    "WHEN 9 THEN CASE WHEN pg_catalog.pg_advisory_unlock(k) THEN 'u' ELSE 'n' END WHEN 7 THEN ",
-    tell_everybody!(
-        "w",
-        "(SELECT pg_catalog.string_agg(pg_catalog.to_hex(r.k), ',') FROM unnest($2::int2[], $3::int8[]) AS r(op, k) WHERE r.op = 1)"
-    ),
-    " END, '') FROM unnest($2::int2[], $3::int8[], $4::int8[]) AS t(op, k, w) ",
-    "WHERE (SELECT ",
-    in_our_session!(),
-    ")"
+macro_rules! batch {
+    ($try:ident, $unlock:ident, $rows:literal) => {
+        concat!(
+            "SELECT pg_catalog.string_agg(CASE op ",
+            "WHEN 1 THEN ",
+            release!($unlock, "k", "w"),
+            " WHEN 2 THEN ",
+            attempt!($try, "k"),
+            " WHEN 3 THEN ",
+            register_and_try!($try, "k", "w"),
+            " WHEN 4 THEN ",
+            attempt_registered!($try, "k", "w", "h"),
+            " WHEN 5 THEN CASE WHEN pg_catalog.pg_advisory_unlock_shared(w) THEN 'u' ELSE 'u' END",
+            " WHEN 6 THEN CASE WHEN pg_catalog.pg_try_advisory_lock_shared(w) THEN 'r' ELSE 'h' END",
+            " WHEN 8 THEN CASE WHEN pg_catalog.pg_try_advisory_lock(w) THEN CASE WHEN pg_catalog.pg_advisory_unlock(w) ",
+            "AND pg_catalog.pg_try_advisory_lock($5) THEN CASE WHEN pg_catalog.pg_advisory_unlock($5) THEN ",
+            attempt!($try, "k"),
+            " END ELSE 'h' END ELSE 'h' END ",
+            "WHEN 9 THEN CASE WHEN ",
+            $unlock!("k"),
+            " THEN 'u' ELSE 'n' END WHEN 7 THEN ",
+            tell_everybody!(
+                "w",
+                "(SELECT pg_catalog.string_agg(pg_catalog.to_hex(r.k), ',') FROM unnest($2::int2[], $3::int8[]) AS r(op, k) WHERE r.op = 1)"
+            ),
+            " END, '') FROM unnest($2::int2[], $3::int8[], $4::int8[]",
+            $rows,
+            " WHERE (SELECT ",
+            in_our_session!(),
+            ")"
+        )
+    };
+}
+
+/// A batch whose keys are bigints: session, steps, keys, waiters' keys, everybody's key. One letter a row, in
+/// their order.
+pub(super) const BATCH: &str = batch!(try_lock, unlock, ") AS t(op, k, w)");
+
+/// Any batch: the same, and which of the keys are pairs.
+pub(super) const BATCH_WITH_PAIRS: &str = batch!(
+    try_lock_either,
+    unlock_either,
+    ", $6::bool[]) AS t(op, k, w, p)"
 );
 
 /// How many releases one batch has at most: their keys are the payload of one notification, which
 /// has less than 8,000 bytes.
 pub(super) const RELEASES: usize = 450;
 
-/// Of many locks as many as are asked for: session, keys, how many. The scan ends with the last of
-/// them, so that no more are locked.
-pub(super) const CLAIM: &str = concat!(
-    "SELECT true, ARRAY(SELECT k FROM pg_catalog.unnest($2::int8[]) AS t(k) WHERE CASE WHEN ",
-    in_our_session!(),
-    " THEN pg_catalog.pg_try_advisory_lock(k) END LIMIT $3) WHERE ",
-    in_our_session!()
-);
+macro_rules! claim {
+    ($try:ident, $rows:literal) => {
+        concat!(
+            "SELECT true, ARRAY(SELECT k FROM unnest($2::int8[]",
+            $rows,
+            " WHERE CASE WHEN ",
+            in_our_session!(),
+            " THEN ",
+            $try!("k"),
+            " END LIMIT $3) WHERE ",
+            in_our_session!()
+        )
+    };
+}
+
+/// Of many locks as many as are asked for: session, keys, which are bigints, how many. The scan ends with
+/// the last of them, so that no more are locked.
+pub(super) const CLAIM: &str = claim!(try_lock, ") AS t(k)");
+
+/// The same for any keys: and which of them are pairs.
+pub(super) const CLAIM_WITH_PAIRS: &str = claim!(try_lock_either, ", $4::bool[]) AS t(k, p)");
 
 /// A token: the timeline of the server and a transaction of its own, which is durable once the
 /// commit was answered, here, whatever the standbys do.
@@ -272,16 +340,20 @@ pub(super) const HEARTBEAT: &str = concat!(
     " AND (true OR pg_catalog.pg_advisory_unlock(0))"
 );
 
-/// All our advisory locks, and whether each is exclusive.
+/// All our advisory locks, whether each is exclusive, and whether it is a pair; without the pair that is
+/// held shared, which names the session.
 pub(super) const AUDIT: &str = concat!(
-    "SELECT (classid::int8 << 32) | objid::int8, mode = 'ExclusiveLock' FROM pg_catalog.pg_locks ",
-    "WHERE locktype = 'advisory' AND pid = pg_catalog.pg_backend_pid() AND objsubid = 1 AND granted AND ",
+    "SELECT (classid::int8 << 32) | objid::int8, mode = 'ExclusiveLock', objsubid = 2 FROM pg_catalog.pg_locks ",
+    "WHERE locktype = 'advisory' AND pid = pg_catalog.pg_backend_pid() AND granted ",
+    "AND (objsubid = 1 OR mode = 'ExclusiveLock') AND ",
     in_our_session!()
 );
 
-/// Unlocks what an audit found: session, keys, and keys that are held shared.
+/// Unlocks what an audit found: session, keys, keys that are held shared, and which of the former are pairs.
 pub(super) const SWEEP: &str = concat!(
-    "SELECT (SELECT pg_catalog.count(pg_catalog.pg_advisory_unlock(k)) FROM pg_catalog.unnest($2::int8[]) AS t(k)), ",
+    "SELECT (SELECT pg_catalog.count(",
+    unlock_either!("k"),
+    ") FROM unnest($2::int8[], $4::bool[]) AS t(k, p)), ",
     "(SELECT pg_catalog.count(pg_catalog.pg_advisory_unlock_shared(k)) FROM pg_catalog.unnest($3::int8[]) AS t(k)) WHERE ",
     in_our_session!()
 );

@@ -155,12 +155,12 @@ fn try_once(keys: Keys, home: &DatabaseIdentity) -> String {
            WHEN pg_catalog.pg_is_in_recovery() THEN 'standby' \
            WHEN {STARTED} OPERATOR(pg_catalog.<>) {} THEN 'elsewhere' \
            WHEN pg_catalog.current_database() OPERATOR(pg_catalog.<>) {} THEN 'elsewhere' \
-           WHEN pg_catalog.pg_try_advisory_xact_lock('{}'::bigint) THEN 'granted' \
+           WHEN pg_catalog.pg_try_advisory_xact_lock({}) THEN 'granted' \
            ELSE 'held' \
          END AS verdict, pg_catalog.current_setting('lock_timeout') AS lock_timeout",
         quoted(started),
         quoted(database),
-        keys.lock
+        keys.key()
     )
 }
 
@@ -173,10 +173,10 @@ fn quoted(text: &str) -> String {
 fn wait_for(keys: Keys, wait: Duration, lock_timeout: &str) -> String {
     format!(
         "SET LOCAL lock_timeout = {}; \
-         SELECT pg_catalog.pg_advisory_xact_lock('{}'::bigint); \
+         SELECT pg_catalog.pg_advisory_xact_lock({}); \
          SET LOCAL lock_timeout = {}",
         milliseconds(wait),
-        keys.lock,
+        keys.key(),
         quoted(lock_timeout),
     )
 }

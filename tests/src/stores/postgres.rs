@@ -64,7 +64,8 @@ impl PostgresStore {
     pub async fn advisory_locks(&self) -> i64 {
         let locks = sqlx::query_scalar(
             "SELECT count(*) FROM pg_locks JOIN pg_stat_activity USING (pid) \
-             WHERE locktype = 'advisory' AND objsubid = 1 AND application_name = 'distributed_lock'",
+             WHERE locktype = 'advisory' AND (objsubid = 1 OR mode = 'ExclusiveLock') \
+             AND application_name = 'distributed_lock'",
         );
         locks.fetch_one(&self.pool).await.unwrap()
     }

@@ -1,11 +1,12 @@
 //! The keys of locks, as others on the server see them.
 
-use lock_core::postgres::PostgresBackend;
+use lock_core::postgres::{AdvisoryKey, PostgresBackend, UNLOCK_AND_NOTIFY, advisory_key};
 use lock_core::{LockGuard, LockProvider};
-use lock_tests::{OneBackend, PostgresStore, Store, is_held};
+use lock_tests::{OneBackend, PostgresStore, Store, eventually, is_held};
+use sqlx::postgres::PgListener;
 use sqlx::{Connection, Executor, PgConnection, Row};
 
-use crate::support::{key, order, take};
+use crate::support::{PATIENCE, key, order, take};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn whoever_has_the_key_has_the_lock() {
@@ -23,6 +24,37 @@ async fn whoever_has_the_key_has_the_lock() {
     let tried = sqlx::query_scalar::<_, bool>(TRY).bind(key);
     assert!(!tried.fetch_one(&mut session).await.unwrap());
     guard.release().await.unwrap();
+}
+
+/// As the documentation of the key has it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn another_program_releases_the_lock_and_wakes_those_who_wait() {
+    let store = PostgresStore::open().await;
+    let backend = store.backend().await;
+    let key = advisory_key(&order());
+    assert_eq!(backend.advisory_key(&order()), AdvisoryKey::Bigint(key));
+    let client = LockProvider::new(backend);
+    let mut heard = PgListener::connect(&store.server.url()).await.unwrap();
+    heard.listen("distributed_lock").await.unwrap();
+    let mut session = PgConnection::connect(&store.server.url()).await.unwrap();
+    let tried = sqlx::query_scalar::<_, bool>("SELECT pg_try_advisory_lock($1)").bind(key);
+    assert!(tried.fetch_one(&mut session).await.unwrap());
+    let lock = client.lock(order()).unwrap();
+    let waiter = tokio::spawn(async move { lock.acquire(PATIENCE).await });
+    eventually("it waits", || async { store.advisory_locks().await == 2 }).await;
+    for held in [true, false] {
+        let released = sqlx::query_scalar::<_, bool>(UNLOCK_AND_NOTIFY).bind(key);
+        assert_eq!(released.fetch_one(&mut session).await.unwrap(), held);
+    }
+    let told = loop {
+        // The check of the backend when it connected, perhaps.
+        let told = heard.recv().await.unwrap();
+        if !told.payload().starts_with("check") {
+            break told;
+        }
+    };
+    assert_eq!(told.payload(), format!("{key:x}"));
+    waiter.await.unwrap().unwrap().release().await.unwrap();
 }
 
 /// The server lets a session take a key again; two names with one key are as one.

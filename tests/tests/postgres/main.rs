@@ -24,6 +24,7 @@ mod lock_table;
 mod loss;
 mod lost_update;
 mod malformed;
+mod medallion;
 mod neighbour;
 mod neighbours_names;
 mod network;

@@ -5,13 +5,14 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use futures_util::future::join_all;
-use lock_core::LockGuard;
+use lock_core::postgres::{KeyScheme, PostgresBuilder};
+use lock_core::{LockGuard, LockName, LockProvider};
 use lock_tests::{Lateness, PostgresStore, Store, eventually};
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 
 use crate::ghost::Ghost;
-use crate::support::{HeldUp, LEASE, PATIENCE, acquire, client, numbered, order, take};
+use crate::support::{HeldUp, LEASE, PATIENCE, acquire, builder, numbered, order, take};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_holder_that_is_frozen_inside_a_statement_is_ended_in_time() {
@@ -132,10 +133,21 @@ async fn a_release_does_not_wait_for_notifications_of_others() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn cancelled_statements_cost_no_guard_and_leave_no_lock() {
+    cancel_statements(|builder| builder).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn cancelled_statements_leave_no_lock_whose_key_is_a_pair() {
+    let pairs = |name: &LockName| name.as_str().replace("order:process:", "");
+    cancel_statements(|builder| builder.keys(KeyScheme::Medallion).key_text(pairs)).await;
+}
+
+async fn cancel_statements(with_keys: impl FnOnce(PostgresBuilder) -> PostgresBuilder) {
     /// How many statements are to fail.
     const REFUSED: u32 = 5;
     let store = PostgresStore::open().await;
-    let locks = client(&store.server.url()).await;
+    let backend = with_keys(builder(&store.server)).connect().await.unwrap();
+    let locks = LockProvider::new(backend);
     let guard = take(&locks, order()).await;
     let refused = Arc::new(AtomicU32::new(0));
     let mut load = JoinSet::new();

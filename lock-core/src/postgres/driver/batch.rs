@@ -34,6 +34,9 @@ struct Batch {
     steps: Vec<i16>,
     locks: Vec<i64>,
     waits: Vec<i64>,
+    /// Which of the locks are pairs.
+    pairs: Vec<bool>,
+    has_pairs: bool,
     rows: Vec<Row>,
     releases: usize,
     tries: usize,
@@ -54,11 +57,27 @@ enum Row {
 }
 
 impl Batch {
-    fn push(&mut self, step: Step, lock: i64, wait: i64, row: Row) {
+    fn push(&mut self, step: Step, keys: Keys, row: Row) {
         self.steps.push(step as i16);
-        self.locks.push(lock);
-        self.waits.push(wait);
+        self.locks.push(keys.lock);
+        self.waits.push(keys.wait);
+        self.pairs.push(keys.is_pair);
+        self.has_pairs |= keys.is_pair;
         self.rows.push(row);
+    }
+
+    /// A step that has to do with the key of waiters alone.
+    fn push_wait(&mut self, step: Step, wait: i64, row: Row) {
+        let (lock, is_pair) = (0, false);
+        self.push(
+            step,
+            Keys {
+                lock,
+                is_pair,
+                wait,
+            },
+            row,
+        );
     }
 
     fn is_full(&self) -> bool {
@@ -126,7 +145,7 @@ impl Driver {
             }
         }
         if batch.releases > 0 && self.quiet_until.is_none() {
-            batch.push(Step::TellEverybody, 0, sql::EVERYTHING, Row::TellEverybody);
+            batch.push_wait(Step::TellEverybody, sql::EVERYTHING, Row::TellEverybody);
         }
         self.add_unregistrations(&mut batch);
         // Where there is not room for both, they take turns.
@@ -152,13 +171,12 @@ impl Driver {
             self.of_grants.push(HoldCommand::Release { hold, reply });
         } else {
             batch.releases += 1;
-            let Keys { lock, wait } = hold.keys;
-            self.keys.insert(lock, State::Releasing);
+            self.keys.insert(hold.keys.lock, State::Releasing);
             let step = match self.quiet_until {
                 None => Step::Release,
                 Some(_) => Step::ReleaseQuietly,
             };
-            batch.push(step, lock, wait, Row::Release(hold, reply));
+            batch.push(step, hold.keys, Row::Release(hold, reply));
         }
     }
 
@@ -169,12 +187,12 @@ impl Driver {
             }
             self.due.remove(&key);
             if let Some(wait) = self.registered.remove(&key) {
-                batch.push(Step::Unregister, key, wait, Row::Unregister);
+                batch.push_wait(Step::Unregister, wait, Row::Unregister);
             }
         }
         if self.is_registered_for_everything && self.shared.waiters.is_empty() {
             self.is_registered_for_everything = false;
-            batch.push(Step::Unregister, 0, sql::EVERYTHING, Row::Unregister);
+            batch.push_wait(Step::Unregister, sql::EVERYTHING, Row::Unregister);
         }
     }
 
@@ -245,12 +263,12 @@ impl Driver {
     fn push_try(&mut self, batch: &mut Batch, step: Step, keys: Keys, row: Row) {
         self.keys.insert(keys.lock, State::Trying);
         batch.tries += 1;
-        batch.push(step, keys.lock, keys.wait, row);
+        batch.push(step, keys, row);
     }
 
     /// A try of a key that somebody waits for, registered where there is room.
     fn add_watched_try(&mut self, batch: &mut Batch, keys: Keys, row: Row) {
-        let Keys { lock, wait } = keys;
+        let Keys { lock, wait, .. } = keys;
         batch.is_for_waiting = true;
         let step = if self.registered.contains_key(&lock) {
             Step::TryRegistered
@@ -262,7 +280,7 @@ impl Driver {
             if !self.is_registered_for_everything {
                 self.is_registered_for_everything = true;
                 let (step, row) = (Step::RegisterForEverything, Row::RegisterForEverything);
-                batch.push(step, 0, sql::EVERYTHING, row);
+                batch.push_wait(step, sql::EVERYTHING, row);
             }
             Step::Try
         };
@@ -457,11 +475,13 @@ enum Form {
     RegisterAndTry,
     TryRegistered,
     Any,
+    WithPairs,
 }
 
 impl Batch {
     fn form(&self) -> Form {
         match self.rows.as_slice() {
+            _ if self.has_pairs => Form::WithPairs,
             [Row::Release(..), Row::TellEverybody] => Form::Release,
             [_] if self.steps[0] == Step::Try as i16 => Form::Try,
             [_] if self.steps[0] == Step::RegisterAndTry as i16 => Form::RegisterAndTry,
@@ -476,9 +496,13 @@ impl Batch {
             Form::Try => query.bind(lock),
             Form::RegisterAndTry | Form::TryRegistered => query.bind(lock).bind(wait),
             Form::Release => query.bind(lock).bind(wait).bind(sql::EVERYTHING),
-            Form::Any => {
+            Form::Any | Form::WithPairs => {
                 let rows = query.bind(&self.steps).bind(&self.locks).bind(&self.waits);
-                rows.bind(sql::EVERYTHING)
+                let rows = rows.bind(sql::EVERYTHING);
+                match form {
+                    Form::WithPairs => rows.bind(&self.pairs),
+                    _ => rows,
+                }
             }
         }
     }
@@ -492,6 +516,7 @@ impl Form {
             Self::RegisterAndTry => const { Statement::new(sql::REGISTER_AND_TRY) },
             Self::TryRegistered => const { Statement::new(sql::TRY_REGISTERED) },
             Self::Any => const { Statement::new(sql::BATCH) },
+            Self::WithPairs => const { Statement::new(sql::BATCH_WITH_PAIRS) },
         }
     }
 }

@@ -41,24 +41,29 @@ impl Driver {
         }
         // Of names that share a key the first; the others are held by it.
         let mut free: HashMap<i64, (usize, Keys)> = HashMap::with_capacity(keys.len());
-        let mut asked = Vec::with_capacity(keys.len());
+        let (mut asked, mut pairs) = (Vec::with_capacity(keys.len()), Vec::new());
         for (position, keys) in keys.iter().enumerate() {
             let key = keys.lock;
             let is_taken = self.keys.contains_key(&key) || self.handed_over.get(&key).is_some();
             if !is_taken && let Entry::Vacant(place) = free.entry(key) {
                 place.insert((position, *keys));
                 asked.push(key);
+                pairs.push(keys.is_pair);
             }
         }
         self.keys
             .extend(asked.iter().map(|key| (*key, State::Trying)));
         let at_most = i64::try_from(limit.min(room)).unwrap_or(i64::MAX);
+        let has_pairs = pairs.contains(&true);
+        let statement = match has_pairs {
+            false => const { Statement::new(sql::CLAIM) },
+            true => const { Statement::new(sql::CLAIM_WITH_PAIRS) },
+        };
         let answer = session
-            .run(
-                &*self.shared.waiters,
-                const { Statement::new(sql::CLAIM) },
-                |claim| claim.bind(&asked).bind(at_most),
-            )
+            .run(&*self.shared.waiters, statement, |claim| {
+                let claim = claim.bind(&asked).bind(at_most);
+                if has_pairs { claim.bind(&pairs) } else { claim }
+            })
             .await;
         let rows = match answer {
             Ok(rows) => rows,

@@ -17,6 +17,13 @@ use crate::postgres::statement::Statement;
 /// cancels one statement often cancels the next.
 const ROUNDS: usize = 32;
 
+/// An advisory lock of the session, as the server says.
+struct AuditedLock {
+    key: i64,
+    is_exclusive: bool,
+    is_pair: bool,
+}
+
 impl Driver {
     /// Unlocks what no live hold accounts for, and tells whoever waits for it or for one of `told`;
     /// tells nobody if that is `None`.
@@ -34,15 +41,15 @@ impl Driver {
                 Err(Failed::Statement(_)) => continue,
                 Err(lost) => return Err(lost),
             };
-            let (exclusive, shared): (Vec<_>, Vec<_>) = locks
+            let (exclusive, shared): (Vec<_>, Vec<_>) =
+                locks.into_iter().partition(|lock| lock.is_exclusive);
+            // A pair is no stray of the bigint with its bits: while one is held the other is not tried.
+            let (strays, pairs): (Vec<i64>, Vec<bool>) = exclusive
                 .into_iter()
-                .partition(|(_, is_exclusive)| *is_exclusive);
-            let strays: Vec<i64> = exclusive
-                .into_iter()
-                .map(|(key, _)| key)
-                .filter(|key| !held.contains(key))
-                .collect();
-            let shared: HashSet<i64> = shared.into_iter().map(|(key, _)| key).collect();
+                .filter(|lock| !held.contains(&lock.key))
+                .map(|lock| (lock.key, lock.is_pair))
+                .unzip();
+            let shared: HashSet<i64> = shared.into_iter().map(|lock| lock.key).collect();
             let unknown = self.take_registrations(&shared);
             if strays.is_empty() && unknown.is_empty() {
                 return self.tell(session, &told.unwrap_or_default()).await;
@@ -54,7 +61,7 @@ impl Driver {
                 .run(
                     &*self.shared.waiters,
                     const { Statement::new(sql::SWEEP) },
-                    |sweep| sweep.bind(&strays).bind(&unknown),
+                    |sweep| sweep.bind(&strays).bind(&unknown).bind(&pairs),
                 )
                 .await;
             // What it did not unlock is there in the next round.
@@ -66,7 +73,7 @@ impl Driver {
         Err(Failed::Session(LossReason::Revoked))
     }
 
-    async fn audit(&self, session: &mut Session) -> Result<Vec<(i64, bool)>, Failed> {
+    async fn audit(&self, session: &mut Session) -> Result<Vec<AuditedLock>, Failed> {
         let rows = session
             .run(
                 &*self.shared.waiters,
@@ -74,11 +81,17 @@ impl Driver {
                 |audit| audit,
             )
             .await?;
-        let lock = |row| Ok((value(row, 0)?, value(row, 1)?));
-        let locks: Vec<(i64, bool)> = rows.iter().map(lock).collect::<Result<_, _>>()?;
+        let lock = |row| {
+            Ok(AuditedLock {
+                key: value(row, 0)?,
+                is_exclusive: value(row, 1)?,
+                is_pair: value(row, 2)?,
+            })
+        };
+        let locks = rows.iter().map(lock).collect::<Result<Vec<_>, _>>()?;
         // Our session holds that of its lease, always.
         let lease_key = self.config.target.terms.lease_key();
-        if !locks.contains(&(lease_key, false)) {
+        if !(locks.iter()).any(|lock| lock.key == lease_key && !lock.is_exclusive) {
             return Err(Failed::Session(LossReason::Revoked));
         }
         Ok(locks)
