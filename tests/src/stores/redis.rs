@@ -248,6 +248,10 @@ impl Store for RedisSentinelStore {
         connect(&self.url()).await
     }
 
+    async fn long_lived(&self) -> RedisBackend {
+        connect_for(&self.url(), LONG_LEASE).await
+    }
+
     async fn lose(&self, name: &LockName) {
         self.server.lose(name).await;
     }
