@@ -5,12 +5,12 @@
 //!   backend needs an implementation of that trait and a line in `tests/conformance/main.rs`.
 //! - [`child`] starts processes of the program `locker` and talks with them.
 //! - [`checker`] judges what clients of one or several processes did, by what they wrote down.
-//! - [`campaign`] is a run of processes under stress with faults, for it to judge; [`saboteur`] is a
+//! - [`chaos`] is a run of processes under stress with faults, for it to judge; [`faulty_backend`] is a
 //!   backend that is broken on purpose, which it must find.
 //! - [`address`] opens the locks that the programs of this crate work with.
 //! - [`comparison`] measures locks beside those of a peer, for the benches.
 //! - [`order`] is what the example service tells of an order, and how old that is.
-//! - [`puppet`] is a backend whose every answer a test can delay, withhold or forge.
+//! - [`scripted_backend`] is a backend whose every answer a test can delay, withhold or forge.
 //! - [`examples`] builds the programs of the examples.
 //! - [`orders`] starts the example service and calls it.
 //! - [`crowd_outlasts`] has thousands wait while what their lock lives on goes away.
@@ -27,13 +27,14 @@
 )]
 
 pub mod address;
-mod bed;
-pub mod campaign;
 pub mod cases;
+pub mod chaos;
 pub mod checker;
 pub mod child;
 pub mod comparison;
 pub mod examples;
+pub mod faulty_backend;
+mod harness;
 mod held;
 mod inventory;
 mod lateness;
@@ -42,18 +43,17 @@ pub mod lost_update;
 pub mod order;
 pub mod orders;
 mod outlasting;
-pub mod puppet;
 #[cfg(doctest)]
 mod readme;
 pub mod row;
-pub mod saboteur;
+pub mod scripted_backend;
 pub mod servers;
 mod stores;
 mod stress;
 mod timing;
 mod vault;
 
-pub use bed::{Bed, run};
+pub use harness::{Harness, run};
 pub use held::is_held;
 pub use inventory::Case;
 pub use lateness::{Lateness, Queued};

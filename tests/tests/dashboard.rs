@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use lock_core::postgres::PostgresBackend;
 use lock_core::{LockProvider, LossReason};
-use lock_tests::puppet::{Play, Puppet};
+use lock_tests::scripted_backend::{Play, ScriptedBackend};
 use lock_tests::servers::PostgresServer;
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder};
 use serde_json::Value;
@@ -20,8 +20,8 @@ type Exported = BTreeMap<String, BTreeSet<String>>;
 
 /// Makes everything happen that is counted.
 async fn live() {
-    let puppet = Puppet::new();
-    let locks = puppet.client();
+    let scripted = ScriptedBackend::new();
+    let locks = scripted.client();
     let lock = locks.lock("order:process:42").unwrap();
     let guard = lock.acquire(Duration::ZERO).await.unwrap();
     assert!(
@@ -30,10 +30,10 @@ async fn live() {
             .unwrap()
             .is_none()
     );
-    puppet.lose(lock.name(), LossReason::Revoked);
+    scripted.lose(lock.name(), LossReason::Revoked);
     assert!(!guard.is_valid());
     drop(guard);
-    puppet.every_release(Play::Fail("down"));
+    scripted.every_release(Play::Fail("down"));
     lock.run(Duration::from_secs(1), async {}).await.unwrap();
 
     let server = PostgresServer::start().await;

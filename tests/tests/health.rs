@@ -8,7 +8,7 @@ use axum::Router;
 use axum::body::{Body, to_bytes};
 use axum::http::{Request, StatusCode, header};
 use futures_util::future::join_all;
-use lock_tests::puppet::{Play, Puppet};
+use lock_tests::scripted_backend::{Play, ScriptedBackend};
 use lock_tower::health::{self, HealthRoutes};
 use serde_json::{Value, json};
 use tokio::time::Instant;
@@ -33,10 +33,10 @@ const SECOND: Duration = Duration::from_secs(1);
 
 #[tokio::test(start_paused = true)]
 async fn a_backend_that_hangs_is_503_when_its_time_is_up_and_the_process_lives() {
-    let puppet = Puppet::new();
-    let app = health::router::<()>(puppet.client());
+    let scripted = ScriptedBackend::new();
+    let app = health::router::<()>(scripted.client());
     assert_eq!(status(&app, "/health/ready").await, 200);
-    puppet.every_health(Play::Hang);
+    scripted.every_health(Play::Hang);
     tokio::time::advance(SECOND).await;
     let started = Instant::now();
     // As it was before, until it is known to be otherwise.
@@ -49,7 +49,7 @@ async fn a_backend_that_hangs_is_503_when_its_time_is_up_and_the_process_lives()
     let server = &body["servers"][0];
     assert_eq!(
         [&server["name"], &server["role"], &server["status"]],
-        ["puppet", "locks", "down"]
+        ["scripted", "locks", "down"]
     );
     let started = Instant::now();
     assert_eq!(
@@ -59,16 +59,16 @@ async fn a_backend_that_hangs_is_503_when_its_time_is_up_and_the_process_lives()
     // Known already, and told again without a wait.
     assert_eq!(status(&app, "/health/ready").await, 503);
     assert_eq!(started.elapsed(), Duration::ZERO);
-    puppet.behave();
+    scripted.behave();
     tokio::time::advance(SECOND).await;
     assert_eq!(status(&app, "/health/ready").await, 200);
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_crowd_asks_once_and_is_answered_together() {
-    let puppet = Puppet::new();
-    puppet.every_health(Play::Late(SECOND / 4));
-    let app = health::router::<()>(puppet.client());
+    let scripted = ScriptedBackend::new();
+    scripted.every_health(Play::Late(SECOND / 4));
+    let app = health::router::<()>(scripted.client());
     let started = Instant::now();
     let crowd = (0..1_000).map(|_| status(&app, "/health/ready"));
     assert!(
@@ -83,9 +83,9 @@ async fn a_crowd_asks_once_and_is_answered_together() {
 
 #[tokio::test(start_paused = true)]
 async fn a_readiness_probe_is_answered_within_half_a_second() {
-    let puppet = Puppet::new();
-    puppet.every_health(Play::Late(SECOND));
-    let app = health::router::<()>(puppet.client());
+    let scripted = ScriptedBackend::new();
+    scripted.every_health(Play::Late(SECOND));
+    let app = health::router::<()>(scripted.client());
     let unknown = |started: Instant, (status, body): (StatusCode, Value)| {
         assert_eq!(started.elapsed(), SECOND / 2);
         assert_eq!(status, 503);
@@ -93,7 +93,7 @@ async fn a_readiness_probe_is_answered_within_half_a_second() {
         let server = &body["servers"][0];
         assert_eq!(
             (&server["name"], &server["status"]),
-            (&json!("puppet"), &json!("unknown"))
+            (&json!("scripted"), &json!("unknown"))
         );
     };
     // Never answered: there is nothing to go by.
@@ -118,12 +118,12 @@ async fn a_readiness_probe_is_answered_within_half_a_second() {
 
 #[tokio::test(start_paused = true)]
 async fn an_answer_is_given_again_until_it_is_old() {
-    let puppet = Puppet::new();
-    let app = HealthRoutes::new(puppet.client())
+    let scripted = ScriptedBackend::new();
+    let app = HealthRoutes::new(scripted.client())
         .max_age(3 * SECOND)
         .into_router::<()>();
     assert_eq!(status(&app, "/health").await, 200);
-    puppet.every_health(Play::Fail("down"));
+    scripted.every_health(Play::Fail("down"));
     tokio::time::advance(3 * SECOND - Duration::from_millis(1)).await;
     assert_eq!(status(&app, "/health").await, 200);
     tokio::time::advance(Duration::from_millis(1)).await;
@@ -132,12 +132,12 @@ async fn an_answer_is_given_again_until_it_is_old() {
 
 #[tokio::test(start_paused = true)]
 async fn what_a_probe_that_leaves_has_asked_is_answered_to_the_next() {
-    let puppet = Puppet::new();
-    puppet.every_health(Play::Hang);
-    let app = health::router::<()>(puppet.client());
+    let scripted = ScriptedBackend::new();
+    scripted.every_health(Play::Hang);
+    let app = health::router::<()>(scripted.client());
     let impatient = tokio::time::timeout(SECOND, status(&app, "/health"));
     assert!(impatient.await.is_err());
-    puppet.behave();
+    scripted.behave();
     let started = Instant::now();
     assert_eq!(status(&app, "/health").await, 503);
     assert_eq!(started.elapsed(), SECOND);
@@ -147,9 +147,9 @@ async fn what_a_probe_that_leaves_has_asked_is_answered_to_the_next() {
 
 #[test]
 fn what_was_asked_in_a_runtime_that_ended_is_asked_again() {
-    let puppet = Puppet::new();
-    puppet.every_health(Play::Hang);
-    let app = health::router::<()>(puppet.client());
+    let scripted = ScriptedBackend::new();
+    scripted.every_health(Play::Hang);
+    let app = health::router::<()>(scripted.client());
     let runtime = || {
         tokio::runtime::Builder::new_current_thread()
             .enable_time()
@@ -161,15 +161,15 @@ fn what_was_asked_in_a_runtime_that_ended_is_asked_again() {
     let impatient = async { tokio::time::timeout(SECOND, status(&app, "/health")).await };
     assert!(ended.block_on(impatient).is_err());
     drop(ended);
-    puppet.behave();
+    scripted.behave();
     assert_eq!(runtime().block_on(status(&app, "/health")), 200);
 }
 
 #[tokio::test(start_paused = true)]
 async fn trouble_that_is_only_reported_takes_nobody_out_of_rotation() {
-    let puppet = Puppet::new();
-    puppet.every_health(Play::Fail("down"));
-    let routes = HealthRoutes::new(puppet.client()).report_only();
+    let scripted = ScriptedBackend::new();
+    scripted.every_health(Play::Fail("down"));
+    let routes = HealthRoutes::new(scripted.client()).report_only();
     let app = routes.into_router::<()>();
     let (status_of_all, body) = get(&app, "/health").await;
     assert_eq!(
@@ -181,10 +181,10 @@ async fn trouble_that_is_only_reported_takes_nobody_out_of_rotation() {
 
 #[tokio::test(start_paused = true)]
 async fn no_probe_takes_a_lock_and_none_is_needed() {
-    let puppet = Puppet::new();
+    let scripted = ScriptedBackend::new();
     // Whatever is tried fails.
-    puppet.every_try(Play::Misconfigured);
-    let app = health::router::<()>(puppet.client());
+    scripted.every_try(Play::Misconfigured);
+    let app = health::router::<()>(scripted.client());
     assert_eq!(status(&app, "/health").await, 200);
-    assert_eq!(puppet.held(), 0);
+    assert_eq!(scripted.held(), 0);
 }

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use lock_core::memory::MemoryBackend;
 use lock_core::{LockName, LockProvider};
-use lock_tests::puppet::{Play, Puppet};
+use lock_tests::scripted_backend::{Play, ScriptedBackend};
 use lock_tests::{Storm, abandon, seed};
 use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle};
 use metrics_util::MetricKindMask;
@@ -180,8 +180,8 @@ async fn whoever_leaves_is_counted_and_so_is_a_claim_that_fails() {
         assert_eq!(acquires(&snapshotter), expected.collect());
     };
     let minute = Duration::from_secs(60);
-    let puppet = Puppet::new();
-    let locks = puppet.client();
+    let scripted = ScriptedBackend::new();
+    let locks = scripted.client();
     let lock = locks.lock("order:process:1").unwrap();
     let held = lock.acquire(Duration::ZERO).await.unwrap();
     counted(&[("order:process", "acquired", 1)]);
@@ -190,7 +190,7 @@ async fn whoever_leaves_is_counted_and_so_is_a_claim_that_fails() {
     drop(lock.acquire(minute));
     counted(&[]);
     assert!(abandon(lock.acquire(minute), 1).await.is_none());
-    puppet.every_try(Play::Late(Duration::from_millis(1)));
+    scripted.every_try(Play::Late(Duration::from_millis(1)));
     let other = locks.lock("user:login:1").unwrap();
     assert!(abandon(other.acquire(minute), 1).await.is_none());
     counted(&[
@@ -204,15 +204,15 @@ async fn whoever_leaves_is_counted_and_so_is_a_claim_that_fails() {
     assert!(abandon(locks.claim(names, 3), 1).await.is_none());
     counted(&[("cart:pay", "cancelled", 1), ("stock:take", "cancelled", 1)]);
     tokio::time::sleep(minute).await;
-    puppet.every_try(Play::Fail("down"));
+    scripted.every_try(Play::Fail("down"));
     assert!(locks.claim(names, 3).await.unwrap_err().is_unavailable());
     let failed = |outcome| [("cart:pay", outcome, 1), ("stock:take", outcome, 1)];
     counted(&failed("unavailable"));
-    puppet.every_try(Play::Hang);
+    scripted.every_try(Play::Hang);
     assert!(locks.claim(names, 3).await.unwrap_err().is_unavailable());
     counted(&failed("unavailable"));
-    puppet.let_go();
-    puppet.behave();
+    scripted.let_go();
+    scripted.behave();
     tokio::time::sleep(minute).await;
     let claimed = locks.claim(names, 3).await.unwrap();
     counted(&[("cart:pay", "acquired", 1), ("stock:take", "acquired", 2)]);
@@ -226,13 +226,13 @@ async fn whoever_leaves_is_counted_and_so_is_a_claim_that_fails() {
     counted(&[("cart:pay", "acquired", 1), ("stock:take", "acquired", 2)]);
     drop(all);
     tokio::time::sleep(minute).await;
-    puppet.tries([Play::Answer]);
-    puppet.every_try(Play::Hang);
+    scripted.tries([Play::Answer]);
+    scripted.every_try(Play::Hang);
     let left = abandon(locks.acquire_all(names, minute), 1).await;
     assert!(left.is_none());
     counted(&[("cart:pay", "acquired", 1), ("stock:take", "cancelled", 1)]);
-    puppet.let_go();
-    puppet.behave();
+    scripted.let_go();
+    scripted.behave();
     locks.shutdown(minute).await;
     assert!(locks.claim(names, 3).await.unwrap_err().is_closed());
     counted(&failed("closed"));

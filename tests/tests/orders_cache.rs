@@ -16,7 +16,7 @@ use serde_json::json;
 const BOUND: Duration = Duration::from_secs(1);
 
 /// Two instances with one database, which logs what it is asked, and one Redis.
-struct Bed {
+struct Harness {
     here: Instance,
     there: Instance,
     /// Between Redis and the first of them.
@@ -26,7 +26,7 @@ struct Bed {
     _shop: Shop,
 }
 
-impl Bed {
+impl Harness {
     async fn new() -> Self {
         let settings = [("log_statement", "all")];
         let (server, redis) = tokio::join!(PostgresServer::with(&settings), RedisServer::start());
@@ -73,40 +73,44 @@ async fn open(shop: &Shop, server: &PostgresServer, redis_url: String) -> Instan
 
 #[tokio::test]
 async fn fifty_reads_of_a_cold_order_in_two_processes_are_one_of_the_database() {
-    let bed = Bed::new().await;
+    let harness = Harness::new().await;
     for round in 0..10 {
         let id = format!("cold-{round}");
-        Order::place(&bed.here, &id, round).await;
+        Order::place(&harness.here, &id, round).await;
         let answers = join_all((0..50).map(|number| {
             let instance = if number % 2 == 0 {
-                &bed.here
+                &harness.here
             } else {
-                &bed.there
+                &harness.there
             };
             Order::read(instance, &id)
         }))
         .await;
         assert!(answers.iter().all(|order| order.quantity == round));
-        assert_eq!(bed.reads(&id), 1);
+        assert_eq!(harness.reads(&id), 1);
     }
 }
 
 #[tokio::test]
 async fn a_read_a_second_after_a_write_sees_it_through_either_instance() {
-    let bed = Bed::new().await;
-    assert_seen_within(BOUND, [&bed.here, &bed.there], "1").await;
+    let harness = Harness::new().await;
+    assert_seen_within(BOUND, [&harness.here, &harness.there], "1").await;
 }
 
 #[tokio::test]
 async fn what_was_processed_is_seen_a_second_later() {
-    let bed = Bed::new().await;
-    Order::place(&bed.here, "1", 1).await;
-    for instance in [&bed.here, &bed.there] {
+    let harness = Harness::new().await;
+    Order::place(&harness.here, "1", 1).await;
+    for instance in [&harness.here, &harness.there] {
         assert_eq!(Order::read(instance, "1").await.status, "open");
     }
-    let receipt = bed.here.post("/orders/1/process?work_ms=0").await.receipt();
+    let receipt = harness
+        .here
+        .post("/orders/1/process?work_ms=0")
+        .await
+        .receipt();
     tokio::time::sleep(BOUND).await;
-    for instance in [&bed.here, &bed.there] {
+    for instance in [&harness.here, &harness.there] {
         let order = Order::read(instance, "1").await;
         assert_eq!(order.token, Some(receipt.token.to_string()));
     }
@@ -114,20 +118,24 @@ async fn what_was_processed_is_seen_a_second_later() {
 
 #[tokio::test]
 async fn a_fill_that_has_read_before_a_write_does_not_put_the_old_order_back() {
-    let bed = Bed::new().await;
+    let harness = Harness::new().await;
     for round in 0..10 {
         let id = format!("raced-{round}");
-        let placed = Order::place(&bed.there, &id, 1).await;
+        let placed = Order::place(&harness.there, &id, 1).await;
         // Between what it reads and what it stores there is time for a write.
-        bed.proxy.delay(Duration::from_millis(60));
-        let (_, changed) = join(Order::read(&bed.here, &id), async {
-            bed.until_read(&id).await;
-            Order::of(&placed.change(&bed.there, 2).await)
+        harness.proxy.delay(Duration::from_millis(60));
+        let (_, changed) = join(Order::read(&harness.here, &id), async {
+            harness.until_read(&id).await;
+            Order::of(&placed.change(&harness.there, 2).await)
         })
         .await;
-        bed.proxy.delay(Duration::ZERO);
-        assert_eq!(Order::read(&bed.there, &id).await, changed);
-        assert_eq!(bed.reads(&id), 2, "the change was read, and not from Redis");
+        harness.proxy.delay(Duration::ZERO);
+        assert_eq!(Order::read(&harness.there, &id).await, changed);
+        assert_eq!(
+            harness.reads(&id),
+            2,
+            "the change was read, and not from Redis"
+        );
     }
 }
 
@@ -172,18 +180,21 @@ async fn a_fill_that_outlasts_the_wait_of_a_writer_puts_nothing_old_back() {
 
 #[tokio::test]
 async fn a_writer_whose_client_has_left_still_takes_the_old_order_out_of_redis() {
-    let bed = Bed::new().await;
-    let placed = Order::place(&bed.here, "1", 1).await;
-    assert_eq!(Order::read(&bed.there, "1").await.quantity, 1);
-    assert_eq!(bed.keys().await.len(), 1);
-    let pool = bed.server.pool().await;
+    let harness = Harness::new().await;
+    let placed = Order::place(&harness.here, "1", 1).await;
+    assert_eq!(Order::read(&harness.there, "1").await.quantity, 1);
+    assert_eq!(harness.keys().await.len(), 1);
+    let pool = harness.server.pool().await;
     let mut tx = pool.begin().await.unwrap();
     sqlx::query("SELECT FROM orders FOR UPDATE")
         .execute(&mut *tx)
         .await
         .unwrap();
     let change = json!({ "quantity": 2, "version": placed.version }).to_string();
-    let client = bed.here.begin_request("PUT", "/orders/1", &change).await;
+    let client = harness
+        .here
+        .begin_request("PUT", "/orders/1", &change)
+        .await;
     eventually("the change waits for the row", async || {
         let waits = "SELECT count(*) FROM pg_stat_activity \
              WHERE application_name = 'orders' AND wait_event_type = 'Lock'";
@@ -208,7 +219,7 @@ async fn a_writer_whose_client_has_left_still_takes_the_old_order_out_of_redis()
     })
     .await;
     let (made, patience) = (Instant::now(), Duration::from_secs(10));
-    while !bed.keys().await.is_empty() {
+    while !harness.keys().await.is_empty() {
         assert!(made.elapsed() < patience, "Redis has the old order");
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
@@ -216,28 +227,28 @@ async fn a_writer_whose_client_has_left_still_takes_the_old_order_out_of_redis()
 
 #[tokio::test]
 async fn without_redis_reads_and_writes_go_on() {
-    let bed = Bed::new().await;
-    let mut order = Order::place(&bed.here, "1", 0).await;
+    let harness = Harness::new().await;
+    let mut order = Order::place(&harness.here, "1", 0).await;
     let mut go_on = async |state: &str, bound: Duration| {
         let (late, quantity) = (Lateness::of(Duration::ZERO), order.quantity + 1);
-        order = Order::of(&order.change(&bed.here, quantity).await);
-        assert_eq!(Order::read(&bed.here, "1").await, order);
+        order = Order::of(&order.change(&harness.here, quantity).await);
+        assert_eq!(Order::read(&harness.here, "1").await, order);
         let took = late.by_now();
         assert!(took < bound, "{state}: a write and a read took {took:?}");
         tokio::time::sleep(BOUND).await;
-        assert_eq!(Order::read(&bed.there, "1").await, order);
+        assert_eq!(Order::read(&harness.there, "1").await, order);
     };
     // What the driver is to wait for Redis, for each of what is asked of it.
-    bed.redis.freeze().await;
+    harness.redis.freeze().await;
     go_on("frozen", Duration::from_secs(2)).await;
-    bed.redis.thaw().await;
-    bed.redis.kill().await;
+    harness.redis.thaw().await;
+    harness.redis.kill().await;
     go_on("killed", Duration::from_secs(2)).await;
-    bed.redis.restart().await;
+    harness.redis.restart().await;
     eventually("orders are stored in Redis again", async || {
         tokio::time::sleep(BOUND / 4).await;
-        Order::read(&bed.there, "1").await;
-        bed.keys().await.len() == 1
+        Order::read(&harness.there, "1").await;
+        harness.keys().await.len() == 1
     })
     .await;
 }
@@ -275,16 +286,22 @@ async fn an_instance_starts_without_redis_and_not_with_a_wrong_address_of_it() {
 
 #[tokio::test]
 async fn that_there_is_no_order_is_known_for_a_second_at_most() {
-    let bed = Bed::new().await;
-    let pool = bed.server.pool().await;
+    let harness = Harness::new().await;
+    let pool = harness.server.pool().await;
     for round in 0..3 {
         let (ours, theirs) = (format!("ours-{round}"), format!("theirs-{round}"));
         for id in [&ours, &theirs] {
-            let read = join(bed.here.get(&path(id)), bed.there.get(&path(id))).await;
+            let read = join(harness.here.get(&path(id)), harness.there.get(&path(id))).await;
             assert_eq!((read.0.status, read.1.status), (404, 404));
         }
-        assert!(!bed.keys().await.iter().any(|key| key.ends_with(&theirs)));
-        Order::place(&bed.here, &ours, 1).await;
+        assert!(
+            !harness
+                .keys()
+                .await
+                .iter()
+                .any(|key| key.ends_with(&theirs))
+        );
+        Order::place(&harness.here, &ours, 1).await;
         // Past the service, which does not learn of it.
         sqlx::query("INSERT INTO orders (id, quantity) VALUES ($1, 1)")
             .bind(&theirs)
@@ -293,7 +310,11 @@ async fn that_there_is_no_order_is_known_for_a_second_at_most() {
             .unwrap();
         tokio::time::sleep(BOUND).await;
         for id in [&ours, &theirs] {
-            let read = join(Order::read(&bed.here, id), Order::read(&bed.there, id)).await;
+            let read = join(
+                Order::read(&harness.here, id),
+                Order::read(&harness.there, id),
+            )
+            .await;
             assert_eq!((read.0.quantity, read.1.quantity), (1, 1));
         }
     }
@@ -301,34 +322,34 @@ async fn that_there_is_no_order_is_known_for_a_second_at_most() {
 
 #[tokio::test]
 async fn what_another_version_of_the_service_has_stored_is_read_anew() {
-    let bed = Bed::new().await;
-    let placed = Order::place(&bed.here, "1", 3).await;
-    assert_eq!(Order::read(&bed.here, "1").await, placed);
-    let keys = bed.keys().await;
+    let harness = Harness::new().await;
+    let placed = Order::place(&harness.here, "1", 3).await;
+    assert_eq!(Order::read(&harness.here, "1").await, placed);
+    let keys = harness.keys().await;
     let [key] = keys.as_slice() else {
         panic!("{keys:?}")
     };
     for stored in ["", "{}", "not JSON", r#"{"id":"1","quantity":"three"}"#] {
-        let () = bed.redis.ask(&["SET", key, stored]).await.unwrap();
+        let () = harness.redis.ask(&["SET", key, stored]).await.unwrap();
         tokio::time::sleep(BOUND).await;
-        assert_eq!(Order::read(&bed.here, "1").await, placed);
+        assert_eq!(Order::read(&harness.here, "1").await, placed);
     }
     // And what is stored goes by itself.
-    let milliseconds: i64 = bed.redis.ask(&["PTTL", key]).await.unwrap();
+    let milliseconds: i64 = harness.redis.ask(&["PTTL", key]).await.unwrap();
     assert!((1..=30_000).contains(&milliseconds), "{milliseconds}");
 }
 
 #[tokio::test]
 async fn an_instance_that_is_frozen_while_it_fills_holds_others_up_for_a_second_at_most() {
-    let bed = Bed::new().await;
-    Order::place(&bed.there, "1", 3).await;
-    bed.proxy.delay(Duration::from_millis(100));
-    let request = bed.here.begin_request("GET", "/orders/1", "").await;
-    bed.until_read("1").await;
-    bed.here.signal(Signal::STOP);
+    let harness = Harness::new().await;
+    Order::place(&harness.there, "1", 3).await;
+    harness.proxy.delay(Duration::from_millis(100));
+    let request = harness.here.begin_request("GET", "/orders/1", "").await;
+    harness.until_read("1").await;
+    harness.here.signal(Signal::STOP);
     let late = Lateness::of(Duration::ZERO);
-    assert_eq!(Order::read(&bed.there, "1").await.quantity, 3);
+    assert_eq!(Order::read(&harness.there, "1").await.quantity, 3);
     late.at_most(Duration::from_secs(2)).await;
-    bed.here.signal(Signal::KILL);
+    harness.here.signal(Signal::KILL);
     drop(request);
 }

@@ -16,7 +16,7 @@ use serde_json::json;
 use sqlx::PgPool;
 
 /// Two instances with one database, which logs what it is asked.
-struct Bed {
+struct Harness {
     here: Instance,
     there: Instance,
     server: PostgresServer,
@@ -24,7 +24,7 @@ struct Bed {
     _shop: Shop,
 }
 
-impl Bed {
+impl Harness {
     async fn new() -> Self {
         let server = PostgresServer::with(&[("log_statement", "all")]).await;
         let (shop, pool, url) = (Shop::new(), server.pool().await, server.url());
@@ -87,18 +87,18 @@ async fn add_one(instance: &Instance, id: &str) -> usize {
 
 #[tokio::test]
 async fn changes_through_two_instances_at_once_lose_no_update() {
-    let bed = Bed::new().await;
-    Order::place(&bed.here, "1", 0).await;
+    let harness = Harness::new().await;
+    Order::place(&harness.here, "1", 0).await;
     let clients = (0..12).map(async |number| {
         let mut conflicts = 0;
         for _ in 0..5 {
-            conflicts += add_one(bed.instance(number), "1").await;
+            conflicts += add_one(harness.instance(number), "1").await;
         }
         conflicts
     });
     let conflicts: usize = join_all(clients).await.into_iter().sum();
     let quantity: i32 = sqlx::query_scalar("SELECT quantity FROM orders WHERE id = '1'")
-        .fetch_one(&bed.pool)
+        .fetch_one(&harness.pool)
         .await
         .unwrap();
     assert_eq!(quantity, 60);
@@ -108,12 +108,12 @@ async fn changes_through_two_instances_at_once_lose_no_update() {
 
 #[tokio::test]
 async fn of_two_changes_of_one_version_one_is_refused_with_409() {
-    let bed = Bed::new().await;
-    let mut order = Order::place(&bed.here, "1", 0).await;
+    let harness = Harness::new().await;
+    let mut order = Order::place(&harness.here, "1", 0).await;
     for round in 1..=20 {
         let (one, other) = join(
-            order.change(&bed.here, round),
-            order.change(&bed.there, -round),
+            order.change(&harness.here, round),
+            order.change(&harness.there, -round),
         )
         .await;
         let (made, refused) = if one.status == 200 {
@@ -124,7 +124,7 @@ async fn of_two_changes_of_one_version_one_is_refused_with_409() {
         assert_eq!(refused.conflict()["reason"], "order-changed");
         order = Order::of(&made);
         // The one that was refused has forgotten what it had read.
-        for instance in [&bed.here, &bed.there] {
+        for instance in [&harness.here, &harness.there] {
             assert_eq!(Order::read(instance, "1").await, order);
         }
     }
@@ -132,9 +132,9 @@ async fn of_two_changes_of_one_version_one_is_refused_with_409() {
 
 #[tokio::test]
 async fn a_new_order_is_placed_once() {
-    let bed = Bed::new().await;
+    let harness = Harness::new().await;
     let place = json!({ "quantity": 3 });
-    let answers = (0..6).map(|number| bed.instance(number).put("/orders/1", &place));
+    let answers = (0..6).map(|number| harness.instance(number).put("/orders/1", &place));
     let answers = join_all(answers).await;
     let placed = answers.iter().filter(|answer| answer.status == 200);
     assert_eq!(placed.count(), 1, "{answers:#?}");
@@ -145,17 +145,17 @@ async fn a_new_order_is_placed_once() {
 
 #[tokio::test]
 async fn a_change_while_an_order_is_processed_is_kept_and_makes_other_versions_old() {
-    let bed = Bed::new().await;
-    let placed = Order::place(&bed.here, "1", 1).await;
-    let (processed, changed) = join(bed.here.post("/orders/1/process?work_ms=500"), async {
-        bed.until_held("order:process:1").await;
-        Order::of(&placed.change(&bed.there, 7).await)
+    let harness = Harness::new().await;
+    let placed = Order::place(&harness.here, "1", 1).await;
+    let (processed, changed) = join(harness.here.post("/orders/1/process?work_ms=500"), async {
+        harness.until_held("order:process:1").await;
+        Order::of(&placed.change(&harness.there, 7).await)
     })
     .await;
     let receipt = processed.receipt();
     // Written since: by who processed it.
-    assert_eq!(changed.change(&bed.there, 8).await.status, 409);
-    let order = Order::read(&bed.there, "1").await;
+    assert_eq!(changed.change(&harness.there, 8).await.status, 409);
+    let order = Order::read(&harness.there, "1").await;
     assert_eq!(order.quantity, 7);
     assert_eq!(order.status, "processed");
     assert_eq!(order.token, Some(receipt.token.to_string()));
@@ -163,27 +163,27 @@ async fn a_change_while_an_order_is_processed_is_kept_and_makes_other_versions_o
 
 #[tokio::test]
 async fn two_instances_process_one_order_one_at_a_time_and_the_last_token_stays() {
-    let bed = Bed::new().await;
+    let harness = Harness::new().await;
     let answers = (0..20).map(|number| {
-        let instance = bed.instance(number);
+        let instance = harness.instance(number);
         instance.post("/orders/1/process?work_ms=10")
     });
     let answers = join_all(answers).await;
     let receipts: Vec<_> = answers.iter().map(Answer::receipt).collect();
     assert_one_at_a_time(&receipts);
     let last = receipts.iter().map(|receipt| receipt.token).max();
-    assert_eq!(bed.token("1").await, last.map(FencingToken::new));
+    assert_eq!(harness.token("1").await, last.map(FencingToken::new));
 }
 
 #[tokio::test]
 async fn a_holder_that_was_overtaken_unawares_writes_nothing() {
-    let bed = Bed::new().await;
-    let (overtaken, ()) = join(bed.here.post("/orders/1/process?work_ms=500"), async {
-        bed.until_held("order:process:1").await;
+    let harness = Harness::new().await;
+    let (overtaken, ()) = join(harness.here.post("/orders/1/process?work_ms=500"), async {
+        harness.until_held("order:process:1").await;
         // What a later holder has shown. Its lock is still valid to the one at work.
         let name: LockName = "order:process:1".parse().unwrap();
         let later = FencingToken::new(i64::MAX.unsigned_abs());
-        let mut tx = bed.pool.begin().await.unwrap();
+        let mut tx = harness.pool.begin().await.unwrap();
         Fence::new().check(&mut tx, &name, later).await.unwrap();
         tx.commit().await.unwrap();
     })
@@ -191,30 +191,33 @@ async fn a_holder_that_was_overtaken_unawares_writes_nothing() {
     let problem = overtaken.problem(500);
     assert_eq!(problem["reason"], "lock-lost");
     assert_eq!(problem["outcome"], "unknown");
-    assert_eq!(bed.token("1").await, None);
-    assert_eq!(bed.here.get("/orders/1").await.status, 404);
+    assert_eq!(harness.token("1").await, None);
+    assert_eq!(harness.here.get("/orders/1").await.status, 404);
 }
 
 #[tokio::test]
 async fn a_holder_that_was_frozen_and_overtaken_writes_nothing() {
-    let bed = Bed::new().await;
-    let (frozen, later) = join(bed.here.post("/orders/1/process?work_ms=500"), async {
-        bed.until_held("order:process:1").await;
-        bed.here.signal(Signal::STOP);
+    let harness = Harness::new().await;
+    let (frozen, later) = join(harness.here.post("/orders/1/process?work_ms=500"), async {
+        harness.until_held("order:process:1").await;
+        harness.here.signal(Signal::STOP);
         // All sessions with locks; those of who is not frozen are made again.
-        bed.server.terminate_backends("distributed_lock").await;
-        let later = bed
+        harness.server.terminate_backends("distributed_lock").await;
+        let later = harness
             .there
             .post("/orders/1/process?work_ms=500")
             .await
             .receipt();
         // It wakes up with its work done, and has not looked at its lock since.
-        bed.here.signal(Signal::CONT);
+        harness.here.signal(Signal::CONT);
         later
     })
     .await;
     assert_eq!(frozen.problem(500)["reason"], "lock-lost");
-    assert_eq!(bed.token("1").await, Some(FencingToken::new(later.token)));
+    assert_eq!(
+        harness.token("1").await,
+        Some(FencingToken::new(later.token))
+    );
 }
 
 #[tokio::test]
@@ -231,21 +234,21 @@ async fn instances_that_start_at_once_all_find_their_tables() {
 
 #[tokio::test]
 async fn ids_that_no_order_has_or_can_have_are_told_apart() {
-    let bed = Bed::new().await;
+    let harness = Harness::new().await;
     assert_eq!(
-        bed.here.get("/orders/1").await.problem(404)["reason"],
+        harness.here.get("/orders/1").await.problem(404)["reason"],
         "order-unknown"
     );
     let long: String = std::iter::repeat_with(fastrand::alphanumeric)
         .take(4_000)
         .collect();
-    assert_eq!(bed.here.get(&path(&long)).await.status, 404);
+    assert_eq!(harness.here.get(&path(&long)).await.status, 404);
     for id in ["%00", &long] {
-        let answer = bed.here.put(&path(id), &json!({ "quantity": 1 })).await;
+        let answer = harness.here.put(&path(id), &json!({ "quantity": 1 })).await;
         assert_eq!(answer.problem(400)["reason"], "order-id-invalid");
     }
     assert_eq!(
-        bed.here.get("/orders/%00").await.problem(400)["reason"],
+        harness.here.get("/orders/%00").await.problem(400)["reason"],
         "order-id-invalid"
     );
     for id in [
@@ -254,23 +257,23 @@ async fn ids_that_no_order_has_or_can_have_are_told_apart() {
         "%F0%9F%92%A5",
         "..%2F..%2Fetc",
     ] {
-        let placed = bed.here.put(&path(id), &json!({ "quantity": 5 })).await;
+        let placed = harness.here.put(&path(id), &json!({ "quantity": 5 })).await;
         assert_eq!(
             Order::of(&placed),
-            Order::of(&bed.there.get(&path(id)).await)
+            Order::of(&harness.there.get(&path(id)).await)
         );
     }
 }
 
 #[tokio::test]
 async fn a_database_that_is_gone_or_hangs_is_503_and_no_error_is_kept() {
-    let bed = Bed::new().await;
-    Order::place(&bed.here, "1", 3).await;
+    let harness = Harness::new().await;
+    Order::place(&harness.here, "1", 3).await;
     let is_refused = async || {
         let late = Lateness::of(Duration::ZERO);
         let (read, write) = join(
-            bed.there.get("/orders/1"),
-            bed.there.put("/orders/2", &json!({ "quantity": 1 })),
+            harness.there.get("/orders/1"),
+            harness.there.put("/orders/2", &json!({ "quantity": 1 })),
         )
         .await;
         late.at_most(Duration::from_secs(6)).await;
@@ -279,34 +282,34 @@ async fn a_database_that_is_gone_or_hangs_is_503_and_no_error_is_kept() {
             assert_eq!(answer.retry_after.as_deref(), Some("1"));
         }
     };
-    bed.server.kill().await;
+    harness.server.kill().await;
     is_refused().await;
-    bed.server.restart().await;
-    assert_eq!(Order::read(&bed.there, "1").await.quantity, 3);
+    harness.server.restart().await;
+    assert_eq!(Order::read(&harness.there, "1").await.quantity, 3);
 
     tokio::time::sleep(Duration::from_secs(1)).await;
-    bed.server.freeze().await;
+    harness.server.freeze().await;
     is_refused().await;
-    bed.server.thaw().await;
-    assert_eq!(Order::read(&bed.there, "1").await.quantity, 3);
+    harness.server.thaw().await;
+    assert_eq!(Order::read(&harness.there, "1").await.quantity, 3);
 }
 
 #[tokio::test]
 async fn a_read_a_second_after_a_write_sees_it_through_either_instance() {
-    let bed = Bed::new().await;
-    assert_seen_within(Duration::from_secs(1), [&bed.here, &bed.there], "1").await;
+    let harness = Harness::new().await;
+    assert_seen_within(Duration::from_secs(1), [&harness.here, &harness.there], "1").await;
 }
 
 #[tokio::test]
 async fn concurrent_reads_of_one_instance_are_one_of_the_database() {
-    let bed = Bed::new().await;
+    let harness = Harness::new().await;
     for id in ["1", "2", "3", "nobody"] {
         if id != "nobody" {
-            Order::place(&bed.here, id, 3).await;
+            Order::place(&harness.here, id, 3).await;
         }
         let began = Instant::now();
         let answers = join_all((0..50).map(|number| {
-            let (instance, path) = (bed.instance(number), path(id));
+            let (instance, path) = (harness.instance(number), path(id));
             async move { instance.get(&path).await.status }
         }))
         .await;
@@ -317,7 +320,7 @@ async fn concurrent_reads_of_one_instance_are_one_of_the_database() {
         );
         // One for each instance, and each second.
         let most = 2 * (1 + began.elapsed().as_secs());
-        let reads = database_reads(&bed.server, id);
+        let reads = database_reads(&harness.server, id);
         assert!((2..=most).contains(&(reads as u64)), "{reads} reads");
     }
 }

@@ -7,31 +7,31 @@ use std::time::Duration;
 use lock_core::backend::{BootClock, Clock, TokioClock};
 use lock_core::memory::MemoryBackend;
 use lock_tests::address::Opened;
-use lock_tests::campaign::{Bare, Campaign, MemoryResource, PAUSE, StormyPostgres, Together};
-use lock_tests::campaign::{StormyRedis, StormyRedisCluster, StormyRedisSentinels, Subject};
+use lock_tests::chaos::{Bare, Campaign, ChaosPostgres, InProcess, MemoryResource, PAUSE};
+use lock_tests::chaos::{ChaosRedis, ChaosRedisCluster, ChaosRedisSentinels, Subject};
 use lock_tests::checker::{Check, Event, FaultRule, Rules, Verdict, judge};
-use lock_tests::saboteur::{Sabotage, Saboteur};
+use lock_tests::faulty_backend::{Bug, FaultyBackend};
 use lock_tests::{FileStore, Store, seed};
 
 const STRESSER: &str = env!("CARGO_BIN_EXE_stresser");
 
-/// The lease of a saboteur.
+/// The lease of a faulty backend.
 const LEASE: Duration = Duration::from_millis(500);
 
 const SECOND: Duration = Duration::from_secs(1);
 
-/// A crowd over a saboteur, on a clock that stands still while a task works, so that one seed gives
+/// A crowd over a faulty backend, on a clock that stands still while a task works, so that one seed gives
 /// one run, whatever else the machine does. Now and then one of them stands still past its lease.
-fn trial(sabotage: Sabotage, resource: MemoryResource) -> Verdict {
-    let history = history(sabotage, resource, seed());
+fn trial(bug: Bug, resource: MemoryResource) -> Verdict {
+    let history = history(bug, resource, seed());
     let rules = Rules::default()
         .lease(Some(LEASE))
         .free_within(LEASE + SECOND)
         .fault(PAUSE, FaultRule::freeze(Some(LEASE)));
-    report(sabotage, judge(&history, &rules))
+    report(bug, judge(&history, &rules))
 }
 
-fn history(sabotage: Sabotage, resource: MemoryResource, seed: u64) -> Vec<Event> {
+fn history(bug: Bug, resource: MemoryResource, seed: u64) -> Vec<Event> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .start_paused(true)
@@ -39,7 +39,7 @@ fn history(sabotage: Sabotage, resource: MemoryResource, seed: u64) -> Vec<Event
         .unwrap();
     let _entered = runtime.enter();
     let clock: Arc<dyn Clock> = Arc::new(TokioClock::new());
-    let crowd = Together {
+    let crowd = InProcess {
         workers: 1,
         locks: 2,
         lasts: 20 * SECOND,
@@ -47,18 +47,18 @@ fn history(sabotage: Sabotage, resource: MemoryResource, seed: u64) -> Vec<Event
         free_within: LEASE + SECOND,
         seed,
     };
-    let backend = Bare::new(Saboteur::new(sabotage, LEASE, Arc::clone(&clock)));
+    let backend = Bare::new(FaultyBackend::new(bug, LEASE, Arc::clone(&clock)));
     runtime.block_on(crowd.work(vec![backend; 6], resource, clock))
 }
 
-/// A crowd over a saboteur that is quicker, on threads that do work at the same time. The lease is
+/// A crowd over a faulty backend that is quicker, on threads that do work at the same time. The lease is
 /// longer than any machine stops a thread.
-fn race(sabotage: Sabotage) -> Verdict {
+fn race(bug: Bug) -> Verdict {
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(4)
         .enable_all()
         .build();
-    let crowd = Together {
+    let crowd = InProcess {
         workers: 2,
         locks: 2,
         lasts: SECOND,
@@ -67,22 +67,19 @@ fn race(sabotage: Sabotage) -> Verdict {
         seed: seed(),
     };
     let lease = 60 * SECOND;
-    let backend = Bare::new(Saboteur::new(sabotage, lease, Arc::new(BootClock)));
+    let backend = Bare::new(FaultyBackend::new(bug, lease, Arc::new(BootClock)));
     let working = crowd.work(
         vec![backend; 4],
         MemoryResource::default(),
         Arc::new(BootClock),
     );
     let history = runtime.unwrap().block_on(working);
-    report(
-        sabotage,
-        judge(&history, &Rules::default().free_within(SECOND)),
-    )
+    report(bug, judge(&history, &Rules::default().free_within(SECOND)))
 }
 
 #[allow(clippy::print_stdout, reason = "the report of a run")]
-fn report(sabotage: Sabotage, verdict: Verdict) -> Verdict {
-    println!("{sabotage:?}\n{verdict}");
+fn report(bug: Bug, verdict: Verdict) -> Verdict {
+    println!("{bug:?}\n{verdict}");
     assert!(verdict.counts.acquires.done > 10, "it was stress");
     verdict
 }
@@ -95,70 +92,70 @@ fn assert_caught(verdict: &Verdict, check: Check) {
 
 #[test]
 fn a_backend_that_is_not_broken_is_judged_clean() {
-    let trial = trial(Sabotage::None, MemoryResource::default());
+    let trial = trial(Bug::None, MemoryResource::default());
     let counts = trial.assert_clean().counts;
     assert!(counts.losses > 10, "{counts:?}");
     assert!(counts.writes.refused > 0, "{counts:?}");
-    let _ = race(Sabotage::None).assert_clean();
+    let _ = race(Bug::None).assert_clean();
 }
 
 #[test]
 fn one_seed_gives_one_run() {
-    let run = |seed| history(Sabotage::GrantWhileHeld, MemoryResource::default(), seed);
+    let run = |seed| history(Bug::GrantWhileHeld, MemoryResource::default(), seed);
     assert_eq!(run(7), run(7));
     assert_ne!(run(7), run(8));
 }
 
 #[test]
 fn a_token_that_is_used_again_is_caught() {
-    let trial = trial(Sabotage::ReuseToken, MemoryResource::default());
+    let trial = trial(Bug::ReuseToken, MemoryResource::default());
     assert_caught(&trial, Check::TokenOrder);
-    assert_caught(&race(Sabotage::ReuseToken), Check::TokenOrder);
+    assert_caught(&race(Bug::ReuseToken), Check::TokenOrder);
 }
 
 #[test]
 fn a_release_that_does_not_compare_the_owner_is_caught() {
-    let trial = trial(Sabotage::ReleaseWithoutOwner, MemoryResource::default());
+    let trial = trial(Bug::ReleaseWithoutOwner, MemoryResource::default());
     assert_caught(&trial, Check::Exclusion);
 }
 
 #[test]
 fn tokens_that_are_rounded_to_14_digits_are_caught() {
-    let trial = trial(Sabotage::RoundTokens, MemoryResource::default());
+    let trial = trial(Bug::RoundTokens, MemoryResource::default());
     assert_caught(&trial, Check::TokenOrder);
-    assert_caught(&race(Sabotage::RoundTokens), Check::TokenOrder);
+    assert_caught(&race(Bug::RoundTokens), Check::TokenOrder);
 }
 
 #[test]
 fn a_lock_that_is_valid_again_after_its_loss_is_caught() {
-    let trial = trial(Sabotage::ValidAgain, MemoryResource::default());
+    let trial = trial(Bug::ValidAgain, MemoryResource::default());
     assert_caught(&trial, Check::Loss);
 }
 
 #[test]
 fn a_grant_of_what_is_held_is_caught() {
-    let trial = trial(Sabotage::GrantWhileHeld, MemoryResource::default());
+    let trial = trial(Bug::GrantWhileHeld, MemoryResource::default());
     assert_caught(&trial, Check::Exclusion);
-    assert_caught(&race(Sabotage::GrantWhileHeld), Check::Exclusion);
+    assert_caught(&race(Bug::GrantWhileHeld), Check::Exclusion);
 }
 
 #[test]
 fn a_release_that_is_forgotten_is_caught() {
-    let trial = trial(Sabotage::ForgetRelease, MemoryResource::default());
+    let trial = trial(Bug::ForgetRelease, MemoryResource::default());
     assert_caught(&trial, Check::NothingStuck);
-    assert_caught(&race(Sabotage::ForgetRelease), Check::NothingStuck);
+    assert_caught(&race(Bug::ForgetRelease), Check::NothingStuck);
 }
 
 #[test]
 fn a_resource_without_a_fence_is_caught() {
-    let trial = trial(Sabotage::None, MemoryResource::without_fence());
+    let trial = trial(Bug::None, MemoryResource::without_fence());
     assert_eq!(trial.checks(), [Check::FencedResource], "{trial}");
 }
 
 /// One client with many callers, in the order of their calls.
 #[tokio::test]
 async fn clients_of_one_process_are_served_in_order_over_memory() {
-    let crowd = Together {
+    let crowd = InProcess {
         workers: 8,
         locks: 2,
         lasts: 2 * SECOND,
@@ -200,26 +197,26 @@ async fn processes_that_are_killed_and_frozen_keep_the_promises_over_files() {
 /// Whatever happens to processes, sessions and the network.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn processes_that_are_killed_frozen_and_cut_off_keep_the_promises_over_postgres() {
-    let verdict = stressed(30, &StormyPostgres::open().await).await;
+    let verdict = stressed(30, &ChaosPostgres::open().await).await;
     assert!(verdict.counts.losses > 0, "{verdict}");
 }
 
 /// Whatever happens to processes, the network and the server; also when the server forgets.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn processes_that_are_killed_frozen_cut_off_and_forgotten_keep_the_promises_over_redis() {
-    let verdict = stressed(30, &StormyRedis::open().await).await;
+    let verdict = stressed(30, &ChaosRedis::open().await).await;
     assert!(verdict.counts.losses > 0, "{verdict}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn processes_that_are_killed_frozen_and_forgotten_keep_the_promises_over_a_redis_cluster() {
-    let verdict = stressed(20, &StormyRedisCluster::open().await).await;
+    let verdict = stressed(20, &ChaosRedisCluster::open().await).await;
     assert!(verdict.counts.losses > 0, "{verdict}");
 }
 
 /// Whatever takes the place of the master, while that is dead, frozen or goes on.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn processes_keep_the_promises_while_sentinels_replace_the_redis_master() {
-    let verdict = stressed(60, &StormyRedisSentinels::open().await).await;
+    let verdict = stressed(60, &ChaosRedisSentinels::open().await).await;
     assert!(verdict.counts.losses > 0, "{verdict}");
 }

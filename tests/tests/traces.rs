@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use lock_core::{LockPolicy, LockProvider, LockSettings, LossReason, ProviderKind};
 use lock_tests::abandon;
-use lock_tests::puppet::{Play, Puppet};
+use lock_tests::scripted_backend::{Play, ScriptedBackend};
 use tracing::field::{Field, Visit};
 use tracing::span::{Attributes, Id, Record};
 use tracing::{Event, Level, Subscriber};
@@ -106,7 +106,7 @@ impl<S: Subscriber + for<'a> LookupSpan<'a>> Layer<S> for Tape {
 }
 
 /// Everything that can happen to a lock, but a lost one.
-async fn live(locks: &LockProvider, puppet: &Puppet) {
+async fn live(locks: &LockProvider, scripted: &ScriptedBackend) {
     let lock = locks.lock(format!("order:process:{SECRET}")).unwrap();
     let guard = lock.acquire(LockPolicy::user_request()).await.unwrap();
     // Contended, in line and at the end of a wait.
@@ -116,14 +116,14 @@ async fn live(locks: &LockProvider, puppet: &Puppet) {
     assert!(guard.protect(async {}).await.is_ok());
     guard.release().await.unwrap();
 
-    puppet.every_try(Play::FailLate(Duration::from_millis(1), "down"));
+    scripted.every_try(Play::FailLate(Duration::from_millis(1), "down"));
     let error = lock.acquire(Duration::ZERO).await.unwrap_err();
     assert!(error.is_unavailable());
-    puppet.behave();
-    puppet.every_release(Play::FailLate(Duration::from_millis(1), "down"));
+    scripted.behave();
+    scripted.every_release(Play::FailLate(Duration::from_millis(1), "down"));
     let unreleased = locks.lock(format!("order:export:{SECRET}")).unwrap();
     unreleased.run(Duration::ZERO, async {}).await.unwrap();
-    puppet.behave();
+    scripted.behave();
 
     let claimed = locks.claim([format!("order:process:{SECRET}2")], 1).await;
     drop(claimed.unwrap());
@@ -136,15 +136,15 @@ async fn no_name_is_shown_above_debug_and_all_of_it_there() {
     let tape = Tape::default();
     let subscriber = tracing_subscriber::registry().with(tape.clone());
     let _default = tracing::subscriber::set_default(subscriber);
-    let puppet = Puppet::new();
-    let locks = puppet.client();
-    live(&locks, &puppet).await;
+    let scripted = ScriptedBackend::new();
+    let locks = scripted.client();
+    live(&locks, &scripted).await;
 
     // And one that is lost, kept past its end, and shut down with.
     let name = format!("order:process:{SECRET}").parse().unwrap();
     let guard = locks.lock(format!("order:process:{SECRET}")).unwrap();
     let guard = guard.acquire(Duration::ZERO).await.unwrap();
-    puppet.lose(&name, LossReason::Disconnected);
+    scripted.lose(&name, LossReason::Disconnected);
     assert!(
         guard
             .protect(std::future::pending::<()>())
@@ -178,8 +178,8 @@ async fn each_acquisition_and_each_hold_has_a_span_that_says_how_it_ended() {
     let tape = Tape::default();
     let subscriber = tracing_subscriber::registry().with(tape.clone());
     let _default = tracing::subscriber::set_default(subscriber);
-    let puppet = Puppet::new();
-    let locks = puppet.client();
+    let scripted = ScriptedBackend::new();
+    let locks = scripted.client();
     let request = tracing::info_span!("request");
     let lock = locks.lock("order:process:42").unwrap();
     {
@@ -199,7 +199,7 @@ async fn each_acquisition_and_each_hold_has_a_span_that_says_how_it_ended() {
     }
     let other = locks.lock("order:process:43").unwrap();
     let guard = other.acquire(Duration::ZERO).await.unwrap();
-    puppet.lose(other.name(), LossReason::Revoked);
+    scripted.lose(other.name(), LossReason::Revoked);
     assert!(!guard.is_valid());
     drop(guard);
     tokio::time::sleep(Duration::from_millis(1)).await;
@@ -214,9 +214,9 @@ async fn each_acquisition_and_each_hold_has_a_span_that_says_how_it_ended() {
     assert_eq!(
         shown,
         [
-            ["order:process", "puppet", "5000", "0", "acquired"],
-            ["order:process", "puppet", "20", "20", "contended"],
-            ["order:process", "puppet", "0", "0", "acquired"],
+            ["order:process", "scripted", "5000", "0", "acquired"],
+            ["order:process", "scripted", "20", "20", "contended"],
+            ["order:process", "scripted", "0", "0", "acquired"],
         ]
     );
     let held = tape.spans("distributed_lock.hold");
@@ -227,8 +227,8 @@ async fn each_acquisition_and_each_hold_has_a_span_that_says_how_it_ended() {
     assert_eq!(
         shown,
         [
-            ["order:process", "puppet", "20", "released"],
-            ["order:process", "puppet", "0", "lost"],
+            ["order:process", "scripted", "20", "released"],
+            ["order:process", "scripted", "0", "lost"],
         ]
     );
     for span in acquired.iter().chain(&held) {
@@ -252,8 +252,8 @@ async fn each_acquisition_and_each_hold_has_a_span_that_says_how_it_ended() {
 async fn a_trace_does_not_decide_which_secret_a_process_has() {
     let subscriber = tracing_subscriber::registry().with(Tape::default());
     let _default = tracing::subscriber::set_default(subscriber);
-    let (puppet, dir) = (Puppet::new(), tempfile::tempdir().unwrap());
-    live(&puppet.client(), &puppet).await;
+    let (scripted, dir) = (ScriptedBackend::new(), tempfile::tempdir().unwrap());
+    live(&scripted.client(), &scripted).await;
     let settings = LockSettings::new()
         .provider(ProviderKind::File)
         .dir(dir.path().join("locks"))
@@ -266,14 +266,14 @@ async fn a_claim_has_one_span_and_a_hold_for_each_lock() {
     let tape = Tape::default();
     let subscriber = tracing_subscriber::registry().with(tape.clone());
     let _default = tracing::subscriber::set_default(subscriber);
-    let puppet = Puppet::new();
-    let locks = puppet.client();
+    let scripted = ScriptedBackend::new();
+    let locks = scripted.client();
     let names = ["order:process:1", "order:process:2", "order:process:3"];
-    puppet.every_try(Play::Late(Duration::from_millis(10)));
+    scripted.every_try(Play::Late(Duration::from_millis(10)));
     let two = locks.claim(names, 2).await.unwrap();
-    puppet.every_try(Play::Fail("down"));
+    scripted.every_try(Play::Fail("down"));
     assert!(locks.claim(names, 2).await.unwrap_err().is_unavailable());
-    puppet.every_try(Play::Hang);
+    scripted.every_try(Play::Hang);
     assert!(abandon(locks.claim(names, 2), 1).await.is_none());
     drop(two);
 
@@ -293,9 +293,9 @@ async fn a_claim_has_one_span_and_a_hold_for_each_lock() {
     assert_eq!(
         shown,
         [
-            ["3", "2", "puppet", "2", "20", "acquired"],
-            ["3", "2", "puppet", "", "0", "unavailable"],
-            ["3", "2", "puppet", "", "0", "cancelled"],
+            ["3", "2", "scripted", "2", "20", "acquired"],
+            ["3", "2", "scripted", "", "0", "unavailable"],
+            ["3", "2", "scripted", "", "0", "cancelled"],
         ]
     );
     assert!(claims.iter().all(|span| span.is_closed), "{claims:#?}");
@@ -309,9 +309,9 @@ async fn an_acquisition_that_is_dropped_says_so() {
     let tape = Tape::default();
     let subscriber = tracing_subscriber::registry().with(tape.clone());
     let _default = tracing::subscriber::set_default(subscriber);
-    let puppet = Puppet::new();
-    let lock = puppet.client().lock("order:process:42").unwrap();
-    puppet.every_try(Play::Hang);
+    let scripted = ScriptedBackend::new();
+    let lock = scripted.client().lock("order:process:42").unwrap();
+    scripted.every_try(Play::Hang);
     let minute = Duration::from_secs(60);
     assert!(abandon(lock.acquire(minute), 1).await.is_none());
     let spans = tape.spans("distributed_lock.acquire");

@@ -87,14 +87,14 @@ impl PostgresBackend {
     /// - **READ COMMITTED only.** Under REPEATABLE READ and SERIALIZABLE a transaction goes on seeing
     ///   what was there before its wait, and not what the holder did.
     /// - It waits for up to `wait`, in the server; zero tries once. The connection is busy meanwhile.
-    /// - The transaction can take it again at once, and as many others as it wants, in one order
+    /// - The transaction can take it again immediately, and as many others as it wants, in one order
     ///   everywhere. `ROLLBACK TO` a savepoint gives back what was locked after it.
     /// - The settings of the transaction are as they were, whatever the answer, and it can go on after
     ///   a refusal. A `statement_timeout` that is shorter than `wait` ends the wait.
     /// - It excludes guards of its own task as well: a transaction that waits for a lock of which its task
     ///   has a guard waits for itself, until `wait` is over, and so does the other way round. The
     ///   [watch](crate::LockProviderBuilder::lock_order_watch) reports the first.
-    /// - Its end wakes nobody: guards that wait behind it notice within some tenths of a second.
+    /// - Its end wakes no waiter: guards that wait behind it notice within some tenths of a second.
     ///
     /// ```no_run
     /// # use std::time::Duration;
@@ -113,7 +113,7 @@ impl PostgresBackend {
     ///
     /// [`Contended`](crate::LockErrorKind::Contended): held by another for the whole wait.
     /// [`Misconfigured`](crate::LockErrorKind::Misconfigured): another isolation level, another
-    /// database or server than the backend's, a transaction that is none.
+    /// database or server than the backend's, an ended transaction.
     /// [`Unavailable`](crate::LockErrorKind::Unavailable): the backend has no session now, a deadlock,
     /// a cancelled statement, a transaction that has failed before, a lost connection.
     /// [`Closed`](crate::LockErrorKind::Closed): the last provider over the backend was shut down.

@@ -158,7 +158,7 @@ impl PostgresBuilder {
 
     /// How many locks this process holds at most; more are refused as
     /// [`Unavailable`](crate::LockErrorKind::Unavailable). The server's lock table is shared with
-    /// all its clients, and when it is full nobody can connect.
+    /// all its clients, and when it is full no client can connect.
     ///
     /// # Default
     ///
@@ -254,7 +254,7 @@ impl PostgresBuilder {
     ///
     /// # Cancel safety
     ///
-    /// Cancel safe: a connection that nobody waits for is closed.
+    /// Cancel safe: a connection whose caller has left is closed.
     pub async fn connect(self) -> Result<PostgresBackend, LockError> {
         let (options, pool) = match self.source {
             Source::Url(url) => (url::parse(&url)?, None),

@@ -1,4 +1,4 @@
-//! A database that does not hold the locks: it is asked how it is, and keeps the mark of the
+//! A database that does not hold the locks: its health is checked, and it keeps the mark of the
 //! provider that does. One connection, on a thread of its own.
 
 mod outages;
@@ -68,7 +68,7 @@ impl DatabaseCompanion {
     /// # Errors
     ///
     /// [`Misconfigured`](crate::LockErrorKind::Misconfigured) where the database has the mark of
-    /// another provider, or can keep none that is required, and for what lets nobody in;
+    /// another provider, or can keep none that is required, and for what lets no client in;
     /// [`Unavailable`](crate::LockErrorKind::Unavailable) when the server does not answer: whether it
     /// has such a mark is not known then.
     pub(crate) async fn open(
@@ -142,7 +142,7 @@ enum Link {
     /// By a session of ours, which holds the mark.
     Marked(Box<Session>),
     /// By a connection that can hold nothing, through a proxy that shares sessions or to a standby,
-    /// until a session can be had there: the standby may be promoted.
+    /// until a session can be opened there: the standby may be promoted.
     Plain(Box<PgConnection>, Pin<Box<dyn Future<Output = Marked>>>),
 }
 
@@ -184,7 +184,7 @@ impl Watch {
     }
 
     /// A runtime for each attempt and its link: whatever that has left running ends with it, its
-    /// socket as well. `None` when nobody can ask any more.
+    /// socket as well. `None` when no caller is left.
     fn live_in_runtime(
         &mut self,
         started: &mut Option<Started>,
@@ -210,7 +210,7 @@ impl Watch {
         }
     }
 
-    /// `None` when nobody can ask any more.
+    /// `None` when no caller is left.
     fn live_without_runtime(
         &mut self,
         started: &mut Option<Started>,
@@ -231,7 +231,7 @@ impl Watch {
     }
 
     /// One attempt to connect, and the link to its end; `last` is why there is none. `None` when
-    /// nobody can ask any more.
+    /// no caller is left.
     async fn live(&mut self, started: &mut Option<Started>, last: &mut LockError) -> Option<()> {
         if started.is_none() {
             self.pause(last).await?;
@@ -264,7 +264,7 @@ impl Watch {
         Some(())
     }
 
-    /// Until the next attempt; whoever asks meanwhile hears why there is no connection.
+    /// Until the next attempt; callers learn meanwhile why there is no connection.
     async fn pause(&mut self, last: &LockError) -> Option<()> {
         let mut pause = pin!(sleep(self.backoff.pause()));
         loop {
@@ -297,7 +297,7 @@ impl Watch {
         }
     }
 
-    /// A database that locks could not use can still be well; one that lets nobody in is a mistake.
+    /// A database that locks could not use can still be well; one that lets no client in is a mistake.
     async fn open_plain(&mut self, unfit: LockError, is_start: bool) -> Result<Link, LockError> {
         let Ok(login) = log_in(&self.target.options, Step::LogIn).await else {
             return Err(unfit);
@@ -310,8 +310,8 @@ impl Watch {
         Ok(Link::Plain(Box::new(login.connection), Box::pin(session)))
     }
 
-    /// Answers whoever asks, and keeps the session. Gives the error that ended the link; `None` when
-    /// nobody can ask any more.
+    /// Answers callers, and keeps the session. Gives the error that ended the link; `None` when
+    /// no caller is left.
     async fn serve(
         &mut self,
         mut link: Link,
@@ -356,7 +356,7 @@ impl Watch {
         }
     }
 
-    /// What is held stays held: only whoever starts is refused.
+    /// What is held stays held: only a process that starts is refused.
     fn tell_of(&mut self, other: Option<ProviderKind>) {
         match other {
             Some(other) => self.outages.is_marked(&self.mark.refusal(other)),

@@ -34,7 +34,7 @@ pub(super) fn is_fatal(error: &Error) -> bool {
     }
 }
 
-/// Whether the server did not take a notification, because somebody else's commit stands before it.
+/// Whether the server did not take a notification, because the commit of another session stands before it.
 pub(super) fn is_notification_late(error: &Error) -> bool {
     sqlstate(error).as_deref() == Some("55P03")
 }
@@ -98,7 +98,7 @@ pub(super) fn is_login_refused(error: &LockError) -> bool {
 }
 
 /// A step failed on a connection that was made. That it speaks PostgreSQL's protocol is known by then:
-/// answers that do not fit are those to somebody else.
+/// answers that do not fit are those to another client.
 pub(super) fn setting_up(error: Error) -> LockError {
     let made = match &error {
         Error::Database(database) => match database.code().as_deref() {

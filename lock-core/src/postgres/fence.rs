@@ -126,7 +126,7 @@ macro_rules! migration {
 const TABLE: &str = "distributed_lock_fences";
 const CHECK: &str = check!("distributed_lock_fences");
 
-/// One migration at a time: two `CREATE TABLE IF NOT EXISTS` at once fail. A pair of numbers never
+/// One migration at a time: two `CREATE TABLE IF NOT EXISTS` together fail. A pair of numbers never
 /// meets the key of a lock; these are arbitrary, and the same in every version.
 const ALONE: &str = "SELECT pg_catalog.pg_advisory_xact_lock(1684827491, 1)";
 

@@ -12,7 +12,7 @@
 //! # async fn f() -> Result<(), LockError> {
 //! let locks = LockProvider::new(PostgresBackend::connect("postgres://app@localhost/shop").await?);
 //! let guard = locks.lock("order:process:42")?.acquire(Duration::from_secs(5)).await?;
-//! // .. nobody else processes order 42 ..
+//! // .. no other holder processes order 42 ..
 //! guard.release().await?;
 //! # Ok(()) }
 //! ```
@@ -22,14 +22,14 @@
 //! - **A session is a lease.** The server ends a session that it has not heard of for a
 //!   [lease](PostgresBuilder::lease), whether its client crashed, was frozen or is cut off. The client
 //!   counts from before it asked and takes a margin off, so that its guards say that they are lost
-//!   before anybody else is granted. Only an answer that the session itself gave counts: a proxy that
+//!   before another client is granted. Only an answer that the session itself gave counts: a proxy that
 //!   moves the client to another session, or an error, extends nothing.
 //! - **Loss is noticed.** The connection is read also while nothing is asked: a session that an
 //!   administrator or a crash ends is lost within milliseconds, with all its locks. For those
-//!   milliseconds, the server's own doing, somebody else can have a lock already;
+//!   milliseconds, the server's own doing, another client can have a lock already;
 //!   [fencing](Fence) is the answer.
 //! - **No polling.** A waiter is registered on the server, by a shared lock on a second key. A
-//!   release that finds somebody registered notifies; one that does not costs nothing more. Locks of
+//!   release that finds a waiter registered notifies; one that does not costs nothing more. Locks of
 //!   a session that died cause no notification: one statement for all who wait, a few times a second,
 //!   finds them. A process that has waited for nothing in the last seconds does not LISTEN, so that
 //!   releases cost the server nothing for each idle process.

@@ -128,7 +128,7 @@ where
         .map_err(|error| Failed::unusable(&error))
 }
 
-/// Notes which of the released keys are waited for. The payload can be anybody's.
+/// Notes which of the released keys are waited for. The payload can be of any client.
 fn hear(payload: &str, waiters: &impl KeyWaiters, heard: &mut BTreeSet<i64>) {
     if waiters.is_empty() {
         return;
@@ -227,14 +227,14 @@ impl Session {
         self.can_listen && !self.is_listening
     }
 
-    /// Hears of releases whose notification is sent after this has returned.
+    /// Receives releases whose notification is sent after this has returned.
     pub(super) async fn listen(&mut self, waiters: &impl KeyWaiters) -> Result<(), Failed> {
         self.run_beside(waiters, sql::LISTEN).await?;
         self.is_listening = true;
         Ok(())
     }
 
-    /// Hears of no release any more.
+    /// Receives no release any more.
     pub(super) async fn unlisten(&mut self, waiters: &impl KeyWaiters) -> Result<(), Failed> {
         self.run_beside(waiters, sql::UNLISTEN).await?;
         self.is_listening = false;

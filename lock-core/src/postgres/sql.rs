@@ -7,10 +7,10 @@
 
 pub(super) use super::key::EVERYTHING;
 
-/// Where releases are told.
+/// The channel of releases.
 pub(super) const CHANNEL: &str = "distributed_lock";
 
-/// Hears them from the end of this statement on: it is never one with a try, whose transaction would
+/// Receives them from the end of this statement on: it is never one with a try, whose transaction would
 /// begin to listen after it has looked.
 pub(super) const LISTEN: &str = "LISTEN distributed_lock";
 
@@ -19,7 +19,7 @@ pub(super) const UNLISTEN: &str = "UNLISTEN distributed_lock";
 /// What a row of a batch does; the number is the row's `op`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Step {
-    /// Unlock, and tell whoever waits.
+    /// Unlock, and notify the waiters.
     Release = 1,
     /// Try to lock.
     Try = 2,
@@ -31,7 +31,7 @@ pub(super) enum Step {
     Unregister = 5,
     /// Register as waiting for everything.
     RegisterForEverything = 6,
-    /// After the releases: tell whoever waits for everything.
+    /// After the releases: notify those that wait for everything.
     TellEverybody = 7,
     /// Try to lock, unless another session waits.
     TryPolitely = 8,
@@ -47,7 +47,7 @@ pub(super) mod answer {
     pub(crate) const HELD: u8 = b'h';
     /// Another holds the lock; we are registered as waiting.
     pub(crate) const REGISTERED: u8 = b'r';
-    /// Unlocked; another session waits, and was told.
+    /// Unlocked; another session waits, and was notified.
     pub(crate) const AWAITED: u8 = b'w';
     /// There was nothing of ours to unlock.
     pub(crate) const NOT_OURS: u8 = b'n';
@@ -149,7 +149,7 @@ macro_rules! unlock_either {
 }
 
 // Whether a session waits is asked by taking the key that it would hold, for a moment: after the
-// unlock, so that whoever registers later finds the lock free. Our own registration is no obstacle.
+// unlock, so that one that registers later finds the lock free. Our own registration is no obstacle.
 macro_rules! release {
     ($unlock:ident, $k:literal, $w:literal) => {
         concat!(
@@ -230,7 +230,7 @@ macro_rules! alone {
     };
 }
 
-/// A batch of one release: session, key, waiters' key, everybody's key.
+/// A batch of one release: session, key, waiters' key, the key of all.
 pub(super) const RELEASE: &str = concat!(
     "SELECT CASE WHEN ",
     in_our_session!(),
@@ -284,7 +284,7 @@ macro_rules! batch {
     };
 }
 
-/// A batch whose keys are bigints: session, steps, keys, waiters' keys, everybody's key. One letter a row, in
+/// A batch whose keys are bigints: session, steps, keys, waiters' keys, the key of all. One letter a row, in
 /// their order.
 pub(super) const BATCH: &str = batch!(try_lock, unlock, ") AS t(op, k, w)");
 

@@ -60,7 +60,7 @@ impl DatabaseIdentity {
 /// - It waits for up to `wait`, in milliseconds, rounded up, for at most 24 days. Zero asks once. The
 ///   wait takes place in the server, in order of arrival; that the server itself is gone is noticed
 ///   as with any other statement. What waits is an open transaction, which vacuum has to mind.
-/// - The transaction takes it again at once (it is re-entrant in it), and as many others as it wants.
+/// - The transaction takes it again immediately (it is re-entrant in it), and as many others as it wants.
 ///   Two transactions that take several must do so in one order: PostgreSQL ends a deadlock of
 ///   transactions, but does not see one that a guard is part of; `wait` ends that.
 /// - Whatever the answer, `lock_timeout` is as it was, and the transaction can go on where

@@ -67,7 +67,7 @@ impl Trust {
         match value(options, &MODE) {
             None => options.push(("sslmode".to_owned(), "verify-full".to_owned())),
             Some(mode) if mode.eq_ignore_ascii_case("verify-full") => {}
-            // Anybody can have a certificate of one of these authorities.
+            // These authorities give a certificate to any owner of a name.
             Some(_) => return Err("has `sslrootcert=system`, which needs `sslmode=verify-full`"),
         }
         options.retain(|(key, _)| !ROOT.contains(&&**key));

@@ -1,4 +1,4 @@
-//! The connection of a session: statements on it, and what it hears while they run.
+//! The connection of a session: statements on it, and what it receives while they run.
 //!
 //! Any role that may connect to the database can notify our channel, without end. The server sends all of
 //! it before the answer to a statement, and the driver keeps what arrives meanwhile, without a limit,

@@ -146,7 +146,7 @@ impl Backend for RedisBackend {
         let mut chunks = chunks(&keys, self.lanes, limit);
         let mut granted = Vec::new();
         while granted.len() < limit {
-            // As many calls at once as can all be granted what they ask for.
+            // As many calls together as can all be granted what they ask for.
             let mut wanted = limit - granted.len();
             let (mut claims, mut answers) = (Vec::new(), Vec::new());
             while wanted > 0

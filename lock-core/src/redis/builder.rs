@@ -84,7 +84,7 @@ impl RedisBuilder {
     }
 
     /// How long a lock lives without a renewal: how long a crashed holder keeps it, and how long
-    /// nobody is granted one after the server lost its memory. From 500 ms to 24 h; the same in
+    /// none is granted after the server lost its memory. From 500 ms to 24 h; the same in
     /// every process of a namespace.
     pub const fn lease(mut self, lease: Duration) -> Self {
         self.lease = lease;
@@ -98,7 +98,7 @@ impl RedisBuilder {
         self
     }
 
-    /// For how long nobody is granted a lock after the server was restarted, replaced or had its
+    /// For how long no lock is granted after the server was restarted, replaced or had its
     /// clock put forward, since locks that it has forgotten may still be held. Zero for tests and
     /// demonstrations: two may then hold one lock for up to a lease after a restart.
     pub const fn quarantine(mut self, quarantine: Duration) -> Self {

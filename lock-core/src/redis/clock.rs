@@ -116,7 +116,7 @@ mod tests {
     fn a_slow_answer_and_a_slow_drift_are_no_jumps() {
         let mut clock = ServerClock::default();
         assert_eq!(clock.observe(ms(0), ms(1), EPOCH, MARGIN), None);
-        // Read at once, answered a minute later; and read late.
+        // Read immediately, answered a minute later; and read late.
         assert_eq!(
             clock.observe(ms(10), ms(60_000), EPOCH + 10_000, MARGIN),
             None
@@ -125,7 +125,7 @@ mod tests {
             clock.observe(ms(10), ms(60_000), EPOCH + 60_000_000, MARGIN),
             None
         );
-        // 0.05 % fast, looked at once in 1,000 s.
+        // 0.05 % fast, with a look every 1,000 s.
         for step in 1..10 {
             let now = ms(step * 1_000_000);
             let time = EPOCH + micros(now) + step * 500_000;

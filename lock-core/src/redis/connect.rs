@@ -23,7 +23,7 @@ use crate::LockError;
 
 /// A client of the server of a connection string, in either of the forms that
 /// [`RedisBackend::connect`](super::RedisBackend::connect) takes: for what else a service does with
-/// that server, such as a cache. It connects when it is told to.
+/// that server, such as a cache. It connects when it is asked to.
 ///
 /// # Errors
 ///

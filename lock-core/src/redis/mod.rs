@@ -17,7 +17,7 @@
 //!
 //! # What is promised
 //!
-//! - **Leases.** A lock that nobody renews ends with its [lease](RedisBuilder::lease): that of a
+//! - **Leases.** A lock that is not renewed ends with its [lease](RedisBuilder::lease): that of a
 //!   crashed holder after at most 30 s, unless chosen otherwise. Everything a process holds is
 //!   renewed together, three times per lease; a renewal that fails is tried again until the lease
 //!   ends. Our side of it ends earlier by a margin (1 % and 50 ms), counted from before the request
@@ -28,7 +28,7 @@
 //!   the operating system, and new for each connection: processes of one seed, forks and copies of a
 //!   virtual machine are never one owner.
 //! - **Waiting** is by a message of the release. A process is subscribed to the names that it waits
-//!   for, and the thread that hears of a release tries at once for whoever waits; what ends without
+//!   for, and the thread that learns of a release tries immediately for the waiters; what ends without
 //!   a release is asked for when it ends. A client that is refused leaves a mark at the lock, and a lock
 //!   without a mark is released without a message.
 //! - **Tokens** are the server's time in microseconds, and greater than all earlier ones of the name
@@ -40,9 +40,9 @@
 //! # What is not
 //!
 //! A server that forgets (restarted, failed over to a replica that lagged, its clock put forward)
-//! forgets locks that are held. Then nobody is granted a lock for one lease, the
+//! forgets locks that are held. Then no lock is granted for one lease, the
 //! [quarantine](RedisBuilder::quarantine); the holders learn it with their next renewal. Until then
-//! [tokens](crate::FencingToken) protect what the locks are for. Keys that somebody deletes are
+//! [tokens](crate::FencingToken) protect what the locks are for. Keys that are deleted are
 //! noticed with the next renewal, and protected by nothing else.
 //!
 //! # Connection strings
@@ -121,7 +121,7 @@
 //! - **What a fail-over costs.** Replication is asynchronous: a new master can lack locks that are held. It
 //!   grants none for one lease, the [quarantine](RedisBuilder::quarantine). Each holder renews at the new
 //!   master within a second or a heartbeat: what that has stays held, what it lacks is lost, and its holder
-//!   is told before another is granted it. With [`replicas`](RedisBuilder::replicas) as many as there are, none is lacking.
+//!   is notified before another is granted it. With [`replicas`](RedisBuilder::replicas) as many as there are, none is lacking.
 //! - **The former master** can go on for some 10 s after a fail-over that was ordered, or that it slept through.
 //!   Nothing is held by two because of that: a lease counts from no later than a time when no Sentinel named
 //!   another master, and every process leaves the former one when one does.

@@ -1,4 +1,4 @@
-//! What locks need is done once: a user without the rights is told at once.
+//! Runs each command that locks need once, so that missing rights fail at connect.
 
 use ::redis::aio::MultiplexedConnection;
 use ::redis::{Arg, Cmd, ConnectionInfo, Value, cmd, pipe};
@@ -14,7 +14,7 @@ use super::topology::Topology;
 use crate::LockError;
 
 /// Does it on a server that was just connected to; in a cluster, which can know that one by another
-/// address, on the first node that can be had.
+/// address, on the first node that can be reached.
 pub(super) async fn rehearse(
     topology: &Topology,
     connected: &ConnectionInfo,
@@ -61,7 +61,7 @@ async fn give_commands(
         cmd(unsubscribe).arg(key).to_owned(),
         cmd(publish).arg(key).arg("").to_owned(),
     ];
-    // What scripts do with locks, to one that nobody has: they come to it only later.
+    // What scripts do with locks, to one that is free: they come to it only later.
     let nobody = format!("{key}:nobody");
     commands.push(cmd("GETRANGE").arg(&nobody).arg(0).arg(0).to_owned());
     for command in ["PTTL", "DEL"] {
@@ -154,7 +154,7 @@ async fn run_scripts(
     let answers = run(EXCHANGE.invoke(connection, exchange, within).await)?;
     if let Some(Value::BulkString(error)) = answers.get(1) {
         let error = String::from_utf8_lossy(error);
-        // What else may be wrong, such as a memory that is full, is told to who locks.
+        // What else may be wrong, such as a memory that is full, is an error of the acquire.
         if let Some(lacking) = asked(SCRIPTS).lacking(&error) {
             return Err(lacking);
         }

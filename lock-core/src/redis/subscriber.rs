@@ -584,7 +584,7 @@ impl Question {
         }
         // Without a key there was no write, and the count is of an earlier one.
         let known = matches!(numbers[..], [1, know] if know >= i64::from(replicas));
-        // Nobody may wait any more.
+        // There may be no waiter any more.
         let _ = self.reply.send(known);
         Ok(())
     }

@@ -1,4 +1,4 @@
-//! Commands for the thread of a backend, from any thread and without waiting.
+//! Commands for the thread of a backend, from any thread and without waiting: many at a time under one lock, and a wake-up only where the thread sleeps.
 
 use std::mem;
 use std::sync::atomic::{AtomicBool, Ordering};

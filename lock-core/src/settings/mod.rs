@@ -47,13 +47,13 @@ use crate::{LockError, plain_text};
 ///
 /// # A database tells fleets apart
 ///
-/// Instances that lock in two places exclude nobody. So each that has a database says in it what
+/// Instances that lock in two places do not exclude each other. So each that has a database says in it what
 /// holds its locks: by an advisory lock, which is shared by all that say the same, in its namespace. An
 /// instance that finds another mark refuses to start. What is compared is the kind of provider, and not
 /// which server of that kind.
 ///
 /// An instance that was cut off from the database, and finds another mark when it is back, was away
-/// while somebody started with other settings. It does not stop for good:
+/// while an instance started with other settings. It does not stop for good:
 ///
 /// - Whose locks are in PostgreSQL has lost them with its session. It grants none beside those of
 ///   another provider: acquires are refused or wait, with the reason, for as long as the other mark is
@@ -70,7 +70,7 @@ use crate::{LockError, plain_text};
 /// the primary itself. Where there is none, `LOCK_MARKER=optional` on all instances makes of it a
 /// warning; the database is then looked at again every minute at least, and the mark is kept as soon
 /// as it can be. `LOCK_SWITCH=allow` does the same for as long as it is set. A database that does not
-/// answer, or lets nobody in, ends the start with either setting: it may have the mark of others. It
+/// answer, or lets no client in, ends the start with either setting: it may have the mark of others. It
 /// is [`Unavailable`](crate::LockErrorKind::Unavailable), and over when the database is back.
 ///
 /// Only instances that have the database see the mark: not those of a program that was built without
@@ -79,7 +79,7 @@ use crate::{LockError, plain_text};
 ///
 /// To move a fleet from one provider to another, set `LOCK_SWITCH=allow` on all its instances, old
 /// and new, for as long as both run, and know that they do not exclude each other meanwhile; or stop
-/// the old ones first. The mark of one that stopped in order is gone at once, that of one that
+/// the old ones first. The mark of one that stopped in order is gone immediately, that of one that
 /// vanished within 30 s.
 ///
 /// ```

@@ -17,7 +17,7 @@ use futures_util::FutureExt;
 use lock_core::backend::Lease;
 use lock_core::{Leader, LockError, LockName};
 use lock_tests::address::{self, Leases};
-use lock_tests::campaign::{FileResource, Resource};
+use lock_tests::chaos::{FileResource, Resource};
 use lock_tests::checker::{Action, Journal, Operation, Stage};
 use rustix::process::{Signal, set_parent_process_death_signal};
 use tokio::sync::watch;

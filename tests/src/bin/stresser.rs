@@ -16,7 +16,7 @@ use std::time::Duration;
 use fastrand::Rng;
 use lock_core::LockName;
 use lock_tests::address;
-use lock_tests::campaign::{FileResource, Worker};
+use lock_tests::chaos::{FileResource, Worker};
 use lock_tests::checker::Journal;
 use rustix::process::{Signal, set_parent_process_death_signal};
 use tokio::task::JoinSet;

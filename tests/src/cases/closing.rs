@@ -5,20 +5,20 @@ use std::time::Duration;
 use lock_core::{LockProvider, LossReason};
 
 use super::{PATIENCE, take, wait_for};
-use crate::{Bed, OneBackend, Store, eventually};
+use crate::{Harness, OneBackend, Store, eventually};
 
 const GRACE: Duration = Duration::from_millis(100);
 
-async fn is_closed<S: Store>(bed: &Bed<S>) {
+async fn is_closed<S: Store>(harness: &Harness<S>) {
     eventually("nothing is open", || async {
-        bed.store.open_connections().await == 0
+        harness.store.open_connections().await == 0
     })
     .await;
 }
 
 /// One that waits has a connection of its own to hear of a release by.
-async fn waits_in_vain<S: Store>(bed: &Bed<S>, here: &LockProvider, there: &LockProvider) {
-    let name = bed.name();
+async fn waits_in_vain<S: Store>(harness: &Harness<S>, here: &LockProvider, there: &LockProvider) {
+    let name = harness.name();
     let held = take(there, &name).await;
     let lock = here.lock(name).unwrap();
     assert!(lock.try_acquire(GRACE).await.unwrap().is_none());
@@ -27,19 +27,19 @@ async fn waits_in_vain<S: Store>(bed: &Bed<S>, here: &LockProvider, there: &Lock
 
 /// An installed provider lives as long as the process, and a guard can be kept.
 pub async fn a_shutdown_closes_the_connections_whatever_clones_and_guards_live<S: Store>(
-    bed: Bed<S>,
+    harness: Harness<S>,
 ) {
-    let (here, there) = (bed.client().await, bed.client().await);
-    let (clone, lock) = (here.clone(), here.lock(bed.name()).unwrap());
-    waits_in_vain(&bed, &here, &there).await;
-    let kept = take(&here, &bed.name()).await;
-    let (forfeited, name) = (take(&here, &bed.name()).await, bed.name());
+    let (here, there) = (harness.client().await, harness.client().await);
+    let (clone, lock) = (here.clone(), here.lock(harness.name()).unwrap());
+    waits_in_vain(&harness, &here, &there).await;
+    let kept = take(&here, &harness.name()).await;
+    let (forfeited, name) = (take(&here, &harness.name()).await, harness.name());
     let released = take(&here, &name).await;
     released.release().await.unwrap();
     there.shutdown(GRACE).await;
     assert!(kept.is_valid(), "it was another provider that ended");
     here.shutdown(GRACE).await;
-    is_closed(&bed).await;
+    is_closed(&harness).await;
     for guard in [&kept, &forfeited] {
         assert!(!guard.is_valid());
         assert_eq!(guard.lost().await, LossReason::Shutdown);
@@ -48,18 +48,20 @@ pub async fn a_shutdown_closes_the_connections_whatever_clones_and_guards_live<S
     assert!(!clone.health().await.is_up());
     assert!(forfeited.release().await.unwrap_err().is_lost());
     drop(kept);
-    is_closed(&bed).await;
+    is_closed(&harness).await;
     // What it left is free for a process that starts now.
-    let next = bed.client().await;
+    let next = harness.client().await;
     take(&next, &name).await.release().await.unwrap();
 }
 
 /// Each is shut down by the part of the application that has it.
-pub async fn the_last_of_several_providers_over_one_backend_closes_it<S: Store>(bed: Bed<S>) {
-    let backend = OneBackend::new(bed.store.backend().await);
+pub async fn the_last_of_several_providers_over_one_backend_closes_it<S: Store>(
+    harness: Harness<S>,
+) {
+    let backend = OneBackend::new(harness.store.backend().await);
     let [first, second, dropped] = [0; 3].map(|_| LockProvider::new(backend.clone()));
     drop(dropped);
-    let name = bed.name();
+    let name = harness.name();
     first.shutdown(GRACE).await;
     first.shutdown(GRACE).await;
     let guard = wait_for(&second, &name).await;
@@ -67,7 +69,7 @@ pub async fn the_last_of_several_providers_over_one_backend_closes_it<S: Store>(
     guard.release().await.unwrap();
     assert!(second.health().await.is_up());
     second.shutdown(GRACE).await;
-    is_closed(&bed).await;
+    is_closed(&harness).await;
     // The clone that is kept is of no use to another provider: it says so, and does not hang.
     if S::STAYS_CLOSED {
         let late = LockProvider::new(backend);
@@ -80,11 +82,11 @@ pub async fn the_last_of_several_providers_over_one_backend_closes_it<S: Store>(
 
 /// A deadline of the application around it, a second signal, two parts that do not know of each other.
 pub async fn a_shutdown_that_was_cancelled_or_is_called_again_closes_as_well<S: Store>(
-    bed: Bed<S>,
+    harness: Harness<S>,
 ) {
     for at in [0, 1, 5, 20, 50] {
-        let client = bed.client().await;
-        let held = take(&client, &bed.name()).await;
+        let client = harness.client().await;
+        let held = take(&client, &harness.name()).await;
         let cancelled = tokio::time::timeout(
             Duration::from_millis(at),
             client.shutdown(Duration::from_millis(10)),
@@ -96,6 +98,6 @@ pub async fn a_shutdown_that_was_cancelled_or_is_called_again_closes_as_well<S: 
         tokio::join!(two.shutdown(GRACE), client.shutdown(Duration::ZERO));
         patient.await.unwrap();
         assert!(!held.is_valid());
-        is_closed(&bed).await;
+        is_closed(&harness).await;
     }
 }

@@ -7,7 +7,7 @@ use rustix::process::{Resource, getrlimit, setrlimit};
 use tokio::task::JoinSet;
 
 use super::{PATIENCE, take};
-use crate::{Bed, Store, crowd_outlasts};
+use crate::{Harness, Store, crowd_outlasts};
 
 const CROWD: usize = 10_000;
 
@@ -23,9 +23,12 @@ fn open_many_files() {
 
 /// Two clients that give a busy machine time: what is asked here is whether the crowd is served, and
 /// neither how soon one answer comes nor how short a lease can be.
-async fn two_clients<S: Store>(bed: &Bed<S>) -> [LockProvider; 2] {
+async fn two_clients<S: Store>(harness: &Harness<S>) -> [LockProvider; 2] {
     open_many_files();
-    let backends = [bed.store.long_lived().await, bed.store.long_lived().await];
+    let backends = [
+        harness.store.long_lived().await,
+        harness.store.long_lived().await,
+    ];
     backends.map(|backend| {
         let client = LockProvider::builder(backend);
         client.response_timeout(LONG).build()
@@ -40,13 +43,13 @@ async fn take_many(client: &LockProvider, names: &[LockName]) -> Vec<LockGuard> 
     guards
 }
 
-fn names<S: Store>(bed: &Bed<S>) -> Vec<LockName> {
-    (0..CROWD).map(|_| bed.name()).collect()
+fn names<S: Store>(harness: &Harness<S>) -> Vec<LockName> {
+    (0..CROWD).map(|_| harness.name()).collect()
 }
 
 /// One process holds them all.
-pub async fn ten_thousand_guards_are_held_at_once<S: Store>(bed: Bed<S>) {
-    let ([here, there], names) = (two_clients(&bed).await, names(&bed));
+pub async fn ten_thousand_guards_are_held_at_once<S: Store>(harness: Harness<S>) {
+    let ([here, there], names) = (two_clients(&harness).await, names(&harness));
     let guards = take_many(&here, &names).await;
     assert!(there.claim(&names, CROWD).await.unwrap().is_empty());
     assert!(guards.iter().all(LockGuard::is_valid));
@@ -61,8 +64,8 @@ pub async fn ten_thousand_guards_are_held_at_once<S: Store>(bed: Bed<S>) {
 }
 
 /// All of them get it, one after the other.
-pub async fn ten_thousand_waiters_on_one_name_are_served<S: Store>(bed: Bed<S>) {
-    let ([here, there], name) = (two_clients(&bed).await, bed.name());
+pub async fn ten_thousand_waiters_on_one_name_are_served<S: Store>(harness: Harness<S>) {
+    let ([here, there], name) = (two_clients(&harness).await, harness.name());
     let guard = take(&there, &name).await;
     let lock = here.lock(&name).unwrap();
     let mut waiters = JoinSet::new();
@@ -76,8 +79,8 @@ pub async fn ten_thousand_waiters_on_one_name_are_served<S: Store>(bed: Bed<S>) 
 }
 
 /// As many lines as waiters, across two clients.
-pub async fn ten_thousand_waiters_on_ten_thousand_names_are_served<S: Store>(bed: Bed<S>) {
-    let ([here, there], names) = (two_clients(&bed).await, names(&bed));
+pub async fn ten_thousand_waiters_on_ten_thousand_names_are_served<S: Store>(harness: Harness<S>) {
+    let ([here, there], names) = (two_clients(&harness).await, names(&harness));
     let guards = take_many(&there, &names).await;
     let mut waiters = JoinSet::new();
     for name in &names {
@@ -95,7 +98,11 @@ pub async fn ten_thousand_waiters_on_ten_thousand_names_are_served<S: Store>(bed
 }
 
 /// No waiter is sent away, and none is let in beside another.
-pub async fn five_thousand_waiters_outlast_the_loss_of_everything<S: Store>(bed: Bed<S>) {
-    let (here, there, name) = (bed.client().await, bed.client().await, bed.name());
-    crowd_outlasts(&there, &here, &name, bed.store.lose_all()).await;
+pub async fn five_thousand_waiters_outlast_the_loss_of_everything<S: Store>(harness: Harness<S>) {
+    let (here, there, name) = (
+        harness.client().await,
+        harness.client().await,
+        harness.name(),
+    );
+    crowd_outlasts(&there, &here, &name, harness.store.lose_all()).await;
 }

@@ -6,7 +6,7 @@ use lock_core::{LockGuard, LockName, LockProvider};
 use tokio::sync::oneshot;
 
 use super::{BOUND, take, wait_for};
-use crate::{Bed, Lateness, Store};
+use crate::{Harness, Lateness, Store};
 
 async fn is_released(client: &LockProvider, name: &LockName) {
     let lateness = Lateness::of(Duration::ZERO);
@@ -15,8 +15,12 @@ async fn is_released(client: &LockProvider, name: &LockName) {
 }
 
 /// The ordinary drop, at the end of a scope in a task.
-pub async fn a_guard_that_is_dropped_in_a_task_releases<S: Store>(bed: Bed<S>) {
-    let (here, there, name) = (bed.client().await, bed.client().await, bed.name());
+pub async fn a_guard_that_is_dropped_in_a_task_releases<S: Store>(harness: Harness<S>) {
+    let (here, there, name) = (
+        harness.client().await,
+        harness.client().await,
+        harness.name(),
+    );
     for client in [&here, &there] {
         let guard = take(&here, &name).await;
         // A task that still waits for a loss does not keep the lock.
@@ -27,8 +31,12 @@ pub async fn a_guard_that_is_dropped_in_a_task_releases<S: Store>(bed: Bed<S>) {
 }
 
 /// No runtime is there to help.
-pub async fn a_guard_that_is_dropped_outside_of_a_runtime_releases<S: Store>(bed: Bed<S>) {
-    let (here, there, name) = (bed.client().await, bed.client().await, bed.name());
+pub async fn a_guard_that_is_dropped_outside_of_a_runtime_releases<S: Store>(harness: Harness<S>) {
+    let (here, there, name) = (
+        harness.client().await,
+        harness.client().await,
+        harness.name(),
+    );
     for client in [&here, &there] {
         let guard = take(&here, &name).await;
         let thread = std::thread::spawn(move || drop(guard));
@@ -40,8 +48,12 @@ pub async fn a_guard_that_is_dropped_outside_of_a_runtime_releases<S: Store>(bed
 }
 
 /// The stack unwinds through it.
-pub async fn a_guard_that_is_dropped_by_a_panic_releases<S: Store>(bed: Bed<S>) {
-    let (here, there, name) = (bed.client().await, bed.client().await, bed.name());
+pub async fn a_guard_that_is_dropped_by_a_panic_releases<S: Store>(harness: Harness<S>) {
+    let (here, there, name) = (
+        harness.client().await,
+        harness.client().await,
+        harness.name(),
+    );
     for client in [&here, &there] {
         let guard = take(&here, &name).await;
         let panicked = tokio::spawn(async move {
@@ -55,12 +67,16 @@ pub async fn a_guard_that_is_dropped_by_a_panic_releases<S: Store>(bed: Bed<S>) 
 }
 
 /// The task that holds it is aborted, in the middle of its work.
-pub async fn a_guard_whose_task_is_aborted_releases<S: Store>(bed: Bed<S>) {
+pub async fn a_guard_whose_task_is_aborted_releases<S: Store>(harness: Harness<S>) {
     async fn work(guard: LockGuard, started: oneshot::Sender<()>) {
         started.send(()).unwrap();
         guard.protect(std::future::pending::<()>()).await.unwrap();
     }
-    let (here, there, name) = (bed.client().await, bed.client().await, bed.name());
+    let (here, there, name) = (
+        harness.client().await,
+        harness.client().await,
+        harness.name(),
+    );
     for client in [&here, &there] {
         let (sender, started) = oneshot::channel();
         let task = tokio::spawn(work(take(&here, &name).await, sender));
@@ -72,8 +88,12 @@ pub async fn a_guard_whose_task_is_aborted_releases<S: Store>(bed: Bed<S>) {
 }
 
 /// One of several runtimes ends, with a task that holds a lock and one that waits.
-pub async fn a_guard_whose_runtime_ends_releases<S: Store>(bed: Bed<S>) {
-    let (here, there, name) = (bed.client().await, bed.client().await, bed.name());
+pub async fn a_guard_whose_runtime_ends_releases<S: Store>(harness: Harness<S>) {
+    let (here, there, name) = (
+        harness.client().await,
+        harness.client().await,
+        harness.name(),
+    );
     for client in [&here, &there] {
         let (holder, name_held) = (here.clone(), name.clone());
         let thread = std::thread::spawn(move || {

@@ -9,11 +9,17 @@ use tokio::task::JoinSet;
 
 use super::crowding::Crowding;
 use super::{BOUND, PATIENCE, take, wait_for};
-use crate::{Bed, Lateness, OneBackend, Store, is_held};
+use crate::{Harness, Lateness, OneBackend, Store, is_held};
 
 /// A held lock is not granted again, in this client or another.
-pub async fn a_held_name_cannot_be_taken_and_can_be_after_its_release<S: Store>(bed: Bed<S>) {
-    let (here, there, name) = (bed.client().await, bed.client().await, bed.name());
+pub async fn a_held_name_cannot_be_taken_and_can_be_after_its_release<S: Store>(
+    harness: Harness<S>,
+) {
+    let (here, there, name) = (
+        harness.client().await,
+        harness.client().await,
+        harness.name(),
+    );
     for _ in 0..3 {
         let guard = take(&here, &name).await;
         assert!(guard.is_valid());
@@ -27,12 +33,12 @@ pub async fn a_held_name_cannot_be_taken_and_can_be_after_its_release<S: Store>(
 }
 
 /// A lock excludes no caller from other locks.
-pub async fn another_name_can_be_taken_meanwhile<S: Store>(bed: Bed<S>) {
-    let (here, there) = (bed.client().await, bed.client().await);
-    let guard = take(&here, &bed.name()).await;
+pub async fn another_name_can_be_taken_meanwhile<S: Store>(harness: Harness<S>) {
+    let (here, there) = (harness.client().await, harness.client().await);
+    let guard = take(&here, &harness.name()).await;
     let (second, third) = (
-        take(&here, &bed.name()).await,
-        take(&there, &bed.name()).await,
+        take(&here, &harness.name()).await,
+        take(&there, &harness.name()).await,
     );
     assert!(guard.is_valid() && second.is_valid() && third.is_valid());
 }
@@ -61,19 +67,21 @@ async fn alone_inside(clients: &[LockProvider], name: &LockName, tasks: usize, r
 }
 
 /// Two connections, with several tasks each.
-pub async fn two_clients_are_never_inside_together<S: Store>(bed: Bed<S>) {
-    let clients = [bed.client().await, bed.client().await];
-    alone_inside(&clients, &bed.name(), 8, 50).await;
+pub async fn two_clients_are_never_inside_together<S: Store>(harness: Harness<S>) {
+    let clients = [harness.client().await, harness.client().await];
+    alone_inside(&clients, &harness.name(), 8, 50).await;
 }
 
 /// Two queues over one connection.
-pub async fn two_providers_over_one_backend_object_exclude_each_other<S: Store>(bed: Bed<S>) {
-    let backend = OneBackend::new(bed.store.backend().await);
+pub async fn two_providers_over_one_backend_object_exclude_each_other<S: Store>(
+    harness: Harness<S>,
+) {
+    let backend = OneBackend::new(harness.store.backend().await);
     let clients = [
         LockProvider::new(backend.clone()),
         LockProvider::new(backend),
     ];
-    let name = bed.name();
+    let name = harness.name();
     let guard = take(&clients[0], &name).await;
     assert!(is_held(&clients[1], &name).await);
     assert!(clients[1].claim([&name], 1).await.unwrap().is_empty());
@@ -82,10 +90,12 @@ pub async fn two_providers_over_one_backend_object_exclude_each_other<S: Store>(
 }
 
 /// A client in whose line a task always waits lets the other one in.
-pub async fn a_client_that_always_has_waiters_of_its_own_starves_nobody<S: Store>(bed: Bed<S>) {
+pub async fn a_client_that_always_has_waiters_of_its_own_starves_nobody<S: Store>(
+    harness: Harness<S>,
+) {
     // Each release goes to the store.
-    let busy = bed.client_that_hands_over(Duration::ZERO).await;
-    let (other, name) = (bed.client().await, bed.name());
+    let busy = harness.client_that_hands_over(Duration::ZERO).await;
+    let (other, name) = (harness.client().await, harness.name());
     let crowd = Crowding::begin(&busy, &name, Duration::ZERO);
     let overtaken = crowd.overtakes(&other, &name, 200).await;
     // About once a round; a client that is starved is overtaken hundreds of times in each.
@@ -100,8 +110,10 @@ pub async fn a_client_that_always_has_waiters_of_its_own_starves_nobody<S: Store
 }
 
 /// Locks are not re-entrant: a holder that asks again waits, and no longer than it said.
-pub async fn acquiring_again_in_the_same_task_waits_like_any_other_caller<S: Store>(bed: Bed<S>) {
-    let (client, name) = (bed.client().await, bed.name());
+pub async fn acquiring_again_in_the_same_task_waits_like_any_other_caller<S: Store>(
+    harness: Harness<S>,
+) {
+    let (client, name) = (harness.client().await, harness.name());
     let guard = take(&client, &name).await;
     let lock = client.lock(&name).unwrap();
     let wait = Duration::from_millis(150);

@@ -12,14 +12,14 @@ use tokio::time::{sleep, timeout};
 
 use super::crowding::Crowding;
 use super::{PATIENCE, take, wait_for};
-use crate::{Bed, Store, abandon};
+use crate::{Harness, Store, abandon};
 
 /// Longer than a case lasts: whatever is released is handed over while a task waits for it.
 const FOR_EVER: Duration = Duration::from_secs(600);
 
 /// A client that hands over without an end.
-async fn client<S: Store>(bed: &Bed<S>) -> LockProvider {
-    bed.client_that_hands_over(FOR_EVER).await
+async fn client<S: Store>(harness: &Harness<S>) -> LockProvider {
+    harness.client_that_hands_over(FOR_EVER).await
 }
 
 /// Calls an acquire, which waits in line behind those that were called before.
@@ -35,8 +35,12 @@ fn patient() -> LockPolicy {
 }
 
 /// Each holder's token is greater than those of all before it, whichever asks for one.
-pub async fn tokens_grow_from_holder_to_holder_in_order<S: Store>(bed: Bed<S>) {
-    let (here, there, name) = (client(&bed).await, bed.client().await, bed.name());
+pub async fn tokens_grow_from_holder_to_holder_in_order<S: Store>(harness: Harness<S>) {
+    let (here, there, name) = (
+        client(&harness).await,
+        harness.client().await,
+        harness.name(),
+    );
     let guard = take(&here, &name).await;
     let tokens = Arc::new(Mutex::new(vec![(0, guard.fencing_token().await.unwrap())]));
     let mut tasks = JoinSet::new();
@@ -65,8 +69,8 @@ pub async fn tokens_grow_from_holder_to_holder_in_order<S: Store>(bed: Bed<S>) {
 }
 
 /// What is left of the holder before has no part in the lock any more.
-pub async fn a_hold_is_over_before_the_next_one_is_valid<S: Store>(bed: Bed<S>) {
-    let (here, name) = (client(&bed).await, bed.name());
+pub async fn a_hold_is_over_before_the_next_one_is_valid<S: Store>(harness: Harness<S>) {
+    let (here, name) = (client(&harness).await, harness.name());
     let before = take(&here, &name).await.share();
     let mut lost = before.lost();
     let acquire = in_line(&here, &name, patient()).await;
@@ -75,22 +79,22 @@ pub async fn a_hold_is_over_before_the_next_one_is_valid<S: Store>(bed: Bed<S>) 
     assert!(guard.is_valid() && !before.is_valid() && before.check().is_err());
     assert!(before.fencing_token().await.unwrap_err().is_lost());
     // It was released: nothing is lost, also when the next one is.
-    bed.store.lose(&name).await;
+    harness.store.lose(&name).await;
     guard.lost().await;
     let is_lost = poll_fn(|cx| Poll::Ready(Pin::new(&mut lost).poll(cx).is_ready())).await;
     assert!(!is_lost, "a release fires no loss");
 }
 
 /// A loss is that of the holder who is there, and the next one asks the store.
-pub async fn a_loss_between_hand_overs_ends_one_hold<S: Store>(bed: Bed<S>) {
-    let (here, name) = (client(&bed).await, bed.name());
+pub async fn a_loss_between_hand_overs_ends_one_hold<S: Store>(harness: Harness<S>) {
+    let (here, name) = (client(&harness).await, harness.name());
     let first = take(&here, &name).await;
     let token = first.fencing_token().await.unwrap();
     let second = in_line(&here, &name, patient()).await;
     let third = tokio::spawn(in_line(&here, &name, patient()).await);
     first.release().await.unwrap();
     let second = second.await.unwrap();
-    bed.store.lose(&name).await;
+    harness.store.lose(&name).await;
     second.lost().await;
     assert!(!second.is_valid());
     assert!(second.fencing_token().await.unwrap_err().is_lost());
@@ -102,8 +106,12 @@ pub async fn a_loss_between_hand_overs_ends_one_hold<S: Store>(bed: Bed<S>) {
 }
 
 /// The time of a holder begins with its own hold.
-pub async fn each_holder_has_a_time_of_its_own_to_hold<S: Store>(bed: Bed<S>) {
-    let (here, there, name) = (client(&bed).await, bed.client().await, bed.name());
+pub async fn each_holder_has_a_time_of_its_own_to_hold<S: Store>(harness: Harness<S>) {
+    let (here, there, name) = (
+        client(&harness).await,
+        harness.client().await,
+        harness.name(),
+    );
     let held_for = Duration::from_millis(300);
     let first = take(&here, &name).await;
     let short = in_line(&here, &name, patient().with_max_hold(held_for)).await;
@@ -122,8 +130,12 @@ pub async fn each_holder_has_a_time_of_its_own_to_hold<S: Store>(bed: Bed<S>) {
 }
 
 /// Callers that leave when they are called pass the lock on, or it is free.
-pub async fn a_caller_that_leaves_at_a_hand_over_passes_it_on<S: Store>(bed: Bed<S>) {
-    let (here, there, name) = (client(&bed).await, bed.client().await, bed.name());
+pub async fn a_caller_that_leaves_at_a_hand_over_passes_it_on<S: Store>(harness: Harness<S>) {
+    let (here, there, name) = (
+        client(&harness).await,
+        harness.client().await,
+        harness.name(),
+    );
     for round in 0..60_u32 {
         let guard = wait_for(&here, &name).await;
         let leaves = tokio::spawn(abandon(
@@ -151,8 +163,12 @@ pub async fn a_caller_that_leaves_at_a_hand_over_passes_it_on<S: Store>(bed: Bed
 }
 
 /// A lock that is handed to a task which is not polled is not kept from others for longer.
-pub async fn what_a_sleeping_task_was_handed_is_released_in_time<S: Store>(bed: Bed<S>) {
-    let (here, there, name) = (bed.client().await, bed.client().await, bed.name());
+pub async fn what_a_sleeping_task_was_handed_is_released_in_time<S: Store>(harness: Harness<S>) {
+    let (here, there, name) = (
+        harness.client().await,
+        harness.client().await,
+        harness.name(),
+    );
     let guard = take(&here, &name).await;
     let asleep = in_line(&here, &name, patient()).await;
     drop(guard);
@@ -162,8 +178,12 @@ pub async fn what_a_sleeping_task_was_handed_is_released_in_time<S: Store>(bed: 
 }
 
 /// A client whose tasks hold the lock for a moment each, one after the other, lets others have it.
-pub async fn tasks_that_hand_over_let_another_client_go_first<S: Store>(bed: Bed<S>) {
-    let (busy, other, name) = (bed.client().await, bed.client().await, bed.name());
+pub async fn tasks_that_hand_over_let_another_client_go_first<S: Store>(harness: Harness<S>) {
+    let (busy, other, name) = (
+        harness.client().await,
+        harness.client().await,
+        harness.name(),
+    );
     let crowd = Crowding::begin(&busy, &name, Duration::from_millis(1));
     let overtaken = crowd.overtakes(&other, &name, 50).await;
     crowd.end().await;
@@ -175,8 +195,12 @@ pub async fn tasks_that_hand_over_let_another_client_go_first<S: Store>(bed: Bed
 }
 
 /// The end of a client amid hand-overs leaves nothing behind.
-pub async fn a_shutdown_amid_hand_overs_frees_the_lock<S: Store>(bed: Bed<S>) {
-    let (here, there, name) = (client(&bed).await, bed.client().await, bed.name());
+pub async fn a_shutdown_amid_hand_overs_frees_the_lock<S: Store>(harness: Harness<S>) {
+    let (here, there, name) = (
+        client(&harness).await,
+        harness.client().await,
+        harness.name(),
+    );
     let mut tasks = JoinSet::new();
     for _ in 0..20 {
         let lock = here.lock(&name).unwrap();

@@ -8,11 +8,11 @@ use std::time::Duration;
 use lock_core::LockPolicy;
 
 use super::{BOUND, take, wait_for};
-use crate::{Bed, Lateness, Store, eventually};
+use crate::{Harness, Lateness, Store, eventually};
 
 /// All that ask learn of it, then and later.
-pub async fn a_loss_fires_once_and_stays<S: Store>(bed: Bed<S>) {
-    let (client, name) = (bed.client().await, bed.name());
+pub async fn a_loss_fires_once_and_stays<S: Store>(harness: Harness<S>) {
+    let (client, name) = (harness.client().await, harness.name());
     let guard = take(&client, &name).await;
     let (first, second) = (tokio::spawn(guard.lost()), tokio::spawn(guard.lost()));
     let never_polled = guard.lost();
@@ -20,7 +20,7 @@ pub async fn a_loss_fires_once_and_stays<S: Store>(bed: Bed<S>) {
     assert!(!first.is_finished() && guard.is_valid() && guard.check().is_ok());
 
     let lateness = Lateness::of(S::NOTICED_WITHIN);
-    bed.store.lose(&name).await;
+    harness.store.lose(&name).await;
     let reason = first.await.unwrap();
     lateness.at_most(BOUND).await;
     assert!(!guard.is_valid());
@@ -44,8 +44,8 @@ impl Drop for Dropped {
 }
 
 /// The work stops where it is, and its caller gets an error.
-pub async fn protected_work_is_dropped_when_the_lock_is_lost<S: Store>(bed: Bed<S>) {
-    let (client, name) = (bed.client().await, bed.name());
+pub async fn protected_work_is_dropped_when_the_lock_is_lost<S: Store>(harness: Harness<S>) {
+    let (client, name) = (harness.client().await, harness.name());
     let guard = take(&client, &name).await;
     let dropped = Arc::new(AtomicBool::new(false));
     let work = Dropped(Arc::clone(&dropped));
@@ -59,7 +59,7 @@ pub async fn protected_work_is_dropped_when_the_lock_is_lost<S: Store>(bed: Bed<
     });
     tokio::time::sleep(Duration::from_millis(20)).await;
     let lateness = Lateness::of(S::NOTICED_WITHIN);
-    bed.store.lose(&name).await;
+    harness.store.lose(&name).await;
     let (outcome, guard) = task.await.unwrap();
     lateness.at_most(BOUND).await;
     assert!(dropped.load(Ordering::SeqCst));
@@ -70,11 +70,11 @@ pub async fn protected_work_is_dropped_when_the_lock_is_lost<S: Store>(bed: Bed<
 }
 
 /// The body was done, but the lock was gone before: what the outcome is worth is not known.
-pub async fn work_that_ends_after_its_lock_was_lost_is_lost<S: Store>(bed: Bed<S>) {
-    let (client, name) = (bed.client().await, bed.name());
+pub async fn work_that_ends_after_its_lock_was_lost_is_lost<S: Store>(harness: Harness<S>) {
+    let (client, name) = (harness.client().await, harness.name());
     let guard = take(&client, &name).await;
     let work = async {
-        bed.store.lose(&name).await;
+        harness.store.lose(&name).await;
         // Not an await point at which the loss could stop it.
         let started = std::time::Instant::now();
         while guard.is_valid() && started.elapsed() < S::NOTICED_WITHIN + Duration::from_secs(5) {
@@ -85,9 +85,9 @@ pub async fn work_that_ends_after_its_lock_was_lost_is_lost<S: Store>(bed: Bed<S
     assert!(guard.protect(work).await.unwrap_err().is_lost());
 
     // The same through `run`, which takes the lock itself.
-    let name = bed.name();
+    let name = harness.name();
     let work = async {
-        bed.store.lose(&name).await;
+        harness.store.lose(&name).await;
         pending::<()>().await;
     };
     let outcome = client
@@ -99,8 +99,8 @@ pub async fn work_that_ends_after_its_lock_was_lost_is_lost<S: Store>(bed: Bed<S
 }
 
 /// A release is not a loss, for any that listen.
-pub async fn a_release_fires_no_loss<S: Store>(bed: Bed<S>) {
-    let (client, name) = (bed.client().await, bed.name());
+pub async fn a_release_fires_no_loss<S: Store>(harness: Harness<S>) {
+    let (client, name) = (harness.client().await, harness.name());
     for dropped in [true, false] {
         let guard = wait_for(&client, &name).await;
         let (early, late) = (tokio::spawn(guard.lost()), guard.lost());
@@ -112,7 +112,7 @@ pub async fn a_release_fires_no_loss<S: Store>(bed: Bed<S>) {
         }
         // Another holder's loss is not ours either.
         let next = wait_for(&client, &name).await;
-        bed.store.lose(&name).await;
+        harness.store.lose(&name).await;
         next.lost().await;
         drop(next);
         let late = tokio::spawn(late);
@@ -124,8 +124,10 @@ pub async fn a_release_fires_no_loss<S: Store>(bed: Bed<S>) {
 }
 
 /// Work that was spawned stops by its token, and that of a lock that was released does not.
-pub async fn a_cancellation_token_fires_at_the_loss_and_not_at_a_release<S: Store>(bed: Bed<S>) {
-    let (client, name, released) = (bed.client().await, bed.name(), bed.name());
+pub async fn a_cancellation_token_fires_at_the_loss_and_not_at_a_release<S: Store>(
+    harness: Harness<S>,
+) {
+    let (client, name, released) = (harness.client().await, harness.name(), harness.name());
     let other = take(&client, &released).await;
     let calm = other.cancellation_token();
     other.release().await.unwrap();
@@ -138,7 +140,7 @@ pub async fn a_cancellation_token_fires_at_the_loss_and_not_at_a_release<S: Stor
     tokio::time::sleep(Duration::from_millis(20)).await;
     assert!(!token.is_cancelled() && !spawned.is_finished());
     let lateness = Lateness::of(S::NOTICED_WITHIN);
-    bed.store.lose(&name).await;
+    harness.store.lose(&name).await;
     assert!(spawned.await.unwrap().is_none(), "the work has stopped");
     lateness.at_most(BOUND).await;
     assert!(!guard.is_valid() && !calm.is_cancelled());
@@ -148,16 +150,21 @@ pub async fn a_cancellation_token_fires_at_the_loss_and_not_at_a_release<S: Stor
 /// The guard stays where it is, and callers who do not wait come again and again: each way of asking has
 /// a lock of its own, so that none is helped by another.
 pub async fn a_lost_guard_that_is_kept_frees_its_lock_for_callers_who_only_try<S: Store>(
-    bed: Bed<S>,
+    harness: Harness<S>,
 ) {
-    let client = bed.client().await;
-    let names = [bed.name(), bed.name(), bed.name(), bed.name()];
+    let client = harness.client().await;
+    let names = [
+        harness.name(),
+        harness.name(),
+        harness.name(),
+        harness.name(),
+    ];
     let [tried, run, claimed, all] = &names;
     let mut kept = Vec::new();
     for name in &names {
         // The loss of the one before can have cost the connection.
         kept.push(wait_for(&client, name).await);
-        bed.store.lose(name).await;
+        harness.store.lose(name).await;
     }
     eventually("a try is granted", || async {
         let lock = client.lock(tried).unwrap();
@@ -187,8 +194,8 @@ pub async fn a_lost_guard_that_is_kept_frees_its_lock_for_callers_who_only_try<S
 }
 
 /// Renewals keep it, if it needs any.
-pub async fn a_guard_that_is_held_for_five_leases_is_not_lost<S: Store>(bed: Bed<S>) {
-    let (client, name) = (bed.client().await, bed.name());
+pub async fn a_guard_that_is_held_for_five_leases_is_not_lost<S: Store>(harness: Harness<S>) {
+    let (client, name) = (harness.client().await, harness.name());
     let guard = take(&client, &name).await;
     let lost = tokio::spawn(guard.lost());
     let five = S::LEASE.map_or(Duration::from_millis(1_500), |lease| lease * 5);
@@ -200,15 +207,15 @@ pub async fn a_guard_that_is_held_for_five_leases_is_not_lost<S: Store>(bed: Bed
 }
 
 /// What all locks of a client live on is gone.
-pub async fn the_loss_of_everything_is_seen_by_every_guard<S: Store>(bed: Bed<S>) {
-    let client = bed.client().await;
+pub async fn the_loss_of_everything_is_seen_by_every_guard<S: Store>(harness: Harness<S>) {
+    let client = harness.client().await;
     let guards = [
-        take(&client, &bed.name()).await,
-        take(&client, &bed.name()).await,
+        take(&client, &harness.name()).await,
+        take(&client, &harness.name()).await,
     ];
     let lost = guards.each_ref().map(|guard| tokio::spawn(guard.lost()));
     let lateness = Lateness::of(S::NOTICED_WITHIN);
-    bed.store.lose_all().await;
+    harness.store.lose_all().await;
     for lost in lost {
         lost.await.unwrap();
     }
@@ -218,7 +225,7 @@ pub async fn the_loss_of_everything_is_seen_by_every_guard<S: Store>(bed: Bed<S>
         assert!(guard.release().await.unwrap_err().is_lost());
     }
     // And the client goes on.
-    let name = bed.name();
+    let name = harness.name();
     eventually("locks can be had again", || async {
         matches!(
             client

@@ -6,7 +6,7 @@ use lock_core::{LockErrorKind, LockGuard, LockName, LockPolicy};
 use tokio::task::JoinSet;
 
 use super::{BOUND, PATIENCE, take, wait_for};
-use crate::{Bed, Lateness, Store, is_held};
+use crate::{Harness, Lateness, Store, is_held};
 
 fn names_of<'a>(guards: impl IntoIterator<Item = &'a LockGuard>) -> Vec<LockName> {
     guards
@@ -16,9 +16,9 @@ fn names_of<'a>(guards: impl IntoIterator<Item = &'a LockGuard>) -> Vec<LockName
 }
 
 /// In one order, each once.
-pub async fn all_of_several_locks_are_taken_each_once<S: Store>(bed: Bed<S>) {
-    let (here, there) = (bed.client().await, bed.client().await);
-    let mut names = [bed.name(), bed.name(), bed.name()];
+pub async fn all_of_several_locks_are_taken_each_once<S: Store>(harness: Harness<S>) {
+    let (here, there) = (harness.client().await, harness.client().await);
+    let mut names = [harness.name(), harness.name(), harness.name()];
     let asked = [&names[2], &names[0], &names[2], &names[1], &names[0]];
     let guards = here
         .acquire_all(asked, LockPolicy::background_job())
@@ -38,8 +38,8 @@ pub async fn all_of_several_locks_are_taken_each_once<S: Store>(bed: Bed<S>) {
 }
 
 /// No names are a mistake, not a lock.
-pub async fn no_names_at_all_are_refused<S: Store>(bed: Bed<S>) {
-    let client = bed.client().await;
+pub async fn no_names_at_all_are_refused<S: Store>(harness: Harness<S>) {
+    let client = harness.client().await;
     let none: [LockName; 0] = [];
     let error = client
         .acquire_all(none, LockPolicy::user_request())
@@ -51,9 +51,9 @@ pub async fn no_names_at_all_are_refused<S: Store>(bed: Bed<S>) {
 }
 
 /// No caller keeps a part and waits for the rest when the wait is over.
-pub async fn all_or_none_when_one_of_them_is_held<S: Store>(bed: Bed<S>) {
-    let (here, there) = (bed.client().await, bed.client().await);
-    let names = [bed.name(), bed.name(), bed.name()];
+pub async fn all_or_none_when_one_of_them_is_held<S: Store>(harness: Harness<S>) {
+    let (here, there) = (harness.client().await, harness.client().await);
+    let names = [harness.name(), harness.name(), harness.name()];
     for held in &names {
         let guard = wait_for(&there, held).await;
         for wait in [0, 60].map(Duration::from_millis) {
@@ -83,9 +83,9 @@ pub async fn all_or_none_when_one_of_them_is_held<S: Store>(bed: Bed<S>) {
 }
 
 /// From two clients and within one, in all orders.
-pub async fn opposite_orders_never_deadlock<S: Store>(bed: Bed<S>) {
-    let (here, there) = (bed.client().await, bed.client().await);
-    let names = [bed.name(), bed.name(), bed.name()];
+pub async fn opposite_orders_never_deadlock<S: Store>(harness: Harness<S>) {
+    let (here, there) = (harness.client().await, harness.client().await);
+    let names = [harness.name(), harness.name(), harness.name()];
     let mut workers = JoinSet::new();
     for (number, client) in [&here, &there, &here, &there].into_iter().enumerate() {
         let (client, mut names) = (client.clone(), names.clone());
@@ -109,9 +109,9 @@ pub async fn opposite_orders_never_deadlock<S: Store>(bed: Bed<S>) {
 }
 
 /// Those that are free, and no more than were asked for.
-pub async fn a_claim_gives_what_is_free_up_to_the_limit<S: Store>(bed: Bed<S>) {
-    let (here, there) = (bed.client().await, bed.client().await);
-    let mut names: Vec<_> = (0..6).map(|_| bed.name()).collect();
+pub async fn a_claim_gives_what_is_free_up_to_the_limit<S: Store>(harness: Harness<S>) {
+    let (here, there) = (harness.client().await, harness.client().await);
+    let mut names: Vec<_> = (0..6).map(|_| harness.name()).collect();
     names.sort();
     let elsewhere = take(&there, &names[1]).await;
     let own = take(&here, &names[4]).await;
@@ -146,12 +146,14 @@ pub async fn a_claim_gives_what_is_free_up_to_the_limit<S: Store>(bed: Bed<S>) {
 }
 
 /// Workers that share jobs: each job is done by one at a time, and none is left.
-pub async fn claims_from_two_clients_share_the_names_without_an_overlap<S: Store>(bed: Bed<S>) {
-    let names: Vec<_> = (0..40).map(|_| bed.name()).collect();
+pub async fn claims_from_two_clients_share_the_names_without_an_overlap<S: Store>(
+    harness: Harness<S>,
+) {
+    let names: Vec<_> = (0..40).map(|_| harness.name()).collect();
     for _ in 0..5 {
         let mut workers = JoinSet::new();
         for _ in 0..4 {
-            let (client, names) = (bed.client().await, names.clone());
+            let (client, names) = (harness.client().await, names.clone());
             workers.spawn(async move { client.claim(&names, 10).await.unwrap() });
         }
         let claimed = workers.join_all().await;

@@ -3,7 +3,7 @@
 use lock_core::{LockName, LockTemplate};
 
 use super::take;
-use crate::{Bed, Store, is_held};
+use crate::{Harness, Store, is_held};
 
 fn with_id(bed_name: &LockName, len: usize, last: char) -> LockName {
     // Unique by its beginning, so that stores can be shared.
@@ -14,9 +14,9 @@ fn with_id(bed_name: &LockName, len: usize, last: char) -> LockName {
 }
 
 /// Short and long, escaped and shortened, jobs and ids of several parts.
-pub async fn every_name_that_is_accepted_works<S: Store>(bed: Bed<S>) {
-    let (here, there) = (bed.client().await, bed.client().await);
-    let unique = bed.name();
+pub async fn every_name_that_is_accepted_works<S: Store>(harness: Harness<S>) {
+    let (here, there) = (harness.client().await, harness.client().await);
+    let unique = harness.name();
     let id = unique.as_str().rsplit(':').next().unwrap();
     let names = [
         // The least that a name can be, alone in its store where stores are not shared.
@@ -44,9 +44,11 @@ pub async fn every_name_that_is_accepted_works<S: Store>(bed: Bed<S>) {
 }
 
 /// Almost the same is not the same.
-pub async fn names_that_differ_in_the_last_byte_or_in_case_are_different<S: Store>(bed: Bed<S>) {
-    let (here, there) = (bed.client().await, bed.client().await);
-    let unique = bed.name();
+pub async fn names_that_differ_in_the_last_byte_or_in_case_are_different<S: Store>(
+    harness: Harness<S>,
+) {
+    let (here, there) = (harness.client().await, harness.client().await);
+    let unique = harness.name();
     let names = [
         with_id(&unique, 100, 'x'),
         with_id(&unique, 100, 'y'),
@@ -60,10 +62,10 @@ pub async fn names_that_differ_in_the_last_byte_or_in_case_are_different<S: Stor
 }
 
 /// A lock is held under the name that another process makes of the same value.
-pub async fn a_name_is_made_the_same_in_every_process<S: Store>(bed: Bed<S>) {
-    let (client, mut child) = (bed.client().await, bed.child().await);
+pub async fn a_name_is_made_the_same_in_every_process<S: Store>(harness: Harness<S>) {
+    let (client, mut child) = (harness.client().await, harness.child().await);
     let template: LockTemplate = "test:shared:<id>".parse().unwrap();
-    let unique = bed.name();
+    let unique = harness.name();
     let values = [
         unique.to_string(),
         format!("{unique} with/what:is%escaped~\u{e9}"),

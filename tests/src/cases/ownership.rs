@@ -10,11 +10,17 @@
 //! ```
 
 use super::{take, wait_for};
-use crate::{Bed, Store, eventually, is_held};
+use crate::{Harness, Store, eventually, is_held};
 
 /// The end of a guard is the end of its own hold and of no other.
-pub async fn what_is_left_of_a_released_guard_does_not_touch_the_next<S: Store>(bed: Bed<S>) {
-    let (here, there, name) = (bed.client().await, bed.client().await, bed.name());
+pub async fn what_is_left_of_a_released_guard_does_not_touch_the_next<S: Store>(
+    harness: Harness<S>,
+) {
+    let (here, there, name) = (
+        harness.client().await,
+        harness.client().await,
+        harness.name(),
+    );
     let first = take(&here, &name).await;
     let lost = first.lost();
     first.release().await.unwrap();
@@ -31,12 +37,18 @@ pub async fn what_is_left_of_a_released_guard_does_not_touch_the_next<S: Store>(
 }
 
 /// A stale guard, dropped or released, leaves the lock to who has it now.
-pub async fn a_guard_of_an_earlier_acquisition_never_releases_a_later_one<S: Store>(bed: Bed<S>) {
-    let (here, there, third) = (bed.client().await, bed.client().await, bed.client().await);
+pub async fn a_guard_of_an_earlier_acquisition_never_releases_a_later_one<S: Store>(
+    harness: Harness<S>,
+) {
+    let (here, there, third) = (
+        harness.client().await,
+        harness.client().await,
+        harness.client().await,
+    );
     for dropped in [true, false] {
-        let name = bed.name();
+        let name = harness.name();
         let stale = take(&here, &name).await;
-        bed.store.lose(&name).await;
+        harness.store.lose(&name).await;
         let current = wait_for(&there, &name).await;
         if dropped {
             drop(stale);
@@ -54,18 +66,18 @@ pub async fn a_guard_of_an_earlier_acquisition_never_releases_a_later_one<S: Sto
 }
 
 /// The caller must learn that it was not alone to the end.
-pub async fn the_release_of_a_lock_that_was_lost_is_an_error<S: Store>(bed: Bed<S>) {
-    let (client, name) = (bed.client().await, bed.name());
+pub async fn the_release_of_a_lock_that_was_lost_is_an_error<S: Store>(harness: Harness<S>) {
+    let (client, name) = (harness.client().await, harness.name());
     let guard = take(&client, &name).await;
-    bed.store.lose(&name).await;
+    harness.store.lose(&name).await;
     let error = guard.release().await.unwrap_err();
     assert!(error.is_lost(), "{error}");
     assert_eq!(error.lock(), Some(&name));
 
     // Also when it was known before.
-    let name = bed.name();
+    let name = harness.name();
     let guard = take(&client, &name).await;
-    bed.store.lose(&name).await;
+    harness.store.lose(&name).await;
     eventually("the loss is seen", || async { !guard.is_valid() }).await;
     let error = guard.release().await.unwrap_err();
     assert!(error.is_lost(), "{error}");

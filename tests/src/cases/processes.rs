@@ -7,17 +7,17 @@ use tokio::task::JoinSet;
 use super::{BOUND, PATIENCE, take, wait_for};
 use crate::checker::{Event, Rules, judge};
 use crate::child::Child;
-use crate::{Bed, Lateness, Store, is_held};
+use crate::{Harness, Lateness, Store, is_held};
 
 /// The wait of a child, in milliseconds: longer than anything takes.
 const LONG: u64 = 60_000;
 
 /// Held is held, for every process.
 pub async fn a_lock_that_a_child_holds_cannot_be_had_until_the_child_releases_it<S: Store>(
-    bed: Bed<S>,
+    harness: Harness<S>,
 ) {
-    let (client, name) = (bed.client().await, bed.name());
-    let (mut child, mut other) = (bed.child().await, bed.child().await);
+    let (client, name) = (harness.client().await, harness.name());
+    let (mut child, mut other) = (harness.child().await, harness.child().await);
     for _ in 0..3 {
         child.hold(&name).await;
         assert!(is_held(&client, &name).await);
@@ -35,8 +35,12 @@ pub async fn a_lock_that_a_child_holds_cannot_be_had_until_the_child_releases_it
 }
 
 /// The end of a process is the end of its holds, soon.
-async fn is_granted_in_time<S: Store>(bed: &Bed<S>, child: &mut Child, exit: bool) {
-    let (here, there, name) = (bed.client().await, bed.client().await, bed.name());
+async fn is_granted_in_time<S: Store>(harness: &Harness<S>, child: &mut Child, exit: bool) {
+    let (here, there, name) = (
+        harness.client().await,
+        harness.client().await,
+        harness.name(),
+    );
     child.hold(&name).await;
     assert!(is_held(&there, &name).await);
     let waiting = {
@@ -60,24 +64,32 @@ async fn is_granted_in_time<S: Store>(bed: &Bed<S>, child: &mut Child, exit: boo
 }
 
 /// It ends without a word.
-pub async fn the_lock_of_a_child_that_ends_without_a_release_is_granted<S: Store>(bed: Bed<S>) {
+pub async fn the_lock_of_a_child_that_ends_without_a_release_is_granted<S: Store>(
+    harness: Harness<S>,
+) {
     for _ in 0..3 {
-        let mut child = bed.child().await;
-        is_granted_in_time(&bed, &mut child, true).await;
+        let mut child = harness.child().await;
+        is_granted_in_time(&harness, &mut child, true).await;
     }
 }
 
 /// It is not even asked.
-pub async fn the_lock_of_a_child_that_is_killed_is_granted<S: Store>(bed: Bed<S>) {
+pub async fn the_lock_of_a_child_that_is_killed_is_granted<S: Store>(harness: Harness<S>) {
     for _ in 0..3 {
-        let mut child = bed.child().await;
-        is_granted_in_time(&bed, &mut child, false).await;
+        let mut child = harness.child().await;
+        is_granted_in_time(&harness, &mut child, false).await;
     }
 }
 
 /// What a holder has started inherits nothing of the lock.
-pub async fn a_program_that_the_holder_started_does_not_keep_its_lock<S: Store>(bed: Bed<S>) {
-    let (client, name, mut child) = (bed.client().await, bed.name(), bed.child().await);
+pub async fn a_program_that_the_holder_started_does_not_keep_its_lock<S: Store>(
+    harness: Harness<S>,
+) {
+    let (client, name, mut child) = (
+        harness.client().await,
+        harness.name(),
+        harness.child().await,
+    );
     child.hold(&name).await;
     let started = child.start_another("spawn").await;
     child.kill().await;
@@ -89,9 +101,13 @@ pub async fn a_program_that_the_holder_started_does_not_keep_its_lock<S: Store>(
 pub async fn a_waiting_child_and_a_waiting_parent_are_each_served_when_the_other_releases<
     S: Store,
 >(
-    bed: Bed<S>,
+    harness: Harness<S>,
 ) {
-    let (client, name, mut child) = (bed.client().await, bed.name(), bed.child().await);
+    let (client, name, mut child) = (
+        harness.client().await,
+        harness.name(),
+        harness.child().await,
+    );
     for _ in 0..3 {
         let guard = wait_for(&client, &name).await;
         child.tell(&format!("acquire {name} {LONG}")).await;
@@ -109,14 +125,16 @@ pub async fn a_waiting_child_and_a_waiting_parent_are_each_served_when_the_other
 }
 
 /// Judged from outside, by what each of them wrote down.
-pub async fn processes_that_hammer_a_few_names_are_never_inside_together<S: Store>(bed: Bed<S>) {
+pub async fn processes_that_hammer_a_few_names_are_never_inside_together<S: Store>(
+    harness: Harness<S>,
+) {
     const PROCESSES: usize = 4;
-    let names = [bed.name(), bed.name(), bed.name()]
+    let names = [harness.name(), harness.name(), harness.name()]
         .map(|name| name.to_string())
         .join(" ");
     let mut children = JoinSet::new();
     for _ in 0..PROCESSES {
-        let (mut child, command) = (bed.child().await, format!("hammer 100 {names}"));
+        let (mut child, command) = (harness.child().await, format!("hammer 100 {names}"));
         children.spawn(async move {
             child.tell(&command).await;
             let mut events: Vec<Event> = Vec::new();

@@ -6,14 +6,16 @@ use std::sync::{Arc, Mutex};
 use tokio::task::JoinSet;
 
 use super::{take, wait_for};
-use crate::{Bed, Store, eventually};
+use crate::{Harness, Store, eventually};
 
 /// A thousand holders of one lock, from four clients.
-pub async fn tokens_grow_over_a_thousand_acquisitions_from_four_clients<S: Store>(bed: Bed<S>) {
-    let (name, tokens) = (bed.name(), Arc::new(Mutex::new(Vec::new())));
+pub async fn tokens_grow_over_a_thousand_acquisitions_from_four_clients<S: Store>(
+    harness: Harness<S>,
+) {
+    let (name, tokens) = (harness.name(), Arc::new(Mutex::new(Vec::new())));
     let mut clients = JoinSet::new();
     for _ in 0..4 {
-        let (client, name, tokens) = (bed.client().await, name.clone(), Arc::clone(&tokens));
+        let (client, name, tokens) = (harness.client().await, name.clone(), Arc::clone(&tokens));
         clients.spawn(async move {
             for _ in 0..250 {
                 let guard = wait_for(&client, &name).await;
@@ -34,8 +36,12 @@ pub async fn tokens_grow_over_a_thousand_acquisitions_from_four_clients<S: Store
 }
 
 /// Asked twice, or by several together, a guard has one token.
-pub async fn a_guard_has_one_token_however_often_it_is_asked<S: Store>(bed: Bed<S>) {
-    let (here, there, name) = (bed.client().await, bed.client().await, bed.name());
+pub async fn a_guard_has_one_token_however_often_it_is_asked<S: Store>(harness: Harness<S>) {
+    let (here, there, name) = (
+        harness.client().await,
+        harness.client().await,
+        harness.name(),
+    );
     let guard = take(&here, &name).await;
     let (first, second) = tokio::join!(guard.fencing_token(), guard.fencing_token());
     let token = first.unwrap();
@@ -51,14 +57,14 @@ pub async fn a_guard_has_one_token_however_often_it_is_asked<S: Store>(bed: Bed<
 }
 
 /// A holder that lost the lock could be given a greater token than the next holder.
-pub async fn a_token_is_refused_after_the_loss<S: Store>(bed: Bed<S>) {
+pub async fn a_token_is_refused_after_the_loss<S: Store>(harness: Harness<S>) {
     // Of two clients: what one of them has is lost together, in a session.
-    let (client, name) = (bed.client().await, bed.name());
-    let (asked, unasked) = (take(&client, &name).await, bed.name());
-    let unasked = (take(&bed.client().await, &unasked).await, unasked);
+    let (client, name) = (harness.client().await, harness.name());
+    let (asked, unasked) = (take(&client, &name).await, harness.name());
+    let unasked = (take(&harness.client().await, &unasked).await, unasked);
     asked.fencing_token().await.unwrap();
-    bed.store.lose(&name).await;
-    bed.store.lose(&unasked.1).await;
+    harness.store.lose(&name).await;
+    harness.store.lose(&unasked.1).await;
     eventually("the losses are seen", || async {
         !asked.is_valid() && !unasked.0.is_valid()
     })
@@ -68,8 +74,14 @@ pub async fn a_token_is_refused_after_the_loss<S: Store>(bed: Bed<S>) {
 }
 
 /// Holders of different locks are not to be compared, but no two holds have the same number.
-pub async fn no_two_holds_of_a_lock_have_one_token_also_after_a_loss<S: Store>(bed: Bed<S>) {
-    let (here, there, name) = (bed.client().await, bed.client().await, bed.name());
+pub async fn no_two_holds_of_a_lock_have_one_token_also_after_a_loss<S: Store>(
+    harness: Harness<S>,
+) {
+    let (here, there, name) = (
+        harness.client().await,
+        harness.client().await,
+        harness.name(),
+    );
     let mut tokens = BTreeSet::new();
     for client in [&here, &there, &here] {
         let guard = wait_for(client, &name).await;
@@ -79,7 +91,7 @@ pub async fn no_two_holds_of_a_lock_have_one_token_also_after_a_loss<S: Store>(b
             "{token} after {tokens:?}"
         );
         tokens.insert(token);
-        bed.store.lose(&name).await;
+        harness.store.lose(&name).await;
     }
     assert_eq!(tokens.len(), 3);
 }

@@ -10,7 +10,7 @@ use lock_core::{Acquire, LockError, LockGuard, LockName, LockPolicy, LockProvide
 use tokio::task::{JoinHandle, JoinSet};
 
 use super::{BOUND, PATIENCE, take, wait_for};
-use crate::{Bed, Lateness, Store};
+use crate::{Harness, Lateness, Store};
 
 /// Calls an acquire and lets it get in line, before the next call.
 async fn line_up(client: &LockProvider, name: &LockName, wait: Duration) -> Acquire {
@@ -26,8 +26,12 @@ fn drive(acquire: Acquire) -> JoinHandle<Result<LockGuard, LockError>> {
 }
 
 /// Without a wait a try is one question.
-pub async fn a_try_without_a_wait_is_refused_at_once<S: Store>(bed: Bed<S>) {
-    let (here, there, name) = (bed.client().await, bed.client().await, bed.name());
+pub async fn a_try_without_a_wait_is_refused_at_once<S: Store>(harness: Harness<S>) {
+    let (here, there, name) = (
+        harness.client().await,
+        harness.client().await,
+        harness.name(),
+    );
     let _guard = take(&here, &name).await;
     for client in [&here, &there] {
         let lock = client.lock(&name).unwrap();
@@ -38,8 +42,12 @@ pub async fn a_try_without_a_wait_is_refused_at_once<S: Store>(bed: Bed<S>) {
 }
 
 /// A refusal is known when the wait is over, neither before nor long after.
-pub async fn a_refusal_comes_when_the_wait_is_over_and_not_before<S: Store>(bed: Bed<S>) {
-    let (here, there, name) = (bed.client().await, bed.client().await, bed.name());
+pub async fn a_refusal_comes_when_the_wait_is_over_and_not_before<S: Store>(harness: Harness<S>) {
+    let (here, there, name) = (
+        harness.client().await,
+        harness.client().await,
+        harness.name(),
+    );
     let _guard = take(&here, &name).await;
     for client in [&here, &there] {
         let lock = client.lock(&name).unwrap();
@@ -54,8 +62,12 @@ pub async fn a_refusal_comes_when_the_wait_is_over_and_not_before<S: Store>(bed:
 }
 
 /// Waiting pays off, in the line of one client and across two.
-pub async fn a_wait_is_served_when_the_holder_releases_within_it<S: Store>(bed: Bed<S>) {
-    let (here, there, name) = (bed.client().await, bed.client().await, bed.name());
+pub async fn a_wait_is_served_when_the_holder_releases_within_it<S: Store>(harness: Harness<S>) {
+    let (here, there, name) = (
+        harness.client().await,
+        harness.client().await,
+        harness.name(),
+    );
     for client in [&here, &there] {
         let guard = take(&here, &name).await;
         let waiter = drive(line_up(client, &name, PATIENCE).await);
@@ -72,9 +84,13 @@ pub async fn a_wait_is_served_when_the_holder_releases_within_it<S: Store>(bed: 
 
 /// First come, first served, among the tasks of one process.
 pub async fn a_hundred_tasks_are_served_one_by_one_in_the_order_of_their_calls<S: Store>(
-    bed: Bed<S>,
+    harness: Harness<S>,
 ) {
-    let (here, there, name) = (bed.client().await, bed.client().await, bed.name());
+    let (here, there, name) = (
+        harness.client().await,
+        harness.client().await,
+        harness.name(),
+    );
     for holder in [&here, &there] {
         let guard = take(holder, &name).await;
         let served = Arc::new(Mutex::new(Vec::new()));
@@ -100,8 +116,14 @@ pub async fn a_hundred_tasks_are_served_one_by_one_in_the_order_of_their_calls<S
 }
 
 /// A waiter that leaves the line is not waited for.
-pub async fn an_acquire_that_is_dropped_while_it_waits_leaves_the_line<S: Store>(bed: Bed<S>) {
-    let (here, there, name) = (bed.client().await, bed.client().await, bed.name());
+pub async fn an_acquire_that_is_dropped_while_it_waits_leaves_the_line<S: Store>(
+    harness: Harness<S>,
+) {
+    let (here, there, name) = (
+        harness.client().await,
+        harness.client().await,
+        harness.name(),
+    );
     for holder in [&here, &there] {
         let guard = take(holder, &name).await;
         let first = line_up(&here, &name, PATIENCE).await;
@@ -143,8 +165,12 @@ fn longest() -> Duration {
 }
 
 /// No duration is a trap.
-pub async fn zero_tiny_and_maximal_waits_behave<S: Store>(bed: Bed<S>) {
-    let (here, there, name) = (bed.client().await, bed.client().await, bed.name());
+pub async fn zero_tiny_and_maximal_waits_behave<S: Store>(harness: Harness<S>) {
+    let (here, there, name) = (
+        harness.client().await,
+        harness.client().await,
+        harness.name(),
+    );
     let guard = take(&here, &name).await;
     for client in [&here, &there] {
         for wait in [
@@ -171,8 +197,8 @@ pub async fn zero_tiny_and_maximal_waits_behave<S: Store>(bed: Bed<S>) {
 }
 
 /// Neither is a bound on the hold.
-pub async fn zero_tiny_and_maximal_holds_behave<S: Store>(bed: Bed<S>) {
-    let (client, name) = (bed.client().await, bed.name());
+pub async fn zero_tiny_and_maximal_holds_behave<S: Store>(harness: Harness<S>) {
+    let (client, name) = (harness.client().await, harness.name());
     let lock = client.lock(&name).unwrap();
     for max_hold in [Duration::ZERO, Duration::from_nanos(1)] {
         let guard = lock

@@ -4,7 +4,7 @@ use std::future::pending;
 
 use lock_core::memory::MemoryBackend;
 use lock_core::{LockError, LockErrorKind, LockPolicy, LockProvider};
-use lock_tests::puppet::Puppet;
+use lock_tests::scripted_backend::ScriptedBackend;
 use tokio::time::sleep;
 
 use crate::support::{is_free, ms, name, s, take, timed, took};
@@ -42,7 +42,7 @@ async fn never() -> Result<(), AppError> {
 
 #[tokio::test(start_paused = true)]
 async fn a_lock_is_acquired_by_its_name_in_one_step() {
-    let client = Puppet::new().client();
+    let client = ScriptedBackend::new().client();
     let guard = client.acquire("order:process:42", s(1)).await.unwrap();
     assert_eq!(guard.name(), &name());
     let (elapsed, refused) = timed(client.acquire(name(), s(1))).await;
@@ -56,7 +56,7 @@ async fn a_lock_is_acquired_by_its_name_in_one_step() {
 
 #[tokio::test(start_paused = true)]
 async fn a_try_waits_as_long_as_its_policy_says() {
-    let client = Puppet::new().client();
+    let client = ScriptedBackend::new().client();
     let guard = take(&client).await;
     for wait in [ms(0), s(5)] {
         let (elapsed, refused) = timed(client.try_acquire(name(), wait)).await;
@@ -74,7 +74,7 @@ async fn a_try_waits_as_long_as_its_policy_says() {
 
 #[tokio::test]
 async fn a_text_that_is_no_name_is_refused_by_every_call() {
-    let client = Puppet::new().client();
+    let client = ScriptedBackend::new().client();
     let work = async { unreachable!("work without a lock") };
     let kinds = [
         client.acquire("no name", s(1)).await.unwrap_err().kind(),
@@ -95,7 +95,7 @@ async fn a_text_that_is_no_name_is_refused_by_every_call() {
 
 #[tokio::test]
 async fn work_that_fails_releases_its_lock() {
-    let client = Puppet::new().client();
+    let client = ScriptedBackend::new().client();
     let lock = client.lock(name()).unwrap();
     for failed in [
         client.try_run(name(), s(0), fails()).await,

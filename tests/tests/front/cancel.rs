@@ -8,28 +8,28 @@ use std::task::{Context, Wake, Waker};
 use lock_core::backend::{Attempt, Backend, Grant, Lease, LockRequest};
 use lock_core::{LockError, LockProvider};
 use lock_tests::abandon;
-use lock_tests::puppet::{Play, Puppet};
+use lock_tests::scripted_backend::{Play, ScriptedBackend};
 use tokio::time::sleep;
 
 use crate::support::{is_free, ms, name, poll_once, s, start, take, timed, took};
 
 #[tokio::test(start_paused = true)]
 async fn a_question_whose_caller_left_keeps_the_turn_until_it_is_answered() {
-    let puppet = Puppet::new();
-    let client = puppet.client();
-    puppet.tries([Play::Hang]);
+    let scripted = ScriptedBackend::new();
+    let client = scripted.client();
+    scripted.tries([Play::Hang]);
     let first = start(&client, s(60)).await;
     first.abort();
     assert!(first.await.unwrap_err().is_cancelled());
     let second = start(&client, s(60)).await;
     sleep(s(30)).await;
-    assert_eq!(puppet.tried(&name()), 1, "one question at a time");
-    assert_eq!(puppet.under_way(&name()), 1, "it is asked to the end");
+    assert_eq!(scripted.tried(&name()), 1, "one question at a time");
+    assert_eq!(scripted.under_way(&name()), 1, "it is asked to the end");
     assert!(!second.is_finished());
-    puppet.let_go();
+    scripted.let_go();
     second.await.unwrap().unwrap().release().await.unwrap();
     assert_eq!(
-        puppet.tried(&name()),
+        scripted.tried(&name()),
         1,
         "its grant went to the next in line"
     );
@@ -37,25 +37,25 @@ async fn a_question_whose_caller_left_keeps_the_turn_until_it_is_answered() {
 
 #[tokio::test(start_paused = true)]
 async fn a_grant_that_nobody_awaits_goes_back() {
-    let puppet = Puppet::new();
-    let (here, there) = (puppet.client(), puppet.client());
+    let scripted = ScriptedBackend::new();
+    let (here, there) = (scripted.client(), scripted.client());
     for play in [Play::Late(ms(50)), Play::DoneThenLate(ms(50))] {
-        puppet.tries([play]);
+        scripted.tries([play]);
         let first = start(&here, s(60)).await;
         sleep(ms(10)).await;
         first.abort();
         sleep(ms(50)).await;
-        assert_eq!(puppet.held(), 0);
+        assert_eq!(scripted.held(), 0);
         assert!(is_free(&there).await && is_free(&here).await);
     }
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_refusal_that_nobody_awaits_lets_the_next_ask() {
-    let puppet = Puppet::new();
-    let (here, there) = (puppet.client(), puppet.client());
+    let scripted = ScriptedBackend::new();
+    let (here, there) = (scripted.client(), scripted.client());
     let guard = take(&there).await;
-    puppet.tries([Play::DoneThenLate(ms(50))]);
+    scripted.tries([Play::DoneThenLate(ms(50))]);
     let first = start(&here, s(60)).await;
     let second = start(&here, s(60)).await;
     first.abort();
@@ -67,9 +67,9 @@ async fn a_refusal_that_nobody_awaits_lets_the_next_ask() {
 
 #[tokio::test(start_paused = true)]
 async fn one_who_gave_up_waiting_for_an_answer_passes_its_grant_on() {
-    let puppet = Puppet::new();
-    let client = puppet.client();
-    puppet.tries([Play::DoneThenHang]);
+    let scripted = ScriptedBackend::new();
+    let client = scripted.client();
+    scripted.tries([Play::DoneThenHang]);
     let error = client
         .lock(name())
         .unwrap()
@@ -78,18 +78,18 @@ async fn one_who_gave_up_waiting_for_an_answer_passes_its_grant_on() {
         .unwrap_err();
     assert!(error.is_unavailable());
     let next = start(&client, s(60)).await;
-    puppet.let_go();
+    scripted.let_go();
     let (elapsed, guard) = timed(next).await;
     took(elapsed, ms(0));
     drop(guard.unwrap().unwrap());
-    assert_eq!(puppet.tried(&name()), 1);
+    assert_eq!(scripted.tried(&name()), 1);
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_grant_that_was_handed_to_one_who_leaves_as_well_goes_further() {
-    let puppet = Puppet::new();
-    let client = puppet.client();
-    puppet.tries([Play::DoneThenLate(ms(20))]);
+    let scripted = ScriptedBackend::new();
+    let client = scripted.client();
+    scripted.tries([Play::DoneThenLate(ms(20))]);
     let first = start(&client, s(60)).await;
     let mut second = client.lock(name()).unwrap().acquire_owned(s(60));
     assert!(poll_once(&mut second).is_none());
@@ -101,25 +101,25 @@ async fn a_grant_that_was_handed_to_one_who_leaves_as_well_goes_further() {
     let (elapsed, guard) = timed(third).await;
     took(elapsed, ms(0));
     guard.unwrap().unwrap().release().await.unwrap();
-    assert_eq!(puppet.tried(&name()), 1);
-    assert_eq!(puppet.held(), 0);
+    assert_eq!(scripted.tried(&name()), 1);
+    assert_eq!(scripted.held(), 0);
 }
 
 /// What happens around an acquire that is dropped after some polls.
-async fn scene(number: usize, polls: u32) -> (Puppet, bool) {
-    let puppet = Puppet::new();
-    let (here, there) = (puppet.client(), puppet.client());
+async fn scene(number: usize, polls: u32) -> (ScriptedBackend, bool) {
+    let scripted = ScriptedBackend::new();
+    let (here, there) = (scripted.client(), scripted.client());
     let lock = here.lock(name()).unwrap();
     let end = match number {
         // Free, but far away.
         0 => {
-            puppet.every_try(Play::DoneThenLate(ms(10)));
+            scripted.every_try(Play::DoneThenLate(ms(10)));
             abandon(lock.acquire(s(60)), polls).await.is_some()
         }
         // Held elsewhere, with a release on the way.
         1 => {
             let guard = take(&there).await;
-            puppet.every_try(Play::Late(ms(10)));
+            scripted.every_try(Play::Late(ms(10)));
             tokio::spawn(async move {
                 sleep(ms(55)).await;
                 guard.release().await
@@ -129,7 +129,7 @@ async fn scene(number: usize, polls: u32) -> (Puppet, bool) {
         // Held here, with others in line.
         2 => {
             let guard = take(&here).await;
-            puppet.every_try(Play::Late(ms(10)));
+            scripted.every_try(Play::Late(ms(10)));
             let before = start(&here, s(60)).await;
             tokio::spawn(async move {
                 sleep(ms(25)).await;
@@ -140,7 +140,7 @@ async fn scene(number: usize, polls: u32) -> (Puppet, bool) {
         }
         // Behind a question whose caller leaves, so that a grant is handed on.
         3 => {
-            puppet.tries([Play::DoneThenLate(ms(20))]);
+            scripted.tries([Play::DoneThenLate(ms(20))]);
             let before = start(&here, s(60)).await;
             tokio::spawn(async move {
                 sleep(ms(5)).await;
@@ -150,7 +150,7 @@ async fn scene(number: usize, polls: u32) -> (Puppet, bool) {
         }
         // Down for a while.
         4 => {
-            puppet.tries([
+            scripted.tries([
                 Play::Fail("down"),
                 Play::FailLate(ms(7), "down"),
                 Play::Fail("down"),
@@ -160,7 +160,7 @@ async fn scene(number: usize, polls: u32) -> (Puppet, bool) {
         // Held elsewhere until the wait is over.
         5 => {
             let guard = take(&there).await;
-            puppet.every_try(Play::Late(ms(10)));
+            scripted.every_try(Play::Late(ms(10)));
             let end = abandon(lock.acquire(ms(35)), polls).await.is_some();
             drop(guard);
             end
@@ -168,13 +168,13 @@ async fn scene(number: usize, polls: u32) -> (Puppet, bool) {
         // A release that takes its time.
         6 => {
             let guard = take(&here).await;
-            puppet.every_release(Play::Late(ms(10)));
+            scripted.every_release(Play::Late(ms(10)));
             abandon(guard.release(), polls).await.is_some()
         }
         // Several together, one of them held.
         7 => {
             let guard = take(&there).await;
-            puppet.every_try(Play::DoneThenLate(ms(10)));
+            scripted.every_try(Play::DoneThenLate(ms(10)));
             tokio::spawn(async move {
                 sleep(ms(55)).await;
                 guard.release().await
@@ -186,7 +186,7 @@ async fn scene(number: usize, polls: u32) -> (Puppet, bool) {
         }
         // Some of several.
         8 => {
-            puppet.every_try(Play::DoneThenLate(ms(10)));
+            scripted.every_try(Play::DoneThenLate(ms(10)));
             let names = ["a:b:c", "order:process:42", "x:y:z"];
             abandon(here.claim(names, 2), polls).await.is_some()
         }
@@ -195,11 +195,11 @@ async fn scene(number: usize, polls: u32) -> (Puppet, bool) {
     // What goes on by itself has come to its end.
     sleep(s(5)).await;
     assert_eq!(
-        puppet.held(),
+        scripted.held(),
         0,
         "scene {number}: something is held after {polls} polls"
     );
-    puppet.behave();
+    scripted.behave();
     assert!(
         is_free(&here).await && is_free(&there).await,
         "scene {number}: {polls} polls"
@@ -207,7 +207,7 @@ async fn scene(number: usize, polls: u32) -> (Puppet, bool) {
     for client in [&here, &there] {
         client.shutdown(s(1)).await;
     }
-    (puppet, end)
+    (scripted, end)
 }
 
 #[tokio::test(start_paused = true)]
@@ -215,9 +215,9 @@ async fn an_acquire_that_is_dropped_at_any_await_point_leaks_nothing() {
     for number in 0..=8 {
         let mut polls = 0;
         loop {
-            let (puppet, ended) = scene(number, polls).await;
+            let (scripted, ended) = scene(number, polls).await;
             assert!(
-                puppet.most_under_way() <= 1,
+                scripted.most_under_way() <= 1,
                 "scene {number}: two questions at once"
             );
             if ended {

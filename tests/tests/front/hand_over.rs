@@ -3,30 +3,30 @@
 use std::time::Duration;
 
 use lock_core::{LockPolicy, LockProvider, LossReason};
-use lock_tests::puppet::{Play, Puppet};
+use lock_tests::scripted_backend::{Play, ScriptedBackend};
 use tokio::time::sleep;
 
 use crate::support::{is_free, ms, name, poll_once, s, start, take, timed, took};
 
-/// A puppet whose grants can serve one holder after the other.
-fn puppet() -> Puppet {
-    let puppet = Puppet::new();
-    puppet.hand_over();
-    puppet
+/// A scripted backend whose grants can serve one holder after the other.
+fn scripted() -> ScriptedBackend {
+    let scripted = ScriptedBackend::new();
+    scripted.hand_over();
+    scripted
 }
 
 /// A client that hands over for so long.
-fn client(puppet: &Puppet, limit: Duration) -> LockProvider {
-    LockProvider::builder(puppet.backend())
+fn client(scripted: &ScriptedBackend, limit: Duration) -> LockProvider {
+    LockProvider::builder(scripted.backend())
         .local_handover(limit)
         .build()
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_release_gives_the_lock_to_the_next_in_line_without_the_store() {
-    let puppet = puppet();
-    puppet.every_release(Play::Late(ms(100)));
-    let client = puppet.client();
+    let scripted = scripted();
+    scripted.every_release(Play::Late(ms(100)));
+    let client = scripted.client();
     let mut guard = take(&client).await;
     let mut waiting = Vec::new();
     for _ in 0..20 {
@@ -42,18 +42,18 @@ async fn a_release_gives_the_lock_to_the_next_in_line_without_the_store() {
         assert!(guard.is_valid() && next > token);
         token = next;
     }
-    assert_eq!((puppet.tried(&name()), puppet.held()), (1, 1));
+    assert_eq!((scripted.tried(&name()), scripted.held()), (1, 1));
     let (elapsed, released) = timed(guard.release()).await;
     released.unwrap();
     assert!(elapsed >= ms(100), "nobody is next: the store is told");
-    assert_eq!(puppet.held(), 0);
+    assert_eq!(scripted.held(), 0);
 }
 
 #[tokio::test(start_paused = true)]
 async fn the_first_release_after_the_limit_goes_to_the_store() {
     for (limit, tries) in [(ms(0), 21), (ms(10), 6), (s(600), 1)] {
-        let puppet = puppet();
-        let client = client(&puppet, limit);
+        let scripted = scripted();
+        let client = client(&scripted, limit);
         let mut guard = take(&client).await;
         let mut waiting = Vec::new();
         for _ in 0..20 {
@@ -65,26 +65,26 @@ async fn the_first_release_after_the_limit_goes_to_the_store() {
             guard.release().await.unwrap();
             guard = waiting.await.unwrap().unwrap();
         }
-        assert_eq!(puppet.tried(&name()), tries, "{limit:?}");
+        assert_eq!(scripted.tried(&name()), tries, "{limit:?}");
     }
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_lock_that_was_held_for_long_is_not_handed_over() {
-    let puppet = puppet();
-    let client = puppet.client();
+    let scripted = scripted();
+    let client = scripted.client();
     let guard = take(&client).await;
     let next = start(&client, s(60)).await;
     sleep(s(1)).await;
     guard.release().await.unwrap();
     drop(next.await.unwrap().unwrap());
-    assert_eq!(puppet.tried(&name()), 2);
+    assert_eq!(scripted.tried(&name()), 2);
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_lock_that_was_handed_to_a_task_which_sleeps_is_released_at_the_limit() {
-    let puppet = puppet();
-    let (here, there) = (puppet.client(), puppet.client());
+    let scripted = scripted();
+    let (here, there) = (scripted.client(), scripted.client());
     let guard = take(&here).await;
     let mut asleep = here.lock(name()).unwrap().acquire_owned(s(60));
     assert!(poll_once(&mut asleep).is_none());
@@ -104,9 +104,9 @@ async fn a_lock_that_was_handed_to_a_task_which_sleeps_is_released_at_the_limit(
 #[tokio::test(start_paused = true)]
 async fn a_grant_that_nobody_awaits_lies_no_longer_than_a_second_for_a_task_that_sleeps() {
     for is_taken in [false, true] {
-        let puppet = puppet();
-        puppet.tries([Play::DoneThenLate(ms(20))]);
-        let (here, there) = (puppet.client(), puppet.client());
+        let scripted = scripted();
+        scripted.tries([Play::DoneThenLate(ms(20))]);
+        let (here, there) = (scripted.client(), scripted.client());
         let mut leaves = here.lock(name()).unwrap().acquire_owned(s(60));
         assert!(poll_once(&mut leaves).is_none());
         let mut asleep = here.lock(name()).unwrap().acquire_owned(s(60));
@@ -114,7 +114,7 @@ async fn a_grant_that_nobody_awaits_lies_no_longer_than_a_second_for_a_task_that
         drop(leaves);
         let of_there = start(&there, s(60)).await;
         sleep(ms(500)).await;
-        assert_eq!(puppet.held(), 1);
+        assert_eq!(scripted.held(), 1);
         if is_taken {
             // What was taken is its own for as long as it likes.
             let guard = asleep.await.unwrap();
@@ -132,8 +132,8 @@ async fn a_grant_that_nobody_awaits_lies_no_longer_than_a_second_for_a_task_that
 #[tokio::test(start_paused = true)]
 async fn one_who_is_called_and_leaves_passes_the_grant_on_or_it_is_released() {
     for has_next in [true, false] {
-        let puppet = puppet();
-        let client = puppet.client();
+        let scripted = scripted();
+        let client = scripted.client();
         let guard = take(&client).await;
         let mut leaves = client.lock(name()).unwrap().acquire_owned(s(60));
         assert!(poll_once(&mut leaves).is_none());
@@ -146,44 +146,44 @@ async fn one_who_is_called_and_leaves_passes_the_grant_on_or_it_is_released() {
         drop(leaves);
         if let Some(next) = next {
             assert!(next.await.unwrap().unwrap().is_valid());
-            assert_eq!(puppet.tried(&name()), 1);
+            assert_eq!(scripted.tried(&name()), 1);
         }
         sleep(ms(1)).await;
-        assert_eq!(puppet.held(), 0);
+        assert_eq!(scripted.held(), 0);
     }
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_lost_hold_is_not_handed_over() {
-    let puppet = puppet();
-    let client = puppet.client();
+    let scripted = scripted();
+    let client = scripted.client();
     let guard = take(&client).await;
     let next = start(&client, s(60)).await;
-    puppet.lose(&name(), LossReason::Revoked);
+    scripted.lose(&name(), LossReason::Revoked);
     assert!(guard.release().await.unwrap_err().is_lost());
     let next = next.await.unwrap().unwrap();
     assert!(next.is_valid());
-    assert_eq!(puppet.tried(&name()), 2);
+    assert_eq!(scripted.tried(&name()), 2);
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_lease_that_ends_on_its_way_to_the_next_is_asked_for_again() {
-    let puppet = puppet();
-    let client = puppet.client();
+    let scripted = scripted();
+    let client = scripted.client();
     let guard = take(&client).await;
     let mut next = client.lock(name()).unwrap().acquire_owned(s(60));
     assert!(poll_once(&mut next).is_none());
     guard.release().await.unwrap();
-    puppet.lose(&name(), LossReason::Disconnected);
+    scripted.lose(&name(), LossReason::Disconnected);
     let next = next.await.unwrap();
     assert!(next.is_valid());
-    assert_eq!(puppet.tried(&name()), 2);
+    assert_eq!(scripted.tried(&name()), 2);
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_hold_that_ends_by_its_own_limit_is_not_handed_over() {
-    let puppet = puppet();
-    let client = client(&puppet, s(600));
+    let scripted = scripted();
+    let client = client(&scripted, s(600));
     let guard = take(&client).await;
     let policy = LockPolicy::from(s(60)).with_max_hold(ms(500));
     let second = start(&client, policy).await;
@@ -191,18 +191,18 @@ async fn a_hold_that_ends_by_its_own_limit_is_not_handed_over() {
     sleep(ms(400)).await;
     guard.release().await.unwrap();
     let second = second.await.unwrap().unwrap();
-    assert_eq!(puppet.tried(&name()), 1);
+    assert_eq!(scripted.tried(&name()), 1);
     let (elapsed, reason) = timed(second.lost()).await;
     took(elapsed, ms(500));
     assert_eq!(reason, LossReason::MaxHold);
     assert!(third.await.unwrap().unwrap().is_valid());
-    assert_eq!(puppet.tried(&name()), 2, "it was released before");
+    assert_eq!(scripted.tried(&name()), 2, "it was released before");
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_shutdown_takes_the_lock_from_one_who_was_just_called() {
-    let puppet = puppet();
-    let (here, there) = (puppet.client(), puppet.client());
+    let scripted = scripted();
+    let (here, there) = (scripted.client(), scripted.client());
     let guard = take(&here).await;
     let called = start(&here, s(60)).await;
     let waits = start(&here, s(60)).await;
@@ -216,20 +216,20 @@ async fn a_shutdown_takes_the_lock_from_one_who_was_just_called() {
 
 #[tokio::test(start_paused = true)]
 async fn a_guard_that_is_dropped_outside_of_a_runtime_is_released() {
-    let puppet = puppet();
-    let client = puppet.client();
+    let scripted = scripted();
+    let client = scripted.client();
     let guard = take(&client).await;
     let next = start(&client, s(60)).await;
     // No runtime could take it back in time from one who sleeps.
     std::thread::spawn(move || drop(guard)).join().unwrap();
     assert!(next.await.unwrap().unwrap().is_valid());
-    assert_eq!(puppet.tried(&name()), 2);
+    assert_eq!(scripted.tried(&name()), 2);
 }
 
 #[tokio::test]
 async fn what_was_handed_over_in_a_runtime_that_ends_is_released() {
-    let puppet = puppet();
-    let (here, there) = (client(&puppet, s(600)), puppet.client());
+    let scripted = scripted();
+    let (here, there) = (client(&scripted, s(600)), scripted.client());
     let guard = take(&here).await;
     let mut asleep = here.lock(name()).unwrap().acquire_owned(s(60));
     assert!(poll_once(&mut asleep).is_none());
@@ -247,8 +247,8 @@ async fn what_was_handed_over_in_a_runtime_that_ends_is_released() {
 
 #[tokio::test(start_paused = true)]
 async fn a_try_without_a_wait_is_refused_amid_hand_overs() {
-    let puppet = puppet();
-    let client = puppet.client();
+    let scripted = scripted();
+    let client = scripted.client();
     let guard = take(&client).await;
     let next = start(&client, s(60)).await;
     drop(guard);
@@ -260,13 +260,13 @@ async fn a_try_without_a_wait_is_refused_amid_hand_overs() {
     let guard = next.await.unwrap().unwrap();
     assert!(lock.try_acquire(Duration::ZERO).await.unwrap().is_none());
     guard.release().await.unwrap();
-    assert_eq!(puppet.tried(&name()), 1);
+    assert_eq!(scripted.tried(&name()), 1);
 }
 
 #[tokio::test(start_paused = true)]
 async fn claims_and_several_locks_together_are_handed_over_as_well() {
-    let puppet = puppet();
-    let client = puppet.client();
+    let scripted = scripted();
+    let client = scripted.client();
     let claimed = client.claim([name()], 1).await.unwrap();
     let next = start(&client, s(60)).await;
     drop(claimed);
@@ -281,7 +281,7 @@ async fn claims_and_several_locks_together_are_handed_over_as_well() {
     guard.release().await.unwrap();
     let guards = all.await.unwrap().unwrap();
     assert!(guards.is_valid());
-    assert_eq!(puppet.tried(&name()), 1);
+    assert_eq!(scripted.tried(&name()), 1);
     guards.release().await.unwrap();
-    assert_eq!(puppet.held(), 0);
+    assert_eq!(scripted.held(), 0);
 }

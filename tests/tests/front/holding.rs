@@ -7,7 +7,7 @@ use std::time::Duration;
 use lock_core::backend::{Clock, TokioClock};
 use lock_core::memory::MemoryBackend;
 use lock_core::{LockPolicy, LockProvider, LossReason};
-use lock_tests::puppet::{Play, Puppet};
+use lock_tests::scripted_backend::{Play, ScriptedBackend};
 use tokio::time::{advance, sleep};
 
 use crate::support::{is_free, ms, name, poll_once, s, start, take, timed, took};
@@ -23,8 +23,8 @@ const MAX_HOLD: LockPolicy = LockPolicy::user_request().with_max_hold(s(10));
 
 #[tokio::test(start_paused = true)]
 async fn the_longest_hold_stops_the_work_and_frees_the_lock() {
-    let puppet = Puppet::new();
-    let client = puppet.client();
+    let scripted = ScriptedBackend::new();
+    let client = scripted.client();
     let lock = client.lock(name()).unwrap();
     let (elapsed, result) = timed(lock.run(MAX_HOLD, pending::<()>())).await;
     took(elapsed, s(10));
@@ -39,8 +39,8 @@ async fn the_longest_hold_stops_the_work_and_frees_the_lock() {
 
 #[tokio::test(start_paused = true)]
 async fn the_longest_hold_bounds_work_that_is_never_polled_again() {
-    let puppet = Puppet::new();
-    let (here, there) = (puppet.client(), puppet.client());
+    let scripted = ScriptedBackend::new();
+    let (here, there) = (scripted.client(), scripted.client());
     let hung = here.lock(name()).unwrap().acquire(MAX_HOLD).await.unwrap();
     let next = start(&here, s(60)).await;
     sleep(s(10) - ms(1)).await;
@@ -59,7 +59,7 @@ async fn the_longest_hold_bounds_work_that_is_never_polled_again() {
 
 #[tokio::test]
 async fn the_longest_hold_outlives_the_runtime_that_it_began_in() {
-    let client = Puppet::new().client();
+    let client = ScriptedBackend::new().client();
     let holder = client.clone();
     let thread = std::thread::spawn(move || {
         let runtime = tokio::runtime::Builder::new_current_thread()
@@ -85,8 +85,8 @@ async fn the_longest_hold_outlives_the_runtime_that_it_began_in() {
 /// No task of that runtime runs, and no call looks at the guard.
 #[tokio::test]
 async fn the_longest_hold_ends_while_all_threads_of_its_runtime_are_blocked() {
-    let puppet = Puppet::new();
-    let (holder, other) = (puppet.client(), puppet.client());
+    let scripted = ScriptedBackend::new();
+    let (holder, other) = (scripted.client(), scripted.client());
     let (unblock, blocked) = std::sync::mpsc::channel::<()>();
     let thread = std::thread::spawn(move || {
         let runtime = tokio::runtime::Builder::new_current_thread()
@@ -100,7 +100,7 @@ async fn the_longest_hold_ends_while_all_threads_of_its_runtime_are_blocked() {
             guard.release().await.unwrap_err()
         })
     });
-    while puppet.held() == 0 {
+    while scripted.held() == 0 {
         sleep(ms(1)).await;
     }
     let next = other.acquire(name(), s(20)).await.unwrap();
@@ -111,8 +111,8 @@ async fn the_longest_hold_ends_while_all_threads_of_its_runtime_are_blocked() {
 
 #[tokio::test]
 async fn the_longest_hold_ends_in_the_store_after_the_runtime_that_it_began_in() {
-    let puppet = Puppet::new();
-    let (holder, other) = (puppet.client(), puppet.client());
+    let scripted = ScriptedBackend::new();
+    let (holder, other) = (scripted.client(), scripted.client());
     let thread = std::thread::spawn(move || {
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
@@ -128,8 +128,8 @@ async fn the_longest_hold_ends_in_the_store_after_the_runtime_that_it_began_in()
 
 #[tokio::test(start_paused = true)]
 async fn a_hold_that_ends_in_time_is_not_lost_later() {
-    let puppet = Puppet::new();
-    let client = puppet.client();
+    let scripted = ScriptedBackend::new();
+    let client = scripted.client();
     let guard = client
         .lock(name())
         .unwrap()
@@ -148,7 +148,7 @@ async fn a_hold_that_ends_in_time_is_not_lost_later() {
 
 #[tokio::test(start_paused = true)]
 async fn a_cancellation_token_fires_when_the_longest_hold_is_over() {
-    let client = Puppet::new().client();
+    let client = ScriptedBackend::new().client();
     let guard = client.acquire(name(), MAX_HOLD).await.unwrap();
     let (token, same) = (guard.cancellation_token(), guard.cancellation_token());
     sleep(s(10) - ms(1)).await;
@@ -360,11 +360,11 @@ async fn a_lost_guard_that_is_kept_does_not_block_its_own_process() {
 
 #[tokio::test(start_paused = true)]
 async fn what_was_lost_here_can_be_had_here_when_its_guard_is_dropped() {
-    let puppet = Puppet::new();
-    let client = puppet.client();
+    let scripted = ScriptedBackend::new();
+    let client = scripted.client();
     let guard = take(&client).await;
     let waiting = start(&client, s(60)).await;
-    puppet.lose(&name(), LossReason::Disconnected);
+    scripted.lose(&name(), LossReason::Disconnected);
     assert_eq!(guard.lost().await, LossReason::Disconnected);
     drop(guard);
     let (elapsed, next) = timed(waiting).await;
@@ -374,29 +374,29 @@ async fn what_was_lost_here_can_be_had_here_when_its_guard_is_dropped() {
 
 #[tokio::test(start_paused = true)]
 async fn a_grant_that_was_lost_on_its_way_is_not_handed_on() {
-    let puppet = Puppet::new();
-    let client = puppet.client();
-    puppet.tries([Play::DoneThenLate(ms(20))]);
+    let scripted = ScriptedBackend::new();
+    let client = scripted.client();
+    scripted.tries([Play::DoneThenLate(ms(20))]);
     let first = start(&client, s(60)).await;
     let second = start(&client, s(60)).await;
     sleep(ms(10)).await;
     first.abort();
-    puppet.lose(&name(), LossReason::Disconnected);
+    scripted.lose(&name(), LossReason::Disconnected);
     let guard = second.await.unwrap().unwrap();
     assert!(guard.is_valid());
-    assert_eq!(puppet.tried(&name()), 2);
+    assert_eq!(scripted.tried(&name()), 2);
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_grant_whose_lease_ended_on_its_way_is_given_back_before_the_next_try() {
-    let puppet = Puppet::new();
-    let client = puppet.client();
-    puppet.tries([Play::DoneThenLate(ms(20))]);
+    let scripted = ScriptedBackend::new();
+    let client = scripted.client();
+    scripted.tries([Play::DoneThenLate(ms(20))]);
     let first = start(&client, s(60)).await;
     let second = start(&client, s(60)).await;
     sleep(ms(10)).await;
     first.abort();
-    puppet.expire(&name());
+    scripted.expire(&name());
     let (elapsed, guard) = timed(second).await;
     assert!(guard.unwrap().expect("nobody else holds it").is_valid());
     took(elapsed, ms(10));
@@ -404,25 +404,25 @@ async fn a_grant_whose_lease_ended_on_its_way_is_given_back_before_the_next_try(
 
 #[tokio::test(start_paused = true)]
 async fn a_grant_that_was_lost_on_its_way_is_not_handed_out() {
-    let puppet = Puppet::new();
-    let client = puppet.client();
-    puppet.tries([Play::DoneThenLate(ms(20))]);
+    let scripted = ScriptedBackend::new();
+    let client = scripted.client();
+    scripted.tries([Play::DoneThenLate(ms(20))]);
     let acquiring = start(&client, s(60)).await;
     sleep(ms(10)).await;
-    puppet.lose(&name(), LossReason::Disconnected);
+    scripted.lose(&name(), LossReason::Disconnected);
     assert!(acquiring.await.unwrap().unwrap().is_valid());
-    assert_eq!(puppet.tried(&name()), 2);
+    assert_eq!(scripted.tried(&name()), 2);
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_grant_whose_lease_ended_on_its_way_is_given_back_and_asked_for_again() {
-    let puppet = Puppet::new();
-    let client = puppet.client();
+    let scripted = ScriptedBackend::new();
+    let client = scripted.client();
     for wait in [s(0), s(60)] {
-        puppet.tries([Play::DoneThenLate(ms(20))]);
+        scripted.tries([Play::DoneThenLate(ms(20))]);
         let acquiring = start(&client, wait).await;
         sleep(ms(10)).await;
-        puppet.expire(&name());
+        scripted.expire(&name());
         match acquiring.await.unwrap() {
             Ok(guard) => {
                 assert!(!wait.is_zero());
@@ -430,32 +430,32 @@ async fn a_grant_whose_lease_ended_on_its_way_is_given_back_and_asked_for_again(
             }
             Err(error) => assert!(error.is_unavailable() && wait.is_zero(), "{error}"),
         }
-        let next = puppet.client().lock(name()).unwrap().acquire(s(1)).await;
+        let next = scripted.client().lock(name()).unwrap().acquire(s(1)).await;
         next.unwrap().release().await.unwrap();
     }
 }
 
 #[tokio::test(start_paused = true)]
 async fn of_many_the_grants_whose_lease_ended_on_their_way_are_not_handed_out() {
-    let puppet = Puppet::new();
-    let client = puppet.client();
-    puppet.tries([Play::DoneThenLate(ms(20))]);
+    let scripted = ScriptedBackend::new();
+    let client = scripted.client();
+    scripted.tries([Play::DoneThenLate(ms(20))]);
     let claiming = tokio::spawn({
         let client = client.clone();
         async move { client.claim([name()], 1).await }
     });
     sleep(ms(10)).await;
-    puppet.expire(&name());
+    scripted.expire(&name());
     assert!(claiming.await.unwrap().unwrap().is_empty());
 
-    puppet.tries([Play::DoneThenLate(ms(20))]);
+    scripted.tries([Play::DoneThenLate(ms(20))]);
     let both = [name(), "order:process:43".parse().unwrap()];
     let acquiring = tokio::spawn({
         let both = both.clone();
         async move { client.acquire_all(both, s(60)).await }
     });
     sleep(ms(10)).await;
-    puppet.expire(&name());
+    scripted.expire(&name());
     let guards = acquiring.await.unwrap().unwrap();
     assert!(guards.is_valid());
 }

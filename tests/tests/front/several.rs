@@ -8,7 +8,7 @@ use std::time::Duration;
 use lock_core::backend::{Attempt, Backend, LockRequest};
 use lock_core::memory::MemoryBackend;
 use lock_core::{LockError, LockErrorKind, LockName, LockPolicy, LockProvider};
-use lock_tests::puppet::{Play, Puppet};
+use lock_tests::scripted_backend::{Play, ScriptedBackend};
 use tokio::time::sleep;
 
 use crate::support::{RESPONSE, SLACK, is_free, ms, name, s, start, take, timed, took};
@@ -20,23 +20,23 @@ fn names() -> [LockName; 3] {
 
 #[tokio::test(start_paused = true)]
 async fn an_error_on_the_way_releases_what_was_acquired() {
-    let puppet = Puppet::new();
-    let client = puppet.client();
-    puppet.tries([Play::Answer]);
-    puppet.every_try(Play::Misconfigured);
+    let scripted = ScriptedBackend::new();
+    let client = scripted.client();
+    scripted.tries([Play::Answer]);
+    scripted.every_try(Play::Misconfigured);
     let error = client.acquire_all(names(), s(5)).await.unwrap_err();
     assert_eq!(error.kind(), LockErrorKind::Misconfigured);
     assert_eq!(error.lock(), Some(&names()[1]));
     tokio::task::yield_now().await;
-    assert_eq!(puppet.held(), 0);
-    puppet.behave();
+    assert_eq!(scripted.held(), 0);
+    scripted.behave();
     assert!(client.acquire_all(names(), Duration::ZERO).await.is_ok());
 }
 
 #[tokio::test(start_paused = true)]
 async fn the_wait_is_for_all_together() {
-    let puppet = Puppet::new();
-    let (here, there) = (puppet.client(), puppet.client());
+    let scripted = ScriptedBackend::new();
+    let (here, there) = (scripted.client(), scripted.client());
     let mut elsewhere = there
         .acquire_all(names(), Duration::ZERO)
         .await
@@ -61,8 +61,8 @@ async fn the_wait_is_for_all_together() {
 
 #[tokio::test(start_paused = true)]
 async fn nothing_is_kept_behind_the_one_that_is_waited_for() {
-    let puppet = Puppet::new();
-    let (here, there) = (puppet.client(), puppet.client());
+    let scripted = ScriptedBackend::new();
+    let (here, there) = (scripted.client(), scripted.client());
     let [first, second, third] = names();
     let guard = there.lock(&second).unwrap().acquire(s(0)).await.unwrap();
     let all = tokio::spawn({
@@ -71,7 +71,7 @@ async fn nothing_is_kept_behind_the_one_that_is_waited_for() {
     });
     sleep(s(1)).await;
     // The third was granted beside the question for the second, and given back.
-    assert_eq!(puppet.tried(&third), 1);
+    assert_eq!(scripted.tried(&third), 1);
     let next = there.lock(&third).unwrap().acquire(s(0)).await.unwrap();
     assert!(there.lock(&first).unwrap().acquire(s(0)).await.is_err());
     drop(guard);
@@ -80,13 +80,13 @@ async fn nothing_is_kept_behind_the_one_that_is_waited_for() {
     drop(next);
     assert_eq!(all.await.unwrap().unwrap().len(), 3);
     sleep(ms(1)).await;
-    assert_eq!(puppet.held(), 0);
+    assert_eq!(scripted.held(), 0);
 }
 
 #[tokio::test(start_paused = true)]
 async fn whoever_is_in_line_for_one_of_many_is_not_overtaken() {
-    let puppet = Puppet::new();
-    let (here, there) = (puppet.client(), puppet.client());
+    let scripted = ScriptedBackend::new();
+    let (here, there) = (scripted.client(), scripted.client());
     let [.., third] = names();
     let guard = there.lock(&third).unwrap().acquire(s(0)).await.unwrap();
     let lock = here.lock(&third).unwrap();
@@ -108,26 +108,26 @@ async fn whoever_is_in_line_for_one_of_many_is_not_overtaken() {
 #[tokio::test(start_paused = true)]
 async fn a_function_of_several_locks_waits_for_their_releases_together() {
     for body in [Ok(7), Err(LockError::lost("one of them"))] {
-        let puppet = Puppet::new();
-        puppet.every_release(Play::Late(ms(500)));
-        let guards = puppet.client().acquire_all(names(), s(5)).await.unwrap();
+        let scripted = ScriptedBackend::new();
+        scripted.every_release(Play::Late(ms(500)));
+        let guards = scripted.client().acquire_all(names(), s(5)).await.unwrap();
         let is_lost = body.is_err();
         let (elapsed, value) = timed(lock_core::__private::finish(guards, Ok(body))).await;
         took(elapsed, ms(500));
-        assert_eq!((value.is_err(), puppet.held()), (is_lost, 0));
+        assert_eq!((value.is_err(), scripted.held()), (is_lost, 0));
     }
 }
 
 #[tokio::test(start_paused = true)]
 async fn releases_of_many_are_under_way_together() {
-    let puppet = Puppet::new();
+    let scripted = ScriptedBackend::new();
     let names = (0..1_000).map(|number| LockName::new("a", "b", number).unwrap());
-    let guards = puppet.client().acquire_all(names, s(5)).await.unwrap();
-    puppet.every_release(Play::Late(ms(50)));
+    let guards = scripted.client().acquire_all(names, s(5)).await.unwrap();
+    scripted.every_release(Play::Late(ms(50)));
     let (elapsed, released) = timed(guards.release()).await;
     released.unwrap();
     assert!(elapsed <= ms(200), "{elapsed:?}");
-    assert_eq!(puppet.held(), 0);
+    assert_eq!(scripted.held(), 0);
 }
 
 /// Counts the questions that it is asked.
@@ -192,30 +192,30 @@ async fn many_that_are_free_take_few_questions_and_few_that_are_held_not_many_mo
 #[tokio::test(start_paused = true)]
 async fn a_silent_backend_ends_the_acquire_of_all_in_time() {
     for wait in [ms(0), s(3)] {
-        let puppet = Puppet::new();
-        puppet.tries([Play::Answer]);
-        puppet.every_try(Play::Hang);
-        let (elapsed, result) = timed(puppet.client().acquire_all(names(), wait)).await;
+        let scripted = ScriptedBackend::new();
+        scripted.tries([Play::Answer]);
+        scripted.every_try(Play::Hang);
+        let (elapsed, result) = timed(scripted.client().acquire_all(names(), wait)).await;
         assert!(elapsed <= wait + RESPONSE + SLACK, "{elapsed:?}");
         assert!(result.unwrap_err().is_unavailable());
         tokio::task::yield_now().await;
-        assert_eq!(puppet.held(), 0);
+        assert_eq!(scripted.held(), 0);
     }
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_slow_backend_does_not_stretch_the_acquire_of_many() {
-    let puppet = Puppet::new();
-    puppet.every_try(Play::Late(RESPONSE * 9 / 10));
+    let scripted = ScriptedBackend::new();
+    scripted.every_try(Play::Late(RESPONSE * 9 / 10));
     let names = (0..10).map(|number| LockName::new("a", "b", number));
-    let (elapsed, _) = timed(puppet.client().acquire_all(names, s(1))).await;
+    let (elapsed, _) = timed(scripted.client().acquire_all(names, s(1))).await;
     assert!(elapsed <= s(1) + RESPONSE + SLACK, "it took {elapsed:?}");
 }
 
 #[tokio::test(start_paused = true)]
 async fn what_was_lost_while_the_rest_was_awaited_is_not_handed_out() {
-    let puppet = Puppet::new();
-    let (here, there) = (puppet.client(), puppet.client());
+    let scripted = ScriptedBackend::new();
+    let (here, there) = (scripted.client(), scripted.client());
     let guard = take(&there).await;
     tokio::spawn(async move {
         sleep(s(5)).await;
@@ -235,9 +235,9 @@ async fn what_was_lost_while_the_rest_was_awaited_is_not_handed_out() {
 
 #[tokio::test(start_paused = true)]
 async fn a_claim_of_a_silent_backend_ends_and_keeps_the_turns() {
-    let puppet = Puppet::new();
-    let client = puppet.client();
-    puppet.tries([Play::Answer, Play::DoneThenHang]);
+    let scripted = ScriptedBackend::new();
+    let client = scripted.client();
+    scripted.tries([Play::Answer, Play::DoneThenHang]);
     let (elapsed, result) = timed(client.claim(names(), 3)).await;
     took(elapsed, RESPONSE);
     assert!(result.unwrap_err().is_unavailable());
@@ -245,33 +245,33 @@ async fn a_claim_of_a_silent_backend_ends_and_keeps_the_turns() {
     let waiting = start(&client, s(60)).await;
     sleep(s(10)).await;
     assert!(!waiting.is_finished());
-    assert_eq!(puppet.tried(&name()), 1);
-    puppet.let_go();
+    assert_eq!(scripted.tried(&name()), 1);
+    scripted.let_go();
     let (elapsed, guard) = timed(waiting).await;
     took(elapsed, ms(0));
     guard.unwrap().unwrap().release().await.unwrap();
-    assert_eq!(puppet.tried(&name()), 1);
+    assert_eq!(scripted.tried(&name()), 1);
     sleep(ms(1)).await;
-    assert_eq!(puppet.held(), 0);
-    assert_eq!(puppet.most_under_way(), 1);
+    assert_eq!(scripted.held(), 0);
+    assert_eq!(scripted.most_under_way(), 1);
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_claim_that_fails_keeps_nothing() {
-    let puppet = Puppet::new();
-    let client = puppet.client();
-    puppet.tries([Play::Answer, Play::Fail("down")]);
+    let scripted = ScriptedBackend::new();
+    let client = scripted.client();
+    scripted.tries([Play::Answer, Play::Fail("down")]);
     let error = client.claim(names(), 3).await.unwrap_err();
     assert!(error.is_unavailable());
     sleep(ms(1)).await;
-    assert_eq!(puppet.held(), 0);
+    assert_eq!(scripted.held(), 0);
     assert_eq!(client.claim(names(), 3).await.unwrap().len(), 3);
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_claim_leaves_out_what_somebody_here_waits_for() {
-    let puppet = Puppet::new();
-    let (here, there) = (puppet.client(), puppet.client());
+    let scripted = ScriptedBackend::new();
+    let (here, there) = (scripted.client(), scripted.client());
     let guard = take(&there).await;
     let waiting = start(&here, s(60)).await;
     let claimed = here.claim(names(), 3).await.unwrap();
@@ -282,7 +282,7 @@ async fn a_claim_leaves_out_what_somebody_here_waits_for() {
     drop(claimed);
     sleep(ms(1)).await;
     let guard = take(&there).await;
-    puppet.every_try(Play::Late(ms(50)));
+    scripted.every_try(Play::Late(ms(50)));
     let claim = {
         let here = here.clone();
         tokio::spawn(async move { here.claim(names(), 3).await.unwrap() })
@@ -297,13 +297,13 @@ async fn a_claim_leaves_out_what_somebody_here_waits_for() {
 
 #[tokio::test(start_paused = true)]
 async fn a_claim_without_a_limit_to_fill_asks_no_more_than_it_needs() {
-    let puppet = Puppet::new();
-    let client = puppet.client();
+    let scripted = ScriptedBackend::new();
+    let client = scripted.client();
     let claimed = client.claim(names(), 1).await.unwrap();
     assert_eq!(claimed[0].name(), &names()[0]);
-    assert_eq!(names().map(|name| puppet.tried(&name)), [1, 0, 0]);
+    assert_eq!(names().map(|name| scripted.tried(&name)), [1, 0, 0]);
     assert!(client.claim(names(), 0).await.unwrap().is_empty());
-    assert_eq!(names().map(|name| puppet.tried(&name)), [1, 0, 0]);
+    assert_eq!(names().map(|name| scripted.tried(&name)), [1, 0, 0]);
 }
 
 /// Nothing of it is waited for, whatever the reason is that nothing is free.

@@ -4,20 +4,20 @@ use std::future::pending;
 use std::time::Duration;
 
 use lock_core::{LockErrorKind, LockName, LockPolicy, LossReason, Shutdown};
-use lock_tests::puppet::{Play, Puppet};
+use lock_tests::scripted_backend::{Play, ScriptedBackend};
 use tokio::time::sleep;
 
 use crate::support::{RESPONSE, is_free, ms, name, s, start, take, timed, took};
 
 #[tokio::test(start_paused = true)]
 async fn nobody_is_let_in_after_a_shutdown() {
-    let puppet = Puppet::new();
-    let (client, other) = (puppet.client(), puppet.client());
+    let scripted = ScriptedBackend::new();
+    let (client, other) = (scripted.client(), scripted.client());
     let clone = client.clone();
     let lock = client.lock(name()).unwrap();
     let (elapsed, _) = timed(client.shutdown(s(10))).await;
     took(elapsed, ms(0));
-    let before = puppet.tried(&name());
+    let before = scripted.tried(&name());
     for wait in [Duration::ZERO, s(5)] {
         let (elapsed, result) = timed(lock.acquire(wait)).await;
         took(elapsed, ms(0));
@@ -44,15 +44,15 @@ async fn nobody_is_let_in_after_a_shutdown() {
         .acquire_all([name()], LockPolicy::user_request())
         .await;
     assert_eq!(all.unwrap_err().kind(), LockErrorKind::Closed);
-    assert_eq!(puppet.tried(&name()), before);
+    assert_eq!(scripted.tried(&name()), before);
     // It was this provider that ended, not the locks.
     assert!(is_free(&other).await);
 }
 
 #[tokio::test(start_paused = true)]
 async fn whoever_waits_is_sent_away_at_once() {
-    let puppet = Puppet::new();
-    let (here, there) = (puppet.client(), puppet.client());
+    let scripted = ScriptedBackend::new();
+    let (here, there) = (scripted.client(), scripted.client());
     let local: LockName = "a:b:c".parse().unwrap();
     let own = here
         .lock(&local)
@@ -82,8 +82,8 @@ async fn whoever_waits_is_sent_away_at_once() {
 
 #[tokio::test(start_paused = true)]
 async fn a_shutdown_does_not_wait_for_the_grace_when_only_waiters_were_there() {
-    let puppet = Puppet::new();
-    let (here, there) = (puppet.client(), puppet.client());
+    let scripted = ScriptedBackend::new();
+    let (here, there) = (scripted.client(), scripted.client());
     let _elsewhere = take(&there).await;
     let waiting = [start(&here, s(60)).await, start(&here, s(60)).await];
     sleep(ms(10)).await;
@@ -96,9 +96,9 @@ async fn a_shutdown_does_not_wait_for_the_grace_when_only_waiters_were_there() {
 
 #[tokio::test(start_paused = true)]
 async fn one_who_retries_a_backend_that_is_down_is_sent_away() {
-    let puppet = Puppet::new();
-    puppet.every_try(Play::Fail("down"));
-    let client = puppet.client();
+    let scripted = ScriptedBackend::new();
+    scripted.every_try(Play::Fail("down"));
+    let client = scripted.client();
     let retrying = start(&client, s(60)).await;
     sleep(s(5)).await;
     let (elapsed, _) = timed(client.shutdown(s(10))).await;
@@ -108,8 +108,8 @@ async fn one_who_retries_a_backend_that_is_down_is_sent_away() {
 
 #[tokio::test(start_paused = true)]
 async fn a_shutdown_ends_when_the_last_guard_does() {
-    let puppet = Puppet::new();
-    let client = puppet.client();
+    let scripted = ScriptedBackend::new();
+    let client = scripted.client();
     let guard = take(&client).await;
     let shutdown = {
         let client = client.clone();
@@ -119,13 +119,13 @@ async fn a_shutdown_ends_when_the_last_guard_does() {
     assert!(guard.is_valid() && !shutdown.is_finished());
     drop(guard);
     took(shutdown.await.unwrap(), s(3));
-    assert_eq!(puppet.held(), 0);
+    assert_eq!(scripted.held(), 0);
 }
 
 #[tokio::test(start_paused = true)]
 async fn what_is_held_after_the_grace_is_declared_lost_and_unlocked() {
-    let puppet = Puppet::new();
-    let (here, there) = (puppet.client(), puppet.client());
+    let scripted = ScriptedBackend::new();
+    let (here, there) = (scripted.client(), scripted.client());
     let guard = take(&here).await;
     let working: LockName = "a:b:c".parse().unwrap();
     let lock = here.lock(&working).unwrap();
@@ -140,7 +140,7 @@ async fn what_is_held_after_the_grace_is_declared_lost_and_unlocked() {
     assert_eq!(guard.lost().await, LossReason::Shutdown);
     assert!(work.is_finished(), "its work was stopped");
     assert!(work.await.unwrap().unwrap_err().is_lost());
-    assert_eq!(puppet.held(), 0);
+    assert_eq!(scripted.held(), 0);
     let next = take(&there).await;
     assert!(guard.release().await.unwrap_err().is_lost());
     assert!(next.is_valid());
@@ -148,8 +148,8 @@ async fn what_is_held_after_the_grace_is_declared_lost_and_unlocked() {
 
 #[tokio::test(start_paused = true)]
 async fn a_shutdown_counts_what_was_released_and_what_was_not() {
-    let puppet = Puppet::new();
-    let client = puppet.client();
+    let scripted = ScriptedBackend::new();
+    let client = scripted.client();
     let take = async |text: &str| client.acquire(text, Duration::ZERO).await.unwrap();
     let [dropped, released, kept, late] = [
         take("a:b:1").await,
@@ -173,7 +173,7 @@ async fn a_shutdown_counts_what_was_released_and_what_was_not() {
     released.release().await.unwrap();
     sleep(s(9) - ms(5)).await;
     // The answer comes after the end of the grace. The lock is not lost by that.
-    puppet.every_release(Play::Late(ms(50)));
+    scripted.every_release(Play::Late(ms(50)));
     late.release().await.unwrap();
     let ended = shutdown.await.unwrap();
     // The leader resigned.
@@ -185,42 +185,42 @@ async fn a_shutdown_counts_what_was_released_and_what_was_not() {
 
 #[tokio::test(start_paused = true)]
 async fn a_shutdown_returns_when_the_locks_are_unlocked_and_not_before() {
-    let puppet = Puppet::new();
-    puppet.every_release(Play::Late(ms(70)));
-    let client = puppet.client();
+    let scripted = ScriptedBackend::new();
+    scripted.every_release(Play::Late(ms(70)));
+    let client = scripted.client();
     let _kept = take(&client).await;
     client.shutdown(s(1)).await;
     assert_eq!(
-        puppet.held(),
+        scripted.held(),
         0,
         "the process can end now, and the release would not be sent"
     );
 
     // The same for one that was dropped just before.
-    let client = puppet.client();
+    let client = scripted.client();
     drop(take(&client).await);
     client.shutdown(s(1)).await;
-    assert_eq!(puppet.held(), 0);
+    assert_eq!(scripted.held(), 0);
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_shutdown_waits_for_what_goes_back_because_nobody_wants_it() {
-    let puppet = Puppet::new();
-    puppet.every_release(Play::Late(ms(70)));
-    puppet.tries([Play::DoneThenLate(s(1))]);
-    let client = puppet.client();
+    let scripted = ScriptedBackend::new();
+    scripted.every_release(Play::Late(ms(70)));
+    scripted.tries([Play::DoneThenLate(s(1))]);
+    let client = scripted.client();
     let acquiring = start(&client, s(60)).await;
     acquiring.abort();
     tokio::task::yield_now().await;
     client.shutdown(s(10)).await;
-    assert_eq!(puppet.held(), 0);
+    assert_eq!(scripted.held(), 0);
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_shutdown_of_a_silent_backend_ends() {
-    let puppet = Puppet::new();
-    puppet.every_release(Play::Hang);
-    let client = puppet.client();
+    let scripted = ScriptedBackend::new();
+    scripted.every_release(Play::Hang);
+    let client = scripted.client();
     let _kept = take(&client).await;
     let shutdown = tokio::time::timeout(s(60), timed(client.shutdown(s(1)))).await;
     let (elapsed, _) = shutdown.expect("it does not wait for ever");
@@ -235,9 +235,9 @@ async fn what_is_granted_after_a_shutdown_goes_back() {
         Play::DoneThenLate(s(4)),
     ] {
         for grace in [Duration::ZERO, ms(500), s(3)] {
-            let puppet = Puppet::new();
-            let client = puppet.client();
-            puppet.tries([play]);
+            let scripted = ScriptedBackend::new();
+            let client = scripted.client();
+            scripted.tries([play]);
             let first = start(&client, s(60)).await;
             let behind = start(&client, s(60)).await;
             sleep(ms(10)).await;
@@ -252,28 +252,28 @@ async fn what_is_granted_after_a_shutdown_goes_back() {
                 }
             }
             sleep(s(10)).await;
-            assert_eq!(puppet.held(), 0, "{play:?} {grace:?}");
+            assert_eq!(scripted.held(), 0, "{play:?} {grace:?}");
         }
     }
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_shutdown_with_a_question_that_is_answered_in_its_grace_ends_then() {
-    let puppet = Puppet::new();
-    let client = puppet.client();
-    puppet.tries([Play::DoneThenLate(s(1))]);
+    let scripted = ScriptedBackend::new();
+    let client = scripted.client();
+    scripted.tries([Play::DoneThenLate(s(1))]);
     let acquiring = start(&client, s(60)).await;
     acquiring.abort();
     tokio::task::yield_now().await;
     let (elapsed, _) = timed(client.shutdown(s(10))).await;
     took(elapsed, s(1));
-    assert_eq!(puppet.held(), 0);
+    assert_eq!(scripted.held(), 0);
 }
 
 #[tokio::test(start_paused = true)]
 async fn two_shutdowns_end_together() {
-    let puppet = Puppet::new();
-    let client = puppet.client();
+    let scripted = ScriptedBackend::new();
+    let client = scripted.client();
     let guard = take(&client).await;
     let wait = |grace| {
         let client = client.clone();

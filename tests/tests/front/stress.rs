@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use fastrand::Rng;
 use lock_core::LockName;
-use lock_tests::puppet::{Play, Puppet};
+use lock_tests::scripted_backend::{Play, ScriptedBackend};
 use lock_tests::{Storm, seed};
 
 use crate::support::{ms, s};
@@ -27,18 +27,18 @@ fn tricks(seed: u64, count: usize) -> Vec<Play> {
 
 async fn storm(clients: usize, names: usize) {
     let seed = seed();
-    let puppet = Puppet::new();
-    puppet.tries(tricks(seed, 4_000));
-    puppet.every_release(Play::Late(Duration::from_micros(500)));
-    let clients = (0..clients).map(|_| puppet.client()).collect();
+    let scripted = ScriptedBackend::new();
+    scripted.tries(tricks(seed, 4_000));
+    scripted.every_release(Play::Late(Duration::from_micros(500)));
+    let clients = (0..clients).map(|_| scripted.client()).collect();
     let names = (0..names)
         .map(|number| LockName::new("test", "storm", number).unwrap())
         .collect();
     Storm::new(clients, names).blow(seed, 16, 100).await;
     tokio::time::sleep(ms(100)).await;
-    assert_eq!(puppet.held(), 0);
+    assert_eq!(scripted.held(), 0);
     assert_eq!(
-        puppet.most_under_way(),
+        scripted.most_under_way(),
         1,
         "one question for a name at a time"
     );

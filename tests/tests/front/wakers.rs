@@ -12,7 +12,7 @@ use std::time::Duration;
 use lock_core::backend::Clock;
 use lock_core::memory::MemoryBackend;
 use lock_core::{Acquire, LockProvider, Lost};
-use lock_tests::puppet::{Play, Puppet};
+use lock_tests::scripted_backend::{Play, ScriptedBackend};
 
 use crate::support::{is_free, name, take};
 
@@ -98,9 +98,9 @@ impl Wake for Asks {
 #[test]
 fn a_waker_may_ask_again_when_it_is_refused() {
     comes_back(|| async {
-        let puppet = Puppet::new();
-        puppet.tries([Play::Late(Duration::from_millis(20))]);
-        let client = puppet.client();
+        let scripted = ScriptedBackend::new();
+        scripted.tries([Play::Late(Duration::from_millis(20))]);
+        let client = scripted.client();
         let mut owner = client
             .lock(name())
             .unwrap()

@@ -8,7 +8,7 @@ use lock_tests::{PostgresStore, Store, is_held};
 use sqlx::{AssertSqlSafe, Connection, Executor, PgConnection, Row};
 use tokio::time::{sleep, timeout};
 
-use crate::support::{Bed, PATIENCE, SHORT, ZERO, builder, name, take};
+use crate::support::{Harness, PATIENCE, SHORT, ZERO, builder, name, take};
 
 /// The name of a lock here, that in the .NET service, and the arguments with which that calls PostgreSQL.
 const LOCKS: [(&str, &str, &str); 4] = [
@@ -142,12 +142,12 @@ async fn a_pair_is_not_granted_for_the_bigint_of_its_bits() {
 
 #[tokio::test]
 async fn a_lock_in_a_transaction_has_the_key_of_the_scheme() {
-    let bed = Bed::new().await;
-    let builder = PostgresBackend::builder(bed.server.url()).keys(KeyScheme::Medallion);
+    let harness = Harness::new().await;
+    let builder = PostgresBackend::builder(harness.server.url()).keys(KeyScheme::Medallion);
     let backend = builder.key_text(text).connect().await.unwrap();
-    let mut session = bed.session().await;
+    let mut session = harness.session().await;
     for (ours, _, key) in LOCKS {
-        let mut tx = bed.begin().await;
+        let mut tx = harness.begin().await;
         backend
             .lock_in_transaction(&mut tx, &name(ours), ZERO)
             .await

@@ -8,7 +8,7 @@ use lock_core::{LockError, LockErrorKind, LockProvider};
 use lock_tests::servers::{PgBouncer, PostgresServer};
 use sqlx::{AssertSqlSafe, Executor};
 
-use crate::support::{Bed, ZERO};
+use crate::support::{Harness, ZERO};
 
 /// The refusal of this connection string.
 async fn refusal(url: &str) -> LockError {
@@ -88,9 +88,9 @@ async fn a_pooler_that_takes_no_simple_queries_is_refused_with_its_setting() {
 
 #[tokio::test]
 async fn a_line_of_pg_hba_that_lets_the_user_in_by_no_password_is_named() {
-    let bed = Bed::new().await;
+    let harness = Harness::new().await;
     let crew = "CREATE ROLE crew NOLOGIN";
-    bed.pool.execute(crew).await.unwrap();
+    harness.pool.execute(crew).await.unwrap();
     for (method, role, says) in [
         ("gss", "app", "`gss`"),
         ("ident", "app", "`ident`"),
@@ -100,33 +100,33 @@ async fn a_line_of_pg_hba_that_lets_the_user_in_by_no_password_is_named() {
         let lines = format!(
             "local all all trust\nhost all postgres all trust\nhost all all all {method}\n"
         );
-        bed.server.admit(&lines).await;
-        let error = refusal(&bed.server.url_for(role, "postgres")).await;
+        harness.server.admit(&lines).await;
+        let error = refusal(&harness.server.url_for(role, "postgres")).await;
         assert_says(&error, LockErrorKind::Misconfigured, says);
     }
 }
 
 #[tokio::test]
 async fn a_server_whose_locks_lock_nothing_is_refused() {
-    let bed = Bed::new().await;
+    let harness = Harness::new().await;
     for function in ["pg_advisory_unlock", "pg_try_advisory_lock"] {
         let fake = AssertSqlSafe(format!(
             "ALTER FUNCTION pg_catalog.{function}(bigint) RENAME TO real_{function}; \
              CREATE FUNCTION pg_catalog.{function}(bigint) RETURNS boolean \
                LANGUAGE sql AS 'SELECT true'"
         ));
-        bed.pool.execute(fake).await.unwrap();
-        let error = refusal(&bed.server.url_for("app", "postgres")).await;
+        harness.pool.execute(fake).await.unwrap();
+        let error = refusal(&harness.server.url_for("app", "postgres")).await;
         assert_says(&error, LockErrorKind::Misconfigured, "lock nothing");
     }
 }
 
 #[tokio::test]
 async fn a_role_that_may_not_lock_is_told_so() {
-    let bed = Bed::new().await;
+    let harness = Harness::new().await;
     let revoke = "REVOKE EXECUTE ON FUNCTION pg_try_advisory_lock(bigint) FROM PUBLIC";
-    bed.pool.execute(revoke).await.unwrap();
-    let error = refusal(&bed.server.url_for("app", "postgres")).await;
+    harness.pool.execute(revoke).await.unwrap();
+    let error = refusal(&harness.server.url_for("app", "postgres")).await;
     let line = "GRANT EXECUTE ON FUNCTION pg_catalog.pg_try_advisory_lock(bigint) TO app;";
     assert_says(&error, LockErrorKind::Misconfigured, line);
 }
@@ -146,16 +146,20 @@ async fn what_the_builder_is_given_is_checked() {
 /// What a mistake leaves behind would fill the server.
 #[tokio::test]
 async fn a_refused_connect_leaves_no_session_behind() {
-    let bed = Bed::new().await;
-    bed.pool.execute("CREATE ROLE late LOGIN").await.unwrap();
+    let harness = Harness::new().await;
+    harness
+        .pool
+        .execute("CREATE ROLE late LOGIN")
+        .await
+        .unwrap();
     let fake = "ALTER FUNCTION pg_catalog.pg_try_advisory_lock(bigint) RENAME TO real_try; \
          CREATE FUNCTION pg_catalog.pg_try_advisory_lock(bigint) RETURNS boolean \
            LANGUAGE sql AS 'SELECT true'";
-    bed.pool.execute(fake).await.unwrap();
-    refusal(&bed.server.url_for("late", "postgres")).await;
+    harness.pool.execute(fake).await.unwrap();
+    refusal(&harness.server.url_for("late", "postgres")).await;
     lock_tests::eventually("the sessions end", || async {
         let sessions = "SELECT count(*) FROM pg_stat_activity WHERE usename = 'late'";
-        let row = bed.pool.fetch_one(sessions).await.unwrap();
+        let row = harness.pool.fetch_one(sessions).await.unwrap();
         sqlx::Row::get::<i64, _>(&row, 0) == 0
     })
     .await;
@@ -164,12 +168,12 @@ async fn a_refused_connect_leaves_no_session_behind() {
 /// A limit that is shorter than the lease would free locks that are counted on.
 #[tokio::test]
 async fn a_server_that_does_not_keep_the_limits_of_the_session_is_refused() {
-    let bed = Bed::new().await;
-    let url = bed.server.url_for("app", "postgres");
+    let harness = Harness::new().await;
+    let url = harness.server.url_for("app", "postgres");
     PostgresBackend::connect(&url).await.unwrap();
     let fake =
         "ALTER FUNCTION pg_catalog.set_config(text, text, boolean) RENAME TO real_set_config";
-    bed.pool.execute(fake).await.unwrap();
+    harness.pool.execute(fake).await.unwrap();
     for (setting, value) in [
         ("idle_session_timeout", "5s"),
         ("idle_session_timeout", "0"),
@@ -187,10 +191,10 @@ async fn a_server_that_does_not_keep_the_limits_of_the_session_is_refused() {
                ELSE pg_catalog.real_set_config($1, $2, $3) END $$; \
              ALTER ROLE app SET {setting} = '{value}'"
         ));
-        bed.pool.execute(deaf).await.unwrap();
+        harness.pool.execute(deaf).await.unwrap();
         let error = refusal(&url).await;
         assert_says(&error, LockErrorKind::Misconfigured, setting);
         let reset = AssertSqlSafe(format!("ALTER ROLE app RESET {setting}"));
-        bed.pool.execute(reset).await.unwrap();
+        harness.pool.execute(reset).await.unwrap();
     }
 }

@@ -8,7 +8,7 @@ use lock_tests::servers::{PostgresServer, Server};
 use lock_tests::{Lateness, PostgresStore, Store, eventually};
 use sqlx::Executor;
 
-use crate::support::{Bed, LEASE, ZERO, acquire, client, numbered, order, take};
+use crate::support::{Harness, LEASE, ZERO, acquire, client, numbered, order, take};
 
 /// Of a caller that waits for one answer.
 const RESPONSE: Duration = Duration::from_secs(2);
@@ -59,12 +59,12 @@ async fn the_database_can_be_dropped_after_a_shutdown_although_the_provider_is_i
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_lock_in_a_transaction_is_refused_after_the_shutdown_as_any_other() {
-    let bed = Bed::new().await;
-    let locks = LockProvider::new(bed.backend.clone());
-    let mut tx = bed.begin().await;
-    bed.lock(&mut tx, &order(), ZERO).await.unwrap();
+    let harness = Harness::new().await;
+    let locks = LockProvider::new(harness.backend.clone());
+    let mut tx = harness.begin().await;
+    harness.lock(&mut tx, &order(), ZERO).await.unwrap();
     locks.shutdown(ZERO).await;
-    let refused = bed.lock(&mut tx, &numbered(1), ZERO).await;
+    let refused = harness.lock(&mut tx, &numbered(1), ZERO).await;
     assert!(refused.unwrap_err().is_closed());
     tx.commit().await.unwrap();
 }

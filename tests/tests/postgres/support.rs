@@ -19,13 +19,13 @@ pub(crate) const ZERO: Duration = Duration::ZERO;
 pub(crate) const SHORT: Duration = Duration::from_millis(60);
 
 /// A server for one test.
-pub(crate) struct Bed {
+pub(crate) struct Harness {
     pub(crate) server: PostgresServer,
     pub(crate) pool: PgPool,
     pub(crate) backend: PostgresBackend,
 }
 
-impl Bed {
+impl Harness {
     pub(crate) async fn new() -> Self {
         Self::with(&[]).await
     }

@@ -6,137 +6,147 @@ use lock_core::{LockError, LockName};
 use lock_tests::eventually;
 use sqlx::{AssertSqlSafe, Connection, Executor, Postgres, Row, Transaction};
 
-use crate::support::{Bed, PATIENCE, SHORT, ZERO, answers, name, pid, setting, sqlstate};
+use crate::support::{Harness, PATIENCE, SHORT, ZERO, answers, name, pid, setting, sqlstate};
 
 #[tokio::test]
 async fn a_transaction_that_has_failed_says_so() {
-    let bed = Bed::new().await;
+    let harness = Harness::new().await;
     let name = name("order:process:42");
-    let mut tx = bed.begin().await;
+    let mut tx = harness.begin().await;
     tx.execute("SAVEPOINT distributed_lock").await.unwrap();
     tx.execute("SELECT 1 / 0").await.unwrap_err();
     for wait in [ZERO, SHORT] {
-        let error = bed.lock(&mut tx, &name, wait).await.unwrap_err();
+        let error = harness.lock(&mut tx, &name, wait).await.unwrap_err();
         assert!(error.is_unavailable(), "{error}");
         assert!(error.to_string().contains("roll it back"), "{error}");
         assert_eq!(sqlstate(&error).as_deref(), Some("25P02"));
     }
     assert!(!answers(&mut tx).await, "the failure was hidden");
     tx.rollback().await.unwrap();
-    assert!(bed.is_free(&name).await);
+    assert!(harness.is_free(&name).await);
 }
 
 #[tokio::test]
 async fn an_error_that_ends_the_users_work_gives_the_lock_back() {
-    let bed = Bed::new().await;
+    let harness = Harness::new().await;
     let name = name("order:process:42");
-    let mut session = bed.session().await;
+    let mut session = harness.session().await;
     let mut tx = session.begin().await.unwrap();
-    bed.lock(&mut tx, &name, ZERO).await.unwrap();
+    harness.lock(&mut tx, &name, ZERO).await.unwrap();
     tx.execute("SAVEPOINT mine").await.unwrap();
     tx.execute("SELECT 1 / 0").await.unwrap_err();
-    assert!(!bed.is_free(&name).await, "it can go on from the savepoint");
+    assert!(
+        !harness.is_free(&name).await,
+        "it can go on from the savepoint"
+    );
     tx.execute("ROLLBACK TO mine").await.unwrap();
-    assert!(!bed.is_free(&name).await);
+    assert!(!harness.is_free(&name).await);
     tx.execute("RELEASE mine").await.unwrap();
     // Now it cannot go on, and nothing that it wrote will be there.
     // (The server tells the error first, and ends the transaction then.)
     tx.execute("SELECT 1 / 0").await.unwrap_err();
-    eventually("the lock is free", || bed.is_free(&name)).await;
+    eventually("the lock is free", || harness.is_free(&name)).await;
     tx.rollback().await.unwrap();
-    assert!(bed.is_free(&name).await);
+    assert!(harness.is_free(&name).await);
     assert!(answers(&mut session).await);
 }
 
 #[tokio::test]
 async fn the_users_statement_timeout_ends_the_wait() {
-    let bed = Bed::new().await;
+    let harness = Harness::new().await;
     let name = name("order:process:42");
-    let holder = bed.hold(&name).await;
-    let mut tx = bed.begin().await;
+    let holder = harness.hold(&name).await;
+    let mut tx = harness.begin().await;
     tx.execute("SET LOCAL statement_timeout = '100ms'")
         .await
         .unwrap();
-    let error = bed.lock(&mut tx, &name, PATIENCE).await.unwrap_err();
+    let error = harness.lock(&mut tx, &name, PATIENCE).await.unwrap_err();
     assert!(error.is_unavailable(), "{error}");
     assert!(error.to_string().contains("statement_timeout"), "{error}");
     assert_eq!(setting(&mut tx, "statement_timeout").await, "100ms");
     assert_eq!(setting(&mut tx, "lock_timeout").await, "0");
     holder.release().await;
-    assert!(bed.is_free(&name).await);
-    bed.lock(&mut tx, &name, ZERO).await.unwrap();
+    assert!(harness.is_free(&name).await);
+    harness.lock(&mut tx, &name, ZERO).await.unwrap();
 }
 
 #[tokio::test]
 async fn a_cancelled_statement_leaves_the_transaction_usable() {
-    let bed = Bed::new().await;
+    let harness = Harness::new().await;
     let name = name("order:process:42");
-    let holder = bed.hold(&name).await;
-    let mut tx = bed.begin().await;
+    let holder = harness.hold(&name).await;
+    let mut tx = harness.begin().await;
     let pid = pid(&mut tx).await;
-    let (refused, ()) = tokio::join!(bed.lock(&mut tx, &name, PATIENCE), async {
-        bed.waiting(1).await;
-        tell(&bed, "pg_cancel_backend", pid).await;
+    let (refused, ()) = tokio::join!(harness.lock(&mut tx, &name, PATIENCE), async {
+        harness.waiting(1).await;
+        tell(&harness, "pg_cancel_backend", pid).await;
     });
     let error = refused.unwrap_err();
     assert!(error.is_unavailable(), "{error}");
     assert_eq!(sqlstate(&error).as_deref(), Some("57014"));
     holder.release().await;
-    assert!(bed.is_free(&name).await);
-    bed.lock(&mut tx, &name, ZERO).await.unwrap();
+    assert!(harness.is_free(&name).await);
+    harness.lock(&mut tx, &name, ZERO).await.unwrap();
     tx.commit().await.unwrap();
 }
 
 #[tokio::test]
 async fn a_terminated_session_is_unavailable() {
-    let bed = Bed::new().await;
+    let harness = Harness::new().await;
     let name = name("order:process:42");
-    let holder = bed.hold(&name).await;
-    let mut tx = bed.begin().await;
+    let holder = harness.hold(&name).await;
+    let mut tx = harness.begin().await;
     let pid = pid(&mut tx).await;
-    let (refused, ()) = tokio::join!(bed.lock(&mut tx, &name, PATIENCE), async {
-        bed.waiting(1).await;
-        tell(&bed, "pg_terminate_backend", pid).await;
+    let (refused, ()) = tokio::join!(harness.lock(&mut tx, &name, PATIENCE), async {
+        harness.waiting(1).await;
+        tell(&harness, "pg_terminate_backend", pid).await;
     });
     let error = refused.unwrap_err();
     assert!(error.is_unavailable(), "{error}");
-    let error = bed.lock(&mut tx, &name, ZERO).await.unwrap_err();
+    let error = harness.lock(&mut tx, &name, ZERO).await.unwrap_err();
     assert!(error.is_unavailable(), "{error}");
     holder.release().await;
-    assert!(bed.is_free(&name).await);
+    assert!(harness.is_free(&name).await);
 }
 
-async fn tell(bed: &Bed, function: &str, pid: i32) {
+async fn tell(harness: &Harness, function: &str, pid: i32) {
     let call = AssertSqlSafe(format!("SELECT {function}({pid})"));
-    assert!(bed.pool.fetch_one(call).await.unwrap().get::<bool, _>(0));
+    assert!(
+        harness
+            .pool
+            .fetch_one(call)
+            .await
+            .unwrap()
+            .get::<bool, _>(0)
+    );
 }
 
 #[tokio::test]
 async fn a_deadlock_ends_one_of_its_transactions_waits() {
-    let bed = Bed::new().await;
+    let harness = Harness::new().await;
     let (a, b) = (name("account:transfer:3"), name("account:transfer:7"));
-    let (mut first, mut second) = (bed.begin().await, bed.begin().await);
-    bed.lock(&mut first, &a, ZERO).await.unwrap();
-    bed.lock(&mut second, &b, ZERO).await.unwrap();
+    let (mut first, mut second) = (harness.begin().await, harness.begin().await);
+    harness.lock(&mut first, &a, ZERO).await.unwrap();
+    harness.lock(&mut second, &b, ZERO).await.unwrap();
     let ends = tokio::join!(
-        lock_and_end(&bed, first, &b),
-        lock_and_end(&bed, second, &a)
+        lock_and_end(&harness, first, &b),
+        lock_and_end(&harness, second, &a)
     );
     let mut errors = [ends.0, ends.1].into_iter().filter_map(Result::err);
     let error = errors.next().expect("one of them had to be refused");
     assert!(errors.next().is_none(), "both were refused");
     assert!(error.is_unavailable(), "{error}");
     assert_eq!(sqlstate(&error).as_deref(), Some("40P01"));
-    assert!(bed.is_free(&a).await && bed.is_free(&b).await);
+    assert!(harness.is_free(&a).await && harness.is_free(&b).await);
 }
 
 /// Commits with the lock, and rolls back without.
 async fn lock_and_end(
-    bed: &Bed,
+    harness: &Harness,
     mut tx: Transaction<'_, Postgres>,
     name: &LockName,
 ) -> Result<(), LockError> {
-    let locked = bed.lock(&mut tx, name, PATIENCE).await;
+    let locked = harness.lock(&mut tx, name, PATIENCE).await;
     assert!(answers(&mut tx).await);
     match &locked {
         Ok(()) => tx.commit().await.unwrap(),
@@ -147,16 +157,16 @@ async fn lock_and_end(
 
 #[tokio::test]
 async fn a_full_lock_table_is_unavailable_and_costs_no_lock_that_was_had() {
-    let bed = Bed::with(&[
+    let harness = Harness::with(&[
         ("max_locks_per_transaction", "10"),
         ("max_connections", "10"),
     ])
     .await;
-    let mut tx = bed.begin().await;
+    let mut tx = harness.begin().await;
     let mut had = Vec::new();
     let error = loop {
         let name = LockName::new("order", "process", had.len()).unwrap();
-        match bed.lock(&mut tx, &name, ZERO).await {
+        match harness.lock(&mut tx, &name, ZERO).await {
             Ok(()) => had.push(name),
             Err(error) => break error,
         }
@@ -167,66 +177,67 @@ async fn a_full_lock_table_is_unavailable_and_costs_no_lock_that_was_had() {
         error.to_string().contains("max_locks_per_transaction"),
         "{error}"
     );
-    bed.lock(&mut tx, &had[0], ZERO).await.unwrap();
+    harness.lock(&mut tx, &had[0], ZERO).await.unwrap();
     tx.rollback().await.unwrap();
-    assert!(bed.is_free(&had[0]).await);
+    assert!(harness.is_free(&had[0]).await);
 }
 
 #[tokio::test]
 async fn a_dropped_wait_is_undone_by_dropping_the_transaction() {
-    let bed = Bed::new().await;
+    let harness = Harness::new().await;
     let name = name("order:process:42");
-    let holder = bed.hold(&name).await;
-    let mut session = bed.session().await;
+    let holder = harness.hold(&name).await;
+    let mut session = harness.session().await;
     let mut tx = session.begin().await.unwrap();
     tokio::select! {
-        done = bed.lock(&mut tx, &name, PATIENCE) => panic!("it is held: {done:?}"),
-        () = bed.waiting(1) => {}
+        done = harness.lock(&mut tx, &name, PATIENCE) => panic!("it is held: {done:?}"),
+        () = harness.waiting(1) => {}
     }
     drop(tx);
     holder.release().await;
     // The session answers when the wait is over, and what it got is rolled back by then.
     assert!(answers(&mut session).await);
-    assert!(bed.is_free(&name).await);
+    assert!(harness.is_free(&name).await);
     assert_eq!(setting(&mut session, "lock_timeout").await, "0");
 }
 
 #[tokio::test]
 async fn a_dropped_wait_that_fails_later_is_not_taken_for_contention() {
-    let bed = Bed::new().await;
+    let harness = Harness::new().await;
     let name = name("order:process:42");
-    let _holder = bed.hold(&name).await;
-    let mut tx = bed.begin().await;
+    let _holder = harness.hold(&name).await;
+    let mut tx = harness.begin().await;
     tokio::select! {
-        done = bed.lock(&mut tx, &name, Duration::from_millis(300)) => panic!("it is held: {done:?}"),
-        () = bed.waiting(1) => {}
+        done = harness.lock(&mut tx, &name, Duration::from_millis(300)) => panic!("it is held: {done:?}"),
+        () = harness.waiting(1) => {}
     }
     // What this one gets is the answer to the other.
-    let error = bed.lock(&mut tx, &name, PATIENCE).await.unwrap_err();
+    let error = harness.lock(&mut tx, &name, PATIENCE).await.unwrap_err();
     assert!(error.is_unavailable(), "{error}");
     tx.rollback().await.unwrap();
 }
 
 #[tokio::test]
 async fn a_dropped_wait_that_fails_later_cannot_be_committed() {
-    let bed = Bed::new().await;
+    let harness = Harness::new().await;
     let name = name("order:process:42");
-    let _holder = bed.hold(&name).await;
-    bed.pool
+    let _holder = harness.hold(&name).await;
+    harness
+        .pool
         .execute("CREATE TABLE written (what text)")
         .await
         .unwrap();
-    let mut session = bed.session().await;
+    let mut session = harness.session().await;
     let mut tx = session.begin().await.unwrap();
     tx.execute("INSERT INTO written VALUES ('locked')")
         .await
         .unwrap();
     tokio::select! {
-        done = bed.lock(&mut tx, &name, Duration::from_millis(300)) => panic!("it is held: {done:?}"),
-        () = bed.waiting(1) => {}
+        done = harness.lock(&mut tx, &name, Duration::from_millis(300)) => panic!("it is held: {done:?}"),
+        () = harness.waiting(1) => {}
     }
     tx.commit().await.unwrap_err();
-    let written = bed.pool.fetch_one("SELECT count(*) FROM written").await;
+    let written = harness.pool.fetch_one("SELECT count(*) FROM written").await;
     assert_eq!(written.unwrap().get::<i64, _>(0), 0);
     assert!(answers(&mut session).await);
 }

@@ -2,13 +2,13 @@
 
 use sqlx::{AssertSqlSafe, Connection, Executor, PgConnection, Row};
 
-use crate::support::{Bed, SHORT, ZERO, answers, name, sqlstate};
+use crate::support::{Harness, SHORT, ZERO, answers, name, sqlstate};
 
 #[tokio::test]
 async fn only_read_committed_is_accepted() {
-    let bed = Bed::new().await;
+    let harness = Harness::new().await;
     let name = name("order:process:42");
-    let mut session = bed.session().await;
+    let mut session = harness.session().await;
     for (level, accepted) in [
         ("READ UNCOMMITTED", true), // is READ COMMITTED in PostgreSQL
         ("READ COMMITTED", true),
@@ -17,7 +17,7 @@ async fn only_read_committed_is_accepted() {
     ] {
         let begin = AssertSqlSafe(format!("BEGIN ISOLATION LEVEL {level}"));
         let mut tx = session.begin_with(begin).await.unwrap();
-        match bed.lock(&mut tx, &name, ZERO).await {
+        match harness.lock(&mut tx, &name, ZERO).await {
             Ok(()) => assert!(accepted, "{level}"),
             Err(error) => {
                 assert!(!accepted, "{level}: {error}");
@@ -26,37 +26,41 @@ async fn only_read_committed_is_accepted() {
                 assert!(answers(&mut tx).await);
             }
         }
-        assert_eq!(bed.is_free(&name).await, !accepted, "{level}");
+        assert_eq!(harness.is_free(&name).await, !accepted, "{level}");
         tx.rollback().await.unwrap();
     }
 }
 
 #[tokio::test]
 async fn a_transaction_that_is_over_cannot_lock() {
-    let bed = Bed::new().await;
+    let harness = Harness::new().await;
     let name = name("order:process:42");
-    let mut tx = bed.begin().await;
+    let mut tx = harness.begin().await;
     tx.execute("COMMIT").await.unwrap();
     for wait in [ZERO, SHORT] {
-        let error = bed.lock(&mut tx, &name, wait).await.unwrap_err();
+        let error = harness.lock(&mut tx, &name, wait).await.unwrap_err();
         assert!(error.is_misconfigured(), "{error}");
         assert_eq!(sqlstate(&error).as_deref(), Some("25P01"));
     }
-    assert!(bed.is_free(&name).await);
+    assert!(harness.is_free(&name).await);
 }
 
 #[tokio::test]
 async fn a_transaction_in_another_database_is_refused() {
-    let bed = Bed::new().await;
+    let harness = Harness::new().await;
     let name = name("order:process:42");
-    let mut tx = bed.begin().await;
-    bed.lock(&mut tx, &name, ZERO).await.unwrap();
+    let mut tx = harness.begin().await;
+    harness.lock(&mut tx, &name, ZERO).await.unwrap();
     tx.rollback().await.unwrap();
 
-    bed.pool.execute("CREATE DATABASE elsewhere").await.unwrap();
-    let mut elsewhere = bed.session_in("elsewhere").await;
+    harness
+        .pool
+        .execute("CREATE DATABASE elsewhere")
+        .await
+        .unwrap();
+    let mut elsewhere = harness.session_in("elsewhere").await;
     let mut tx = elsewhere.begin().await.unwrap();
-    let error = bed.lock(&mut tx, &name, ZERO).await.unwrap_err();
+    let error = harness.lock(&mut tx, &name, ZERO).await.unwrap_err();
     assert!(error.is_misconfigured(), "{error}");
     assert!(error.to_string().contains("another database"), "{error}");
     assert!(answers(&mut tx).await);
@@ -72,7 +76,7 @@ async fn locked_by(connection: &mut PgConnection) -> i64 {
 
 #[tokio::test]
 async fn a_transaction_on_another_server_is_refused() {
-    let (here, there) = tokio::join!(Bed::new(), Bed::new());
+    let (here, there) = tokio::join!(Harness::new(), Harness::new());
     let name = name("order:process:42");
     let mut tx = there.begin().await;
     let error = here.lock(&mut tx, &name, ZERO).await.unwrap_err();
@@ -83,7 +87,7 @@ async fn a_transaction_on_another_server_is_refused() {
 
 #[tokio::test]
 async fn a_transaction_on_a_standby_is_refused() {
-    let primary = Bed::new().await;
+    let primary = Harness::new().await;
     let standby = primary.server.standby().await;
     let name = name("order:process:42");
     let pool = standby.pool().await;
@@ -96,10 +100,11 @@ async fn a_transaction_on_a_standby_is_refused() {
 
 #[tokio::test]
 async fn a_search_path_cannot_put_other_functions_in_front() {
-    let bed = Bed::new().await;
+    let harness = Harness::new().await;
     let name = name("order:process:42");
-    let _holder = bed.hold(&name).await;
-    bed.pool
+    let _holder = harness.hold(&name).await;
+    harness
+        .pool
         .execute(
             "CREATE SCHEMA fake; \
              CREATE FUNCTION fake.pg_try_advisory_xact_lock(bigint) RETURNS boolean \
@@ -109,13 +114,14 @@ async fn a_search_path_cannot_put_other_functions_in_front() {
         )
         .await
         .unwrap();
-    let mut tx = bed.begin().await;
+    let mut tx = harness.begin().await;
     tx.execute("SET LOCAL search_path = fake, pg_catalog")
         .await
         .unwrap();
     for wait in [ZERO, SHORT] {
         assert!(
-            bed.lock(&mut tx, &name, wait)
+            harness
+                .lock(&mut tx, &name, wait)
                 .await
                 .unwrap_err()
                 .is_contended()

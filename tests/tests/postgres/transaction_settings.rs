@@ -5,21 +5,21 @@ use std::time::Duration;
 use lock_tests::Lateness;
 use sqlx::{Connection, Executor, Row};
 
-use crate::support::{Bed, PATIENCE, SHORT, ZERO, name, setting};
+use crate::support::{Harness, PATIENCE, SHORT, ZERO, name, setting};
 
 #[tokio::test]
 async fn the_wait_counts_and_not_the_users_lock_timeout() {
-    let bed = Bed::new().await;
+    let harness = Harness::new().await;
     let name = name("order:process:42");
-    let holder = bed.hold(&name).await;
-    let mut tx = bed.begin().await;
+    let holder = harness.hold(&name).await;
+    let mut tx = harness.begin().await;
     tx.execute("SET LOCAL lock_timeout = '1ms'").await.unwrap();
     let late = Lateness::of(SHORT);
-    let error = bed.lock(&mut tx, &name, SHORT).await.unwrap_err();
+    let error = harness.lock(&mut tx, &name, SHORT).await.unwrap_err();
     late.check(Duration::from_millis(100)).await;
     assert!(error.is_contended(), "{error}");
-    let (locked, ()) = tokio::join!(bed.lock(&mut tx, &name, PATIENCE), async {
-        bed.waiting(1).await;
+    let (locked, ()) = tokio::join!(harness.lock(&mut tx, &name, PATIENCE), async {
+        harness.waiting(1).await;
         holder.release().await;
     });
     locked.unwrap();
@@ -40,13 +40,13 @@ const SETTINGS: [(&str, &str); 5] = [
 
 #[tokio::test]
 async fn settings_are_as_they_were_whatever_the_answer_was() {
-    let bed = Bed::new().await;
+    let harness = Harness::new().await;
     let name = name("order:process:42");
     for (before, inside) in SETTINGS {
         for answer in ["free", "served", "timeout", "busy", "savepoint"] {
             for commit in [true, false] {
                 let case = format!("{before}; {inside}; {answer}; commit {commit}");
-                let mut session = bed.session().await;
+                let mut session = harness.session().await;
                 session.execute(before).await.unwrap();
                 let mut tx = session.begin().await.unwrap();
                 tx.execute(inside).await.unwrap();
@@ -54,21 +54,22 @@ async fn settings_are_as_they_were_whatever_the_answer_was() {
 
                 let holder = match answer {
                     "free" => None,
-                    _ => Some(bed.hold(&name).await),
+                    _ => Some(harness.hold(&name).await),
                 };
                 match (answer, holder) {
-                    ("free", _) => bed.lock(&mut tx, &name, PATIENCE).await.unwrap(),
+                    ("free", _) => harness.lock(&mut tx, &name, PATIENCE).await.unwrap(),
                     ("served", Some(holder)) => {
                         let (locked, ()) =
-                            tokio::join!(bed.lock(&mut tx, &name, PATIENCE), async {
-                                bed.waiting(1).await;
+                            tokio::join!(harness.lock(&mut tx, &name, PATIENCE), async {
+                                harness.waiting(1).await;
                                 holder.release().await;
                             });
                         locked.unwrap();
                     }
                     ("busy", _holder) => {
                         assert!(
-                            bed.lock(&mut tx, &name, ZERO)
+                            harness
+                                .lock(&mut tx, &name, ZERO)
                                 .await
                                 .unwrap_err()
                                 .is_contended()
@@ -77,8 +78,8 @@ async fn settings_are_as_they_were_whatever_the_answer_was() {
                     ("savepoint", Some(holder)) => {
                         tx.execute("SAVEPOINT mine").await.unwrap();
                         let (locked, ()) =
-                            tokio::join!(bed.lock(&mut tx, &name, PATIENCE), async {
-                                bed.waiting(1).await;
+                            tokio::join!(harness.lock(&mut tx, &name, PATIENCE), async {
+                                harness.waiting(1).await;
                                 holder.release().await;
                             });
                         locked.unwrap();
@@ -88,7 +89,8 @@ async fn settings_are_as_they_were_whatever_the_answer_was() {
                     (_, _holder) => {
                         let wait = Duration::from_millis(5);
                         assert!(
-                            bed.lock(&mut tx, &name, wait)
+                            harness
+                                .lock(&mut tx, &name, wait)
                                 .await
                                 .unwrap_err()
                                 .is_contended()
@@ -102,15 +104,24 @@ async fn settings_are_as_they_were_whatever_the_answer_was() {
                     tx.rollback().await.unwrap();
                 }
                 let after = setting(&mut session, "lock_timeout").await;
-                assert_eq!(after, control(&bed, before, inside, commit).await, "{case}");
+                assert_eq!(
+                    after,
+                    control(&harness, before, inside, commit).await,
+                    "{case}"
+                );
             }
         }
     }
 }
 
 /// What is set after the same transaction without the lock.
-async fn control(bed: &Bed, before: &'static str, inside: &'static str, commit: bool) -> String {
-    let mut session = bed.session().await;
+async fn control(
+    harness: &Harness,
+    before: &'static str,
+    inside: &'static str,
+    commit: bool,
+) -> String {
+    let mut session = harness.session().await;
     session.execute(before).await.unwrap();
     session.execute("BEGIN").await.unwrap();
     session.execute(inside).await.unwrap();
@@ -121,13 +132,13 @@ async fn control(bed: &Bed, before: &'static str, inside: &'static str, commit: 
 
 #[tokio::test]
 async fn what_is_set_after_the_wait_counts() {
-    let bed = Bed::new().await;
+    let harness = Harness::new().await;
     let name = name("order:process:42");
-    let mut session = bed.session().await;
-    let holder = bed.hold(&name).await;
+    let mut session = harness.session().await;
+    let holder = harness.hold(&name).await;
     let mut tx = session.begin().await.unwrap();
-    let (locked, ()) = tokio::join!(bed.lock(&mut tx, &name, PATIENCE), async {
-        bed.waiting(1).await;
+    let (locked, ()) = tokio::join!(harness.lock(&mut tx, &name, PATIENCE), async {
+        harness.waiting(1).await;
         holder.release().await;
     });
     locked.unwrap();
@@ -138,10 +149,10 @@ async fn what_is_set_after_the_wait_counts() {
 
 #[tokio::test]
 async fn a_savepoint_of_the_same_name_stays_the_users() {
-    let bed = Bed::new().await;
+    let harness = Harness::new().await;
     let name = name("order:process:42");
-    let _holder = bed.hold(&name).await;
-    let mut tx = bed.begin().await;
+    let _holder = harness.hold(&name).await;
+    let mut tx = harness.begin().await;
     tx.execute("CREATE TEMP TABLE seen (what text)")
         .await
         .unwrap();
@@ -153,7 +164,8 @@ async fn a_savepoint_of_the_same_name_stays_the_users() {
         .await
         .unwrap();
     assert!(
-        bed.lock(&mut tx, &name, SHORT)
+        harness
+            .lock(&mut tx, &name, SHORT)
             .await
             .unwrap_err()
             .is_contended()

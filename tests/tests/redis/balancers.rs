@@ -8,7 +8,7 @@ use lock_core::backend::BootClock;
 use lock_core::redis::RedisBackend;
 use lock_core::{Credentials, LockError, LockProvider, LossReason};
 use lock_tests::address::Opened;
-use lock_tests::campaign::{MemoryResource, Together};
+use lock_tests::chaos::{InProcess, MemoryResource};
 use lock_tests::checker::{Check, Rules, judge};
 use lock_tests::servers::{Proxy, RedisCluster, RedisServer, Server};
 use lock_tests::{Lateness, Vault, eventually, seed};
@@ -207,7 +207,7 @@ async fn no_lock_is_held_by_two_where_an_address_comes_to_lead_to_two_masters() 
         let backend = backend.quarantine(Duration::ZERO);
         clients.push(Opened::over(backend.connect().await.unwrap()));
     }
-    let crowd = Together {
+    let crowd = InProcess {
         workers: 2,
         locks: 2,
         lasts: SPLIT,

@@ -126,7 +126,7 @@ impl Driver {
         }
     }
 
-    /// Releases first, so that what they free can be had by others; then those who have waited
+    /// Releases first, so that what they free can be granted to others; then those who have waited
     /// longest, then the new ones.
     fn form_batch(&mut self, session: &Session) -> Batch {
         let mut batch = Batch::default();
@@ -266,7 +266,7 @@ impl Driver {
         batch.push(step, keys, row);
     }
 
-    /// A try of a key that somebody waits for, registered where there is room.
+    /// A try of a key that is waited for, registered where there is room.
     fn add_watched_try(&mut self, batch: &mut Batch, keys: Keys, row: Row) {
         let Keys { lock, wait, .. } = keys;
         batch.is_for_waiting = true;
@@ -299,7 +299,7 @@ impl Driver {
                 Row::Release(hold, reply) => self.settle_release(hold, reply, *answer),
                 Row::Try(keys, reply) => {
                     let attempt = self.settle_try(session, keys, step, *answer);
-                    // Whoever has left drops the grant, which gives it back.
+                    // A caller that has left drops the grant, which gives it back.
                     let _ = reply.send(Ok(attempt));
                 }
                 Row::Watched(keys) => {
@@ -322,8 +322,8 @@ impl Driver {
         }
     }
 
-    /// Somebody waits for more names than it registers, perhaps for one of these. For each of them to
-    /// be left to it for a moment would slow down everybody; for none would starve it.
+    /// A session waits for more names than it registers, perhaps for one of these. For each of them to
+    /// be left to it for a moment would slow down all; for none would starve it.
     fn be_fair(&mut self, released: &[i64]) {
         self.told_everybody = self.told_everybody.wrapping_add(1);
         if self.told_everybody.is_multiple_of(FAIR_EVERY) {
@@ -381,7 +381,7 @@ impl Driver {
         }
         self.keys.remove(&key);
         self.was_refused = true;
-        // Whoever checked for waiters at that moment kept us from registering: the fallback does it.
+        // A session that checked for waiters at that moment kept us from registering: the fallback does it.
         if step == Step::RegisterAndTry as i16 && answer == answer::HELD {
             self.registered.remove(&key);
         }
@@ -391,7 +391,7 @@ impl Driver {
         Attempt::Held { retry_in }
     }
 
-    /// A grant of a key that the server has given us; `None` if nobody is left to have it, and then
+    /// A grant of a key that the server has given us; `None` if no caller is left to have it, and then
     /// it goes with the session, which is about to end.
     pub(super) fn grant(&mut self, session: &Session, keys: Keys) -> Option<PostgresGrant> {
         let hold = self.new_hold(keys);
@@ -415,7 +415,7 @@ impl Driver {
     }
 
     /// Nothing is known of what the statement did before it failed: what it has left is found and
-    /// unlocked, and then everybody is answered.
+    /// unlocked, and then all are answered.
     async fn batch_failed(
         &mut self,
         session: &mut Session,

@@ -11,8 +11,8 @@
 //!
 //! The server keeps a key to one session, but lets that session take it again and again, and two
 //! names can share a key. So the driver keeps, for each key, who has it: a try is sent only for a key
-//! that nobody here has, or has asked for, and a key is in a statement once. Whoever asks meanwhile
-//! is told that it is held, or waits for the unlock that is on the wire. Owners have numbers that are
+//! that no caller here has, or has asked for, and a key is in a statement once. One that asks meanwhile
+//! is answered that it is held, or waits for the unlock that is on the wire. Owners have numbers that are
 //! never used twice: a release by an owner that is not the present one does nothing.
 
 mod batch;
@@ -65,8 +65,8 @@ const CLOSE_WITHIN: Duration = Duration::from_secs(1);
 /// After this long a session counts as one that works.
 const STABLE: Duration = Duration::from_secs(1);
 
-/// How often whoever waits is tried for, also without a notification: the locks of a session that
-/// ended are told by nobody.
+/// How often waiters are tried for, also without a notification: the locks of a session that
+/// ended are not notified.
 const FALLBACK: Duration = Duration::from_millis(300);
 
 /// How often sessions that stand still are looked for at most, while a lock is awaited or was refused:
@@ -143,7 +143,7 @@ struct Driver {
     registered: HashMap<i64, i64>,
     /// Whether we are registered as waiting for everything.
     is_registered_for_everything: bool,
-    /// Keys to try for whoever waits.
+    /// Keys to try for waiters.
     due: BTreeSet<i64>,
     /// The one of them that was tried last.
     last_due: i64,
@@ -169,7 +169,7 @@ struct Driver {
     is_last: bool,
     /// How often a release told those who wait for everything.
     told_everybody: u32,
-    /// The server takes no notifications: until then releases are told by none.
+    /// The server takes no notifications: until then releases are not notified.
     quiet_until: Option<Instant>,
     /// What the log says of that.
     quiet: Outage,
@@ -307,7 +307,7 @@ impl Driver {
             session.lease.lose(LossReason::Shutdown);
             return false;
         };
-        // Before anything else: nobody may count on it while we look for another one.
+        // Before anything else: no caller may count on it while we look for another one.
         session.lease.lose(reason);
         let held = self.keys.values().filter(|s| matches!(s, State::Held(_)));
         let (locks, server) = (held.count(), place(&self.config.target.options));
@@ -333,7 +333,7 @@ impl Driver {
         self.next_fallback = Instant::now();
     }
 
-    /// Connects, again and again. `None` when nobody is left to connect for.
+    /// Connects, again and again. `None` when no caller is left to connect for.
     async fn connect(&mut self, started: &mut Option<Started>) -> Option<Session> {
         // One that ended as soon as it had begun is not made anew at full speed.
         if let Some(delay) = self.backoff.as_mut().map(BackOff::pause) {
@@ -542,7 +542,7 @@ impl Driver {
             .fold(session.until_heartbeat(), Duration::min)
     }
 
-    /// Keeps the session, and answers whoever asks how it is.
+    /// Keeps the session, and answers health checks.
     async fn run_heartbeat(&mut self, session: &mut Session) -> Result<bool, Failed> {
         let is_asked = self
             .backlog
@@ -645,7 +645,7 @@ impl Driver {
         self.config.max_held.unwrap_or(quarter)
     }
 
-    /// A hold that nobody had before.
+    /// A hold that is new.
     fn new_hold(&mut self, keys: Keys) -> Hold {
         self.last_owner += 1;
         Hold {

@@ -13,7 +13,7 @@ use crate::postgres::session::{Failed, Session, value};
 use crate::postgres::sql;
 use crate::postgres::statement::Statement;
 
-/// More rounds than any lock was taken times, with some to spare for those that fail as well: whoever
+/// More rounds than any lock was taken times, with some to spare for those that fail as well: a client that
 /// cancels one statement often cancels the next.
 const ROUNDS: usize = 32;
 
@@ -25,8 +25,8 @@ struct AuditedLock {
 }
 
 impl Driver {
-    /// Unlocks what no live hold accounts for, and tells whoever waits for it or for one of `told`;
-    /// tells nobody if that is `None`.
+    /// Unlocks what no live hold accounts for, and notifies those that wait for it or for one of `told`;
+    /// notifies none if that is `None`.
     ///
     /// An error is the end of the session, which unlocks everything.
     pub(super) async fn recover(
@@ -97,7 +97,7 @@ impl Driver {
         Ok(locks)
     }
 
-    /// Takes over what the server says of our registrations; gives those that are nobody's.
+    /// Takes over what the server says of our registrations; gives those that no caller needs.
     fn take_registrations(&mut self, shared: &HashSet<i64>) -> Vec<i64> {
         self.registered.retain(|_, wait| shared.contains(wait));
         self.is_registered_for_everything = shared.contains(&sql::EVERYTHING);

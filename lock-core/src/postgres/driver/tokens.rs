@@ -52,7 +52,7 @@ impl Driver {
                 None => Err(errors::disconnected()),
             },
             Err(Failed::Statement(error)) => Err(errors::statement(error, session.limits)),
-            // The replies are dropped, and whoever waits hears that the connection is gone.
+            // The replies are dropped, and waiters learn that the connection is gone.
             Err(lost) => return Err(lost),
         };
         for (_, reply) in asked {

@@ -1,4 +1,4 @@
-//! The puppet, as the library sees it.
+//! The scripted backend, as the library sees it.
 
 use std::future::Future;
 use std::sync::Arc;
@@ -13,14 +13,14 @@ use super::{Play, Stage};
 
 static CONNECTIONS: AtomicUsize = AtomicUsize::new(0);
 
-/// A connection to a [`Puppet`](super::Puppet).
+/// A connection to a [`ScriptedBackend`](super::ScriptedBackend).
 #[derive(Debug)]
-pub struct PuppetBackend {
+pub struct ScriptedBackendBackend {
     stage: Arc<Stage>,
     connection: usize,
 }
 
-impl PuppetBackend {
+impl ScriptedBackendBackend {
     pub(super) fn new(stage: Arc<Stage>) -> Self {
         let connection = CONNECTIONS.fetch_add(1, Ordering::Relaxed);
         Self { stage, connection }
@@ -57,13 +57,13 @@ impl Stage {
 
     async fn hang(&self) {
         let mut curtain = self.curtain.subscribe();
-        // An error is the end of the puppet.
+        // An error is the end of the scripted backend.
         let _ = curtain.changed().await;
     }
 }
 
 /// A try that is under way.
-struct UnderWay<'a>(&'a PuppetBackend, &'a LockName);
+struct UnderWay<'a>(&'a ScriptedBackendBackend, &'a LockName);
 
 impl Drop for UnderWay<'_> {
     fn drop(&mut self) {
@@ -71,18 +71,21 @@ impl Drop for UnderWay<'_> {
     }
 }
 
-impl Backend for PuppetBackend {
-    type Grant = PuppetGrant;
+impl Backend for ScriptedBackendBackend {
+    type Grant = ScriptedBackendGrant;
 
-    const KIND: &'static str = "puppet";
+    const KIND: &'static str = "scripted";
 
-    async fn try_acquire(&self, request: &LockRequest) -> Result<Attempt<PuppetGrant>, LockError> {
+    async fn try_acquire(
+        &self,
+        request: &LockRequest,
+    ) -> Result<Attempt<ScriptedBackendGrant>, LockError> {
         let name = request.name();
         self.stage.table.asked(name, self.connection);
         let _under_way = UnderWay(self, name);
         // A grant that is not received is dropped with the answer, and so given back.
         let take = || match self.stage.table.take(name) {
-            Attempt::Granted((number, lease)) => Attempt::Granted(PuppetGrant {
+            Attempt::Granted((number, lease)) => Attempt::Granted(ScriptedBackendGrant {
                 stage: Arc::clone(&self.stage),
                 name: name.clone(),
                 number,
@@ -103,9 +106,9 @@ impl Backend for PuppetBackend {
     }
 }
 
-/// A lock that a puppet has granted.
+/// A lock that a scripted backend has granted.
 #[derive(Debug)]
-pub struct PuppetGrant {
+pub struct ScriptedBackendGrant {
     stage: Arc<Stage>,
     name: LockName,
     number: u64,
@@ -113,7 +116,7 @@ pub struct PuppetGrant {
     released: bool,
 }
 
-impl PuppetGrant {
+impl ScriptedBackendGrant {
     /// The release, as it is played; it goes on also when it is not awaited.
     fn start_release(&mut self) -> impl Future<Output = Result<(), LockError>> + Send + use<> {
         self.released = true;
@@ -132,7 +135,7 @@ impl PuppetGrant {
     }
 }
 
-impl Grant for PuppetGrant {
+impl Grant for ScriptedBackendGrant {
     fn lease(&self) -> &Lease {
         &self.lease
     }
@@ -156,7 +159,7 @@ impl Grant for PuppetGrant {
     }
 }
 
-impl Drop for PuppetGrant {
+impl Drop for ScriptedBackendGrant {
     fn drop(&mut self) {
         if self.released {
             return;

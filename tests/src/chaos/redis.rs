@@ -10,8 +10,8 @@ use lock_core::redis::RedisBackend;
 use tokio::time::sleep;
 
 use super::faults::{Fault, Subject, beyond, common};
+use super::fleet::Fleet;
 use super::network::{Blackhole, LostReply, Reset};
-use super::scene::Scene;
 use crate::checker::FaultRule;
 use crate::servers::{Proxy, RedisCluster, RedisSentinels, RedisServer, Server};
 use crate::{RedisClusterStore, RedisStore, Store};
@@ -26,16 +26,16 @@ const STALL: Duration = Duration::from_millis(800);
 
 /// A server whose clients come through a proxy, and keep its quarantine.
 #[derive(Debug)]
-pub struct StormyRedis {
+pub struct ChaosRedis {
     store: RedisStore,
     proxy: Arc<Proxy>,
 }
 
 /// A cluster whose clients keep its quarantine.
 #[derive(Debug)]
-pub struct StormyRedisCluster(RedisClusterStore);
+pub struct ChaosRedisCluster(RedisClusterStore);
 
-impl Store for StormyRedis {
+impl Store for ChaosRedis {
     type Backend = RedisBackend;
 
     const NOT_FOR: &'static [(&'static str, &'static str)] = &[];
@@ -73,7 +73,7 @@ impl Store for StormyRedis {
     }
 }
 
-impl Subject for StormyRedis {
+impl Subject for ChaosRedis {
     fn faults(&self) -> Vec<Box<dyn Fault>> {
         let mut faults = common::<Self>();
         faults.extend(orders(&Nodes::One(Arc::clone(self.store.server()))));
@@ -94,7 +94,7 @@ impl Subject for StormyRedis {
     }
 }
 
-impl Store for StormyRedisCluster {
+impl Store for ChaosRedisCluster {
     type Backend = RedisBackend;
 
     const NOT_FOR: &'static [(&'static str, &'static str)] = &[];
@@ -128,7 +128,7 @@ impl Store for StormyRedisCluster {
     }
 }
 
-impl Subject for StormyRedisCluster {
+impl Subject for ChaosRedisCluster {
     fn faults(&self) -> Vec<Box<dyn Fault>> {
         let mut faults = common::<Self>();
         faults.extend(orders(&Nodes::Cluster(Arc::clone(self.0.cluster()))));
@@ -224,8 +224,8 @@ impl Fault for Order {
         self.rule
     }
 
-    async fn inject(&self, scene: &mut Scene) {
-        let broken = scene.begin_for_all(self.name);
+    async fn inject(&self, fleet: &mut Fleet) {
+        let broken = fleet.begin_for_all(self.name);
         for node in self.nodes.all() {
             for command in self.commands {
                 let _: redis::Value = node.ask(command).await.unwrap();
@@ -252,8 +252,8 @@ impl Fault for Restart {
         FaultRule::harmless().costs_locks(NOTICED)
     }
 
-    async fn inject(&self, scene: &mut Scene) {
-        let broken = scene.begin_for_all(self.name());
+    async fn inject(&self, fleet: &mut Fleet) {
+        let broken = fleet.begin_for_all(self.name());
         self.server.restart().await;
         broken.over();
     }
@@ -292,8 +292,8 @@ impl Fault for Stall {
         }
     }
 
-    async fn inject(&self, scene: &mut Scene) {
-        let broken = scene.begin_for_all(self.name());
+    async fn inject(&self, fleet: &mut Fleet) {
+        let broken = fleet.begin_for_all(self.name());
         self.server.freeze().await;
         sleep(self.lasts).await;
         broken.over();

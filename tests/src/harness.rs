@@ -14,14 +14,14 @@ const TOO_LONG: Duration = Duration::from_secs(120);
 
 /// A store of its own for one case, and names that no other case uses.
 #[derive(Debug)]
-pub struct Bed<S> {
+pub struct Harness<S> {
     /// Where the locks are.
     pub store: S,
     locker: &'static str,
     names: AtomicU64,
 }
 
-impl<S: Store> Bed<S> {
+impl<S: Store> Harness<S> {
     /// Another client of the store.
     pub async fn client(&self) -> LockProvider {
         self.store.client().await
@@ -57,7 +57,7 @@ impl<S: Store> Bed<S> {
 /// # Panics
 ///
 /// When the case fails or hangs.
-pub fn run<S: Store, F>(locker: &'static str, case: &str, body: impl FnOnce(Bed<S>) -> F)
+pub fn run<S: Store, F>(locker: &'static str, case: &str, body: impl FnOnce(Harness<S>) -> F)
 where
     F: Future<Output = ()> + Send + 'static,
 {
@@ -70,12 +70,12 @@ where
         .build();
     let runtime = runtime.unwrap();
     let outcome = runtime.block_on(async {
-        let bed = Bed {
+        let harness = Harness {
             store: S::open().await,
             locker,
             names: AtomicU64::new(0),
         };
-        tokio::time::timeout(TOO_LONG, tokio::spawn(body(bed))).await
+        tokio::time::timeout(TOO_LONG, tokio::spawn(body(harness))).await
     });
     // Not waiting for threads that a case which hangs has blocked.
     runtime.shutdown_background();

@@ -7,7 +7,7 @@ use async_trait::async_trait;
 use tokio::time::sleep;
 
 use super::faults::{Fault, beyond};
-use super::scene::Scene;
+use super::fleet::Fleet;
 use crate::Store;
 use crate::checker::FaultRule;
 use crate::servers::{Direction, Proxy};
@@ -40,8 +40,8 @@ impl Fault for Blackhole {
         FaultRule::harmless().costs_locks(Duration::ZERO)
     }
 
-    async fn inject(&self, scene: &mut Scene) {
-        let broken = scene.begin_for_all(self.name());
+    async fn inject(&self, fleet: &mut Fleet) {
+        let broken = fleet.begin_for_all(self.name());
         self.proxy.swallow(Direction::ToServer);
         self.proxy.swallow(Direction::ToClient);
         sleep(self.lasts).await;
@@ -71,8 +71,8 @@ impl Fault for Reset {
         FaultRule::harmless()
     }
 
-    async fn inject(&self, scene: &mut Scene) {
-        let broken = scene.begin_for_all(self.name());
+    async fn inject(&self, fleet: &mut Fleet) {
+        let broken = fleet.begin_for_all(self.name());
         self.0.reset();
         broken.over();
     }
@@ -102,8 +102,8 @@ impl Fault for LostReply {
         FaultRule::harmless()
     }
 
-    async fn inject(&self, scene: &mut Scene) {
-        let broken = scene.begin_for_all(self.name());
+    async fn inject(&self, fleet: &mut Fleet) {
+        let broken = fleet.begin_for_all(self.name());
         for _ in 0..LOST.0 {
             self.0.drop_next_reply();
             sleep(LOST.1).await;

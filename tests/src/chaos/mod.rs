@@ -8,21 +8,21 @@
 //!   [`Fault`]s of its own.
 //! - [`Worker`] is one client, in a process of its own or beside others, over the library
 //!   ([`Opened`]) or over a backend alone ([`Bare`]).
-//! - [`Together`] is several of them in one process.
+//! - [`InProcess`] is several of them in one process.
 //! - [`Resource`] is what the locks protect.
 //!
 //! `LOCK_STRESS_SECONDS` says how long it lasts, `LOCK_STRESS_SEED` repeats what chance has chosen,
 //! `LOCK_STRESS_HISTORY` names a file to write the history to.
 
 mod faults;
+mod fleet;
+mod in_process;
 mod locks;
 mod network;
 mod postgres;
 mod redis;
 mod redis_sentinels;
 mod resource;
-mod scene;
-mod together;
 mod worker;
 
 use std::env;
@@ -37,14 +37,14 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep_until};
 
 pub use faults::{Fault, Freeze, Kill, Subject, common};
+use fleet::Setting;
+pub use fleet::{Broken, Fleet};
+pub use in_process::InProcess;
 pub use locks::{Bare, Held, Locks, Taken};
-pub use postgres::StormyPostgres;
-pub use redis::{StormyRedis, StormyRedisCluster};
-pub use redis_sentinels::StormyRedisSentinels;
+pub use postgres::ChaosPostgres;
+pub use redis::{ChaosRedis, ChaosRedisCluster};
+pub use redis_sentinels::ChaosRedisSentinels;
 pub use resource::{FileResource, MemoryResource, Resource, State};
-use scene::Setting;
-pub use scene::{Broken, Scene};
-pub use together::Together;
 pub use worker::{PAUSE, Worker};
 
 use crate::address::Opened;
@@ -118,14 +118,14 @@ impl Campaign {
         let faults = store.faults();
         let free_within = S::LEASE.unwrap_or_default() + Duration::from_secs(1);
         let probe = Opened::over(store.backend().await);
-        let mut scene = Scene::open(rng.fork(), setting, self.processes).await;
-        self.break_things(&faults, &mut rng, &mut scene).await;
+        let mut fleet = Fleet::open(rng.fork(), setting, self.processes).await;
+        self.break_things(&faults, &mut rng, &mut fleet).await;
 
-        let journal = scene.journal.clone();
+        let journal = fleet.journal.clone();
         journal.named(HEALED, &"").note(Action::Fault, Stage::Ok);
-        scene.tell_all_to_stop().await;
+        fleet.tell_all_to_stop().await;
         try_all(&probe, &names, free_within, &journal.of("probe")).await;
-        let mut history = scene.close().await;
+        let mut history = fleet.close().await;
         for left in store.left_over().await {
             journal
                 .named(LEFT_OVER, &left)
@@ -144,7 +144,7 @@ impl Campaign {
         judge(&history, &rules)
     }
 
-    async fn break_things(&self, faults: &[Box<dyn Fault>], rng: &mut Rng, scene: &mut Scene) {
+    async fn break_things(&self, faults: &[Box<dyn Fault>], rng: &mut Rng, fleet: &mut Fleet) {
         let end = Instant::now() + self.lasts;
         let mut due = Instant::now() + self.every;
         // Each once, in an order of chance, then each once again.
@@ -158,7 +158,7 @@ impl Campaign {
             let begun = Instant::now();
             due += self.every;
             if let Some(next) = bag.pop() {
-                faults[next].inject(scene).await;
+                faults[next].inject(fleet).await;
                 // What it frees is granted before another keeps the server from it.
                 let granted = faults[next].rule().granted_within;
                 due = due.max(begun + granted.unwrap_or_default());

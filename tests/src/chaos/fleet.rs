@@ -10,7 +10,7 @@ use crate::child::Child;
 
 /// The processes of a campaign.
 #[derive(Debug)]
-pub struct Scene {
+pub struct Fleet {
     /// The choices of chance.
     pub rng: Rng,
     /// Where faults are written down.
@@ -51,9 +51,9 @@ impl Broken {
     }
 }
 
-impl Scene {
+impl Fleet {
     pub(super) async fn open(rng: Rng, setting: Setting, processes: usize) -> Self {
-        let mut scene = Self {
+        let mut fleet = Self {
             rng,
             journal: Journal::in_memory(""),
             setting,
@@ -61,10 +61,10 @@ impl Scene {
             started: 0,
         };
         for _ in 0..processes {
-            let player = scene.start().await;
-            scene.cast.push(player);
+            let player = fleet.start().await;
+            fleet.cast.push(player);
         }
-        scene
+        fleet
     }
 
     async fn start(&mut self) -> Player {

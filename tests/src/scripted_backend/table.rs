@@ -1,4 +1,4 @@
-//! The locks that a puppet keeps.
+//! The locks that a scripted backend keeps.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};

@@ -18,7 +18,7 @@ use crate::checker::{Action, Event, HEALED, Journal, Stage};
 /// Workers beside each other in one process, each of which is called a process in the history if
 /// it has a client of its own.
 #[derive(Clone, Copy, Debug)]
-pub struct Together {
+pub struct InProcess {
     /// How many workers each client has.
     pub workers: usize,
     /// How many locks they want.
@@ -33,7 +33,7 @@ pub struct Together {
     pub seed: u64,
 }
 
-impl Together {
+impl InProcess {
     /// Works with these clients, and gives the history by this clock.
     pub async fn work<L: Locks, R: Resource>(
         self,

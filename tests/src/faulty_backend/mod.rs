@@ -2,7 +2,7 @@
 //! finds.
 //!
 //! It keeps the locks of one process, each with a lease that is not renewed, and does one thing
-//! wrong, now and then. [`Sabotage::None`] does nothing wrong, and has to be judged so.
+//! wrong, now and then. [`Bug::None`] does nothing wrong, and has to be judged so.
 
 mod table;
 
@@ -19,7 +19,7 @@ use table::Table;
 
 /// What is done wrong.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Sabotage {
+pub enum Bug {
     /// Nothing.
     None,
     /// A holder is given the token of the one before it.
@@ -38,41 +38,41 @@ pub enum Sabotage {
 
 /// A backend that is broken on purpose. Clones are clients of the same locks.
 #[derive(Clone)]
-pub struct Saboteur {
+pub struct FaultyBackend {
     table: Arc<Table>,
     clock: Arc<dyn Clock>,
     lease: Duration,
 }
 
-impl Saboteur {
+impl FaultyBackend {
     /// No locks; their leases will end after `lease` on `clock`.
     #[must_use]
-    pub fn new(sabotage: Sabotage, lease: Duration, clock: Arc<dyn Clock>) -> Self {
+    pub fn new(bug: Bug, lease: Duration, clock: Arc<dyn Clock>) -> Self {
         Self {
-            table: Arc::new(Table::new(sabotage)),
+            table: Arc::new(Table::new(bug)),
             clock,
             lease,
         }
     }
 }
 
-impl fmt::Debug for Saboteur {
+impl fmt::Debug for FaultyBackend {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Saboteur")
-            .field("sabotage", &self.table.sabotage())
+        f.debug_struct("FaultyBackend")
+            .field("bug", &self.table.bug())
             .finish_non_exhaustive()
     }
 }
 
-impl Backend for Saboteur {
-    type Grant = SaboteurGrant;
+impl Backend for FaultyBackend {
+    type Grant = FaultyBackendGrant;
 
-    const KIND: &'static str = "saboteur";
+    const KIND: &'static str = "faulty_backend";
 
     async fn try_acquire(
         &self,
         request: &LockRequest,
-    ) -> Result<Attempt<SaboteurGrant>, LockError> {
+    ) -> Result<Attempt<FaultyBackendGrant>, LockError> {
         let name = request.name();
         let asked = self.clock.now();
         Ok(match self.table.take(name, asked, asked + self.lease) {
@@ -80,7 +80,7 @@ impl Backend for Saboteur {
                 // The holder has it for less time than the table.
                 let until = asked + self.lease * 9 / 10;
                 let lease = Lease::until(Arc::clone(&self.clock), until, self.lease / 3);
-                Attempt::Granted(SaboteurGrant {
+                Attempt::Granted(FaultyBackendGrant {
                     table: Arc::clone(&self.table),
                     name: name.clone(),
                     owner,
@@ -105,8 +105,8 @@ impl Backend for Saboteur {
     }
 }
 
-/// A lock that a saboteur has granted.
-pub struct SaboteurGrant {
+/// A lock that a faulty backend has granted.
+pub struct FaultyBackendGrant {
     table: Arc<Table>,
     name: LockName,
     owner: u64,
@@ -118,17 +118,17 @@ pub struct SaboteurGrant {
     released: bool,
 }
 
-impl fmt::Debug for SaboteurGrant {
+impl fmt::Debug for FaultyBackendGrant {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("SaboteurGrant")
+        f.debug_struct("FaultyBackendGrant")
             .field("owner", &self.owner)
             .finish_non_exhaustive()
     }
 }
 
-impl Grant for SaboteurGrant {
+impl Grant for FaultyBackendGrant {
     fn lease(&self) -> &Lease {
-        let replaces = self.table.sabotage() == Sabotage::ValidAgain;
+        let replaces = self.table.bug() == Bug::ValidAgain;
         if replaces && !self.lease.is_valid() && self.told.swap(true, Ordering::Relaxed) {
             return &self.replaced;
         }
@@ -152,7 +152,7 @@ impl Grant for SaboteurGrant {
     }
 }
 
-impl Drop for SaboteurGrant {
+impl Drop for FaultyBackendGrant {
     fn drop(&mut self) {
         if !self.released {
             self.table.free(&self.name, self.owner);

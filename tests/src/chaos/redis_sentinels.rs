@@ -9,17 +9,17 @@ use lock_core::LockName;
 use lock_core::redis::RedisBackend;
 
 use super::faults::{Fault, Subject, common};
+use super::fleet::Fleet;
 use super::redis::{LEASE, Nodes, left_over, orders};
-use super::scene::Scene;
 use crate::checker::FaultRule;
 use crate::servers::{RedisSentinels, Server};
 use crate::{RedisStore, Store};
 
 /// Servers whose clients ask Sentinels for the master, and keep its quarantine.
 #[derive(Debug)]
-pub struct StormyRedisSentinels(Arc<RedisSentinels>);
+pub struct ChaosRedisSentinels(Arc<RedisSentinels>);
 
-impl Store for StormyRedisSentinels {
+impl Store for ChaosRedisSentinels {
     type Backend = RedisBackend;
 
     const NOT_FOR: &'static [(&'static str, &'static str)] = &[];
@@ -57,7 +57,7 @@ impl Store for StormyRedisSentinels {
     }
 }
 
-impl Subject for StormyRedisSentinels {
+impl Subject for ChaosRedisSentinels {
     fn faults(&self) -> Vec<Box<dyn Fault>> {
         let mut faults = common::<Self>();
         let nodes = Nodes::Sentinels(Arc::clone(&self.0));
@@ -107,10 +107,10 @@ impl Fault for FailOver {
         FaultRule::harmless().may_cost_locks()
     }
 
-    async fn inject(&self, scene: &mut Scene) {
+    async fn inject(&self, fleet: &mut Fleet) {
         self.set.until_replicated().await;
         let former = self.set.master().await;
-        let broken = scene.begin_for_all(self.name());
+        let broken = fleet.begin_for_all(self.name());
         match self.how {
             How::Ordered => {
                 self.set.fail_over().await;

@@ -10,15 +10,15 @@ use sqlx::PgPool;
 use tokio::time::sleep;
 
 use super::faults::{Fault, Subject, common};
+use super::fleet::Fleet;
 use super::network::Blackhole;
-use super::scene::Scene;
 use crate::checker::FaultRule;
 use crate::servers::Proxy;
 use crate::{PostgresStore, Queued, Store};
 
 /// A server whose clients come through a proxy.
 #[derive(Debug)]
-pub struct StormyPostgres {
+pub struct ChaosPostgres {
     store: PostgresStore,
     proxy: Arc<Proxy>,
 }
@@ -29,7 +29,7 @@ const NOTICED: Duration = Duration::from_millis(50);
 /// For how long afterwards a busy machine is watched that delays the news.
 const WATCHED: Duration = Duration::from_millis(200);
 
-impl Store for StormyPostgres {
+impl Store for ChaosPostgres {
     type Backend = PostgresBackend;
 
     const NOT_FOR: &'static [(&'static str, &'static str)] = &[];
@@ -65,7 +65,7 @@ impl Store for StormyPostgres {
     }
 }
 
-impl Subject for StormyPostgres {
+impl Subject for ChaosPostgres {
     fn faults(&self) -> Vec<Box<dyn Fault>> {
         let mut faults = common::<Self>();
         let pool = || self.store.pool.clone();
@@ -134,9 +134,9 @@ impl Fault for Terminate {
         }
     }
 
-    async fn inject(&self, scene: &mut Scene) {
+    async fn inject(&self, fleet: &mut Fleet) {
         let queued = Queued::here_and_there();
-        let broken = scene.begin_for_all(self.name());
+        let broken = fleet.begin_for_all(self.name());
         let end = sqlx::query_scalar::<_, i32>(
             "SELECT pid FROM (SELECT pid FROM pg_stat_activity \
              WHERE application_name = 'distributed_lock' ORDER BY random() LIMIT $1) AS a \

@@ -14,9 +14,9 @@ pub enum Play {
     Late(Duration),
     /// What is asked is done immediately, the answer comes after this long.
     DoneThenLate(Duration),
-    /// What is asked is done immediately, the answer comes when it is [let go](super::Puppet::let_go).
+    /// What is asked is done immediately, the answer comes when it is [let go](super::ScriptedBackend::let_go).
     DoneThenHang,
-    /// When it is [let go](super::Puppet::let_go), with what is true then.
+    /// When it is [let go](super::ScriptedBackend::let_go), with what is true then.
     Hang,
     /// With an error, immediately: unavailable, for this reason.
     Fail(&'static str),

@@ -1,4 +1,4 @@
-//! The locks of a saboteur.
+//! The locks of a faulty backend.
 
 use std::collections::HashMap;
 use std::future::Future;
@@ -8,7 +8,7 @@ use std::time::Duration;
 use lock_core::LockName;
 use tokio::sync::Notify;
 
-use super::Sabotage;
+use super::Bug;
 
 /// As microseconds since 1970: 16 digits.
 const FIRST_TOKEN: u64 = 1_790_000_000_000_000;
@@ -20,7 +20,7 @@ const ROUNDED: u64 = 100;
 const CHANCES: u32 = 7;
 
 pub(super) struct Table {
-    sabotage: Sabotage,
+    bug: Bug,
     rows: Mutex<Rows>,
     changed: Arc<Notify>,
 }
@@ -48,16 +48,16 @@ impl Rows {
 }
 
 impl Table {
-    pub(super) fn new(sabotage: Sabotage) -> Self {
+    pub(super) fn new(bug: Bug) -> Self {
         Self {
-            sabotage,
+            bug,
             rows: Mutex::default(),
             changed: Arc::default(),
         }
     }
 
-    pub(super) fn sabotage(&self) -> Sabotage {
-        self.sabotage
+    pub(super) fn bug(&self) -> Bug {
+        self.bug
     }
 
     fn rows(&self) -> MutexGuard<'_, Rows> {
@@ -74,7 +74,7 @@ impl Table {
         let mut rows = self.rows();
         if let Some(holder) = rows.holders.get(name) {
             let (held, ends) = (holder.until > now, holder.until);
-            if held && !(self.sabotage == Sabotage::GrantWhileHeld && rows.strikes()) {
+            if held && !(self.bug == Bug::GrantWhileHeld && rows.strikes()) {
                 return Err(ends);
             }
         }
@@ -91,14 +91,14 @@ impl Table {
             .holders
             .get(name)
             .is_some_and(|holder| holder.owner == owner);
-        if is_owner && self.sabotage == Sabotage::ForgetRelease && rows.strikes() {
+        if is_owner && self.bug == Bug::ForgetRelease && rows.strikes() {
             // Not even its lease ends it.
             if let Some(holder) = rows.holders.get_mut(name) {
                 holder.until = Duration::MAX;
             }
             return true;
         }
-        if is_owner || self.sabotage == Sabotage::ReleaseWithoutOwner {
+        if is_owner || self.bug == Bug::ReleaseWithoutOwner {
             rows.holders.remove(name);
             drop(rows);
             self.changed.notify_waiters();
@@ -114,11 +114,11 @@ impl Table {
         }
         rows.issued += 1;
         let mut token = FIRST_TOKEN + rows.issued;
-        match self.sabotage {
-            Sabotage::ReuseToken if rows.strikes() => {
+        match self.bug {
+            Bug::ReuseToken if rows.strikes() => {
                 token = rows.tokens.get(name).copied().unwrap_or(token);
             }
-            Sabotage::RoundTokens => token = token / ROUNDED * ROUNDED,
+            Bug::RoundTokens => token = token / ROUNDED * ROUNDED,
             _ => {}
         }
         rows.tokens.insert(name.clone(), token);

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 
-use super::scene::Scene;
+use super::fleet::Fleet;
 use crate::checker::FaultRule;
 use crate::{FileStore, Store};
 
@@ -19,9 +19,9 @@ pub trait Fault: Debug + Send + Sync {
     /// What it does, and what may and must come of it; after a run, with what the machine has added.
     fn rule(&self) -> FaultRule;
 
-    /// Makes it happen, and returns when it is over and healed. It [begins](Scene::begin) before
+    /// Makes it happen, and returns when it is over and healed. It [begins](Fleet::begin) before
     /// anything can come of it, and [is over](super::Broken::over) once nothing more will.
-    async fn inject(&self, scene: &mut Scene);
+    async fn inject(&self, fleet: &mut Fleet);
 }
 
 /// A process is killed, and replaced by a new one.
@@ -41,12 +41,12 @@ impl Fault for Kill {
         FaultRule::kill(self.granted)
     }
 
-    async fn inject(&self, scene: &mut Scene) {
-        let victim = scene.victim();
-        let broken = scene.begin(self.name(), victim);
-        scene.child(victim).kill().await;
+    async fn inject(&self, fleet: &mut Fleet) {
+        let victim = fleet.victim();
+        let broken = fleet.begin(self.name(), victim);
+        fleet.child(victim).kill().await;
         broken.over();
-        scene.replace(victim).await;
+        fleet.replace(victim).await;
     }
 }
 
@@ -67,14 +67,14 @@ impl Fault for Freeze {
         FaultRule::freeze(self.lease)
     }
 
-    async fn inject(&self, scene: &mut Scene) {
-        let victim = scene.victim();
-        let broken = scene.begin(self.name(), victim);
-        scene.child(victim).freeze().await;
+    async fn inject(&self, fleet: &mut Fleet) {
+        let victim = fleet.victim();
+        let broken = fleet.begin(self.name(), victim);
+        fleet.child(victim).freeze().await;
         tokio::time::sleep(beyond(self.lease)).await;
         // It is over before the process can do anything again.
         broken.over();
-        scene.child(victim).thaw().await;
+        fleet.child(victim).thaw().await;
     }
 }
 

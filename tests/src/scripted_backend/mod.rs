@@ -15,15 +15,15 @@ use std::time::Duration;
 use lock_core::{LockName, LockProvider, LossReason};
 use tokio::sync::watch;
 
-pub use backend::{PuppetBackend, PuppetGrant};
+pub use backend::{ScriptedBackendBackend, ScriptedBackendGrant};
 pub use play::Play;
 
 use self::play::Script;
 use self::table::Table;
 
-/// The strings; clones pull the same puppet.
+/// The strings; clones pull the same scripted backend.
 #[derive(Clone, Debug, Default)]
-pub struct Puppet(Arc<Stage>);
+pub struct ScriptedBackend(Arc<Stage>);
 
 #[derive(Debug)]
 struct Stage {
@@ -52,8 +52,8 @@ impl Default for Stage {
     }
 }
 
-impl Puppet {
-    /// A puppet that answers everything immediately, without any locks.
+impl ScriptedBackend {
+    /// A scripted backend that answers everything immediately, without any locks.
     #[must_use]
     pub fn new() -> Self {
         Self::default()
@@ -61,8 +61,8 @@ impl Puppet {
 
     /// A connection.
     #[must_use]
-    pub fn backend(&self) -> PuppetBackend {
-        PuppetBackend::new(Arc::clone(&self.0))
+    pub fn backend(&self) -> ScriptedBackendBackend {
+        ScriptedBackendBackend::new(Arc::clone(&self.0))
     }
 
     /// A provider over a connection of its own.
