@@ -298,7 +298,7 @@ impl Guarded for LockGuards {
     }
 
     async fn give_up(self) {
-        // The loss has been told.
+        // The loss has been reported.
         let _ = self.release().await;
     }
 }

@@ -143,7 +143,7 @@ async fn a_fill_that_has_read_before_a_write_does_not_put_the_old_order_back() {
 const LATE: Duration = Duration::from_secs(3);
 
 /// Has the answers to prepared statements come late, and those to pings of the pool not.
-fn late(piece: &mut Vec<u8>) {
+fn late(piece: &mut [u8]) {
     const BIND_COMPLETE: u8 = b'2';
     if piece.first() == Some(&BIND_COMPLETE) {
         // The proxy has a thread of its own.
@@ -163,7 +163,7 @@ async fn a_fill_that_outlasts_the_wait_of_a_writer_puts_nothing_old_back() {
     };
     let (here, there) = tokio::join!(open(proxy.url(&server.url())), open(server.url()));
     let placed = Order::place(&there, "1", 1).await;
-    proxy.corrupt(Direction::ToClient, late);
+    proxy.corrupt(Direction::ToClient, |piece| late(piece));
     let path = path("1");
     let (old, changed) = join(here.get(&path), async {
         eventually("the order is read", async || {

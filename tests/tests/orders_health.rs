@@ -139,7 +139,7 @@ async fn no_readiness_probe_waits_for_a_frozen_server_that_is_reported() {
         late.at_most(Duration::ZERO).await;
         tokio::time::sleep(TIMEOUT).await;
     }
-    // It is told there as well.
+    // It is reported there as well.
     eventually("it is told", || async {
         let answer = instance.get("/health/ready").await;
         answer.status == 200 && answer.body.contains(r#""status":"degraded""#)

@@ -27,9 +27,9 @@ use tokio::time::{Instant, sleep_until};
 
 use crate::LockName;
 use crate::backend::Granted;
-use crate::provider::Queue;
+use crate::provider::{Queue, Turn};
 
-/// How long a grant that nobody asked for any more lies there for the next in line: a task takes it as soon
+/// How long a grant that no caller asks for any more lies there for the next in line: a task takes it as soon
 /// as it is polled.
 const LENT: Duration = Duration::from_secs(1);
 
@@ -44,18 +44,27 @@ pub(super) struct Cohort {
     is_lent: bool,
 }
 
-/// Has a grant taken back that is handed on to a task which does not take it: nothing else would, as it is
-/// nobody's yet.
-pub(crate) fn lend(granted: &mut Granted, queue: &Arc<Queue>) {
-    let Some(held) = Arc::get_mut(granted) else {
-        return;
-    };
-    let name = held.hold.name.clone();
-    let cohort = &mut held.hold.cohort;
-    let until = Instant::now() + LENT;
-    cohort.until = Some(until);
-    cohort.is_lent = true;
-    cohort.recall_at(until, queue, &name);
+/// Hands a grant that no caller awaits to the next in line, which can be a task that does not take it: it is
+/// taken back then. Both come back where there is none in line, or no runtime to take it back in time.
+pub(crate) fn hand_on(turn: Turn, mut granted: Granted) -> Result<(), (Turn, Granted)> {
+    let (queue, name) = (Arc::clone(turn.queue()), granted.hold.name.clone());
+    let held = Arc::get_mut(&mut granted).filter(|_| turn.is_awaited());
+    let cohort = held.and_then(|held| {
+        let cohort = &mut held.hold.cohort;
+        let until = Instant::now() + LENT;
+        cohort.until = Some(until);
+        cohort.is_lent = true;
+        cohort.recall_at(until, &queue, &name);
+        cohort.recall.is_some().then(|| cohort.clone())
+    });
+    match cohort {
+        Some(cohort) => {
+            turn.hand_on(granted)?;
+            cohort.take_back_if_late(&queue, &name);
+            Ok(())
+        }
+        None => Err((turn, granted)),
+    }
 }
 
 impl Cohort {

@@ -201,10 +201,8 @@ impl LockGuards {
     /// As [`LockGuard::settle`], for all of them.
     #[doc(hidden)]
     pub async fn settle(self) {
-        together(self.guards.into_iter().rev().map(LockGuard::settle), |()| {
-            ()
-        })
-        .await;
+        let settling = self.guards.into_iter().rev().map(LockGuard::settle);
+        together(settling, |()| {}).await;
     }
 }
 

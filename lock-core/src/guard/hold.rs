@@ -118,7 +118,11 @@ impl Hold {
         if let Some(mark) = &self.mark {
             mark.end();
         }
-        for watchdog in &seat.watchdogs {
+        for watchdog in seat
+            .watching
+            .iter()
+            .flat_map(|watching| &watching.watchdogs)
+        {
             watchdog.task.abort();
         }
         Some(seat)
@@ -152,8 +156,7 @@ pub(crate) fn seat(
     let seat = place.insert(Seat {
         turn,
         shared: Arc::clone(shared),
-        watchdogs: Vec::new(),
-        overtime: None,
+        watching: None,
         account: Some(Account {
             keys,
             span: trace::holding(shared.backend.kind(), &granted.hold.name),
@@ -178,7 +181,7 @@ impl Held {
         {
             self.watch();
             if let Some(seat) = &mut *self.hold.seat() {
-                seat.overtime = overtime::watch(until, self);
+                seat.watching.get_or_insert_default().overtime = overtime::watch(until, self);
             }
         }
     }
@@ -191,13 +194,13 @@ impl Held {
         };
         let mut seat = self.hold.seat();
         let Some(seat) = &mut *seat else { return };
+        let watchdogs = &mut seat.watching.get_or_insert_default().watchdogs;
         // Those whose runtime has ended.
-        seat.watchdogs
-            .retain(|watchdog| !watchdog.task.is_finished());
+        watchdogs.retain(|watchdog| !watchdog.task.is_finished());
         let id = runtime.id();
-        if seat.watchdogs.iter().all(|watchdog| watchdog.runtime != id) {
+        if watchdogs.iter().all(|watchdog| watchdog.runtime != id) {
             let task = runtime.spawn(watch(self)).abort_handle();
-            seat.watchdogs.push(Watchdog { runtime: id, task });
+            watchdogs.push(Watchdog { runtime: id, task });
         }
     }
 

@@ -19,7 +19,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-pub(crate) use cohort::lend;
+pub(crate) use cohort::hand_on;
 pub use guards::LockGuards;
 pub(crate) use hold::{Hold, seat};
 pub use lost::Lost;

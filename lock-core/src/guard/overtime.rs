@@ -85,7 +85,8 @@ impl Overtime {
                     // Outside the lock: this can run wakers and a logger of the application.
                     drop(holds);
                     if let Some(held) = hold.and_then(|(_, held)| held.upgrade()) {
-                        let _ = catch(|| end(&held));
+                        // Dropped in there as well: it can be the last reference.
+                        let _ = catch(move || end(&held));
                     }
                     self.holds()
                 }

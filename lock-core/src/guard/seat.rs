@@ -16,12 +16,19 @@ use crate::trace;
 pub(super) struct Seat {
     pub(super) turn: Turn,
     pub(super) shared: Arc<Shared>,
+    /// Where it is used; a box is smaller where it is not.
+    pub(super) watching: Option<Box<Watching>>,
+    /// Until the end of the hold is reported.
+    pub(super) account: Option<Account>,
+}
+
+/// What frees the lock once it is lost, although the guard is kept.
+#[derive(Default)]
+pub(super) struct Watching {
     /// One in each runtime that relies on one: each can end before the others.
     pub(super) watchdogs: Vec<Watchdog>,
     /// Where there is a longest hold.
     pub(super) overtime: Option<overtime::Entry>,
-    /// Until the end of the hold is reported.
-    pub(super) account: Option<Account>,
 }
 
 /// A task that frees the lock once it is lost.

@@ -78,6 +78,8 @@ impl Tried {
 /// How a connection was made, and how another one is.
 pub(super) struct Way {
     pub(super) options: PgConnectOptions,
+    /// Whether another address of the name is silent.
+    is_around: bool,
     /// Needed until then.
     _relay: Option<Relay>,
 }
@@ -86,7 +88,19 @@ impl Way {
     fn as_given(options: &PgConnectOptions) -> Self {
         Self {
             options: options.clone(),
+            is_around: false,
             _relay: None,
+        }
+    }
+
+    /// What is wrong with the server of one address is no mistake of the set-up while another one is silent: in
+    /// a fail-over the standby answers before it is promoted.
+    pub(super) fn explain(&self, error: LockError) -> LockError {
+        match self.is_around && error.is_misconfigured() {
+            true => error
+                .duplicate_as_unavailable()
+                .with_advice("another address of the name is silent"),
+            false => error,
         }
     }
 
@@ -96,6 +110,7 @@ impl Way {
         match options.get_ssl_mode() {
             PgSslMode::Disable | PgSslMode::Allow | PgSslMode::Prefer => Ok(Self {
                 options: options.host(&address.ip().to_string()),
+                is_around: true,
                 _relay: None,
             }),
             // The certificate is for the name, or what comes first there goes by it.
@@ -103,6 +118,7 @@ impl Way {
                 let relay = Relay::to(address)?;
                 Ok(Self {
                     options: options.socket(relay.directory()),
+                    is_around: true,
                     _relay: Some(relay),
                 })
             }

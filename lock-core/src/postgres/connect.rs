@@ -72,8 +72,8 @@ impl Target {
     /// What is wrong with the server, or with the way to it.
     pub(super) async fn open(&self, former: Option<i64>) -> Result<Opened, LockError> {
         let login = log_in(&self.options, Step::LogIn).await?;
-        self.open_along(&login.way, login.connection, login.took, former)
-            .await
+        let opened = self.open_along(&login.way, login.connection, login.took, former);
+        (Box::pin(opened).await).map_err(|error| login.way.explain(error))
     }
 
     /// The first session of a process.
@@ -84,8 +84,11 @@ impl Target {
     pub(super) async fn open_first(&self) -> Result<Opened, LockError> {
         let login = log_in(&self.options, Step::LogIn).await?;
         let opened = self.open_along(&login.way, login.connection, login.took, None);
-        match opened.await {
-            Err(error) => Err(name_pgpool(&login.way.options, error).await),
+        match Box::pin(opened).await {
+            Err(error) => {
+                let error = name_pgpool(&login.way.options, error).await;
+                Err(login.way.explain(error))
+            }
             opened => opened,
         }
     }
@@ -215,7 +218,7 @@ impl Target {
     }
 }
 
-/// Shows that the session is one, and hears of releases where it can.
+/// Shows that the session is one, and listens to releases where it can.
 async fn check_hearing(wire: &mut Wire, about: &About) -> Result<(), LockError> {
     if about.is_readable {
         return check_notifications(wire, about.is_deferrable).await;

@@ -187,6 +187,25 @@ pub(super) fn several_servers() -> LockError {
         "the address leads to several servers, now to one and now to another, each of which has locks \
          of its own; have the proxy or the name in front of them lead to one primary alone",
     )
+    .with_source(SeveralServers)
+}
+
+/// Why the error is that one.
+#[derive(Debug)]
+struct SeveralServers;
+
+impl fmt::Display for SeveralServers {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("two connections came to two servers")
+    }
+}
+
+impl std::error::Error for SeveralServers {}
+
+/// Whether it is [that](several_servers).
+pub(super) fn is_several_servers(error: &LockError) -> bool {
+    let source = std::error::Error::source(error);
+    source.is_some_and(<dyn std::error::Error>::is::<SeveralServers>)
 }
 
 pub(super) fn pgpool() -> LockError {

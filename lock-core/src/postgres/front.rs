@@ -1,4 +1,4 @@
-//! What is in front of a server, looked at once something is wrong: its name says more than what it did.
+//! What is in front of a server, looked at when something is wrong: its name says more than what it did.
 
 use std::time::Duration;
 

@@ -31,7 +31,8 @@ pub(super) async fn log_in(options: &PgConnectOptions, step: Step) -> Result<Log
     let started = Instant::now();
     let tried = Tried::default();
     let made = within(step, async {
-        let made = addresses::connect(options, &tried).await;
+        // Two logins: boxed, so that what awaits this stays small.
+        let made = Box::pin(addresses::connect(options, &tried)).await;
         made.map_err(|error| logging_in(error, options, step == Step::LogInAgain))
     });
     let made = made.await.map_err(|error| tried.explain(error));

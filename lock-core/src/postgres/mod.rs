@@ -65,7 +65,7 @@
 //!
 //! PostgreSQL 14 or newer, the primary, without a proxy that shares sessions between clients
 //! (transaction pooling), and one connection for each process. The address of a fleet leads to one primary
-//! at a time: two that run side by side exclude nobody from each other. One that leads to several is refused
+//! at a time: locks of two that run side by side do not exclude each other. One that leads to several is refused
 //! where a process sees that, and a process that comes back to another database system than the one it
 //! was on grants nothing until, for 10 s, none of its connections has led to the former. A name may have
 //! several addresses: where one is silent, the next that answers is used. No table, no extension, no right that

@@ -11,7 +11,7 @@ use std::net::SocketAddr;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 
-use tokio::io::copy_bidirectional;
+use tokio::io::copy;
 use tokio::net::{TcpStream, UnixListener, UnixStream};
 use tokio::task::JoinHandle;
 
@@ -62,6 +62,11 @@ async fn lead(mut driver: UnixStream, address: SocketAddr) {
     // The driver sees that a connection is closed, whatever the reason.
     if let Ok(mut server) = TcpStream::connect(address).await {
         let _ = server.set_nodelay(true);
-        let _ = copy_bidirectional(&mut driver, &mut server).await;
+        let (mut from_driver, mut to_driver) = driver.split();
+        let (mut from_server, mut to_server) = server.split();
+        tokio::select! {
+            _ = copy(&mut from_driver, &mut to_server) => {}
+            _ = copy(&mut from_server, &mut to_driver) => {}
+        }
     }
 }

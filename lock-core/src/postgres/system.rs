@@ -78,6 +78,10 @@ impl Home {
             return Ok(());
         };
         if let Some(known) = self.known.as_ref().filter(|known| !found.follows(known)) {
+            if found.system == known.system && found.timeline < known.timeline {
+                // A primary that others have left: it can only be there beside the one that was promoted.
+                return Err(errors::elsewhere());
+            }
             let since = match &self.other {
                 Some((other, since)) if found.follows(other) => *since,
                 _ => Instant::now(),
@@ -98,9 +102,14 @@ impl Home {
         Ok(())
     }
 
-    /// An attempt has led to several servers, or to one that cannot be used.
+    /// An attempt has led to several servers: the former one can be among them.
     pub(super) fn missed(&mut self) {
         self.other = None;
+    }
+
+    /// Whether it is not known yet whether the former system is there still.
+    pub(super) fn is_in_doubt(&self) -> bool {
+        self.other.is_some()
     }
 }
 
@@ -134,6 +143,18 @@ mod tests {
         assert!(!at(&two));
         advance(MOVED_AFTER).await;
         assert!(at(&two) && !at(&one));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_primary_that_was_left_for_a_promoted_one_never_counts() {
+        let (before, promoted) = (identity("1", 5, 9, 1), identity("1", 5, 20, 2));
+        let mut home = Home::default();
+        assert!(home.reached(Some(&before)).is_ok() && home.reached(Some(&promoted)).is_ok());
+        for _ in 0..3 {
+            assert!(home.reached(Some(&before)).is_err());
+            advance(MOVED_AFTER).await;
+        }
+        assert!(home.reached(Some(&promoted)).is_ok());
     }
 
     #[test]

@@ -10,7 +10,7 @@ use tokio::time::timeout;
 use super::Turn;
 use crate::LockError;
 use crate::backend::{Attempt, Begun, Command, Granted};
-use crate::guard::lend;
+use crate::guard::hand_on;
 
 type Answer = Result<Attempt<Granted>, LockError>;
 
@@ -95,9 +95,8 @@ impl Orphan {
 
 /// Hands on what is not awaited, or gives it back before another caller is woken. Unpolled, it drops its
 /// arguments in the same order.
-pub(super) async fn settle(mut granted: Granted, turn: Turn, response_timeout: Duration) {
-    lend(&mut granted, turn.queue());
-    if let Err((turn, granted)) = turn.hand_on(granted) {
+pub(super) async fn settle(granted: Granted, turn: Turn, response_timeout: Duration) {
+    if let Err((turn, granted)) = hand_on(turn, granted) {
         if let Some(release) = granted.slot().release() {
             // The caller has left; unanswered, it goes on by itself.
             let _ = timeout(response_timeout, release).await;

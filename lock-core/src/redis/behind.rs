@@ -159,7 +159,10 @@ pub(super) async fn refuse_split(
         let seen = look(info, shared).await;
         let mut sights: Vec<_> = seen.iter().map(Seen::sight).collect();
         leave(seen, &shared.settings).await;
-        sights.push(server);
+        // Seen by that look, it says what it is now.
+        if !sights.iter().any(|sight| sight.run_id == server.run_id) {
+            sights.push(server);
+        }
         if split.saw(info.addr(), &sights) == Behind::Two {
             split.doubt();
         }

@@ -41,10 +41,12 @@ pub(super) enum Behind {
 #[derive(Default)]
 pub(super) struct Split {
     is_on: AtomicBool,
+    /// Whether the last split has ended, and the master that is left does not know of it.
+    has_ended: AtomicBool,
     /// Whether the commands are to go to the last master that was alone.
     is_followed: AtomicBool,
     state: Mutex<State>,
-    /// Somebody has come to another master than that of the commands.
+    /// A connection has come to another master than that of the commands.
     doubted: Notify,
 }
 
@@ -108,7 +110,11 @@ impl Split {
             Some(one) if sights.iter().any(|sight| sight.is_master) => {
                 let one = one.clone();
                 state.alone = Some((one.clone(), now));
-                self.is_on.store(false, Ordering::Release);
+                if self.is_on() {
+                    // Before a lock can be granted.
+                    self.has_ended.store(true, Ordering::Release);
+                    self.is_on.store(false, Ordering::Release);
+                }
                 Behind::One(one)
             }
             _ => Behind::Nothing,
@@ -125,6 +131,12 @@ impl Split {
     /// The commands are to go to the last master that was alone.
     pub(super) fn follow(&self) {
         self.is_followed.store(true, Ordering::Release);
+    }
+
+    /// Whether a split has ended, once for each. A process that is at the other master may not know yet, and holds
+    /// what it has there.
+    pub(super) fn take_end(&self) -> bool {
+        self.has_ended.swap(false, Ordering::AcqRel)
     }
 
     /// What the master calls itself that the commands are to go to, once for each time.

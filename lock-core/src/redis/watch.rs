@@ -57,8 +57,8 @@ async fn settle(shared: &Shared, info: &ConnectionInfo, outage: &mut Outage) {
                 });
                 if !shared.servers.is(0, &run_id) {
                     shared.split.follow();
-                    shared.queues.signal.bell().notify_one();
                 }
+                shared.queues.signal.bell().notify_one();
                 return;
             }
             // Nothing answers: an outage like any other.

@@ -39,13 +39,14 @@ mod tests {
 
     #[test]
     fn pauses_double_up_to_the_longest_and_begin_anew() {
-        let ms = Duration::from_millis;
+        // Whole seconds: the pauses are computed in floating point.
+        let s = Duration::from_secs;
         let builder = ExponentialBuilder::new();
-        let mut pauses = BackOff::new(builder.with_min_delay(ms(10)).with_max_delay(ms(40)));
+        let mut pauses = BackOff::new(builder.with_min_delay(s(1)).with_max_delay(s(4)));
         for _ in 0..2 {
             let first: Vec<_> = (0..20).map(|_| pauses.pause()).collect();
-            assert_eq!(first[..4], [ms(10), ms(20), ms(40), ms(40)]);
-            assert_eq!(first[19], ms(40));
+            assert_eq!(first[..4], [s(1), s(2), s(4), s(4)]);
+            assert_eq!(first[19], s(4));
             pauses.reset();
         }
     }

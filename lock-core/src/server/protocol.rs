@@ -259,7 +259,7 @@ pub(crate) enum Acquired {
     Void(Refusal),
 }
 
-/// What a caller is told that is granted nothing.
+/// The answer to a caller that is granted nothing.
 pub(crate) enum Refusal {
     Held { retry_in: Option<Duration> },
     Error(LockError),

@@ -60,7 +60,7 @@ impl State {
 enum Action {
     Tick,
     Replace,
-    /// The holder hears of the new master.
+    /// The holder learns of the new master.
     Move,
     Renew,
     HearRenewed,
@@ -144,7 +144,7 @@ impl Model for Carried {
             None => {}
         }
         if !state.is_replaced {
-            // Later it hears of the new master, and leaves the former one.
+            // Later it learns of the new master, and leaves the former one.
             actions.push(Action::Ask);
         }
         match state.granted {

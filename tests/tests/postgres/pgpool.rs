@@ -53,7 +53,7 @@ async fn locks_work_behind_a_pgpool_that_balances() {
 async fn a_pgpool_that_sends_locks_to_a_standby_is_refused_by_name() {
     let primary = PostgresServer::start().await;
     let standby = primary.standby().await;
-    // All functions only read, as it is told, and it chooses anew for each statement.
+    // All functions only read, by its settings, and it chooses anew for each statement.
     let settings = [
         ("read_only_function_list", ".*"),
         ("write_function_list", ""),

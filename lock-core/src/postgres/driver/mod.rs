@@ -382,7 +382,7 @@ impl Driver {
                 }
                 Err(error) => error,
             };
-            if error.is_misconfigured() {
+            if errors::is_several_servers(&error) {
                 self.place.missed();
             }
             if let Some(started) = started.take() {
@@ -402,7 +402,11 @@ impl Driver {
             let backoff = self.backoff.get_or_insert_with(|| BackOff::new(BACKOFF));
             let delay = backoff.pause();
             let begun = Instant::now();
-            let eager_after = self.config.logins.eager_after(EAGER_AFTER).min(delay);
+            let eager_after = match self.place.is_in_doubt() {
+                // All processes come to a server that is new to them: none is asked for sooner.
+                true => delay,
+                false => self.config.logins.eager_after(EAGER_AFTER).min(delay),
+            };
             let _ = timeout(delay, async {
                 self.shared.queues.rung().await;
                 sleep_until(begun + eager_after).await;

@@ -10,7 +10,7 @@ use crate::redis::key::{millis, prefix};
 use crate::redis::scripts::{EXCHANGE, RENEW, TOKEN};
 use crate::redis::settings::Settings;
 
-/// What the server is told beside the locks.
+/// What goes to the server beside the locks.
 pub(in crate::redis) struct Extra {
     /// That its clock jumped.
     pub(super) jumped: bool,

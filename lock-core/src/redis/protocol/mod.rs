@@ -208,7 +208,8 @@ impl Protocol for RedisProtocol {
         self.upkeep.nodes.answered(sent.link);
         let (lane, server) = (sent.lane, sent.link.server);
         let jump = self.upkeep.saw_time(sent, answers.time, effects);
-        answers.has_jumped = jump == Some(Jump::Forward);
+        // What was on its way when the clock jumped was granted by the server without knowing of it.
+        answers.has_jumped = jump == Some(Jump::Forward) || self.upkeep.nodes.was_before_jump(sent);
         let mut settling = Settling::Each;
         if answers.left.as_ref().is_err_and(|error| error == MOVED) {
             // Once it is known what became of the master before, which takes a moment.
@@ -226,7 +227,7 @@ impl Protocol for RedisProtocol {
                 self.upkeep.moves.doubt(lane, server, false);
             }
         } else if (batch.extra.as_ref()).is_some_and(|extra| extra.proof.is_some()) {
-            // They were told to come back later.
+            // The answer to them was to come back later.
             let bucket = self.upkeep.nodes.lane(lane).bucket;
             self.shared.waiting.wake_all_of(bucket);
         }
@@ -255,7 +256,7 @@ impl Protocol for RedisProtocol {
         answers: &mut Answers,
     ) -> Acquired {
         if answers.has_jumped {
-            // Whoever held it may think so still.
+            // Its holder may take it for held still.
             let retry_in = Some(self.shared.settings.quarantine);
             return Acquired::Void(Refusal::Held { retry_in });
         }

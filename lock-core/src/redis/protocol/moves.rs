@@ -143,6 +143,10 @@ impl Moves {
 
     /// A slot came to this server with a note of another.
     pub(super) fn doubt(&mut self, lane: usize, server: u64, is_new: bool) {
+        if self.doubts.len() == 1 {
+            // A single server has no slots: another program has written its key.
+            return;
+        }
         let doubt = &mut self.doubts[lane];
         let is_another = |doubt: Doubt| doubt.server != server || (is_new && !doubt.is_new);
         if doubt.is_none_or(is_another) {

@@ -25,6 +25,8 @@ pub(super) struct Node {
     /// Since when a connection is asked for.
     pub(super) absent_since: Option<Instant>,
     pub(super) clock: ServerClock,
+    /// When that was seen to have been put forward, on CLOCK_BOOTTIME.
+    pub(super) jumped_at: Option<Duration>,
     backoff: BackOff,
     /// No connection can be made.
     outage: Outage,
@@ -54,6 +56,7 @@ impl Node {
             identity: 0,
             absent_since: None,
             clock: ServerClock::default(),
+            jumped_at: None,
             backoff: BackOff::new(BACKOFF),
             outage: Outage::new(),
             has_answered: false,
@@ -81,7 +84,7 @@ impl Node {
         if is_another {
             self.run_id = opened.run_id;
             self.id.server = number;
-            // Another server's clock; what it forgot is told by its own quarantine.
+            // Another server's clock; its own quarantine covers what it forgot.
             self.clock = ServerClock::default();
         }
         let (sent, received) = (opened.sent, opened.received);

@@ -40,7 +40,7 @@ pub(super) struct NodeLane {
     /// In a cluster, that of its keys.
     pub(super) bucket: u8,
     pub(super) node: usize,
-    /// The server is to be told that its clock jumped.
+    /// The next call is to say that its clock jumped.
     pub(super) jumped: bool,
 }
 
@@ -260,6 +260,17 @@ impl Nodes {
         let (received, margin) = (self.shared.clock.now(), self.shared.settings.margin());
         let clock = &mut self.nodes[sent.link.node].clock;
         clock.observe(sent.at, received, time, margin)
+    }
+
+    /// The clock of its server was put forward by then.
+    pub(super) fn jumped(&mut self, node: usize, now: Duration) {
+        self.nodes[node].jumped_at = Some(now);
+    }
+
+    /// Whether it was sent before the clock of its server was known to have been put forward.
+    pub(super) fn was_before_jump(&self, sent: Sent) -> bool {
+        let jumped_at = self.nodes[sent.link.node].jumped_at;
+        self.is_present(sent.link) && jumped_at.is_some_and(|jumped_at| sent.at <= jumped_at)
     }
 
     /// Leases are renewed at these lanes.

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-/// Until when the last one is, as far as it was told.
+/// Until when the last one is, as far as the server has said.
 #[derive(Default)]
 pub(super) struct Quarantine(Option<Instant>);
 

@@ -73,7 +73,7 @@ impl Replicas {
         }
     }
 
-    /// Gives out what was granted over this connection, whose node may not have the lane any more, at once
+    /// Gives out what was granted over this connection, whose node may not have the lane any more, together
     /// or when its replicas know of it. Those of another server, which the node is by now, know nothing of it.
     pub(super) fn give(&mut self, sent: Sent, given: Given<Waiting>, is_present: bool) {
         if self.shared.settings.replicas == 0 {
@@ -130,7 +130,7 @@ impl Replicas {
                 key: nodes.lane(first.lane).server_key.clone(),
                 reply,
             };
-            // Where nobody is left to answer, the reply is dropped.
+            // Where no caller is left, the reply is dropped.
             let _ = self.questions.send(question);
             let grants = mem::take(&mut of_node.unconfirmed);
             let within = self.shared.settings.answer_within();

@@ -74,7 +74,7 @@ impl Upkeep {
                 if came.is_another {
                     self.shared.servers.live(sent);
                     if ran_beside {
-                        // Nobody is granted a lock there for one lease, as after a jump of its clock.
+                        // No lock is granted there for one lease, as after a jump of its clock.
                         self.nodes.lane_mut(0).jumped = true;
                     }
                     // What it lacks of what is held is known as soon as it can be.
@@ -89,7 +89,7 @@ impl Upkeep {
             Err(error) => {
                 let retry_at = self.nodes.down(node, &error);
                 let lanes = self.nodes.lanes_of(node);
-                // Who waits for this node is told why it is not there.
+                // Those that wait for this node get the reason why it is not there.
                 effects.push(Effect::Refuse { lanes, error });
                 self.nodes.look(None, effects);
                 retry_at
@@ -110,6 +110,7 @@ impl Upkeep {
     /// A server's clock was put forward: leases on it may have ended early.
     fn jumped(&mut self, node: usize, effects: &mut Effects) {
         tracing::error!("the clock of the Redis server was put forward: its locks are lost");
+        self.nodes.jumped(node, self.shared.clock.now());
         let lanes = self.nodes.lanes_of(node);
         for lane in &lanes {
             self.nodes.lane_mut(*lane).jumped = true;
@@ -186,6 +187,10 @@ impl Upkeep {
         self.nodes.look_for_absent(wants, effects);
         self.moves.settle_doubts(&self.nodes, effects);
         self.mastery.watch(&mut self.nodes, effects);
+        if self.shared.split.take_end() {
+            // No lock is granted for one lease, as after a jump of the server's clock.
+            self.nodes.lane_mut(0).jumped = true;
+        }
         if let Some(run_id) = self.shared.split.take_followed() {
             self.follow_address(&run_id, effects);
         }

@@ -69,7 +69,7 @@ pub(super) struct Sentinels {
 struct Heard {
     /// The number of the newest configuration.
     epoch: u64,
-    /// Since when those that answer are behind that, and no master is to be had.
+    /// Since when those that answer are behind that, and there is no master.
     behind_since: Option<Instant>,
     /// By Sentinel: made when it is needed, and again when it has failed.
     connections: Vec<Option<MultiplexedConnection>>,
@@ -116,7 +116,7 @@ impl Sentinels {
     /// answers.
     pub(super) async fn find(&self) -> Result<ConnectionInfo, LockError> {
         let within = self.settings.connect_timeout();
-        // Behind one name there can be several, of which a process hears one otherwise.
+        // Behind one name there can be several, of which a process asks one otherwise.
         let named = self.addresses.iter().map(|info| addresses_of(info, within));
         let behind_names = join_all(named).await.concat();
         let all: Vec<_> = self.addresses.iter().chain(&behind_names).collect();

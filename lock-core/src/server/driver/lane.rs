@@ -72,7 +72,7 @@ impl<P: Protocol> Lane<P> {
         }
         while batch.locks() < P::BATCH {
             match self.acquires.pop_front() {
-                // Nobody waits for it.
+                // No caller waits for it.
                 Some(acquire) if acquire.reply.is_closed() => {}
                 Some(acquire) => batch.acquires.push(acquire),
                 None => break,

@@ -196,7 +196,7 @@ impl<P: Protocol> Driver<P> {
                 };
                 let batch = lane.take(self.protocol.take_extra(at));
                 if batch.is_empty() {
-                    // Whoever asked for what was there has left; a claim comes next.
+                    // The callers of what was there have left; a claim comes next.
                     continue;
                 }
                 lane.in_flight += 1;
