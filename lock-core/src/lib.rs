@@ -130,7 +130,7 @@ pub mod memory;
 mod name;
 mod nesting;
 mod observe;
-#[cfg(any(feature = "memory", feature = "postgres", feature = "redis"))]
+#[cfg(any(feature = "postgres", feature = "redis"))]
 mod oneshot;
 mod outage;
 mod panics;

@@ -32,7 +32,6 @@ impl<T> Sender<T> {
     }
 
     /// Whether the receiver is gone.
-    #[cfg(any(test, feature = "postgres", feature = "redis"))]
     pub(crate) fn is_closed(&self) -> bool {
         self.0.as_ref().is_none_or(oneshot::Sender::is_closed)
     }

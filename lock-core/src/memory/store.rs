@@ -4,12 +4,14 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use tokio::sync::oneshot;
 use tokio::time::Instant;
 
 use super::Shared;
 use crate::backend::Lease;
 use crate::hand_over::HandOver;
-use crate::{LockName, LossReason, oneshot};
+use crate::panics::catch;
+use crate::{LockName, LossReason};
 
 #[derive(Default)]
 pub(super) struct Store(Mutex<Table>);
@@ -115,7 +117,8 @@ impl Store {
         drop(table);
         // All of them: the first may have left meanwhile.
         for (_, waiter) in waiting.into_values() {
-            let _ = waiter.send(());
+            // A waker that panics is no matter of the caller that releases.
+            let _ = catch(|| waiter.send(()));
         }
     }
 
