@@ -25,9 +25,19 @@ impl RedisCluster {
         Self::of(RedisServer::options()).await
     }
 
+    /// Of members that wait for each other as long as Redis does by default: where none of them dies, none is
+    /// to be taken for dead on a busy machine.
+    pub async fn patient() -> Self {
+        Self::joined(RedisServer::options(), "15000").await
+    }
+
     /// Of members with these options.
     pub async fn of(options: RedisOptions) -> Self {
-        let member = member(options);
+        Self::joined(options, NODE_TIMEOUT).await
+    }
+
+    async fn joined(options: RedisOptions, node_timeout: &str) -> Self {
+        let member = member(options, node_timeout);
         let nodes = join_all((0..3).map(|_| member.clone().start())).await;
         let share = |member: usize| (SLOTS * member / nodes.len()).to_string();
         for (member, node) in nodes.iter().enumerate() {
@@ -68,7 +78,7 @@ impl RedisCluster {
     /// Adds a replica of this master, which the others make a master when that is dead; returns when
     /// it is in step and the others know of it.
     pub async fn replica(&self, master: &RedisServer) -> RedisServer {
-        let replica = member(RedisServer::options()).start().await;
+        let replica = member(RedisServer::options(), NODE_TIMEOUT).start().await;
         self.meet(&replica).await;
         let (of, id) = (id(master).await, id(&replica).await);
         eventually("it knows its master", || async {
@@ -167,10 +177,10 @@ impl RedisCluster {
 }
 
 /// A server that can join.
-fn member(options: RedisOptions) -> RedisOptions {
+fn member(options: RedisOptions, node_timeout: &str) -> RedisOptions {
     options
         .cluster()
-        .setting("cluster-node-timeout", NODE_TIMEOUT)
+        .setting("cluster-node-timeout", node_timeout)
 }
 
 /// What the members call it.

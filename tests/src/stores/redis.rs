@@ -170,7 +170,7 @@ impl Store for RedisClusterStore {
     const GRANTED_AFTER_A_KILL: Duration = LEASE;
 
     async fn open() -> Self {
-        let cluster = RedisCluster::start().await;
+        let cluster = RedisCluster::patient().await;
         for node in cluster.nodes() {
             redis_user(node, USER, &[""; 0]).await;
         }

@@ -172,7 +172,7 @@ async fn a_fail_over_behind_an_address_that_stays_can_be_connected_to() {
 
 #[tokio::test]
 async fn an_address_that_leads_to_nodes_of_two_clusters_is_refused() {
-    let clusters = [RedisCluster::start().await, RedisCluster::start().await];
+    let clusters = [RedisCluster::patient().await, RedisCluster::patient().await];
     let [first, second] = clusters.each_ref().map(|cluster| &cluster.nodes()[0]);
     let proxy = Proxy::to(first.address()).await;
     proxy.balance([first.address(), second.address()]);

@@ -71,7 +71,7 @@ async fn what_is_free_is_found_among_ten_thousand_in_a_few_calls() {
 
 #[tokio::test]
 async fn a_cluster_grants_no_more_than_the_limit() {
-    let cluster = RedisCluster::start().await;
+    let cluster = RedisCluster::patient().await;
     let (here, there) = (
         client(&cluster.urls()[0]).await,
         client(&cluster.urls()[1]).await,

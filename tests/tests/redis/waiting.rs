@@ -51,7 +51,7 @@ async fn both_connections_are_there_before_anybody_waits() {
         connections(&server).await == before + 2
     })
     .await;
-    let cluster = RedisCluster::start().await;
+    let cluster = RedisCluster::patient().await;
     let there = client(&cluster.urls()[0]).await;
     for node in cluster.nodes() {
         eventually("messages can be heard", async || {
