@@ -27,6 +27,7 @@ use super::waiting::Asked;
 use crate::LockError;
 use crate::outage::{Outage, SoFar};
 use crate::panics::{catch, catch_async};
+use crate::server::link;
 
 /// Between attempts to connect.
 const RETRY_DELAY: Duration = Duration::from_millis(200);
@@ -83,11 +84,8 @@ pub(super) struct Question {
     pub(super) reply: oneshot::Sender<bool>,
 }
 
-enum Link {
-    Down { retry_at: Instant },
-    Connecting(Via),
-    Up(MultiplexedConnection, Via),
-}
+/// The connection to a node, there or being made.
+type Link = link::Link<(MultiplexedConnection, Via), Via>;
 
 /// A connection, and what its server calls itself.
 type Opened = (MultiplexedConnection, String);
@@ -185,7 +183,7 @@ impl Subscriber {
             self.ask_replicas();
             self.beat();
             let shared = Arc::clone(&self.shared);
-            let is_up = self.nodes.iter().any(|link| matches!(link, Link::Up(..)));
+            let is_up = self.nodes.iter().any(|link| link.up().is_some());
             let mut wake = again.unwrap_or_else(|| Instant::now() + NO_TIMER);
             if is_up {
                 wake = wake.min(self.heartbeat);
@@ -218,15 +216,11 @@ impl Subscriber {
                 self.run_ids.push(String::new());
                 self.outages.push(Outages::new(info));
                 self.steps.push(Steps::default());
-                self.nodes.push(Link::Down {
-                    retry_at: Instant::now(),
-                });
+                self.nodes.push(Link::down());
             } else if topology.has(at) && before.nodes[at].addr() == info.addr() {
                 continue;
             } else {
-                self.nodes[at] = Link::Down {
-                    retry_at: Instant::now(),
-                };
+                self.nodes[at] = Link::down();
                 self.steps[at].lost();
                 self.outages[at] = Outages::new(info);
             }
@@ -287,30 +281,27 @@ impl Subscriber {
             keys: missing,
             number: work.number,
         });
-        let retry = self.nodes.iter().filter_map(|node| match node {
-            Link::Down { retry_at } => Some(*retry_at),
-            _ => None,
-        });
+        let retry = self.nodes.iter().filter_map(Link::retry_at);
         retry.chain(again).min()
     }
 
     /// Asks over the connection of this node what can be asked now.
     fn take_steps(&mut self, node: usize) {
-        let Link::Up(connection, via) = &self.nodes[node] else {
+        let Some((connection, via)) = self.nodes[node].up().cloned() else {
             return;
         };
-        let (connection, via) = (connection.clone(), *via);
         while let Some(step) = self.steps[node].next() {
             self.ask(connection.clone(), via, step);
         }
     }
 
     fn connection(&mut self, at: usize) -> Option<(MultiplexedConnection, Via)> {
-        match &self.nodes[at] {
-            Link::Up(connection, via) => return Some((connection.clone(), *via)),
-            Link::Connecting(_) => return None,
-            Link::Down { retry_at } if *retry_at > Instant::now() => return None,
-            Link::Down { .. } => {}
+        let link = &self.nodes[at];
+        if let Some(up) = link.up() {
+            return Some(up.clone());
+        }
+        if !link.is_due() {
+            return None;
         }
         self.last_connection += 1;
         let via = Via {
@@ -405,10 +396,9 @@ impl Subscriber {
         self.heartbeat = now + heartbeat;
         let within = self.shared.settings.answer_within();
         for link in &self.nodes {
-            let Link::Up(connection, via) = link else {
+            let Some((mut connection, via)) = link.up().cloned() else {
                 continue;
             };
-            let (mut connection, via) = (connection.clone(), *via);
             let shared = Arc::clone(&self.shared);
             self.calls.push(Box::pin(async move {
                 let asked = shared.clock.now();
@@ -451,10 +441,7 @@ impl Subscriber {
     fn follow(&mut self) {
         self.servers.mark_unchanged();
         let links: Vec<Via> = (self.nodes.iter())
-            .filter_map(|link| match link {
-                Link::Up(_, via) => Some(*via),
-                _ => None,
-            })
+            .filter_map(|link| link.up().map(|(_, via)| *via))
             .collect();
         for via in links {
             if !self.shared.servers.is(via.node, &self.run_ids[via.node]) {
@@ -470,7 +457,7 @@ impl Subscriber {
             Done::Connected(via, Ok((connection, run_id))) => {
                 let node = via.node;
                 if self.shared.servers.is(node, &run_id) {
-                    self.nodes[node] = Link::Up(connection, via);
+                    self.nodes[node] = Link::Up((connection, via));
                     self.run_ids[node] = run_id;
                     self.outages[node].is_back();
                 } else {
@@ -482,9 +469,7 @@ impl Subscriber {
             }
             Done::Connected(Via { node, .. }, Err(error)) => {
                 self.outages[node].is_away(&error);
-                self.nodes[node] = Link::Down {
-                    retry_at: Instant::now() + RETRY_DELAY,
-                };
+                self.nodes[node] = Link::down_for(RETRY_DELAY);
             }
             Done::Asked(via, step, Ok(errors)) if self.is_present(via) => {
                 self.steps[via.node].answered(step.keys().len());
@@ -540,7 +525,7 @@ impl Subscriber {
 
     /// Whether this is the connection that its node has now.
     fn is_present(&self, via: Via) -> bool {
-        matches!(self.nodes[via.node], Link::Up(_, present) if present == via)
+        (self.nodes[via.node].up()).is_some_and(|(_, present)| *present == via)
     }
 
     /// Nothing is subscribed to over a connection that is gone; there is another after this long.
@@ -550,9 +535,7 @@ impl Subscriber {
             return;
         }
         let at = via.node;
-        self.nodes[at] = Link::Down {
-            retry_at: Instant::now() + after,
-        };
+        self.nodes[at] = Link::down_for(after);
         self.steps[at].lost();
         let topology = Arc::clone(&self.topology.borrow());
         self.shared
@@ -614,10 +597,7 @@ mod tests {
         let (_changes, topology) = watch::channel(Arc::new(topology));
         let (_ask, questions) = mpsc::unbounded_channel();
         let mut this = Subscriber::new(Arc::new(Shared::new(settings)), topology, questions);
-        let present = |this: &Subscriber| match this.nodes[0] {
-            Link::Up(_, via) => Some(via),
-            _ => None,
-        };
+        let present = |this: &Subscriber| this.nodes[0].up().map(|(_, via)| *via);
         let connected = async |this: &mut Subscriber, number| {
             let via = Via { node: 0, number };
             this.nodes[0] = Link::Connecting(via);

@@ -15,7 +15,7 @@ pub(crate) struct LinkId {
     pub(crate) server: u64,
 }
 
-/// The connection of a place: `C` once it is there, `W` while it is made.
+/// The connection of a place: `C` once it is there; `W` tells which one is awaited, while it is made.
 pub(crate) enum Link<C, W = ()> {
     Down { retry_at: Instant },
     Connecting(W),
