@@ -136,15 +136,14 @@ impl Split {
     /// Whether a split has ended, once for each. A process that is at the other master may not know yet, and holds
     /// what it has there.
     pub(super) fn take_end(&self) -> bool {
-        self.has_ended.swap(false, Ordering::AcqRel)
+        take(&self.has_ended)
     }
 
     /// What the master calls itself that the commands are to go to, once for each time.
     pub(super) fn take_followed(&self) -> Option<String> {
-        if !self.is_followed.load(Ordering::Acquire) {
+        if !take(&self.is_followed) {
             return None;
         }
-        self.is_followed.store(false, Ordering::Release);
         let state = self.state();
         state.alone.as_ref().map(|(alone, _)| alone.clone())
     }
@@ -158,6 +157,11 @@ impl Split {
     pub(super) async fn doubted(&self) {
         self.doubted.notified().await;
     }
+}
+
+/// Whether it was set, once for each time. The driver asks in each of its turns: mostly that is a read.
+fn take(flag: &AtomicBool) -> bool {
+    flag.load(Ordering::Acquire) && flag.swap(false, Ordering::AcqRel)
 }
 
 /// Which both would grant a lock.
