@@ -113,18 +113,13 @@ impl Hold {
     }
 
     pub(super) fn take_seat(&self) -> Option<Seat> {
-        let seat = self.seat().take()?;
+        let mut seat = self.seat().take()?;
         self.left.notify_waiters();
         if let Some(mark) = &self.mark {
             mark.end();
         }
-        for watchdog in seat
-            .watching
-            .iter()
-            .flat_map(|watching| &watching.watchdogs)
-        {
-            watchdog.task.abort();
-        }
+        // There is nothing to watch any more.
+        seat.watching = None;
         Some(seat)
     }
 }

@@ -31,10 +31,16 @@ pub(super) struct Watching {
     pub(super) overtime: Option<overtime::Entry>,
 }
 
-/// A task that frees the lock once it is lost.
+/// A task that frees the lock once it is lost. Dropping it ends the task.
 pub(super) struct Watchdog {
     pub(super) runtime: runtime::Id,
     pub(super) task: AbortHandle,
+}
+
+impl Drop for Watchdog {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
 }
 
 /// Where a hold is reported.
