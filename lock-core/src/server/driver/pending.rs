@@ -164,8 +164,19 @@ impl<P: Protocol> Pending<P> {
             return;
         };
         let claim = Claim { acquires, limit };
-        if claim.until() <= now || claim.is_closed() {
-            claim.fail(LockError::unanswered);
+        self.retry_claim(claim, after, |until| until <= now, LockError::unanswered);
+    }
+
+    /// Tries a claim again after this long, unless it is given up or its callers have left.
+    pub(super) fn retry_claim(
+        &mut self,
+        claim: Claim<P::Waiters>,
+        after: Duration,
+        is_given_up: impl FnOnce(Duration) -> bool,
+        error: impl Fn() -> LockError,
+    ) {
+        if is_given_up(claim.until()) || claim.is_closed() {
+            claim.fail(error);
         } else {
             self.delay(after, Command::Claim(claim));
         }

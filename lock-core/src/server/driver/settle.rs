@@ -176,11 +176,7 @@ impl<P: Protocol> Driver<P> {
         if let Some(limit) = batch.limit {
             let acquires = std::mem::take(&mut batch.acquires);
             let claim = Claim { acquires, limit };
-            if is_given_up(claim.until()) || claim.is_closed() {
-                claim.fail(error);
-            } else {
-                self.pending.delay(HAND_OVER, Command::Claim(claim));
-            }
+            (self.pending).retry_claim(claim, HAND_OVER, is_given_up, error);
         }
         for acquire in batch.acquires {
             if is_given_up(acquire.until) {
