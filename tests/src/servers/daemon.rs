@@ -1,10 +1,12 @@
 //! What all servers have in common: processes that can be frozen, killed and started again.
 
 use std::future::Future;
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 
 use rustix::process::{Pid, Signal, kill_process};
+use tokio::net::TcpStream;
 
 use super::guardian::{Guardian, unprivileged};
 use super::processes::{descendants, lives, stat};
@@ -74,6 +76,12 @@ impl Daemon {
             }
         })
         .await;
+    }
+
+    /// Returns when connections to this address are taken.
+    pub(super) async fn until_listening(&self, address: SocketAddr) {
+        self.until_ready(|| async { TcpStream::connect(address).await.is_ok() })
+            .await;
     }
 
     async fn signal_until(&self, signal: Signal, what: &str, is: impl Fn(char) -> bool) {

@@ -5,7 +5,6 @@ use std::fs;
 use std::net::{Ipv4Addr, SocketAddr};
 
 use rustix::process::Signal;
-use tokio::net::TcpStream;
 
 use super::daemon::{Daemon, Server, daemon_command};
 use super::guardian::Guardian;
@@ -68,8 +67,6 @@ impl Server for Nginx {
     }
 
     async fn ready(&self) {
-        self.daemon
-            .until_ready(|| async { TcpStream::connect(self.address()).await.is_ok() })
-            .await;
+        self.daemon.until_listening(self.address()).await;
     }
 }
