@@ -11,7 +11,7 @@ use lock_tests::abandon;
 use lock_tests::scripted_backend::{Play, ScriptedBackend};
 use tokio::time::sleep;
 
-use crate::support::{is_free, ms, name, poll_once, s, start, take, timed, took};
+use crate::support::{is_free, ms, name, poll_once, runtime, s, start, take, timed, took};
 
 #[tokio::test(start_paused = true)]
 async fn a_question_whose_caller_left_keeps_the_turn_until_it_is_answered() {
@@ -292,10 +292,7 @@ impl Wake for Notebook {
 fn without_a_runtime_a_question_is_dropped_before_the_next_is_called() {
     let notebook = Notebook::default();
     let client = LockProvider::new(notebook.clone());
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .unwrap();
+    let runtime = runtime();
     let lock = client.lock(name()).unwrap();
     let (mut first, mut second) = (lock.acquire_owned(s(60)), lock.acquire_owned(s(60)));
     runtime.block_on(async {

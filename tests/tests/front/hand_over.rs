@@ -6,7 +6,7 @@ use lock_core::{LockPolicy, LockProvider, LossReason};
 use lock_tests::scripted_backend::{Play, ScriptedBackend};
 use tokio::time::sleep;
 
-use crate::support::{is_free, ms, name, poll_once, s, start, take, timed, took};
+use crate::support::{is_free, ms, name, poll_once, runtime, s, start, take, timed, took};
 
 /// A scripted backend whose grants can serve one holder after the other.
 fn scripted() -> ScriptedBackend {
@@ -234,10 +234,7 @@ async fn what_was_handed_over_in_a_runtime_that_ends_is_released() {
     let mut asleep = here.lock(name()).unwrap().acquire_owned(s(60));
     assert!(poll_once(&mut asleep).is_none());
     std::thread::spawn(move || {
-        let runtime = tokio::runtime::Builder::new_current_thread()
-            .enable_all()
-            .build();
-        runtime.unwrap().block_on(async { drop(guard) });
+        runtime().block_on(async { drop(guard) });
     })
     .join()
     .unwrap();

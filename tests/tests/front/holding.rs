@@ -10,7 +10,7 @@ use lock_core::{LockPolicy, LockProvider, LossReason};
 use lock_tests::scripted_backend::{Play, ScriptedBackend};
 use tokio::time::{advance, sleep};
 
-use crate::support::{is_free, ms, name, poll_once, s, start, take, timed, took};
+use crate::support::{is_free, ms, name, poll_once, runtime, s, start, take, timed, took};
 
 /// Leases of three seconds on tokio's clock, without renewals.
 fn leases() -> (MemoryBackend, LockProvider) {
@@ -62,10 +62,7 @@ async fn the_longest_hold_outlives_the_runtime_that_it_began_in() {
     let client = ScriptedBackend::new().client();
     let holder = client.clone();
     let thread = std::thread::spawn(move || {
-        let runtime = tokio::runtime::Builder::new_current_thread()
-            .enable_all()
-            .build()
-            .unwrap();
+        let runtime = runtime();
         let policy = LockPolicy::background_job().with_max_hold(ms(50));
         runtime
             .block_on(holder.lock(name()).unwrap().acquire(policy))
@@ -89,10 +86,7 @@ async fn the_longest_hold_ends_while_all_threads_of_its_runtime_are_blocked() {
     let (holder, other) = (scripted.client(), scripted.client());
     let (unblock, blocked) = std::sync::mpsc::channel::<()>();
     let thread = std::thread::spawn(move || {
-        let runtime = tokio::runtime::Builder::new_current_thread()
-            .enable_all()
-            .build()
-            .unwrap();
+        let runtime = runtime();
         runtime.block_on(async {
             let policy = LockPolicy::background_job().with_max_hold(ms(50));
             let guard = holder.acquire(name(), policy).await.unwrap();
@@ -114,10 +108,7 @@ async fn the_longest_hold_ends_in_the_store_after_the_runtime_that_it_began_in()
     let scripted = ScriptedBackend::new();
     let (holder, other) = (scripted.client(), scripted.client());
     let thread = std::thread::spawn(move || {
-        let runtime = tokio::runtime::Builder::new_current_thread()
-            .enable_all()
-            .build()
-            .unwrap();
+        let runtime = runtime();
         let policy = LockPolicy::background_job().with_max_hold(ms(50));
         runtime.block_on(holder.acquire(name(), policy)).unwrap()
     });
@@ -170,10 +161,7 @@ async fn a_cancellation_token_outlives_the_runtime_of_another_that_watches() {
     let (watches, begun) = std::sync::mpsc::channel();
     let (end, ended) = std::sync::mpsc::channel();
     let thread = std::thread::spawn(move || {
-        let runtime = tokio::runtime::Builder::new_current_thread()
-            .enable_all()
-            .build()
-            .unwrap();
+        let runtime = runtime();
         // Who gets in line has the holder watched, here.
         assert!(runtime.block_on(lock.try_acquire(ms(1))).unwrap().is_none());
         watches.send(()).unwrap();

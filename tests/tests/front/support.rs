@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use lock_core::{Acquire, LockError, LockGuard, LockName, LockPolicy, LockProvider};
 use lock_tests::is_held;
+use tokio::runtime::{Builder, Runtime};
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
@@ -60,6 +61,11 @@ pub(crate) fn poll_once(acquire: &mut Acquire) -> Option<Result<LockGuard, LockE
         std::task::Poll::Ready(result) => Some(result),
         std::task::Poll::Pending => None,
     }
+}
+
+/// One beside that of the test, of one thread.
+pub(crate) fn runtime() -> Runtime {
+    Builder::new_current_thread().enable_all().build().unwrap()
 }
 
 /// How long something takes, and what it gives.

@@ -14,17 +14,13 @@ use lock_core::memory::MemoryBackend;
 use lock_core::{Acquire, LockProvider, Lost};
 use lock_tests::scripted_backend::{Play, ScriptedBackend};
 
-use crate::support::{is_free, name, take};
+use crate::support::{is_free, name, runtime, take};
 
 /// Runs a body in a thread and a runtime of its own; fails when it does not come back.
 fn comes_back<F: Future<Output = ()>>(body: impl FnOnce() -> F + Send + 'static) {
     let (sender, back) = mpsc::channel();
     thread::spawn(move || {
-        let runtime = tokio::runtime::Builder::new_current_thread()
-            .enable_all()
-            .build()
-            .unwrap();
-        runtime.block_on(body());
+        runtime().block_on(body());
         sender.send(()).unwrap();
     });
     back.recv_timeout(Duration::from_secs(10))
