@@ -86,7 +86,8 @@ async fn locks_work(server: &PostgresServer) {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn settings_of_role_and_database_change_nothing() {
     let server = PostgresServer::start().await;
-    let pool = server.pool().await;
+    // One session: another would begin with the settings, of which one makes it read only.
+    let mut admin = server.pool().await.acquire().await.unwrap();
     for whose in [
         "ROLE app",
         "DATABASE postgres",
@@ -96,13 +97,13 @@ async fn settings_of_role_and_database_change_nothing() {
             let known = sqlx::query_scalar::<_, bool>(
                 "SELECT EXISTS (SELECT FROM pg_settings WHERE lower(name) = $1)",
             );
-            if known.bind(name).fetch_one(&pool).await.unwrap() {
+            if known.bind(name).fetch_one(&mut *admin).await.unwrap() {
                 let set = format!("ALTER {whose} SET {name} = '{value}'");
-                pool.execute(AssertSqlSafe(set)).await.unwrap();
+                admin.execute(AssertSqlSafe(set)).await.unwrap();
             }
         }
         locks_work(&server).await;
         let reset = format!("ALTER {whose} RESET ALL");
-        pool.execute(AssertSqlSafe(reset)).await.unwrap();
+        admin.execute(AssertSqlSafe(reset)).await.unwrap();
     }
 }
