@@ -8,6 +8,7 @@ use std::task::{Wake, Waker};
 use std::time::Duration;
 
 use tokio::runtime::Handle;
+use tokio::select;
 use tokio::sync::{Notify, OnceCell};
 use tokio::task::coop::consume_budget;
 use tokio::time::{Instant, timeout};
@@ -15,7 +16,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::cohort::Cohort;
 use super::losses;
-use super::lost::watch;
+use super::lost::{Lost, watch};
 use super::overtime;
 use super::seat::{Account, Seat, Watchdog};
 use crate::backend::{Granted, Held};
@@ -270,7 +271,8 @@ impl Held {
         self.loss();
     }
 
-    pub(crate) async fn fencing_token(&self) -> Result<FencingToken, LockError> {
+    /// Ends when the lock is lost, also while the server owes the answer: no token is of use by then.
+    pub(crate) async fn fencing_token(self: &Arc<Self>) -> Result<FencingToken, LockError> {
         // The token is known after the first call.
         consume_budget().await;
         self.check()?;
@@ -288,7 +290,11 @@ impl Held {
             token.await.map(FencingToken::new)
         };
         let asked = std::time::Instant::now();
-        let token = timeout(bound, self.hold.token.get_or_try_init(issue)).await;
+        let token = select! {
+            biased;
+            token = timeout(bound, self.hold.token.get_or_try_init(issue)) => token,
+            reason = Lost::new(Arc::clone(self)) => return Err(self.lost_error(reason.to_string())),
+        };
         let token = token.unwrap_or_else(|_| Err(LockError::unanswered_since(asked, bound)));
         // The caller may have worked under the lock before it asked.
         let token =

@@ -354,6 +354,21 @@ async fn a_token_that_comes_after_the_loss_is_not_handed_out() {
     assert!(token.unwrap_err().is_lost());
 }
 
+/// As after a process stood still: the server has given the lock to another, and does not answer.
+#[tokio::test(start_paused = true)]
+async fn a_token_is_not_waited_for_beyond_the_loss() {
+    let scripted = ScriptedBackend::new();
+    scripted.every_token(Play::Hang);
+    let guard = take(&scripted.client()).await;
+    let asking = timed(guard.fencing_token());
+    let ((elapsed, token), ()) = tokio::join!(asking, async {
+        tokio::time::sleep(ms(20)).await;
+        scripted.lose(&name(), lock_core::LossReason::Disconnected);
+    });
+    took(elapsed, ms(20));
+    assert!(token.unwrap_err().is_lost());
+}
+
 #[tokio::test(start_paused = true)]
 async fn the_health_of_a_silent_backend_is_known_in_time() {
     let scripted = ScriptedBackend::new();
