@@ -2,8 +2,11 @@
 //! `stop`.
 //!
 //! ```text
-//! stresser ADDRESS RESOURCE HISTORY PROCESS SEED CLIENTS NAME..
+//! stresser ADDRESS RESOURCE HISTORY PROCESS SEED CLIENTS KEPT NAME..
 //! ```
+//!
+//! Its clients share the locks NAME.. with those of other processes. One client more keeps the lock KEPT
+//! nearly all the time, so that a fault that costs locks always finds one.
 
 use std::error::Error;
 use std::io::{self, BufRead, Write};
@@ -21,8 +24,11 @@ use lock_tests::checker::Journal;
 use rustix::process::{Signal, set_parent_process_death_signal};
 use tokio::task::JoinSet;
 
-/// Longer than most leases of tests, and seldom enough for others to have their turns.
-const LINGERING: (u32, Duration) = (300, Duration::from_secs(3));
+/// Longer than most leases of tests.
+const LINGERING: Duration = Duration::from_secs(3);
+
+/// One of so many holds of a shared lock is a long one: others have their turns.
+const SELDOM: u32 = 300;
 
 // One thread, so that the history has the order of the calls.
 #[tokio::main(flavor = "current_thread")]
@@ -37,10 +43,13 @@ async fn main() -> Result<(), Box<dyn Error + Send + Sync>> {
         process,
         seed,
         clients,
+        kept,
         names @ ..,
     ] = arguments.as_slice()
     else {
-        return Err("usage: stresser ADDRESS RESOURCE HISTORY PROCESS SEED CLIENTS NAME..".into());
+        return Err(
+            "usage: stresser ADDRESS RESOURCE HISTORY PROCESS SEED CLIENTS KEPT NAME..".into(),
+        );
     };
     let directory = resource.strip_prefix("file:");
     let resource = FileResource::open(directory.ok_or("an unknown kind of resource")?)?;
@@ -53,18 +62,22 @@ async fn main() -> Result<(), Box<dyn Error + Send + Sync>> {
     say("ready")?;
 
     let mut workers = JoinSet::new();
-    for _ in 0..clients.parse()? {
+    let mut start = |names, one_of| {
         let worker = Worker {
             locks: locks.clone(),
             resource: resource.clone(),
             journal: journal.clone(),
-            names: names.clone(),
+            names,
             rng: rng.fork(),
             pausing: None,
-            lingering: Some(LINGERING),
+            lingering: Some((one_of, LINGERING)),
         };
         workers.spawn(worker.work(Arc::clone(&stop)));
+    };
+    for _ in 0..clients.parse()? {
+        start(names.clone(), SELDOM);
     }
+    start(vec![kept.parse()?], 1);
     workers.join_all().await;
     say("stopped")?;
     Ok(())

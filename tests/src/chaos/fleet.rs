@@ -30,7 +30,10 @@ pub(super) struct Setting {
     pub(super) resource: String,
     pub(super) histories: PathBuf,
     pub(super) clients: usize,
+    /// The locks that all want.
     pub(super) names: Vec<LockName>,
+    /// Those that one process each keeps.
+    pub(super) kept: Vec<LockName>,
 }
 
 #[derive(Debug)]
@@ -52,7 +55,7 @@ impl Broken {
 }
 
 impl Fleet {
-    pub(super) async fn open(rng: Rng, setting: Setting, processes: usize) -> Self {
+    pub(super) async fn open(rng: Rng, setting: Setting) -> Self {
         let mut fleet = Self {
             rng,
             journal: Journal::in_memory(""),
@@ -60,14 +63,14 @@ impl Fleet {
             cast: Vec::new(),
             started: 0,
         };
-        for _ in 0..processes {
-            let player = fleet.start().await;
+        for place in 0..fleet.setting.kept.len() {
+            let player = fleet.start(place).await;
             fleet.cast.push(player);
         }
         fleet
     }
 
-    async fn start(&mut self) -> Player {
+    async fn start(&mut self, place: usize) -> Player {
         let name = format!("p{}", self.started);
         self.started += 1;
         let seed = self.rng.u64(..);
@@ -80,6 +83,7 @@ impl Fleet {
             name.clone(),
             seed.to_string(),
             setting.clients.to_string(),
+            setting.kept[place].to_string(),
         ];
         arguments.extend(setting.names.iter().map(LockName::to_string));
         let child = Child::run(&setting.program, &arguments).await;
@@ -102,7 +106,7 @@ impl Fleet {
 
     /// Starts another process in the place of one that was killed.
     pub async fn replace(&mut self, process: usize) {
-        self.cast[process] = self.start().await;
+        self.cast[process] = self.start(process).await;
     }
 
     /// Writes down that a fault begins which hits a process.

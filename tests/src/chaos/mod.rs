@@ -68,14 +68,14 @@ pub struct Campaign {
     pub processes: usize,
     /// How many clients each has.
     pub clients: usize,
-    /// How many locks they want.
+    /// How many locks they share. Each process keeps one more to itself.
     pub locks: usize,
     /// What chance chooses.
     pub seed: u64,
 }
 
 impl Campaign {
-    /// Four processes with two clients each, on four locks, for as long as the environment says, or
+    /// Four processes with two clients each, on four locks that they share, for as long as the environment says, or
     /// this long. Prints the seed.
     ///
     /// # Panics
@@ -106,19 +106,21 @@ impl Campaign {
         let directory = TempDir::new().unwrap();
         let resources = directory.path().join("resources");
         let resource = FileResource::open(&resources).unwrap();
-        let names = names(self.locks);
+        let names = names(self.locks + self.processes);
+        let (shared, kept) = names.split_at(self.locks);
         let setting = Setting {
             program: stresser.to_owned(),
             address: store.address().expect("processes can share the store"),
             resource: format!("file:{}", resources.display()),
             histories: directory.path().to_owned(),
             clients: self.clients,
-            names: names.clone(),
+            names: shared.to_vec(),
+            kept: kept.to_vec(),
         };
         let faults = store.faults();
         let free_within = S::LEASE.unwrap_or_default() + Duration::from_secs(1);
         let probe = Opened::over(store.backend().await);
-        let mut fleet = Fleet::open(rng.fork(), setting, self.processes).await;
+        let mut fleet = Fleet::open(rng.fork(), setting).await;
         self.break_things(&faults, &mut rng, &mut fleet).await;
 
         let journal = fleet.journal.clone();
