@@ -30,6 +30,8 @@ mod mistakes;
 #[cfg(feature = "axum")]
 mod names;
 #[cfg(feature = "axum")]
+mod order;
+#[cfg(feature = "axum")]
 mod placement;
 #[cfg(feature = "axum")]
 mod refusals;

@@ -31,7 +31,7 @@ pub(crate) fn router(
     orders: OrderStore,
     metrics: PrometheusHandle,
 ) -> Result<Router, LockError> {
-    let locked = RouteLocks::new(locks.clone()).router().route(
+    let locked = RouteLocks::new(locks.clone()).router()?.route(
         "/orders/{id}/process",
         post(orders::process),
         "order:process:<id>",
