@@ -72,7 +72,7 @@ impl fmt::Display for LossReason {
         f.write_str(match self {
             Self::Expired => "its lease ended without a renewal",
             Self::Disconnected => "the connection that held it is gone",
-            Self::Revoked => "it was taken away in the store",
+            Self::Revoked => "another client deleted or took over the lock",
             Self::MaxHold => "it was held for longer than its policy allows",
             Self::Shutdown => "the provider was shut down",
         })

@@ -1,5 +1,5 @@
 //! A database that does not hold the locks: its health is checked, and it keeps the mark of the
-//! provider that does. One connection, on a thread of its own.
+//! provider that does. One connection, on a thread of its own, so that a slow database delays no lock of another.
 
 mod outages;
 

@@ -227,8 +227,7 @@ async fn check_hearing(wire: &mut Wire, about: &About) -> Result<(), LockError> 
     static UNREADABLE: Repeated = Repeated::new();
     UNREADABLE.happened("", |times| tracing::warn!(
         times,
-        "the database has an encoding in which any role can notify what cannot be read, which ends \
-         sessions: this one does not listen, and waiters try a few times a second"
+        "the database has an encoding in which any role can notify what cannot be read, which ends sessions: this one does not listen, and waiters poll a few times a second"
     ));
     Ok(())
 }

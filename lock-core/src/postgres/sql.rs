@@ -241,7 +241,8 @@ pub(super) const RELEASE: &str = concat!(
     " END"
 );
 
-/// A batch of one try: session, key.
+/// A batch of one try: session, key. Alone, as a caller without company is, a try needs neither the arrays of a batch
+/// nor a scan of them.
 pub(super) const TRY: &str = alone!(attempt!(try_lock, "$2"));
 
 /// A batch of one try with a registration: session, key, waiters' key.

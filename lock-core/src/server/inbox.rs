@@ -1,4 +1,7 @@
-//! Commands for the thread of a backend, from any thread and without waiting: many at a time under one lock, and a wake-up only where the thread sleeps.
+//! Commands for the thread of a backend, from any thread and without waiting: many at a time under one lock, and a wake-up
+//! only where the thread sleeps.
+//!
+//! A channel of tokio takes one command at a time, and wakes a receiver that is about to look by itself.
 
 use std::mem;
 use std::sync::atomic::{AtomicBool, Ordering};

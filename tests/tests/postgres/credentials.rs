@@ -273,7 +273,7 @@ async fn a_password_that_was_refused_is_not_shown_to_the_server_at_each_attempt(
     let failed = rotation.failed_logins();
     assert!((2..=3).contains(&failed), "{failed} logins");
     assert!(vault.asked() <= 20, "asked {} times", vault.asked());
-    let lines = log.count("no PostgreSQL session");
+    let lines = log.count("cannot open a PostgreSQL lock session");
     assert!((1..=3).contains(&lines), "{lines} lines");
     // Another one is tried as soon as it is given.
     vault.set(Credentials::password(SECOND));

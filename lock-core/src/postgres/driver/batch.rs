@@ -317,7 +317,7 @@ impl Driver {
         }
         if has_told {
             self.quiet.over(|lasted| {
-                tracing::info!(?lasted, "releases of locks are notified again");
+                tracing::info!(?lasted, "releases in PostgreSQL are notified again");
             });
         }
     }
@@ -341,7 +341,7 @@ impl Driver {
         self.quiet.failed(|SoFar { failures, lasting }| {
             tracing::warn!(
                 error = error as &dyn std::error::Error, failures, lasting,
-                "locks are released without a notification: who waits for one tries a few times a second"
+                "cannot notify other processes of releases in PostgreSQL: their waiters poll a few times a second"
             );
         });
         self.quiet_until = Some(now + QUIET);

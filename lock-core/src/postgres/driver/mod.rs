@@ -314,7 +314,7 @@ impl Driver {
         self.losses.failed(|SoFar { failures, lasting }| {
             tracing::warn!(
                 server, %reason, locks, failures, lasting,
-                "the PostgreSQL session of distributed locks is lost, and its locks; another is opened"
+                "lost the PostgreSQL lock session, and all locks that it held; opening another"
             );
         });
         self.forget();
@@ -368,11 +368,7 @@ impl Driver {
                     self.losses.over(|lasted| again = Some(lasted));
                     self.outage.over(|lasted| again = again.max(Some(lasted)));
                     if let Some(lasted) = again {
-                        tracing::info!(
-                            server,
-                            ?lasted,
-                            "there is a PostgreSQL session for distributed locks again"
-                        );
+                        tracing::info!(server, ?lasted, "PostgreSQL lock session re-established");
                     }
                     if let Some(started) = started.take() {
                         // The caller has left: the client is gone too, which ends the service.
@@ -395,7 +391,7 @@ impl Driver {
                     error = &error as &dyn std::error::Error,
                     failures,
                     lasting,
-                    "no PostgreSQL session for distributed locks: none is granted"
+                    "cannot open a PostgreSQL lock session: no lock is granted; retrying"
                 );
             });
             self.refuse_all(&error);
@@ -568,7 +564,7 @@ impl Driver {
                 self.heartbeats.over(|lasted| {
                     tracing::info!(
                         ?lasted,
-                        "heartbeats of the PostgreSQL session are answered again"
+                        "heartbeats of the PostgreSQL lock session are answered again"
                     );
                 });
                 Ok(())
@@ -580,7 +576,7 @@ impl Driver {
                         error = &error as &dyn std::error::Error,
                         failures,
                         lasting,
-                        "a heartbeat of the PostgreSQL session failed; its locks are looked at"
+                        "a heartbeat of the PostgreSQL lock session failed; checking its locks"
                     );
                 });
                 self.recover(session, None).await?;
@@ -613,7 +609,7 @@ impl Driver {
         match reaped {
             Ok(rows) => {
                 self.reaper.over(|lasted| {
-                    tracing::info!(?lasted, "sessions that stand still are looked for again");
+                    tracing::info!(?lasted, "stalled PostgreSQL sessions are looked for again");
                 });
                 let mut ended = 0_i64;
                 for row in &rows {
@@ -622,7 +618,7 @@ impl Driver {
                 if ended > 0 {
                     tracing::warn!(
                         ended,
-                        "sessions that stood still longer than their lease were ended"
+                        "ended PostgreSQL sessions that had stalled for longer than their lease"
                     );
                     self.next_fallback = Instant::now() + HAND_OVER;
                 }
@@ -632,7 +628,7 @@ impl Driver {
                 self.reaper.failed(|SoFar { failures, lasting }| {
                     tracing::warn!(
                         error = &error as &dyn std::error::Error, failures, lasting,
-                        "sessions that stand still are not looked for: what one of them holds is not freed"
+                        "cannot look for stalled PostgreSQL sessions: locks that they hold are not freed; retrying"
                     );
                 });
                 Ok(())

@@ -66,7 +66,7 @@ fn is_host(host: &str) -> bool {
 
 fn nonsense(address: &ConnectionAddr) -> LockError {
     LockError::unavailable(format!(
-        "the Redis Sentinel at {address} answered nonsense about its master"
+        "the Redis Sentinel at {address} returned an unexpected reply about its master"
     ))
 }
 

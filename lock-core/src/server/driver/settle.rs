@@ -263,5 +263,5 @@ impl<P: Protocol> Driver<P> {
 }
 
 fn taken_away() -> LockError {
-    LockError::lost("it was taken away in the store")
+    LockError::lost("another client deleted or took over the lock")
 }
