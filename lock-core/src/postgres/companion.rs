@@ -78,7 +78,7 @@ impl DatabaseCompanion {
     ) -> Result<Self, LockError> {
         warn_unless_verified(&options);
         let outages = Outages::new(place(&options));
-        let target = Target::new(options, "distributed_lock", Terms::new(LEASE)?, None);
+        let target = Target::new(options, SessionName::of_service(), Terms::new(LEASE)?, None);
         let (ask, asked) = mpsc::unbounded_channel();
         let stop = Arc::<Stop>::default();
         let watch = Watch {

@@ -127,6 +127,7 @@ mod registration;
 mod relay;
 mod rights;
 mod session;
+mod session_name;
 mod setup_sql;
 mod shared;
 mod sql;

@@ -49,6 +49,15 @@ pub(super) static TOKEN: Lua = Lua {
     }),
 };
 
+pub(super) static HOLDERS: Lua = Lua {
+    code: include_str!("scripts/holders.lua"),
+    hash: LazyLock::new(|| {
+        Script::new(include_str!("scripts/holders.lua"))
+            .get_hash()
+            .into()
+    }),
+};
+
 /// The latest time (microseconds) that the scripts can count to: doubles are exact up to there.
 const LATEST: i64 = 1 << 53;
 

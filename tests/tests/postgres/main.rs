@@ -16,6 +16,7 @@ mod fence_refusals;
 mod former;
 mod ghost;
 mod grants;
+mod holders;
 mod idle;
 mod keys;
 mod limits;

@@ -17,6 +17,7 @@
 
 mod batch;
 mod claims;
+mod holders;
 mod listening;
 mod recover;
 mod tokens;
@@ -428,6 +429,7 @@ impl Driver {
             match request {
                 Request::Try { reply, .. } => drop(reply.send(Err(refused()))),
                 Request::Claim { reply, .. } => drop(reply.send(Err(refused()))),
+                Request::Holder { reply, .. } => drop(reply.send(Err(refused()))),
                 Request::Health { reply } => drop(reply.send(Err(refused()))),
             }
         }
@@ -503,6 +505,7 @@ impl Driver {
         let mut has_worked = self.run_batch(session).await?;
         has_worked |= self.run_tokens(session).await?;
         has_worked |= self.run_claim(session).await?;
+        has_worked |= self.run_holders(session).await?;
         has_worked |= self.run_heartbeat(session).await?;
         self.rest(session).await?;
         if self.next_reap <= Instant::now() {
@@ -607,8 +610,12 @@ impl Driver {
     async fn reap(&mut self, session: &mut Session) -> Result<(), Failed> {
         let lease = i64::try_from(self.config.target.terms.lease_ms()).unwrap_or(i64::MAX);
         let key = self.config.target.terms.lease_key();
+        let shared = self.config.target.name.shared();
         let reaped = session
-            .run_beside(&*self.shared.waiters, AssertSqlSafe(sql::reap(lease, key)))
+            .run_beside(
+                &*self.shared.waiters,
+                AssertSqlSafe(sql::reap(lease, key, shared)),
+            )
             .await;
         match reaped {
             Ok(rows) => {

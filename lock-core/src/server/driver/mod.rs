@@ -15,6 +15,7 @@
 mod delayed;
 mod lane;
 mod pending;
+mod questions;
 mod renewals;
 mod settle;
 mod spins;
@@ -95,6 +96,7 @@ impl<P: Protocol> Driver<P> {
             self.apply_effects();
             self.dispatch();
             self.issue_tokens();
+            self.ask_holders();
             self.apply_effects();
             if !more {
                 let end = *drain_until.get_or_insert_with(|| Instant::now() + DRAIN_TIMEOUT);
@@ -336,6 +338,11 @@ impl<P: Protocol> Driver<P> {
                 tokens,
                 answer,
             } => self.issued(sent, tokens, answer),
+            Ended::Told {
+                sent,
+                questions,
+                answer,
+            } => self.told(sent, questions, answer),
             Ended::Own(done) => self.protocol.done(done, &mut self.effects),
         }
         self.apply_effects();
