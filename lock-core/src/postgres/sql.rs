@@ -333,11 +333,12 @@ pub(super) const TOKEN: &str = concat!(
     in_our_session!()
 );
 
-/// Whether this is the session that we think it is. A proxy that balances, as Pgpool-II, sends to a standby
+/// Whether this is the session that we think it is, and whether its server has become one that only reads: a
+/// primary can become a standby, and leave its connections open. A proxy that balances, as Pgpool-II, sends to a standby
 /// what only reads, and to the primary what names a volatile function or the catalog, as all statements
 /// here do: this one names a function that never runs, since the server drops it from the plan.
 pub(super) const HEARTBEAT: &str = concat!(
-    "SELECT true WHERE ",
+    "SELECT true, pg_catalog.pg_is_in_recovery() WHERE ",
     in_our_session!(),
     " AND (true OR pg_catalog.pg_advisory_unlock(0))"
 );

@@ -46,6 +46,10 @@
 //! [tokens](crate::FencingToken) protect what the locks are for. Keys that are deleted are
 //! noticed with the next renewal, and protected by nothing else.
 //!
+//! A master that becomes a replica renews nothing. Where the address leads to the new master within the lease,
+//! what is held is renewed there, if it has a copy; else it is lost at the end of its lease, as
+//! [`ReadOnly`](crate::LossReason::ReadOnly). Meanwhile no lock is granted.
+//!
 //! # Connection strings
 //!
 //! | form | |

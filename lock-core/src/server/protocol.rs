@@ -344,6 +344,12 @@ pub(crate) enum Effect<P: Protocol> {
     Refuse { lanes: Vec<usize>, error: LockError },
     /// To send a probe, for what it does to the server.
     Probe(usize),
+    /// Leases of these lanes are refused their renewal, for a reason that can pass: it is why they will be lost
+    /// if they end before.
+    EndAs {
+        lanes: Vec<usize>,
+        reason: LossReason,
+    },
     /// The locks of these lanes are lost.
     Lose {
         lanes: Vec<usize>,

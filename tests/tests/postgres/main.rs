@@ -36,6 +36,7 @@ mod outages;
 mod panics;
 mod pgpool;
 mod poolers;
+mod read_only;
 mod reconnect;
 mod refusals;
 mod role_settings;

@@ -41,7 +41,6 @@ use super::login_options::LoginOptions;
 use super::place::place;
 use super::session::{Failed, Session, value};
 use super::shared::{Request, Shared};
-use super::statement::Statement;
 use super::system::Home;
 use super::{errors, sql};
 use crate::backend::LossReason;
@@ -558,15 +557,9 @@ impl Driver {
         if !is_asked && !session.until_heartbeat().is_zero() {
             return Ok(false);
         }
-        let answer = session
-            .run(
-                &*self.shared.waiters,
-                const { Statement::new(sql::HEARTBEAT) },
-                |beat| beat,
-            )
-            .await;
-        let result = match answer {
-            Ok(_) => {
+        // Those who have asked are answered by the next session where this one is over.
+        let result = match session.beat(&*self.shared.waiters).await {
+            Ok(()) => {
                 observe::renew_headroom(KIND, session.headroom);
                 self.heartbeats.over(|lasted| {
                     tracing::info!(

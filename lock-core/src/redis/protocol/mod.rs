@@ -114,6 +114,18 @@ impl RedisProtocol {
         }
     }
 
+    /// A server that has become a replica renews nothing. None of its locks is granted elsewhere before they have
+    /// ended here, and where its address comes to lead to the new master in time, that has copies of them, which
+    /// are renewed. So none is lost yet.
+    fn tell_read_only(&self, sent: Sent, failure: &Failure, effects: &mut Effects) {
+        if failure.is_read_only() {
+            effects.push(Effect::EndAs {
+                lanes: self.upkeep.nodes.lanes_of(sent.link.node),
+                reason: LossReason::ReadOnly,
+            });
+        }
+    }
+
     /// Goes on over a connection to this node.
     pub(super) fn begin(&mut self, info: &ConnectionInfo, opened: Opened, effects: &mut Effects) {
         self.upkeep.begin(info, opened, effects);
@@ -288,6 +300,7 @@ impl Protocol for RedisProtocol {
         effects: &mut Effects,
     ) -> Failed {
         self.upkeep.nodes.failed(sent.link, &failure);
+        self.tell_read_only(sent, &failure, effects);
         let failed = self.verdicts.failed(&failure);
         if matches!(failed.then, Then::Again) {
             self.upkeep.nodes.look_for(sent.lane, &failure, effects);
@@ -354,6 +367,7 @@ impl Protocol for RedisProtocol {
                     // Its connection was left: this makes another.
                     effects.push(Effect::RenewBy(Instant::now() + RENEW_SOON));
                 }
+                self.tell_read_only(sent, &failure, effects);
                 return Vec::new();
             }
         };

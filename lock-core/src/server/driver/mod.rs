@@ -307,6 +307,13 @@ impl<P: Protocol> Driver<P> {
                     let (probe, _) = tokio::sync::mpsc::unbounded_channel();
                     self.pending.lanes[lane].probes.push(probe);
                 }
+                Effect::EndAs { lanes, reason } => {
+                    for lock in self.users.held.all() {
+                        if lanes.contains(&self.protocol.lane_of(&lock.key)) {
+                            lock.lease.ends_as(reason);
+                        }
+                    }
+                }
                 Effect::Lose { lanes, reason } => {
                     let is_lost = |key: &P::Key| lanes.contains(&self.protocol.lane_of(key));
                     self.users.held.lose(reason, is_lost);
