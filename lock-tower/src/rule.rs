@@ -46,7 +46,7 @@ pub(crate) struct Settings {
     pub(crate) hold_until: HoldUntil,
     pub(crate) drop_on_disconnect: bool,
     pub(crate) grpc: bool,
-    /// Whether who holds a lock is asked for, and told to who is refused it.
+    /// Whether who holds a lock is asked for, and named to who is refused it.
     pub(crate) names_holder: bool,
     /// Statuses that were chosen in the place of those of the table.
     pub(crate) statuses: Vec<(LockErrorKind, StatusCode)>,

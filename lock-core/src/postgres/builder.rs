@@ -165,6 +165,9 @@ impl PostgresBuilder {
     /// `distributed_lock web-1:4711`; see [`LockSettings::instance`](crate::LockSettings::instance). All roles of
     /// the server see it.
     ///
+    /// Another program that holds the key of a lock, and a transaction that
+    /// [holds one](PostgresBackend::lock_in_transaction), are named by the last word of their `application_name`.
+    ///
     /// # Default
     ///
     /// `host:pid`.

@@ -149,7 +149,7 @@ impl LockSettings {
     /// [`Leader::current`](crate::Leader::current) give in other processes. Where instances ask each other, the
     /// address at which this one is reached.
     ///
-    /// 1 to 46 printable ASCII characters, without blanks. Whoever can look into the store sees it, and so do
+    /// 1 to 46 printable ASCII characters, without blanks. All who can look into the store see it, and so do
     /// operators in `pg_stat_activity`: no secret belongs in it. Empty counts as absent.
     ///
     /// # Default

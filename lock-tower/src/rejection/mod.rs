@@ -75,7 +75,7 @@ pub(crate) struct Asked {
     pub(crate) wait: Duration,
     /// Whether the client understands the statuses of gRPC alone.
     pub(crate) is_grpc: bool,
-    /// Of the lock that it was refused, where that is to be told.
+    /// Of the lock that it was refused, where its client is to know.
     pub(crate) holder: Option<Holder>,
 }
 
@@ -244,7 +244,7 @@ impl LockRejection {
         response
     }
 
-    /// What is told of the holder.
+    /// What the answer says of the holder.
     fn holding_instance(&self) -> Option<&str> {
         self.holder.as_ref()?.instance()
     }

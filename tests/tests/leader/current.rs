@@ -1,4 +1,4 @@
-//! Who leads, as any candidate is told.
+//! Who leads, as any candidate learns.
 
 use lock_core::memory::MemoryBackend;
 use lock_core::{Holder, LockProvider};

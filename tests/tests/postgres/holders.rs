@@ -122,7 +122,7 @@ async fn a_lock_in_a_transaction_is_held_by_its_session() {
     assert_eq!(holder(&locks).await, None);
 }
 
-/// As for what recovery needs: it is told at connect, and keeps no process from its locks.
+/// As what recovery needs: it is logged at connect, and keeps no process from its locks.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_role_that_may_not_know_who_holds_a_lock_is_told_which_right_it_lacks() {
     let server = PostgresServer::start().await;

@@ -1,18 +1,19 @@
-//! What a process is called in the store, beside the locks that it holds.
+//! What this process is called.
 
 use std::sync::Arc;
 
+use super::{LONGEST, check};
 use crate::{LockError, plain_text};
 
-/// How many bytes it has at most: what PostgreSQL's `application_name`, of 63 bytes, has left beside
-/// `distributed_lock `. One limit for all stores, so that a fleet can move from one to another.
-pub(crate) const LONGEST: usize = 46;
-
 /// The text by which operators and other instances find this one.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 pub(crate) struct Instance {
     text: Arc<str>,
     /// Whether no text was given: it is of the host and the process.
+    #[cfg_attr(
+        not(any(feature = "file", feature = "postgres")),
+        expect(dead_code, reason = "the other stores take it as it is")
+    )]
     is_default: bool,
 }
 
@@ -52,33 +53,10 @@ impl Instance {
     }
 
     /// Whether it names the process that has made it, and says nothing of a child that was forked.
+    #[cfg(any(feature = "file", feature = "postgres"))]
     pub(crate) fn is_default(&self) -> bool {
         self.is_default
     }
-}
-
-/// Refuses what cannot be an instance.
-///
-/// # Errors
-///
-/// As of [`Instance::of`].
-pub(crate) fn check(text: &str) -> Result<(), LockError> {
-    let what = if text.len() > LONGEST {
-        format!("it has {} bytes; give {LONGEST} at most", text.len())
-    } else if !text.bytes().all(|byte| byte.is_ascii_graphic()) {
-        "it has a blank, a control character or one that is not ASCII; remove it".to_owned()
-    } else if text.contains("://") && text.contains('@') {
-        "it has a user or a password in it, and others see it; leave them out".to_owned()
-    } else {
-        return Ok(());
-    };
-    Err(LockError::misconfigured(what))
-}
-
-/// Whether this can be an instance. What a store says is that of any client: it is looked at before it is
-/// shown.
-pub(crate) fn is_instance(text: &str) -> bool {
-    !text.is_empty() && check(text).is_ok()
 }
 
 fn name_process(host: &str, pid: u32, room: usize) -> String {
@@ -93,9 +71,10 @@ fn name_process(host: &str, pid: u32, room: usize) -> String {
     host[cut..].to_owned() + &pid
 }
 
-#[cfg(test)]
+#[cfg(all(test, any(feature = "file", feature = "postgres")))]
 mod tests {
     use super::*;
+    use crate::instance::is_instance;
 
     #[test]
     fn an_instance_is_short_printable_and_without_blanks() {
