@@ -359,6 +359,29 @@ impl LockLayer {
         self
     }
 
+    /// Tells clients that are refused a lock which instance holds it: in the member `holder` of the answer, to
+    /// those of gRPC in `distributed-lock-holder`. For clients within the house: an
+    /// [instance](lock_core::Holder::instance) is the name or the address of a machine of yours.
+    ///
+    /// It is asked for once the lock was refused, and the answer waits for that, for one response timeout of
+    /// the provider at most; where it is not known, or the lock is free by then, the answer is as without this.
+    ///
+    /// ```
+    /// # use lock_core::{LockError, LockProvider, memory::MemoryBackend};
+    /// # use lock_tower::LockLayer;
+    /// # let locks = LockProvider::new(MemoryBackend::new());
+    /// let layer = LockLayer::new(locks, "report:rebuild:<id>")?.name_holder();
+    /// # Ok::<(), LockError>(())
+    /// ```
+    ///
+    /// # Default
+    ///
+    /// No answer names a holder, and none is asked for.
+    pub fn name_holder(mut self) -> Self {
+        self.settings().names_holder = true;
+        self
+    }
+
     /// Answers refusals of this kind with another status; all else of the answer stays. The last call for a
     /// kind counts. Answers of gRPC are as they were, and so are errors that the handler returns.
     ///

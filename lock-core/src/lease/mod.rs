@@ -7,7 +7,7 @@ mod models;
 
 use std::fmt;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 use std::task::{Poll, Waker};
 use std::time::Duration;
 
@@ -40,6 +40,9 @@ pub enum LossReason {
     MaxHold,
     /// The provider was shut down while the lock was held.
     Shutdown,
+    /// The server that kept it only reads now: it became a standby or a replica, and another one grants the
+    /// locks.
+    ReadOnly,
 }
 
 impl LossReason {
@@ -52,6 +55,7 @@ impl LossReason {
             Self::Revoked => "revoked",
             Self::MaxHold => "max-hold",
             Self::Shutdown => "shutdown",
+            Self::ReadOnly => "read-only",
         }
     }
 
@@ -62,6 +66,7 @@ impl LossReason {
             3 => Self::Revoked,
             4 => Self::MaxHold,
             5 => Self::Shutdown,
+            6 => Self::ReadOnly,
             _ => return None,
         })
     }
@@ -75,6 +80,7 @@ impl fmt::Display for LossReason {
             Self::Revoked => "another client deleted or took over the lock",
             Self::MaxHold => "it was held for longer than its policy allows",
             Self::Shutdown => "the provider was shut down",
+            Self::ReadOnly => "the server that kept it only reads now",
         })
     }
 }
@@ -115,6 +121,8 @@ struct Until {
     /// Nanoseconds on the clock.
     deadline: AtomicU64,
     tick: Duration,
+    /// The [`LossReason`] that its end will be.
+    ends_as: AtomicU8,
 }
 
 impl Lease {
@@ -138,6 +146,7 @@ impl Lease {
                 clock,
                 deadline: AtomicU64::new(nanos(deadline)),
                 tick: tick.max(Duration::from_millis(1)),
+                ends_as: AtomicU8::new(LossReason::Expired as u8),
             }),
         }))
     }
@@ -148,6 +157,15 @@ impl Lease {
             && let Some(until) = &self.0.until
         {
             until.deadline.fetch_max(nanos(deadline), Ordering::AcqRel);
+        }
+    }
+
+    /// Says why the lease will have ended where its deadline passes, in place of
+    /// [`Expired`](LossReason::Expired): why it is not renewed.
+    #[cfg(feature = "redis")]
+    pub(crate) fn ends_as(&self, reason: LossReason) {
+        if let Some(until) = &self.0.until {
+            until.ends_as.store(reason as u8, Ordering::Relaxed);
         }
     }
 
@@ -168,8 +186,10 @@ impl Lease {
         if let Some(reason) = self.0.latch.get() {
             return Some(reason);
         }
-        if self.remaining()?.is_zero() {
-            self.0.latch.set(LossReason::Expired);
+        let until = self.0.until.as_ref()?;
+        if until.remaining().is_zero() {
+            let ends_as = LossReason::from_code(until.ends_as.load(Ordering::Relaxed));
+            self.0.latch.set(ends_as.unwrap_or(LossReason::Expired));
         }
         self.0.latch.get()
     }
@@ -191,11 +211,7 @@ impl Lease {
     /// Time to the deadline; `None` without one.
     #[must_use]
     pub fn remaining(&self) -> Option<Duration> {
-        let until = self.0.until.as_ref()?;
-        // The clock first: a deadline that is moved in between counts as moved.
-        let now = nanos(until.clock.now());
-        let deadline = until.deadline.load(Ordering::Acquire);
-        Some(Duration::from_nanos(deadline.saturating_sub(now)))
+        Some(self.0.until.as_ref()?.remaining())
     }
 
     /// Whether it is valid, and for a tick at least: one that is renewed is.
@@ -224,6 +240,15 @@ impl Lease {
 
     pub(crate) fn unregister(&self, registration: &mut Registration) {
         self.0.latch.unregister(registration);
+    }
+}
+
+impl Until {
+    fn remaining(&self) -> Duration {
+        // The clock first: a deadline that is moved in between counts as moved.
+        let now = nanos(self.clock.now());
+        let deadline = self.deadline.load(Ordering::Acquire);
+        Duration::from_nanos(deadline.saturating_sub(now))
     }
 }
 
@@ -259,6 +284,19 @@ mod tests {
         lease.extend(clock.now() + second);
         lease.lose(LossReason::Revoked);
         assert_eq!(lease.reason(), Some(LossReason::Expired));
+    }
+
+    #[cfg(feature = "redis")]
+    #[test]
+    fn a_lease_that_is_not_renewed_says_why_once_it_has_ended() {
+        let clock = Arc::new(BootClock);
+        let lease = |ends_in| Lease::until(clock.clone(), clock.now() + ends_in, ends_in);
+        let (over, valid) = (lease(Duration::ZERO), lease(Duration::from_secs(9)));
+        for lease in [&over, &valid] {
+            lease.ends_as(LossReason::ReadOnly);
+        }
+        assert_eq!(over.reason(), Some(LossReason::ReadOnly));
+        assert_eq!(valid.reason(), None);
     }
 
     #[test]

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use tokio::sync::oneshot;
 use tokio::time::Instant;
@@ -11,7 +11,7 @@ use super::Shared;
 use crate::backend::Lease;
 use crate::hand_over::HandOver;
 use crate::panics::catch;
-use crate::{LockName, LossReason};
+use crate::{Holder, LockMode, LockName, LossReason};
 
 #[derive(Default)]
 pub(super) struct Store(Mutex<Table>);
@@ -24,12 +24,22 @@ struct Table {
     last_id: u64,
     /// Locks that are left for a moment to the client that has waited longest.
     handed_over: HandOver<LockName, u64>,
+    /// What clients are called, each text once.
+    instances: Vec<String>,
 }
 
 #[derive(Default)]
 struct Row {
-    holder: Option<(u64, Lease)>,
+    holder: Option<Holding>,
     waiting: BTreeMap<u64, (u64, oneshot::Sender<()>)>,
+}
+
+struct Holding {
+    id: u64,
+    lease: Lease,
+    /// Of the client.
+    instance: usize,
+    since: SystemTime,
 }
 
 pub(super) enum Granting {
@@ -42,13 +52,40 @@ impl Store {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    pub(super) fn try_take(&self, client: u64, name: &LockName, lease: &Lease) -> Granting {
+    /// The number by which this text is known here.
+    pub(super) fn instance(&self, text: &str) -> usize {
+        let mut table = self.table();
+        let known = table.instances.iter().position(|known| known == text);
+        known.unwrap_or_else(|| {
+            table.instances.push(text.to_owned());
+            table.instances.len() - 1
+        })
+    }
+
+    /// Who holds the lock of this name.
+    pub(super) fn holder(&self, name: &LockName) -> Option<Holder> {
+        let table = self.table();
+        let holding = table.rows.get(name)?.holder.as_ref()?;
+        if holding.lease.has_ended() {
+            return None;
+        }
+        let holder = Holder::new(LockMode::Exclusive).with_since(holding.since);
+        Some(holder.with_instance(&table.instances[holding.instance]))
+    }
+
+    pub(super) fn try_take(
+        &self,
+        client: u64,
+        instance: usize,
+        name: &LockName,
+        lease: &Lease,
+    ) -> Granting {
         let mut guard = self.table();
         let table = &mut *guard;
         table.last_id += 1;
         let id = table.last_id;
         let row = table.rows.get(name);
-        if let Some((_, held)) = row.and_then(|row| row.holder.as_ref())
+        if let Some(Holding { lease: held, .. }) = row.and_then(|row| row.holder.as_ref())
             && !held.has_ended()
         {
             return Granting::Held {
@@ -68,10 +105,15 @@ impl Store {
             Some(row) => row,
             None => table.rows.entry(name.clone()).or_default(),
         };
-        let ended = row.holder.replace((id, lease.clone()));
+        let ended = row.holder.replace(Holding {
+            id,
+            lease: lease.clone(),
+            instance,
+            since: SystemTime::now(),
+        });
         drop(guard);
         // Wakes those who wait for its loss, which is not for under a lock of ours.
-        if let Some((_, ended)) = ended {
+        if let Some(Holding { lease: ended, .. }) = ended {
             let _ = ended.reason();
         }
         Granting::Granted(id)
@@ -88,7 +130,8 @@ impl Store {
             .table()
             .rows
             .get(name)
-            .and_then(|row| row.holder.clone());
+            .and_then(|row| row.holder.as_ref())
+            .map(|holding| (holding.id, holding.lease.clone()));
         let Some((id, lease)) = held else {
             return false;
         };
@@ -103,7 +146,11 @@ impl Store {
         let Some(row) = table.rows.get_mut(name) else {
             return;
         };
-        if !row.holder.as_ref().is_some_and(|(id, _)| is_holder(id)) {
+        if !row
+            .holder
+            .as_ref()
+            .is_some_and(|holding| is_holder(&holding.id))
+        {
             return;
         }
         row.holder = None;

@@ -284,6 +284,13 @@ impl RouteLocks {
         self
     }
 
+    /// Tells clients that are refused a lock which instance holds it; as
+    /// [`LockLayer::name_holder`](crate::LockLayer::name_holder).
+    pub fn name_holder(mut self) -> Self {
+        self.settings().names_holder = true;
+        self
+    }
+
     /// Answers refusals of this kind with another status; as
     /// [`LockLayer::status`](crate::LockLayer::status).
     pub fn status(mut self, kind: LockErrorKind, status: StatusCode) -> Self {

@@ -22,6 +22,8 @@ mod handlers;
 #[cfg(feature = "axum")]
 mod held_lock;
 #[cfg(feature = "axum")]
+mod holder;
+#[cfg(feature = "axum")]
 mod leaving;
 #[cfg(feature = "axum")]
 mod locked_router;

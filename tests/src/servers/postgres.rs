@@ -283,11 +283,12 @@ impl PostgresServer {
         value.unwrap()
     }
 
-    /// Ends the sessions of that application name; returns how many there were, when they are gone: on a
-    /// busy machine one lives on for a while after its client was told.
+    /// Ends the sessions of that application name, alone or before an instance; returns how many there were, when
+    /// they are gone: on a busy machine one lives on for a while after its client was told.
     pub async fn terminate_backends(&self, application_name: &str) -> usize {
         let all = sqlx::query_as::<_, (i32, bool)>(
-            "SELECT pid, pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = $1",
+            "SELECT pid, pg_terminate_backend(pid) FROM pg_stat_activity \
+             WHERE application_name = $1 OR starts_with(application_name, $1 || ' ')",
         );
         let gone = sqlx::query("SELECT pg_terminate_backend(pid, 10000) FROM unnest($1) AS pid");
         let mut connection = self.connection().await;

@@ -13,6 +13,7 @@ mod cancel;
 mod cooperation;
 mod courtesy;
 mod hand_over;
+mod holder;
 mod holding;
 mod line;
 mod several;

@@ -70,7 +70,7 @@ impl Rotation {
     }
 
     async fn user(&self) -> String {
-        let user = "SELECT usename::text FROM pg_stat_activity WHERE application_name = 'distributed_lock'";
+        let user = "SELECT usename::text FROM pg_stat_activity WHERE application_name ~ '^distributed_lock( |$)'";
         sqlx::query_scalar(user)
             .fetch_one(&self.pool)
             .await

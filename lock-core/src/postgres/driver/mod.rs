@@ -17,6 +17,7 @@
 
 mod batch;
 mod claims;
+mod holders;
 mod listening;
 mod recover;
 mod tokens;
@@ -40,7 +41,6 @@ use super::login_options::LoginOptions;
 use super::place::place;
 use super::session::{Failed, Session, value};
 use super::shared::{Request, Shared};
-use super::statement::Statement;
 use super::system::Home;
 use super::{errors, sql};
 use crate::backend::LossReason;
@@ -424,6 +424,7 @@ impl Driver {
             match request {
                 Request::Try { reply, .. } => drop(reply.send(Err(refused()))),
                 Request::Claim { reply, .. } => drop(reply.send(Err(refused()))),
+                Request::Holder { reply, .. } => drop(reply.send(Err(refused()))),
                 Request::Health { reply } => drop(reply.send(Err(refused()))),
             }
         }
@@ -499,6 +500,7 @@ impl Driver {
         let mut has_worked = self.run_batch(session).await?;
         has_worked |= self.run_tokens(session).await?;
         has_worked |= self.run_claim(session).await?;
+        has_worked |= self.run_holders(session).await?;
         has_worked |= self.run_heartbeat(session).await?;
         self.rest(session).await?;
         if self.next_reap <= Instant::now() {
@@ -551,15 +553,9 @@ impl Driver {
         if !is_asked && !session.until_heartbeat().is_zero() {
             return Ok(false);
         }
-        let answer = session
-            .run(
-                &*self.shared.waiters,
-                const { Statement::new(sql::HEARTBEAT) },
-                |beat| beat,
-            )
-            .await;
-        let result = match answer {
-            Ok(_) => {
+        // Those who have asked are answered by the next session where this one is over.
+        let result = match session.beat(&*self.shared.waiters).await {
+            Ok(()) => {
                 observe::renew_headroom(KIND, session.headroom);
                 self.heartbeats.over(|lasted| {
                     tracing::info!(
@@ -603,8 +599,12 @@ impl Driver {
     async fn reap(&mut self, session: &mut Session) -> Result<(), Failed> {
         let lease = i64::try_from(self.config.target.terms.lease_ms()).unwrap_or(i64::MAX);
         let key = self.config.target.terms.lease_key();
+        let shared = self.config.target.name.shared();
         let reaped = session
-            .run_beside(&*self.shared.waiters, AssertSqlSafe(sql::reap(lease, key)))
+            .run_beside(
+                &*self.shared.waiters,
+                AssertSqlSafe(sql::reap(lease, key, shared)),
+            )
             .await;
         match reaped {
             Ok(rows) => {

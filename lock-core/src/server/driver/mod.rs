@@ -15,6 +15,7 @@
 mod delayed;
 mod lane;
 mod pending;
+mod questions;
 mod renewals;
 mod settle;
 mod spins;
@@ -95,6 +96,7 @@ impl<P: Protocol> Driver<P> {
             self.apply_effects();
             self.dispatch();
             self.issue_tokens();
+            self.ask_holders();
             self.apply_effects();
             if !more {
                 let end = *drain_until.get_or_insert_with(|| Instant::now() + DRAIN_TIMEOUT);
@@ -305,6 +307,13 @@ impl<P: Protocol> Driver<P> {
                     let (probe, _) = tokio::sync::mpsc::unbounded_channel();
                     self.pending.lanes[lane].probes.push(probe);
                 }
+                Effect::EndAs { lanes, reason } => {
+                    for lock in self.users.held.all() {
+                        if lanes.contains(&self.protocol.lane_of(&lock.key)) {
+                            lock.lease.ends_as(reason);
+                        }
+                    }
+                }
                 Effect::Lose { lanes, reason } => {
                     let is_lost = |key: &P::Key| lanes.contains(&self.protocol.lane_of(key));
                     self.users.held.lose(reason, is_lost);
@@ -336,6 +345,11 @@ impl<P: Protocol> Driver<P> {
                 tokens,
                 answer,
             } => self.issued(sent, tokens, answer),
+            Ended::Told {
+                sent,
+                questions,
+                answer,
+            } => self.told(sent, questions, answer),
             Ended::Own(done) => self.protocol.done(done, &mut self.effects),
         }
         self.apply_effects();

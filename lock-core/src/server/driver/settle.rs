@@ -216,6 +216,7 @@ impl<P: Protocol> Driver<P> {
                     let left = lock.lease.remaining();
                     headroom = headroom.into_iter().chain(left).min();
                     lock.lease.extend(until);
+                    lock.lease.ends_as(LossReason::Expired);
                     if lock.server != sent.link.server {
                         self.users.held.moved_to(sent.link.server, lock.owner);
                     }
