@@ -15,6 +15,7 @@ mod courtesy;
 mod hand_over;
 mod holding;
 mod line;
+mod overtime;
 mod several;
 mod shutdown;
 mod stress;
