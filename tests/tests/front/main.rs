@@ -16,6 +16,7 @@ mod hand_over;
 mod holder;
 mod holding;
 mod line;
+mod overtime;
 mod several;
 mod shutdown;
 mod stress;

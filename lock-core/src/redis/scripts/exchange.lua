@@ -185,10 +185,12 @@ if known ~= run_id then
   -- that took over as well, or whose clock went back, and is covered while a replica lacks fewer than
   -- LACKED grants of one slot. Not more: a server that starts again and again must not come to where no
   -- token is believed; LACKED is less than it takes to start. A slot that is moved adds as much.
-  -- Not covered: two that take over within AHEAD, where the second lacks all that the first has granted, its
-  -- first token included. What that had to go on from, the second cannot know: it has the note that the first
-  -- found, or one of its own, and comes to the same tokens by its own clock, or to smaller ones where the first
-  -- had no note and so went twice as far. Clients bring the newest token that they know, each of its own.
+  -- Two that take over one after the other, where the second lacks all that the first has granted, its first token
+  -- included: both go on from the same note, or from one that each wrote itself, and so by their own clocks. The first
+  -- grants nothing for a lease, so that the second comes a lease later at least: its tokens are greater where its clock
+  -- is behind that of the first by less than that. Not covered: clocks that differ by more, and a first that had
+  -- no note at all and so went twice as far, where the second has one and comes within AHEAD. No server can know what
+  -- another has lost; clients bring the newest token that they know, each of its own.
   last = math.max(last + LACKED, now + ahead)
 end
 local whole = now + quarantine * 1000
