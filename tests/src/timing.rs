@@ -21,7 +21,7 @@ pub async fn eventually<F: Future<Output = bool>>(what: &str, holds: impl FnMut(
 }
 
 /// As [`eventually`], for what takes longer by its own rules.
-pub async fn eventually_within<F: Future<Output = bool>>(
+pub(crate) async fn eventually_within<F: Future<Output = bool>>(
     bound: Duration,
     what: &str,
     mut holds: impl FnMut() -> F,
