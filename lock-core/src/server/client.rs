@@ -149,6 +149,13 @@ impl<Q, C> Queues<Q, C> {
         self.signal.rung(|| self.has_some()).await;
     }
 
+    /// Completes when something else may have changed, such as that no user is left; what is left meanwhile
+    /// stays where it is.
+    #[cfg(feature = "redis")]
+    pub(crate) async fn rung_beside_commands(&self) {
+        self.signal.rung_beside_commands().await;
+    }
+
     /// The driver is gone: nothing will be answered.
     pub(crate) fn abandon(&self) {
         // Each runs wakers, which are the application's and can panic.

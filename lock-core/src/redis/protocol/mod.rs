@@ -134,7 +134,7 @@ impl RedisProtocol {
 
 impl Protocol for RedisProtocol {
     const KIND: &'static str = KIND;
-    const IN_FLIGHT: usize = 3;
+    const IN_FLIGHT: usize = 2;
     const BATCH: usize = 128;
     const RENEWED: usize = 256;
 
