@@ -5,6 +5,7 @@ mod orders_cache;
 mod orders_exclusion;
 mod orders_faults;
 mod orders_health;
+mod orders_leader;
 mod orders_life;
 mod orders_metrics;
 mod orders_postgres;

@@ -4,7 +4,7 @@
 
 use lock_tests::eventually;
 use lock_tests::orders::{Instance, PATIENCE, Shop};
-use lock_tests::servers::{Port, PostgresServer, RedisServer, Server};
+use lock_tests::servers::{Port, PostgresServer, RedisServer};
 use reqwest::{Client, Response, StatusCode, redirect};
 
 const PARCELS: &str = "/parcels?work_ms=0";
