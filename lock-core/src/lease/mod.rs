@@ -120,7 +120,8 @@ struct Until {
     clock: Arc<dyn Clock>,
     /// Nanoseconds on the clock.
     deadline: AtomicU64,
-    tick: Duration,
+    /// In milliseconds: there is a lease for each lock.
+    tick: u32,
     /// The [`LossReason`] that its end will be.
     ends_as: AtomicU8,
 }
@@ -145,7 +146,7 @@ impl Lease {
             until: Some(Until {
                 clock,
                 deadline: AtomicU64::new(nanos(deadline)),
-                tick: tick.max(Duration::from_millis(1)),
+                tick: u32::try_from(tick.as_millis()).unwrap_or(u32::MAX).max(1),
                 ends_as: AtomicU8::new(LossReason::Expired as u8),
             }),
         }))
@@ -216,14 +217,14 @@ impl Lease {
 
     /// Whether it is valid, and for a tick at least: one that is renewed is.
     pub(crate) fn is_lasting(&self) -> bool {
-        let tick = self.0.until.as_ref().map(|until| until.tick);
+        let tick = self.0.until.as_ref().map(Until::tick);
         self.is_valid() && self.remaining() >= tick
     }
 
     /// How long a task that waits for the loss may sleep before the next look at the clock.
     pub(crate) fn next_look(&self) -> Option<Duration> {
-        let tick = self.0.until.as_ref()?.tick;
-        Some(self.remaining()?.min(tick))
+        let until = self.0.until.as_ref()?;
+        Some(until.remaining().min(until.tick()))
     }
 
     /// Ready once the lease has ended. Timers are the caller's: see [`next_look`](Self::next_look).
@@ -244,6 +245,10 @@ impl Lease {
 }
 
 impl Until {
+    fn tick(&self) -> Duration {
+        Duration::from_millis(self.tick.into())
+    }
+
     fn remaining(&self) -> Duration {
         // The clock first: a deadline that is moved in between counts as moved.
         let now = nanos(self.clock.now());

@@ -42,7 +42,7 @@ pub struct MemoryBackend {
     /// Which clone this is.
     client: u64,
     /// What it is called, by its number in the store.
-    instance: usize,
+    instance: u16,
 }
 
 struct Shared {
@@ -118,12 +118,16 @@ impl MemoryBackend {
     /// [`Misconfigured`](crate::LockErrorKind::Misconfigured) for what no instance can be called.
     pub fn with_instance(mut self, instance: &str) -> Result<Self, LockError> {
         let instance = Instance::of(instance)?;
-        self.instance = self.shared.store.instance(instance.as_str());
+        let number = self.shared.store.instance(instance.as_str());
+        self.instance = number.ok_or_else(|| {
+            LockError::misconfigured("a store in memory knows 65,536 instances at most")
+        })?;
         Ok(self)
     }
 
     fn from_leases(leases: Option<(Duration, Arc<dyn Clock>)>) -> Self {
         let store = Store::default();
+        // The first of all.
         let instance = store.instance(Instance::of_process(LONGEST).as_str());
         Self {
             shared: Arc::new(Shared {
@@ -135,7 +139,7 @@ impl MemoryBackend {
                 spare: Mutex::default(),
             }),
             client: 0,
-            instance,
+            instance: instance.unwrap_or_default(),
         }
     }
 

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use tokio::sync::oneshot;
 use tokio::time::Instant;
@@ -31,15 +31,41 @@ struct Table {
 #[derive(Default)]
 struct Row {
     holder: Option<Holding>,
-    waiting: BTreeMap<u64, (u64, oneshot::Sender<()>)>,
+    /// Boxed: most locks have no waiters.
+    waiting: Option<Box<Waiting>>,
 }
+
+/// Clients and their wake-ups, in order of arrival.
+type Waiting = BTreeMap<u64, (u64, oneshot::Sender<()>)>;
 
 struct Holding {
     id: u64,
     lease: Lease,
+    since: Moment,
     /// Of the client.
-    instance: usize,
-    since: SystemTime,
+    instance: u16,
+}
+
+/// A time until 2106, in few bytes: there is one for each lock.
+struct Moment {
+    seconds: u32,
+    millis: u16,
+}
+
+impl Moment {
+    fn now() -> Self {
+        let now = SystemTime::now().duration_since(UNIX_EPOCH);
+        let now = now.unwrap_or_default();
+        Self {
+            seconds: u32::try_from(now.as_secs()).unwrap_or(u32::MAX),
+            millis: u16::try_from(now.subsec_millis()).unwrap_or_default(),
+        }
+    }
+
+    fn time(&self) -> SystemTime {
+        let seconds = UNIX_EPOCH + Duration::from_secs(self.seconds.into());
+        seconds + Duration::from_millis(self.millis.into())
+    }
 }
 
 pub(super) enum Granting {
@@ -52,14 +78,15 @@ impl Store {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The number by which this text is known here.
-    pub(super) fn instance(&self, text: &str) -> usize {
+    /// The number by which this text is known here; `None` where there are too many.
+    pub(super) fn instance(&self, text: &str) -> Option<u16> {
         let mut table = self.table();
         let known = table.instances.iter().position(|known| known == text);
-        known.unwrap_or_else(|| {
+        let number = u16::try_from(known.unwrap_or(table.instances.len())).ok()?;
+        if known.is_none() {
             table.instances.push(text.to_owned());
-            table.instances.len() - 1
-        })
+        }
+        Some(number)
     }
 
     /// Who holds the lock of this name.
@@ -69,14 +96,14 @@ impl Store {
         if holding.lease.has_ended() {
             return None;
         }
-        let holder = Holder::new(LockMode::Exclusive).with_since(holding.since);
-        Some(holder.with_instance(&table.instances[holding.instance]))
+        let holder = Holder::new(LockMode::Exclusive).with_since(holding.since.time());
+        Some(holder.with_instance(&table.instances[usize::from(holding.instance)]))
     }
 
     pub(super) fn try_take(
         &self,
         client: u64,
-        instance: usize,
+        instance: u16,
         name: &LockName,
         lease: &Lease,
     ) -> Granting {
@@ -109,7 +136,7 @@ impl Store {
             id,
             lease: lease.clone(),
             instance,
-            since: SystemTime::now(),
+            since: Moment::now(),
         });
         drop(guard);
         // Wakes those who wait for its loss, which is not for under a lock of ours.
@@ -154,7 +181,8 @@ impl Store {
             return;
         }
         row.holder = None;
-        let waiting = std::mem::take(&mut row.waiting);
+        let waiting = row.waiting.take().map(|waiting| *waiting);
+        let waiting = waiting.unwrap_or_default();
         if let Some((client, _)) = waiting.values().next() {
             let now = Instant::now();
             table.handed_over.forget_ended(now);
@@ -179,6 +207,7 @@ impl Store {
             .entry(name.clone())
             .or_default()
             .waiting
+            .get_or_insert_default()
             .insert(id, (client, sender));
         (id, receiver)
     }
@@ -188,7 +217,7 @@ impl Store {
         let waiter = table
             .rows
             .get_mut(name)
-            .and_then(|row| row.waiting.remove(&registration));
+            .and_then(|row| row.waiting.as_mut()?.remove(&registration));
         table.remove_if_idle(name);
         drop(table);
         drop(waiter);
@@ -213,7 +242,8 @@ impl Table {
 
 impl Row {
     fn is_idle(&self) -> bool {
-        self.holder.is_none() && self.waiting.is_empty()
+        let is_awaited = self.waiting.as_ref().is_some_and(|all| !all.is_empty());
+        self.holder.is_none() && !is_awaited
     }
 }
 

@@ -284,7 +284,7 @@ impl PostgresServer {
     }
 
     /// Ends the sessions of that application name, alone or before an instance; returns how many there were, when
-    /// they are gone: on a busy machine one lives on for a while after its client was told.
+    /// they are gone: on a busy machine one lives on for a while after its client was notified.
     pub async fn terminate_backends(&self, application_name: &str) -> usize {
         let all = sqlx::query_as::<_, (i32, bool)>(
             "SELECT pid, pg_terminate_backend(pid) FROM pg_stat_activity \
