@@ -14,7 +14,7 @@
 //! | Redis, all cores busy with other work | 1,986, 304 us | 2,184, 223 us |
 //! | PostgreSQL, all cores busy | 2,733, 209 us | 3,610, 112 us |
 //!
-//! So a lock is had in some 60 % of the time for 4 to 12 % more of the processor. Where all cores are busy it
+//! So a lock is acquired in some 60 % of the time for 4 to 12 % more of the processor. Where all cores are busy it
 //! does not pay; there it ends by itself as soon as waits take longer than the moment.
 
 use std::future::poll_fn;
