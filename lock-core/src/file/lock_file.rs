@@ -264,25 +264,25 @@ fn tidy_one(directory: &Directory, name: &str) -> Result<(), LockError> {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use std::cell::Cell;
     use std::process::Command;
     use std::time::SystemTime;
 
     use super::*;
 
-    const NAME: &str = "v1-a.lock";
+    pub(in crate::file) const NAME: &str = "v1-a.lock";
 
-    fn directory() -> (tempfile::TempDir, Directory) {
+    pub(in crate::file) fn directory() -> (tempfile::TempDir, Directory) {
         let base = tempfile::tempdir().unwrap();
         let directory = Directory::open(&base.path().join("locks")).unwrap();
         (base, directory)
     }
 
-    fn ours(directory: &Directory) -> LockFile {
+    pub(in crate::file) fn ours(directory: &Directory) -> LockFile {
         match take(directory, NAME, false).unwrap() {
             Taken::Ours(file) => file,
-            Taken::Theirs(_) => panic!("somebody holds it"),
+            Taken::Theirs(_) => panic!("another process holds it"),
         }
     }
 

@@ -126,22 +126,7 @@ fn instance_in(text: String) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::file::lock_file::{self, LockFile, Taken};
-
-    const NAME: &str = "v1-a.lock";
-
-    fn directory() -> (tempfile::TempDir, Directory) {
-        let base = tempfile::tempdir().unwrap();
-        let directory = Directory::open(&base.path().join("locks")).unwrap();
-        (base, directory)
-    }
-
-    fn taken(directory: &Directory) -> LockFile {
-        match lock_file::take(directory, NAME, false).unwrap() {
-            Taken::Ours(file) => file,
-            Taken::Theirs(_) => panic!("no process holds it"),
-        }
-    }
+    use crate::file::lock_file::tests::{NAME, directory, ours};
 
     fn instance(seen: Seen) -> Option<String> {
         match seen {
@@ -156,18 +141,18 @@ mod tests {
         let (_base, directory) = directory();
         let see = || look(&directory, NAME, false).unwrap();
         assert_eq!(see(), Seen::Free);
-        let file = taken(&directory);
+        let file = ours(&directory);
         file.sign("distributed_lock v1 web-1:7\n");
         assert_eq!(instance(see()).as_deref(), Some("web-1:7"));
         file.release(&directory, NAME, || ()).unwrap();
         assert_eq!(see(), Seen::Free);
-        let file = taken(&directory);
+        let file = ours(&directory);
         file.sign("distributed_lock v1 web-1:7\n");
         // As the kernel closes it.
         drop(file);
         assert_eq!(see(), Seen::Free);
         // The look has left no lock behind.
-        drop(taken(&directory));
+        drop(ours(&directory));
     }
 
     #[test]
@@ -188,7 +173,7 @@ mod tests {
     #[test]
     fn what_is_half_written_or_of_another_program_names_no_holder() {
         let (base, directory) = directory();
-        let file = taken(&directory);
+        let file = ours(&directory);
         let long = format!("{HEAD}{}\n", "x".repeat(LONGEST + 1));
         for text in [
             "d",

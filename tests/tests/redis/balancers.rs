@@ -348,7 +348,7 @@ async fn no_lock_is_granted_for_a_lease_after_two_masters() {
     assert!(ended.elapsed() + BOUND > LEASE, "{:?}", ended.elapsed());
 }
 
-/// A fail-over that shows two masters for a moment is told from a split by what the former one says.
+/// A fail-over that shows two masters for a moment is distinguished from a split by what the former one says.
 #[tokio::test]
 async fn two_masters_are_over_once_the_former_is_a_replica() {
     let master = RedisServer::start().await;
