@@ -2,10 +2,15 @@
 
 #![allow(clippy::unwrap_used, reason = "what does not hold in a test ends it")]
 
+use std::time::Duration;
+
+use lock_core::LockProvider;
+use lock_core::redis::RedisBackend;
 use lock_tests::eventually;
 use lock_tests::orders::{Instance, PATIENCE, Shop};
 use lock_tests::servers::{Port, PostgresServer, RedisServer};
 use reqwest::{Client, Response, StatusCode, redirect};
+use rustix::process::Signal;
 
 const PARCELS: &str = "/parcels?work_ms=0";
 
@@ -45,8 +50,8 @@ async fn answer(instance: &Instance) -> Response {
     request.send().await.unwrap()
 }
 
-/// The leader serves, the other names it, and takes its place when it is killed.
-async fn followers_send_clients_to_the_leader(environment: &[(&'static str, String)]) {
+/// The leader serves, the other names it, and takes its place when it ends with this signal.
+async fn followers_send_clients_to_the_leader(environment: &[(&'static str, String)], end: Signal) {
     let fleet = Fleet::of(environment);
     let ports = [Port::reserve(), Port::reserve()];
     let mut first = fleet.open(&ports[0]).await;
@@ -63,7 +68,7 @@ async fn followers_send_clients_to_the_leader(environment: &[(&'static str, Stri
     let served = second.post(PARCELS).await.receipt();
     assert_eq!(served.instance, first.id());
 
-    first.signal(rustix::process::Signal::KILL);
+    first.signal(end);
     let _ = first.wait().await;
     eventually("the other leads", async || {
         answer(&second).await.status() == StatusCode::OK
@@ -82,19 +87,25 @@ async fn followers_send_clients_to_the_leader(environment: &[(&'static str, Stri
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn followers_send_clients_to_the_leader_over_files() {
-    followers_send_clients_to_the_leader(&[]).await;
+    followers_send_clients_to_the_leader(&[], Signal::KILL).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn followers_send_clients_to_the_leader_over_postgres() {
     let server = PostgresServer::start().await;
-    followers_send_clients_to_the_leader(&[("DATABASE_URL", server.url())]).await;
+    followers_send_clients_to_the_leader(&[("DATABASE_URL", server.url())], Signal::KILL).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn followers_send_clients_to_the_leader_over_redis() {
     let server = RedisServer::start().await;
-    followers_send_clients_to_the_leader(&[("REDIS_URL", server.url())]).await;
+    // From a server that is new to it nobody gets a lock for a lease, which is 30 s here; and the lock of an
+    // instance that was killed ends with its lease.
+    let known = RedisBackend::builder(&server.url()).quarantine(Duration::ZERO);
+    let locks = LockProvider::new(known.connect().await.unwrap());
+    let guard = locks.acquire("job:earlier", PATIENCE).await.unwrap();
+    guard.release().await.unwrap();
+    followers_send_clients_to_the_leader(&[("REDIS_URL", server.url())], Signal::TERM).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
