@@ -72,6 +72,13 @@ impl Queued {
         each.into_values().max().unwrap_or_default() + stolen
     }
 
+    /// Whether a process has waited so long since that no renewal of a lease of this length could be in time:
+    /// two of three fit into what is left of it.
+    #[must_use]
+    pub fn starves(&self, lease: Duration) -> bool {
+        self.longest_since() > lease / 3
+    }
+
     fn added(&self) -> (BTreeMap<i32, Duration>, Duration) {
         let now = Self::of(self.processes);
         let mut each = BTreeMap::<i32, Duration>::new();

@@ -64,5 +64,5 @@ pub use stores::{
     RedisClusterStore, RedisSentinelStore, RedisStore, Store, redis_key, redis_rights, redis_user,
 };
 pub use stress::{Storm, abandon, seed};
-pub use timing::{boottime, eventually};
+pub use timing::{boottime, doubling, eventually};
 pub use vault::Vault;

@@ -20,6 +20,9 @@ const LEASE: Duration = Duration::from_millis(500);
 
 const SECOND: Duration = Duration::from_secs(1);
 
+/// How long a lock without a lease is tried at the end: longer than a client waits for an answer.
+const FREE_WITHIN: Duration = Duration::from_secs(3);
+
 /// A crowd over a faulty backend, on a clock that stands still while a task works, so that one seed gives
 /// one run, whatever else the machine does. Now and then one of them stands still past its lease.
 fn trial(bug: Bug, resource: MemoryResource) -> Verdict {
@@ -51,9 +54,22 @@ fn history(bug: Bug, resource: MemoryResource, seed: u64) -> Vec<Event> {
     runtime.block_on(crowd.work(vec![backend; 6], resource, clock))
 }
 
+/// So many acquires are a race.
+const RACED: usize = 200;
+
 /// A crowd over a faulty backend that is quicker, on threads that do work at the same time. The lease is
 /// longer than any machine stops a thread.
 fn race(bug: Bug) -> Verdict {
+    loop {
+        let verdict = raced(bug);
+        // A machine that is busy with other work can have let it do next to nothing.
+        if verdict.counts.acquires.done >= RACED {
+            return report(bug, verdict);
+        }
+    }
+}
+
+fn raced(bug: Bug) -> Verdict {
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(4)
         .enable_all()
@@ -63,7 +79,7 @@ fn race(bug: Bug) -> Verdict {
         locks: 2,
         lasts: SECOND,
         pausing: None,
-        free_within: SECOND,
+        free_within: FREE_WITHIN,
         seed: seed(),
     };
     let lease = 60 * SECOND;
@@ -74,7 +90,7 @@ fn race(bug: Bug) -> Verdict {
         Arc::new(BootClock),
     );
     let history = runtime.unwrap().block_on(working);
-    report(bug, judge(&history, &Rules::default().free_within(SECOND)))
+    judge(&history, &Rules::default().free_within(FREE_WITHIN))
 }
 
 #[allow(clippy::print_stdout, reason = "the report of a run")]
@@ -160,13 +176,15 @@ async fn clients_of_one_process_are_served_in_order_over_memory() {
         locks: 2,
         lasts: 2 * SECOND,
         pausing: None,
-        free_within: SECOND,
+        free_within: FREE_WITHIN,
         seed: seed(),
     };
     let memory = MemoryBackend::new();
     let clients = vec![Opened::over(memory.clone()), Opened::over(memory)];
     let working = crowd.work(clients, MemoryResource::default(), Arc::new(BootClock));
-    let rules = Rules::default().free_within(SECOND).fifo(Duration::ZERO);
+    let rules = Rules::default()
+        .free_within(FREE_WITHIN)
+        .fifo(Duration::ZERO);
     let verdict = judge(&working.await, &rules).assert_clean();
     println!("{verdict}");
     assert!(verdict.counts.acquires.done > 100, "{verdict}");

@@ -49,20 +49,23 @@ impl Crowding {
         self.entered.load(Ordering::Relaxed)
     }
 
-    /// How often another client is overtaken that takes the lock so many times.
+    /// How often another client is overtaken that takes the lock so many times, in nine of ten rounds: in one of the
+    /// others the machine can have stood still for it alone, while the crowd entered hundreds of times.
     pub(super) async fn overtakes(
         &self,
         other: &LockProvider,
         name: &LockName,
         rounds: u32,
     ) -> u32 {
-        let mut overtaken = 0;
+        let mut overtaken = Vec::new();
         for _ in 0..rounds {
             let before = self.entered();
             wait_for(other, name).await.release().await.unwrap();
-            overtaken += self.entered() - before;
+            overtaken.push(self.entered() - before);
         }
-        overtaken
+        overtaken.sort_unstable();
+        overtaken.truncate(overtaken.len() * 9 / 10);
+        overtaken.into_iter().sum()
     }
 
     pub(super) async fn end(self) {

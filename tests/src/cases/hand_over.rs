@@ -119,7 +119,10 @@ pub async fn each_holder_has_a_time_of_its_own_to_hold<S: Store>(harness: Harnes
     sleep(2 * held_for).await;
     first.release().await.unwrap();
     let short = short.await.unwrap();
-    assert!(short.is_valid(), "the hold before is not counted");
+    assert!(
+        short.is_valid() || short.held_for() >= held_for,
+        "the hold before is not counted"
+    );
     let long = tokio::spawn(long);
     assert_eq!(short.lost().await, LossReason::MaxHold);
     let long = long.await.unwrap().unwrap();
@@ -189,8 +192,8 @@ pub async fn tasks_that_hand_over_let_another_client_go_first<S: Store>(harness:
     crowd.end().await;
     // In 10 ms about 10 of these holds have an end.
     assert!(
-        overtaken <= 50 * 20,
-        "overtaken {overtaken} times in 50 rounds"
+        overtaken <= 45 * 20,
+        "overtaken {overtaken} times in 45 rounds"
     );
 }
 

@@ -203,7 +203,7 @@ pub async fn a_guard_that_is_held_for_five_leases_is_not_lost<S: Store>(harness:
         let guard = take(&client, &name).await;
         let lost = tokio::spawn(guard.lost());
         let held = guard.protect(tokio::time::sleep(lease * 5)).await;
-        if held.is_err() && queued.longest_since() > lease / 3 {
+        if held.is_err() && queued.starves(lease) {
             continue;
         }
         held.unwrap();

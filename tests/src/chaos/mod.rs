@@ -149,9 +149,10 @@ impl Campaign {
     async fn break_things(&self, faults: &[Box<dyn Fault>], rng: &mut Rng, fleet: &mut Fleet) {
         let end = Instant::now() + self.lasts;
         let mut due = Instant::now() + self.every;
-        // Each once, in an order of chance, then each once again.
-        let mut bag = Vec::new();
-        while due < end {
+        // Each once, in an order of chance, then each once again. The first round is not cut short, however long
+        // what is waited for takes.
+        let (mut bag, mut untried) = (Vec::new(), faults.len());
+        while due < end || untried > 0 {
             sleep_until(due).await;
             if bag.is_empty() {
                 bag = (0..faults.len()).collect();
@@ -160,6 +161,7 @@ impl Campaign {
             let begun = Instant::now();
             due += self.every;
             if let Some(next) = bag.pop() {
+                untried = untried.saturating_sub(1);
                 faults[next].inject(fleet).await;
                 // What it frees is granted before another keeps the server from it.
                 let granted = faults[next].rule().granted_within;

@@ -24,10 +24,14 @@ use tokio::sync::Notify;
 
 pub use answer::{Answer, Receipt, assert_one_at_a_time};
 
+use crate::eventually;
 use crate::examples::program;
 
 /// Longer than anything here takes on a busy machine; what takes longer hangs.
 pub const PATIENCE: Duration = Duration::from_secs(30);
+
+/// How long the service waits for a lock before it refuses a request.
+pub const WAIT: Duration = Duration::from_secs(5);
 
 /// The binary, built with the profile of the tests.
 static BINARY: LazyLock<PathBuf> = LazyLock::new(|| program("orders"));
@@ -80,19 +84,14 @@ impl Shop {
         LockProvider::new(FileBackend::open(self.lock_dir()).expect("the lock directory opens"))
     }
 
-    /// Returns when the lock is held. For locks that are waited for: the look at it takes it
-    /// for a moment.
+    /// Returns when the lock is held. The look takes nothing, so that no request is in its way.
     pub async fn until_held(&self, name: &LockName) {
         let locks = self.locks();
-        let lock = locks.lock(name.clone()).expect("a name is a name");
-        tokio::time::timeout(PATIENCE, async {
-            while let Some(guard) = lock.try_acquire(Duration::ZERO).await.expect("files work") {
-                guard.release().await.expect("files work");
-                tokio::time::sleep(Duration::from_millis(5)).await;
-            }
+        eventually("the lock is held", async || {
+            let holder = locks.holder(name.clone()).await.expect("files work");
+            holder.is_some()
         })
-        .await
-        .expect("somebody takes the lock");
+        .await;
     }
 }
 
@@ -156,6 +155,28 @@ impl Instance {
     /// `POST path`; answered or not within [`PATIENCE`].
     pub async fn post(&self, path: &str) -> Answer {
         self.send(self.client.post(self.url(path))).await
+    }
+
+    /// `POST path`, and again when it is refused because it has waited for its lock in vain: a crowd of
+    /// requests for one lock can take longer than the service has one of them wait, on a slow machine.
+    pub async fn post_in_a_crowd(&self, path: &str) -> Answer {
+        self.again_in_a_crowd(async || self.post(path).await).await
+    }
+
+    /// The same of [`transfer`](Self::transfer).
+    pub async fn transfer_in_a_crowd(&self, from: &str, to: &str, work_ms: u64) -> Answer {
+        self.again_in_a_crowd(async || self.transfer(from, to, work_ms).await)
+            .await
+    }
+
+    async fn again_in_a_crowd(&self, send: impl AsyncFn() -> Answer) -> Answer {
+        loop {
+            let answer = send().await;
+            if answer.status != 409 || answer.conflict()["reason"] != "lock-wait-timeout" {
+                return answer;
+            }
+            assert!(answer.took >= WAIT, "it was refused too early: {answer:#?}");
+        }
     }
 
     /// `PUT path` with this body.
@@ -226,6 +247,18 @@ impl Instance {
     /// Sends a signal: `Signal::STOP` freezes it, `Signal::CONT` thaws it.
     pub fn signal(&self, signal: Signal) {
         kill_process(self.pid, signal).expect("it runs, or was not waited for");
+    }
+
+    /// Freezes it, and returns when none of its threads runs.
+    pub async fn freeze(&self) {
+        self.signal(Signal::STOP);
+        let stat = format!("/proc/{}/stat", self.id());
+        eventually("it stands still", async || {
+            let stat = std::fs::read_to_string(&stat).expect("it was not waited for");
+            stat.rsplit_once(") ")
+                .is_some_and(|(_, state)| state.starts_with('T'))
+        })
+        .await;
     }
 
     /// Waits for its end.

@@ -7,7 +7,7 @@ use futures_util::future::join_all;
 
 use super::daemon::Server;
 use super::redis::{RedisOptions, RedisServer};
-use crate::timing::{eventually, eventually_within};
+use crate::timing::eventually_within;
 
 /// How long a server is silent until a Sentinel takes it for dead, in milliseconds.
 const DOWN_AFTER: &str = "1000";
@@ -15,9 +15,9 @@ const DOWN_AFTER: &str = "1000";
 /// After what time a fail-over may follow another, halved, in milliseconds.
 const FAILOVER_TIMEOUT: &str = "2000";
 
-/// As long as Sentinels take by their own rules where a machine stands still now and then: after a timer
+/// As long as Sentinels take for any of their work by their own rules where a machine stands still now and then: after a timer
 /// that was late they only look on, for 30 s (TILT), and one who was not elected waits before it tries again.
-const REPLACED_WITHIN: Duration = Duration::from_secs(90);
+const SENTINELS_ACT_WITHIN: Duration = Duration::from_secs(90);
 
 /// What the Sentinels call the master.
 const MASTER: &str = "shop";
@@ -44,7 +44,7 @@ impl RedisSentinels {
         let sentinels = join_all(sentinels).await;
         let this = Self { servers, sentinels };
         for sentinel in &this.sentinels {
-            eventually("a Sentinel knows the others", async || {
+            eventually_within(SENTINELS_ACT_WITHIN, "a Sentinel knows the others", async || {
                 let known: Vec<String> = this.known_by(sentinel).await;
                 let has =
                     |name: &str, value: &str| known.chunks(2).any(|pair| pair == [name, value]);
@@ -88,7 +88,7 @@ impl RedisSentinels {
     pub async fn master(&self) -> &RedisServer {
         let found = Mutex::new(None);
         eventually_within(
-            REPLACED_WITHIN,
+            SENTINELS_ACT_WITHIN,
             "all Sentinels name one master",
             async || {
                 let named = self.named().await;
@@ -123,13 +123,13 @@ impl RedisSentinels {
         let running = |sentinel: &&RedisServer| sentinel.daemon().pid().is_some();
         let sentinel = self.sentinels.iter().find(running).unwrap();
         let before = master_named_by(sentinel).await;
-        eventually("a fail-over is possible", async || {
+        eventually_within(SENTINELS_ACT_WITHIN, "a fail-over is possible", async || {
             // Refused while there is no replica that can be promoted, or another is under way.
             let order = ["SENTINEL", "FAILOVER", MASTER];
             sentinel.ask::<String>(&order).await.is_ok()
         })
         .await;
-        eventually_within(REPLACED_WITHIN, "another is the master", async || {
+        eventually_within(SENTINELS_ACT_WITHIN, "another is the master", async || {
             master_named_by(sentinel).await != before
         })
         .await;
@@ -140,7 +140,7 @@ impl RedisSentinels {
 
     /// Returns when another than this server is the master, as all Sentinels say.
     pub async fn until_replaced(&self, former: &RedisServer) {
-        eventually_within(REPLACED_WITHIN, "another is the master", async || {
+        eventually_within(SENTINELS_ACT_WITHIN, "another is the master", async || {
             let master = self.named().await;
             master.is_some_and(|master| master.port() != former.port())
         })
@@ -149,13 +149,16 @@ impl RedisSentinels {
 
     /// Returns when this server is a replica, which a Sentinel makes it some 10 s after it was replaced.
     pub async fn until_demoted(&self, former: &RedisServer) {
-        eventually("it is a replica", async || !is_master(former).await).await;
+        eventually_within(SENTINELS_ACT_WITHIN, "it is a replica", async || {
+            !is_master(former).await
+        })
+        .await;
     }
 
     /// Returns when the master has a replica that can take its place.
     pub async fn until_replicated(&self) {
         let master = self.master().await;
-        eventually("the master has a replica", async || {
+        eventually_within(SENTINELS_ACT_WITHIN, "the master has a replica", async || {
             let info: String = master.ask(&["INFO", "replication"]).await.unwrap();
             info.contains("state=online")
         })

@@ -4,8 +4,11 @@
 
 use std::path::Path;
 use std::process::Stdio;
+use std::time::Duration;
 
 use futures_util::future::join_all;
+use lock_core::file::FileBackend;
+use lock_core::{LockName, LockProvider};
 use lock_tests::eventually;
 use lock_tests::examples::program;
 use tempfile::TempDir;
@@ -25,6 +28,21 @@ fn start(program: &Path, directory: &Path) -> Child {
         .kill_on_drop(true)
         .spawn()
         .unwrap()
+}
+
+/// The locks of the processes, as one more would see them.
+fn locks(directory: &Path) -> LockProvider {
+    LockProvider::new(FileBackend::open(directory.join("locks")).unwrap())
+}
+
+fn part(number: usize) -> LockName {
+    LockName::new("part", "count", number).unwrap()
+}
+
+/// Whether the threads of its workers have started.
+fn has_workers(process: &Child) -> bool {
+    let threads = format!("/proc/{}/task", process.id().unwrap());
+    std::fs::read_dir(threads).unwrap().count() > 1
 }
 
 /// How many parts this process did, and how many primes it found in all.
@@ -54,7 +72,13 @@ fn results(directory: &Path) -> usize {
 #[tokio::test]
 async fn each_part_is_done_once_by_three_processes() {
     let (program, directory) = (program("bulk"), TempDir::new().unwrap());
+    // None of them begins before all three have started: on a slow machine the first could do all by then.
+    let parts = locks(directory.path()).claim((0..PARTS).map(part), PARTS);
+    let parts = parts.await.unwrap();
+    assert_eq!(parts.len(), PARTS);
     let processes = [(); 3].map(|()| start(&program, directory.path()));
+    eventually("they run", || async { processes.iter().all(has_workers) }).await;
+    drop(parts);
     let outcomes = join_all(processes.map(outcome)).await;
     let done: usize = outcomes.iter().map(|(done, _)| done).sum();
     assert_eq!(done, PARTS, "{outcomes:?}");
@@ -68,6 +92,9 @@ async fn each_part_is_done_once_by_three_processes() {
 #[tokio::test]
 async fn the_parts_of_a_killed_process_are_done_by_the_others() {
     let (program, directory) = (program("bulk"), TempDir::new().unwrap());
+    // So that they are not done before it is killed.
+    let last = locks(directory.path()).acquire(part(0), Duration::ZERO);
+    let last = last.await.unwrap();
     let [mut killed, one, other] = [(); 3].map(|()| start(&program, directory.path()));
     let under_way = || async { results(directory.path()) >= PARTS / 10 };
     eventually("some parts are done", under_way).await;
@@ -76,6 +103,7 @@ async fn the_parts_of_a_killed_process_are_done_by_the_others() {
         results(directory.path()) < PARTS,
         "it was killed in its work"
     );
+    last.release().await.unwrap();
     for (_, primes) in join_all([outcome(one), outcome(other)]).await {
         assert_eq!(primes, PRIMES);
     }

@@ -5,7 +5,7 @@ use std::process::Stdio;
 use std::time::{Duration, Instant};
 
 use lock_tests::eventually;
-use lock_tests::orders::{Shop, assert_one_at_a_time, command};
+use lock_tests::orders::{PATIENCE, Shop, assert_one_at_a_time, command};
 use rustix::process::Signal;
 use tokio::net::TcpStream;
 
@@ -124,17 +124,16 @@ async fn stops_gracefully(signal: Signal) {
     let (mut instance, other) = tokio::join!(shop.open(), shop.open());
     let until_held = async |name: &str| shop.until_held(&name.parse().unwrap()).await;
 
-    let by_layer = instance.post("/orders/1/process?work_ms=1500");
-    let by_macro = async {
-        until_held("order:process:1").await;
-        instance.transfer("bob", "carol", 1500).await
-    };
-    // It has its first lock, and waits for its second.
-    let waiting = async {
-        until_held("account:transfer:carol").await;
-        instance.transfer("aaron", "bob", 500).await
-    };
+    // Longer than it takes a busy machine to begin all three.
+    let by_layer = instance.post("/orders/1/process?work_ms=5000");
+    let by_macro = instance.transfer("carol", "dave", 5000);
+    // It has its first lock, and waits for its second, which another process has to the end.
+    let bob = shop.locks().lock("account:transfer:bob").unwrap();
+    let bob = bob.acquire(PATIENCE).await.unwrap();
+    let waiting = instance.transfer("aaron", "bob", 0);
     let stop = async {
+        until_held("order:process:1").await;
+        until_held("account:transfer:dave").await;
         until_held("account:transfer:aaron").await;
         instance.signal(signal);
         eventually("nobody is let in any more", async || {
@@ -147,6 +146,7 @@ async fn stops_gracefully(signal: Signal) {
     let _ = by_macro.receipt();
     assert_eq!(waiting.problem(503)["reason"], "lock-closed");
     assert!(instance.wait().await.success());
+    bob.release().await.unwrap();
     let next = other.post("/orders/1/process?work_ms=0").await.receipt();
     assert_one_at_a_time(&[by_layer.receipt(), next]);
 }
@@ -163,27 +163,21 @@ async fn ctrl_c_lets_requests_finish_that_hold_their_locks() {
 
 #[tokio::test]
 async fn sigterm_lets_work_finish_that_outlives_its_client() {
+    // Longer than it takes an instance to be told of the signal.
+    const WORK: Duration = Duration::from_secs(3);
     let shop = Shop::new();
     let mut instance = shop.open().await;
     let held = "order:process:1".parse().unwrap();
+    let began = Instant::now();
     let client = instance
-        .begin_post("/orders/1/process?work_ms=1000", "")
+        .begin_post(&format!("/orders/1/process?work_ms={}", WORK.as_millis()), "")
         .await;
     shop.until_held(&held).await;
-    let began = Instant::now();
     drop(client);
     instance.signal(Signal::TERM);
-    let guard = shop
-        .locks()
-        .acquire(held, Duration::from_secs(5))
-        .await
-        .unwrap();
-    // Longer than the file system or the process needs; the rest of the work.
-    assert!(
-        began.elapsed() > Duration::from_millis(500),
-        "{:?}",
-        began.elapsed()
-    );
+    let guard = shop.locks().acquire(held, PATIENCE).await.unwrap();
+    // The lock was not acquired before the request was sent.
+    assert!(began.elapsed() >= WORK, "{:?}", began.elapsed());
     assert!(instance.wait().await.success());
     assert!(
         !instance

@@ -21,6 +21,8 @@ struct Harness {
     there: Instance,
     server: PostgresServer,
     pool: PgPool,
+    /// As one more client sees them.
+    locks: LockProvider,
     _shop: Shop,
 }
 
@@ -28,6 +30,7 @@ impl Harness {
     async fn new() -> Self {
         let server = PostgresServer::with(&[("log_statement", "all")]).await;
         let (shop, pool, url) = (Shop::new(), server.pool().await, server.url());
+        let locks = LockProvider::new(PostgresBackend::connect(&url).await.unwrap());
         let environment = [("DATABASE_URL", url.as_str())];
         let (here, there) =
             tokio::join!(shop.open_with(&environment), shop.open_with(&environment));
@@ -36,6 +39,7 @@ impl Harness {
             there,
             server,
             pool,
+            locks,
             _shop: shop,
         }
     }
@@ -58,17 +62,16 @@ impl Harness {
 
     /// Returns when the lock is held.
     async fn until_held(&self, name: &str) {
-        let backend = PostgresBackend::connect(&self.server.url()).await.unwrap();
-        let lock = LockProvider::new(backend).lock(name).unwrap();
-        eventually("somebody holds the lock", async || {
-            match lock.try_acquire(Duration::ZERO).await.unwrap() {
-                Some(guard) => guard.release().await.is_err(),
-                None => true,
-            }
+        eventually("the lock is held", async || {
+            self.locks.holder(name).await.unwrap().is_some()
         })
         .await;
     }
 }
+
+/// Processes an order for longer than it takes a busy machine to see that its lock is held, and to act on
+/// that.
+const SLOWLY: &str = "/orders/1/process?work_ms=3000";
 
 /// Adds one to the quantity, again and again, until no other was faster; how often that was.
 async fn add_one(instance: &Instance, id: &str) -> usize {
@@ -147,7 +150,7 @@ async fn a_new_order_is_placed_once() {
 async fn a_change_while_an_order_is_processed_is_kept_and_makes_other_versions_old() {
     let harness = Harness::new().await;
     let placed = Order::place(&harness.here, "1", 1).await;
-    let (processed, changed) = join(harness.here.post("/orders/1/process?work_ms=500"), async {
+    let (processed, changed) = join(harness.here.post(SLOWLY), async {
         harness.until_held("order:process:1").await;
         Order::of(&placed.change(&harness.there, 7).await)
     })
@@ -166,7 +169,7 @@ async fn two_instances_process_one_order_one_at_a_time_and_the_last_token_stays(
     let harness = Harness::new().await;
     let answers = (0..20).map(|number| {
         let instance = harness.instance(number);
-        instance.post("/orders/1/process?work_ms=10")
+        instance.post_in_a_crowd("/orders/1/process?work_ms=10")
     });
     let answers = join_all(answers).await;
     let receipts: Vec<_> = answers.iter().map(Answer::receipt).collect();
@@ -178,7 +181,7 @@ async fn two_instances_process_one_order_one_at_a_time_and_the_last_token_stays(
 #[tokio::test]
 async fn a_holder_that_was_overtaken_unawares_writes_nothing() {
     let harness = Harness::new().await;
-    let (overtaken, ()) = join(harness.here.post("/orders/1/process?work_ms=500"), async {
+    let (overtaken, ()) = join(harness.here.post(SLOWLY), async {
         harness.until_held("order:process:1").await;
         // What a later holder has shown. Its lock is still valid to the one at work.
         let name: LockName = "order:process:1".parse().unwrap();
@@ -198,16 +201,13 @@ async fn a_holder_that_was_overtaken_unawares_writes_nothing() {
 #[tokio::test]
 async fn a_holder_that_was_frozen_and_overtaken_writes_nothing() {
     let harness = Harness::new().await;
-    let (frozen, later) = join(harness.here.post("/orders/1/process?work_ms=500"), async {
+    let (frozen, later) = join(harness.here.post(SLOWLY), async {
         harness.until_held("order:process:1").await;
-        harness.here.signal(Signal::STOP);
+        harness.here.freeze().await;
         // All sessions with locks; those of who is not frozen are made again.
         harness.server.terminate_backends("distributed_lock").await;
-        let later = harness
-            .there
-            .post("/orders/1/process?work_ms=500")
-            .await
-            .receipt();
+        // For as long, so that the first has done its work by then.
+        let later = harness.there.post(SLOWLY).await.receipt();
         // It wakes up with its work done, and has not looked at its lock since.
         harness.here.signal(Signal::CONT);
         later
