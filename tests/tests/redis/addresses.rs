@@ -53,7 +53,7 @@ fn silence(address: &Proxy) {
 
 /// The seed's name, and all addresses that the cluster tells.
 async fn moves(cut: impl AsyncFn(&Proxy)) {
-    let cluster = RedisCluster::start().await;
+    let cluster = RedisCluster::patient().await;
     let former = announce(&cluster).await;
     let node: &RedisServer = &cluster.nodes()[0];
     let seed = Proxy::to(node.address()).await;
@@ -103,7 +103,7 @@ async fn a_cluster_is_found_where_it_is_now_when_all_its_addresses_are_silent() 
 
 #[tokio::test]
 async fn an_address_that_is_silent_does_not_hold_up_one_that_has_answered() {
-    let cluster = RedisCluster::start().await;
+    let cluster = RedisCluster::patient().await;
     let silent = Proxy::to(cluster.nodes()[1].address()).await;
     silence(&silent);
     let (first, second) = (silent.address(), cluster.nodes()[0].address());

@@ -2,12 +2,11 @@
 
 use std::time::Duration;
 
-use lock_core::redis::RedisBackend;
-use lock_core::{LockGuard, LockName, LockProvider};
+use lock_core::{LockGuard, LockName};
 use lock_tests::servers::{Proxy, RedisCluster, RedisServer};
 use lock_tests::{eventually, redis_key};
 
-use crate::support::{client, is_held, scripts_run, take};
+use crate::support::{client, is_held, scripts_run, take, unhurried};
 
 fn names(count: usize) -> Vec<LockName> {
     (0..count)
@@ -24,7 +23,11 @@ fn held(guards: &[LockGuard]) -> Vec<LockName> {
 #[tokio::test]
 async fn a_few_of_a_hundred_names_are_claimed_in_one_call() {
     let server = RedisServer::start().await;
-    let (here, there) = (client(&server.url()).await, client(&server.url()).await);
+    // Calls that renew are none of its own: nothing is renewed before the test is over.
+    let (here, there) = (
+        unhurried(&server.url()).await,
+        unhurried(&server.url()).await,
+    );
     let all = names(100);
     let others = there.claim(all[..90].to_vec(), 90).await.unwrap();
     assert_eq!(others.len(), 90);
@@ -49,12 +52,11 @@ async fn a_few_of_a_hundred_names_are_claimed_in_one_call() {
 #[tokio::test]
 async fn what_is_free_is_found_among_ten_thousand_in_a_few_calls() {
     let server = RedisServer::start().await;
-    let here = client(&server.url()).await;
     // Calls that renew are none of its own: nothing is renewed before the test is over.
-    let unhurried = RedisBackend::builder(&server.url())
-        .lease(Duration::from_secs(3_600))
-        .quarantine(Duration::ZERO);
-    let there = LockProvider::new(unhurried.connect().await.unwrap());
+    let (here, there) = (
+        unhurried(&server.url()).await,
+        unhurried(&server.url()).await,
+    );
     let all = names(10_000);
     let mut others = there.claim(all.clone(), 10_000).await.unwrap();
     assert_eq!(others.len(), 10_000);

@@ -42,7 +42,7 @@ fn replace(piece: &mut [u8], from: &[u8; 20], to: &[u8; 20]) {
 
 #[tokio::test]
 async fn a_cluster_is_known_by_each_of_the_fields_that_servers_have_for_it() {
-    let cluster = RedisCluster::start().await;
+    let cluster = RedisCluster::patient().await;
     let mut proxies = Vec::new();
     for node in cluster.nodes() {
         let proxy = Proxy::to(node.address()).await;
@@ -76,7 +76,7 @@ async fn a_cluster_is_known_by_each_of_the_fields_that_servers_have_for_it() {
 
 #[tokio::test]
 async fn a_lock_whose_slot_moves_is_held_on() {
-    let cluster = RedisCluster::start().await;
+    let cluster = RedisCluster::patient().await;
     let (here, there) = (
         client(&cluster.urls()[0]).await,
         client(&cluster.urls()[1]).await,
@@ -104,7 +104,7 @@ async fn a_lock_whose_slot_moves_is_held_on() {
 
 #[tokio::test]
 async fn a_lock_whose_slot_is_half_moved_for_a_while_is_held_on() {
-    let cluster = RedisCluster::start().await;
+    let cluster = RedisCluster::patient().await;
     let (here, there) = (
         client(&cluster.urls()[0]).await,
         client(&cluster.urls()[1]).await,

@@ -49,7 +49,8 @@ async fn a_stream_is_corrupted_for_a_while(change: fn(&mut Vec<u8>)) {
     }
     // Not at full speed: for commands after 10 ms, 20, 40 .., for messages each 200 ms.
     let made = connections(&server).await - before;
-    assert!(made < 50, "{made} connections");
+    let most = 40 + 10 * begun.elapsed().as_secs();
+    assert!(made < most, "{made} connections");
     proxy.heal().await;
     drop(guard);
     eventually("it is well", async || here.health().await.is_up()).await;
@@ -145,7 +146,7 @@ async fn messages_that_are_none_cost_the_connections_alone() {
 #[tokio::test]
 async fn a_note_that_only_a_cluster_writes_keeps_no_thread_busy() {
     const WRITE: &str = "local time = redis.call('TIME') \
-         local till = string.format('%.0f', time[1] * 1000000 + time[2] + 1500000) \
+         local till = string.format('%.0f', time[1] * 1000000 + time[2] + 3000000) \
          for _, key in ipairs(redis.call('KEYS', 'lock:*server*')) do \
          local note = redis.call('GET', key) \
          note = string.gsub(note, '^(%S+) %d+ (%d+) (%d+).*$', '%1 ' .. till .. ' %2 %3 ~') \

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use lock_core::redis::{RedisBackend, RedisBuilder};
 use lock_core::{Credentials, LockProvider};
 use lock_tests::servers::{RedisCluster, RedisServer, Server};
-use lock_tests::{Lateness, Log, Vault, eventually};
+use lock_tests::{Lateness, Log, Vault, doubling, eventually};
 
 use crate::support::{LEASE, PATIENCE, client, take, try_once};
 
@@ -120,7 +120,9 @@ async fn a_server_that_is_gone_is_no_reason_to_ask_many_times_a_second() {
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
     let asked = vault.asked() - before;
-    assert!((1..=6).contains(&asked), "asked {asked} times");
+    // For each of two connections.
+    let most = 2 * doubling(begun.elapsed());
+    assert!((1..=most).contains(&asked), "asked {asked} times");
     // With another password than before: a server that keeps nothing has no users after a restart.
     server.restart().await;
     rotate(&server, SECOND).await;
@@ -169,7 +171,7 @@ async fn the_password_of_the_server_can_change() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn every_node_of_a_cluster_is_connected_to_with_the_credentials_of_now() {
-    let cluster = RedisCluster::start().await;
+    let cluster = RedisCluster::patient().await;
     for node in cluster.nodes() {
         rotate(node, FIRST).await;
     }
@@ -259,8 +261,9 @@ async fn a_password_that_was_refused_is_not_shown_to_the_server_at_each_attempt(
     assert!(said.contains("refused the user or the password"), "{said}");
     assert!(said.contains("given to `credentials`"), "{said}");
     // After 0, 1, 3 and 7 s, and both connections at the same time once.
-    let failed = failed_logins(&server).await;
-    assert!((2..=5).contains(&failed), "{failed} logins");
+    let failed = usize::try_from(failed_logins(&server).await).unwrap();
+    let most = doubling(begun.elapsed()) + 1;
+    assert!((2..=most).contains(&failed), "{failed} logins");
     // Another one is tried as soon as it is given.
     vault.set(Credentials::new("rotating", SECOND));
     let late = Lateness::of(Duration::ZERO);

@@ -1,6 +1,6 @@
 //! Faults of the network and the server, one after the other.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use lock_core::redis::RedisBackend;
 use lock_core::{LockProvider, LossReason};
@@ -100,12 +100,17 @@ async fn a_server_that_is_frozen_costs_the_lock_at_its_deadline_and_no_caller_mo
 
 #[tokio::test]
 async fn a_pause_that_is_shorter_than_the_lease_costs_nothing() {
+    // A third more of it than two tries are apart is left for what the machine adds.
+    let lease = 3 * LEASE;
     let server = RedisServer::start().await;
-    let here = client(&server.url()).await;
+    let backend = RedisBackend::builder(&server.url())
+        .lease(lease)
+        .quarantine(Duration::ZERO);
+    let here = LockProvider::new(backend.connect().await.unwrap());
     let guard = take(&here).await;
     for _ in 0..3 {
-        let () = server.ask(&["CLIENT", "PAUSE", "600"]).await.unwrap();
-        sleep(LEASE / 2).await;
+        let () = server.ask(&["CLIENT", "PAUSE", "1800"]).await.unwrap();
+        sleep(lease / 2).await;
         assert!(guard.is_valid());
     }
     guard.release().await.unwrap();
@@ -126,17 +131,14 @@ async fn a_swallowed_network_costs_the_lock_before_anybody_else_has_it() {
             let lost = guard.lost();
             async move {
                 lost.await;
-                let now = Instant::now();
                 deadline.at_most(BOUND).await;
-                now
             }
         });
         // Renewals that arrive keep the key; their answers that do not arrive keep no guard.
         let next = take(&there).await;
-        let granted = Instant::now();
+        assert!(!guard.is_valid(), "{direction:?}: the loss comes first");
         key_ends.at_most(BOUND).await;
-        let lost = lost.await.unwrap();
-        assert!(lost < granted, "{direction:?}: the loss comes first");
+        lost.await.unwrap();
         assert!(token(&next).await > before);
     }
 }
@@ -425,11 +427,11 @@ async fn a_server_that_is_busy_with_a_script_is_unavailable_and_then_serves() {
     let here = client(&server.url()).await;
     let mut looking = server.connection().await;
     let busy = tokio::spawn(async move {
-        let script = "local t = redis.call('TIME')[1] + 2 \
+        // For longer than a test lasts: it is killed below.
+        let script = "local t = redis.call('TIME')[1] + 600 \
                       while tonumber(redis.call('TIME')[1]) < t do end return 1";
         let mut eval = ::redis::cmd("EVAL");
         eval.arg(script).arg(0);
-        // It is killed below.
         let _ = eval.query_async::<()>(&mut looking).await;
     });
     eventually("the server is busy", async || {
@@ -440,7 +442,7 @@ async fn a_server_that_is_busy_with_a_script_is_unavailable_and_then_serves() {
     let error = try_once(&here).await.unwrap_err();
     assert!(error.is_unavailable(), "{error}");
     let waiting = tokio::spawn(async move { take(&here).await });
-    let _ = server.ask::<String>(&["SCRIPT", "KILL"]).await;
+    server.ask::<()>(&["SCRIPT", "KILL"]).await.unwrap();
     waiting.await.unwrap().release().await.unwrap();
     busy.await.unwrap();
 }

@@ -53,7 +53,7 @@ async fn the_first_look_after_a_restart_is_right() {
 
 #[tokio::test]
 async fn the_first_look_after_connections_to_all_nodes_were_cut_is_right() {
-    let cluster = RedisCluster::start().await;
+    let cluster = RedisCluster::patient().await;
     let here = client(&cluster.urls()[0]).await;
     for _ in 0..3 {
         assert!(is_up(&here).await);

@@ -5,14 +5,14 @@ use std::error::Error;
 use std::time::Duration;
 
 use lock_core::redis::RedisBackend;
-use lock_core::{LockErrorKind, LockName, LockProvider};
+use lock_core::{LockErrorKind, LockName};
 use lock_tests::servers::{Port, RedisServer, Server};
 use lock_tests::{Lateness, Log, eventually};
 use tokio::io::AsyncWriteExt;
 use tokio::net::TcpListener;
 use tokio::time::sleep;
 
-use crate::support::{BOUND, LEASE, NAME, PATIENCE, client, is_held, take, try_once};
+use crate::support::{BOUND, LEASE, NAME, PATIENCE, client, is_held, take, try_once, unhurried};
 
 /// In every connection string here, and in nothing that is said about one.
 const PASSWORD: &str = "hunter2";
@@ -360,12 +360,10 @@ async fn the_shortest_and_the_longest_waits_behave() {
 #[tokio::test]
 async fn lists_of_no_names_and_of_ten_thousand_behave() {
     let server = RedisServer::start().await;
-    // So many take a busy machine longer than the short lease of the other tests.
-    let connect = async || {
-        let long = RedisBackend::builder(&server.url()).quarantine(Duration::ZERO);
-        LockProvider::new(long.connect().await.unwrap())
-    };
-    let (here, there) = (connect().await, connect().await);
+    let (here, there) = (
+        unhurried(&server.url()).await,
+        unhurried(&server.url()).await,
+    );
     let none: [LockName; 0] = [];
     let nothing = here.acquire_all(none.clone(), Duration::ZERO).await;
     assert!(nothing.unwrap_err().is_invalid_name());

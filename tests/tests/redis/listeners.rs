@@ -11,10 +11,10 @@ use redis::aio::MultiplexedConnection;
 use tokio::task::JoinHandle;
 use tokio::time::{sleep, timeout};
 
-use crate::support::{BOUND, NAME, PATIENCE, comes_to_rest, take};
+use crate::support::{BOUND, NAME, PATIENCE, comes_to_rest, take, unhurried};
 
-/// So long that no waiter is helped by its end.
-const LEASE: Duration = Duration::from_secs(60);
+/// So long that no waiter is helped by its end, and that no renewal is among what the server is asked.
+const LEASE: Duration = Duration::from_secs(3_600);
 
 /// By when a waiter asks by itself, at the latest, and is answered.
 const BY_ITSELF: Duration = Duration::from_millis(1_500);
@@ -179,7 +179,10 @@ async fn three_thousand_names_are_awaited_under_a_small_limit_of_what_subscriber
     const NAMES: usize = 3_000;
     let limit = ("client-output-buffer-limit", "pubsub 16kb 8kb 1");
     let server = RedisServer::with(&[limit]).await;
-    let (holder, here) = (client(&server.url()).await, client(&server.url()).await);
+    let (holder, here) = (
+        unhurried(&server.url()).await,
+        unhurried(&server.url()).await,
+    );
     let names = || (0..NAMES).map(|id| LockName::new("order", "process", id).unwrap());
     let mut guards: Vec<LockGuard> = holder.claim(names(), NAMES).await.unwrap();
     assert_eq!(guards.len(), NAMES);

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use futures_util::future::join_all;
 use lock_core::LockProvider;
+use lock_core::redis::RedisBackend;
 use lock_tests::Log;
 use lock_tests::servers::{RedisCluster, RedisServer, Server};
 use tokio::task::JoinSet;
@@ -145,7 +146,12 @@ async fn a_server_that_refuses_subscriptions_is_told_every_few_seconds() {
 async fn thousands_of_guards_that_are_lost_by_one_cause_are_two_lines_with_their_number() {
     const LOCKS: usize = 5_000;
     let server = RedisServer::start().await;
-    let holder = client(&server.url()).await;
+    // With a lease in which they can be claimed on a busy machine, and time for the answer.
+    let backend = RedisBackend::builder(&server.url())
+        .lease(3 * LEASE)
+        .quarantine(Duration::ZERO);
+    let holder = LockProvider::builder(backend.connect().await.unwrap());
+    let holder = holder.response_timeout(PATIENCE).build();
     let names = (0..LOCKS).map(|number| format!("order:process:{number}"));
     let guards = holder.claim(names, LOCKS).await.unwrap();
     assert_eq!(guards.len(), LOCKS);

@@ -219,7 +219,7 @@ async fn a_user_who_lacks_a_right_is_refused_and_told_which_and_the_least_that_i
 
 #[tokio::test]
 async fn a_user_who_lacks_a_right_in_a_cluster_is_refused_and_told_which_and_what_is_enough() {
-    let cluster = RedisCluster::start().await;
+    let cluster = RedisCluster::patient().await;
     let url = cluster.nodes()[0].url_for(USER);
     each_is_needed(cluster.nodes(), || RedisBackend::builder(&url)).await;
 }
@@ -302,7 +302,7 @@ async fn a_command_that_is_taken_away_later_is_named_by_the_next_acquire() {
 
 #[tokio::test]
 async fn a_database_of_a_server_that_has_none_is_refused_with_the_reason() {
-    let (server, cluster) = tokio::join!(RedisServer::start(), RedisCluster::start());
+    let (server, cluster) = tokio::join!(RedisServer::start(), RedisCluster::patient());
     let sentinel = RedisServer::options().sentinel_of(server.address());
     let sentinel = sentinel.start().await;
     let renamed = RedisServer::with(&[("rename-command", "SELECT \"\"")]).await;

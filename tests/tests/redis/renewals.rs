@@ -2,14 +2,15 @@
 
 use std::time::Duration;
 
-use lock_core::LockName;
+use lock_core::redis::RedisBackend;
+use lock_core::{LockName, LockProvider};
 use lock_tests::Queued;
 use lock_tests::servers::RedisServer;
 use metrics_util::MetricKind;
 use metrics_util::debugging::{DebugValue, DebuggingRecorder, Snapshotter};
 use tokio::time::{Instant, sleep};
 
-use crate::support::{BOUND, LEASE, MARGIN, PATIENCE, client, take};
+use crate::support::{BOUND, LEASE, MARGIN, PATIENCE, RESPONSE_TIMEOUT, client, take};
 
 /// What was recorded since the last look, in seconds.
 fn headroom(metrics: &Snapshotter) -> Vec<f64> {
@@ -34,15 +35,22 @@ async fn what_is_left_of_a_lease_when_it_is_renewed_is_measured() {
     let server = RedisServer::start().await;
     let here = client(&server.url()).await;
     let guard = take(&here).await;
-    let queued = Queued::here_and_there();
+    let (began, queued) = (Instant::now(), Queued::here_and_there());
     sleep(2 * LEASE).await;
-    // What a busy machine takes.
-    let taken = (BOUND + queued.since()).as_secs_f64();
-    let at_best = (LEASE - MARGIN - LEASE / 3).as_secs_f64();
     let calm = headroom(&metrics);
-    assert!((4..=6).contains(&calm.len()), "{calm:?}");
+    // What a busy machine takes.
+    let queued = queued.since();
+    let taken = (BOUND + queued).as_secs_f64();
+    let at_best = (LEASE - MARGIN - LEASE / 3).as_secs_f64();
+    // Three in a lease.
+    let times = |time: Duration| usize::try_from(3 * time.as_millis() / LEASE.as_millis()).unwrap();
+    let (least, most) = (
+        times((2 * LEASE).saturating_sub(queued)).saturating_sub(2),
+        times(began.elapsed()),
+    );
+    assert!((least..=most).contains(&calm.len()), "{calm:?}");
     // The first heartbeat is the backend's, which may come soon after the grant.
-    for left in &calm[1..] {
+    for left in calm.iter().skip(1) {
         assert!((at_best - taken..at_best + 0.01).contains(left), "{calm:?}");
     }
     // A server that is slow leaves less.
@@ -54,8 +62,8 @@ async fn what_is_left_of_a_lease_when_it_is_renewed_is_measured() {
     let left = headroom(&metrics).into_iter().fold(f64::MAX, f64::min);
     assert!(left < at_best && left > at_best - taken);
     guard.release().await.unwrap();
-    // One may have been on its way.
-    sleep(BOUND).await;
+    // One may have been on its way, for as long as an answer is waited for.
+    sleep(RESPONSE_TIMEOUT).await;
     headroom(&metrics);
     sleep(LEASE).await;
     assert_eq!(headroom(&metrics), [0.0; 0]);
@@ -64,17 +72,22 @@ async fn what_is_left_of_a_lease_when_it_is_renewed_is_measured() {
 #[tokio::test]
 async fn connections_that_are_cut_again_and_again_cost_no_lock_of_a_healthy_server() {
     let server = RedisServer::start().await;
-    let here = client(&server.url()).await;
+    // So that a busy machine has time for its own part in it.
+    let lease = 3 * LEASE;
+    let backend = RedisBackend::builder(&server.url())
+        .lease(lease)
+        .quarantine(Duration::ZERO);
+    let here = LockProvider::new(backend.connect().await.unwrap());
     let names = (0..20).map(|id| LockName::new("order", "process", id).unwrap());
     let guards = here.acquire_all(names, PATIENCE).await.unwrap();
-    let end = Instant::now() + 4 * LEASE;
+    let end = Instant::now() + 2 * lease;
     while Instant::now() < end {
         let _: u64 = server
             .ask(&["CLIENT", "KILL", "TYPE", "normal"])
             .await
             .unwrap();
         // Less than the time between two attempts to renew what was not renewed.
-        sleep(LEASE / 32).await;
+        sleep(lease / 32).await;
         assert!(guards.is_valid(), "lost on a server that answers");
     }
     guards.release().await.unwrap();

@@ -62,7 +62,7 @@ async fn others(cluster: &RedisCluster) -> [&RedisServer; 2] {
 #[tokio::test]
 async fn names_of_a_slot_that_was_moved_are_free_or_held_as_before() {
     let log = Log::of_process();
-    let cluster = RedisCluster::start().await;
+    let cluster = RedisCluster::patient().await;
     until_calm(&cluster).await;
     let (here, there) = (client(&cluster).await, client(&cluster).await);
     let [held, free, third] = names();
@@ -239,7 +239,7 @@ async fn nobody_is_granted_a_lock_of_a_slot_that_came_from_a_replica_that_was_ju
 
 #[tokio::test]
 async fn a_slot_that_is_half_moved_is_asked_for_seldom_and_named() {
-    let cluster = RedisCluster::start().await;
+    let cluster = RedisCluster::patient().await;
     until_calm(&cluster).await;
     let (here, there) = (client(&cluster).await, client(&cluster).await);
     let [held, free] = names();

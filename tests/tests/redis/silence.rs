@@ -79,7 +79,7 @@ async fn a_server_that_is_loading_is_unavailable_and_then_serves() {
     .await;
     let here = client(&server.url()).await;
     take(&here).await.release().await.unwrap();
-    let () = server.ask(&["DEBUG", "POPULATE", "3000"]).await.unwrap();
+    let () = server.ask(&["DEBUG", "POPULATE", "20000"]).await.unwrap();
     let () = server.ask(&["SAVE"]).await.unwrap();
     let asking = async {
         eventually("it is loading", async || {
@@ -102,6 +102,9 @@ async fn a_server_that_is_loading_is_unavailable_and_then_serves() {
             server.ask::<String>(&["PING"]).await.is_err(),
             "it is loading still"
         );
+        // Enough of that.
+        let hurry = ["CONFIG", "SET", "key-load-delay", "0"];
+        server.ask::<()>(&hurry).await.unwrap();
         // Retried within the wait.
         here.lock(NAME).unwrap().acquire(SILENT * 6).await.unwrap()
     };

@@ -10,7 +10,7 @@ use lock_core::{LockGuard, LockProvider};
 use lock_tests::redis_key;
 use lock_tests::servers::RedisServer;
 
-use crate::support::{LEASE, NAME, PATIENCE, client, scripts_run, take, token};
+use crate::support::{NAME, PATIENCE, client, scripts_run, take, token};
 
 /// The lock, its first holder's token, and then a holder to whom it was handed over.
 async fn handed_over(here: &LockProvider) -> (u64, LockGuard) {
@@ -23,10 +23,10 @@ async fn handed_over(here: &LockProvider) -> (u64, LockGuard) {
     (of_first, acquire.await.unwrap())
 }
 
-/// A client that hands over for as long as a test takes.
+/// A client that hands over for as long as a test takes, in which nothing is renewed: scripts are counted.
 async fn patient(server: &RedisServer) -> LockProvider {
     let backend = RedisBackend::builder(&server.url())
-        .lease(LEASE)
+        .lease(Duration::from_secs(3_600))
         .quarantine(Duration::ZERO);
     LockProvider::builder(backend.connect().await.unwrap())
         .local_handover(PATIENCE)

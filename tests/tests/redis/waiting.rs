@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use lock_core::redis::RedisBackend;
 use lock_core::{LockGuard, LockName, LockProvider};
 use lock_tests::servers::{Proxy, RedisCluster, RedisServer};
-use lock_tests::{eventually, redis_key};
+use lock_tests::{Queued, eventually, redis_key};
 use tokio::time::sleep;
 
 use crate::support::{
@@ -133,11 +133,16 @@ async fn who_waits_does_not_poll() {
     let guard = take(&here).await;
     let waiting = tokio::spawn(async move { take(&there).await });
     sleep(LEASE / 2).await;
-    let before = scripts_run(&server).await;
+    let (began, before) = (Instant::now(), scripts_run(&server).await);
     sleep(3 * LEASE).await;
-    // 9 renewals, and a try at the end of each lease as it was last seen.
     let asked = scripts_run(&server).await - before;
-    assert!(asked <= 16, "{asked} calls in three leases");
+    // Three renewals in a lease, a try at its end as it was last seen, and what a restless machine adds.
+    let leases = began.elapsed().as_millis() / LEASE.as_millis() + 1;
+    let most = 4 * leases;
+    assert!(
+        u128::from(asked) <= most,
+        "{asked} calls in {leases} leases"
+    );
     guard.release().await.unwrap();
     waiting.await.unwrap().release().await.unwrap();
 }
@@ -151,31 +156,54 @@ async fn ten_thousand_locks_are_held_over_a_network_that_is_slower_than_a_round_
     let backend = RedisBackend::builder(&proxy.url(&server.url()))
         .lease(lease)
         .quarantine(Duration::ZERO);
-    let here = LockProvider::new(backend.connect().await.unwrap());
-    let names = (0..10_000).map(|id| LockName::new("order", "process", id).unwrap());
-    let guards = here.claim(names, 10_000).await.unwrap();
-    assert_eq!(guards.len(), 10_000);
-    // 40 calls, four at a time: ten round trips take longer than the third of a lease.
-    proxy.delay(lease / 50);
-    sleep(3 * lease).await;
-    let lost = guards.iter().filter(|guard| !guard.is_valid()).count();
-    assert_eq!(lost, 0);
+    let here = LockProvider::builder(backend.connect().await.unwrap());
+    let here = here.response_timeout(PATIENCE).build();
+    let names = || (0..10_000).map(|id| LockName::new("order", "process", id).unwrap());
+    loop {
+        let queued = Queued::here_and_there();
+        let guards = here.claim(names(), 10_000).await.unwrap();
+        assert_eq!(guards.len(), 10_000);
+        // 40 calls, four at a time: ten round trips take longer than the third of a lease.
+        proxy.delay(lease / 50);
+        sleep(3 * lease).await;
+        let lost = guards.iter().filter(|guard| !guard.is_valid()).count();
+        proxy.delay(Duration::ZERO);
+        // Where a process or the server had no processor it shows nothing.
+        if lost > 0 && queued.starves(lease) {
+            drop(guards);
+            eventually("they are free", async || is_empty(&server).await).await;
+            continue;
+        }
+        assert_eq!(lost, 0);
+        break;
+    }
+}
+
+async fn is_empty(server: &RedisServer) -> bool {
+    let keys: Vec<String> = server.ask(&["KEYS", "lock:*:v1-*"]).await.unwrap();
+    keys.is_empty()
 }
 
 #[tokio::test]
 async fn renewals_of_ten_thousand_locks_travel_together() {
     let server = RedisServer::start().await;
-    let here = client(&server.url()).await;
+    // So that a busy machine has time for its own part in it.
+    let lease = 3 * LEASE;
+    let backend = RedisBackend::builder(&server.url())
+        .lease(lease)
+        .quarantine(Duration::ZERO);
+    let here = LockProvider::builder(backend.connect().await.unwrap());
+    let here = here.response_timeout(PATIENCE).build();
     let names: Vec<_> = (0..10_000)
         .map(|id| LockName::new("order", "process", id).unwrap())
         .collect();
     let guards = here.claim(names, 10_000).await.unwrap();
     assert_eq!(guards.len(), 10_000);
     let (began, before) = (Instant::now(), scripts_run(&server).await);
-    sleep(LEASE).await;
+    sleep(lease).await;
     let asked = scripts_run(&server).await - before;
     // 40 calls each time: once in a third of a lease, and what was under way at either end.
-    let times = 3 * began.elapsed().as_millis() / LEASE.as_millis() + 2;
+    let times = 3 * began.elapsed().as_millis() / lease.as_millis() + 2;
     assert!(
         (80..=40 * times).contains(&u128::from(asked)),
         "{asked} calls"
@@ -189,7 +217,8 @@ async fn renewals_of_ten_thousand_locks_travel_together() {
 async fn a_thousand_waiters_over_a_slow_link_come_to_rest() {
     const NAMES: u64 = 1_000;
     let server = RedisServer::start().await;
-    let lease = Duration::from_secs(60);
+    // So long that no renewal is among what is counted.
+    let lease = Duration::from_secs(3_600);
     let client = async |url: &str| {
         let backend = RedisBackend::builder(url)
             .lease(lease)

@@ -108,7 +108,7 @@ async fn a_redis_server_with_tls_proves_who_it_is_and_refuses_plain_clients() {
 
 #[tokio::test]
 async fn a_cluster_serves_every_slot_from_one_of_its_members() {
-    let cluster = RedisCluster::start().await;
+    let cluster = RedisCluster::patient().await;
     let mut served = [0; 3];
     for name in 0..100 {
         let name = name.to_string();
