@@ -20,14 +20,13 @@ pub async fn eventually<F: Future<Output = bool>>(what: &str, holds: impl FnMut(
     eventually_within(EVENTUALLY, what, holds).await;
 }
 
-/// How often something can have been tried in this time whose pauses double, from one second to the eighth:
-/// with a second for a pause that was shorter.
+/// How often something can have been tried in this time whose pauses double, from one second to the eighth.
 #[must_use]
 pub fn doubling(elapsed: Duration) -> usize {
     let mut next = Duration::ZERO;
     let mut pause = Duration::from_secs(1);
     let mut tries = 0;
-    while next <= elapsed + Duration::from_secs(1) {
+    while next <= elapsed {
         tries += 1;
         next += pause;
         pause = (2 * pause).min(Duration::from_secs(8));

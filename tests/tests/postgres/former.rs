@@ -69,7 +69,7 @@ async fn what_only_recovery_needs_is_told_at_connect_and_never_keeps_a_process_f
         assert_eq!(log.count(&grant), 1, "{}", log.text());
         for _ in 0..2 {
             let guard = acquire(&holder, order(), PATIENCE).await;
-            assert_eq!(server.terminate_backends("distributed_lock").await, 1);
+            assert!(server.terminate_backends("distributed_lock").await >= 1);
             guard.lost().await;
             drop(acquire(&holder, order(), PATIENCE).await);
         }

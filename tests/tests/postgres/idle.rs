@@ -15,11 +15,17 @@ use crate::support::{PATIENCE, acquire, client, order, take};
 /// Notifications that the server has sent through a proxy.
 static NOTIFIED: AtomicUsize = AtomicUsize::new(0);
 
+/// How often it has said there that a session does not listen any more.
+static RESTING: AtomicUsize = AtomicUsize::new(0);
+
 #[expect(clippy::ptr_arg, reason = "what the proxy calls")]
 fn count(answers: &mut Vec<u8>) {
     const CHANNEL: &[u8] = b"distributed_lock\0";
     let found = answers.windows(CHANNEL.len()).filter(|at| *at == CHANNEL);
     NOTIFIED.fetch_add(found.count(), Ordering::Relaxed);
+    const RESTS: &[u8] = b"UNLISTEN\0";
+    let found = answers.windows(RESTS.len()).filter(|at| *at == RESTS);
+    RESTING.fetch_add(found.count(), Ordering::Relaxed);
 }
 
 /// Whether a notification reaches a listener behind the proxy.
@@ -52,7 +58,8 @@ async fn a_release_reaches_no_process_that_waits_for_nothing() {
     let url = proxy.url(&server.url());
     let idle = join_all((0..IDLE).map(|_| client(&url))).await;
     let (one, other) = (client(&server.url()).await, client(&server.url()).await);
-    eventually("they rest", async || !is_heard(&pool).await).await;
+    let rest = async || RESTING.load(Ordering::Relaxed) >= IDLE;
+    eventually("they rest", rest).await;
     let before = NOTIFIED.load(Ordering::Relaxed);
     contend(&one, &other, 100).await;
     let notified = NOTIFIED.load(Ordering::Relaxed) - before;

@@ -108,13 +108,15 @@ async fn operators_find_the_session_by_its_name_and_what_it_holds_by_its_key() {
         .instance("web-1");
     let locks = LockProvider::new(builder.connect().await.unwrap());
     let _guard = take(&locks, order()).await;
-    let held = sqlx::query(
-        "SELECT a.state, current_database() FROM pg_locks AS l JOIN pg_stat_activity AS a USING (pid) \
+    let held = "SELECT a.state, current_database() FROM pg_locks AS l JOIN pg_stat_activity AS a USING (pid) \
          WHERE locktype = 'advisory' AND objsubid = 1 AND application_name = 'shop-locks web-1' \
-         AND ((classid::int8 << 32) | objid::int8) = $1 AND mode = 'ExclusiveLock'",
-    );
-    // As it is documented, for the empty namespace.
-    let held = held.bind(-4_392_062_105_972_231_254_i64);
-    let row = held.fetch_one(&store.pool).await.unwrap();
-    assert_eq!(row.get::<String, _>(0), "idle");
+         AND ((classid::int8 << 32) | objid::int8) = $1 AND mode = 'ExclusiveLock'";
+    // While no heartbeat is under way.
+    eventually("it is found, and idle", async || {
+        // As it is documented, for the empty namespace.
+        let held = sqlx::query(held).bind(-4_392_062_105_972_231_254_i64);
+        let row = held.fetch_one(&store.pool).await.unwrap();
+        row.get::<String, _>(0) == "idle"
+    })
+    .await;
 }

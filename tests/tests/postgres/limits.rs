@@ -9,7 +9,6 @@ use lock_core::{LockError, LockProvider};
 use lock_tests::Lateness;
 use lock_tests::servers::{Direction, PgBouncer, PostgresServer, Proxy};
 use sqlx::{AssertSqlSafe, Connection, Executor, PgConnection};
-use tokio::time::sleep;
 
 use crate::network::Network;
 use crate::support::{PATIENCE, acquire, backend, numbered, order, sqlstate, take};
@@ -229,7 +228,8 @@ async fn sixty_processes_come_back_where_seventy_connections_fit() {
         processes.push((process, guard));
     }
     let ended = server.terminate_backends("distributed_lock").await;
-    assert_eq!(ended, PROCESSES);
+    // A second connection of who has just connected can be there still.
+    assert!(ended >= PROCESSES, "{ended}");
     let back = processes.into_iter().enumerate();
     let back = back.map(|(number, (process, guard))| async move {
         guard.lost().await;
@@ -247,21 +247,9 @@ async fn a_process_is_not_refused_for_the_place_that_it_has_itself() {
     server.pool().await.execute(set).await.unwrap();
     let (network, slow) = tokio::join!(Proxy::to(server.address()), Proxy::to(server.address()));
     slow.delay(Duration::from_millis(200));
-    let asked = async |pieces| {
-        while network.asked() < pieces {
-            sleep(Duration::from_micros(100)).await;
-        }
-    };
-    let ways = async {
-        // That it logs in is two, and what the server is the third.
-        asked(2).await;
-        network.lead_to(slow.address());
-        asked(4).await;
-        network.lead_to(server.address());
-    };
+    network.balance([server.address(), slow.address()]);
     let url = network.url(&server.url_for("app", "postgres"));
-    let (connected, ()) = tokio::join!(PostgresBackend::connect(&url), ways);
-    connected.unwrap();
+    PostgresBackend::connect(&url).await.unwrap();
     assert!(slow.asked() > 0);
 }
 

@@ -142,7 +142,7 @@ async fn a_full_queue_of_notifications_costs_no_lock_no_release_and_no_start() {
         log.text()
             .contains("the notification queue of the server is full")
     );
-    assert_eq!(server.terminate_backends("distributed_lock").await, 3);
+    assert!(server.terminate_backends("distributed_lock").await >= 3);
     held.lost().await;
     drop(acquire(&fresh, order(), PATIENCE).await);
     drop(acquire(&holder, order(), PATIENCE).await);

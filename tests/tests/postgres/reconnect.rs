@@ -93,7 +93,7 @@ async fn notifications_that_somebody_else_holds_up_delay_who_comes_back() {
     let client = client(&server.url()).await;
     let guard = take(&client, order()).await;
     let held_up = HeldUp::on(&server).await;
-    assert_eq!(server.terminate_backends("distributed_lock").await, 1);
+    assert!(server.terminate_backends("distributed_lock").await >= 1);
     guard.lost().await;
     assert!(guard.release().await.unwrap_err().is_lost());
     let lock = client.lock(order()).unwrap();
@@ -108,9 +108,9 @@ async fn notifications_that_somebody_else_holds_up_delay_who_comes_back() {
 async fn over_a_slow_link_a_session_with_a_short_lease_does_not_begin_lost() {
     let server = PostgresServer::start().await;
     let link = Proxy::to(server.address()).await;
-    // Connecting takes some thirty round trips of this length, which is longer than the lease.
-    link.delay(Duration::from_millis(25));
-    let backend = PostgresBackend::builder(link.url(&server.url())).lease(Duration::from_secs(1));
+    // Connecting takes thirteen round trips of twice this length, which is longer than the lease.
+    link.delay(Duration::from_millis(100));
+    let backend = PostgresBackend::builder(link.url(&server.url())).lease(LEASE);
     let locks = LockProvider::new(backend.connect().await.unwrap());
     let guard = locks
         .lock(order())

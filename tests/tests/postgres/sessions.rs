@@ -41,13 +41,14 @@ async fn the_servers_own_limit_for_idle_sessions_does_not_take_the_lock() {
     let store = PostgresStore::open().await;
     store
         .server
-        .set("idle_session_timeout", "300ms")
+        .set("idle_session_timeout", "2s")
         .await
         .unwrap();
-    let locks = store.client().await;
+    // Its heartbeats are further apart.
+    let locks = LockProvider::new(store.long_lived().await);
     let guard = take(&locks, order()).await;
     guard
-        .protect(tokio::time::sleep(Duration::from_millis(1_500)))
+        .protect(tokio::time::sleep(Duration::from_secs(4)))
         .await
         .unwrap();
     guard.release().await.unwrap();

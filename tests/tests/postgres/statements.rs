@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use futures_util::future::join_all;
 use lock_core::postgres::{KeyScheme, PostgresBuilder};
@@ -200,9 +200,12 @@ async fn cancel_statements(with_keys: impl FnOnce(PostgresBuilder) -> PostgresBu
     cancelling.spawn(async move {
         loop {
             let cancel = sqlx::query("SELECT pg_cancel_backend(pid) FROM unnest($1) AS t(pid)");
+            let asked = Instant::now();
             cancel.bind(&pid).execute(&pool).await.unwrap();
-            // Time for the session to find out what is left: it is ended if it never can.
-            tokio::time::sleep(Duration::from_millis(fastrand::u64(5..40))).await;
+            // Time for the session to find out what is left, as a statement takes it now: it is ended if it
+            // never can.
+            let some = Duration::from_millis(fastrand::u64(5..40));
+            tokio::time::sleep(some + 4 * asked.elapsed()).await;
         }
     });
     // What is done for many names, and fails with its statement, is seldom hit by chance.

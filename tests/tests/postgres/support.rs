@@ -247,18 +247,12 @@ pub(crate) async fn session_of(pool: &PgPool, name: &LockName) -> i32 {
 pub(crate) struct Ended {
     /// When it was seen to be valid for the last time.
     pub(crate) last_valid: u64,
-    /// When the listener was notified.
-    pub(crate) told: u64,
 }
 
 impl Ended {
     /// Looks at a guard until its lock is lost.
     pub(crate) async fn of(guard: Arc<LockGuard>) -> Self {
         let lost = guard.lost();
-        let told = tokio::spawn(async move {
-            lost.await;
-            boottime()
-        });
         let mut last_valid = 0;
         loop {
             let before = boottime();
@@ -268,9 +262,9 @@ impl Ended {
             last_valid = before;
             tokio::time::sleep(Duration::from_millis(1)).await;
         }
-        let told = told.await.unwrap();
+        lost.await;
         assert!(!guard.is_valid(), "a loss lasts");
-        Self { last_valid, told }
+        Self { last_valid }
     }
 }
 

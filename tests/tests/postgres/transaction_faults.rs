@@ -8,6 +8,9 @@ use sqlx::{AssertSqlSafe, Connection, Executor, Postgres, Row, Transaction};
 
 use crate::support::{Harness, PATIENCE, SHORT, ZERO, answers, name, pid, setting, sqlstate};
 
+/// A wait that ends by itself, and not before it was seen on a busy machine.
+const SEEN: Duration = Duration::from_secs(3);
+
 #[tokio::test]
 async fn a_transaction_that_has_failed_says_so() {
     let harness = Harness::new().await;
@@ -57,13 +60,13 @@ async fn the_users_statement_timeout_ends_the_wait() {
     let name = name("order:process:42");
     let holder = harness.hold(&name).await;
     let mut tx = harness.begin().await;
-    tx.execute("SET LOCAL statement_timeout = '100ms'")
+    tx.execute("SET LOCAL statement_timeout = '2s'")
         .await
         .unwrap();
     let error = harness.lock(&mut tx, &name, PATIENCE).await.unwrap_err();
     assert!(error.is_unavailable(), "{error}");
     assert!(error.to_string().contains("statement_timeout"), "{error}");
-    assert_eq!(setting(&mut tx, "statement_timeout").await, "100ms");
+    assert_eq!(setting(&mut tx, "statement_timeout").await, "2s");
     assert_eq!(setting(&mut tx, "lock_timeout").await, "0");
     holder.release().await;
     assert!(harness.is_free(&name).await);
@@ -208,7 +211,7 @@ async fn a_dropped_wait_that_fails_later_is_not_taken_for_contention() {
     let _holder = harness.hold(&name).await;
     let mut tx = harness.begin().await;
     tokio::select! {
-        done = harness.lock(&mut tx, &name, Duration::from_millis(300)) => panic!("it is held: {done:?}"),
+        done = harness.lock(&mut tx, &name, SEEN) => panic!("it is held: {done:?}"),
         () = harness.waiting(1) => {}
     }
     // What this one gets is the answer to the other.
@@ -233,7 +236,7 @@ async fn a_dropped_wait_that_fails_later_cannot_be_committed() {
         .await
         .unwrap();
     tokio::select! {
-        done = harness.lock(&mut tx, &name, Duration::from_millis(300)) => panic!("it is held: {done:?}"),
+        done = harness.lock(&mut tx, &name, SEEN) => panic!("it is held: {done:?}"),
         () = harness.waiting(1) => {}
     }
     tx.commit().await.unwrap_err();
