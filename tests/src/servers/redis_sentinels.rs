@@ -44,12 +44,16 @@ impl RedisSentinels {
         let sentinels = join_all(sentinels).await;
         let this = Self { servers, sentinels };
         for sentinel in &this.sentinels {
-            eventually_within(SENTINELS_ACT_WITHIN, "a Sentinel knows the others", async || {
-                let known: Vec<String> = this.known_by(sentinel).await;
-                let has =
-                    |name: &str, value: &str| known.chunks(2).any(|pair| pair == [name, value]);
-                has("num-slaves", "2") && has("num-other-sentinels", "2")
-            })
+            eventually_within(
+                SENTINELS_ACT_WITHIN,
+                "a Sentinel knows the others",
+                async || {
+                    let known: Vec<String> = this.known_by(sentinel).await;
+                    let has =
+                        |name: &str, value: &str| known.chunks(2).any(|pair| pair == [name, value]);
+                    has("num-slaves", "2") && has("num-other-sentinels", "2")
+                },
+            )
             .await;
         }
         this
@@ -123,11 +127,15 @@ impl RedisSentinels {
         let running = |sentinel: &&RedisServer| sentinel.daemon().pid().is_some();
         let sentinel = self.sentinels.iter().find(running).unwrap();
         let before = master_named_by(sentinel).await;
-        eventually_within(SENTINELS_ACT_WITHIN, "a fail-over is possible", async || {
-            // Refused while there is no replica that can be promoted, or another is under way.
-            let order = ["SENTINEL", "FAILOVER", MASTER];
-            sentinel.ask::<String>(&order).await.is_ok()
-        })
+        eventually_within(
+            SENTINELS_ACT_WITHIN,
+            "a fail-over is possible",
+            async || {
+                // Refused while there is no replica that can be promoted, or another is under way.
+                let order = ["SENTINEL", "FAILOVER", MASTER];
+                sentinel.ask::<String>(&order).await.is_ok()
+            },
+        )
         .await;
         eventually_within(SENTINELS_ACT_WITHIN, "another is the master", async || {
             master_named_by(sentinel).await != before
@@ -158,10 +166,14 @@ impl RedisSentinels {
     /// Returns when the master has a replica that can take its place.
     pub async fn until_replicated(&self) {
         let master = self.master().await;
-        eventually_within(SENTINELS_ACT_WITHIN, "the master has a replica", async || {
-            let info: String = master.ask(&["INFO", "replication"]).await.unwrap();
-            info.contains("state=online")
-        })
+        eventually_within(
+            SENTINELS_ACT_WITHIN,
+            "the master has a replica",
+            async || {
+                let info: String = master.ask(&["INFO", "replication"]).await.unwrap();
+                info.contains("state=online")
+            },
+        )
         .await;
     }
 }

@@ -44,7 +44,8 @@ async fn refunds_of_different_payments_do_not_wait_for_each_other() {
 async fn two_hundred_requests_for_one_order_are_served_one_at_a_time() {
     let shop = Shop::new();
     let instance = shop.open().await;
-    let answers = join_all((0..200).map(|_| instance.post_in_a_crowd("/orders/1/process?work_ms=5"))).await;
+    let answers =
+        join_all((0..200).map(|_| instance.post_in_a_crowd("/orders/1/process?work_ms=5"))).await;
     let receipts: Vec<_> = answers.iter().map(Answer::receipt).collect();
     assert_one_at_a_time(&receipts);
     assert!(

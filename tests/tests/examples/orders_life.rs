@@ -170,7 +170,10 @@ async fn sigterm_lets_work_finish_that_outlives_its_client() {
     let held = "order:process:1".parse().unwrap();
     let began = Instant::now();
     let client = instance
-        .begin_post(&format!("/orders/1/process?work_ms={}", WORK.as_millis()), "")
+        .begin_post(
+            &format!("/orders/1/process?work_ms={}", WORK.as_millis()),
+            "",
+        )
         .await;
     shop.until_held(&held).await;
     drop(client);

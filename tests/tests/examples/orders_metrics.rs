@@ -134,7 +134,10 @@ async fn what_was_done_is_what_is_counted_and_no_name_is_shown() {
         assert_eq!(answer.status, 409, "{answer:?}");
     }
     set(&mut elsewhere, "payment:refund:zz9", "pg_advisory_unlock").await;
-    let _ = instance.post("/payments/zz9/refund?work_ms=0").await.receipt();
+    let _ = instance
+        .post("/payments/zz9/refund?work_ms=0")
+        .await
+        .receipt();
     // A job that another instance is at: skipped, which is contention.
     let job = "job:cleanup-tokens";
     eventually("the job runs", || async {

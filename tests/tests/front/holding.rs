@@ -9,6 +9,7 @@ use lock_core::backend::{BootClock, Clock, TokioClock};
 use lock_core::memory::MemoryBackend;
 use lock_core::{LockPolicy, LockProvider, LossReason};
 use lock_tests::scripted_backend::{Play, ScriptedBackend};
+use tokio::sync::oneshot;
 use tokio::time::{advance, sleep};
 
 use crate::support::{is_free, ms, name, poll_once, runtime, s, start, take, timed, took};
@@ -86,18 +87,19 @@ async fn the_longest_hold_ends_while_all_threads_of_its_runtime_are_blocked() {
     let scripted = ScriptedBackend::new();
     let (holder, other) = (scripted.client(), scripted.client());
     let (unblock, blocked) = std::sync::mpsc::channel::<()>();
+    let (tell, holds) = oneshot::channel();
     let thread = std::thread::spawn(move || {
         let runtime = runtime();
         runtime.block_on(async {
             let policy = LockPolicy::background_job().with_max_hold(ms(50));
             let guard = holder.acquire(name(), policy).await.unwrap();
+            tell.send(()).unwrap();
             blocked.recv().unwrap_err();
             guard.release().await.unwrap_err()
         })
     });
-    while scripted.held() == 0 {
-        sleep(ms(1)).await;
-    }
+    // It can be over by then.
+    holds.await.unwrap();
     let next = other.acquire(name(), s(20)).await.unwrap();
     drop(unblock);
     assert!(thread.join().unwrap().is_lost());

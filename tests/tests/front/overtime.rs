@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, mpsc};
 use lock_core::backend::{Attempt, Backend, Grant, Lease, LockRequest};
 use lock_core::{LockError, LockPolicy, LockProvider};
 use lock_tests::scripted_backend::ScriptedBackend;
-use tokio::time::sleep;
+use tokio::sync::oneshot;
 
 use crate::support::{ms, name, runtime, s};
 
@@ -80,20 +80,21 @@ async fn a_release_that_blocks_holds_up_no_other_longest_hold() {
     let scripted = ScriptedBackend::new();
     let (holder, other) = (scripted.client(), scripted.client());
     let (unblock, blocked) = mpsc::channel::<()>();
+    let (tell, holds) = oneshot::channel();
     let thread = std::thread::spawn(move || {
         runtime().block_on(async {
             let first = LockPolicy::background_job().with_max_hold(ms(50));
             let stalled = stalling.acquire(name(), first).await.unwrap();
             let second = first.with_max_hold(ms(100));
             let guard = holder.acquire(name(), second).await.unwrap();
+            tell.send(()).unwrap();
             blocked.recv().unwrap_err();
             assert!(!stalled.is_valid());
             guard.release().await.unwrap_err()
         })
     });
-    while scripted.held() == 0 {
-        sleep(ms(1)).await;
-    }
+    // They can be over by then.
+    holds.await.unwrap();
     let next = other.acquire(name(), s(20)).await.unwrap();
     assert_eq!(disk.releases.load(Ordering::SeqCst), 1, "it blocks");
     drop(disk_works);

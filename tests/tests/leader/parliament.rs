@@ -1,9 +1,12 @@
 //! Three processes that campaign for one name, and what is done to their leader.
 
+use std::cell::Cell;
 use std::path::PathBuf;
+use std::rc::Rc;
 use std::time::Duration;
 
 use futures_util::future::select_all;
+use lock_tests::Queued;
 use lock_tests::checker::{
     Action, Cost, Event, FaultRule, Journal, Operation, Rules, Stage, judge,
 };
@@ -47,6 +50,8 @@ pub(crate) struct Parliament {
     /// How many there were.
     started: usize,
     journal: Journal,
+    /// The most that the machine has added to what comes of a fault.
+    added: Rc<Cell<Duration>>,
 }
 
 struct Member {
@@ -61,6 +66,7 @@ impl Parliament {
             members: Vec::new(),
             started: 0,
             journal: Journal::in_memory(""),
+            added: Rc::default(),
         }
     }
 
@@ -109,7 +115,12 @@ impl Parliament {
         let operation = journal.named(fault, &"");
         let began = journal.now();
         operation.note(Action::Fault, Stage::Invoke);
-        Fault { operation, began }
+        Fault {
+            operation,
+            began,
+            queued: Queued::here_and_there(),
+            added: Rc::clone(&self.added),
+        }
     }
 
     /// Kills a member.
@@ -132,7 +143,7 @@ impl Parliament {
             let path = self.history_of(&format!("p{number}"));
             history.extend(Journal::read(&path).unwrap());
         }
-        judge(&history, &rules()).assert_clean();
+        judge(&history, &rules(self.added.get())).assert_clean();
         assert!(terms(&history) > 1, "there was more than one leader");
     }
 }
@@ -141,17 +152,25 @@ impl Parliament {
 pub(crate) struct Fault {
     operation: Operation,
     began: u64,
+    queued: Queued,
+    added: Rc<Cell<Duration>>,
 }
 
 impl Fault {
-    /// Checks that a new leader was there in time.
+    /// Checks that a new leader was there in time, less what a process or the server has waited for a processor.
     pub(crate) fn succeeded_at(&self, elected: u64) {
         let took = Duration::from_nanos(elected.saturating_sub(self.began));
-        assert!(took <= ELECTED_WITHIN, "there was no leader for {took:?}");
+        let queued = self.queued.longest_since();
+        assert!(
+            took.saturating_sub(queued) <= ELECTED_WITHIN,
+            "there was no leader for {took:?}, of which {queued:?} can be the machine's"
+        );
     }
 
     /// Nothing more comes of it.
     pub(crate) fn over(self) {
+        let added = self.added.get().max(self.queued.longest_since());
+        self.added.set(added);
         self.operation.note(Action::Fault, Stage::Ok);
     }
 }
@@ -162,17 +181,18 @@ pub(crate) const KILL: &str = "kill";
 pub(crate) const FREEZE: &str = "freeze";
 pub(crate) const CUT_OFF: &str = "cut-off";
 
-fn rules() -> Rules {
+/// On a machine that has added so much.
+fn rules(added: Duration) -> Rules {
     let mut cut_off = FaultRule::harmless();
     // Before its end: the lease is over by then.
-    cut_off.cost = Cost::Must(Duration::ZERO);
+    cut_off.cost = Cost::Must(added);
     let mut rules = Rules::default()
         .lease(Some(LEASE))
-        .fault(KILL, FaultRule::kill(ELECTED_WITHIN))
+        .fault(KILL, FaultRule::kill(ELECTED_WITHIN + added))
         .fault(FREEZE, FaultRule::freeze(Some(LEASE)))
         .fault(CUT_OFF, cut_off);
     for rule in rules.faults.values_mut() {
-        rule.granted_within = Some(ELECTED_WITHIN);
+        rule.granted_within = Some(ELECTED_WITHIN + added);
     }
     rules
 }

@@ -10,6 +10,7 @@ use axum::body::Body;
 use axum::{Router, routing};
 use lock_core::memory::MemoryBackend;
 use lock_core::{LockGuard, LockProvider};
+use lock_tests::eventually;
 use lock_tests::servers::Nginx;
 use lock_tower::LockLayer;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -46,6 +47,19 @@ impl Served {
             address,
             runs,
         }
+    }
+
+    /// How many connections it has, those included that the other end has closed.
+    fn connections(&self) -> usize {
+        const ESTABLISHED: &str = "01";
+        const CLOSE_WAIT: &str = "08";
+        let table = std::fs::read_to_string("/proc/net/tcp").unwrap();
+        let port = format!(":{:04X}", self.address.port());
+        let rows = table.lines().map(|row| row.split_whitespace().collect());
+        let of_it = rows.filter(|row: &Vec<&str>| {
+            row[1].ends_with(&port) && [ESTABLISHED, CLOSE_WAIT].contains(&row[3])
+        });
+        of_it.count()
     }
 
     async fn hold(&self) -> LockGuard {
@@ -91,9 +105,15 @@ async fn clients_that_leave_with_a_body_unread_give_up_their_places() {
         client.write_all(&upload(50_000)).await.unwrap();
         clients.push(client);
     }
-    tokio::time::sleep(Duration::from_millis(200)).await;
+    eventually("all of them have come through", async || {
+        served.connections() == CLIENTS
+    })
+    .await;
     drop(clients);
-    tokio::time::sleep(Duration::from_millis(300)).await;
+    eventually("they have left the service as well", async || {
+        served.connections() == 0
+    })
+    .await;
     drop(held);
     // The last in line.
     let answer = status(nginx.address(), upload(50_000)).await.unwrap();

@@ -1,6 +1,7 @@
 //! Networks that lose what is sent.
 
 use lock_tests::child::Child;
+use lock_tests::eventually;
 use lock_tests::servers::{Lan, PostgresServer};
 use sqlx::{Connection, PgConnection};
 use tokio::time::timeout;
@@ -77,8 +78,11 @@ async fn a_network_that_is_down_towards_one_host_still_carries_what_that_sends()
     lan.down_towards(lan.right()).await;
     down.send(()).unwrap();
     assert!(client.await.unwrap());
-    let asked = sqlx::query_scalar::<_, i64>("SELECT last_value FROM asked");
-    assert_eq!(asked.fetch_one(&pool).await.unwrap(), 2);
+    eventually("it has arrived", async || {
+        let asked = sqlx::query_scalar::<_, i64>("SELECT last_value FROM asked");
+        asked.fetch_one(&pool).await.unwrap() == 2
+    })
+    .await;
 }
 
 #[tokio::test]

@@ -1,9 +1,10 @@
 //! Redis, its replicas and clusters.
 
 use lock_tests::servers::{RedisCluster, RedisServer, Server};
+use redis::AsyncConnectionConfig;
 use tokio::time::timeout;
 
-use crate::support::A_WHILE;
+use crate::support::{A_WHILE, PATIENCE};
 
 async fn set_in_redis(server: &RedisServer, name: &str, value: &str) -> redis::RedisResult<()> {
     server.ask(&["SET", name, value]).await
@@ -16,7 +17,12 @@ async fn in_redis(server: &RedisServer, name: &str) -> Option<String> {
 /// A command that gives its own connection one way only.
 async fn ping(url: &str) -> redis::RedisResult<String> {
     let client = redis::Client::open(url)?;
-    let mut connection = client.get_multiplexed_async_connection().await?;
+    // The driver's own bounds are those of a machine that is not busy.
+    let patient = AsyncConnectionConfig::new()
+        .set_connection_timeout(Some(PATIENCE))
+        .set_response_timeout(Some(PATIENCE));
+    let connection = client.get_multiplexed_async_connection_with_config(&patient);
+    let mut connection = connection.await?;
     redis::cmd("PING").query_async(&mut connection).await
 }
 
