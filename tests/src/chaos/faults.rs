@@ -16,7 +16,7 @@ pub trait Fault: Debug + Send + Sync {
     /// What it is called in the history.
     fn name(&self) -> &'static str;
 
-    /// What it does, and what may and must come of it; after a run, with what the machine has added.
+    /// What it does, and what may and must come of it, on a machine that adds nothing.
     fn rule(&self) -> FaultRule;
 
     /// Makes it happen, and returns when it is over and healed. It [begins](Fleet::begin) before

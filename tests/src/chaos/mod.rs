@@ -23,6 +23,7 @@ mod postgres;
 mod redis;
 mod redis_sentinels;
 mod resource;
+mod starvation;
 mod worker;
 
 use std::env;
@@ -45,13 +46,19 @@ pub use postgres::ChaosPostgres;
 pub use redis::{ChaosRedis, ChaosRedisCluster};
 pub use redis_sentinels::ChaosRedisSentinels;
 pub use resource::{FileResource, MemoryResource, Resource, State};
+pub use starvation::STARVED;
+use starvation::Starvation;
 pub use worker::{PAUSE, Worker};
 
+use crate::Queued;
 use crate::address::Opened;
 use crate::checker::{
-    Action, Event, HEALED, Journal, LEFT_OVER, NEWEST, RESOURCE, Rules, Stage, Verdict, WRITES,
-    judge,
+    Action, Event, FaultRule, HEALED, Journal, LEFT_OVER, NEWEST, RESOURCE, Rules, Stage, Verdict,
+    WRITES, judge,
 };
+
+/// For how long after that a busy machine is watched: how long a thread has waited is known once it runs.
+const WATCHED: Duration = Duration::from_millis(200);
 
 const SECONDS: &str = "LOCK_STRESS_SECONDS";
 const SEED: &str = "LOCK_STRESS_SEED";
@@ -121,13 +128,17 @@ impl Campaign {
         let free_within = S::LEASE.unwrap_or_default() + Duration::from_secs(1);
         let probe = Opened::over(store.backend().await);
         let mut fleet = Fleet::open(rng.fork(), setting).await;
-        self.break_things(&faults, &mut rng, &mut fleet).await;
-
         let journal = fleet.journal.clone();
+        let starvation = Starvation::watched(journal.clone(), S::LEASE);
+        let added = self.break_things(&faults, &mut rng, &mut fleet).await;
+
         journal.named(HEALED, &"").note(Action::Fault, Stage::Ok);
         fleet.tell_all_to_stop().await;
-        try_all(&probe, &names, free_within, &journal.of("probe")).await;
+        // What the machine adds is known later.
+        let patience = free_within + Duration::from_secs(10);
+        try_all(&probe, &names, patience, &journal.of("probe")).await;
         let mut history = fleet.close().await;
+        let most = starvation.most();
         for left in store.left_over().await {
             journal
                 .named(LEFT_OVER, &left)
@@ -138,15 +149,26 @@ impl Campaign {
         keep(&history);
         let mut rules = Rules::default()
             .lease(S::LEASE)
-            .free_within(free_within)
-            .fifo(Duration::ZERO);
-        for fault in &faults {
-            rules = rules.fault(fault.name(), fault.rule());
+            .free_within(free_within + most)
+            .fifo(Duration::ZERO)
+            .fault(STARVED, FaultRule::harmless().may_cost_locks());
+        rules.lateness += most;
+        for (fault, added) in faults.iter().zip(added) {
+            let rule = fault.rule().on_a_machine_that_adds(added);
+            rules = rules.fault(fault.name(), rule);
         }
         judge(&history, &rules)
     }
 
-    async fn break_things(&self, faults: &[Box<dyn Fault>], rng: &mut Rng, fleet: &mut Fleet) {
+    /// Returns what the machine has added to what came of each fault: the longest that a process has waited for
+    /// a processor meanwhile. A holder that does not run cannot hear of a loss.
+    async fn break_things(
+        &self,
+        faults: &[Box<dyn Fault>],
+        rng: &mut Rng,
+        fleet: &mut Fleet,
+    ) -> Vec<Duration> {
+        let mut added = vec![Duration::ZERO; faults.len()];
         let end = Instant::now() + self.lasts;
         let mut due = Instant::now() + self.every;
         // Each once, in an order of chance, then each once again. The first round is not cut short, however long
@@ -162,14 +184,18 @@ impl Campaign {
             due += self.every;
             if let Some(next) = bag.pop() {
                 untried = untried.saturating_sub(1);
+                let queued = Queued::here_and_there();
                 faults[next].inject(fleet).await;
-                // What it frees is granted before another keeps the server from it.
-                let granted = faults[next].rule().granted_within;
-                due = due.max(begun + granted.unwrap_or_default());
+                // What it costs is noticed, and what it frees is granted, before another is in the way of that.
+                let rule = faults[next].rule();
+                let noticed = Instant::now() + rule.noticed_within() + WATCHED;
+                sleep_until(noticed.max(begun + rule.granted_within.unwrap_or_default())).await;
+                added[next] = queued.longest_since().max(added[next]);
             }
             due = due.max(Instant::now());
         }
         sleep_until(end).await;
+        added
     }
 }
 

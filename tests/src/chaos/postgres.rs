@@ -1,20 +1,19 @@
 //! A PostgreSQL server under stress: what its administrator and the network do.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
 use lock_core::LockName;
 use lock_core::postgres::PostgresBackend;
 use sqlx::PgPool;
-use tokio::time::sleep;
 
 use super::faults::{Fault, Subject, common};
 use super::fleet::Fleet;
 use super::network::Blackhole;
 use crate::checker::FaultRule;
 use crate::servers::Proxy;
-use crate::{PostgresStore, Queued, Store};
+use crate::{PostgresStore, Store};
 
 /// A server whose clients come through a proxy.
 #[derive(Debug)]
@@ -25,9 +24,6 @@ pub struct ChaosPostgres {
 
 /// Within which time a session that the server ends is noticed.
 const NOTICED: Duration = Duration::from_millis(50);
-
-/// For how long afterwards a busy machine is watched that delays the news.
-const WATCHED: Duration = Duration::from_millis(200);
 
 impl Store for ChaosPostgres {
     type Backend = PostgresBackend;
@@ -72,12 +68,10 @@ impl Subject for ChaosPostgres {
         faults.push(Box::new(Terminate {
             pool: pool(),
             all: false,
-            queued: Mutex::default(),
         }));
         faults.push(Box::new(Terminate {
             pool: pool(),
             all: true,
-            queued: Mutex::default(),
         }));
         faults.push(Box::new(Blackhole::beyond::<Self>(&self.proxy)));
         faults
@@ -98,20 +92,6 @@ impl Subject for ChaosPostgres {
 struct Terminate {
     pool: PgPool,
     all: bool,
-    /// The longest that one of the processes has waited for a processor meanwhile: a holder that does
-    /// not run cannot hear of it.
-    queued: Mutex<Duration>,
-}
-
-impl Terminate {
-    fn queued(&self) -> Duration {
-        *self.queued.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn was_queued(&self, queued: Duration) {
-        let mut longest = self.queued.lock().unwrap_or_else(PoisonError::into_inner);
-        *longest = queued.max(*longest);
-    }
 }
 
 #[async_trait]
@@ -125,7 +105,7 @@ impl Fault for Terminate {
     }
 
     fn rule(&self) -> FaultRule {
-        let rule = FaultRule::dropped_by_the_server(NOTICED + self.queued());
+        let rule = FaultRule::dropped_by_the_server(NOTICED);
         // Whose session it was is not known.
         if self.all {
             rule
@@ -135,7 +115,6 @@ impl Fault for Terminate {
     }
 
     async fn inject(&self, fleet: &mut Fleet) {
-        let queued = Queued::here_and_there();
         let broken = fleet.begin_for_all(self.name());
         let end = sqlx::query_scalar::<_, i32>(
             "SELECT pid FROM (SELECT pid FROM pg_stat_activity \
@@ -149,7 +128,5 @@ impl Fault for Terminate {
         let gone = sqlx::query("SELECT pg_terminate_backend(pid, 10000) FROM unnest($1) AS pid");
         gone.bind(told).execute(&self.pool).await.unwrap();
         broken.over();
-        sleep(WATCHED).await;
-        self.was_queued(queued.longest_since());
     }
 }

@@ -203,6 +203,22 @@ impl Operation {
         });
     }
 
+    /// Writes down a fault that has been there since this time, and is over.
+    pub fn note_since(&self, began: u64) {
+        let event = |t_ns, stage| Event {
+            t_ns,
+            process: self.journal.process.as_ref().to_owned(),
+            op: self.op.clone(),
+            lock: self.lock.clone(),
+            f: Action::Fault,
+            stage,
+            token: None,
+            valid_until_ns: None,
+        };
+        self.journal.write(event(began, Stage::Invoke));
+        self.journal.write(event(self.journal.now(), Stage::Ok));
+    }
+
     /// Writes down that a lock is asked for, and how long that waits.
     pub fn ask(&self, wait: Duration) {
         let until = self.journal.now().checked_add(nanos(wait));

@@ -173,6 +173,28 @@ impl FaultRule {
         self
     }
 
+    /// On a machine that has added so much to whatever has a bound.
+    #[must_use]
+    pub fn on_a_machine_that_adds(mut self, added: Duration) -> Self {
+        if let Cost::Must(noticed) = &mut self.cost {
+            *noticed += added;
+        }
+        for bound in [&mut self.overlap, &mut self.granted_within] {
+            *bound = bound.map(|bound| bound + added);
+        }
+        self
+    }
+
+    /// How soon after its end a holder knows of a loss.
+    #[must_use]
+    pub fn noticed_within(&self) -> Duration {
+        let noticed = match self.cost {
+            Cost::Must(noticed) => noticed,
+            Cost::Nothing | Cost::May => Duration::ZERO,
+        };
+        noticed.max(self.overlap.unwrap_or_default())
+    }
+
     /// One that can cost locks and need not.
     #[must_use]
     pub const fn may_cost_locks(mut self) -> Self {

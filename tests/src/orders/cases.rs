@@ -10,10 +10,10 @@ use crate::Lateness;
 /// Of two refunds that were sent together, one is made and the other is refused, immediately.
 pub async fn of_two_refunds_one_is_refused(here: &Instance, there: &Instance) {
     let path = "/payments/7/refund?work_ms=3000";
-    let (mut one, mut other) = (Box::pin(here.post(path)), Box::pin(there.post(path)));
+    let (one, other) = (Box::pin(here.post(path)), Box::pin(there.post(path)));
     let late = Lateness::of(Duration::ZERO);
     // The one that is refused is answered while the other is at work.
-    let (refused, made) = select(&mut one, &mut other).await.factor_first();
+    let (refused, made) = select(one, other).await.factor_first();
     assert_eq!(refused.conflict()["reason"], "refund-in-progress");
     late.at_most(Duration::from_millis(100)).await;
     assert_eq!(made.await.receipt().lock, "payment:refund:7");

@@ -73,8 +73,8 @@ fn results(directory: &Path) -> usize {
 async fn each_part_is_done_once_by_three_processes() {
     let (program, directory) = (program("bulk"), TempDir::new().unwrap());
     // None of them begins before all three have started: on a slow machine the first could do all by then.
-    let parts = locks(directory.path()).claim((0..PARTS).map(part), PARTS);
-    let parts = parts.await.unwrap();
+    let locks = locks(directory.path());
+    let parts = locks.claim((0..PARTS).map(part), PARTS).await.unwrap();
     assert_eq!(parts.len(), PARTS);
     let processes = [(); 3].map(|()| start(&program, directory.path()));
     eventually("they run", || async { processes.iter().all(has_workers) }).await;
@@ -93,8 +93,8 @@ async fn each_part_is_done_once_by_three_processes() {
 async fn the_parts_of_a_killed_process_are_done_by_the_others() {
     let (program, directory) = (program("bulk"), TempDir::new().unwrap());
     // So that they are not done before it is killed.
-    let last = locks(directory.path()).acquire(part(0), Duration::ZERO);
-    let last = last.await.unwrap();
+    let locks = locks(directory.path());
+    let last = locks.acquire(part(0), Duration::ZERO).await.unwrap();
     let [mut killed, one, other] = [(); 3].map(|()| start(&program, directory.path()));
     let under_way = || async { results(directory.path()) >= PARTS / 10 };
     eventually("some parts are done", under_way).await;

@@ -55,10 +55,10 @@ impl Served {
         const CLOSE_WAIT: &str = "08";
         let table = std::fs::read_to_string("/proc/net/tcp").unwrap();
         let port = format!(":{:04X}", self.address.port());
-        let rows = table.lines().map(|row| row.split_whitespace().collect());
-        let of_it = rows.filter(|row: &Vec<&str>| {
-            row[1].ends_with(&port) && [ESTABLISHED, CLOSE_WAIT].contains(&row[3])
-        });
+        let rows = table.lines();
+        let rows = rows.map(|row| row.split_whitespace().collect::<Vec<_>>());
+        let of_it = rows
+            .filter(|row| row[1].ends_with(&port) && [ESTABLISHED, CLOSE_WAIT].contains(&row[3]));
         of_it.count()
     }
 
