@@ -11,7 +11,7 @@ use lock_core::backend::{Backend, Grant, LossReason};
 use lock_core::file::FileBackend;
 
 use crate::child::{HAMMERED, hammer_until};
-use crate::support::{Base, Detector, at_once, block_on, request, take};
+use crate::support::{Base, Detector, at_once, block_on, request, take, until_lost};
 
 const LOCK: &str = "order:process:42";
 
@@ -139,11 +139,7 @@ fn a_lock_whose_file_is_removed_is_lost_within_two_seconds() {
             .find(|file| text.contains(&*file.file_name().unwrap().to_string_lossy()))
     };
     fs::remove_file(file(&grant).unwrap()).unwrap();
-    let removed = Instant::now();
-    while grant.lease().is_valid() {
-        assert!(removed.elapsed() < Duration::from_secs(2), "nobody noticed");
-        thread::sleep(Duration::from_millis(10));
-    }
+    until_lost(grant.lease());
     assert_eq!(grant.lease().reason(), Some(LossReason::Revoked));
     assert!(other.lease().is_valid());
     assert!(lease.is_valid(), "a release is not a loss");

@@ -8,9 +8,10 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, Wake, Waker};
 use std::thread::{self, Thread};
+use std::time::{Duration, Instant};
 
 use lock_core::LockName;
-use lock_core::backend::{Attempt, Backend, LockRequest};
+use lock_core::backend::{Attempt, Backend, Lease, LockRequest};
 use lock_core::file::{FileBackend, FileGrant};
 
 /// A directory to keep lock directories in.
@@ -117,4 +118,32 @@ impl Detector {
             Err(_) => 0,
         }
     }
+}
+
+/// Returns when a lock is lost that something was done to just now: within two seconds, less what the threads of
+/// this process have waited for a processor.
+#[track_caller]
+pub(crate) fn until_lost(lease: &Lease) {
+    let (began, before) = (Instant::now(), queued());
+    while lease.is_valid() {
+        assert!(began.elapsed() < Duration::from_secs(30), "nobody noticed");
+        thread::sleep(Duration::from_millis(10));
+    }
+    // How long a thread has waited is known once it runs.
+    let (took, queued) = (began.elapsed(), queued().saturating_sub(before));
+    assert!(
+        took.saturating_sub(queued) < Duration::from_secs(2),
+        "noticed after {took:?}, of which {queued:?} can be the machine's"
+    );
+}
+
+/// How long the threads of this process have waited for a processor so far.
+fn queued() -> Duration {
+    let tasks = fs::read_dir("/proc/self/task").unwrap();
+    let waited = tasks.map(|task| {
+        // A thread can have ended meanwhile.
+        let stat = fs::read_to_string(task.ok()?.path().join("schedstat")).ok()?;
+        stat.split(' ').nth(1)?.parse().ok()
+    });
+    Duration::from_nanos(waited.flatten().sum())
 }
