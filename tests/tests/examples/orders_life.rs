@@ -163,7 +163,7 @@ async fn ctrl_c_lets_requests_finish_that_hold_their_locks() {
 
 #[tokio::test]
 async fn sigterm_lets_work_finish_that_outlives_its_client() {
-    // Longer than it takes an instance to be told of the signal.
+    // Longer than it takes an instance to act on the signal.
     const WORK: Duration = Duration::from_secs(3);
     let shop = Shop::new();
     let mut instance = shop.open().await;

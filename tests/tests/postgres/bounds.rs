@@ -38,7 +38,7 @@ async fn the_shortest_and_the_longest_waits_behave() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn lists_of_no_names_and_of_ten_thousand_behave() {
     let store = PostgresStore::open().await;
-    // So many take a busy machine longer than a client waits for an answer, unless it is told otherwise.
+    // So many take a busy machine longer than a client waits for an answer, unless it is configured otherwise.
     let connect = async || {
         let client = LockProvider::builder(store.long_lived().await);
         client.response_timeout(PATIENCE).build()

@@ -14,7 +14,7 @@ use crate::support::{PATIENCE, builder, numbered};
 async fn ten_thousand_waiters_cost_one_connection_and_few_registrations() {
     const NAMES: usize = 10_000;
     let store = PostgresStore::open().await;
-    // So many take a busy machine longer than a client waits for an answer, unless it is told otherwise.
+    // So many take a busy machine longer than a client waits for an answer, unless it is configured otherwise.
     let connect = async || {
         let client = LockProvider::builder(store.long_lived().await);
         client.response_timeout(PATIENCE).build()
