@@ -172,7 +172,7 @@ async fn a_fill_that_outlasts_the_wait_of_a_writer_puts_nothing_old_back() {
     // From a server that is new to it a client gets no lock for a lease, and without its lock a read stores nothing.
     let known = RedisBackend::builder(&redis.url()).quarantine(Duration::ZERO);
     let locks = LockProvider::new(known.connect().await.unwrap());
-    let guard = locks.acquire("order:earlier", PATIENCE).await.unwrap();
+    let guard = locks.acquire("job:earlier", PATIENCE).await.unwrap();
     guard.release().await.unwrap();
     let proxy = Proxy::to(server.address()).await;
     let (shop, redis_url) = (Shop::new(), redis.url());
