@@ -56,6 +56,7 @@ impl Work {
     /// Works. To be called with the lock held.
     pub(crate) async fn perform(self, lock: &str, token: FencingToken) -> Receipt {
         let started_ns = now_ns();
+        tracing::debug!(lock, "at work");
         // Your queries, your calls to others.
         tokio::time::sleep(Duration::from_millis(self.work_ms)).await;
         Receipt {

@@ -71,7 +71,8 @@ async fn a_frozen_instance_keeps_its_locks_and_stays_the_only_holder() {
     let freeze = async {
         shop.until_held(&held).await;
         frozen.freeze().await;
-        let wait = other.post("/orders/1/process?work_ms=0");
+        // The work can end later than the service has a request wait.
+        let wait = other.post_in_a_crowd("/orders/1/process?work_ms=0");
         let watch = async {
             // For longer than the work takes, and than any heartbeat.
             let until = Instant::now() + Duration::from_millis(4_500);
@@ -126,12 +127,15 @@ async fn a_client_that_leaves_frees_a_lock_of_the_macro_at_once() {
 #[tokio::test]
 async fn a_client_that_leaves_does_not_stop_work_under_the_layer() {
     let shop = Shop::new();
-    let instance = shop.open().await;
+    let instance = shop.open_with(&[("RUST_LOG", "orders=debug")]).await;
     let held = name("order:process:1");
     let client = instance
         .begin_post("/orders/1/process?work_ms=800", "")
         .await;
-    shop.until_held(&held).await;
+    // A request whose client leaves between the grant and that gives its lock back.
+    instance
+        .until_printed("at work lock=\"order:process:1\"")
+        .await;
     drop(client);
 
     // Had it been freed while it was worked on, the order would not be processed by then.

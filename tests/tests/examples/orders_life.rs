@@ -166,8 +166,8 @@ async fn sigterm_lets_work_finish_that_outlives_its_client() {
     // Longer than it takes an instance to act on the signal.
     const WORK: Duration = Duration::from_secs(3);
     let shop = Shop::new();
-    let mut instance = shop.open().await;
-    let held = "order:process:1".parse().unwrap();
+    let mut instance = shop.open_with(&[("RUST_LOG", "orders=debug")]).await;
+    let held = "order:process:1";
     let began = Instant::now();
     let client = instance
         .begin_post(
@@ -175,7 +175,10 @@ async fn sigterm_lets_work_finish_that_outlives_its_client() {
             "",
         )
         .await;
-    shop.until_held(&held).await;
+    // A request whose client leaves between the grant and that gives its lock back.
+    instance
+        .until_printed("at work lock=\"order:process:1\"")
+        .await;
     drop(client);
     instance.signal(Signal::TERM);
     let guard = shop.locks().acquire(held, PATIENCE).await.unwrap();
