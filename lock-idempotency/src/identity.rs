@@ -18,8 +18,17 @@ const FINGERPRINT: &[u8] = b"lock-idempotency fingerprint 1";
 pub struct RecordKey([u8; 32]);
 
 impl RecordKey {
-    /// Parts of any length never run into each other.
-    pub(crate) fn new(scope: &str, route: &str, key: &str) -> Self {
+    /// The name that a layer gives to the record of this caller, pattern of a route and key. For tests of
+    /// stores, and to look for a record by hand.
+    ///
+    /// ```
+    /// use lock_idempotency::RecordKey;
+    ///
+    /// let key = RecordKey::new("ann", "/payments", "8e03978e");
+    /// assert_ne!(key, RecordKey::new("bob", "/payments", "8e03978e"));
+    /// ```
+    #[must_use]
+    pub fn new(scope: &str, route: &str, key: &str) -> Self {
         Self(hash(
             KEY,
             &[scope.as_bytes(), route.as_bytes(), key.as_bytes()],
@@ -75,7 +84,9 @@ impl Fingerprint {
         &self.0
     }
 
-    pub(crate) fn from_bytes(bytes: [u8; 32]) -> Self {
+    /// The fingerprint with this hash.
+    #[must_use]
+    pub const fn from_bytes(bytes: [u8; 32]) -> Self {
         Self(bytes)
     }
 }
@@ -118,8 +129,14 @@ mod tests {
         let key = RecordKey::new("ann", "/payments/{id}/refund", "8e03978e");
         let uri = Uri::from_static("/payments/7/refund?notify=1");
         let fingerprint = Fingerprint::new(&key, &Method::POST, &uri, b"{}");
-        assert_eq!(key.to_string(), "KEYHEX");
-        assert_eq!(HEXLOWER.encode(&fingerprint.0), "FPHEX");
+        assert_eq!(
+            key.to_string(),
+            "dd1d8592aa7aff52b75343ec4d28a08f75f91eb66cdb8edc7d5a09e862f3fe87"
+        );
+        assert_eq!(
+            HEXLOWER.encode(&fingerprint.0),
+            "c6c72d1bf1ecb9008ede1675398a3f2a8fdf1d0394defb82d80e072c8f2aeef7"
+        );
         let name = key.lock_name().expect("a name");
         assert_eq!(name.as_str(), format!("idempotency:key:{key}"));
     }

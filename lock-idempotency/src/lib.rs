@@ -77,7 +77,7 @@
 //! | the request | status | `reason` | was anything done |
 //! | --- | --- | --- | --- |
 //! | has no key where one is required | 400 | `idempotency-key-missing` | no |
-//! | has a key that is none, or two | 400 | `idempotency-key-invalid` | no |
+//! | has a malformed key, or two keys | 400 | `idempotency-key-invalid` | no |
 //! | comes from a caller without a scope | 400 | `idempotency-scope-missing` | no |
 //! | has a body that breaks off | 400 | `request-body` | no |
 //! | has a larger body than allowed | 413 | `request-body` | no |

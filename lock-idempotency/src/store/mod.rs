@@ -66,7 +66,7 @@ pub trait IdempotencyStore: Send + Sync + 'static {
     ///
     /// # Errors
     ///
-    /// [`Unavailable`](lock_core::LockErrorKind::Unavailable) when that cannot be told now,
+    /// [`Unavailable`](lock_core::LockErrorKind::Unavailable) when the store does not know now,
     /// [`Misconfigured`](lock_core::LockErrorKind::Misconfigured) when an operator has to act first.
     ///
     /// # Cancel safety

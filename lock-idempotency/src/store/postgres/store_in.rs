@@ -202,7 +202,7 @@ impl axum::response::IntoResponse for StoreInError {
     fn into_response(self) -> axum::response::Response {
         match self.0 {
             Why::Stored(response) => response.map(axum::body::Body::from),
-            Why::Failed(error) => error.into_response(),
+            Why::Failed(error) => axum::response::IntoResponse::into_response(error),
         }
     }
 }
