@@ -166,6 +166,10 @@ impl WaiterTable for Waiting {
     fn wake_waiters(&self, key: &Key) {
         self.wake(&key.text);
     }
+
+    fn wake_all(&self) {
+        self.waiters.wake_all();
+    }
 }
 
 impl Waiting {
@@ -340,11 +344,6 @@ impl Waiting {
         let texts: Vec<_> = of_bucket.map(|(text, _)| Arc::clone(text)).collect();
         drop(channels);
         texts.iter().for_each(|text| self.wake(text));
-    }
-
-    /// No waiter is going to be woken by a message any more.
-    pub(super) fn wake_all(&self) {
-        self.waiters.wake_all();
     }
 }
 

@@ -16,6 +16,7 @@ mod delayed;
 mod lane;
 mod pending;
 mod renewals;
+mod restart;
 mod settle;
 mod spins;
 mod users;
