@@ -13,6 +13,7 @@ use sqlx::{
 };
 
 use super::certificates::Kind;
+use super::clock::WallClock;
 use super::daemon::{Daemon, Server, daemon_command};
 use super::guardian::{Guardian, unprivileged};
 use super::options::ServerOptions;
@@ -50,17 +51,27 @@ pub struct PostgresServer {
     port: Port,
     options: PostgresOptions,
     authority: Option<PathBuf>,
+    clock: Option<WallClock>,
 }
 
 /// How a PostgreSQL server is started; settings are lines of `postgresql.conf`. `fsync` is off unless
 /// it is set.
 pub type PostgresOptions = ServerOptions<OfPostgres>;
 
-/// It has nothing of its own.
+/// What it has of its own.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct OfPostgres;
+pub struct OfPostgres {
+    has_clock: bool,
+}
 
 impl PostgresOptions {
+    /// It has a wall clock of its own: see [`PostgresServer::put_clock`].
+    #[must_use]
+    pub fn own_clock(mut self) -> Self {
+        self.kind.has_clock = true;
+        self
+    }
+
     /// Starts the server; returns when it answers.
     pub async fn start(self) -> PostgresServer {
         let guardian = Guardian::start();
@@ -122,12 +133,21 @@ impl PostgresServer {
             data.to_str().unwrap().into(),
             format!("--config-file={}", conf.display()),
         ];
+        let clock = match options.kind.has_clock {
+            true => Some(WallClock::new(&guardian).await),
+            false => None,
+        };
+        let command = match &clock {
+            Some(clock) => clock.of(command.iter().map(String::as_str)),
+            None => command.to_vec(),
+        };
         let command = daemon_command(command, options.namespace_name());
         let server = Self {
             daemon: Daemon::new(guardian, command, Signal::INT),
             port,
             options,
             authority: certificates.map(|files| files.authority),
+            clock,
         };
         server.daemon.start();
         server.ready().await;
@@ -207,6 +227,16 @@ impl PostgresServer {
     #[must_use]
     pub fn socket_directory(&self) -> &Path {
         self.daemon.directory()
+    }
+
+    /// Puts its wall clock so many seconds ahead of the real one, or behind it.
+    ///
+    /// # Panics
+    ///
+    /// When it was started without a [clock of its own](PostgresOptions::own_clock).
+    pub fn put_clock(&self, seconds: i64) {
+        let clock = self.clock.as_ref().expect("it has a clock of its own");
+        clock.put(seconds);
     }
 
     /// The directory of its data.

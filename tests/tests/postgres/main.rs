@@ -18,6 +18,7 @@ mod ghost;
 mod grants;
 mod idle;
 mod keys;
+mod lease_table;
 mod limits;
 mod load;
 mod lock_table;
