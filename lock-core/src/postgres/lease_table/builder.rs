@@ -119,7 +119,7 @@ impl LeaseTableBuilder {
     }
 
     /// Whether the table is made where it is missing. Otherwise, and where the role may not, the error has the
-    /// SQL that makes it.
+    /// [SQL](Self::table_sql) that makes it.
     ///
     /// # Default
     ///
@@ -127,6 +127,22 @@ impl LeaseTableBuilder {
     pub const fn create_table(mut self, create: bool) -> Self {
         self.create_table = create;
         self
+    }
+
+    /// The SQL that makes the table, for a migration; to run it again does nothing.
+    ///
+    /// ```
+    /// # use lock_core::{LockError, postgres::LeaseTable};
+    /// let builder = LeaseTable::builder("postgres://app@pooler.example/shop").table("locks.leases");
+    /// assert!(builder.table_sql()?.contains(r#"CREATE TABLE IF NOT EXISTS "locks"."leases""#));
+    /// # Ok::<_, LockError>(())
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// [`Misconfigured`](crate::LockErrorKind::Misconfigured) where [`table`](Self::table) is not a name.
+    pub fn table_sql(&self) -> Result<String, LockError> {
+        Ok(Setup::new(&self.table, false)?.sql())
     }
 
     /// Comes before everything else in fencing tokens, up to 126: raise it by one, for the whole fleet, when the

@@ -54,6 +54,23 @@ async fn bad_input_of_an_option_is_named_before_anything_is_made() {
     assert_eq!(tables.unwrap(), 0);
 }
 
+/// By a role that may make none.
+#[tokio::test]
+async fn a_table_that_a_migration_has_made_is_used() {
+    let server = PostgresServer::start().await;
+    let (pool, url) = (server.pool().await, server.url_for("app", "postgres"));
+    let builder = || LeaseTable::builder(&url).table("public.locks");
+    let said = refused(builder()).await;
+    let sql = builder().table_sql().unwrap();
+    assert!(said.contains(&sql), "{said}");
+    let grant = "GRANT SELECT, INSERT, UPDATE, DELETE ON public.locks TO app";
+    let migration = format!("{sql} {sql} {grant}");
+    pool.execute(AssertSqlSafe(migration)).await.unwrap();
+    let table = builder().create_table(false).connect().await.unwrap();
+    let locks = LockProvider::new(table);
+    take(&locks, order()).await.release().await.unwrap();
+}
+
 #[tokio::test]
 async fn where_the_locks_are_is_in_one_line_without_a_secret() {
     let server = PostgresServer::start().await;
