@@ -13,10 +13,11 @@ use super::grant::LeaseTableGrant;
 use super::key::RowKey;
 use super::protocol::KIND;
 use super::shared::Opened;
-use super::waiters::{Acquire, Claim, Command, TableKey};
+use super::waiters::{Acquire, Claim, Command, TableKey, WhoHolds};
 use crate::backend::{Attempt, Backend, LockRequest, Providers};
+use crate::server::PATIENCE;
 use crate::server::leased::{Answer, Reply};
-use crate::{LockError, LockGuard, LossReason, oneshot};
+use crate::{Holder, LockError, LockGuard, LockName, LossReason, oneshot};
 
 /// How many locks one request of a claim asks for at most.
 const CLAIMED: usize = 1_024;
@@ -227,6 +228,18 @@ impl Backend for LeaseTable {
 
     fn changed(&self, request: &LockRequest) -> impl Future<Output = ()> + Send + 'static {
         self.opened.shared.waiters.0.register(self.key(request), ())
+    }
+
+    async fn holder(&self, name: &LockName) -> Result<Option<Holder>, LockError> {
+        let Opened { shared, client, .. } = &*self.opened;
+        let (reply, answer) = oneshot::channel();
+        let question = WhoHolds {
+            key: TableKey::new(&shared.chosen.namespace, name),
+            reply,
+            until: shared.clock.now() + PATIENCE,
+        };
+        shared.queues.requests.push(Command::WhoHolds(question));
+        client.answered(answer).await
     }
 
     async fn health(&self) -> Result<(), LockError> {

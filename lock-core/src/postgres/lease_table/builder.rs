@@ -16,17 +16,20 @@ use super::setup::Setup;
 use super::shared::{Chosen, Shared};
 use super::thread;
 use crate::credentials::Ask;
+use crate::instance::Instance;
 use crate::name::secret_fingerprint;
 use crate::postgres::connect::Target;
 use crate::postgres::login_options::LoginOptions;
 use crate::postgres::mark::Mark;
 use crate::postgres::place::{place, warn_unless_verified};
+use crate::postgres::session_name::SessionName;
 use crate::postgres::terms::Terms;
 use crate::postgres::url;
 use crate::{Credentials, LockError, plain_text};
 
 /// What operators see in `pg_stat_activity`. Not the name of sessions that hold advisory locks: those end
-/// others of theirs that stand still.
+/// others of theirs that stand still. And without the instance: a pooler sets the name anew where a session
+/// goes from one name to another.
 const APPLICATION_NAME: &str = "distributed_lock_table";
 
 /// How to connect to a server whose table holds the locks; from [`LeaseTable::builder`].
@@ -50,6 +53,7 @@ pub struct LeaseTableBuilder {
     source: Source,
     lease: Duration,
     namespace: String,
+    instance: String,
     table: String,
     create_table: bool,
     token_epoch: u8,
@@ -77,6 +81,7 @@ impl LeaseTableBuilder {
             source,
             lease: Duration::from_secs(30),
             namespace: String::new(),
+            instance: String::new(),
             table: TABLE.to_owned(),
             create_table: true,
             token_epoch: 0,
@@ -105,6 +110,18 @@ impl LeaseTableBuilder {
     /// Empty.
     pub fn namespace(mut self, namespace: impl Into<String>) -> Self {
         self.namespace = namespace.into();
+        self
+    }
+
+    /// What this process is called in the rows of the locks that it holds (`holder`), for
+    /// [`LockProvider::holder`](crate::LockProvider::holder) and for operators:
+    /// [`LockSettings::instance`](crate::LockSettings::instance). All roles that may read the table see it.
+    ///
+    /// # Default
+    ///
+    /// `host:pid`.
+    pub fn instance(mut self, instance: impl Into<String>) -> Self {
+        self.instance = instance.into();
         self
     }
 
@@ -220,13 +237,15 @@ impl LeaseTableBuilder {
             ));
         }
         let namespace = plain_text::namespace(&self.namespace)?.to_owned();
+        let instance = Instance::of(&self.instance)?;
         let terms = Terms::new(self.lease)?;
         let setup = Setup::new(&self.table, self.create_table)?;
         let mark = self.mark.map(|mark| RowMark::new(mark, &namespace));
         warn_unless_verified(&options);
         let server = place(&options);
         let asker = self.credentials.map(Ask::here);
-        let target = |options| Target::new(options, APPLICATION_NAME, terms, None);
+        let name = SessionName::without_instance(APPLICATION_NAME);
+        let target = |options| Target::new(options, name.clone(), terms, None);
         let direct = direct.map(|options| {
             warn_unless_verified(&options);
             Direct::new(target(options), LoginOptions::new(None, asker.clone()))
@@ -240,7 +259,8 @@ impl LeaseTableBuilder {
             setup,
             mark: mark.transpose()?,
         };
-        let opened = thread::start(Shared::new(chosen, connections, direct)?).await?;
+        let shared = Shared::new(chosen, &instance, connections, direct)?;
+        let opened = thread::start(shared).await?;
         tracing::info!(
             server,
             namespace = opened.shared.chosen.namespace,
@@ -258,6 +278,7 @@ impl fmt::Debug for LeaseTableBuilder {
         f.debug_struct("LeaseTableBuilder")
             .field("lease", &self.lease)
             .field("namespace", &self.namespace)
+            .field("instance", &self.instance)
             .field("table", &self.table)
             .field("create_table", &self.create_table)
             .field("token_epoch", &self.token_epoch)

@@ -13,7 +13,7 @@ use super::setup::Table;
 use super::shared::Shared;
 use super::sql::Lease;
 use super::upkeep::{Done, Upkeep};
-use super::waiters::{Acquire, HeldLock, Release, TableKey, Token, Waiters};
+use super::waiters::{Acquire, HeldLock, Release, TableKey, Token, Waiters, WhoHolds};
 use crate::outage::Repeated;
 use crate::server::PATIENCE;
 use crate::server::clock::{Jump, ServerClock};
@@ -21,7 +21,7 @@ use crate::server::leased::{Given, Owner};
 use crate::server::link::LinkId;
 use crate::server::protocol::{
     self, Acquired, Batch, Effect, Failed, Issued, Protocol, Refusal, Released, Renewal, Sent,
-    Settling, Then,
+    Settling, Then, Told,
 };
 use crate::{LockError, LossReason};
 
@@ -187,6 +187,7 @@ impl Protocol for TableProtocol {
     type Answers = Answers;
     type Renewed = (Answer, i64);
     type Issued = (Answer, i64);
+    type Told = Answer;
     type Failure = Unanswered;
     type Done = Done;
 
@@ -325,22 +326,23 @@ impl Protocol for TableProtocol {
         if failure.was_held_up() {
             self.deaf_until = Some(Instant::now() + DEAF);
         }
-        let done = || LockError::unavailable("the PostgreSQL server did not do it");
         let (then, error, reason) = match failure {
             Unanswered::NotSent(error) => {
                 let reason = error.to_string();
                 (Then::Refuse, error.duplicate_as_unavailable(), reason)
             }
             Unanswered::Failed(Failure::Refused(error)) => {
-                (Then::Refuse, done(), error.to_string())
+                (Then::Refuse, not_done(), error.to_string())
             }
-            Unanswered::Failed(Failure::Unknown(error)) => (Then::Undo, done(), error.to_string()),
+            Unanswered::Failed(Failure::Unknown(error)) => {
+                (Then::Undo, not_done(), error.to_string())
+            }
             Unanswered::Failed(Failure::Nonsense) => (
                 Then::Undo,
-                done(),
+                not_done(),
                 "an answer that means nothing".to_owned(),
             ),
-            Unanswered::Late => (Then::Undo, done(), "no answer in time".to_owned()),
+            Unanswered::Late => (Then::Undo, not_done(), "no answer in time".to_owned()),
         };
         Failed {
             then,
@@ -444,6 +446,36 @@ impl Protocol for TableProtocol {
         issued.collect()
     }
 
+    fn ask_holders(
+        &mut self,
+        (): (),
+        _: Sent,
+        questions: &[WhoHolds],
+    ) -> impl Future<Output = Result<Answer, Unanswered>> + Send + 'static {
+        let rows: Vec<_> = questions.iter().map(|asked| asked.key.row).collect();
+        self.run(self.table.who_holds(self.shared.number(), &rows))
+    }
+
+    fn told(
+        &mut self,
+        sent: Sent,
+        questions: &[WhoHolds],
+        answer: Result<Answer, Unanswered>,
+        effects: &mut Effects,
+    ) -> Vec<Told> {
+        let told = |at| match &answer {
+            Ok(answer) => Told::Holder(answer.holder(place(at)).cloned()),
+            // What the server says of a look it says again.
+            Err(Unanswered::Failed(Failure::Refused(_))) => Told::Failed(not_done()),
+            Err(_) => Told::Again,
+        };
+        let told = (0..questions.len()).map(told).collect();
+        if let Ok(answer) = &answer {
+            self.saw(sent, answer, effects);
+        }
+        told
+    }
+
     fn has_extra(&self, _: usize) -> bool {
         self.note.is_some()
     }
@@ -463,6 +495,10 @@ impl Protocol for TableProtocol {
     fn done(&mut self, done: Done, _: &mut Effects) {
         self.upkeep.done(done);
     }
+}
+
+fn not_done() -> LockError {
+    LockError::unavailable("the PostgreSQL server did not do it")
 }
 
 fn wish<'a>(namespace: &'a str, acquire: &'a Acquire) -> Wish<'a> {

@@ -18,6 +18,7 @@ async fn connect(settings: &LockSettings) -> Result<LeaseTable, LockError> {
     let (namespace, kind) = (settings.get_namespace(), ProviderKind::PostgresTable);
     let builder = LeaseTable::builder(settings.get_database_url().unwrap_or_default())
         .namespace(namespace)
+        .instance(settings.get_instance())
         .mark(Mark::new(namespace, kind, settings.may_switch()));
     let connected = builder.connect().await;
     connected.map_err(|error| error.in_setting("DATABASE_URL"))

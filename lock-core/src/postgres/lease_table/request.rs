@@ -85,12 +85,15 @@ impl Table {
     #[must_use]
     pub fn look(&self, number: i64, keys: &[RowKey]) -> Request {
         let of = self.of();
-        let mut rows = String::with_capacity(keys.len() * 56);
-        for (place, key) in keys.iter().enumerate() {
-            let comma = if place == 0 { "" } else { ", " };
-            let _ = write!(rows, "{comma}({place}, '{key}'::uuid)");
-        }
-        let text = of.begin(number, None) + &of.look(&rows);
+        let text = of.begin(number, None) + &of.look(&places(keys));
+        Request { number, text }
+    }
+
+    /// A request that looks who holds these.
+    #[must_use]
+    pub fn who_holds(&self, number: i64, keys: &[RowKey]) -> Request {
+        let of = self.of();
+        let text = of.begin(number, None) + &of.who_holds(&places(keys));
         Request { number, text }
     }
 
@@ -125,12 +128,22 @@ impl Table {
     }
 }
 
+/// The places of locks, from 0, with their keys.
+fn places(keys: &[RowKey]) -> String {
+    let mut rows = String::with_capacity(keys.len() * 56);
+    for (place, key) in keys.iter().enumerate() {
+        let comma = if place == 0 { "" } else { ", " };
+        // A `String` takes whatever is written to it.
+        let _ = write!(rows, "{comma}({place}, '{key}'::uuid)");
+    }
+    rows
+}
+
 /// The places of holds, from 0, with their keys and owners.
 fn rows(holds: &[Hold]) -> String {
     let mut rows = String::with_capacity(holds.len() * 104);
     for (place, Hold { key, owner }) in holds.iter().enumerate() {
         let comma = if place == 0 { "" } else { ", " };
-        // A `String` takes whatever is written to it.
         let _ = write!(
             rows,
             "{comma}({place}, '{key}'::uuid, '{owner:032x}'::uuid)"

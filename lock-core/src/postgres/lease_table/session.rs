@@ -1,12 +1,14 @@
 //! Sends a request and reads its answer.
 
 use std::collections::{HashMap, HashSet};
+use std::time::{Duration, SystemTime};
 
 use sqlx::postgres::{PgConnection, PgDatabaseError, PgRow, PgSeverity};
 use sqlx::{AssertSqlSafe, Error, Row};
 
 use super::request::Request;
 use super::sql::kind;
+use crate::{Holder, LockMode};
 
 /// A place in what was asked, as answers have it.
 pub(super) fn place(at: usize) -> i32 {
@@ -38,6 +40,7 @@ pub struct Answer {
     issued: HashMap<i32, i64>,
     free: HashSet<i32>,
     marked: Option<i32>,
+    holders: HashMap<i32, Holder>,
 }
 
 /// What became of a lock that was to be released.
@@ -125,6 +128,7 @@ impl Answer {
             issued: HashMap::new(),
             free: HashSet::new(),
             marked: None,
+            holders: HashMap::new(),
         };
         for row in rows {
             let place: i32 = row.try_get(1).ok()?;
@@ -139,6 +143,10 @@ impl Answer {
                 kind::FREE => drop(answer.free.insert(place)),
                 kind::MARKED => answer.marked = Some(place),
                 kind::NOTIFIED => {}
+                kind::HELD_BY => {
+                    let holder = holder(row.try_get(4).ok()?, one?);
+                    answer.holders.insert(place, holder);
+                }
                 kind::ISSUED => drop(answer.issued.insert(place, one?)),
                 _ => return None,
             }
@@ -189,9 +197,25 @@ impl Answer {
         self.issued.get(&place).copied()
     }
 
+    /// Who held the lock at this place when it was looked at, if any client did.
+    #[must_use]
+    pub fn holder(&self, place: i32) -> Option<&Holder> {
+        self.holders.get(&place)
+    }
+
     /// Whether the lock at this place was free when it was looked at.
     #[must_use]
     pub fn is_free(&self, place: i32) -> bool {
         self.free.contains(&place)
+    }
+}
+
+/// A holder, as its row names it, that was granted the lock so many microseconds ago.
+fn holder(instance: &str, age: i64) -> Holder {
+    let holder = Holder::new(LockMode::Exclusive).with_instance(instance);
+    let age = Duration::from_micros(age.unsigned_abs());
+    match SystemTime::now().checked_sub(age) {
+        Some(since) => holder.with_since(since),
+        None => holder,
     }
 }

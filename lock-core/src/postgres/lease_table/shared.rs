@@ -11,6 +11,7 @@ use super::waiters::{Client, Commands, TableKey, Waiters};
 use crate::LockError;
 use crate::backend::{BootClock, Clock};
 use crate::entropy;
+use crate::instance::Instance;
 use crate::server::LeaseTerms;
 use crate::server::driver::Users;
 use crate::server::leased::{Held, KeyReleases, Owner};
@@ -27,6 +28,7 @@ pub(super) struct Chosen {
 
 pub(super) struct Shared {
     pub(super) chosen: Chosen,
+    /// What this process is called in the rows that it writes.
     pub(super) holder: String,
     pub(super) connections: Connections,
     /// Where releases are heard of, if they are.
@@ -45,12 +47,13 @@ pub(super) struct Shared {
 impl Shared {
     pub(super) fn new(
         chosen: Chosen,
+        instance: &Instance,
         connections: Connections,
         direct: Option<Direct>,
     ) -> Result<Self, LockError> {
         Ok(Self {
             chosen,
-            holder: format!("pid {}", std::process::id()),
+            holder: instance.as_str().to_owned(),
             connections,
             direct,
             is_listening: AtomicBool::new(false),

@@ -13,6 +13,7 @@ use super::identity::Identity;
 use super::key::RowKey;
 use super::literal::Text;
 use super::names::CHANNEL;
+use crate::instance::LONGEST;
 
 /// By how much the clocks of two servers differ at most, in microseconds: 10 minutes.
 const AHEAD: i64 = 600_000_000;
@@ -46,6 +47,9 @@ pub(super) mod kind {
     pub(crate) const MARKED: i32 = 6;
     /// What was asked for was notified.
     pub(crate) const NOTIFIED: i32 = 7;
+    /// Place, since how many microseconds the lock is held, and the instance in a fifth column, of those alone
+    /// that are held.
+    pub(crate) const HELD_BY: i32 = 8;
 }
 
 /// What holds for all locks of a request.
@@ -317,6 +321,23 @@ impl Of<'_> {
              FROM asked AS a LEFT JOIN {table} AS l ON l.key = a.key \
              WHERE l.owner IS NULL OR l.expires <= clock_timestamp()",
             kind = kind::FREE,
+        )
+    }
+
+    /// Looks who holds these, `(place, 'key'::uuid)`. Any role with rights on the table can have written any
+    /// text: no more of it is read than an instance can have.
+    pub(super) fn who_holds(&self, rows: &str) -> String {
+        let table = self.table;
+        format!(
+            "; WITH asked(place, key) AS (VALUES {rows}) \
+             SELECT {kind}, a.place, \
+              greatest(0, extract(epoch FROM clock_timestamp() - l.acquired) * 1000000)::int8, NULL::int8, \
+              left(l.holder, {read}) \
+             FROM asked AS a JOIN {table} AS l ON l.key = a.key \
+             WHERE l.owner IS NOT NULL AND l.expires > clock_timestamp()",
+            kind = kind::HELD_BY,
+            // One more: what is longer is no instance.
+            read = LONGEST + 1,
         )
     }
 

@@ -85,4 +85,5 @@ pub(super) type Client = leased::Client<TableKey>;
 pub(super) type HeldLock = leased::HeldLock<TableKey>;
 pub(super) type Release = leased::Release<TableKey>;
 pub(super) type Token = leased::Token<TableKey>;
+pub(super) type WhoHolds = leased::WhoHolds<TableKey>;
 pub(super) type Commands = Queues<Command, leased::HoldCommand<TableKey>>;
