@@ -144,7 +144,7 @@ impl Answer {
                 kind::MARKED => answer.marked = Some(place),
                 kind::NOTIFIED => {}
                 kind::HELD_BY => {
-                    let holder = holder(row.try_get(4).ok()?, one?);
+                    let holder = holder(row.try_get(4).ok()?, one);
                     answer.holders.insert(place, holder);
                 }
                 kind::ISSUED => drop(answer.issued.insert(place, one?)),
@@ -211,10 +211,11 @@ impl Answer {
 }
 
 /// A holder, as its row names it, that was granted the lock so many microseconds ago.
-fn holder(instance: &str, age: i64) -> Holder {
+fn holder(instance: &str, age: Option<i64>) -> Holder {
     let holder = Holder::new(LockMode::Exclusive).with_instance(instance);
-    let age = Duration::from_micros(age.unsigned_abs());
-    match SystemTime::now().checked_sub(age) {
+    // A clock that was put back is no reason to say that it was granted in the future.
+    let age = age.map(|age| Duration::from_micros(age.max(0).unsigned_abs()));
+    match age.and_then(|age| SystemTime::now().checked_sub(age)) {
         Some(since) => holder.with_since(since),
         None => holder,
     }

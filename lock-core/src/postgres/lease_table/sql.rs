@@ -47,7 +47,7 @@ pub(super) mod kind {
     pub(crate) const MARKED: i32 = 6;
     /// What was asked for was notified.
     pub(crate) const NOTIFIED: i32 = 7;
-    /// Place, since how many microseconds the lock is held, and the instance in a fifth column, of those alone
+    /// Place, for how many microseconds the lock is held, if that can be, and the instance in a fifth column, of those alone
     /// that are held.
     pub(crate) const HELD_BY: i32 = 8;
 }
@@ -81,6 +81,16 @@ const BEGIN: &str = "SET TRANSACTION ISOLATION LEVEL READ COMMITTED, READ WRITE;
 /// The time, in microseconds since 1970.
 const MICROS: &str = "(extract(epoch FROM clock_timestamp()) * 1000000)::int8";
 
+/// How many milliseconds are left until this time, as a row has it. Operators can write any: `infinity` cannot be
+/// subtracted from, and no lease is as long as a day.
+fn left(expires: &str) -> String {
+    format!(
+        "greatest(0, ceil(extract(epoch FROM \
+          greatest(clock_timestamp(), least({expires}, clock_timestamp() + interval '1 day')) \
+          - clock_timestamp()) * 1000))::int8"
+    )
+}
+
 fn milliseconds(lease: Duration) -> u128 {
     lease.as_millis()
 }
@@ -96,9 +106,10 @@ impl Of<'_> {
         format!(
             "{BEGIN}{note}SELECT {head}, {number}::int8, {MICROS}, \
              (SELECT CASE WHEN server.holder = {identity} \
-              THEN greatest(0, ceil(extract(epoch FROM server.expires - clock_timestamp()) * 1000))::int8 \
+              THEN {left} \
               ELSE -1 END FROM {table} AS server WHERE server.key = '{server}'::uuid)",
             head = kind::HEAD,
+            left = left("server.expires"),
         )
     }
 
@@ -174,7 +185,7 @@ impl Of<'_> {
             "(l.owner IS NULL OR l.expires <= clock_timestamp() OR l.owner = a.owner)";
         const IS_ANOTHERS: &str = "l.owner <> a.owner AND l.expires > clock_timestamp()";
         const IS_TOO_LATE: &str =
-            "l.expires > clock_timestamp() + (l.lease + 1000) * interval '1 ms'";
+            "l.expires > clock_timestamp() + (l.lease + 1000::int8) * interval '1 ms'";
         const IS_ITS_OWN: &str = "l.owner = a.owner AND l.expires > clock_timestamp()";
         let (table, identity, server) = (self.table, self.identity.sql(), RowKey::SERVER);
         let (lease, holder) = (milliseconds(length), Text(holder));
@@ -220,12 +231,12 @@ impl Of<'_> {
              brought_back AS (UPDATE {table} AS l SET expires = clock_timestamp() + l.lease * interval '1 ms' \
               FROM late WHERE l.key = late.key AND {IS_TOO_LATE}) \
              SELECT {kind}, a.place, coalesce(taken.token, made.token), \
-              CASE WHEN l.owner IS NOT NULL \
-              THEN ceil(extract(epoch FROM l.expires - clock_timestamp()) * 1000)::int8 END \
+              CASE WHEN l.owner IS NOT NULL THEN {left} END \
              FROM asked AS a LEFT JOIN taken ON taken.place = a.place \
              LEFT JOIN made ON made.key = a.key AND made.owner = a.owner \
              LEFT JOIN {table} AS l ON l.key = a.key",
             kind = kind::ACQUIRED,
+            left = left("l.expires"),
         )
     }
 
@@ -331,7 +342,8 @@ impl Of<'_> {
         format!(
             "; WITH asked(place, key) AS (VALUES {rows}) \
              SELECT {kind}, a.place, \
-              greatest(0, extract(epoch FROM clock_timestamp() - l.acquired) * 1000000)::int8, NULL::int8, \
+              CASE WHEN isfinite(l.acquired) \
+              THEN (extract(epoch FROM clock_timestamp() - l.acquired) * 1000000)::int8 END, NULL::int8, \
               left(l.holder, {read}) \
              FROM asked AS a JOIN {table} AS l ON l.key = a.key \
              WHERE l.owner IS NOT NULL AND l.expires > clock_timestamp()",

@@ -4,6 +4,7 @@ mod backend;
 mod contention;
 mod faults;
 mod fence;
+mod holders;
 mod notified;
 mod reference;
 mod rules;

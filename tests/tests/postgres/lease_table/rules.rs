@@ -2,7 +2,7 @@
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use lock_core::postgres::lease_table::{Acquired, Ask, Failure, Hold, Released};
+use lock_core::postgres::lease_table::{Acquired, Ask, Failure, Hold, Released, Server};
 use sqlx::{Connection, Executor, PgConnection};
 
 use super::{Bed, hold, number, wish};
@@ -236,4 +236,42 @@ async fn a_cycle_leaves_nothing_in_the_index() {
         "{cold} of {expected} updates changed an index"
     );
     assert!(pages <= 4, "{pages} pages for 9 rows");
+}
+
+/// As an operator may write them, to keep a lock from all.
+#[tokio::test]
+async fn a_row_that_never_expires_spoils_no_request_and_ends() {
+    let bed = Bed::new().await;
+    let mut client = bed.client().await;
+    let held = hold(1);
+    for (number, written) in [
+        "expires = 'infinity', lease = 30000",
+        "expires = 'infinity', lease = 2147483647",
+        "expires = '-infinity', lease = 30000",
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        let row = format!("WHERE key = '{}'", held.key);
+        client.release(held).await;
+        client.take(held).await;
+        bed.write(&format!("UPDATE leases SET {written} {row}"))
+            .await;
+        let acquires = [wish(hold(1)), wish(hold(10 + number))];
+        let ask = Ask {
+            acquires: &acquires,
+            ..Ask::default()
+        };
+        let answer = client.ask(ask).await;
+        let is_over = written.contains("-infinity");
+        let granted = [0, 1].map(|place| matches!(answer.acquired(place), Acquired::Granted(_)));
+        assert_eq!(granted, [is_over, true], "{written}");
+        let ends = format!("SELECT isfinite(expires) FROM leases {row}");
+        assert!(bed.look::<bool>(&ends).await, "{written}");
+    }
+    bed.write("UPDATE leases SET expires = 'infinity' WHERE name = 'server'")
+        .await;
+    // As a quarantine that is too long.
+    let answer = client.ask(Ask::default()).await;
+    assert!(matches!(answer.server, Server::Waits(left) if left > 30_000));
 }
