@@ -99,8 +99,8 @@ async fn followers_send_clients_to_the_leader_over_postgres() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn followers_send_clients_to_the_leader_over_redis() {
     let server = RedisServer::start().await;
-    // From a server that is new to it nobody gets a lock for a lease, which is 30 s here; and the lock of an
-    // instance that was killed ends with its lease.
+    // A server that is new to an instance grants it no lock for a lease, which is 30 s here; and the lock of
+    // an instance that was killed ends with its lease.
     let known = RedisBackend::builder(&server.url()).quarantine(Duration::ZERO);
     let locks = LockProvider::new(known.connect().await.unwrap());
     let guard = locks.acquire("job:earlier", PATIENCE).await.unwrap();
