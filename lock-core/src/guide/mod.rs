@@ -4,6 +4,7 @@
 //! [holder]: self::holder
 //! [naming]: self::naming
 //! [nesting]: self::nesting
+//! [poolers]: self::poolers
 //! [security]: self::security
 //! [servers]: self::servers
 //! [testing]: self::testing
@@ -29,6 +30,7 @@ macro_rules! pages {
         /// [holder]: crate::guide::holder
         /// [naming]: crate::guide::naming
         /// [nesting]: crate::guide::nesting
+        /// [poolers]: crate::guide::poolers
         /// [security]: crate::guide::security
         /// [servers]: crate::guide::servers
         /// [testing]: crate::guide::testing
@@ -58,6 +60,7 @@ pages! {
     holder "holder.md";
     naming "naming.md";
     nesting "nesting.md";
+    poolers "poolers.md";
     security "security.md" concat!("\n```sql\n", include_str!("../postgres/grants.sql"), "```");
     servers "servers.md";
     testing "testing.md";

@@ -6,8 +6,9 @@ use std::time::Duration;
 use anyhow::Context;
 use lock_core::postgres::Fence;
 use lock_core::{FencingToken, LockName};
-use sqlx::PgPool;
-use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
+use sqlx::postgres::{PgArguments, PgConnectOptions, PgPoolOptions, PgRow};
+use sqlx::query::QueryAs;
+use sqlx::{FromRow, PgPool, Postgres};
 use tokio::time::timeout;
 
 use super::{Order, StoreError, WriteError};
@@ -37,7 +38,7 @@ impl PostgresOrders {
 
     pub(crate) async fn find(&self, id: &str) -> Result<Option<Order>, StoreError> {
         let find = "SELECT quantity, token, xmin::text FROM orders WHERE id = $1";
-        let find = sqlx::query_as(find).bind(id).fetch_optional(&self.0);
+        let find = self.run(sqlx::query_as(find).bind(id));
         let row = in_time(async { Ok::<_, StoreError>(find.await?) }).await?;
         Ok(row
             .map(|(quantity, token, version)| Order::new(id.to_owned(), quantity, token, version)))
@@ -67,7 +68,7 @@ impl PostgresOrders {
             None => save,
             Some(version) => save.bind(version),
         };
-        let row = in_time(async { Ok::<_, WriteError>(save.fetch_optional(&self.0).await?) });
+        let row = in_time(async { Ok::<_, WriteError>(self.run(save).await?) });
         let (token, version) = row.await?.ok_or(WriteError::Changed)?;
         Ok(Order::new(id.to_owned(), quantity, token, version))
     }
@@ -85,10 +86,27 @@ impl PostgresOrders {
             let mark = "INSERT INTO orders (id, quantity, token) VALUES ($1, $2, $3) \
                  ON CONFLICT (id) DO UPDATE SET token = excluded.token";
             let mark = sqlx::query(mark).bind(id).bind(Order::QUANTITY).bind(token);
-            mark.execute(&mut *tx).await?;
+            mark.persistent(false).execute(&mut *tx).await?;
             Ok(tx.commit().await?)
         })
         .await
+    }
+
+    /// Runs a statement in a transaction of its own, and prepares it without a name: the pool can be behind a
+    /// pooler that gives the connection to another client between two transactions, or between the two messages
+    /// in which the driver sends a statement.
+    async fn run<T>(
+        &self,
+        statement: QueryAs<'_, Postgres, T, PgArguments>,
+    ) -> sqlx::Result<Option<T>>
+    where
+        T: for<'r> FromRow<'r, PgRow> + Send + Unpin,
+    {
+        let mut tx = self.0.begin().await?;
+        let row = statement.persistent(false).fetch_optional(&mut *tx);
+        let row = row.await?;
+        tx.commit().await?;
+        Ok(row)
     }
 }
 
@@ -98,11 +116,11 @@ impl PostgresOrders {
 async fn migrate(pool: &PgPool) -> anyhow::Result<()> {
     let mut tx = pool.begin().await?;
     let alone = "SELECT pg_advisory_xact_lock(hashtext('orders: tables'))";
-    sqlx::query(alone).execute(&mut *tx).await?;
+    sqlx::raw_sql(alone).execute(&mut *tx).await?;
     Fence::migrate(&mut *tx).await?;
     let orders = "CREATE TABLE IF NOT EXISTS orders \
          (id text PRIMARY KEY, quantity integer NOT NULL, token bigint)";
-    sqlx::query(orders).execute(&mut *tx).await?;
+    sqlx::raw_sql(orders).execute(&mut *tx).await?;
     Ok(tx.commit().await?)
 }
 
