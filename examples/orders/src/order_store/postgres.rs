@@ -102,11 +102,15 @@ impl PostgresOrders {
     where
         T: for<'r> FromRow<'r, PgRow> + Send + Unpin,
     {
-        let mut tx = self.0.begin().await?;
-        let row = statement.persistent(false).fetch_optional(&mut *tx);
-        let row = row.await?;
-        tx.commit().await?;
-        Ok(row)
+        // On the heap: the driver's futures are large, and all futures around them would be.
+        Box::pin(async {
+            let mut tx = self.0.begin().await?;
+            let row = statement.persistent(false).fetch_optional(&mut *tx);
+            let row = row.await?;
+            tx.commit().await?;
+            Ok(row)
+        })
+        .await
     }
 }
 
