@@ -1,8 +1,8 @@
 //! Locks as rows of a table, for servers that are reached through a transaction pooler.
 //!
-//! - [`RowKey`] is what a lock is known by; [`literal`] writes values into statements.
-//! - [`sql`] is what a request does in the server, [`request`] makes one of many locks, and
-//!   [`session`] sends it and reads the answer.
+//! - [`RowKey`] is what a lock is known by; `literal` writes values into statements.
+//! - `sql` is what a request does in the server, `request` makes one of many locks, and
+//!   `session` sends it and reads the answer.
 //! - [`Setup`] makes the table, and refuses what is not it.
 //! - [`fence()`] keeps the row in a transaction of the caller's.
 //!

@@ -22,8 +22,7 @@ pub enum Server {
     Grants,
     /// Nothing is granted for so many milliseconds.
     Waits(i64),
-    /// It is another one than its row says: nothing is granted before that is
-    /// [noted](super::Table::quarantine).
+    /// It is another one than its row says: nothing is granted before that is [noted](super::Ask::note).
     IsAnother,
 }
 
