@@ -74,7 +74,6 @@ impl<K: Clone + Eq + Hash, W: Copy> HandOver<K, W> {
     }
 
     /// Takes all that have ended.
-    #[cfg(any(feature = "memory", feature = "file", feature = "redis"))]
     pub(crate) fn forget_ended(&mut self, now: Instant) {
         while self.take_ended(now).is_some() {}
     }

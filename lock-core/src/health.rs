@@ -135,7 +135,7 @@ impl ServerHealth {
         }
     }
 
-    /// What kind of server it is: `postgres`, `redis`, or, of locks without a server, `file`,
+    /// What kind of server it is: `postgres`, `postgres-table`, `redis`, or, of locks without a server, `file`,
     /// `memory`, ..
     #[must_use]
     pub fn name(&self) -> &'static str {

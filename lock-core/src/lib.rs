@@ -19,6 +19,10 @@
     doc = "| [`postgres::PostgresBackend`] | `postgres` | all clients of the database |"
 )]
 #![cfg_attr(
+    feature = "postgres",
+    doc = "| [`postgres::LeaseTable`] | `postgres` | the same, also behind a transaction pooler |"
+)]
+#![cfg_attr(
     feature = "redis",
     doc = "| [`redis::RedisBackend`] | `redis` | all clients of a Redis server or cluster, also behind Sentinels |"
 )]

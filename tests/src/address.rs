@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use lock_core::backend::{Attempt, Backend, Grant, Lease, LockRequest, Providers};
 use lock_core::file::FileBackend;
-use lock_core::postgres::PostgresBackend;
+use lock_core::postgres::{LeaseTable, PostgresBackend};
 use lock_core::redis::RedisBackend;
 use lock_core::{LockError, LockName, LockProvider};
 
@@ -36,8 +36,8 @@ impl Opened {
     }
 }
 
-/// Opens the locks at an address: `file:DIRECTORY`, `polled-file:DIRECTORY`, `postgres:LEASE_MS:URL`, or
-/// `redis:LEASE_MS:QUARANTINE_MS:URL`.
+/// Opens the locks at an address: `file:DIRECTORY`, `polled-file:DIRECTORY`, `postgres:LEASE_MS:URL`,
+/// `table:LEASE_MS:URL`, `listening-table:LEASE_MS:URL`, or `redis:LEASE_MS:QUARANTINE_MS:URL`.
 ///
 /// # Errors
 ///
@@ -53,6 +53,16 @@ pub async fn open(address: &str) -> Result<Opened, Box<dyn Error + Send + Sync>>
             let (lease, url) = rest.split_once(':').ok_or("postgres:LEASE_MS:URL")?;
             let backend = PostgresBackend::builder(url).lease(millis(lease)?);
             Ok(Opened::over(backend.connect().await?))
+        }
+        Some(("table", rest)) => {
+            let (lease, url) = rest.split_once(':').ok_or("table:LEASE_MS:URL")?;
+            let backend = LeaseTable::builder(url).lease(millis(lease)?);
+            Ok(Opened::over(backend.connect().await?))
+        }
+        Some(("listening-table", rest)) => {
+            let (lease, url) = (rest.split_once(':')).ok_or("listening-table:LEASE_MS:URL")?;
+            let backend = LeaseTable::builder(url).lease(millis(lease)?);
+            Ok(Opened::over(backend.listen_url(url).connect().await?))
         }
         Some(("redis", rest)) => {
             let mut parts = rest.splitn(3, ':');

@@ -7,8 +7,12 @@ use std::time::Duration;
 use lock_core::backend::{BootClock, Clock, TokioClock};
 use lock_core::memory::MemoryBackend;
 use lock_tests::address::Opened;
-use lock_tests::chaos::{Bare, Campaign, ChaosPostgres, InProcess, MemoryResource, PAUSE};
-use lock_tests::chaos::{ChaosRedis, ChaosRedisCluster, ChaosRedisSentinels, STARVED, Subject};
+use lock_tests::chaos::{
+    Bare, Campaign, ChaosLeaseTable, ChaosPostgres, InProcess, MemoryResource,
+};
+use lock_tests::chaos::{
+    ChaosRedis, ChaosRedisCluster, ChaosRedisSentinels, PAUSE, STARVED, Subject,
+};
 use lock_tests::checker::{Check, Event, FaultRule, Rules, Verdict, judge};
 use lock_tests::faulty_backend::{Bug, FaultyBackend};
 use lock_tests::{FileStore, Store, seed};
@@ -214,6 +218,13 @@ async fn processes_that_are_killed_and_frozen_keep_the_promises_over_files() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn processes_that_are_killed_frozen_and_cut_off_keep_the_promises_over_postgres() {
     let verdict = stressed(30, &ChaosPostgres::open().await).await;
+    assert!(verdict.counts.losses > 0, "{verdict}");
+}
+
+/// Whatever happens to processes, the network, the pooler and its sessions.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn processes_keep_the_promises_over_a_table_behind_a_pooler() {
+    let verdict = stressed(30, &ChaosLeaseTable::open().await).await;
     assert!(verdict.counts.losses > 0, "{verdict}");
 }
 

@@ -36,14 +36,14 @@ pub(crate) async fn open(url: &str) -> anyhow::Result<PgPool> {
 async fn migrate(pool: &PgPool) -> anyhow::Result<()> {
     let mut tx = pool.begin().await?;
     let alone = "SELECT pg_advisory_xact_lock(hashtext('orders: tables'))";
-    sqlx::query(alone).execute(&mut *tx).await?;
+    sqlx::raw_sql(alone).execute(&mut *tx).await?;
     Fence::migrate(&mut *tx).await?;
     let orders = "CREATE TABLE IF NOT EXISTS orders \
          (id text PRIMARY KEY, quantity integer NOT NULL, token bigint)";
-    sqlx::query(orders).execute(&mut *tx).await?;
+    sqlx::raw_sql(orders).execute(&mut *tx).await?;
     let refunds = "CREATE TABLE IF NOT EXISTS refunds \
          (id bigserial PRIMARY KEY, payment text NOT NULL, token bigint NOT NULL)";
-    sqlx::query(refunds).execute(&mut *tx).await?;
+    sqlx::raw_sql(refunds).execute(&mut *tx).await?;
     Ok(tx.commit().await?)
 }
 

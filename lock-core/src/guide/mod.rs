@@ -5,6 +5,7 @@
 //! [idempotency]: self::idempotency
 //! [naming]: self::naming
 //! [nesting]: self::nesting
+//! [poolers]: self::poolers
 //! [security]: self::security
 //! [servers]: self::servers
 //! [testing]: self::testing
@@ -31,6 +32,7 @@ macro_rules! pages {
         /// [idempotency]: crate::guide::idempotency
         /// [naming]: crate::guide::naming
         /// [nesting]: crate::guide::nesting
+        /// [poolers]: crate::guide::poolers
         /// [security]: crate::guide::security
         /// [servers]: crate::guide::servers
         /// [testing]: crate::guide::testing
@@ -62,6 +64,7 @@ pages! {
     idempotency "idempotency.md";
     naming "naming.md";
     nesting "nesting.md";
+    poolers "poolers.md";
     security "security.md" concat!("\n```sql\n", include_str!("../postgres/grants.sql"), "```");
     servers "servers.md";
     testing "testing.md";

@@ -163,7 +163,7 @@ impl Lease {
 
     /// Says why the lease will have ended where its deadline passes, in place of
     /// [`Expired`](LossReason::Expired): why it is not renewed.
-    #[cfg(feature = "redis")]
+    #[cfg(any(feature = "postgres", feature = "redis"))]
     pub(crate) fn ends_as(&self, reason: LossReason) {
         if let Some(until) = &self.0.until {
             until.ends_as.store(reason as u8, Ordering::Relaxed);
@@ -291,7 +291,7 @@ mod tests {
         assert_eq!(lease.reason(), Some(LossReason::Expired));
     }
 
-    #[cfg(feature = "redis")]
+    #[cfg(any(feature = "postgres", feature = "redis"))]
     #[test]
     fn a_lease_that_is_not_renewed_says_why_once_it_has_ended() {
         let clock = Arc::new(BootClock);

@@ -24,7 +24,7 @@ use super::login_options::LoginOptions;
 use super::mark::{Mark, unmarked};
 use super::place::{place, warn_unless_verified};
 use super::session::{Failed, Session};
-use super::session_name::SessionName;
+use super::session_name::{SHARED, SessionName};
 use super::steps::Step;
 use super::terms::Terms;
 use crate::health::{Answer, Companion};
@@ -78,7 +78,12 @@ impl DatabaseCompanion {
     ) -> Result<Self, LockError> {
         warn_unless_verified(&options);
         let outages = Outages::new(place(&options));
-        let target = Target::new(options, SessionName::of_service(), Terms::new(LEASE)?, None);
+        let target = Target::new(
+            options,
+            SessionName::without_instance(SHARED),
+            Terms::new(LEASE)?,
+            None,
+        );
         let (ask, asked) = mpsc::unbounded_channel();
         let stop = Arc::<Stop>::default();
         let watch = Watch {

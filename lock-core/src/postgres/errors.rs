@@ -174,8 +174,9 @@ pub(super) fn too_old(version: i32) -> LockError {
 
 pub(super) fn pooler() -> LockError {
     LockError::misconfigured(
-        "the connection goes through a proxy that shares sessions between clients (transaction pooling), where session locks do not exclude other clients; give the address of the server itself (poolers \
-         often differ by `-pooler` in the host, or by port 6543), or have the pooler pool sessions",
+        "the connection goes through a proxy that shares sessions between clients (transaction pooling), where session locks do not exclude other clients; keep the locks in a table, which works behind such \
+         a proxy (LOCK_PROVIDER=postgres-table, `postgres::LeaseTable`), give the address of the server itself (poolers often differ by `-pooler` in the host, or by port 6543), or have the pooler pool \
+         sessions",
     )
     .with_advice(ELSEWHERE)
 }

@@ -331,6 +331,8 @@ impl Fence {
             Some(_) => AssertSqlSafe(self.in_schema(CHECK)).into_sql_str(),
         };
         let checked = sqlx::query(check)
+            // A statement with a name can be another client's, where a pooler gives sessions away.
+            .persistent(false)
             .bind(&*self.namespace)
             .bind(name.as_str())
             .bind(token)

@@ -90,6 +90,7 @@ pub(super) fn trial(line: &str) -> Option<String> {
             "bit" => "B'0'".to_owned(),
             "pg_lsn" => "'0/0'::pg_lsn".to_owned(),
             "timestamptz" => "'epoch'::timestamptz".to_owned(),
+            "uuid" => format!("'{:032}'::uuid", 0),
             of => format!("'0'::{of}"),
         })
         .collect();

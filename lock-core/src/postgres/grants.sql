@@ -60,6 +60,11 @@ GRANT EXECUTE ON FUNCTION pg_catalog.timestamptz_mi_interval(timestamptz, interv
 
 -- Fleet marker, of a provider that knows a database and Redis, or files: beside those of locks.
 GRANT SELECT ON pg_catalog.pg_locks TO app;
+GRANT SELECT ON pg_catalog.pg_class TO app;
+GRANT SELECT ON pg_catalog.pg_namespace TO app;
+GRANT SELECT ON pg_catalog.pg_description TO app;
+GRANT EXECUTE ON FUNCTION pg_catalog.starts_with(text, text) TO app;
+GRANT EXECUTE ON FUNCTION pg_catalog.clock_timestamp() TO app;
 GRANT EXECUTE ON FUNCTION pg_catalog.pg_lock_status() TO app;
 GRANT EXECUTE ON FUNCTION pg_catalog.pg_backend_pid() TO app;
 -- of types and operators, only where every function was taken from PUBLIC:
@@ -69,7 +74,11 @@ GRANT EXECUTE ON FUNCTION pg_catalog.int8or(bigint, bigint) TO app;
 GRANT EXECUTE ON FUNCTION pg_catalog.int8shl(bigint, integer) TO app;
 GRANT EXECUTE ON FUNCTION pg_catalog.int8(oid) TO app;
 GRANT EXECUTE ON FUNCTION pg_catalog.int8eq(bigint, bigint) TO app;
+GRANT EXECUTE ON FUNCTION pg_catalog.nameeq(name, name) TO app;
 GRANT EXECUTE ON FUNCTION pg_catalog.oideq(oid, oid) TO app;
+GRANT EXECUTE ON FUNCTION pg_catalog.timestamptz_gt(timestamptz, timestamptz) TO app;
+GRANT EXECUTE ON FUNCTION pg_catalog.uuid_ge(uuid, uuid) TO app;
+GRANT EXECUTE ON FUNCTION pg_catalog.uuid_le(uuid, uuid) TO app;
 
 -- lock_in_transaction, for the role of the transaction.
 GRANT EXECUTE ON FUNCTION pg_catalog.pg_try_advisory_xact_lock(bigint) TO app;

@@ -58,6 +58,11 @@
 //! crash of the parent the server does not see the connection end while a child has it open: the locks are
 //! free when the lease of the session ends, and not before. `exec` closes the copies.
 //!
+//! # Behind a transaction pooler
+//!
+//! No session lock works there, and such a proxy is refused. [`LeaseTable`] keeps the locks as rows of a table
+//! instead.
+//!
 //! # Work in the same database
 //!
 //! A write that must not happen after the lock was lost is refused by a [`Fence`]. Work that fits one
@@ -119,6 +124,8 @@ mod held;
 mod in_transaction;
 mod key;
 mod key_scheme;
+#[doc(hidden)]
+pub mod lease_table;
 mod login;
 mod login_options;
 mod mark;
@@ -155,6 +162,8 @@ pub use grants::GRANTS;
 pub use held::PostgresGrant;
 pub use key::{AdvisoryKey, UNLOCK_AND_NOTIFY, advisory_key, advisory_key_in};
 pub use key_scheme::KeyScheme;
+pub(crate) use lease_table::REGISTRATION as TABLE_REGISTRATION;
+pub use lease_table::{LeaseTable, LeaseTableBuilder};
 pub(crate) use registration::REGISTRATION;
 #[cfg(all(test, feature = "redis"))]
 pub(crate) use url::parse as parse_url;

@@ -21,11 +21,11 @@ pub(super) struct SessionName {
 }
 
 impl SessionName {
-    /// The name of a session that holds no locks.
-    pub(super) fn of_service() -> Self {
+    /// The same for all instances: the name of a session that holds no locks.
+    pub(super) fn without_instance(shared: &str) -> Self {
         Self {
-            text: SHARED.to_owned(),
-            shared: SHARED.len(),
+            text: shared.to_owned(),
+            shared: shared.len(),
         }
     }
 

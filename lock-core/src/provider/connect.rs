@@ -12,6 +12,8 @@ const BACKENDS: &[Registration] = &[
     crate::redis::REGISTRATION,
     #[cfg(feature = "postgres")]
     crate::postgres::REGISTRATION,
+    #[cfg(feature = "postgres")]
+    crate::postgres::TABLE_REGISTRATION,
     #[cfg(feature = "file")]
     crate::file::REGISTRATION,
 ];
@@ -23,6 +25,7 @@ impl LockProvider {
     /// ```text
     /// Distributed locks: Redis provider (high-performance mode)
     /// Distributed locks: PostgreSQL advisory locks (using existing database)
+    /// Distributed locks: PostgreSQL lease table TABLE (works behind transaction poolers)
     /// Distributed locks: file locks in DIR (embedded, this machine only)
     /// ```
     ///
@@ -87,7 +90,7 @@ impl LockProviderBuilder {
         let companions = companions(&settings, kind).await?;
         // `choose` has refused what is not built.
         let backend = registered(kind).ok_or_else(|| {
-            LockError::misconfigured(format!("built without the feature `{kind}`"))
+            LockError::misconfigured(format!("built without the feature `{}`", kind.feature()))
         })?;
         let backend = (backend.connect)(&settings).await?;
         Ok(LockProviderBuilder::new(backend).companions(companions))
@@ -108,7 +111,9 @@ async fn companions(
         let Some(variable) = other.variable() else {
             continue;
         };
-        if other == kind || !settings.has(other) {
+        // The server that holds the locks needs no other watch, nor two.
+        let is_of_locks = kind.variable() == Some(variable);
+        if is_of_locks || !other.is_chosen_unnamed() || !settings.has(other) {
             continue;
         }
         match registered(other) {

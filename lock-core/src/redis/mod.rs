@@ -199,7 +199,6 @@ mod backend;
 mod behind;
 mod builder;
 mod certificates;
-mod clock;
 mod command;
 mod companion;
 mod connect;

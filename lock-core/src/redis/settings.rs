@@ -14,7 +14,7 @@ use crate::server::LeaseTerms;
 pub(super) const LEASES: RangeInclusive<Duration> =
     Duration::from_millis(500)..=Duration::from_secs(24 * 3600);
 
-/// Between attempts to connect, and between a panic and the next start.
+/// Between attempts to connect.
 pub(super) const BACKOFF: ExponentialBuilder = ExponentialBuilder::new()
     .with_min_delay(Duration::from_millis(10))
     .with_max_delay(Duration::from_millis(500));

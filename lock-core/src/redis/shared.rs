@@ -1,7 +1,7 @@
 //! What the thread of a backend shares with the tasks that use it.
 
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, OnceLock, Weak};
 
 use super::command::{Client, Command};
 use super::key::Key;
@@ -12,6 +12,7 @@ use super::split::Split;
 use super::waiting::Waiting;
 use crate::backend::{BootClock, Clock};
 use crate::server::Queues;
+use crate::server::driver::Users;
 use crate::server::leased::{Held, HoldCommand, KeyReleases, Owner};
 
 pub(super) struct Shared {
@@ -53,6 +54,18 @@ impl Shared {
             terms: self.settings.terms(),
             store: "Redis",
         })
+    }
+
+    /// What the driver shares with the tasks that use it.
+    pub(super) fn users(&self, client: Weak<Client>) -> Users<Waiting> {
+        Users {
+            queues: Arc::clone(&self.queues),
+            held: Arc::clone(&self.held),
+            waiters: Arc::clone(&self.waiting),
+            clock: Arc::clone(&self.clock),
+            terms: self.settings.terms(),
+            client,
+        }
     }
 
     /// For an acquire that is sent over the connection of this identity.

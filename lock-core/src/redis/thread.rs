@@ -1,34 +1,26 @@
 //! The thread of a backend: a runtime of its own for the driver, which outlives the application's.
 //!
-//! A panic in it, which the bytes of a server or the application's logger can cause, ends the
-//! connections and the leases, and not the thread: the driver starts anew.
+//! A panic in it ends the connections and the leases, and not the thread: the driver starts anew.
 
 use std::sync::{Arc, Weak};
-use std::time::Duration;
 
 use ::redis::ConnectionInfo;
 use tokio::sync::{mpsc, watch};
-use tokio::time::{Instant, sleep};
 
 use super::command::Client;
 use super::protocol::{Effects, RedisProtocol};
 use super::rehearsal::rehearse;
 use super::seeds::{self, Found};
-use super::settings::{BACKOFF, Settings};
+use super::settings::Settings;
 use super::shared::Shared;
 use super::subscriber::{Question, Subscriber};
 use super::topology::Topology;
 use super::watch::watch_address;
-use crate::outage::{Outage, SoFar};
-use crate::panics::{catch, catch_async};
-use crate::server::driver::{self, Users};
+use crate::LockError;
+use crate::server::Reply;
+use crate::server::driver;
 use crate::server::protocol::Protocol;
 use crate::server::worker::{self, AtEnd};
-use crate::server::{BackOff, Reply};
-use crate::{LockError, LossReason};
-
-/// A driver that ran for so long starts anew after the shortest pause.
-const STABLE: Duration = Duration::from_secs(10);
 
 type Driver = driver::Driver<RedisProtocol>;
 
@@ -46,8 +38,8 @@ pub(super) async fn start(
 }
 
 fn run(shared: Arc<Shared>, client: Weak<Client>, started: Reply<usize>) {
-    let ending = Arc::clone(&shared);
-    let _ending = AtEnd(move || end(&ending));
+    let users = shared.users(client.clone());
+    let _ending = AtEnd(move || users.end());
     let runtime = match worker::runtime() {
         Ok(runtime) => runtime,
         Err(error) => return drop(started.send(Err(error))),
@@ -65,7 +57,8 @@ fn run(shared: Arc<Shared>, client: Weak<Client>, started: Reply<usize>) {
         if let Some(address) = maker.only_address() {
             tokio::spawn(watch_address(shared, address));
         }
-        maker.run(driver).await;
+        let next = || maker.driver(maker.protocol(), Effects::new());
+        driver.run_with_restarts("Redis", next).await;
     });
 }
 
@@ -115,16 +108,7 @@ impl Maker {
     }
 
     fn driver(&self, protocol: RedisProtocol, effects: Effects) -> Driver {
-        let shared = &self.shared;
-        let users = Users {
-            queues: Arc::clone(&shared.queues),
-            held: Arc::clone(&shared.held),
-            waiters: Arc::clone(&shared.waiting),
-            clock: Arc::clone(&shared.clock),
-            terms: shared.settings.terms(),
-            client: self.client.clone(),
-        };
-        Driver::new(users, protocol, effects)
+        Driver::new(self.shared.users(self.client.clone()), protocol, effects)
     }
 
     /// Where the only server is, unless Sentinels say where that is.
@@ -133,46 +117,6 @@ impl Maker {
         let is_address = !topology.is_cluster && self.shared.sentinels.is_none();
         topology.nodes.first().filter(|_| is_address).cloned()
     }
-
-    /// Until the last user has left.
-    async fn run(&self, mut driver: Driver) {
-        let mut pauses = BackOff::new(BACKOFF);
-        let mut panics = Outage::new();
-        loop {
-            let started = Instant::now();
-            let Err(reason) = catch_async(driver.run()).await else {
-                return;
-            };
-            // What was asked of it is answered by now: its end dropped the replies.
-            if started.elapsed() >= STABLE {
-                pauses.reset();
-                panics.over(|_| ());
-            }
-            // The wakers and the logger are the application's, and can panic as well.
-            let _ = catch(|| {
-                let locks = self.shared.held.all().len();
-                self.shared.held.lose(LossReason::Disconnected, |_| true);
-                self.shared.waiting.wake_all();
-                panics.failed(|SoFar { failures, lasting }| {
-                    tracing::error!(
-                        reason, locks, failures, lasting,
-                        "the driver of Redis locks panicked: its locks are lost, and it connects again"
-                    );
-                });
-            });
-            sleep(pauses.pause()).await;
-            driver = self.driver(self.protocol(), Effects::new());
-        }
-    }
-}
-
-/// Nothing is granted, renewed or woken any more.
-fn end(shared: &Shared) {
-    shared.queues.abandon();
-    // Each runs wakers, which are the application's and can panic.
-    let _ = catch(|| shared.held.lose(LossReason::Disconnected, |_| true));
-    let _ = catch(|| shared.waiting.wake_all());
-    shared.queues.stop.done();
 }
 
 #[cfg(all(test, not(lock_model)))]
@@ -206,7 +150,7 @@ mod tests {
         let waker = Arc::new(Panics).into();
         let polled = waits.as_mut().poll(&mut Context::from_waker(&waker));
         assert!(polled.is_pending());
-        let _ = catch(|| end(&shared));
+        shared.users(Weak::new()).end();
         assert!(shared.queues.stop.finished().now_or_never().is_some());
     }
 }

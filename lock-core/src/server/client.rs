@@ -151,7 +151,6 @@ impl<Q, C> Queues<Q, C> {
 
     /// Completes when something else may have changed, such as that no user is left; what is left meanwhile
     /// stays where it is.
-    #[cfg(feature = "redis")]
     pub(crate) async fn rung_beside_commands(&self) {
         self.signal.rung_beside_commands().await;
     }

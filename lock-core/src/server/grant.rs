@@ -39,7 +39,6 @@ impl<R: Releases> ServerGrant<R> {
         &self.hold
     }
 
-    #[cfg(feature = "redis")]
     pub(crate) const fn hold_mut(&mut self) -> &mut R::Hold {
         &mut self.hold
     }

@@ -64,7 +64,6 @@ impl Signal {
     }
 
     /// Completes when something else than commands may have changed: the thread does not say that it sleeps.
-    #[cfg(feature = "redis")]
     pub(super) async fn rung_beside_commands(&self) {
         self.bell.notified().await;
     }
@@ -162,7 +161,6 @@ mod tests {
         assert!(rung.now_or_never().is_some());
     }
 
-    #[cfg(feature = "redis")]
     #[test]
     fn a_thread_that_has_no_room_is_woken_by_the_end_and_by_no_command() {
         let signal = Arc::new(Signal::default());

@@ -1,7 +1,9 @@
 //! Connections of a driver, which come and go.
 
+#[cfg(feature = "redis")]
 use std::time::Duration;
 
+#[cfg(feature = "redis")]
 use tokio::time::Instant;
 
 /// Which connection a request went over.
@@ -16,12 +18,14 @@ pub(crate) struct LinkId {
 }
 
 /// The connection of a place: `C` once it is there; `W` tells which one is awaited, while it is made.
+#[cfg(feature = "redis")]
 pub(crate) enum Link<C, W = ()> {
     Down { retry_at: Instant },
     Connecting(W),
     Up(C),
 }
 
+#[cfg(feature = "redis")]
 impl<C, W> Link<C, W> {
     /// There is none, and one can be made now.
     pub(crate) fn down() -> Self {

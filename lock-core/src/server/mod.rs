@@ -25,17 +25,14 @@
 
 mod back_off;
 mod client;
-#[cfg(feature = "redis")]
+pub(crate) mod clock;
 pub(crate) mod driver;
 pub(crate) mod exposed;
 mod grant;
 mod inbox;
-#[cfg(feature = "redis")]
 pub(crate) mod leased;
-#[cfg(feature = "redis")]
 pub(crate) mod link;
 pub(crate) mod option;
-#[cfg(feature = "redis")]
 pub(crate) mod protocol;
 mod spin;
 mod stop;
@@ -53,7 +50,6 @@ pub(crate) use spin::AdaptiveSpin;
 #[cfg(feature = "postgres")]
 pub(crate) use stop::Stop;
 pub(crate) use terms::LeaseTerms;
-#[cfg(feature = "redis")]
 pub(crate) use terms::PATIENCE;
 #[cfg(feature = "redis")]
 pub(crate) use waiters::Waiter;

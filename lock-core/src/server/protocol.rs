@@ -295,6 +295,10 @@ pub(crate) struct Failed {
 }
 
 /// What is done with the locks of such a batch.
+#[cfg_attr(
+    not(feature = "redis"),
+    allow(dead_code, reason = "Redis alone has these")
+)]
 pub(crate) enum Then {
     /// The server did nothing: acquires are refused. Releases are tried again.
     Refuse,
@@ -316,6 +320,10 @@ pub(crate) enum Renewal {
 }
 
 /// What became of a token that was asked for.
+#[cfg_attr(
+    not(feature = "redis"),
+    allow(dead_code, reason = "Redis alone has these")
+)]
 pub(crate) enum Issued {
     Token(u64),
     /// The lock was not held any more.
@@ -333,6 +341,10 @@ pub(crate) enum Told {
 }
 
 /// What a protocol asks of its driver.
+#[cfg_attr(
+    not(feature = "redis"),
+    allow(dead_code, reason = "Redis alone has these")
+)]
 pub(crate) enum Effect<P: Protocol> {
     /// To do work of its own; [`Protocol::done`] has its end.
     Call(Call<P>),

@@ -3,7 +3,6 @@
 use std::time::Duration;
 
 /// How long an acquire is tried again after its answer was lost.
-#[cfg(feature = "redis")]
 pub(crate) const PATIENCE: Duration = Duration::from_secs(2);
 
 /// How long a lock lives on the server without a word from us, and how long we count on it.

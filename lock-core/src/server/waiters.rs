@@ -223,6 +223,27 @@ impl<K, A: Copy, G> Waiters<K, A, G> {
         waited.map(|row| row.about).collect()
     }
 
+    /// The locks that have a waiter.
+    pub(crate) fn keys(&self) -> Vec<K>
+    where
+        K: Clone,
+    {
+        let table = self.table.lock().unwrap_or_else(PoisonError::into_inner);
+        let waited = table.rows.iter().filter(|(_, row)| row.is_waited_for());
+        waited.map(|(key, _)| key.clone()).collect()
+    }
+
+    /// This lock as it is known here, if it has a waiter.
+    pub(crate) fn waited_key<Q>(&self, key: &Q) -> Option<K>
+    where
+        K: Borrow<Q> + Clone + Eq + Hash,
+        Q: Eq + Hash + ?Sized,
+    {
+        let table = self.table.lock().unwrap_or_else(PoisonError::into_inner);
+        let (key, row) = table.rows.get_key_value(key)?;
+        row.is_waited_for().then(|| key.clone())
+    }
+
     pub(crate) fn is_empty(&self) -> bool {
         let table = self.table.lock().unwrap_or_else(PoisonError::into_inner);
         table.rows.is_empty()

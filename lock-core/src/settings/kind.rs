@@ -8,7 +8,8 @@ use crate::LockError;
 /// The way out where a server cannot hold the locks that a service has for something else.
 #[cfg(any(feature = "postgres", feature = "redis"))]
 pub(crate) const ELSEWHERE: &str = "or have the locks elsewhere: LOCK_PROVIDER chooses `postgres` (with \
-     DATABASE_URL), `redis` (with REDIS_URL) or `file` (on one machine)";
+     DATABASE_URL), `postgres-table` (the same behind a transaction pooler), `redis` (with REDIS_URL) or `file` \
+     (on one machine)";
 
 /// What holds the locks, by the name that configuration has for it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -18,17 +19,22 @@ pub enum ProviderKind {
     Redis,
     /// `postgres`: the advisory locks of a PostgreSQL server.
     Postgres,
+    /// `postgres-table`: a table in a PostgreSQL server, also behind a transaction pooler. Never chosen unless it
+    /// is named.
+    PostgresTable,
     /// `file`: files of this machine.
     File,
 }
 
 impl ProviderKind {
-    pub(crate) const ALL: [Self; 3] = [Self::Redis, Self::Postgres, Self::File];
+    pub(crate) const ALL: [Self; 4] =
+        [Self::Redis, Self::Postgres, Self::PostgresTable, Self::File];
 
     pub(crate) const fn as_str(self) -> &'static str {
         match self {
             Self::Redis => "redis",
             Self::Postgres => "postgres",
+            Self::PostgresTable => "postgres-table",
             Self::File => "file",
         }
     }
@@ -37,16 +43,30 @@ impl ProviderKind {
     pub(crate) const fn variable(self) -> Option<&'static str> {
         match self {
             Self::Redis => Some("REDIS_URL"),
-            Self::Postgres => Some("DATABASE_URL"),
+            Self::Postgres | Self::PostgresTable => Some("DATABASE_URL"),
             Self::File => None,
         }
     }
 
-    /// Whether the feature of its name was compiled in.
+    /// The feature of this crate that has it.
+    pub(crate) const fn feature(self) -> &'static str {
+        match self {
+            Self::Redis => "redis",
+            Self::Postgres | Self::PostgresTable => "postgres",
+            Self::File => "file",
+        }
+    }
+
+    /// Whether it holds the locks where its server is given and none is named.
+    pub(crate) const fn is_chosen_unnamed(self) -> bool {
+        !matches!(self, Self::PostgresTable)
+    }
+
+    /// Whether its feature was compiled in.
     pub(crate) const fn is_built(self) -> bool {
         match self {
             Self::Redis => cfg!(feature = "redis"),
-            Self::Postgres => cfg!(feature = "postgres"),
+            Self::Postgres | Self::PostgresTable => cfg!(feature = "postgres"),
             Self::File => cfg!(feature = "file"),
         }
     }

@@ -22,7 +22,7 @@ use crate::{LockError, instance, plain_text};
 /// |---|---|---|
 /// | `DATABASE_URL` | `database_url` | the PostgreSQL server, `postgres://user:password@host/database` |
 /// | `REDIS_URL` | `redis_url` | the Redis server, or its Sentinels: a URL, or `host:6379,password=..,ssl=true` |
-/// | `LOCK_PROVIDER` | `lock_provider` | `postgres`, `redis` or `file`: this one, or no start |
+/// | `LOCK_PROVIDER` | `lock_provider` | `postgres`, `postgres-table`, `redis` or `file`: this one, or no start |
 /// | `LOCK_NAMESPACE` | `lock_namespace` | keeps the locks of two applications on one server apart |
 /// | `LOCK_INSTANCE` | `lock_instance` | what this process is called in the store, for those who ask who holds a lock |
 /// | `LOCK_DIR` | `lock_dir` | where the lock files are |
@@ -53,6 +53,10 @@ use crate::{LockError, instance, plain_text};
 /// instance that finds another mark refuses to start. What is compared is the kind of provider, and not
 /// which server of that kind.
 ///
+/// With `LOCK_PROVIDER=postgres-table` there may be a pooler in front of the database, which keeps no lock of a
+/// session: such an instance has a row in its table instead, with a lease, and looks for the locks of others.
+/// Those look into the table `distributed_lock_leases` of each schema that their role may read.
+///
 /// An instance that was cut off from the database, and finds another mark when it is back, was away
 /// while an instance started with other settings. It does not stop for good:
 ///
@@ -60,6 +64,8 @@ use crate::{LockError, instance, plain_text};
 ///   another provider: acquires are refused or wait, with the reason, for as long as the other mark is
 ///   there. It looks again every second, and goes on when that is gone; stop the instance with the wrong
 ///   settings, and nothing else.
+/// - Whose locks are in a table of PostgreSQL still has what it holds, and grants nothing more beside those of
+///   another provider, in the same way.
 /// - Whose locks are in Redis or in files still has them, and goes on. It logs, at `error`, that locks
 ///   are held in two places, and [`health`](crate::LockProvider::health) says so.
 ///
@@ -222,7 +228,7 @@ impl LockSettings {
 
     /// What holds the locks.
     pub(crate) fn choose(&self) -> Result<ProviderKind, LockError> {
-        let is_given = |kind: &ProviderKind| self.has(*kind);
+        let is_given = |kind: &ProviderKind| kind.is_chosen_unnamed() && self.has(*kind);
         let kind = match self.provider {
             Some(kind) => kind,
             None => ProviderKind::ALL
@@ -245,8 +251,9 @@ impl LockSettings {
             return Ok(kind);
         }
         Err(LockError::misconfigured(format!(
-            "{because}, and `lock-core` was built without its feature `{kind}`: enable it, or choose \
-             another provider by LOCK_PROVIDER"
+            "{because}, and `lock-core` was built without its feature `{}`: enable it, or choose \
+             another provider by LOCK_PROVIDER",
+            kind.feature()
         )))
     }
 
@@ -254,7 +261,7 @@ impl LockSettings {
     pub(crate) fn has(&self, kind: ProviderKind) -> bool {
         match kind {
             ProviderKind::Redis => self.redis_url.is_some(),
-            ProviderKind::Postgres => self.database_url.is_some(),
+            ProviderKind::Postgres | ProviderKind::PostgresTable => self.database_url.is_some(),
             ProviderKind::File => false,
         }
     }

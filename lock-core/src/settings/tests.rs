@@ -22,6 +22,12 @@ fn redis_comes_before_postgres_and_postgres_before_files() {
     assert_eq!(chosen(&[REDIS]), Ok(ProviderKind::Redis));
     assert_eq!(chosen(&[DATABASE]), Ok(ProviderKind::Postgres));
     assert_eq!(chosen(&[]), Ok(ProviderKind::File));
+    // Never by itself: a fleet that locks by sessions and rows at a time excludes no one.
+    let table = ("LOCK_PROVIDER", "postgres-table");
+    assert_eq!(
+        chosen(&[REDIS, DATABASE, table]),
+        Ok(ProviderKind::PostgresTable)
+    );
 }
 
 #[cfg(all(feature = "postgres", feature = "file"))]
@@ -59,6 +65,7 @@ fn a_provider_that_is_named_is_taken_and_never_replaced_by_another() {
     for (provider, variable, other) in [
         ("redis", "REDIS_URL", DATABASE),
         ("postgres", "DATABASE_URL", REDIS),
+        ("postgres-table", "DATABASE_URL", REDIS),
     ] {
         let error = chosen(&[other, named(provider)]).unwrap_err();
         assert!(

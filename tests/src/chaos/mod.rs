@@ -17,6 +17,7 @@
 mod faults;
 mod fleet;
 mod in_process;
+mod lease_table;
 mod locks;
 mod network;
 mod postgres;
@@ -41,6 +42,7 @@ pub use faults::{Fault, Freeze, Kill, Subject, common};
 use fleet::Setting;
 pub use fleet::{Broken, Fleet};
 pub use in_process::InProcess;
+pub use lease_table::ChaosLeaseTable;
 pub use locks::{Bare, Held, Locks, Taken};
 pub use postgres::ChaosPostgres;
 pub use redis::{ChaosRedis, ChaosRedisCluster};

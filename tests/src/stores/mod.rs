@@ -2,6 +2,7 @@
 
 mod file;
 mod granted;
+mod lease_table;
 mod memory;
 mod one_backend;
 mod postgres;
@@ -15,6 +16,7 @@ use lock_core::{LockName, LockProvider};
 
 pub use file::{FileStore, PollingFileStore};
 pub use granted::GrantedStore;
+pub use lease_table::{DirectLeaseTableStore, LeaseTableStore};
 pub use memory::MemoryStore;
 pub use one_backend::OneBackend;
 pub use postgres::PostgresStore;

@@ -8,8 +8,8 @@ use std::process::Command;
 use std::{env, fs};
 
 use lock_tests::{
-    Case, FileStore, GrantedStore, MemoryStore, PollingFileStore, RedisClusterStore,
-    RedisSentinelStore, RedisStore, Store,
+    Case, DirectLeaseTableStore, FileStore, GrantedStore, LeaseTableStore, MemoryStore,
+    PollingFileStore, RedisClusterStore, RedisSentinelStore, RedisStore, Store,
 };
 
 /// The backends of the library; `every_backend_runs_every_case` fails for one that is not in `main.rs`.
@@ -19,6 +19,8 @@ const BACKENDS: &[&str] = &[
     "file_polling",
     "postgres",
     "postgres_granted",
+    "lease_table",
+    "lease_table_direct",
     "redis",
     "redis_cluster",
     "redis_sentinel",
@@ -103,6 +105,8 @@ fn what_does_not_apply_to_a_backend_is_a_case() {
     exceptions_exist::<FileStore>();
     exceptions_exist::<PollingFileStore>();
     exceptions_exist::<GrantedStore>();
+    exceptions_exist::<LeaseTableStore>();
+    exceptions_exist::<DirectLeaseTableStore>();
     exceptions_exist::<RedisStore>();
     exceptions_exist::<RedisClusterStore>();
     exceptions_exist::<RedisSentinelStore>();

@@ -8,6 +8,8 @@ lock_tests::conformance! {
     file_polling: lock_tests::PollingFileStore,
     postgres: lock_tests::PostgresStore,
     postgres_granted: lock_tests::GrantedStore,
+    lease_table: lock_tests::LeaseTableStore,
+    lease_table_direct: lock_tests::DirectLeaseTableStore,
     redis: lock_tests::RedisStore,
     redis_cluster: lock_tests::RedisClusterStore,
     redis_sentinel: lock_tests::RedisSentinelStore,

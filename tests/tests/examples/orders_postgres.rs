@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use lock_core::postgres::PostgresBackend;
 use lock_tests::eventually;
 use lock_tests::orders::{Instance, PATIENCE, Shop, cases, command};
-use lock_tests::servers::{PostgresServer, Server};
+use lock_tests::servers::{PgBouncer, PostgresServer, Server};
 use rustix::process::Signal;
 
 async fn open(shop: &Shop, server: &PostgresServer) -> Instance {
@@ -30,6 +30,24 @@ async fn of_two_refunds_in_two_processes_one_is_refused() {
     let (shop, server) = (Shop::new(), PostgresServer::start().await);
     let (here, there) = tokio::join!(open(&shop, &server), open(&shop, &server));
     cases::of_two_refunds_one_is_refused(&here, &there).await;
+}
+
+/// The database is reached through a pooler that gives a session away after each transaction.
+#[tokio::test]
+async fn of_two_refunds_behind_a_transaction_pooler_one_is_refused() {
+    let (server, shop) = (PostgresServer::start().await, Shop::new());
+    let bouncer = PgBouncer::transaction(&server).await;
+    let url = bouncer.url();
+    let environment = [("DATABASE_URL", &*url), ("LOCK_PROVIDER", "postgres-table")];
+    let (here, there) = tokio::join!(shop.open_with(&environment), shop.open_with(&environment));
+    let line = "Distributed locks: PostgreSQL lease table public.distributed_lock_leases";
+    assert!(here.until_printed(line).await.contains("INFO"));
+    cases::of_two_refunds_one_is_refused(&here, &there).await;
+    // The orders go through it as well.
+    for instance in [&here, &there, &here, &there] {
+        let _ = instance.post("/orders/1/process?work_ms=0").await.receipt();
+        assert_eq!(instance.get("/orders/1").await.status, 200);
+    }
 }
 
 #[tokio::test]

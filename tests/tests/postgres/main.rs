@@ -19,6 +19,7 @@ mod grants;
 mod holders;
 mod idle;
 mod keys;
+mod lease_table;
 mod limits;
 mod load;
 mod lock_table;

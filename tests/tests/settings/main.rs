@@ -6,3 +6,4 @@ mod beside;
 mod mark;
 mod start;
 mod support;
+mod table;

@@ -1,7 +1,9 @@
 //! Orders in PostgreSQL.
 
 use lock_core::{FencingToken, LockName};
-use sqlx::PgPool;
+use sqlx::postgres::{PgArguments, PgRow};
+use sqlx::query::QueryAs;
+use sqlx::{FromRow, PgPool, Postgres};
 
 use super::{Order, StoreError, WriteError};
 use crate::database::{FENCE, in_time};
@@ -17,7 +19,7 @@ impl PostgresOrders {
 
     pub(crate) async fn find(&self, id: &str) -> Result<Option<Order>, StoreError> {
         let find = "SELECT quantity, token, xmin::text FROM orders WHERE id = $1";
-        let find = sqlx::query_as(find).bind(id).fetch_optional(&self.0);
+        let find = self.run(sqlx::query_as(find).bind(id));
         let row = in_time(async { Ok::<_, StoreError>(find.await?) }).await?;
         Ok(row
             .map(|(quantity, token, version)| Order::new(id.to_owned(), quantity, token, version)))
@@ -47,7 +49,7 @@ impl PostgresOrders {
             None => save,
             Some(version) => save.bind(version),
         };
-        let row = in_time(async { Ok::<_, WriteError>(save.fetch_optional(&self.0).await?) });
+        let row = in_time(async { Ok::<_, WriteError>(self.run(save).await?) });
         let (token, version) = row.await?.ok_or(WriteError::Changed)?;
         Ok(Order::new(id.to_owned(), quantity, token, version))
     }
@@ -65,8 +67,29 @@ impl PostgresOrders {
             let mark = "INSERT INTO orders (id, quantity, token) VALUES ($1, $2, $3) \
                  ON CONFLICT (id) DO UPDATE SET token = excluded.token";
             let mark = sqlx::query(mark).bind(id).bind(Order::QUANTITY).bind(token);
-            mark.execute(&mut *tx).await?;
+            mark.persistent(false).execute(&mut *tx).await?;
             Ok(tx.commit().await?)
+        })
+        .await
+    }
+
+    /// Runs a statement in a transaction of its own, and prepares it without a name: the pool can be behind a
+    /// pooler that gives the connection to another client between two transactions, or between the two messages
+    /// in which the driver sends a statement.
+    async fn run<T>(
+        &self,
+        statement: QueryAs<'_, Postgres, T, PgArguments>,
+    ) -> sqlx::Result<Option<T>>
+    where
+        T: for<'r> FromRow<'r, PgRow> + Send + Unpin,
+    {
+        // On the heap: the driver's futures are large, and all futures around them would be.
+        Box::pin(async {
+            let mut tx = self.0.begin().await?;
+            let row = statement.persistent(false).fetch_optional(&mut *tx);
+            let row = row.await?;
+            tx.commit().await?;
+            Ok(row)
         })
         .await
     }

@@ -42,7 +42,6 @@ use self::replicas::Unconfirmed;
 use self::upkeep::Upkeep;
 use self::verdicts::Verdicts;
 use super::KIND;
-use super::clock::Jump;
 use super::command::{Acquire, HeldLock, Release, Token, WhoHolds};
 use super::key::Key;
 use super::opened::Opened;
@@ -52,6 +51,7 @@ use super::subscriber::Question;
 use super::topology::Topology;
 use super::waiting::Waiting;
 use crate::server::PATIENCE;
+use crate::server::clock::Jump;
 use crate::server::leased::{Given, Owner};
 use crate::server::link::LinkId;
 use crate::server::protocol::{

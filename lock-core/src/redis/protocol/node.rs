@@ -7,11 +7,11 @@ use tokio::time::Instant;
 
 use crate::LockError;
 use crate::outage::{Outage, SoFar};
-use crate::redis::clock::{Jump, ServerClock};
 use crate::redis::opened::Opened;
 use crate::redis::scripts::Failure;
 use crate::redis::settings::BACKOFF;
 use crate::server::BackOff;
+use crate::server::clock::{Jump, ServerClock};
 use crate::server::link::{Link, LinkId};
 
 pub(super) struct Node {

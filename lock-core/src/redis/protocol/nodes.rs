@@ -14,12 +14,12 @@ use super::node::{Came, Node};
 use super::{Done, Effects};
 use crate::LockError;
 use crate::redis::address::address;
-use crate::redis::clock::Jump;
 use crate::redis::key::server_key;
 use crate::redis::opened::{Opened, connect};
 use crate::redis::scripts::Failure;
 use crate::redis::shared::Shared;
 use crate::redis::topology::Topology;
+use crate::server::clock::Jump;
 use crate::server::link::{Link, LinkId};
 use crate::server::protocol::{Effect, Sent};
 

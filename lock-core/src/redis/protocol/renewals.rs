@@ -7,9 +7,9 @@ use tokio::time::Instant;
 
 use super::{Effects, RedisProtocol};
 use crate::LossReason;
-use crate::redis::clock::Jump;
 use crate::redis::command::HeldLock;
 use crate::redis::scripts::Failure;
+use crate::server::clock::Jump;
 use crate::server::protocol::{Effect, Renewal, Sent};
 
 /// Before a renewal that had no answer is sent over another connection.

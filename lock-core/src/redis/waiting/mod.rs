@@ -88,6 +88,10 @@ impl WaiterTable for Waiting {
     fn wake_waiters(&self, key: &Key) {
         self.wake(&key.text);
     }
+
+    fn wake_all(&self) {
+        self.waiters.wake_all();
+    }
 }
 
 impl Waiting {
@@ -170,11 +174,6 @@ impl Waiting {
     pub(super) fn wake_all_of(&self, bucket: u8) {
         let texts = self.channels().of_bucket(bucket);
         texts.iter().for_each(|text| self.wake(text));
-    }
-
-    /// No waiter is going to be woken by a message any more.
-    pub(super) fn wake_all(&self) {
-        self.waiters.wake_all();
     }
 }
 

@@ -17,6 +17,7 @@ mod lane;
 mod pending;
 mod questions;
 mod renewals;
+mod restart;
 mod settle;
 mod spins;
 mod users;

@@ -20,6 +20,7 @@ pub(crate) struct Owner {
 
 impl Owner {
     /// Its 32 bytes.
+    #[cfg(any(test, feature = "redis"))]
     pub(crate) fn text(self) -> [u8; 32] {
         let mut text = [0; 32];
         let (connection, number) = text.split_at_mut(16);
@@ -30,6 +31,7 @@ impl Owner {
 }
 
 /// As `{:016x}`, which takes a tenth of all that the client does for a lock.
+#[cfg(any(test, feature = "redis"))]
 fn write_hex(number: u64, into: &mut [u8]) {
     for (digit, shift) in into.iter_mut().zip((0..16).rev()) {
         *digit = b"0123456789abcdef"[(number >> (4 * shift)) as usize & 0xf];

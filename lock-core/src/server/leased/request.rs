@@ -25,6 +25,9 @@ pub(crate) trait WaiterTable: Send + Sync + 'static {
 
     /// The waiters of this are to try.
     fn wake_waiters(&self, key: &Self::Key);
+
+    /// All waiters are to try: they are given the error.
+    fn wake_all(&self);
 }
 
 pub(crate) enum Command<W: WaiterTable> {
@@ -163,6 +166,7 @@ impl<W: WaiterTable> Given<W> {
         }
     }
 
+    #[cfg(feature = "redis")]
     pub(crate) fn refuse(self, error: LockError) {
         match self {
             Self::Grant(grant, reply) => {

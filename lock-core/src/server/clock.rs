@@ -2,7 +2,10 @@
 
 use std::time::Duration;
 
-use super::key::micros;
+/// Whole microseconds.
+pub(crate) fn micros(duration: Duration) -> u64 {
+    u64::try_from(duration.as_micros()).unwrap_or(u64::MAX)
+}
 
 /// How much further a server's time can be off for each second since it was seen.
 const DRIFT_PER_SECOND: i64 = 1_000;
@@ -32,19 +35,19 @@ impl Ahead {
 
 /// How a server's clock was put.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Jump {
+pub(crate) enum Jump {
     Forward,
     Back,
 }
 
 /// Keeps what is known of a server's clock, and notices when it jumps.
 #[derive(Debug, Default)]
-pub(super) struct ServerClock(Option<Ahead>);
+pub(crate) struct ServerClock(Option<Ahead>);
 
 impl ServerClock {
     /// Notes a time of the server (microseconds) that was read between these two of ours. A jump is
     /// one by more than `margin`.
-    pub(super) fn observe(
+    pub(crate) fn observe(
         &mut self,
         sent: Duration,
         received: Duration,
@@ -80,7 +83,7 @@ impl ServerClock {
     }
 
     /// The server's time (microseconds) after which a request that is sent now is too late.
-    pub(super) fn not_after(&self, sent: Duration, patience: Duration) -> u64 {
+    pub(crate) fn not_after(&self, sent: Duration, patience: Duration) -> u64 {
         let ahead = self.0.map_or(0, |ahead| ahead.widened(sent).most);
         micros(sent + patience).saturating_add_signed(ahead)
     }

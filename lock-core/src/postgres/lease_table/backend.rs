@@ -1,0 +1,274 @@
+//! The backend: commands to the thread, and their answers.
+
+use std::fmt;
+use std::future::Future;
+use std::sync::Arc;
+
+use sqlx::{PgPool, Postgres, Transaction};
+use tokio::sync::mpsc;
+
+use super::builder::LeaseTableBuilder;
+use super::fence::fence;
+use super::grant::LeaseTableGrant;
+use super::key::RowKey;
+use super::protocol::KIND;
+use super::shared::Opened;
+use super::waiters::{Acquire, Claim, Command, TableKey, WhoHolds};
+use crate::backend::{Attempt, Backend, LockRequest, Providers};
+use crate::server::PATIENCE;
+use crate::server::leased::{Answer, Reply};
+use crate::{Holder, LockError, LockGuard, LockName, LossReason, oneshot};
+
+/// How many locks one request of a claim asks for at most.
+const CLAIMED: usize = 1_024;
+
+/// Locks as rows of a table in PostgreSQL: they work behind transaction poolers.
+///
+/// For a database that is reached through PgBouncer in transaction mode, Supavisor, RDS Proxy or the pooler of Neon,
+/// where no client keeps the session that [`PostgresBackend`](crate::postgres::PostgresBackend) needs. Where there is
+/// a direct address, that backend is faster, and notices losses within milliseconds.
+///
+/// ```no_run
+/// use std::time::Duration;
+/// use lock_core::{LockProvider, postgres::LeaseTable};
+///
+/// # async fn f(pool: &sqlx::PgPool) -> Result<(), Box<dyn std::error::Error>> {
+/// let table = LeaseTable::connect("postgres://app@pooler.example:6432/shop").await?;
+/// let locks = LockProvider::new(table.clone());
+/// let guard = locks.lock("order:process:42")?.acquire(Duration::from_secs(5)).await?;
+///
+/// let mut tx = pool.begin().await?;
+/// table.fence(&mut tx, &guard).await?;
+/// // .. writes that no later holder can come before ..
+/// tx.commit().await?;
+/// guard.release().await?;
+/// # Ok(()) }
+/// ```
+///
+/// Clones share one table and its connections: keep one for [`fence`](Self::fence), and give another to the
+/// provider.
+///
+/// # What is promised
+///
+/// - **A row is the lock.** It has an owner, and expires a [lease](LeaseTableBuilder::lease) after it was renewed last,
+///   by the server's clock. The client counts from before it asked and takes a margin off. The row outlives
+///   connections, the pooler and a restart of the server: guards stay valid over these for as long as they are
+///   renewed in time.
+/// - **Each request is one message and one transaction**, for all that many tasks ask for at a time. No statement is
+///   prepared, so that a pooler cannot give the session to another client in between; and each transaction sets
+///   what it needs, whatever the role or the database have set.
+/// - **What comes late does nothing.** An acquire, a renewal or a token that reaches the server after the client has
+///   given it up changes no row, and a lease that has ended is never revived.
+/// - **A server that may have forgotten grants nothing for one lease**: one that was promoted, restored from a backup,
+///   or restarted with `fsync = off`; and one whose clock has jumped. What it still knows is renewed meanwhile.
+/// - **Tokens** are a column: each is greater than all earlier ones of the lock, also after the row was removed, and
+///   after a promotion if the clocks of the two servers were less than 10 minutes apart.
+///
+/// # Waiting
+///
+/// All waiters of a process are one statement, first after 50 ms and then after pauses that double up to 1 s; a
+/// refusal and a release in the process begin anew. With [`listen_url`](LeaseTableBuilder::listen_url) a release is
+/// notified to the processes that wait for it, within milliseconds; a release that no process waits for notifies
+/// none.
+///
+/// # What it needs
+///
+/// PostgreSQL 14 or newer, the primary, and two connections at a time (three with `listen_url`). The table is made
+/// when the first process connects; for a role that may not make it, the error has the
+/// SQL, for a migration; it needs SELECT, INSERT, UPDATE and DELETE on the table. The table is small, is not to be UNLOGGED, and belongs to one version of this
+/// library, which its comment names. Rows that were free for an hour are removed.
+#[derive(Clone)]
+pub struct LeaseTable {
+    opened: Arc<Opened>,
+    providers: Providers,
+}
+
+impl LeaseTable {
+    /// Connects to the server of this URL, or to the pooler in front of it, with the defaults of
+    /// [`builder`](Self::builder).
+    ///
+    /// # Errors
+    ///
+    /// As [`LeaseTableBuilder::connect`].
+    ///
+    /// # Cancel safety
+    ///
+    /// As [`LeaseTableBuilder::connect`].
+    pub async fn connect(url: &str) -> Result<Self, LockError> {
+        Self::builder(url).connect().await
+    }
+
+    /// Connects to the server of this pool, with its options and connections of its own.
+    ///
+    /// # Errors
+    ///
+    /// As [`LeaseTableBuilder::connect`].
+    ///
+    /// # Cancel safety
+    ///
+    /// As [`LeaseTableBuilder::connect`].
+    pub async fn from_pool(pool: &PgPool) -> Result<Self, LockError> {
+        Self::builder_from_pool(pool).connect().await
+    }
+
+    /// How to connect to the server of this URL.
+    pub fn builder(url: impl Into<String>) -> LeaseTableBuilder {
+        LeaseTableBuilder::from_url(url.into())
+    }
+
+    /// How to connect to the server of this pool.
+    pub fn builder_from_pool(pool: &PgPool) -> LeaseTableBuilder {
+        LeaseTableBuilder::from_pool(pool.clone())
+    }
+
+    pub(super) fn new(opened: Opened) -> Self {
+        Self {
+            opened: Arc::new(opened),
+            providers: Providers::default(),
+        }
+    }
+
+    /// Keeps the lock of this guard from the next holder until the transaction ends, which is in the database of
+    /// the table. Fails if the lock is lost.
+    ///
+    /// What the transaction writes is committed before any other holder is granted the lock, although the lease
+    /// may end meanwhile. The guard can be renewed and released while the transaction is open.
+    ///
+    /// # Errors
+    ///
+    /// [`Lost`](crate::LockErrorKind::Lost): nothing of the transaction should be written.
+    /// [`Misconfigured`](crate::LockErrorKind::Misconfigured): the transaction is over, or read-only.
+    /// [`Unavailable`](crate::LockErrorKind::Unavailable): the server refused or did not answer.
+    ///
+    /// # Cancel safety
+    ///
+    /// Not cancel safe: roll the transaction back when the future was dropped. Dropping the transaction does
+    /// that.
+    pub async fn fence(
+        &self,
+        tx: &mut Transaction<'_, Postgres>,
+        guard: &LockGuard,
+    ) -> Result<(), LockError> {
+        let shared = &self.opened.shared;
+        let token = guard.fencing_token().await?.get();
+        let epoch = u64::from(shared.chosen.token_epoch) << 56;
+        let token = i64::try_from(token.saturating_sub(epoch)).unwrap_or(i64::MAX);
+        let key = RowKey::new(&shared.chosen.namespace, guard.name());
+        let fenced = fence(&self.opened.table, tx, key, token).await;
+        fenced.map_err(|error| error.with_lock(guard.name()))
+    }
+
+    fn key(&self, request: &LockRequest) -> TableKey {
+        TableKey::new(&self.opened.shared.chosen.namespace, request.name())
+    }
+
+    fn acquire(&self, key: TableKey) -> (Acquire, oneshot::Receiver<Answer<TableKey>>) {
+        let (reply, answer) = oneshot::channel();
+        let client = Arc::clone(&self.opened.client);
+        (Acquire::new(client, key, Reply::Caller(reply)), answer)
+    }
+
+    async fn probe(&self) -> Result<(), LockError> {
+        let (probe, mut answers) = mpsc::unbounded_channel();
+        let queues = &self.opened.shared.queues;
+        queues.requests.push(Command::Probe(probe));
+        let answer = answers.recv().await;
+        answer.unwrap_or_else(|| Err(self.opened.client.gone()))
+    }
+}
+
+impl Backend for LeaseTable {
+    type Grant = LeaseTableGrant;
+
+    const KIND: &'static str = KIND;
+
+    async fn try_acquire(
+        &self,
+        request: &LockRequest,
+    ) -> Result<Attempt<LeaseTableGrant>, LockError> {
+        let (key, Opened { shared, client, .. }) = (self.key(request), &*self.opened);
+        // What the driver has acquired for the waiters.
+        if let Some(grant) = shared.waiters.0.take_valid(&key) {
+            return Ok(Attempt::Granted(LeaseTableGrant(grant)));
+        }
+        let (acquire, answer) = self.acquire(key);
+        shared.queues.requests.push(Command::Acquire(acquire));
+        Ok(match client.answered(answer).await? {
+            Attempt::Granted(grant) => Attempt::Granted(LeaseTableGrant(grant)),
+            Attempt::Held { retry_in } => Attempt::Held { retry_in },
+        })
+    }
+
+    async fn try_acquire_many(
+        &self,
+        requests: &[LockRequest],
+        limit: usize,
+    ) -> Result<Vec<(usize, LeaseTableGrant)>, LockError> {
+        let Opened { shared, client, .. } = &*self.opened;
+        let mut granted = Vec::new();
+        for (chunk, requests) in requests.chunks(CLAIMED).enumerate() {
+            if granted.len() >= limit {
+                break;
+            }
+            let asked = requests
+                .iter()
+                .map(|request| self.acquire(self.key(request)));
+            let (acquires, answers): (Vec<_>, Vec<_>) = asked.unzip();
+            let limit = limit - granted.len();
+            let claim = Claim { acquires, limit };
+            shared.queues.requests.push(Command::Claim(claim));
+            for (at, answer) in answers.into_iter().enumerate() {
+                if let Attempt::Granted(grant) = client.answered(answer).await? {
+                    granted.push((chunk * CLAIMED + at, LeaseTableGrant(grant)));
+                }
+            }
+        }
+        Ok(granted)
+    }
+
+    fn changed(&self, request: &LockRequest) -> impl Future<Output = ()> + Send + 'static {
+        self.opened.shared.waiters.0.register(self.key(request), ())
+    }
+
+    async fn holder(&self, name: &LockName) -> Result<Option<Holder>, LockError> {
+        let Opened { shared, client, .. } = &*self.opened;
+        let (reply, answer) = oneshot::channel();
+        let question = WhoHolds {
+            key: TableKey::new(&shared.chosen.namespace, name),
+            reply,
+            until: shared.clock.now() + PATIENCE,
+        };
+        shared.queues.requests.push(Command::WhoHolds(question));
+        client.answered(answer).await
+    }
+
+    async fn health(&self) -> Result<(), LockError> {
+        match self.probe().await {
+            // That the server has closed a connection is noticed by the first request over it, and says
+            // nothing of the next.
+            Err(error) if error.is_unavailable() => self.probe().await,
+            answer => answer,
+        }
+    }
+
+    fn providers(&self) -> Option<&Providers> {
+        Some(&self.providers)
+    }
+
+    async fn close(&self) {
+        let Opened { shared, client, .. } = &*self.opened;
+        client.stop();
+        // What is not released by now ends with its lease.
+        shared.held.lose(LossReason::Shutdown, |_| true);
+        client.finished().await;
+    }
+}
+
+impl fmt::Debug for LeaseTable {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("LeaseTable")
+            .field("table", &self.opened.table)
+            .field("namespace", &self.opened.shared.chosen.namespace)
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,69 @@
+//! Locks as rows of a table, for servers that are reached through a transaction pooler.
+//!
+//! - [`RowKey`] is what a lock is known by; `literal` writes values into statements.
+//! - `sql` is what a request does in the server, `request` makes one of many locks, and
+//!   `session` sends it and reads the answer.
+//! - [`Setup`] makes the table, and refuses what is not it.
+//! - [`fence()`] keeps the row in a transaction of the caller's.
+//!
+//! # Why at most one holds a lock
+//!
+//! A row is taken only by a statement that has locked it exclusively (`FOR UPDATE`) and then finds it free, by
+//! the server's clock: no owner, or expired. It is renewed and released only where it has the caller's
+//! owner, a number that is never used twice, and renewed only while it has not expired. A client counts on it
+//! from before it sent the request, for a lease less a margin, and the row expires a lease after the server
+//! has looked at its clock, which is later. A request that reaches the server after its *not after* does
+//! nothing.
+//!
+//! Rows outlive a restart. A server that may lack some, since it was promoted, restored or does not sync, has
+//! another identity than its own row says: none is granted there for the longest lease. So is it where a
+//! client has seen the clock of the server jump.
+//!
+//! # Why a statement is whole
+//!
+//! The driver of PostgreSQL sends a prepared statement in two exchanges, and between them a transaction
+//! pooler may give the session to another client: then that client's statement runs with these values. So
+//! each request is one message of the simple protocol, whose statements are one transaction: they reach one
+//! session, together, and after an error none of them has done anything.
+//!
+//! # Waking waiters
+//!
+//! NOTIFY goes through a pooler, LISTEN does not. A process with a direct connection listens over that, and marks
+//! rows that it is refused as *awaited*; the release of such a row notifies in its own transaction. A process
+//! without one polls.
+
+mod backend;
+mod builder;
+mod connections;
+mod direct;
+mod fence;
+mod grant;
+mod identity;
+mod key;
+mod listening;
+mod literal;
+mod mark;
+mod names;
+mod poll;
+mod protocol;
+mod registration;
+mod request;
+mod session;
+mod setup;
+mod shared;
+mod sql;
+mod thread;
+mod upkeep;
+mod waiters;
+
+pub use backend::LeaseTable;
+pub use builder::LeaseTableBuilder;
+pub use fence::fence;
+pub use grant::LeaseTableGrant;
+pub use key::RowKey;
+pub(super) use names::{COMMENT, TABLE};
+pub(crate) use registration::REGISTRATION;
+pub use request::{Ask, Hold, Request, Wish};
+pub use session::{Acquired, Answer, Failure, Released, Server, run};
+pub use setup::{Setup, Table};
+pub use sql::Lease;

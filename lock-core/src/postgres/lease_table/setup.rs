@@ -1,0 +1,378 @@
+//! The table: makes it, and refuses what is not it.
+
+use std::borrow::Cow;
+use std::time::Duration;
+
+use sqlx::postgres::{PgConnection, PgDatabaseError, PgRow};
+use sqlx::{AssertSqlSafe, Row};
+
+use super::identity::Identity;
+use super::key::RowKey;
+use super::literal::{Name, Text};
+use super::names::{COMMENT, VERSION};
+use super::sql::Of;
+use crate::LockError;
+use crate::postgres::pooler_words;
+use crate::postgres::sqlstate::sqlstate;
+
+/// The oldest server that has what the statements need.
+const OLDEST: i32 = 140_000;
+
+/// Each column with the number of its type, the same in every PostgreSQL.
+const COLUMNS: [(&str, i64); 10] = [
+    ("key", 2950),
+    ("namespace", 25),
+    ("name", 25),
+    ("owner", 2950),
+    ("holder", 25),
+    ("lease", 23),
+    ("expires", 1184),
+    ("acquired", 1184),
+    ("token", 20),
+    ("awaited", 16),
+];
+
+/// Which table the locks are in, and whether it is made where it is missing.
+#[derive(Clone, Debug)]
+pub struct Setup {
+    schema: Option<String>,
+    table: String,
+    create: bool,
+}
+
+/// A table that was found to be one of locks.
+#[derive(Clone, Debug)]
+pub struct Table {
+    /// Schema and table, quoted.
+    name: String,
+    identity: Identity,
+}
+
+impl Table {
+    pub(super) fn of(&self) -> Of<'_> {
+        Of {
+            table: &self.name,
+            identity: self.identity,
+        }
+    }
+
+    /// Schema and table, quoted.
+    pub(super) fn name(&self) -> &str {
+        &self.name
+    }
+}
+
+impl Setup {
+    /// The table of this name, which may begin with a schema and a dot; without one it is looked for, and made,
+    /// where the `search_path` of the role says.
+    ///
+    /// # Errors
+    ///
+    /// [`Misconfigured`](crate::LockErrorKind::Misconfigured) where this cannot be a name.
+    pub fn new(table: &str, create: bool) -> Result<Self, LockError> {
+        let (schema, table) = match table.split_once('.') {
+            Some((schema, table)) => (Some(schema.to_owned()), table),
+            None => (None, table),
+        };
+        // PostgreSQL cuts longer names off, and schemas that begin so are its own or end with a session.
+        let is_name = |name: &str| (1..=63).contains(&name.len()) && !name.contains(['\0', '.']);
+        let is_schema = |name: &str| is_name(name) && !name.starts_with("pg_");
+        if !is_name(table) || !schema.as_deref().is_none_or(is_schema) {
+            return Err(LockError::misconfigured(
+                "the table of locks is a name of 1 to 63 bytes, which may follow the name of a schema that \
+                 does not begin with `pg_` and a dot, as in `locks.leases`",
+            ));
+        }
+        Ok(Self {
+            schema,
+            table: table.to_owned(),
+            create,
+        })
+    }
+
+    fn name(&self) -> String {
+        match &self.schema {
+            Some(schema) => format!("{}.{}", Name(schema), Name(&self.table)),
+            None => Name(&self.table).to_string(),
+        }
+    }
+
+    /// What makes the table, for migrations. Running it again does nothing.
+    ///
+    /// A page of the table is filled by half, so that a row that changes stays on its page and in no index; that
+    /// is why nothing but the key is indexed.
+    #[must_use]
+    pub fn sql(&self) -> String {
+        let (table, server) = (self.name(), RowKey::SERVER);
+        format!(
+            "CREATE TABLE IF NOT EXISTS {table} (
+    key pg_catalog.uuid PRIMARY KEY,
+    namespace pg_catalog.text NOT NULL,
+    name pg_catalog.text NOT NULL,
+    owner pg_catalog.uuid,
+    holder pg_catalog.text NOT NULL,
+    lease pg_catalog.int4 NOT NULL,
+    expires pg_catalog.timestamptz NOT NULL,
+    acquired pg_catalog.timestamptz NOT NULL,
+    token pg_catalog.int8 NOT NULL,
+    awaited pg_catalog.bool NOT NULL DEFAULT false
+) WITH (fillfactor = 50);
+COMMENT ON TABLE {table} IS '{VERSION}';
+INSERT INTO {table} (key, namespace, name, holder, lease, expires, acquired, token)
+VALUES ('{server}', '', 'server', '', 0, pg_catalog.clock_timestamp(), pg_catalog.clock_timestamp(), 0)
+ON CONFLICT (key) DO NOTHING;"
+        )
+    }
+
+    /// Looks for the table, makes it where it is missing, and finds out how its server is told from others.
+    /// `lease` is the longest that the caller will ask for.
+    ///
+    /// # Errors
+    ///
+    /// [`Misconfigured`](crate::LockErrorKind::Misconfigured), with what to do: a standby, an old server, a
+    /// table that is missing or is another, rights. [`Unavailable`](crate::LockErrorKind::Unavailable):
+    /// the server did not answer.
+    ///
+    /// # Cancel safety
+    ///
+    /// Dropping the future leaves the whole table or none.
+    pub async fn open(
+        &self,
+        connection: &mut PgConnection,
+        lease: Duration,
+    ) -> Result<Table, LockError> {
+        let found = match self.look(connection).await? {
+            Some(found) => found,
+            None => self.make(connection).await?,
+        };
+        if let Some(wrong) = found.wrong() {
+            return Err(LockError::misconfigured(wrong));
+        }
+        let identity = self.introduce(connection, &found.name, lease).await?;
+        Ok(Table {
+            name: found.name,
+            identity,
+        })
+    }
+
+    async fn make(&self, connection: &mut PgConnection) -> Result<Found, LockError> {
+        let sql = self.sql();
+        if !self.create {
+            return Err(LockError::misconfigured(format!(
+                "the table of locks {} is missing; run:\n{sql}",
+                self.name()
+            )));
+        }
+        let made = ask(connection, sql).await;
+        // Another process may have made it meanwhile, which can be the error.
+        match (self.look(connection).await?, made) {
+            (Some(found), _) => Ok(found),
+            (None, Err(error)) => Err(self.not_made(error)),
+            (None, Ok(_)) => Err(LockError::misconfigured(
+                "the table of locks was made where the `search_path` of the role does not find it; name its \
+                 schema",
+            )),
+        }
+    }
+
+    fn not_made(&self, error: sqlx::Error) -> LockError {
+        let says = match sqlstate(&error).as_deref() {
+            Some("42501" | "25006" | "3F000") => format!(
+                "this role may not make the table of locks {} here; let one that may run this, and grant \
+                 this role SELECT, INSERT, UPDATE and DELETE on it:\n{}",
+                self.name(),
+                self.sql()
+            ),
+            _ => return refused(error),
+        };
+        LockError::misconfigured(says).with_source(error)
+    }
+
+    /// The table as it is, if there is one.
+    async fn look(&self, connection: &mut PgConnection) -> Result<Option<Found>, LockError> {
+        let rows = ask(connection, look(&self.name())).await.map_err(refused)?;
+        let row = rows.first().ok_or_else(unreadable)?;
+        let version: i32 = row.try_get(0).map_err(refused)?;
+        if version < OLDEST {
+            return Err(LockError::misconfigured(
+                "the server is older than PostgreSQL 14; use 14 or newer",
+            ));
+        }
+        if row.try_get(1).map_err(refused)? {
+            return Err(LockError::misconfigured(
+                "the server is a standby, which takes no locks; give the address of the primary",
+            ));
+        }
+        Found::read(row).map_err(refused)
+    }
+
+    /// Notes which server this is, if no client has, and takes what was noted for how to tell it from others:
+    /// all clients have to see the same.
+    async fn introduce(
+        &self,
+        connection: &mut PgConnection,
+        table: &str,
+        lease: Duration,
+    ) -> Result<Identity, LockError> {
+        let of = |identity| Of { table, identity }.introduce(lease);
+        let timeline = ask(connection, of(Identity::Timeline)).await;
+        let (rows, unreadable_timeline) = match timeline {
+            Ok(rows) => (rows, None),
+            Err(error)
+                if matches!(
+                    sqlstate(&error).as_deref(),
+                    Some("42501" | "42883" | "0A000")
+                ) =>
+            {
+                let rows = ask(connection, of(Identity::Start)).await;
+                (rows.map_err(refused)?, Some(error))
+            }
+            Err(error) => return Err(refused(error)),
+        };
+        let Some(row) = rows.last() else {
+            return Err(LockError::misconfigured(format!(
+                "the table of locks lacks the row of its server; run:\n{}",
+                self.sql()
+            )));
+        };
+        let noted: &str = row.try_get(0).map_err(refused)?;
+        match (noted.contains(" timeline "), unreadable_timeline) {
+            (true, None) => Ok(Identity::Timeline),
+            (true, Some(error)) => Err(LockError::misconfigured(
+                "this role may not read the timeline of the server, by which other clients tell it from those \
+                 before; grant it EXECUTE on pg_walfile_name(pg_lsn) and pg_current_wal_lsn()",
+            )
+            .with_source(error)),
+            (false, _) => Ok(Identity::Start),
+        }
+    }
+}
+
+/// What there is to know of the server and of the table of this name, which is quoted. Names are looked for
+/// where the role looks, and functions and operators in `pg_catalog` alone.
+fn look(name: &str) -> String {
+    let (name, is) = (Text(name), "OPERATOR(pg_catalog.=)");
+    let may = |right| format!("pg_catalog.has_table_privilege(c.oid, '{right}')");
+    let (select, insert, update, delete) =
+        (may("SELECT"), may("INSERT"), may("UPDATE"), may("DELETE"));
+    format!(
+        "SELECT pg_catalog.current_setting('server_version_num')::pg_catalog.int4, \
+           pg_catalog.pg_is_in_recovery(), \
+           pg_catalog.quote_ident(n.nspname) OPERATOR(pg_catalog.||) '.' \
+             OPERATOR(pg_catalog.||) pg_catalog.quote_ident(c.relname), \
+           pg_catalog.obj_description(c.oid, 'pg_class'), \
+           c.relpersistence {is} 'p', \
+           c.relkind {is} 'r' AND NOT c.relrowsecurity AND NOT EXISTS (SELECT FROM \
+             pg_catalog.pg_trigger AS t WHERE t.tgrelid {is} c.oid AND NOT t.tgisinternal) \
+             AND NOT EXISTS (SELECT FROM pg_catalog.pg_rewrite AS w WHERE w.ev_class {is} c.oid), \
+           {select} AND {insert} AND {update} AND {delete}, \
+           ARRAY(SELECT a.attname::varchar FROM pg_catalog.pg_attribute AS a \
+             WHERE a.attrelid {is} c.oid AND a.attnum OPERATOR(pg_catalog.>) 0 \
+             AND NOT a.attisdropped ORDER BY a.attnum USING OPERATOR(pg_catalog.<)), \
+           ARRAY(SELECT a.atttypid::bigint FROM pg_catalog.pg_attribute AS a \
+             WHERE a.attrelid {is} c.oid AND a.attnum OPERATOR(pg_catalog.>) 0 \
+             AND NOT a.attisdropped ORDER BY a.attnum USING OPERATOR(pg_catalog.<)) \
+         FROM (SELECT pg_catalog.to_regclass({name})::pg_catalog.oid AS oid) AS named \
+         LEFT JOIN pg_catalog.pg_class AS c ON c.oid {is} named.oid \
+         LEFT JOIN pg_catalog.pg_namespace AS n ON n.oid {is} c.relnamespace"
+    )
+}
+
+/// The table as it is.
+struct Found {
+    name: String,
+    comment: Option<String>,
+    is_logged: bool,
+    is_plain: bool,
+    is_ours_to_use: bool,
+    columns: Vec<String>,
+    types: Vec<i64>,
+}
+
+impl Found {
+    fn read(row: &PgRow) -> Result<Option<Self>, sqlx::Error> {
+        let Some(name) = row.try_get(2)? else {
+            return Ok(None);
+        };
+        Ok(Some(Self {
+            name,
+            comment: row.try_get(3)?,
+            is_logged: row.try_get(4)?,
+            is_plain: row.try_get(5)?,
+            is_ours_to_use: row.try_get(6)?,
+            columns: row.try_get(7)?,
+            types: row.try_get(8)?,
+        }))
+    }
+
+    /// Why locks cannot be kept in it.
+    fn wrong(&self) -> Option<Cow<'static, str>> {
+        let Self { name, .. } = self;
+        let columns = self.columns.iter().map(String::as_str);
+        match self.comment.as_deref() {
+            Some(VERSION) => {}
+            Some(other) if other.starts_with(COMMENT) => {
+                return Some(Cow::Owned(format!(
+                    "{name} is a `{other}`, and this library needs a `{VERSION}`: use one version of the \
+                     library in the whole fleet, or give the new one another table"
+                )));
+            }
+            _ => {
+                return Some(Cow::Owned(format!(
+                    "{name} is no table of locks, since its comment is not `{VERSION}`; give another name, or \
+                     drop it and have it made again"
+                )));
+            }
+        }
+        if !self.is_logged {
+            return Some(Cow::Owned(format!(
+                "{name} is UNLOGGED: a crash would empty it, and tokens would go back; run: ALTER TABLE {name} \
+                 SET LOGGED"
+            )));
+        }
+        if !self.is_plain {
+            return Some(Cow::Owned(format!(
+                "{name} is no plain table: it has triggers, rules, partitions or row security, which decide \
+                 what a lock is; drop them"
+            )));
+        }
+        if !self.is_ours_to_use {
+            return Some(Cow::Owned(format!(
+                "this role needs rights on the table of locks; run, for the role in place of `app`: \
+                 GRANT SELECT, INSERT, UPDATE, DELETE ON {name} TO app;"
+            )));
+        }
+        (!columns.zip(self.types.iter().copied()).eq(COLUMNS)).then(|| {
+            Cow::Owned(format!(
+                "{name} has other columns than it was made with; give another name, or drop it and have it \
+                 made again"
+            ))
+        })
+    }
+}
+
+/// One exchange.
+async fn ask(connection: &mut PgConnection, sql: String) -> Result<Vec<PgRow>, sqlx::Error> {
+    sqlx::raw_sql(AssertSqlSafe(sql))
+        .fetch_all(connection)
+        .await
+}
+
+fn unreadable() -> LockError {
+    LockError::unavailable(
+        "the server, or a proxy in front of it, gave an answer that cannot be read",
+    )
+}
+
+fn refused(error: sqlx::Error) -> LockError {
+    let database = error.as_database_error();
+    let said = database.and_then(|said| said.try_downcast_ref::<PgDatabaseError>());
+    let by_pooler = said.and_then(pooler_words::refused);
+    let refused = by_pooler.unwrap_or_else(|| {
+        LockError::unavailable(
+            "the server did not do what was asked to set up the table of locks; the source of this error says \
+             why",
+        )
+    });
+    refused.with_source(error)
+}

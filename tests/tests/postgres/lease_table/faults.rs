@@ -1,0 +1,195 @@
+//! What happens to servers, poolers and clocks, as holders and waiters of the backend see it.
+
+use std::time::{Duration, Instant};
+
+use lock_core::postgres::LeaseTable;
+use lock_core::{LockProvider, LossReason};
+use lock_tests::checker::{Event, Rules, judge};
+use lock_tests::child::Child;
+use lock_tests::servers::{Direction, PgBouncer, PostgresServer, Proxy, Server};
+use lock_tests::{LeaseTableStore, Store, eventually};
+use tokio::task::JoinSet;
+use tokio::time::sleep;
+
+use crate::support::{BOUND, LEASE, PATIENCE, ZERO, acquire, numbered, order, take};
+
+/// An hour, much longer than a lease.
+const STEP: i64 = 3_600;
+
+async fn client(url: &str) -> LockProvider {
+    client_for(url, LEASE).await
+}
+
+async fn client_for(url: &str, lease: Duration) -> LockProvider {
+    let builder = LeaseTable::builder(url).lease(lease);
+    LockProvider::new(builder.connect().await.unwrap())
+}
+
+async fn is_held(client: &LockProvider, number: usize) -> bool {
+    let lock = client.lock(numbered(number)).unwrap();
+    lock.try_acquire(ZERO).await.unwrap().is_none()
+}
+
+/// Processes that take a few locks in turns, and what they wrote down.
+async fn hammering(address: &str, processes: usize, rounds: usize) -> JoinSet<Vec<Event>> {
+    let names: Vec<_> = (0..4).map(|n| numbered(n).to_string()).collect();
+    let command = format!("hammer {rounds} {}", names.join(" "));
+    let mut children = JoinSet::new();
+    for _ in 0..processes {
+        let mut child = Child::start(env!("CARGO_BIN_EXE_locker"), address).await;
+        let command = command.clone();
+        children.spawn(async move {
+            child.tell(&command).await;
+            let mut events: Vec<Event> = Vec::new();
+            loop {
+                match child.answer().await.as_str() {
+                    "done" => return events,
+                    event => events.push(serde_json::from_str(event).unwrap()),
+                }
+            }
+        });
+    }
+    children
+}
+
+/// The pooler gives them two sessions between all of them, whose transactions are serializable unless they say
+/// otherwise.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn eight_processes_behind_two_sessions_exclude_each_other() {
+    const PROCESSES: usize = 8;
+    const ROUNDS: usize = 25;
+    let server = PostgresServer::with(&[("default_transaction_isolation", "serializable")]).await;
+    let pooling = [("pool_mode", "transaction"), ("default_pool_size", "2")];
+    let bouncer = PgBouncer::with(&server, &pooling).await;
+    let address = format!("table:10000:{}", bouncer.url());
+    let children = hammering(&address, PROCESSES, ROUNDS).await;
+    let history = children.join_all().await.concat();
+    let verdict = judge(&history, &Rules::default()).assert_clean();
+    assert_eq!(verdict.counts.acquires.done, PROCESSES * 3 * ROUNDS);
+    assert_eq!(verdict.counts.releases.done, PROCESSES * 3 * ROUNDS);
+}
+
+/// A lock is a row, which the restart of a server does not end.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_lock_outlives_restarts_of_pooler_and_server() {
+    let server = PostgresServer::with(&[("fsync", "on")]).await;
+    let bouncer = PgBouncer::transaction(&server).await;
+    let (here, there) = (
+        client_for(&bouncer.url(), LEASE * 5).await,
+        client_for(&bouncer.url(), LEASE * 5).await,
+    );
+    let guard = take(&here, order()).await;
+    bouncer.kill().await;
+    bouncer.restart().await;
+    server.kill().await;
+    server.restart().await;
+    eventually("the pooler has sessions again", async || {
+        let lock = there.lock(order()).unwrap();
+        matches!(lock.try_acquire(ZERO).await, Ok(None))
+    })
+    .await;
+    assert!(guard.is_valid());
+    guard.release().await.unwrap();
+    acquire(&there, order(), PATIENCE)
+        .await
+        .release()
+        .await
+        .unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_frozen_server_costs_the_lock_and_holds_up_no_caller() {
+    let store = LeaseTableStore::open().await;
+    let (here, there) = (store.client().await, store.client().await);
+    let guard = take(&here, order()).await;
+    store.server().freeze().await;
+    let lock = there.lock(numbered(1)).unwrap();
+    let refused = lock.acquire(ZERO).await.unwrap_err();
+    assert!(refused.is_unavailable(), "{refused}");
+    guard.lost().await;
+    store.server().thaw().await;
+    let next = acquire(&there, order(), PATIENCE).await;
+    assert!(!guard.is_valid() && next.is_valid());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_promoted_standby_keeps_leases_and_grants_after_one() {
+    let lease = LEASE * 5;
+    let server = PostgresServer::start().await;
+    let network = Proxy::to(server.address()).await;
+    let url = network.url(&server.url());
+    let (here, there) = (client_for(&url, lease).await, client_for(&url, lease).await);
+    let standby = server.standby().await;
+    let guard = take(&here, order()).await;
+    standby.catch_up_with(&server).await;
+    // The standby does not learn of it.
+    standby.kill().await;
+    let lacking = take(&here, numbered(1)).await;
+    let newest = lacking.fencing_token().await.unwrap();
+    server.kill().await;
+    network.lead_to(standby.address());
+    standby.restart().await;
+    standby.promote().await;
+    let promoted = Instant::now();
+    assert_eq!(lacking.lost().await, LossReason::Revoked);
+    assert!(guard.is_valid(), "the standby has its row");
+    let next = acquire(&there, numbered(1), PATIENCE).await;
+    // Its lease may have begun that much earlier.
+    assert!(promoted.elapsed() + lease / 3 > lease, "{promoted:?}");
+    assert!(next.fencing_token().await.unwrap() > newest);
+    assert!(is_held(&there, 42).await && guard.is_valid());
+    guard.release().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_server_clock_put_forward_costs_locks_and_a_lease() {
+    let server = PostgresServer::options().own_clock().start().await;
+    let (here, there) = (client(&server.url()).await, client(&server.url()).await);
+    let guard = take(&here, order()).await;
+    let before = guard.fencing_token().await.unwrap();
+    server.put_clock(STEP);
+    let put = Instant::now();
+    assert_eq!(guard.lost().await, LossReason::Expired);
+    // The row has expired; also a client that knows of no jump keeps to the quarantine.
+    let new = client(&server.url()).await;
+    assert!(is_held(&new, 42).await && is_held(&there, 1).await);
+    let next = acquire(&there, order(), PATIENCE).await;
+    assert!(put.elapsed() + BOUND > LEASE, "{:?}", put.elapsed());
+    assert!(next.fencing_token().await.unwrap() > before);
+    next.release().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_server_clock_put_back_costs_no_lock_and_no_token() {
+    let server = PostgresServer::options().own_clock().start().await;
+    let (here, there) = (client(&server.url()).await, client(&server.url()).await);
+    let guard = take(&here, order()).await;
+    let before = guard.fencing_token().await.unwrap();
+    server.put_clock(-STEP);
+    sleep(LEASE * 2).await;
+    assert!(guard.is_valid() && is_held(&there, 42).await);
+    guard.release().await.unwrap();
+    let next = acquire(&there, order(), PATIENCE).await;
+    assert!(next.fencing_token().await.unwrap() > before);
+    next.release().await.unwrap();
+}
+
+/// What a network has held up arrives when the caller has long been refused.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_acquire_that_arrives_late_leaves_no_lock() {
+    let store = LeaseTableStore::open().await;
+    let network = Proxy::to(store.pooler().address()).await;
+    let url = network.url(&store.pooler().url());
+    let (here, there) = (client(&url).await, store.client().await);
+    network.hold(Direction::ToServer);
+    let lock = here.lock(order()).unwrap();
+    let refused = lock.acquire(ZERO).await.unwrap_err();
+    assert!(refused.is_unavailable(), "{refused}");
+    sleep(LEASE * 2).await;
+    network.heal().await;
+    for _ in 0..20 {
+        let guard = there.lock(order()).unwrap().try_acquire(ZERO).await;
+        guard.unwrap().expect("it is free").release().await.unwrap();
+        sleep(LEASE / 20).await;
+    }
+}

@@ -1,0 +1,194 @@
+//! Locks as rows: what each request does in a real server, behind a pooler in transaction mode.
+
+mod backend;
+mod contention;
+mod faults;
+mod fence;
+mod holders;
+mod notified;
+mod reference;
+mod rules;
+mod server;
+mod setup;
+
+use std::sync::atomic::{AtomicI64, Ordering};
+use std::time::Duration;
+
+use lock_core::LockName;
+use lock_core::postgres::lease_table::{
+    Acquired, Answer, Ask, Failure, Hold, Lease, Released, Request, RowKey, Setup, Table, Wish, run,
+};
+use lock_tests::servers::{PgBouncer, PostgresServer};
+use sqlx::{AssertSqlSafe, Connection, Executor, PgConnection, PgPool, Row};
+
+/// The lease of all requests here, which no test waits for unless it says so.
+const LEASE: Duration = Duration::from_secs(30);
+
+const TABLE: &str = "public.leases";
+
+/// A server, a pooler of two sessions before it, and the table.
+struct Bed {
+    server: PostgresServer,
+    bouncer: PgBouncer,
+    pool: PgPool,
+    table: Table,
+}
+
+impl Bed {
+    async fn new() -> Self {
+        Self::on(PostgresServer::start().await).await
+    }
+
+    async fn on(server: PostgresServer) -> Self {
+        let settings = [("pool_mode", "transaction"), ("default_pool_size", "2")];
+        let bouncer = PgBouncer::with(&server, &settings).await;
+        let pool = server.pool().await;
+        let mut session = PgConnection::connect(&bouncer.url()).await.unwrap();
+        let setup = Setup::new(TABLE, true).unwrap();
+        let table = setup.open(&mut session, LEASE).await.unwrap();
+        Self {
+            server,
+            bouncer,
+            pool,
+            table,
+        }
+    }
+
+    /// One of many clients of the pooler.
+    async fn client(&self) -> Client {
+        self.client_at(&self.bouncer.url()).await
+    }
+
+    async fn client_at(&self, url: &str) -> Client {
+        Client {
+            session: PgConnection::connect(url).await.unwrap(),
+            table: self.table.clone(),
+            lease: LEASE,
+        }
+    }
+
+    /// The one value of a query.
+    async fn look<T>(&self, sql: &str) -> T
+    where
+        T: for<'r> sqlx::Decode<'r, sqlx::Postgres> + sqlx::Type<sqlx::Postgres>,
+    {
+        self.pool
+            .fetch_one(AssertSqlSafe(sql))
+            .await
+            .unwrap()
+            .get(0)
+    }
+
+    async fn write(&self, sql: &str) {
+        self.pool.execute(AssertSqlSafe(sql)).await.unwrap();
+    }
+
+    /// Its lease ended a second ago.
+    async fn expire(&self, key: RowKey) {
+        let sql = "UPDATE leases SET expires = clock_timestamp() - interval '1 s' WHERE key =";
+        self.write(&format!("{sql} '{key}'")).await;
+    }
+}
+
+/// A client, over a connection of its own.
+struct Client {
+    session: PgConnection,
+    table: Table,
+    lease: Duration,
+}
+
+impl Client {
+    async fn send(&mut self, request: Request) -> Answer {
+        run(&mut self.session, request).await.unwrap()
+    }
+
+    async fn ask(&mut self, ask: Ask<'_>) -> Answer {
+        self.try_ask(ask).await.unwrap()
+    }
+
+    async fn try_ask(&mut self, ask: Ask<'_>) -> Result<Answer, Failure> {
+        self.ask_until(ask, i64::MAX).await
+    }
+
+    async fn ask_until(&mut self, ask: Ask<'_>, not_after: i64) -> Result<Answer, Failure> {
+        let lease = Lease {
+            length: self.lease,
+            not_after,
+            holder: "here:1",
+        };
+        let request = self.table.ask(number(), ask, lease);
+        run(&mut self.session, request).await
+    }
+
+    async fn acquire(&mut self, hold: Hold) -> Acquired {
+        let acquires = &[wish(hold)];
+        let asked = Ask {
+            acquires,
+            ..Ask::default()
+        };
+        self.ask(asked).await.acquired(0)
+    }
+
+    async fn take(&mut self, hold: Hold) -> i64 {
+        match self.acquire(hold).await {
+            Acquired::Granted(token) => token,
+            held => panic!("{held:?}"),
+        }
+    }
+
+    async fn is_refused(&mut self, hold: Hold) -> bool {
+        matches!(self.acquire(hold).await, Acquired::Held(_))
+    }
+
+    async fn release(&mut self, hold: Hold) -> Released {
+        let releases = &[hold];
+        let asked = Ask {
+            releases,
+            ..Ask::default()
+        };
+        self.ask(asked).await.released(0)
+    }
+
+    async fn renews(&mut self, hold: Hold) -> bool {
+        let renewals = &[hold];
+        let asked = Ask {
+            renewals,
+            ..Ask::default()
+        };
+        self.ask(asked).await.is_renewed(0)
+    }
+
+    async fn issue(&mut self, hold: Hold) -> Option<i64> {
+        let tokens = &[hold];
+        let asked = Ask {
+            tokens,
+            ..Ask::default()
+        };
+        self.ask(asked).await.issued(0)
+    }
+}
+
+fn number() -> i64 {
+    static NUMBERS: AtomicI64 = AtomicI64::new(1);
+    NUMBERS.fetch_add(1, Ordering::Relaxed)
+}
+
+/// A new owner of this lock.
+fn hold(number: usize) -> Hold {
+    Hold {
+        key: RowKey::new("", &name(number)),
+        owner: fastrand::u128(1..),
+    }
+}
+
+fn name(number: usize) -> LockName {
+    LockName::new("order", "process", number).unwrap()
+}
+
+fn wish(hold: Hold) -> Wish<'static> {
+    Wish {
+        hold,
+        namespace: "it's a \\ shop: \u{e9}",
+        name: "order:process:42",
+    }
+}
