@@ -143,7 +143,7 @@ fn queued() -> Duration {
     let waited = tasks.map(|task| {
         // A thread can have ended meanwhile.
         let stat = fs::read_to_string(task.ok()?.path().join("schedstat")).ok()?;
-        stat.split(' ').nth(1)?.parse().ok()
+        stat.split(' ').nth(1)?.parse::<u64>().ok()
     });
-    Duration::from_nanos(waited.flatten().sum())
+    Duration::from_nanos(waited.flatten().sum::<u64>())
 }
