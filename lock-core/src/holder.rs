@@ -28,6 +28,7 @@ use crate::instance::is_instance;
 pub struct Holder {
     instance: Option<String>,
     since: Option<SystemTime>,
+    until: Option<SystemTime>,
     mode: LockMode,
 }
 
@@ -48,6 +49,7 @@ impl Holder {
         Self {
             instance: None,
             since: None,
+            until: None,
             mode,
         }
     }
@@ -64,6 +66,13 @@ impl Holder {
     #[must_use]
     pub const fn with_since(mut self, since: SystemTime) -> Self {
         self.since = Some(since);
+        self
+    }
+
+    /// With the time at which the lock opens, which was released already, by the clock of this machine.
+    #[must_use]
+    pub const fn with_until(mut self, until: SystemTime) -> Self {
+        self.until = Some(until);
         self
     }
 
@@ -84,6 +93,15 @@ impl Holder {
     #[must_use]
     pub fn since(&self) -> Option<SystemTime> {
         self.since
+    }
+
+    /// When the lock opens that was released and is kept closed
+    /// [at least so long](crate::LockPolicy::with_at_least); by the clock of this machine and what the store says of
+    /// how long that takes. `None` for a lock that is held, and where the store does not know: the process of the
+    /// holder keeps it then.
+    #[must_use]
+    pub fn until(&self) -> Option<SystemTime> {
+        self.until
     }
 
     /// How it is held.
