@@ -2,8 +2,10 @@
 //! [fencing]: self::fencing
 //! [guarantees]: self::guarantees
 //! [holder]: self::holder
+//! [jobs]: self::jobs
 //! [naming]: self::naming
 //! [nesting]: self::nesting
+//! [permits]: self::permits
 //! [security]: self::security
 //! [servers]: self::servers
 //! [testing]: self::testing
@@ -27,8 +29,10 @@ macro_rules! pages {
         /// [fencing]: crate::guide::fencing
         /// [guarantees]: crate::guide::guarantees
         /// [holder]: crate::guide::holder
+        /// [jobs]: crate::guide::jobs
         /// [naming]: crate::guide::naming
         /// [nesting]: crate::guide::nesting
+        /// [permits]: crate::guide::permits
         /// [security]: crate::guide::security
         /// [servers]: crate::guide::servers
         /// [testing]: crate::guide::testing
@@ -37,6 +41,8 @@ macro_rules! pages {
         /// [`LockPolicy::background_job`]: crate::LockPolicy::background_job
         /// [`LockPolicy::user_request`]: crate::LockPolicy::user_request
         /// [`LockPolicy::long_operation`]: crate::LockPolicy::long_operation
+        /// [`LockProvider::claim`]: crate::LockProvider::claim
+        /// [`LockProvider::lead`]: crate::LockProvider::lead
         /// [`LockSettings`]: crate::LockSettings
         /// [`max_hold`]: crate::LockPolicy::with_max_hold
         /// [`local_handover`]: crate::LockProviderBuilder::local_handover
@@ -56,8 +62,10 @@ pages! {
     fencing "fencing.md";
     guarantees "guarantees.md";
     holder "holder.md";
+    jobs "jobs.md";
     naming "naming.md";
     nesting "nesting.md";
+    permits "permits.md";
     security "security.md" concat!("\n```sql\n", include_str!("../postgres/grants.sql"), "```");
     servers "servers.md";
     testing "testing.md";
