@@ -6,8 +6,9 @@ use crate::LockName;
 
 /// A request for one lock.
 ///
-/// A name, locked exclusively, and perhaps how long it is to be kept. Later versions can ask for more, and say in their documentation
-/// what a backend does that does not know of it: read what there is through the getters.
+/// A name, locked exclusively, and perhaps how long the lock is to be kept. Later versions can ask for more,
+/// and say in their documentation what a backend does that does not know of it: read what there is through
+/// the getters.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct LockRequest {

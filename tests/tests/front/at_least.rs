@@ -89,6 +89,9 @@ async fn a_policy_that_keeps_longer_than_it_holds_is_a_mistake() {
             .unwrap_err()
             .is_misconfigured()
     );
+    let too_long = JOB.with_at_least(s(8 * 24 * 3600));
+    let error = client.acquire(name(), too_long).await.unwrap_err();
+    assert!(error.is_misconfigured(), "{error}");
     assert_eq!(scripted.tried(&name()), 0);
     let guard = client.acquire(name(), JOB.with_max_hold(s(50))).await;
     assert!(guard.unwrap().held_for() < Duration::from_secs(1));
