@@ -22,7 +22,7 @@ pub struct Rules {
     /// the process has one thread, so that the history has the order of the calls; `None` where
     /// there is no order to keep.
     pub fifo: Option<Duration>,
-    /// How many may hold a lock at a time whose slots are told by what follows a `#`; `None` for locks without
+    /// How many may hold a lock at a time whose slots have a `#` and a number after its name; `None` for locks without
     /// permits.
     pub permits: Option<usize>,
     /// The faults that may occur, by their names.

@@ -39,15 +39,15 @@ async fn a_kept_lock_has_no_owner_and_says_until_when() {
     assert_eq!(holder.until(), None);
     guard.release().await.unwrap();
     let earlier = Earlier::of(&server);
-    let nobody = "0".repeat(32);
+    let no_owner = "0".repeat(32);
     let value = earlier.value().await;
     assert!(
-        value.starts_with(&format!("{nobody} {issued:031} ")),
+        value.starts_with(&format!("{no_owner} {issued:031} ")),
         "{value}"
     );
     assert!(left(&server).await <= LONG);
 
-    // A refused try leaves its mark, and one of an earlier version as well, which is told how long it takes.
+    // A refused try leaves its mark, and one of an earlier version as well, which learns how long it takes.
     assert!(is_held(&there).await);
     assert_eq!(earlier.value().await, value.replacen(' ', "!", 1));
     let (_, said) = earlier.call("0").await;
@@ -64,7 +64,7 @@ async fn a_kept_lock_has_no_owner_and_says_until_when() {
     assert!(token(&take(&there).await).await > issued);
 }
 
-/// Who waits is told that it is not as long as the lease was.
+/// A waiter learns that it is not as long as the lease.
 #[tokio::test]
 async fn a_lock_that_is_kept_for_less_than_a_lease_opens_in_its_time() {
     let server = RedisServer::start().await;

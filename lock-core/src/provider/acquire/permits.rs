@@ -141,8 +141,8 @@ async fn seek(
     }
 }
 
-/// Asks for all slots that are free as far as is known, in one question, for one of them: whoever holds more
-/// for a moment keeps them from others.
+/// Asks for all slots that are free as far as is known, in one question, for one of them: a caller that held
+/// more for a moment would keep them from others.
 async fn claim(
     caller: &Caller,
     seeking: &mut Seeking,

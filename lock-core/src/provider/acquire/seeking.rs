@@ -35,8 +35,8 @@ pub(in crate::provider) struct Seeking {
     /// Between tries of a store that does not answer, and the end of the present pause.
     delays: Option<ExponentialBackoff>,
     failed_until: Option<Instant>,
-    /// Whether the line was told that all slots are held.
-    is_told: bool,
+    /// Whether the line knows that all slots are held.
+    line_knows: bool,
 }
 
 struct Slot {
@@ -76,7 +76,7 @@ impl Seeking {
             error: None,
             delays: None,
             failed_until: None,
-            is_told: false,
+            line_knows: false,
         };
         seeking.add(AT_FIRST.min(permits));
         seeking
@@ -102,7 +102,7 @@ impl Seeking {
     /// Another seeker goes on.
     pub(super) fn begin(&mut self) {
         self.error = None;
-        self.is_told = false;
+        self.line_knows = false;
     }
 
     /// Gets in line for those that we have no place in line for.
@@ -182,7 +182,7 @@ impl Seeking {
         if is_over && !self.slots.iter().any(Slot::is_asked) {
             return Poll::Ready(Err(self.unanswered()));
         }
-        if mem::replace(&mut self.is_told, is_held) != is_held {
+        if mem::replace(&mut self.line_knows, is_held) != is_held {
             line.stage(if is_held {
                 Stage::Waiting
             } else {
