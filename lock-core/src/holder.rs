@@ -76,8 +76,9 @@ impl Holder {
         self
     }
 
-    /// Which instance holds it: what its `LOCK_INSTANCE` says, by default `host:pid`. At most 46 printable
-    /// ASCII characters without blanks; other text that is found in the store is not shown.
+    /// Which instance holds it, or held it where the lock is [kept](Self::until): what its `LOCK_INSTANCE` says,
+    /// by default `host:pid`. At most 46 printable ASCII characters without blanks; other text that is found in
+    /// the store is not shown.
     ///
     /// `None` where the holder does not say: an older version of this library, or another program.
     #[must_use]
