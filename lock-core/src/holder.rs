@@ -28,6 +28,7 @@ use crate::instance::is_instance;
 pub struct Holder {
     instance: Option<String>,
     since: Option<SystemTime>,
+    until: Option<SystemTime>,
     mode: LockMode,
 }
 
@@ -48,6 +49,7 @@ impl Holder {
         Self {
             instance: None,
             since: None,
+            until: None,
             mode,
         }
     }
@@ -67,8 +69,16 @@ impl Holder {
         self
     }
 
-    /// Which instance holds it: what its `LOCK_INSTANCE` says, by default `host:pid`. At most 46 printable
-    /// ASCII characters without blanks; other text that is found in the store is not shown.
+    /// With the time at which the lock opens, which was released already, by the clock of this machine.
+    #[must_use]
+    pub const fn with_until(mut self, until: SystemTime) -> Self {
+        self.until = Some(until);
+        self
+    }
+
+    /// Which instance holds it, or held it where the lock is [kept](Self::until): what its `LOCK_INSTANCE` says,
+    /// by default `host:pid`. At most 46 printable ASCII characters without blanks; other text that is found in
+    /// the store is not shown.
     ///
     /// `None` where the holder does not say: an older version of this library, or another program.
     #[must_use]
@@ -84,6 +94,15 @@ impl Holder {
     #[must_use]
     pub fn since(&self) -> Option<SystemTime> {
         self.since
+    }
+
+    /// When the lock opens that was released and is kept closed
+    /// [at least so long](crate::LockPolicy::with_at_least); by the clock of this machine and what the store says of
+    /// how long that takes. `None` for a lock that is held, and where the store does not know: the process of the
+    /// holder keeps it then.
+    #[must_use]
+    pub fn until(&self) -> Option<SystemTime> {
+        self.until
     }
 
     /// How it is held.

@@ -140,6 +140,7 @@ mod observe;
 mod oneshot;
 mod outage;
 mod panics;
+mod permits;
 mod plain_text;
 mod policy;
 #[cfg(feature = "postgres")]

@@ -3,6 +3,7 @@
 use std::fmt;
 use std::future::Future;
 
+use crate::permits::Permits;
 use crate::{Acquire, LockError, LockGuard, LockName, LockPolicy, LockProvider};
 
 /// A lock by its name, not held yet. From [`LockProvider::lock`].
@@ -35,17 +36,92 @@ use crate::{Acquire, LockError, LockGuard, LockName, LockPolicy, LockProvider};
 pub struct DistributedLock {
     provider: LockProvider,
     name: LockName,
+    permits: Option<Permits>,
 }
 
 impl DistributedLock {
     pub(crate) fn new(provider: LockProvider, name: LockName) -> Self {
-        Self { provider, name }
+        Self {
+            provider,
+            name,
+            permits: None,
+        }
+    }
+
+    /// The same lock with so many permits: at most `number` hold it at a time, in all processes together.
+    ///
+    /// For what is scarce but not alone: exports that a database can bear, calls that a partner allows, jobs
+    /// of one tenant.
+    ///
+    /// ```
+    /// # use std::time::Duration;
+    /// # use lock_core::{LockError, LockProvider, memory::MemoryBackend};
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), LockError> {
+    /// # let locks = LockProvider::new(MemoryBackend::new());
+    /// let exports = locks.lock("export:run:acme")?.permits(2);
+    /// let one = exports.acquire(Duration::from_secs(5)).await?;
+    /// let other = exports.acquire(Duration::from_secs(5)).await?;
+    /// assert!(exports.try_acquire(Duration::ZERO).await?.is_none());
+    /// one.release().await?;
+    /// assert!(exports.try_acquire(Duration::ZERO).await?.is_some());
+    /// # other.release().await?;
+    /// # Ok(()) }
+    /// ```
+    ///
+    /// # Slots
+    ///
+    /// Each permit is a slot, and each slot is an exclusive lock with a lease, a loss and fencing tokens of its
+    /// own, in any backend: a holder that crashes gives its permit back as it would give back a lock. Slot 3 of
+    /// `export:run:acme` is the lock `export:run:acme#3`. That is what [`LockGuard::name`] says and what the
+    /// store has; no other name can be it. Metrics, logs and errors show the label of `export:run:acme`.
+    ///
+    /// Tokens grow from holder to holder of one slot and say nothing about the holders of another: let the
+    /// storage compare those of one slot, by the guard's name.
+    ///
+    /// - A permit does not exclude the lock of the same name without permits, which is another lock; nor does
+    ///   one of a single permit, `permits(1)`, which is the lock of slot 1.
+    /// - Give every process the same number. One with a smaller number sees the first slots alone: it may wait
+    ///   while a slot is free that it does not know of, and never are there more holders than the greatest
+    ///   number says.
+    ///
+    /// # Waiting
+    ///
+    /// Waiters of one process and one number are served in the order of their calls, by whichever slot is free
+    /// first. The first of them alone asks the store, for each slot once: a thousand waiters cost the store no
+    /// more than one.
+    ///
+    /// # Errors
+    ///
+    /// None here; with zero, or more than 256, each acquire is
+    /// [`Misconfigured`](crate::LockErrorKind::Misconfigured), and nothing is asked of the store. With a wait of
+    /// zero the lock is contended when each slot is known to be held;
+    /// [`Unavailable`](crate::LockErrorKind::Unavailable) when none is free and the store did not answer for
+    /// one.
+    pub fn permits(mut self, number: usize) -> Self {
+        self.permits = Some(Permits::new(number));
+        self
     }
 
     /// The name of the lock.
     #[must_use]
     pub fn name(&self) -> &LockName {
         &self.name
+    }
+
+    /// The names of the slots of a lock with [`permits`](Self::permits), in the order of their numbers; none of
+    /// another. For operators who look at the store.
+    ///
+    /// ```
+    /// # use lock_core::{LockError, LockProvider, memory::MemoryBackend};
+    /// # let locks = LockProvider::new(MemoryBackend::new());
+    /// let exports = locks.lock("export:run:acme")?.permits(2);
+    /// let slots: Vec<_> = exports.slots().map(|slot| slot.to_string()).collect();
+    /// assert_eq!(slots, ["export:run:acme#1", "export:run:acme#2"]);
+    /// # Ok::<(), LockError>(())
+    /// ```
+    pub fn slots(&self) -> impl Iterator<Item = LockName> {
+        let number = self.permits.and_then(|permits| permits.check().ok());
+        (1..=number.unwrap_or_default()).map(|slot| self.name.slot(slot))
     }
 
     /// Acquires the lock, or returns `None` when another held it for the whole wait.
@@ -120,7 +196,8 @@ impl DistributedLock {
     ///
     /// As [`try_acquire`](Self::try_acquire), when it is polled.
     pub fn acquire_owned(&self, policy: impl Into<LockPolicy>) -> Acquire {
-        Acquire::new(self.provider.clone(), self.name.clone(), policy.into())
+        let (provider, name) = (self.provider.clone(), self.name.clone());
+        Acquire::new(provider, name, self.permits, policy.into())
     }
 
     /// Acquires the lock, runs `work` as long as the lock is ours, and releases it. A release that
@@ -216,6 +293,7 @@ impl fmt::Debug for DistributedLock {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("DistributedLock")
             .field("lock", &self.name.label())
+            .field("permits", &self.permits)
             .finish_non_exhaustive()
     }
 }

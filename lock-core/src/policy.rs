@@ -2,7 +2,12 @@
 
 use std::time::Duration;
 
-/// How long to wait for a lock, and how long to hold it at most.
+use crate::LockError;
+
+/// How long a lock is kept at most; shorter than the store remembers the newest token.
+const LONGEST_KEPT: Duration = Duration::from_secs(7 * 24 * 3600);
+
+/// How long to wait for a lock, how long to hold it at most, and how long to keep it at least.
 ///
 /// # Default
 ///
@@ -21,6 +26,7 @@ use std::time::Duration;
 pub struct LockPolicy {
     wait: Duration,
     max_hold: Option<Duration>,
+    at_least: Option<Duration>,
 }
 
 impl LockPolicy {
@@ -46,6 +52,7 @@ impl LockPolicy {
         Self {
             wait,
             max_hold: None,
+            at_least: None,
         }
     }
 
@@ -64,6 +71,49 @@ impl LockPolicy {
         self
     }
 
+    /// The same policy for a lock that is kept so long from when it was acquired, also after its release.
+    ///
+    /// For jobs that a timer starts in each instance and that are over sooner than the timers differ: the
+    /// instance whose timer is late finds the lock still closed, and does not run the job again. Choose less
+    /// than the time between two ticks, and more than the timers differ.
+    ///
+    /// ```
+    /// # use std::time::Duration;
+    /// # use lock_core::{LockError, LockPolicy, LockProvider, memory::MemoryBackend};
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), LockError> {
+    /// # let locks = LockProvider::new(MemoryBackend::new());
+    /// const EACH_MINUTE: LockPolicy = LockPolicy::background_job().with_at_least(Duration::from_secs(50));
+    ///
+    /// let guard = locks.acquire("job:report", EACH_MINUTE).await?;
+    /// guard.release().await?; // immediately
+    /// assert!(locks.try_acquire("job:report", EACH_MINUTE).await?.is_none()); // for 50 s
+    /// # Ok(()) }
+    /// ```
+    ///
+    /// - The release answers as without it. Until the time is over the lock is contended for every caller, in
+    ///   this process as well; those that wait are granted it then.
+    /// - Redis keeps it, by the clock of the server: also after a crash of the process and after its end. Where a
+    ///   server loses its data, it is free after the quarantine.
+    /// - With the other backends the process keeps it, while it and the runtime of the release live: its end
+    ///   frees the lock, as do a crash and a [shutdown](crate::LockProvider::shutdown) of the provider. The lock
+    ///   stays the server's lock of its session meanwhile, or that of the file. A backend whose store has a clock
+    ///   can do better: [`Grant::keep`](crate::backend::Grant::keep).
+    /// - A lock that was lost is not kept. Nor is one that was granted too late, to a caller that had left.
+    ///
+    /// It cannot be more than [`max_hold`](Self::with_max_hold), after which a lock is lost, or than a week, for
+    /// which a table of runs is the better memory: an acquire with such a policy is
+    /// [`Misconfigured`](crate::LockErrorKind::Misconfigured).
+    pub const fn with_at_least(mut self, at_least: Duration) -> Self {
+        self.at_least = Some(at_least);
+        self
+    }
+
+    /// The same policy without a bound for the hold.
+    pub(crate) const fn without_max_hold(mut self) -> Self {
+        self.max_hold = None;
+        self
+    }
+
     /// How long this policy waits for the lock.
     #[must_use]
     pub const fn wait(&self) -> Duration {
@@ -74,6 +124,34 @@ impl LockPolicy {
     #[must_use]
     pub const fn max_hold(&self) -> Option<Duration> {
         self.max_hold
+    }
+
+    /// How long this policy keeps the lock at least; `None` for no longer than it is held.
+    #[must_use]
+    pub const fn at_least(&self) -> Option<Duration> {
+        self.at_least
+    }
+
+    /// Whether the times fit to each other. Each acquire looks; this is for those who take a policy earlier.
+    ///
+    /// # Errors
+    ///
+    /// [`Misconfigured`](crate::LockErrorKind::Misconfigured) when `at_least` is above `max_hold` or a week.
+    pub fn check(&self) -> Result<(), LockError> {
+        match (self.at_least, self.max_hold) {
+            (Some(at_least), Some(max_hold)) if at_least > max_hold => {
+                Err(LockError::misconfigured(format!(
+                    "`at_least` ({at_least:?}) is above `max_hold` ({max_hold:?}), after which the lock is \
+                     lost and not kept: make `max_hold` the longer one"
+                )))
+            }
+            (Some(at_least), _) if at_least > LONGEST_KEPT => {
+                Err(LockError::misconfigured(format!(
+                    "`at_least` ({at_least:?}) is above a week: note in a table when the job ran, and ask that instead"
+                )))
+            }
+            _ => Ok(()),
+        }
     }
 }
 

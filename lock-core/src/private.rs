@@ -21,6 +21,7 @@ pub use crate::provider::Server;
 /// Lets other tasks run, where a call is over without having waited for anything.
 pub use tokio::task::coop::consume_budget;
 
+use crate::permits::Permits;
 use crate::{Acquire, LockError, LockGuard, LockGuards, LockName, LockPolicy, LockProvider};
 
 /// A return type that can say that the lock was refused, or lost.
@@ -182,6 +183,7 @@ pub fn installed() -> Result<&'static LockProvider, LockError> {
 pub struct Lock {
     provider: LockProvider,
     name: LockName,
+    permits: Option<Permits>,
 }
 
 /// The lock of this name, or the first reason why there is none.
@@ -196,13 +198,21 @@ pub fn lock(
     Ok(Lock {
         provider: provider?.clone(),
         name: name?,
+        permits: None,
     })
 }
 
 impl Lock {
+    /// One of so many permits of the lock.
+    #[must_use]
+    pub fn permits(mut self, number: usize) -> Self {
+        self.permits = Some(Permits::new(number));
+        self
+    }
+
     /// Acquires the lock.
     pub fn acquire(self, policy: LockPolicy) -> Acquire {
-        Acquire::new(self.provider, self.name, policy)
+        Acquire::new(self.provider, self.name, self.permits, policy)
     }
 }
 

@@ -58,6 +58,9 @@ pub use template::{Piece, Placeholder, Template};
 /// The longest name, in bytes.
 pub const MAX_NAME: usize = 100;
 
+/// The most holders that a lock can have at a time, each in a slot of its own.
+pub const MAX_PERMITS: usize = 256;
+
 /// The length of a hash in a name: 128 bits in base64url without padding.
 pub const HASH_LEN: usize = 22;
 

@@ -9,8 +9,9 @@ use crate::errors::Errors;
 use crate::suggest::{list, nearest};
 
 /// Every option, in the order in which messages list them.
-const OPTIONS: [&str; 9] = [
-    "provider", "policy", "wait", "max_hold", "busy", "refused", "skip", "guard", "crate",
+const OPTIONS: [&str; 11] = [
+    "provider", "policy", "wait", "max_hold", "at_least", "permits", "busy", "refused", "skip",
+    "guard", "crate",
 ];
 
 /// An option that is a duration of the policy.
@@ -23,7 +24,7 @@ pub(crate) struct TimeOption {
 }
 
 /// The durations of the policy. Another one is a row here, and its name in [`OPTIONS`].
-pub(crate) const TIMES: [TimeOption; 2] = [
+pub(crate) const TIMES: [TimeOption; 3] = [
     TimeOption {
         name: "wait",
         setter: "with_wait",
@@ -37,10 +38,17 @@ pub(crate) const TIMES: [TimeOption; 2] = [
              leave it out",
         ),
     },
+    TimeOption {
+        name: "at_least",
+        setter: "with_at_least",
+        zero: Some(
+            "a lock that is kept for no time at least is any lock: give `at_least` more, or leave it out",
+        ),
+    },
 ];
 
 /// Words of other lock libraries, and ours for the same thing.
-const FAMILIAR: [(&str, &str); 19] = [
+const FAMILIAR: [(&str, &str); 27] = [
     ("timeout", "wait"),
     ("wait_time", "wait"),
     ("max_wait", "wait"),
@@ -49,6 +57,14 @@ const FAMILIAR: [(&str, &str); 19] = [
     ("lease_time", "max_hold"),
     ("expires", "max_hold"),
     ("hold", "max_hold"),
+    ("lock_at_least_for", "at_least"),
+    ("at_least_for", "at_least"),
+    ("min_hold", "at_least"),
+    ("count", "permits"),
+    ("limit", "permits"),
+    ("concurrency", "permits"),
+    ("max_concurrency", "permits"),
+    ("slots", "permits"),
     ("locks", "provider"),
     ("backend", "provider"),
     ("store", "provider"),
@@ -70,6 +86,7 @@ pub(crate) struct Args {
     pub(crate) policy: Option<Expr>,
     /// As in [`TIMES`].
     pub(crate) times: [Option<Expr>; TIMES.len()],
+    pub(crate) permits: Option<Expr>,
     pub(crate) busy: Option<Expr>,
     pub(crate) refused: Option<Expr>,
     /// The word itself, to point at.
@@ -124,6 +141,7 @@ impl Args {
         match name.as_str() {
             "provider" => set(&mut self.provider, &key, value(&key, input)?),
             "policy" => set(&mut self.policy, &key, value(&key, input)?),
+            "permits" => set(&mut self.permits, &key, value(&key, input)?),
             "busy" => set(&mut self.busy, &key, value(&key, input)?),
             "refused" => set(&mut self.refused, &key, value(&key, input)?),
             "guard" => {
@@ -247,6 +265,7 @@ mod tests {
         let (args, errors) = Args::parse(quote! {
             "order:process:<id>", "order:ship:<id>", provider = self.locks,
             policy = background_job, wait = "5s", max_hold = self.bound(), guard = held,
+            at_least = "1s", permits = 5,
             busy = Err(Busy { id, since: 0 }), refused = |error| page(error, 1),
             crate = my::locks,
         });
@@ -256,6 +275,7 @@ mod tests {
         assert_eq!(args.guard.unwrap(), "held");
         assert_eq!(args.krate.unwrap().segments.len(), 2);
         assert!(args.skip.is_none());
+        assert!(args.permits.is_some() && args.times.iter().all(Option::is_some));
     }
 
     #[test]

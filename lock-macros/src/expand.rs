@@ -4,6 +4,7 @@
 //! async fn f(ARGS) -> R {
 //!     let refuse = <R as Refused>::refused;                   // or what `refused =`, `skip` say
 //!     let lock = match lock(provider(&PROVIDER), NAME) { .. };    // borrows nothing of ARGS
+//!     let lock = lock.permits(N);                                 // with `permits =`
 //!     let policy = POLICY;                                        // its temporaries end here
 //!     let guard = match lock.acquire(policy).await { .. };
 //!     let outcome = {
@@ -58,6 +59,10 @@ pub(crate) fn locked(plan: &Plan, body: &Body) -> TokenStream {
     let refusal = refusal(plan, &output, &attribute, &private);
     let lock_value = lock_value(plan, &attribute, &private);
     let policy = policy(&plan.policy, &plan.krate, &attribute);
+    let permits = plan.permits.as_ref().map(|permits| {
+        let number = attribute.tokens(permits);
+        quote_spanned!(permits.span()=> let #lock = #lock.permits(#number);)
+    });
     let busy = plan.busy.as_ref().map(|busy| {
         let busy = attribute.tokens(busy);
         quote!(::core::result::Result::Err(#error) if #error.is_contended() => return #busy,)
@@ -81,6 +86,7 @@ pub(crate) fn locked(plan: &Plan, body: &Body) -> TokenStream {
                 return #refuse(#error);
             }
         };
+        #permits
         let #wait = #policy;
         let #guard = match #lock.acquire(#wait).await {
             ::core::result::Result::Ok(#guard) => #guard,

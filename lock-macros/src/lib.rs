@@ -109,6 +109,8 @@ use crate::validate::Plan;
 /// | `policy = POLICY` | `background_job`, `user_request`, `long_operation`, or an expression | `user_request`; `background_job` with `skip` |
 /// | `wait = "5s"` | how long to wait for the lock; text, or a `Duration` | as the policy says |
 /// | `max_hold = "1m"` | how long to hold it before it is given up as lost | as long as the body takes |
+/// | `at_least = "50s"` | how long to keep it from when it was acquired, also after the body | no longer than the body takes |
+/// | `permits = 5` | so many may hold the lock at a time, in all processes together: 1 to 256, or a `usize` | one |
 /// | `busy = EXPR` | what to return when another has the lock | as every refusal |
 /// | `refused = \|error\| EXPR` | what to return whenever the body did not run to its end | the error, by `From<LockError>` |
 /// | `skip` | that another has the lock is no error: the call does nothing | |
@@ -190,6 +192,41 @@ use crate::validate::Plan;
 ///   # clean_up(&LockProvider::new(MemoryBackend::new())).await;
 ///   # }
 ///   ```
+///
+///   A job that is over sooner than the timers of the instances differ would run once in each. `at_least`
+///   keeps its lock: the instances whose timers are late skip it.
+///
+///   ```
+///   # use lock_core::{LockProvider, distributed_lock, memory::MemoryBackend};
+///   /// Each minute, by one instance.
+///   #[distributed_lock("job:report", skip, at_least = "50s")]
+///   async fn report(locks: &LockProvider) -> Option<u32> {
+///   #   let _ = locks;
+///       Some(12)
+///   }
+///   # #[tokio::main(flavor = "current_thread")] async fn main() {
+///   # let locks = LockProvider::new(MemoryBackend::new());
+///   # assert_eq!((report(&locks).await, report(&locks).await), (Some(12), None));
+///   # }
+///   ```
+///
+/// # At most so many
+///
+/// With `permits = 5` five calls run at a time, in all processes together, and the sixth waits for one of them.
+/// Each has a slot of its own, which is what `guard.name()` says; see
+/// [`DistributedLock::permits`](../lock_core/struct.DistributedLock.html#method.permits).
+///
+/// ```
+/// # use lock_core::{LockError, LockProvider, distributed_lock, memory::MemoryBackend};
+/// #[distributed_lock("export:run:<tenant>", permits = 5, wait = "1m")]
+/// async fn export(locks: &LockProvider, tenant: &str) -> Result<(), LockError> {
+/// #   let _ = (locks, tenant);
+///     Ok(())
+/// }
+/// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), LockError> {
+/// # export(&LockProvider::new(MemoryBackend::new()), "acme").await
+/// # }
+/// ```
 ///
 /// # While the body runs
 ///

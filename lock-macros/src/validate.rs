@@ -3,6 +3,7 @@
 
 use std::time::Duration;
 
+use lock_grammar::MAX_PERMITS;
 use proc_macro2::Span;
 use syn::{
     Error, Expr, ExprCall, ExprLit, ExprPath, ExprUnary, Ident, Lit, LitStr, Path, Result, Type,
@@ -29,6 +30,7 @@ pub(crate) struct Plan {
     pub(crate) templates: Vec<Template>,
     pub(crate) provider: Provider,
     pub(crate) policy: Policy,
+    pub(crate) permits: Option<Expr>,
     pub(crate) busy: Option<Expr>,
     pub(crate) refusal: Refusal,
     pub(crate) guard: Option<Ident>,
@@ -76,6 +78,7 @@ impl Plan {
             provider,
             policy,
             times,
+            permits,
             busy,
             refused,
             skip,
@@ -105,6 +108,8 @@ impl Plan {
                 })
                 .collect(),
         };
+        errors.ok(lasting(&policy.times));
+        errors.ok(permitted(permits.as_ref(), templates.len()));
         errors.ok(free(guard.as_ref(), params));
         if provider.is_none() {
             errors.ok(provides(params));
@@ -121,6 +126,7 @@ impl Plan {
                 (None, None) => Provider::Installed,
             },
             policy,
+            permits,
             busy,
             refusal: refusal.unwrap_or(Refusal::Converted),
             guard,
@@ -242,6 +248,55 @@ fn duration(option: &str, expr: Expr) -> Result<Time> {
         );
         Error::new(lit.span(), message)
     })
+}
+
+/// Whether the lock is kept no longer than it may be held, where both are in quotes.
+fn lasting(times: &[(&'static str, Time)]) -> Result<()> {
+    let fixed = |wanted: &str| {
+        times.iter().find_map(|(setter, time)| match time {
+            Time::Fixed(duration, span) if *setter == wanted => Some((*duration, *span)),
+            _ => None,
+        })
+    };
+    match (fixed("with_at_least"), fixed("with_max_hold")) {
+        (Some((at_least, span)), Some((max_hold, _))) if at_least > max_hold => {
+            let message = "`at_least` is above `max_hold`, after which the lock is lost and not kept: make \
+                           `max_hold` the longer one";
+            Err(Error::new(span, message))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// A number that is written out is judged now, any other when the function is called.
+fn permitted(permits: Option<&Expr>, templates: usize) -> Result<()> {
+    let Some(permits) = permits else {
+        return Ok(());
+    };
+    if templates > 1 {
+        let message =
+            "`permits` goes with one lock: of several, take those with permits by hand, inside";
+        return Err(Error::new_spanned(permits, message));
+    }
+    let number = match permits {
+        Expr::Lit(ExprLit {
+            lit: Lit::Int(number),
+            ..
+        }) => number.base10_parse::<usize>().ok(),
+        Expr::Lit(_)
+        | Expr::Unary(ExprUnary {
+            op: UnOp::Neg(_), ..
+        }) => None,
+        _ => return Ok(()),
+    };
+    if number.is_some_and(|number| (1..=MAX_PERMITS).contains(&number)) {
+        return Ok(());
+    }
+    let message = format!(
+        "`permits` takes a number from 1 to {MAX_PERMITS}, as in `permits = 5`, or an expression: so many \
+         may hold the lock at a time"
+    );
+    Err(Error::new_spanned(permits, message))
 }
 
 fn free(guard: Option<&Ident>, params: &Params) -> Result<()> {

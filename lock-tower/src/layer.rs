@@ -145,6 +145,33 @@ impl LockLayer {
         self.bounded()
     }
 
+    /// How long the lock is kept at least, counted from when it was acquired, also after the response; see
+    /// [`LockPolicy::with_at_least`].
+    pub fn at_least(mut self, at_least: Duration) -> Self {
+        let rule = self.rule();
+        rule.policy = rule.policy.with_at_least(at_least);
+        self
+    }
+
+    /// Lets so many requests hold the lock at a time, in all processes together; see
+    /// [`DistributedLock::permits`](lock_core::DistributedLock::permits).
+    ///
+    /// ```
+    /// # use lock_core::{LockError, LockProvider, memory::MemoryBackend};
+    /// # use lock_tower::LockLayer;
+    /// # let locks = LockProvider::new(MemoryBackend::new());
+    /// // Five exports of a tenant, whichever instances they are sent to.
+    /// let layer = LockLayer::new(locks, "export:run:<tenant>")?.permits(5);
+    /// # Ok::<(), LockError>(())
+    /// ```
+    ///
+    /// With 0, or more than 256, each request is refused with 500, and the log says why. From a template
+    /// ([`LockTemplate::permits`]) such a number is an error of [`new`](Self::new).
+    pub fn permits(mut self, number: usize) -> Self {
+        self.rule().naming.set_permits(number);
+        self
+    }
+
     /// Locks requests with this method, and with those of further calls, and lets all others pass
     /// unlocked. GET covers HEAD.
     ///

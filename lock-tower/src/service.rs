@@ -88,6 +88,7 @@ where
         };
         let asked = Asked::new(&parts, Some(rule), &self.settings);
         let name = rule.naming.name(&mut parts);
+        let lock = name.and_then(|name| rule.naming.lock(&self.settings.locks, name));
         let policy = rule.policy;
         let start = Start {
             parts,
@@ -95,7 +96,7 @@ where
             settings: Arc::clone(&self.settings),
             asked,
         };
-        let mut acquire = match name.and_then(|name| self.settings.locks.lock(name)) {
+        let mut acquire = match lock {
             Ok(lock) => lock.acquire_owned(policy),
             Err(error) => return ResponseFuture::refused(start.refuse(error)),
         };

@@ -77,6 +77,18 @@ mod distinct {
     use super::*;
 
     #[divan::bench(types = [MemoryStore, FileStore], args = TASKS)]
+    fn permit_of_five<S: Store>(bencher: Bencher, tasks: usize) {
+        let (_store, client) = client_of::<S>();
+        cycles(bencher, tasks, move |name| {
+            let lock = client.lock(name).unwrap().permits(5);
+            async move {
+                let guard = lock.acquire(PATIENCE).await.unwrap();
+                guard.release().await.unwrap();
+            }
+        });
+    }
+
+    #[divan::bench(types = [MemoryStore, FileStore], args = TASKS)]
     fn lock<S: Store>(bencher: Bencher, tasks: usize) {
         let (_store, client) = client_of::<S>();
         cycles(bencher, tasks, move |name| {

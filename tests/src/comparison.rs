@@ -12,7 +12,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use futures_util::future::BoxFuture;
-use lock_core::{LockGuard, LockName, LockProvider};
+use lock_core::{DistributedLock, LockGuard, LockName, LockProvider};
 use rustix::process::Pid;
 use rustix::time::{ClockId, clock_gettime};
 use serde_json::json;
@@ -114,7 +114,10 @@ fn print_line(what: &str, [ours, theirs, ratio]: &[&str; 3], cpu: &[&str]) {
 
 /// A cycle of ours: acquire and release, on a name of the task's own.
 pub fn cycle(locks: LockProvider, task: usize) -> impl Fn() -> BoxFuture<'static, ()> {
-    let lock = locks.lock(name(task)).unwrap();
+    cycle_of(locks.lock(name(task)).unwrap())
+}
+
+fn cycle_of(lock: DistributedLock) -> impl Fn() -> BoxFuture<'static, ()> {
     move || {
         let lock = lock.clone();
         Box::pin(async move {
@@ -207,6 +210,23 @@ pub async fn compare<O, OF, P, PF>(
         rates,
         Some([&sample, &of_peer]),
     );
+}
+
+/// Prints the same of a permit, of five, beside an exclusive lock: each task has a name of its own, so that none waits.
+pub async fn compare_permits(server: &impl Observed, locks: &LockProvider, cycles: usize) {
+    title("exclusive");
+    for tasks in [1, 64] {
+        let cycles = cycles * tasks.min(8);
+        let permit = |task| cycle_of(locks.lock(name(task)).unwrap().permits(5));
+        let exclusive = |task| cycle(locks.clone(), task);
+        compare(
+            ("a permit of five", || server.processes()),
+            tasks,
+            (permit, cycles),
+            (exclusive, cycles),
+        )
+        .await;
+    }
 }
 
 /// Runs so many cycles in so many tasks.

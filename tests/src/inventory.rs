@@ -108,6 +108,25 @@ macro_rules! conformance {
                 a_holder_in_another_process_is_named_until_its_end [28]
                 who_holds_a_lock_is_not_told_after_a_shutdown [28]
             }
+            permits {
+                so_many_hold_it_at_a_time_and_no_more [29]
+                two_clients_and_many_tasks_are_never_more_than_so_many [5 29]
+                a_waiter_is_served_by_whichever_slot_is_freed [29]
+                each_permit_has_a_token_of_its_slot [23 29]
+                the_loss_of_one_permit_leaves_the_others [19 29]
+                a_client_with_fewer_permits_shares_the_first_slots [29]
+                permits_of_a_process_that_is_killed_are_granted [17 29]
+            }
+            at_least {
+                a_released_lock_stays_closed_until_its_time [30]
+                a_waiter_is_granted_a_kept_lock_when_its_time_is_over [3 30]
+                a_lock_that_is_held_longer_is_free_after_its_release [30]
+                a_kept_lock_that_is_lost_is_free [30]
+                a_permit_is_kept_as_a_lock_is [29 30]
+                a_process_keeps_what_it_has_released [16 30]
+                what_a_process_keeps_that_is_killed_ends_with_it_or_in_time [17 30]
+                late_timers_do_not_run_a_short_job_again [16 30]
+            }
             names {
                 every_name_that_is_accepted_works [12]
                 names_that_differ_in_the_last_byte_or_in_case_are_different [12]

@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use lock_core::memory::MemoryBackend;
-use lock_core::{LockName, LockProvider};
+use lock_core::{LockName, LockPolicy, LockProvider};
 use lock_tests::scripted_backend::{Play, ScriptedBackend};
 use lock_tests::{Storm, abandon, seed};
 use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle};
@@ -143,6 +143,40 @@ async fn gauges_are_right_where_the_recorder_comes_later() {
     assert_eq!(gauges(&prometheus), held_and_waiting(1.0, 0.0));
     held.release().await.unwrap();
     assert_eq!(gauges(&prometheus), held_and_waiting(0.0, 0.0));
+}
+
+/// Whichever slot it is. A lock that is kept after its release is held by none.
+#[tokio::test]
+async fn permits_are_counted_under_the_label_of_their_lock() {
+    let recorder = PrometheusBuilder::new().build_recorder();
+    let _recording = metrics::set_default_local_recorder(&recorder);
+    let prometheus = recorder.handle();
+    let locks = LockProvider::new(MemoryBackend::new());
+    let exports = locks.lock("export:run:acme").unwrap().permits(2);
+    let kept = LockPolicy::background_job().with_at_least(Duration::from_secs(600));
+    let guards = [
+        exports.acquire(Duration::ZERO).await.unwrap(),
+        exports.acquire(kept).await.unwrap(),
+    ];
+    assert_eq!(gauges(&prometheus), held_and_waiting(2.0, 0.0));
+    let waiting = tokio::spawn({
+        let exports = exports.clone();
+        async move { exports.acquire(Duration::from_secs(60)).await }
+    });
+    tokio::task::yield_now().await;
+    assert_eq!(gauges(&prometheus), held_and_waiting(2.0, 1.0));
+    for guard in guards {
+        guard.release().await.unwrap();
+    }
+    waiting.await.unwrap().unwrap().release().await.unwrap();
+    assert_eq!(gauges(&prometheus), held_and_waiting(0.0, 0.0));
+    let text = prometheus.render();
+    for series in text.lines().filter(|line| !line.starts_with('#')) {
+        assert!(
+            !series.contains('#') && !series.contains("acme"),
+            "{series}"
+        );
+    }
 }
 
 /// How many acquires ended so, by lock and outcome.

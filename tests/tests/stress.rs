@@ -241,6 +241,36 @@ async fn processes_that_are_killed_frozen_and_forgotten_keep_the_promises_over_a
     assert!(verdict.counts.losses > 0, "{verdict}");
 }
 
+/// Three processes, each with more callers than there are permits, of which some are killed and frozen.
+async fn stressed_with_permits(seconds: u32, subject: &impl Subject) {
+    let campaign = Campaign {
+        processes: 3,
+        clients: 6,
+        locks: 1,
+        permits: Some(5),
+        ..Campaign::new(SECOND * seconds)
+    };
+    let verdict = campaign.run(STRESSER, subject).await.assert_clean();
+    println!("{verdict}");
+    assert!(verdict.counts.acquires.done > 100, "{verdict}");
+    assert_eq!(verdict.counts.faults.len(), 2, "{verdict}");
+}
+
+#[tokio::test]
+async fn permits_of_killed_and_frozen_processes_are_no_more_over_files() {
+    stressed_with_permits(12, &FileStore::open().await).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn permits_of_killed_and_frozen_processes_are_no_more_over_postgres() {
+    stressed_with_permits(16, &ChaosPostgres::open().await).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn permits_of_killed_and_frozen_processes_are_no_more_over_redis() {
+    stressed_with_permits(16, &ChaosRedis::open().await).await;
+}
+
 /// Whatever takes the place of the master, while that is dead, frozen or goes on.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn processes_keep_the_promises_while_sentinels_replace_the_redis_master() {

@@ -40,6 +40,8 @@ pub(crate) trait Slot: Send + Sync {
     fn release(&self) -> Option<BoxFuture<Result<(), LockError>>>;
     /// Moves the grant to the next hold, if it can serve another holder.
     fn hand_over(&self, next: Hold) -> Option<Granted>;
+    /// Whether the store keeps the lock closed after the release that follows.
+    fn keep(&self) -> bool;
     /// Asks for a token; `None` if the lock was released.
     fn fencing_token(&self) -> Option<BoxFuture<Result<u64, LockError>>>;
 }
@@ -72,6 +74,10 @@ impl<B: Backend> Slot for GrantSlot<B> {
     fn hand_over(&self, next: Hold) -> Option<Granted> {
         let grant = self.grant().take_if(Grant::hand_over)?;
         Some(join::<B>(next, grant))
+    }
+
+    fn keep(&self) -> bool {
+        self.grant().as_mut().is_some_and(Grant::keep)
     }
 
     fn fencing_token(&self) -> Option<BoxFuture<Result<u64, LockError>>> {

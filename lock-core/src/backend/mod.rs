@@ -298,4 +298,16 @@ pub trait Grant: Send + Sync + 'static {
     fn hand_over(&mut self) -> bool {
         false
     }
+
+    /// From now on the release of this grant, by a call or a drop, leaves the lock closed until
+    /// [`at_least`](LockRequest::at_least) of its request is over, counted from the grant: no client holds it
+    /// then, and it is contended. True if the store does that by a clock of its own; as provided it does not, and the
+    /// library keeps the grant until then.
+    ///
+    /// Called just before a release within that time, of a lock that is not lost. Such a store keeps the lock
+    /// closed for the same time where the holder is gone without a release. A grant that is given back otherwise,
+    /// since its caller had left, is not kept.
+    fn keep(&mut self) -> bool {
+        false
+    }
 }

@@ -37,6 +37,8 @@ pub(crate) struct Hold {
     pub(super) cohort: Cohort,
     /// The end of `max_hold`.
     pub(crate) until: OnceLock<Instant>,
+    /// Until when it is kept, also after the release.
+    kept_until: OnceLock<Instant>,
     token: OnceCell<FencingToken>,
     /// Cancelled at the loss; made when it is first asked for.
     cancellation: OnceLock<CancellationToken>,
@@ -60,6 +62,7 @@ impl Hold {
             since: None,
             cohort: Cohort::default(),
             until: OnceLock::new(),
+            kept_until: OnceLock::new(),
             token: OnceCell::new(),
             cancellation: OnceLock::new(),
             over: AtomicBool::new(false),
@@ -86,6 +89,12 @@ impl Hold {
     /// Since when it is held.
     pub(crate) fn since(&self) -> Option<Instant> {
         self.since
+    }
+
+    /// Until when it is kept after a release now.
+    pub(super) fn kept_until(&self) -> Option<Instant> {
+        let until = self.kept_until.get().copied();
+        until.filter(|until| Instant::now() < *until)
     }
 
     pub(crate) fn held_for(&self) -> Duration {
@@ -169,8 +178,14 @@ pub(crate) fn seat(
 }
 
 impl Held {
-    /// Bounds the hold as the policy says: takes the lock away at the end of `max_hold`, from now on.
+    /// Follows a policy from now on: the lock is kept until the end of `at_least`, counted from when it was
+    /// acquired, and taken away at the end of `max_hold`.
     pub(crate) fn follow(self: &Arc<Self>, policy: &LockPolicy) {
+        let since = self.hold.since();
+        if let Some(until) = (policy.at_least()).and_then(|at_least| since?.checked_add(at_least)) {
+            // The first time is kept.
+            let _ = self.hold.kept_until.set(until);
+        }
         let until = (policy.max_hold()).and_then(|max_hold| Instant::now().checked_add(max_hold));
         if let Some(until) = until
             && self.hold.until.set(until).is_ok()

@@ -1,6 +1,8 @@
 //! The end of `max_hold` where the runtime of the application cannot see to it: each of its threads is
 //! blocked, or it has ended. A thread of the library releases the lock then.
 //!
+//! It ends the time of a lock as well that is kept after its release and was released outside of a runtime.
+//!
 //! A release can block, as that of a file does on a disk that stalls: another thread watches the other holds
 //! meanwhile.
 //!
@@ -33,7 +35,7 @@ struct Overtime {
 
 struct Holds {
     /// By when they are due; the numbers tell those of one moment apart.
-    due: BTreeMap<Key, Weak<Held>>,
+    due: BTreeMap<Key, Due>,
     next: u64,
     /// Whether a thread watches; from then on one always does.
     is_watched: bool,
@@ -41,20 +43,36 @@ struct Holds {
 
 type Key = (Instant, u64);
 
+type Call = Box<dyn FnOnce() + Send>;
+
+enum Due {
+    Hold(Weak<Held>),
+    Call(Call),
+}
+
 /// Forgets the hold when it is dropped, which the end of the hold does.
 pub(super) struct Entry(Key);
 
 /// Releases a hold that is there still some time after its end.
 pub(super) fn watch(until: tokio::time::Instant, held: &Granted) -> Option<Entry> {
     let due = until.into_std().checked_add(2 * STOPPING)?;
+    Some(Entry(add(due, Due::Hold(Arc::downgrade(held)))))
+}
+
+/// Calls this at that time.
+pub(super) fn after(due: Instant, call: impl FnOnce() + Send + 'static) {
+    add(due, Due::Call(Box::new(call)));
+}
+
+fn add(at: Instant, due: Due) -> Key {
     let mut holds = OVERTIME.holds();
     if !holds.is_watched {
         // Where there is no room for a thread now, the next hold tries again.
         holds.is_watched = start_watching();
     }
-    let key = (due, holds.next);
+    let key = (at, holds.next);
     holds.next += 1;
-    holds.due.insert(key, Arc::downgrade(held));
+    holds.due.insert(key, due);
     if holds
         .due
         .first_key_value()
@@ -62,12 +80,13 @@ pub(super) fn watch(until: tokio::time::Instant, held: &Granted) -> Option<Entry
     {
         OVERTIME.changed.notify_one();
     }
-    Some(Entry(key))
+    key
 }
 
 impl Drop for Entry {
     fn drop(&mut self) {
-        OVERTIME.holds().due.remove(&self.0);
+        let due = OVERTIME.holds().due.remove(&self.0);
+        drop(due);
     }
 }
 
@@ -78,12 +97,12 @@ impl Overtime {
 
     fn run(&self) {
         loop {
-            let Some(held) = self.next_due().upgrade() else {
+            let Some(end) = self.next_due().end() else {
                 continue;
             };
             let is_replaced = start_watching();
-            // Dropped in there as well: it can be the last reference.
-            let _ = catch(move || end(&held));
+            // Dropped in there as well: it can have the last reference to a hold.
+            let _ = catch(end);
             // Where there was no room for another thread, this one goes on.
             if is_replaced {
                 return;
@@ -91,16 +110,16 @@ impl Overtime {
         }
     }
 
-    /// Waits for the next hold that is due. It is ended without the lock: that can run wakers and a logger of the
+    /// Waits for what is due next. It is ended without the lock: that can run wakers and a logger of the
     /// application.
-    fn next_due(&self) -> Weak<Held> {
+    fn next_due(&self) -> Due {
         let mut holds = self.holds();
         loop {
             let now = Instant::now();
             let first = holds.due.first_key_value().map(|((due, _), _)| *due);
             holds = match first {
                 Some(due) if due <= now => match holds.due.pop_first() {
-                    Some((_, held)) => return held,
+                    Some((_, due)) => return due,
                     None => holds,
                 },
                 Some(due) => {
@@ -120,6 +139,19 @@ impl Overtime {
 fn start_watching() -> bool {
     let thread = thread::Builder::new().name("distributed-lock-overtime".to_owned());
     thread.spawn(|| OVERTIME.run()).is_ok()
+}
+
+impl Due {
+    /// What is to be done; nothing for a hold that is gone.
+    fn end(self) -> Option<Call> {
+        match self {
+            Self::Hold(held) => {
+                let held = held.upgrade()?;
+                Some(Box::new(move || end(&held)))
+            }
+            Self::Call(call) => Some(call),
+        }
+    }
 }
 
 fn end(held: &Granted) {

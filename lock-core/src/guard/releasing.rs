@@ -7,11 +7,14 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use tokio::runtime::Handle;
-use tokio::time::timeout;
+use tokio::time::{Instant, sleep_until, timeout};
 
+use super::overtime;
 use super::seat::Seat;
 use crate::backend::{Granted, Held};
 use crate::lease::LossReason;
+use crate::provider::Closing;
+use crate::queue::Stage;
 use crate::{LockError, observe};
 
 /// How long the work of a lock that was taken away has to stop by itself, before the lock is
@@ -60,7 +63,13 @@ impl Held {
         };
         // What has the grant, if this has it no more.
         let mut next = None;
-        if valid.is_ok() {
+        if let Some(until) = self.hold.kept_until().filter(|_| valid.is_ok()) {
+            // The store keeps it once it is released, or we keep the grant: neither is handed over.
+            if !self.slot().keep() {
+                leaving.keep(until);
+                return Err(Ok(()));
+            }
+        } else if valid.is_ok() {
             match leaving.hand_over() {
                 HandOver::Done => return Err(Ok(())),
                 HandOver::Undone(undone) => next = Some(undone),
@@ -106,9 +115,11 @@ impl Held {
     }
 }
 
+type Answer = Pin<Box<dyn Future<Output = Result<(), LockError>> + Send>>;
+
 /// A release that the backend has not answered yet.
 pub(super) struct Releasing {
-    answer: Pin<Box<dyn Future<Output = Result<(), LockError>> + Send>>,
+    answer: Answer,
     leaving: Leaving,
     valid: Result<(), LockError>,
 }
@@ -116,7 +127,7 @@ pub(super) struct Releasing {
 impl Releasing {
     /// Waits for the backend's answer as long as an exchange may take. Boxed, so that futures which
     /// hold a guard and release it stay small.
-    pub(super) fn answer(self) -> Pin<Box<dyn Future<Output = Result<(), LockError>> + Send>> {
+    pub(super) fn answer(self) -> Answer {
         Box::pin(async move {
             let Self {
                 answer,
@@ -186,6 +197,47 @@ impl Leaving {
                 HandOver::Undone(next)
             }
         }
+    }
+
+    /// Keeps the grant until then, without a holder: the store has no clock for that. The next in line is
+    /// called after its release, as after any other.
+    fn keep(mut self, until: Instant) {
+        let hold = &self.held.hold;
+        let Some(seat) = &mut self.seat else { return };
+        // The hold is over for its holder, and for the shutdown.
+        seat.close(|| hold.held_for(), hold.latch.get().is_some());
+        seat.turn.stage(Stage::Waiting);
+        let shared = Arc::clone(&seat.shared);
+        let kept = Kept(self);
+        let Ok(runtime) = Handle::try_current() else {
+            return overtime::after(until.into_std(), move || drop(kept));
+        };
+        runtime.spawn(async move {
+            tokio::select! {
+                () = sleep_until(until) => {}
+                () = Closing::of(&shared) => {}
+            }
+            if let Some(answer) = kept.release() {
+                // Unanswered, it goes on by itself.
+                let _ = timeout(shared.response_timeout, answer).await;
+            }
+        });
+    }
+}
+
+/// A grant that is kept after its hold. Dropped, which the end of its runtime does as well, it is released,
+/// and then the next in line is called.
+struct Kept(Leaving);
+
+impl Kept {
+    fn release(&self) -> Option<Answer> {
+        self.0.held.slot().release()
+    }
+}
+
+impl Drop for Kept {
+    fn drop(&mut self) {
+        drop(self.release());
     }
 }
 

@@ -3,8 +3,10 @@
 //! [guarantees]: self::guarantees
 //! [holder]: self::holder
 //! [idempotency]: self::idempotency
+//! [jobs]: self::jobs
 //! [naming]: self::naming
 //! [nesting]: self::nesting
+//! [permits]: self::permits
 //! [poolers]: self::poolers
 //! [security]: self::security
 //! [servers]: self::servers
@@ -30,8 +32,10 @@ macro_rules! pages {
         /// [guarantees]: crate::guide::guarantees
         /// [holder]: crate::guide::holder
         /// [idempotency]: crate::guide::idempotency
+        /// [jobs]: crate::guide::jobs
         /// [naming]: crate::guide::naming
         /// [nesting]: crate::guide::nesting
+        /// [permits]: crate::guide::permits
         /// [poolers]: crate::guide::poolers
         /// [security]: crate::guide::security
         /// [servers]: crate::guide::servers
@@ -41,6 +45,8 @@ macro_rules! pages {
         /// [`LockPolicy::background_job`]: crate::LockPolicy::background_job
         /// [`LockPolicy::user_request`]: crate::LockPolicy::user_request
         /// [`LockPolicy::long_operation`]: crate::LockPolicy::long_operation
+        /// [`LockProvider::claim`]: crate::LockProvider::claim
+        /// [`LockProvider::lead`]: crate::LockProvider::lead
         /// [`LockSettings`]: crate::LockSettings
         /// [`max_hold`]: crate::LockPolicy::with_max_hold
         /// [`local_handover`]: crate::LockProviderBuilder::local_handover
@@ -62,8 +68,10 @@ pages! {
     guarantees "guarantees.md";
     holder "holder.md";
     idempotency "idempotency.md";
+    jobs "jobs.md";
     naming "naming.md";
     nesting "nesting.md";
+    permits "permits.md";
     poolers "poolers.md";
     security "security.md" concat!("\n```sql\n", include_str!("../postgres/grants.sql"), "```");
     servers "servers.md";

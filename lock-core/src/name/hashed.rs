@@ -16,6 +16,9 @@ const SHORTENED: &[u8] = b"lock-name-v1:shortened\0";
 /// Before a value of a `:hashed` placeholder. Part of every such name: never to be changed.
 const HASHED: &[u8] = b"lock-name-v1:hashed\0";
 
+/// Before a name that is too long for the number of a slot. Part of every such slot: never to be changed.
+const SLOT: &[u8] = b"lock-name-v1:slot\0";
+
 /// Before a name that is told apart from others in traces.
 const TRACED: &[u8] = b"lock-name-v1:traced\0";
 
@@ -143,6 +146,10 @@ pub(super) enum ValueHash {
 impl ValueHash {
     pub(super) fn shortened() -> Self {
         Self::Plain(Sha256::new_with_prefix(SHORTENED))
+    }
+
+    pub(super) fn slot() -> Self {
+        Self::Plain(Sha256::new_with_prefix(SLOT))
     }
 
     /// Of a value that is `:hashed` at this place of a template, of which the literal parts are given,

@@ -162,6 +162,17 @@ impl LockName {
         Self { text, label }
     }
 
+    /// A name of a part of this lock, which has its label.
+    pub(super) fn derived(&self, text: SmolStr) -> Self {
+        let label = match &self.label {
+            Label::Prefix(_) if !text.starts_with(self.label()) => {
+                Label::Shared(self.label().into())
+            }
+            label => label.clone(),
+        };
+        Self { text, label }
+    }
+
     fn checked(text: &str) -> Result<Self, LockError> {
         check_name(text).map_err(invalid)?;
         Ok(Self {

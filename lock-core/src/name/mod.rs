@@ -5,6 +5,7 @@ mod hashed;
 mod lock_name;
 #[cfg(feature = "serde")]
 mod serde;
+mod slot;
 mod static_template;
 mod template;
 mod values;

@@ -12,6 +12,7 @@ use super::hashed::{NameSecret, ValueHash};
 use super::lock_name::{Label, LockName};
 use super::values::{NameBuffer, ValueError, Values};
 use crate::LockError;
+use crate::permits::Permits;
 
 /// A name with placeholders: `order:process:<id>`, `user:login:<email:hashed>`.
 ///
@@ -32,7 +33,10 @@ use crate::LockError;
 /// # Ok::<(), lock_core::LockError>(())
 /// ```
 #[derive(Clone)]
-pub struct LockTemplate(Arc<Inner>);
+pub struct LockTemplate {
+    inner: Arc<Inner>,
+    permits: Option<Permits>,
+}
 
 struct Inner {
     text: Text,
@@ -98,12 +102,16 @@ impl LockTemplate {
             })
             .collect();
         let room = MAX_NAME - parsed.literal_len();
-        Ok(Self(Arc::new(Inner {
+        let inner = Inner {
             text,
             pieces,
             params,
             room,
-        })))
+        };
+        Ok(Self {
+            inner: Arc::new(inner),
+            permits: None,
+        })
     }
 
     pub(super) fn refusal(text: &str, error: &GrammarError) -> LockError {
@@ -113,13 +121,34 @@ impl LockTemplate {
     /// Its text.
     #[must_use]
     pub fn as_str(&self) -> &str {
-        self.0.text.as_str()
+        self.inner.text.as_str()
+    }
+
+    /// The same template for locks of which so many may be held at a time, as
+    /// [`DistributedLock::permits`](crate::DistributedLock::permits) says. For the layers of `lock-tower`,
+    /// which are given a template; the names that it [fills](Self::fill) are as without.
+    ///
+    /// A number that cannot be, 0 or more than 256, is an error of the layer or the table that the template is
+    /// given to.
+    #[must_use]
+    pub fn permits(mut self, number: usize) -> Self {
+        self.permits = Some(Permits::new(number));
+        self
+    }
+
+    /// How many [permits](Self::permits) its locks have, if they have any.
+    ///
+    /// # Errors
+    ///
+    /// [`Misconfigured`](crate::LockErrorKind::Misconfigured) when there cannot be so many.
+    pub fn permit_count(&self) -> Result<Option<usize>, LockError> {
+        self.permits.map(Permits::check).transpose()
     }
 
     /// What has to be given to [`fill`](Self::fill): the sources of its placeholders, each once, in
     /// the order in which they stand there.
     pub fn params(&self) -> impl Iterator<Item = &str> {
-        let params = &self.0.params;
+        let params = &self.inner.params;
         params
             .iter()
             .map(|param| self.source(param))
@@ -146,7 +175,7 @@ impl LockTemplate {
         let mut given = [false; MAX_PLACEHOLDERS];
         for (key, value) in values {
             let mut is_known = false;
-            for (place, param) in self.0.params.iter().enumerate() {
+            for (place, param) in self.inner.params.iter().enumerate() {
                 if self.source(param) != key.as_ref() {
                     continue;
                 }
@@ -165,7 +194,13 @@ impl LockTemplate {
                 )));
             }
         }
-        if let Some((param, _)) = self.0.params.iter().zip(given).find(|(_, given)| !given) {
+        if let Some((param, _)) = self
+            .inner
+            .params
+            .iter()
+            .zip(given)
+            .find(|(_, given)| !given)
+        {
             return Err(self.wrong_params(format_args!(
                 "was given no value for `{}`",
                 Shown(self.source(param))
@@ -183,11 +218,11 @@ impl LockTemplate {
     /// one.
     #[doc(hidden)]
     pub fn fill_positional(&self, values: &[&dyn Display]) -> Result<LockName, LockError> {
-        if values.len() != self.0.params.len() {
+        if values.len() != self.inner.params.len() {
             return Err(LockError::invalid_name(format!(
                 "the template `{}` takes {} values and was given {}; give one for each placeholder",
                 Shown(self.as_str()),
-                self.0.params.len(),
+                self.inner.params.len(),
                 values.len(),
             )));
         }
@@ -203,11 +238,11 @@ impl LockTemplate {
     }
 
     fn values(&self) -> Values {
-        Values::new(self.0.room, self.0.params.len())
+        Values::new(self.inner.room, self.inner.params.len())
     }
 
     fn take(&self, taken: &mut Values, place: usize, value: &dyn Display) -> Result<(), LockError> {
-        let param = &self.0.params[place];
+        let param = &self.inner.params[place];
         let result = if param.hashed {
             // Not before: which secret the process has is decided by the first that needs it.
             let secret = NameSecret::of_process();
@@ -230,7 +265,7 @@ impl LockTemplate {
     }
 
     fn hash_at(&self, place: usize, secret: &NameSecret) -> ValueHash {
-        let pieces = self.0.pieces.iter().map(|piece| match piece {
+        let pieces = self.inner.pieces.iter().map(|piece| match piece {
             Piece::Literal(part) => Some(&self.as_str().as_bytes()[part.clone()]),
             Piece::Param => None,
         });
@@ -240,7 +275,7 @@ impl LockTemplate {
     fn name(&self, values: &Values) -> LockName {
         let mut name = NameBuffer::new();
         let mut place = 0;
-        for piece in &self.0.pieces {
+        for piece in &self.inner.pieces {
             match piece {
                 Piece::Literal(part) => name.push(&self.as_str().as_bytes()[part.clone()]),
                 Piece::Param => {
@@ -249,7 +284,7 @@ impl LockTemplate {
                 }
             }
         }
-        let label = match &self.0.text {
+        let label = match &self.inner.text {
             Text::Static(text) => Label::Static(text),
             Text::Shared(text) => Label::Shared(Arc::clone(text)),
         };
@@ -340,7 +375,7 @@ impl AsRef<str> for LockTemplate {
 
 impl PartialEq for LockTemplate {
     fn eq(&self, other: &Self) -> bool {
-        self.as_str() == other.as_str()
+        self.as_str() == other.as_str() && self.permits == other.permits
     }
 }
 

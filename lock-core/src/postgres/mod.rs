@@ -28,6 +28,8 @@
 //!   administrator or a crash ends is lost within milliseconds, with all its locks. For those
 //!   milliseconds, the server's own doing, another client can have a lock already;
 //!   [fencing](Fence) is the answer.
+//! - **A lock that is [kept](crate::LockPolicy::with_at_least)** stays a lock of its session after the release, since
+//!   the server has no other clock for it: it is free when the process or the session ends.
 //! - **A server that turns read-only is left.** Where a primary becomes a standby and keeps its connections open,
 //!   as managed services do, the session is lost with the next heartbeat, a third of a lease later at most, as
 //!   [`ReadOnly`](crate::LossReason::ReadOnly): another server grants its locks then.

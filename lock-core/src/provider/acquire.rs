@@ -1,5 +1,8 @@
 //! Acquiring one lock: the turn, the tries, the waits between them, the deadline over all.
 
+mod permits;
+mod seeking;
+
 use std::fmt;
 use std::future::{Future, poll_fn};
 use std::pin::{Pin, pin};
@@ -15,13 +18,16 @@ use tracing::{Instrument, Span};
 use super::closing::Closing;
 use super::exchange::Exchange;
 use super::wait::{Wait, until};
-use super::{LockProvider, Shared, Ticket, Turn};
+use super::{LockProvider, Shared, Turn};
 use crate::backend::{Attempt, Begun, Granted, Held, LockRequest};
 use crate::guard::seat;
 use crate::nesting::{Asking, Group};
 use crate::observe::{AcquireOutcome, Keys};
-use crate::queue::{Called, Entry, Stage};
+use crate::permits::Permits;
+use crate::queue::{self, Called, Entry, Stage};
 use crate::{LockError, LockGuard, LockName, LockPolicy, trace};
+
+pub(super) use seeking::Seeking;
 
 /// Between tries of a backend that is unavailable.
 const BACKOFF: ExponentialBuilder = ExponentialBuilder::new()
@@ -39,7 +45,7 @@ const BACKOFF: ExponentialBuilder = ExponentialBuilder::new()
 pub struct Acquire(State);
 
 enum State {
-    Start(LockProvider, LockName, Waiting),
+    Start(LockProvider, LockName, Option<Permits>, Waiting),
     Slow(Pin<Box<dyn Future<Output = Result<LockGuard, LockError>> + Send>>),
     /// Not given yet. Dropped, it is released.
     Over(Result<LockGuard, LockError>),
@@ -47,13 +53,25 @@ enum State {
 }
 
 impl Acquire {
-    pub(crate) fn new(provider: LockProvider, name: LockName, policy: LockPolicy) -> Self {
-        Self(State::Start(provider, name, Waiting::From(policy)))
+    pub(crate) fn new(
+        provider: LockProvider,
+        name: LockName,
+        permits: Option<Permits>,
+        policy: LockPolicy,
+    ) -> Self {
+        Self(State::Start(provider, name, permits, Waiting::From(policy)))
     }
 
     /// With a deadline that others share.
-    pub(super) fn within(provider: LockProvider, name: LockName, wait: Wait, group: Group) -> Self {
-        Self(State::Start(provider, name, Waiting::Within(wait, group)))
+    pub(super) fn within(
+        provider: LockProvider,
+        name: LockName,
+        wait: Wait,
+        policy: LockPolicy,
+        group: Group,
+    ) -> Self {
+        let waiting = Waiting::Within(wait, policy, group);
+        Self(State::Start(provider, name, None, waiting))
     }
 }
 
@@ -61,8 +79,8 @@ impl Acquire {
 pub(super) enum Waiting {
     /// With the first poll, under a policy of its own.
     From(LockPolicy),
-    /// It has begun, for several locks. Their policy bounds the hold of all once all are held.
-    Within(Wait, Group),
+    /// It has begun, for several locks. Their policy bounds the hold of all once all are held, this one does not.
+    Within(Wait, LockPolicy, Group),
 }
 
 impl Future for Acquire {
@@ -71,8 +89,8 @@ impl Future for Acquire {
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let state = std::mem::replace(&mut self.0, State::Done);
         let mut slow = match state {
-            State::Start(provider, name, waiting) => {
-                match start(provider.shared, name, waiting, cx) {
+            State::Start(provider, name, permits, waiting) => {
+                match start(provider.shared, name, permits, waiting, cx) {
                     Started::Over(result) => return self.give(result, cx),
                     Started::Slow(slow) => slow,
                 }
@@ -124,8 +142,20 @@ enum Started {
 }
 
 /// The part that needs no waiting, and so no allocation.
-fn start(shared: Arc<Shared>, name: LockName, waiting: Waiting, cx: &Context<'_>) -> Started {
+fn start(
+    shared: Arc<Shared>,
+    name: LockName,
+    permits: Option<Permits>,
+    waiting: Waiting,
+    cx: &Context<'_>,
+) -> Started {
     let mut caller = Caller::new(shared, name, waiting, cx.waker());
+    let checked = (caller.policy.check()).and_then(|()| permits.map(Permits::check).transpose());
+    match checked {
+        Ok(None) => {}
+        Ok(Some(permits)) => return permits::start(caller, permits),
+        Err(error) => return Started::Over(caller.conclude(Err(error))),
+    }
     let span = caller.span.clone();
     match caller.shared.queue.enter(&caller.name, caller.wait.zero) {
         Entry::Turn(turn) => match caller.shared.backend.begin(caller.request()) {
@@ -165,6 +195,11 @@ fn start(shared: Arc<Shared>, name: LockName, waiting: Waiting, cx: &Context<'_>
     }
 }
 
+/// What is asked of the store under a policy.
+pub(super) fn request(name: LockName, policy: &LockPolicy) -> LockRequest {
+    LockRequest::new(name).with_at_least(policy.at_least())
+}
+
 /// The hold that a waiter is behind. From now on it is watched: one that is lost, and whose guard is
 /// kept, must not keep others from the lock, be it those who wait or those who try again and again.
 pub(super) fn watched(holder: Weak<Held>) -> Option<Granted> {
@@ -180,7 +215,7 @@ pub(super) struct Caller {
     keys: Arc<Keys>,
     wait: Wait,
     /// What the hold follows from its begin on.
-    policy: Option<LockPolicy>,
+    policy: LockPolicy,
     /// For the watch over the order of locks, where that is on.
     asking: Option<Asking>,
     span: Span,
@@ -205,9 +240,9 @@ impl Caller {
         let (wait, policy, group) = match waiting {
             Waiting::From(policy) => {
                 let wait = Wait::new(policy, shared.response_timeout);
-                (wait, Some(policy), Group::default())
+                (wait, policy, Group::default())
             }
-            Waiting::Within(wait, group) => (wait, None, group),
+            Waiting::Within(wait, policy, group) => (wait, policy, group),
         };
         let keys = shared.observer.keys(name.label());
         let asking = shared.nesting.asks(&name, !wait.zero, group, waker);
@@ -243,9 +278,7 @@ impl Caller {
                     held.hold.watch_order(shared.nesting.granted(asking, name));
                 }
                 let held = seat(shared, Arc::clone(keys), turn, granted);
-                if let Some(policy) = policy {
-                    held.follow(policy);
-                }
+                held.follow(policy);
                 let guard = LockGuard::new(held);
                 // After the hold is known: a shutdown that has not seen it is seen here.
                 if shared.is_closing() {
@@ -285,7 +318,7 @@ impl Caller {
     }
 
     fn request(&self) -> LockRequest {
-        LockRequest::new(self.name.clone())
+        request(self.name.clone(), &self.policy)
     }
 
     fn exchange(&self, turn: Turn, begun: Begun) -> Exchange {
@@ -293,7 +326,10 @@ impl Caller {
     }
 
     /// Waits for our turn.
-    async fn in_line(&self, ticket: &mut Ticket) -> Result<(Turn, Option<Granted>), LockError> {
+    async fn in_line<K: queue::Key, G, H>(
+        &self,
+        ticket: &mut queue::Ticket<K, G, H>,
+    ) -> Result<(queue::Turn<K, G, H>, Option<G>), LockError> {
         let Wait {
             deadline,
             response_timeout,
@@ -327,6 +363,12 @@ impl Caller {
         }
     }
 
+    /// Whether a grant that another has asked for serves: not where the lock is to be kept, which the store was
+    /// not asked for.
+    fn takes(&self, granted: &Granted) -> bool {
+        granted.is_fresh() && self.policy.at_least().is_none()
+    }
+
     /// Takes what a caller that left before us was granted, or asks.
     async fn called(
         &self,
@@ -334,7 +376,7 @@ impl Caller {
         gift: Option<Granted>,
     ) -> Result<(Turn, Granted), LockError> {
         match gift {
-            Some(granted) if granted.is_fresh() => return Ok((turn, granted)),
+            Some(granted) if self.takes(&granted) => return Ok((turn, granted)),
             // Given back before we ask: we would meet ourselves.
             stale => drop(stale),
         }

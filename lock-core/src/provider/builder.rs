@@ -4,7 +4,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::{LockProvider, Queue, Shared};
+use super::{LockProvider, Queue, Seekers, Shared};
 use crate::backend::DynBackend;
 use crate::health::Companion;
 use crate::lease::Latch;
@@ -147,6 +147,7 @@ impl LockProviderBuilder {
             observer: Observer::new(kind),
             nesting: Watch::new(kind, self.lock_order_watch),
             queue: Queue::new(),
+            seekers: Seekers::new(),
             backend: self.backend,
             response_timeout: self.response_timeout,
             local_handover: self.local_handover,

@@ -4,18 +4,18 @@ use std::collections::BTreeSet;
 use std::future::poll_fn;
 use std::sync::Arc;
 use std::task::Poll;
-use std::time::Duration;
 
 use tokio::task::coop::consume_budget;
 use tokio::time::timeout;
 use tracing::{Instrument, Span};
 
-use super::acquire::{Acquire, Caller, Waiting, watched};
+use super::acquire::{Acquire, Caller, Waiting, request, watched};
+use super::claim::Claim;
 use super::closing::Closing;
 use super::exchange::{detach, settle};
 use super::wait::{Wait, until};
 use super::{LockProvider, Shared, Turn};
-use crate::backend::{Granted, LockRequest, ManyCommand};
+use crate::backend::LockRequest;
 use crate::guard::seat;
 use crate::nesting::Group;
 use crate::observe::AcquireOutcome;
@@ -74,14 +74,17 @@ impl LockProvider {
             ));
         }
         let policy = policy.into();
+        policy.check()?;
         let wait = Wait::new(policy, self.shared.response_timeout);
+        // The time to hold them begins when there are all.
+        let unbounded = policy.without_max_hold();
         let group = self.shared.nesting.group();
         let mut guards = Vec::with_capacity(names.len());
         let mut at_once = 1;
         while let Some(rest) = names.get(guards.len()..).filter(|rest| !rest.is_empty()) {
             let next = &rest[..at_once.min(rest.len())];
             if next.len() > 1 {
-                let had = self.try_in_order(next, wait, group).await?;
+                let had = self.try_in_order(next, wait, unbounded, group).await?;
                 let is_all = had.len() == next.len();
                 guards.extend(had);
                 if is_all {
@@ -91,7 +94,7 @@ impl LockProvider {
             }
             // The first that is not free is waited for in its line, with those before it and no other.
             let first = names[guards.len()].clone();
-            guards.push(Acquire::within(self.clone(), first, wait, group).await?);
+            guards.push(Acquire::within(self.clone(), first, wait, unbounded, group).await?);
             at_once = 2;
         }
         // Held for as long as all of them are.
@@ -171,7 +174,8 @@ impl LockProvider {
             return Ok(Vec::new());
         }
         let asked = std::time::Instant::now();
-        let mut claim = Claim::begin(shared, &names, turns, limit);
+        let requests = names.iter().cloned().map(LockRequest::new).collect();
+        let mut claim = Claim::begin(shared, requests, turns, limit);
         let answer = timeout(shared.response_timeout, claim.answer());
         let Ok(granted) = answer.instrument(report.span.clone()).await else {
             return Err(LockError::unanswered_since(asked, shared.response_timeout));
@@ -211,6 +215,7 @@ impl LockProvider {
         &self,
         names: &[LockName],
         wait: Wait,
+        policy: LockPolicy,
         group: Group,
     ) -> Result<Vec<LockGuard>, LockError> {
         let shared = &self.shared;
@@ -223,7 +228,8 @@ impl LockProvider {
         };
         let mut report = Report::new(shared, names, wait, Span::none());
         let asked = std::time::Instant::now();
-        let mut claim = Claim::begin(shared, names, turns, names.len());
+        let requests = names.iter().cloned().map(|name| request(name, &policy));
+        let mut claim = Claim::begin(shared, requests.collect(), turns, names.len());
         let answer = tokio::select! {
             biased;
             answer = until(wait.give_up(), claim.answer()) => answer,
@@ -255,7 +261,7 @@ impl LockProvider {
                 continue;
             }
             let (shared, name) = (Arc::clone(shared), names[position].clone());
-            let waiting = Waiting::Within(wait, group);
+            let waiting = Waiting::Within(wait, policy, group);
             let mut caller = Caller::new(shared, name, waiting, &waker);
             guards.push(caller.conclude(Ok((turn, granted)))?);
         }
@@ -278,50 +284,6 @@ where
     let names = names.into_iter().map(TryInto::try_into);
     let names: BTreeSet<_> = names.collect::<Result<_, _>>().map_err(Into::into)?;
     Ok(names.into_iter().collect())
-}
-
-/// A command for many names, with their turns; as an `Exchange` it is asked to the end.
-struct Claim {
-    command: Option<ManyCommand>,
-    turns: Vec<Option<Turn>>,
-    response_timeout: Duration,
-}
-
-impl Claim {
-    fn begin(shared: &Shared, names: &[LockName], turns: Vec<Turn>, limit: usize) -> Self {
-        let requests = names.iter().cloned().map(LockRequest::new).collect();
-        Self {
-            command: Some(shared.backend.begin_many(requests, limit)),
-            turns: turns.into_iter().map(Some).collect(),
-            response_timeout: shared.response_timeout,
-        }
-    }
-
-    async fn answer(&mut self) -> Result<Vec<(usize, Granted)>, LockError> {
-        let Some(command) = &mut self.command else {
-            return Ok(Vec::new());
-        };
-        let answer = command.await;
-        self.command = None;
-        answer
-    }
-}
-
-impl Drop for Claim {
-    fn drop(&mut self) {
-        let Some(command) = self.command.take() else {
-            return;
-        };
-        let response_timeout = self.response_timeout;
-        let mut turns = std::mem::take(&mut self.turns);
-        detach(async move {
-            for (position, granted) in command.await.unwrap_or_default() {
-                if let Some(turn) = turns.get_mut(position).and_then(Option::take) {
-                    detach(settle(granted, turn, response_timeout));
-                }
-            }
-        });
-    }
 }
 
 /// What metrics and traces say of one question for many names. Dropped before it has concluded, it was

@@ -3,6 +3,7 @@
 mod acquire;
 mod builder;
 mod by_name;
+mod claim;
 mod closing;
 mod connect;
 mod exchange;
@@ -19,6 +20,7 @@ use std::task::{Poll, Waker};
 use std::time::Duration;
 
 pub use acquire::Acquire;
+use acquire::Seeking;
 pub use builder::LockProviderBuilder;
 pub(crate) use closing::Closing;
 pub use server::Server;
@@ -35,6 +37,10 @@ use crate::{DistributedLock, Health, LockError, LockName, queue};
 pub(crate) type Queue = queue::Queue<LockName, Granted, Weak<Held>>;
 pub(crate) type Turn = queue::Turn<LockName, Granted, Weak<Held>>;
 pub(crate) type Ticket = queue::Ticket<LockName, Granted, Weak<Held>>;
+
+/// The queue of those who seek one of so many slots: what the first has found out goes to the next.
+type Seekers = queue::Queue<(LockName, usize), Seeking, ()>;
+type SeekersTurn = queue::Turn<(LockName, usize), Seeking, ()>;
 
 /// Where locks come from. Cheap to clone; all clones share one queue.
 ///
@@ -63,6 +69,7 @@ pub struct LockProvider {
 pub(crate) struct Shared {
     pub(crate) backend: Box<dyn DynBackend>,
     pub(crate) queue: Arc<Queue>,
+    seekers: Arc<Seekers>,
     pub(crate) observer: Observer,
     pub(crate) nesting: Arc<Watch>,
     pub(crate) response_timeout: Duration,

@@ -79,6 +79,7 @@ impl LockProvider {
         let mut held = self.held();
         shared.closing.set(LossReason::Shutdown);
         shared.queue.close();
+        shared.seekers.close();
         // With those that were granted in between.
         held.extend(self.held());
         held.sort_unstable_by_key(|held| Arc::as_ptr(held).addr());

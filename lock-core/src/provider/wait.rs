@@ -1,6 +1,8 @@
 //! Until when an acquire waits.
 
-use std::future::Future;
+use std::future::{Future, poll_fn};
+use std::pin::pin;
+use std::task::Poll;
 use std::time::Duration;
 
 use tokio::time::{Instant, timeout_at};
@@ -59,8 +61,13 @@ impl Wait {
     }
 }
 
-/// Waits for the future until then.
+/// Waits for the future until then. What is ready needs no timer, and so no runtime.
 pub(super) async fn until<F: Future>(then: Option<Instant>, future: F) -> Option<F::Output> {
+    let mut future = pin!(future);
+    let first = poll_fn(|cx| Poll::Ready(future.as_mut().poll(cx)));
+    if let Poll::Ready(output) = first.await {
+        return Some(output);
+    }
     match then {
         Some(then) => timeout_at(then, future).await.ok(),
         None => Some(future.await),

@@ -31,6 +31,13 @@ pub(crate) struct Ticket<K: Key, G, H> {
 }
 
 impl<K: Key, G, H> Ticket<K, G, H> {
+    /// Whether it is known that the lock is held.
+    pub(crate) fn is_held(&self) -> bool {
+        let lines = lock(&self.queue.lines);
+        let line = lines.lines.get(&self.key);
+        line.is_some_and(|line| !matches!(line.stage, Stage::Asking))
+    }
+
     /// Waits no longer than until it is known whether the lock is held.
     pub(crate) fn hurry(&self) {
         let Some(ticket) = self.ticket else { return };

@@ -94,10 +94,11 @@ impl RedisBackend {
         all.unwrap_or_else(|| Err(self.client.gone()))
     }
 
-    fn acquire(&self, key: Key) -> (Acquire, oneshot::Receiver<Answer>) {
+    fn acquire(&self, key: Key, of: &LockRequest) -> (Acquire, oneshot::Receiver<Answer>) {
         let (reply, answer) = oneshot::channel();
-        let reply = Reply::Caller(reply);
-        (Acquire::new(Arc::clone(&self.client), key, reply), answer)
+        let mut acquire = Acquire::new(Arc::clone(&self.client), key, Reply::Caller(reply));
+        acquire.at_least = of.at_least();
+        (acquire, answer)
     }
 }
 
@@ -128,9 +129,13 @@ impl Backend for RedisBackend {
         let key = self.key(request);
         // What the driver has acquired for the waiters.
         if let Some(grant) = self.shared.waiting.take_valid(&key) {
-            return Ok(Attempt::Granted(RedisGrant(grant)));
+            if request.at_least().is_none() {
+                return Ok(Attempt::Granted(RedisGrant(grant)));
+            }
+            // It is not to be kept. Its release travels before our acquire, or with it.
+            drop(grant);
         }
-        let (acquire, answer) = self.acquire(key);
+        let (acquire, answer) = self.acquire(key, request);
         self.shared.queues.requests.push(Command::Acquire(acquire));
         Ok(match self.client.answered(answer).await? {
             Attempt::Granted(grant) => Attempt::Granted(RedisGrant(grant)),
@@ -157,7 +162,8 @@ impl Backend for RedisBackend {
                 wanted -= limit;
                 let mut acquires = Vec::with_capacity(chunk.len());
                 for position in chunk {
-                    let (acquire, answer) = self.acquire(keys[position].clone());
+                    let (acquire, answer) =
+                        self.acquire(keys[position].clone(), &requests[position]);
                     acquires.push(acquire);
                     answers.push((position, answer));
                 }

@@ -32,6 +32,9 @@
 //!   for, and the thread that learns of a release tries immediately for the waiters; what ends without
 //!   a release is asked for when it ends. A client that is refused leaves a mark at the lock, and a lock
 //!   without a mark is released without a message.
+//! - **A lock that is [kept](crate::LockPolicy::with_at_least)** is granted for that time where it is longer than
+//!   the lease. Its release leaves a key without an owner, which ends by itself, so that nothing but the server is
+//!   needed to keep it closed.
 //! - **Tokens** are the server's time in microseconds, and greater than all earlier ones of the name
 //!   also when that clock goes back. A server that takes over from another goes on 10 minutes ahead of
 //!   its clock, and at least a lease (10 minutes of a longer one) after the last token that it knows:

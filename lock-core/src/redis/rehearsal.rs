@@ -1,5 +1,7 @@
 //! Runs each command that locks need once, so that missing rights fail at connect.
 
+use std::time::Duration;
+
 use ::redis::aio::MultiplexedConnection;
 use ::redis::{Arg, Cmd, ConnectionInfo, Value, cmd, pipe};
 use tokio::time::timeout;
@@ -149,6 +151,7 @@ async fn run_scripts(
         not_after: u64::MAX,
         newest: 0,
         is_cluster,
+        now: Duration::ZERO,
     };
     let exchange = exchange.call(&Content::probe());
     let answers = run(EXCHANGE.invoke(connection, exchange, within).await)?;

@@ -4,6 +4,8 @@
 //! space, by how much the token was ahead of the server's time when it was granted, in microseconds; a
 //! space, and the instance of the holder.
 //!
+//! A lock that is kept after its release has an owner of zeros, which no acquire is, and ends by itself.
+//!
 //! The scripts decide by the owner alone. What follows the token is for [`holder`](crate::LockProvider::holder)
 //! and for people. Versions of this library before it was there read 64 bytes, to the end of the token, and
 //! wrote it in as many digits as it has: they and this one exclude each other, and wake each other. One that

@@ -42,6 +42,8 @@ mod panics;
 mod parameters_live;
 #[path = "pass/patterns.rs"]
 mod patterns;
+#[path = "pass/permits.rs"]
+mod permits;
 #[path = "pass/policies.rs"]
 mod policies;
 #[path = "pass/provider.rs"]
@@ -93,7 +95,7 @@ macro_rules! cases {
 cases! {
     async_trait busy cancellation debug_handler entry_points functions futures_are_send generics
     guard hashed impl_trait instrument lifetimes lock_name loss panics parameters_live patterns
-    policies provider question_mark_and_return receivers recursion refused release several_names
+    permits policies provider question_mark_and_return receivers recursion refused release several_names
     shadowed_prelude skip
 }
 

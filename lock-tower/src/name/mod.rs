@@ -10,7 +10,7 @@ use std::str::FromStr;
 use std::sync::Arc;
 
 use http::request::Parts;
-use lock_core::{LockError, LockName, LockTemplate};
+use lock_core::{DistributedLock, LockError, LockName, LockProvider, LockTemplate};
 
 #[cfg(feature = "axum")]
 pub(crate) use route::listed;
@@ -100,8 +100,10 @@ impl Naming {
     where
         T: TryInto<LockTemplate, Error: Into<LockError>>,
     {
+        let template = template.try_into().map_err(Into::into)?;
+        template.permit_count()?;
         Ok(Self {
-            template: template.try_into().map_err(Into::into)?,
+            template,
             params: Vec::new(),
             key: None,
         })
@@ -109,6 +111,23 @@ impl Naming {
 
     pub(crate) fn template(&self) -> &LockTemplate {
         &self.template
+    }
+
+    pub(crate) fn set_permits(&mut self, number: usize) {
+        self.template = self.template.clone().permits(number);
+    }
+
+    /// The lock of this name, or so many permits of it.
+    pub(crate) fn lock(
+        &self,
+        locks: &LockProvider,
+        name: LockName,
+    ) -> Result<DistributedLock, LockError> {
+        let lock = locks.lock(name)?;
+        Ok(match self.template.permit_count()? {
+            Some(number) => lock.permits(number),
+            None => lock,
+        })
     }
 
     /// Whether the template names this parameter, and nothing gives it yet.

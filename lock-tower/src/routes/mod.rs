@@ -55,6 +55,19 @@ use table::Table;
 /// A parameter of a route is locked as text, where `7` and `07` are two locks, unless
 /// [`param_as`](Self::param_as) gives the type that the handlers have.
 ///
+/// Where several requests may hold a lock at a time, the template says how many:
+///
+/// ```
+/// # use http::Method;
+/// # use lock_core::{LockError, LockPolicy, LockProvider, LockTemplate, memory::MemoryBackend};
+/// # use lock_tower::RouteLocks;
+/// # let locks = LockProvider::new(MemoryBackend::new());
+/// let exports = LockTemplate::parse("export:run:<tenant>")?.permits(5);
+/// let locks = RouteLocks::new(locks)
+///     .route(Method::POST, "/tenants/{tenant}/export", exports, LockPolicy::user_request())?;
+/// # Ok::<(), LockError>(())
+/// ```
+///
 /// Settings are for all entries, and [`param`](Self::param)s for all that name them, before the call and after
 /// it. A second `param` of the same name is for the entries after it.
 ///
@@ -100,7 +113,8 @@ impl RouteLocks {
     /// # Errors
     ///
     /// [`InvalidName`](lock_core::LockErrorKind::InvalidName) when the template is not valid;
-    /// [`Misconfigured`](lock_core::LockErrorKind::Misconfigured) when the path is not a valid route path, when it lacks a parameter that the template names (and that no
+    /// [`Misconfigured`](lock_core::LockErrorKind::Misconfigured) when there cannot be so many permits or such a
+    /// policy, when the path is not a valid route path, when it lacks a parameter that the template names (and that no
     /// [`param`](Self::param) before this gives), and when the route has an entry already.
     pub fn route<T>(
         mut self,
@@ -158,6 +172,7 @@ impl RouteLocks {
         T: TryInto<LockTemplate, Error: Into<LockError>>,
     {
         let mut naming = Naming::new(template)?;
+        policy.check()?;
         self.table().params.take(&mut naming);
         if let Some(missing) = naming.route_params().find(|name| !path.has_param(name)) {
             let method = method

@@ -34,6 +34,8 @@ mod names;
 #[cfg(feature = "axum")]
 mod order;
 #[cfg(feature = "axum")]
+mod permits;
+#[cfg(feature = "axum")]
 mod placement;
 #[cfg(feature = "axum")]
 mod refusals;

@@ -3,7 +3,9 @@
 //! One line is one command and has one line as its answer (`hammer`: several, then `done`):
 //!
 //! ```text
-//! acquire NAME WAIT_MS        granted | contended | error KIND
+//! acquire NAME WAIT_MS        granted | contended | error KIND; behind it may follow
+//!     permits=N               one of so many
+//!     at_least=MS             kept so long
 //! when NAME WAIT_MS           granted AT, in nanoseconds of CLOCK_BOOTTIME
 //! token | valid | release     token N | valid BOOL | released | error KIND
 //! write URL GUARDED BALANCE    written | refused, see `lock_tests::row`
@@ -22,7 +24,7 @@ use std::process::{self, Command, Stdio};
 use std::time::Duration;
 
 use fork::Fork;
-use lock_core::{LockError, LockGuard, LockName, LockProvider};
+use lock_core::{LockError, LockGuard, LockName, LockPolicy, LockProvider};
 use lock_tests::address;
 use lock_tests::checker::{Action, Journal, Stage};
 use lock_tests::{boottime, row};
@@ -55,9 +57,19 @@ async fn main() -> Result<(), Box<dyn Error + Send + Sync>> {
     while let Some(command) = commands.recv().await {
         let words: Vec<_> = command.split(' ').collect();
         match words.as_slice() {
-            ["acquire", name, wait] => {
-                let wait = Duration::from_millis(wait.parse()?);
-                match locks.lock(*name)?.try_acquire(wait).await {
+            ["acquire", name, wait, options @ ..] => {
+                let mut policy = LockPolicy::from(Duration::from_millis(wait.parse()?));
+                let mut lock = locks.lock(*name)?;
+                for option in options {
+                    match option.split_once('=') {
+                        Some(("permits", number)) => lock = lock.permits(number.parse()?),
+                        Some(("at_least", millis)) => {
+                            policy = policy.with_at_least(Duration::from_millis(millis.parse()?));
+                        }
+                        _ => return Err(format!("unknown option `{option}`").into()),
+                    }
+                }
+                match lock.try_acquire(policy).await {
                     Ok(Some(granted)) => {
                         guard = Some(granted);
                         say("granted");

@@ -2,10 +2,11 @@
 //! `stop`.
 //!
 //! ```text
-//! stresser ADDRESS RESOURCE HISTORY PROCESS SEED CLIENTS KEPT NAME..
+//! stresser ADDRESS RESOURCE HISTORY PROCESS SEED CLIENTS PERMITS KEPT NAME..
 //! ```
 //!
-//! Its clients share the locks NAME.. with those of other processes. One client more keeps the lock KEPT
+//! Its clients share the locks NAME.. with those of other processes, so many of which hold one at a time as PERMITS
+//! says; 0 for locks without permits. One client more keeps the lock KEPT
 //! nearly all the time, so that a fault that costs locks always finds one.
 
 use std::error::Error;
@@ -19,7 +20,7 @@ use std::time::Duration;
 use fastrand::Rng;
 use lock_core::LockName;
 use lock_tests::address;
-use lock_tests::chaos::{FileResource, Worker};
+use lock_tests::chaos::{FileResource, Locks, Permits, Worker};
 use lock_tests::checker::Journal;
 use rustix::process::{Signal, set_parent_process_death_signal};
 use tokio::task::JoinSet;
@@ -43,12 +44,14 @@ async fn main() -> Result<(), Box<dyn Error + Send + Sync>> {
         process,
         seed,
         clients,
+        permits,
         kept,
         names @ ..,
     ] = arguments.as_slice()
     else {
         return Err(
-            "usage: stresser ADDRESS RESOURCE HISTORY PROCESS SEED CLIENTS KEPT NAME..".into(),
+            "usage: stresser ADDRESS RESOURCE HISTORY PROCESS SEED CLIENTS PERMITS KEPT NAME.."
+                .into(),
         );
     };
     let directory = resource.strip_prefix("file:");
@@ -62,25 +65,44 @@ async fn main() -> Result<(), Box<dyn Error + Send + Sync>> {
     say("ready")?;
 
     let mut workers = JoinSet::new();
-    let mut start = |names, one_of| {
-        let worker = Worker {
-            locks: locks.clone(),
-            resource: resource.clone(),
-            journal: journal.clone(),
-            names,
-            rng: rng.fork(),
-            pausing: None,
-            lingering: Some((one_of, LINGERING)),
-        };
-        workers.spawn(worker.work(Arc::clone(&stop)));
-    };
+    let permits: usize = permits.parse()?;
     for _ in 0..clients.parse()? {
-        start(names.clone(), SELDOM);
+        let (names, lingering) = (names.clone(), Some((SELDOM, LINGERING)));
+        let rng = rng.fork();
+        if permits == 0 {
+            let worker = worker(locks.clone(), &resource, &journal, names, rng, lingering);
+            workers.spawn(worker.work(Arc::clone(&stop)));
+        } else {
+            let locks = Permits(locks.clone(), permits);
+            let worker = worker(locks, &resource, &journal, names, rng, lingering);
+            workers.spawn(worker.work(Arc::clone(&stop)));
+        }
     }
-    start(vec![kept.parse()?], 1);
+    let (kept, lingering) = (vec![kept.parse()?], Some((1, LINGERING)));
+    let worker = worker(locks, &resource, &journal, kept, rng, lingering);
+    workers.spawn(worker.work(Arc::clone(&stop)));
     workers.join_all().await;
     say("stopped")?;
     Ok(())
+}
+
+fn worker<L: Locks>(
+    locks: L,
+    resource: &FileResource,
+    journal: &Journal,
+    names: Vec<LockName>,
+    rng: Rng,
+    lingering: Option<(u32, Duration)>,
+) -> Worker<L, FileResource> {
+    Worker {
+        locks,
+        resource: resource.clone(),
+        journal: journal.clone(),
+        names,
+        rng,
+        pausing: None,
+        lingering,
+    }
 }
 
 /// Set once the standard input says so. Its end ends the process, whatever it does.

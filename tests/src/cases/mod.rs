@@ -3,6 +3,7 @@
 //! A case is listed once more, with the number of the promise that it checks, in
 //! [`conformance!`](crate::conformance); one that is not listed there is found by a test.
 
+pub mod at_least;
 pub mod closing;
 pub mod crowd;
 mod crowding;
@@ -15,6 +16,7 @@ pub mod loss;
 pub mod many;
 pub mod names;
 pub mod ownership;
+pub mod permits;
 pub mod processes;
 pub mod tokens;
 pub mod waiting;

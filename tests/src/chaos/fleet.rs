@@ -32,6 +32,8 @@ pub(super) struct Setting {
     pub(super) clients: usize,
     /// The locks that all want.
     pub(super) names: Vec<LockName>,
+    /// How many may hold each of these at a time, where that is more than one.
+    pub(super) permits: Option<usize>,
     /// Those that one process each keeps.
     pub(super) kept: Vec<LockName>,
 }
@@ -83,6 +85,7 @@ impl Fleet {
             name.clone(),
             seed.to_string(),
             setting.clients.to_string(),
+            setting.permits.unwrap_or_default().to_string(),
             setting.kept[place].to_string(),
         ];
         arguments.extend(setting.names.iter().map(LockName::to_string));

@@ -19,6 +19,9 @@ pub trait Locks: Clone + Send + Sync + 'static {
     /// One that is held.
     type Held: Held;
 
+    /// Whether what is granted is a slot of the lock that was asked for, which has a name of its own.
+    const HAS_SLOTS: bool = false;
+
     /// Takes a lock; `None` when another held it for the whole wait.
     ///
     /// # Errors
@@ -33,6 +36,11 @@ pub trait Locks: Clone + Send + Sync + 'static {
 
 /// A lock that is held.
 pub trait Held: Send + Sync + 'static {
+    /// The name of the slot, where it is one.
+    fn slot(&self) -> Option<&LockName> {
+        None
+    }
+
     /// Whether it says that it is ours.
     fn is_valid(&self) -> bool;
 
@@ -70,7 +78,35 @@ impl Locks for Opened {
     }
 }
 
+/// Locks with so many permits.
+#[derive(Clone, Debug)]
+pub struct Permits(pub Opened, pub usize);
+
+impl Locks for Permits {
+    type Held = (LockGuard, Option<Lease>);
+
+    const HAS_SLOTS: bool = true;
+
+    async fn acquire(
+        &self,
+        name: &LockName,
+        wait: Duration,
+    ) -> Result<Option<Self::Held>, LockError> {
+        let Self(opened, number) = self;
+        let lock = opened.locks.lock(name)?.permits(*number);
+        let guard = lock.try_acquire(wait).await?;
+        Ok(guard.map(|guard| {
+            let lease = opened.leases.of(guard.name());
+            (guard, lease)
+        }))
+    }
+}
+
 impl Held for (LockGuard, Option<Lease>) {
+    fn slot(&self) -> Option<&LockName> {
+        Some(self.0.name())
+    }
+
     fn is_valid(&self) -> bool {
         self.0.is_valid()
     }

@@ -43,7 +43,7 @@ use fleet::Setting;
 pub use fleet::{Broken, Fleet};
 pub use in_process::InProcess;
 pub use lease_table::ChaosLeaseTable;
-pub use locks::{Bare, Held, Locks, Taken};
+pub use locks::{Bare, Held, Locks, Permits, Taken};
 pub use postgres::ChaosPostgres;
 pub use redis::{ChaosRedis, ChaosRedisCluster};
 pub use redis_sentinels::ChaosRedisSentinels;
@@ -79,6 +79,8 @@ pub struct Campaign {
     pub clients: usize,
     /// How many locks they share. Each process keeps one more to itself.
     pub locks: usize,
+    /// How many may hold each of these at a time, where that is more than one. Then nothing but processes is broken.
+    pub permits: Option<usize>,
     /// What chance chooses.
     pub seed: u64,
 }
@@ -96,11 +98,12 @@ impl Campaign {
         let seed = given(SEED).unwrap_or_else(|| fastrand::u64(..));
         eprintln!("repeat with {SEED}={seed}");
         Self {
-            lasts: given(SECONDS).map_or(lasts, Duration::from_secs),
+            lasts: seconds(lasts),
             every: Duration::from_secs(2),
             processes: 4,
             clients: 2,
             locks: 4,
+            permits: None,
             seed,
         }
     }
@@ -115,20 +118,33 @@ impl Campaign {
         let directory = TempDir::new().unwrap();
         let resources = directory.path().join("resources");
         let resource = FileResource::open(&resources).unwrap();
-        let names = names(self.locks + self.processes);
-        let (shared, kept) = names.split_at(self.locks);
+        let mut names = names(self.locks + self.processes);
+        let kept = names.split_off(self.locks);
+        let shared = names.clone();
         let setting = Setting {
             program: stresser.to_owned(),
             address: store.address().expect("processes can share the store"),
             resource: format!("file:{}", resources.display()),
             histories: directory.path().to_owned(),
             clients: self.clients,
-            names: shared.to_vec(),
-            kept: kept.to_vec(),
+            names: shared.clone(),
+            permits: self.permits,
+            kept: kept.clone(),
         };
-        let faults = store.faults();
+        let faults = match self.permits {
+            None => store.faults(),
+            Some(_) => common::<S>(),
+        };
         let free_within = S::LEASE.unwrap_or_default() + Duration::from_secs(1);
         let probe = Opened::over(store.backend().await);
+        if let Some(permits) = self.permits {
+            let slots = shared.iter().flat_map(|name| {
+                let lock = probe.locks.lock(name).unwrap().permits(permits);
+                lock.slots().collect::<Vec<_>>()
+            });
+            names = slots.collect();
+        }
+        names.extend(kept);
         let mut fleet = Fleet::open(rng.fork(), setting).await;
         let journal = fleet.journal.clone();
         let starvation = Starvation::watched(journal.clone(), S::LEASE);
@@ -155,6 +171,7 @@ impl Campaign {
             .fifo(Duration::ZERO)
             .fault(STARVED, FaultRule::harmless().may_cost_locks());
         rules.lateness += most;
+        rules.permits = self.permits;
         for (fault, added) in faults.iter().zip(added) {
             let rule = fault.rule().on_a_machine_that_adds(added);
             rules = rules.fault(fault.name(), rule);
@@ -252,6 +269,11 @@ fn keep(history: &[Event]) {
         writeln!(file, "{}", serde_json::to_string(event).unwrap()).unwrap();
     }
     file.flush().unwrap();
+}
+
+/// How long it lasts: as the environment says, or so long.
+pub(crate) fn seconds(otherwise: Duration) -> Duration {
+    given(SECONDS).map_or(otherwise, Duration::from_secs)
 }
 
 /// A number in the environment.

@@ -57,12 +57,15 @@ impl<L: Locks, R: Resource> Worker<L, R> {
                 .choice(&self.names)
                 .expect("there are locks")
                 .clone();
-            let operation = self.journal.operation(&name);
             let wait = Duration::from_millis(self.rng.u64(0..1_500));
-            operation.ask(wait);
+            let asked = self.journal.now();
+            // Which of several slots it is for is known with the grant.
+            let asking = (!L::HAS_SLOTS).then(|| self.ask(&name, asked, wait));
             match self.locks.acquire(&name, wait).await {
                 Ok(Some(held)) => {
                     holds += 1;
+                    let name = held.slot().cloned().unwrap_or(name);
+                    let operation = asking.unwrap_or_else(|| self.ask(&name, asked, wait));
                     // What was over before it came, in a process that was frozen, was held for no time.
                     let now = self.journal.now();
                     let is_over = held.remaining().is_some_and(|left| left.is_zero());
@@ -76,14 +79,26 @@ impl<L: Locks, R: Resource> Worker<L, R> {
                     let pause = pause.map(|(_, lasts)| lasts);
                     self.hold(&name, held, &operation, pause, &stop).await;
                 }
-                Ok(None) => operation.note(Action::Acquire, Stage::Fail),
+                Ok(None) => {
+                    if let Some(asking) = asking {
+                        asking.note(Action::Acquire, Stage::Fail);
+                    }
+                }
                 Err(error) if error.is_unavailable() => {
-                    operation.note(Action::Acquire, Stage::Info);
+                    if let Some(asking) = asking {
+                        asking.note(Action::Acquire, Stage::Info);
+                    }
                     sleep(RESPITE).await;
                 }
                 Err(error) => panic!("{error}: {error:?}"),
             }
         }
+    }
+
+    fn ask(&self, name: &LockName, at: u64, wait: Duration) -> Operation {
+        let operation = self.journal.operation(name);
+        operation.asked(at, wait);
+        operation
     }
 
     /// Works under a lock, and gives it back.

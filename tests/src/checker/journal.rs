@@ -191,8 +191,12 @@ impl Operation {
 
     /// Writes down a step with both.
     pub fn write(&self, f: Action, stage: Stage, token: Option<u64>, until: Option<u64>) {
+        self.write_at(self.journal.now(), f, stage, token, until);
+    }
+
+    fn write_at(&self, t_ns: u64, f: Action, stage: Stage, token: Option<u64>, until: Option<u64>) {
         self.journal.write(Event {
-            t_ns: self.journal.now(),
+            t_ns,
             process: self.journal.process.as_ref().to_owned(),
             op: self.op.clone(),
             lock: self.lock.clone(),
@@ -221,7 +225,12 @@ impl Operation {
 
     /// Writes down that a lock is asked for, and how long that waits.
     pub fn ask(&self, wait: Duration) {
-        let until = self.journal.now().checked_add(nanos(wait));
-        self.note_until(Action::Acquire, Stage::Invoke, until);
+        self.asked(self.journal.now(), wait);
+    }
+
+    /// Writes down that a lock was asked for at this time.
+    pub fn asked(&self, at: u64, wait: Duration) {
+        let until = at.checked_add(nanos(wait));
+        self.write_at(at, Action::Acquire, Stage::Invoke, None, until);
     }
 }

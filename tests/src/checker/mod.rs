@@ -8,6 +8,7 @@
 //! | `timeline` | the history fits together: [`Check::History`] |
 //! | `token_order` | A granted before B asked: the token of A is smaller; no two are the same |
 //! | `exclusion` | the times from grant to release, loss or the end of the lease are disjoint |
+//! | `permits` | no more than so many hold a lock with permits, and all are in use again soon after a kill |
 //! | `fenced_resource` | accepted tokens never decrease, and the resource counts what was acknowledged |
 //! | `nothing_stuck` | freed locks are granted in time, and all are free at the end |
 //! | `loss` | each loss is signalled, in time and for good, and none without a fault |
@@ -26,6 +27,7 @@ mod journal;
 mod loss;
 mod nothing_stuck;
 mod order;
+mod permits;
 mod rules;
 mod sweep;
 #[cfg(test)]
@@ -50,6 +52,9 @@ pub fn judge(history: &[Event], rules: &Rules) -> Verdict {
     let mut violations = std::mem::take(&mut timeline.violations);
     token_order::check(&timeline, rules, &mut violations);
     exclusion::check(&timeline, &mut counts, &mut violations);
+    if let Some(number) = rules.permits {
+        permits::check(&timeline, number, &mut violations);
+    }
     fenced_resource::check(&timeline, &mut violations);
     nothing_stuck::check(&timeline, rules, &mut violations);
     loss::check(&timeline, rules, &mut violations);

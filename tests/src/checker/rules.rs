@@ -22,6 +22,9 @@ pub struct Rules {
     /// the process has one thread, so that the history has the order of the calls; `None` where
     /// there is no order to keep.
     pub fifo: Option<Duration>,
+    /// How many may hold a lock at a time whose slots have a `#` and a number after its name; `None` for locks without
+    /// permits.
+    pub permits: Option<usize>,
     /// The faults that may occur, by their names.
     pub faults: BTreeMap<String, FaultRule>,
 }
@@ -37,6 +40,7 @@ impl Default for Rules {
             lateness: Duration::from_secs(2) + SLACK,
             free_within: None,
             fifo: None,
+            permits: None,
             faults: BTreeMap::new(),
         }
     }

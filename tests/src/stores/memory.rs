@@ -27,6 +27,16 @@ impl Store for MemoryStore {
         ),
         ("the_lock_of_a_child_that_is_killed_is_granted", ONE_PROCESS),
         (
+            "permits_of_a_process_that_is_killed_are_granted",
+            ONE_PROCESS,
+        ),
+        ("a_process_keeps_what_it_has_released", ONE_PROCESS),
+        (
+            "what_a_process_keeps_that_is_killed_ends_with_it_or_in_time",
+            ONE_PROCESS,
+        ),
+        ("late_timers_do_not_run_a_short_job_again", ONE_PROCESS),
+        (
             "a_program_that_the_holder_started_does_not_keep_its_lock",
             ONE_PROCESS,
         ),

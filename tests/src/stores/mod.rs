@@ -43,6 +43,9 @@ pub trait Store: Send + Sync + Sized + 'static {
     /// How long it may take until the lock of a killed process is granted.
     const GRANTED_AFTER_A_KILL: Duration;
 
+    /// Whether the store itself keeps a lock that is to be kept, also when its process has ended.
+    const KEEPS: bool = false;
+
     /// Whether a backend grants nothing any more once it was closed; one that keeps nothing open has
     /// nothing to close.
     const STAYS_CLOSED: bool = true;

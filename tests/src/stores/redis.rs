@@ -123,6 +123,7 @@ impl Store for RedisStore {
     const LEASE: Option<Duration> = Some(LEASE);
     const NOTICED_WITHIN: Duration = LEASE.checked_div(3).unwrap();
     const GRANTED_AFTER_A_KILL: Duration = LEASE;
+    const KEEPS: bool = true;
 
     async fn open() -> Self {
         let server = RedisServer::start().await;
@@ -168,6 +169,7 @@ impl Store for RedisClusterStore {
     const LEASE: Option<Duration> = Some(LEASE);
     const NOTICED_WITHIN: Duration = RedisStore::NOTICED_WITHIN;
     const GRANTED_AFTER_A_KILL: Duration = LEASE;
+    const KEEPS: bool = true;
 
     async fn open() -> Self {
         let cluster = RedisCluster::patient().await;
@@ -237,6 +239,7 @@ impl Store for RedisSentinelStore {
     const LEASE: Option<Duration> = RedisStore::LEASE;
     const NOTICED_WITHIN: Duration = RedisStore::NOTICED_WITHIN;
     const GRANTED_AFTER_A_KILL: Duration = RedisStore::GRANTED_AFTER_A_KILL;
+    const KEEPS: bool = true;
 
     async fn open() -> Self {
         let server = RedisStore::open().await;

@@ -8,6 +8,7 @@
 )]
 
 mod answers;
+mod at_least;
 mod by_name;
 mod cancel;
 mod cooperation;
@@ -17,6 +18,7 @@ mod holder;
 mod holding;
 mod line;
 mod overtime;
+mod permits;
 mod several;
 mod shutdown;
 mod stress;

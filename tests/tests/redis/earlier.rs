@@ -12,14 +12,14 @@ use crate::support::{LEASE, NAME, PATIENCE, calls_of, client, is_held, take, tok
 const EXCHANGE: &str = include_str!("earlier_exchange.lua");
 
 /// An instance of it, by the calls that it makes.
-struct Earlier<'a> {
+pub(crate) struct Earlier<'a> {
     server: &'a RedisServer,
     key: String,
     owner: String,
 }
 
 impl<'a> Earlier<'a> {
-    fn of(server: &'a RedisServer) -> Self {
+    pub(crate) fn of(server: &'a RedisServer) -> Self {
         Self {
             server,
             key: redis_key("", &NAME.parse::<LockName>().unwrap()),
@@ -28,7 +28,7 @@ impl<'a> Earlier<'a> {
     }
 
     /// Makes one call, and gives what it says after the time, what is left of the quarantine, and the token.
-    async fn call(&self, releases: &str) -> (i64, Vec<Value>) {
+    pub(crate) async fn call(&self, releases: &str) -> (i64, Vec<Value>) {
         let known: Vec<String> = self.server.ask(&["KEYS", "*server-v1*"]).await.unwrap();
         let [server_key] = &known[..] else {
             panic!("{known:?}");
@@ -62,7 +62,7 @@ impl<'a> Earlier<'a> {
         (token, said)
     }
 
-    async fn value(&self) -> String {
+    pub(crate) async fn value(&self) -> String {
         self.server.ask(&["GET", &self.key]).await.unwrap()
     }
 }

@@ -4,6 +4,7 @@
 #![allow(clippy::unwrap_used, reason = "what does not hold in a test ends it")]
 
 mod addresses;
+mod at_least;
 mod balancers;
 mod claims;
 mod clock;

@@ -27,6 +27,8 @@ pub(in crate::redis) struct Exchange<'a> {
     /// The newest token that we know of.
     pub(in crate::redis) newest: u64,
     pub(in crate::redis) is_cluster: bool,
+    /// When it is sent, on CLOCK_BOOTTIME.
+    pub(in crate::redis) now: Duration,
 }
 
 /// What it is about.
@@ -53,18 +55,22 @@ impl Content<'_> {
 
 impl Exchange<'_> {
     pub(in crate::redis) fn call(&self, of: &Content<'_>) -> Cmd {
+        let lease = self.settings.lease;
         let locks = || {
-            let releases = of.releases.iter().map(|r| (&r.key, r.owner));
-            releases.chain(of.acquires.iter().map(|a| (&a.key, a.owner)))
+            let releases = of.releases.iter();
+            let releases = releases.map(|r| (&r.key, r.owner, left_of(r.kept_until, self.now)));
+            let acquires = of.acquires.iter();
+            let longer = |at_least: Option<Duration>| at_least.filter(|time| *time > lease);
+            releases.chain(acquires.map(move |a| (&a.key, a.owner, longer(a.at_least))))
         };
         let count = of.releases.len() + of.acquires.len();
         let mut call = EXCHANGE.call(1 + count, 12 + count);
         call.arg(self.server_key);
-        locks().for_each(|(key, _)| {
+        locks().for_each(|(key, ..)| {
             call.arg(&*key.text);
         });
         call.arg(self.not_after)
-            .arg(millis(self.settings.lease))
+            .arg(millis(lease))
             .arg(millis(self.settings.quarantine))
             .arg(self.newest)
             // In a cluster the message stays on the node of the lock.
@@ -86,14 +92,34 @@ impl Exchange<'_> {
             [] => "",
             _ => &*self.settings.signature,
         });
-        locks().for_each(|(_, owner)| {
-            call.arg(&prefix(owner)[..]);
+        locks().for_each(|(_, owner, time)| {
+            arg_with_time(&mut call, &prefix(owner), time);
         });
         call
     }
 }
 
-pub(super) fn renew(server_key: &str, not_after: u64, lease: Duration, locks: &[HeldLock]) -> Cmd {
+/// What is left of a time, if anything is.
+fn left_of(until: Option<Duration>, now: Duration) -> Option<Duration> {
+    until?.checked_sub(now).filter(|left| !left.is_zero())
+}
+
+/// An owner, with a time of its own where it has one: whole milliseconds, the last one begun.
+fn arg_with_time(call: &mut Cmd, owner: &[u8], time: Option<Duration>) {
+    match time {
+        None => call.arg(owner),
+        Some(time) => call.arg([owner, (millis(time) + 1).to_string().as_bytes()].concat()),
+    };
+}
+
+/// `now` is when it is sent, on CLOCK_BOOTTIME.
+pub(super) fn renew(
+    server_key: &str,
+    not_after: u64,
+    lease: Duration,
+    now: Duration,
+    locks: &[HeldLock],
+) -> Cmd {
     let mut call = RENEW.call(1 + locks.len(), 2 + locks.len());
     call.arg(server_key);
     for lock in locks {
@@ -101,7 +127,8 @@ pub(super) fn renew(server_key: &str, not_after: u64, lease: Duration, locks: &[
     }
     call.arg(not_after).arg(millis(lease));
     for lock in locks {
-        call.arg(&lock.owner.text()[..]);
+        let longer = left_of(lock.kept_until, now).filter(|left| *left > lease);
+        arg_with_time(&mut call, &lock.owner.text(), longer);
     }
     call
 }

@@ -1,5 +1,7 @@
 //! What the answers to questions for holders mean.
 
+use std::time::{Duration, SystemTime};
+
 use ::redis::Value;
 
 use super::{Effects, RedisProtocol};
@@ -44,6 +46,19 @@ impl RedisProtocol {
                 Told::Holder(Some(value::holder(&value, time.unsigned_abs())))
             }
             Value::Int(0) => Told::Holder(None),
+            // Released, and closed for so long.
+            Value::Array(kept) => match &kept[..] {
+                [Value::BulkString(value), Value::Int(left)] => {
+                    let holder = value::holder(value, time.unsigned_abs());
+                    let left = Duration::from_millis(left.unsigned_abs());
+                    let until = SystemTime::now().checked_add(left);
+                    Told::Holder(Some(match until {
+                        Some(until) => holder.with_until(until),
+                        None => holder,
+                    }))
+                }
+                _ => Told::Again,
+            },
             _ => Told::Again,
         });
         told.collect()

@@ -196,6 +196,7 @@ impl Protocol for RedisProtocol {
             not_after: self.upkeep.nodes.not_after(sent, PATIENCE),
             newest: self.verdicts.newest(),
             is_cluster: self.upkeep.nodes.is_cluster(),
+            now: sent.at,
         };
         let call = exchange.call(&Content {
             releases: &batch.releases,
@@ -328,7 +329,7 @@ impl Protocol for RedisProtocol {
         let within = settings.answer_within();
         let not_after = self.upkeep.nodes.not_after(sent, within);
         let server_key = &self.upkeep.nodes.lane(sent.lane).server_key;
-        let call = calls::renew(server_key, not_after, settings.lease, locks);
+        let call = calls::renew(server_key, not_after, settings.lease, sent.at, locks);
         // The time alone: it came too late.
         let whole = [1, locks.len() + 1];
         async move {

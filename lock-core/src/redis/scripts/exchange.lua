@@ -5,7 +5,9 @@
 --       publishes, how many releases, '1' if the clock of the server was seen to jump, '1' to ask
 --       whether locks could be granted, how many to grant at most, in a cluster the run_id of a server
 --       and how old the youngest reign of a master was (ms) when that server had the slot, or '' and 0,
---       ' 0 ' and what holders are called, then an owner and a space for each lock, then the number of the call.
+--       ' 0 ' and what holders are called, then an owner and a space for each lock, then the number of the call. An
+--       owner may have a time (ms) behind its space: a lock that is released stays closed for as long, and one that is
+--       acquired is granted for as long, which is longer than the lease.
 -- Reply: the number of the call and the time (us), what is left of the quarantine (ms, below 0 where that
 --       may become less by how old reigns are) or why nothing can be granted, the token of what was granted,
 --       then for each lock for which something else is to be said than that it was released or acquired its
@@ -22,10 +24,15 @@
 -- time (us), a space, what the holder is called. Earlier versions read 64 bytes, and write those alone. A client that was refused may wait for its
 -- release: it makes an exclamation mark of the space, and a release without the mark sends no message. The mark
 -- ends with the lock; a client that the next one refuses leaves another.
+-- A lock that stays closed after its release has NO_OWNER, whom no call is of: it is held by none, as that of a holder
+-- that has ended, until it ends. The message of such a release says so: who waits is to learn until when.
 -- Tokens grow with each call that grants, and not within it: no lock is granted twice in one.
 -- Numbers are doubles, exact below 2^53; as text only through `text`, since tostring() rounds to 14 digits.
 
 local OWNER = 32
+-- An owner and its space.
+local PREFIX = 33
+local NO_OWNER = '00000000000000000000000000000000 '
 -- By how much the clocks of two servers differ at most (us): 10 minutes.
 local AHEAD = 600000000
 -- How many grants a server that takes over may lack: five seconds of as many as one server makes.
@@ -84,16 +91,26 @@ end
 
 if releases > 0 then
   local keys, ended, awaited = {}, 0, nil
-  for i = 1, releases do
-    local key, owner = KEYS[i + 1], ARGV[i + OWNERS]
-    local holder = try('GETRANGE', key, '0', OWNER_END)
-    if holder == owner then
+  local function free(key, kept)
+    if not kept then
       ended = ended + 1
       keys[ended] = key
+    elseif try('SET', key, NO_OWNER .. call('GETRANGE', key, PREFIX, LOCK_END), 'PX', kept).err then
+      -- No memory for the value.
+      call('PEXPIRE', key, kept)
+    end
+  end
+  for i = 1, releases do
+    local key, owner, kept = KEYS[i + 1], ARGV[i + OWNERS], nil
+    if #owner > PREFIX then
+      owner, kept = sub(owner, 1, PREFIX), sub(owner, PREFIX + 1)
+    end
+    local holder = try('GETRANGE', key, '0', OWNER_END)
+    if holder == owner then
+      free(key, kept)
     elseif type(holder) == 'string' then
       if holder == sub(owner, 1, OWNER) .. '!' then
-        ended = ended + 1
-        keys[ended] = key
+        free(key, kept)
         awaited = awaited or {}
         awaited[#awaited + 1] = i
       else
@@ -110,7 +127,7 @@ if releases > 0 then
   end
   if awaited then
     for _, i in ipairs(awaited) do
-      local heard = try(publish, KEYS[i + 1], '')
+      local heard = try(publish, KEYS[i + 1], #ARGV[i + OWNERS] > PREFIX and 'kept' or '')
       if type(heard) == 'number' then
         say(i, heard + 1)
       end
@@ -255,7 +272,11 @@ end
 for i = releases + 1, count do
   local key, set = KEYS[i + 1], false
   if left <= 0 and granted < most then
-    set = try('SET', key, ARGV[i + OWNERS] .. value, 'PX', lease, 'NX')
+    local owner, time = ARGV[i + OWNERS], lease
+    if #owner > PREFIX then
+      owner, time = sub(owner, 1, PREFIX), sub(owner, PREFIX + 1)
+    end
+    set = try('SET', key, owner .. value, 'PX', time, 'NX')
   end
   if not set then
     local found = try('GETRANGE', key, '0', LOCK_END)

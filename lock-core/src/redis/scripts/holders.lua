@@ -1,7 +1,11 @@
 -- Tells who holds locks; all keys are of one slot. It writes nothing.
 --
 -- KEYS: the locks. ARGV: the number of the call.
--- Reply: the number of the call and the time (us), then for each lock its value, or 0 where there is none.
+-- Reply: the number of the call and the time (us), then for each lock its value, or 0 where there is none. Of one that
+--        stays closed after its release the value and for how long (ms).
+
+-- As in exchange.lua.
+local NO_OWNER = '00000000000000000000000000000000'
 
 local time = redis.call('TIME')
 local reply = { { tonumber(ARGV[1]), time[1] * 1000000 + time[2] } }
@@ -16,6 +20,8 @@ for i, key in ipairs(KEYS) do
     value = ''
   elseif value == '' and redis.call('PTTL', key) == -2 then
     value = 0
+  elseif string.sub(value, 1, 32) == NO_OWNER then
+    value = { value, math.max(redis.call('PTTL', key), 0) }
   end
   reply[i + 1] = value
 end

@@ -29,6 +29,7 @@ use super::waiting::Asked;
 use crate::LockError;
 use crate::outage::{Outage, SoFar};
 use crate::panics::{catch, catch_async};
+use crate::server::leased::WaiterTable;
 use crate::server::link;
 
 /// Between attempts to connect.
@@ -329,6 +330,11 @@ impl Subscriber {
         match push.kind {
             PushKind::Message | PushKind::SMessage => {
                 let waited = self.shared.waiting.waited_at(channel);
+                // Of one that stays closed: its waiters ask when it opens, each for itself.
+                let is_kept = matches!(push.data.get(1), Some(Value::BulkString(message)) if !message.is_empty());
+                if is_kept && let Some(key) = &waited {
+                    return self.shared.waiting.wake_waiters(key);
+                }
                 let acquire = waited.map(Command::AcquireForWaiting);
                 self.shared.queues.requests.push_all(acquire);
             }

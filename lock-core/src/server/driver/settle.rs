@@ -151,13 +151,15 @@ impl<P: Protocol> Driver<P> {
             self.undo(sent.lane, &acquire, None);
             return Answered::Refused(acquire.reply, Err(LockError::unanswered()));
         }
+        let kept_until = (acquire.at_least).map(|at_least| self.users.clock.now() + at_least);
         self.users.held.insert(HeldLock {
             key: acquire.key.clone(),
             owner: acquire.owner,
             lease: lease.clone(),
             server: sent.link.server,
+            kept_until,
         });
-        let grant = acquire.grant(token, lease);
+        let grant = acquire.grant(token, lease, kept_until);
         Answered::Granted(grant, acquire.reply)
     }
 
@@ -222,7 +224,8 @@ impl<P: Protocol> Driver<P> {
 
     /// Gives back what may have been granted; `ghost` is until when it may be yet.
     fn undo(&mut self, lane: usize, acquire: &Acquire<P::Waiters>, ghost: Option<Duration>) {
-        let until = self.users.clock.now() + self.users.terms.lease();
+        let lease = self.users.terms.lease();
+        let until = self.users.clock.now() + acquire.at_least.map_or(lease, |kept| lease.max(kept));
         self.pending.undo(lane, acquire, until, ghost);
     }
 

@@ -2,6 +2,7 @@
 
 use std::future::Future;
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::held::Held;
 use super::key::{LockKey, Owner};
@@ -33,6 +34,10 @@ pub(crate) struct Hold<K> {
     pub(crate) owner: Owner,
     /// Of the first holder; those after it have theirs issued.
     pub(crate) token: Option<u64>,
+    /// Until when it is to be kept, on CLOCK_BOOTTIME.
+    pub(crate) kept_until: Option<Duration>,
+    /// Whether the release leaves it closed until then.
+    pub(crate) is_kept: bool,
 }
 
 /// What a grant asks of the driver.
@@ -53,6 +58,7 @@ impl<K: LockKey> Releases for KeyReleases<K> {
             owner: hold.owner,
             reply: reply.map(|reply| (reply, lease.clone())),
             until: self.clock.now() + self.terms.lease(),
+            kept_until: hold.kept_until.filter(|_| hold.is_kept),
             sent_to: None,
             ghost: None,
         })
@@ -85,7 +91,9 @@ impl<K: LockKey> Grant for KeyGrant<K> {
     }
 
     fn fencing_token(&self) -> impl Future<Output = Result<u64, LockError>> + Send + 'static {
-        let Hold { key, owner, token } = self.0.hold().clone();
+        let Hold {
+            key, owner, token, ..
+        } = self.0.hold().clone();
         let known = self.0.check().map(|()| token).transpose();
         let (client, lease) = (Arc::clone(self.0.client()), self.lease().clone());
         async move {
@@ -113,5 +121,12 @@ impl<K: LockKey> Grant for KeyGrant<K> {
             self.0.hold_mut().token = None;
         }
         can
+    }
+
+    /// The store was asked for that with the acquire.
+    fn keep(&mut self) -> bool {
+        let hold = self.0.hold_mut();
+        hold.is_kept = hold.kept_until.is_some();
+        hold.is_kept
     }
 }

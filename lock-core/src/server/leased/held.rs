@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use super::key::{LockKey, Owner};
 use crate::LossReason;
@@ -17,6 +18,8 @@ pub(crate) struct HeldLock<K> {
     pub(crate) lease: Lease,
     /// The server that granted it, or renewed it last.
     pub(crate) server: u64,
+    /// Until when it is to be kept, also where its holder ends without a release, on CLOCK_BOOTTIME.
+    pub(crate) kept_until: Option<Duration>,
 }
 
 impl<K> Default for Held<K> {

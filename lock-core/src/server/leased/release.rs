@@ -15,6 +15,8 @@ pub(crate) struct Release<K> {
     pub(crate) reply: Option<(Reply<()>, Lease)>,
     /// When the key has ended by itself.
     pub(crate) until: Duration,
+    /// Until when the lock stays closed, without an owner, on CLOCK_BOOTTIME.
+    pub(crate) kept_until: Option<Duration>,
     /// The server that it was sent to first, if that did not answer.
     pub(crate) sent_to: Option<u64>,
     /// Until when the server may take the acquire that this undoes, if that was not answered.
@@ -30,6 +32,7 @@ impl<K: LockKey> Release<K> {
             owner: self.owner,
             reply: None,
             until: self.until + after,
+            kept_until: None,
             sent_to: None,
             ghost: None,
         };

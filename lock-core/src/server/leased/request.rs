@@ -54,6 +54,8 @@ pub(crate) struct Acquire<W: WaiterTable> {
     pub(crate) reply: Reply<W>,
     /// When it is not tried again, on CLOCK_BOOTTIME.
     pub(crate) until: Duration,
+    /// How long the lock is to be kept from its grant on.
+    pub(crate) at_least: Option<Duration>,
 }
 
 impl<W: WaiterTable> Acquire<W> {
@@ -64,15 +66,23 @@ impl<W: WaiterTable> Acquire<W> {
             key,
             owner: Owner::default(),
             reply,
+            at_least: None,
         }
     }
 
-    /// What it was granted.
-    pub(crate) fn grant(&self, token: u64, lease: Lease) -> KeyGrant<W::Key> {
+    /// What it was granted, and is to be kept until then.
+    pub(crate) fn grant(
+        &self,
+        token: u64,
+        lease: Lease,
+        kept_until: Option<Duration>,
+    ) -> KeyGrant<W::Key> {
         let hold = Hold {
             key: self.key.clone(),
             owner: self.owner,
             token: Some(token),
+            kept_until,
+            is_kept: false,
         };
         KeyGrant::new(Arc::clone(&self.client), hold, lease)
     }
@@ -84,6 +94,7 @@ impl<W: WaiterTable> Acquire<W> {
             owner: self.owner,
             reply: None,
             until,
+            kept_until: None,
             sent_to: None,
             ghost,
         }

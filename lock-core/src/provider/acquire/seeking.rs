@@ -1,0 +1,368 @@
+//! What is known of the slots of a lock with permits, and what is under way for them.
+
+use std::future::Future;
+use std::mem;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use backon::{BackoffBuilder, ExponentialBackoff};
+use tokio::time::Instant;
+
+use super::{BACKOFF, Caller, request, watched};
+use crate::LockError;
+use crate::backend::{Attempt, Granted};
+use crate::name::LockName;
+use crate::provider::exchange::Exchange;
+use crate::provider::{SeekersTurn, Shared, Ticket, Turn};
+use crate::queue::{Called, Entry, Stage};
+
+/// So many slots are asked for in the first question, the others in a second one: few have more, and of many
+/// most are free.
+const AT_FIRST: usize = 8;
+
+type Changed = Pin<Box<dyn Future<Output = ()> + Send>>;
+
+/// The slots of one lock that were looked at, in an order of chance, and what is under way for each.
+pub(in crate::provider) struct Seeking {
+    lock: LockName,
+    permits: usize,
+    /// The number of the first slot, from 0.
+    first: usize,
+    slots: Vec<Slot>,
+    /// Why the last question had no answer, in the time of this seeker.
+    error: Option<LockError>,
+    /// Between tries of a store that does not answer, and the end of the present pause.
+    delays: Option<ExponentialBackoff>,
+    failed_until: Option<Instant>,
+    /// Whether the line knows that all slots are held.
+    line_knows: bool,
+}
+
+struct Slot {
+    name: LockName,
+    state: State,
+}
+
+#[derive(Default)]
+enum State {
+    /// We have no place in its line.
+    #[default]
+    Away,
+    /// It is held or asked for in this process.
+    InLine(Ticket),
+    /// Ours to ask for; whether it was held when that was last known.
+    Free(Turn, bool),
+    Asking(Exchange, Changed),
+    /// Another process holds it, or it is not known who does.
+    Waiting {
+        turn: Turn,
+        changed: Changed,
+        retry_at: Option<Instant>,
+        is_held: bool,
+    },
+    /// It is held, and we do not wait.
+    Refused,
+}
+
+impl Seeking {
+    /// Nothing is known of so many slots.
+    pub(super) fn new(lock: &LockName, permits: usize) -> Self {
+        let mut seeking = Self {
+            lock: lock.clone(),
+            permits,
+            first: fastrand::usize(..permits),
+            slots: Vec::new(),
+            error: None,
+            delays: None,
+            failed_until: None,
+            line_knows: false,
+        };
+        seeking.add(AT_FIRST.min(permits));
+        seeking
+    }
+
+    fn add(&mut self, until: usize) {
+        for number in self.slots.len()..until {
+            let number = 1 + (self.first + number) % self.permits;
+            self.slots.push(Slot {
+                name: self.lock.slot(number),
+                state: State::Away,
+            });
+        }
+    }
+
+    /// False if there are no more.
+    pub(super) fn look_at_more(&mut self) -> bool {
+        let known = self.slots.len();
+        self.add(self.permits);
+        self.slots.len() > known
+    }
+
+    /// Another seeker goes on.
+    pub(super) fn begin(&mut self) {
+        self.error = None;
+        self.line_knows = false;
+    }
+
+    /// Gets in line for those that we have no place in line for.
+    pub(super) fn enter(&mut self, caller: &Caller) -> Result<(), LockError> {
+        let is_only = self.permits == 1;
+        let mut slots = self.slots.iter_mut();
+        slots.try_for_each(|slot| slot.enter(caller, is_only))
+    }
+
+    /// Takes the turns of the slots that can be asked for, and of which nothing is known.
+    pub(super) fn take_free(&mut self) -> (Vec<LockName>, Vec<Turn>) {
+        let free = self.slots.iter_mut().filter_map(|slot| {
+            match mem::take(&mut slot.state) {
+                State::Free(turn, false) => return Some((slot.name.clone(), turn)),
+                other => slot.state = other,
+            }
+            None
+        });
+        free.unzip()
+    }
+
+    /// Puts the turn of a slot back that was asked for and not granted.
+    pub(super) fn put_back(&mut self, name: &LockName, turn: Turn, is_held: bool) {
+        if let Some(slot) = self.slots.iter_mut().find(|slot| slot.name == *name) {
+            slot.state = State::Free(turn, is_held);
+        }
+    }
+
+    /// Notes that a question was not answered: it is asked again after a pause, one for all slots.
+    pub(super) fn failed(&mut self, error: LockError, now: Instant) {
+        self.error = Some(error);
+        if self.failed_until.is_none_or(|until| until <= now) {
+            let delays = self.delays.get_or_insert_with(|| BACKOFF.build());
+            self.failed_until = delays.next().and_then(|delay| now.checked_add(delay));
+        }
+    }
+
+    pub(super) fn error(&self) -> Option<&LockError> {
+        self.error.as_ref()
+    }
+
+    /// Why it is not known whether a slot is free.
+    pub(super) fn unanswered(&mut self) -> LockError {
+        self.error.take().unwrap_or_else(LockError::unanswered)
+    }
+
+    /// When a slot is asked for again although nothing was heard of it.
+    pub(super) fn retry_at(&self) -> Option<Instant> {
+        let times = self.slots.iter().filter_map(|slot| match &slot.state {
+            State::Waiting { retry_at, .. } => *retry_at,
+            _ => None,
+        });
+        times.min()
+    }
+
+    /// Asks for each slot when it may be free. Ready with the first that is granted; once the wait is over
+    /// also when all are known to be held, or nothing more is due.
+    ///
+    /// No release is missed: each try here is made with a registration for changes, so that a release before
+    /// the try is seen by the try, and one after it by the registration.
+    pub(super) fn poll(
+        &mut self,
+        caller: &Caller,
+        line: &SeekersTurn,
+        cx: &mut Context<'_>,
+    ) -> Poll<Result<(Turn, Granted), LockError>> {
+        let is_over = caller.wait.is_over();
+        for at in 0..self.slots.len() {
+            if let Poll::Ready(outcome) = self.poll_slot(at, caller, is_over, cx) {
+                return Poll::Ready(outcome);
+            }
+        }
+        let is_held = self.slots.iter().all(Slot::is_held);
+        if is_over && is_held {
+            return Poll::Ready(Err(LockError::contended()));
+        }
+        if is_over && !self.slots.iter().any(Slot::is_asked) {
+            return Poll::Ready(Err(self.unanswered()));
+        }
+        if mem::replace(&mut self.line_knows, is_held) != is_held {
+            line.stage(if is_held {
+                Stage::Waiting
+            } else {
+                Stage::Asking
+            });
+        }
+        Poll::Pending
+    }
+
+    fn poll_slot(
+        &mut self,
+        at: usize,
+        caller: &Caller,
+        is_over: bool,
+        cx: &mut Context<'_>,
+    ) -> Poll<Result<(Turn, Granted), LockError>> {
+        let shared = &caller.shared;
+        // Once in a poll: a store that always says that something has changed lets others run.
+        let mut was_asked = false;
+        loop {
+            let slot = &mut self.slots[at];
+            let (state, goes_on) = match mem::take(&mut slot.state) {
+                State::Away => {
+                    slot.enter(caller, false)?;
+                    continue;
+                }
+                State::InLine(mut ticket) => {
+                    if is_over {
+                        ticket.hurry();
+                    }
+                    match Pin::new(&mut ticket).poll(cx) {
+                        Poll::Ready(Called::Turn(turn, gift)) => match gift {
+                            Some(granted) if caller.takes(&granted) => {
+                                return Poll::Ready(Ok((turn, granted)));
+                            }
+                            stale => {
+                                drop(stale);
+                                (State::Free(turn, false), true)
+                            }
+                        },
+                        Poll::Ready(Called::Refused) => (State::Refused, false),
+                        Poll::Ready(Called::Closed) => {
+                            return Poll::Ready(Err(LockError::closed()));
+                        }
+                        Poll::Pending => (State::InLine(ticket), false),
+                    }
+                }
+                // Not known once the wait is over: what was called is asked for, as a try that does not wait.
+                State::Free(turn, true) if is_over => (State::Free(turn, true), false),
+                State::Free(turn, is_held) if was_asked => {
+                    cx.waker().wake_by_ref();
+                    (State::Free(turn, is_held), false)
+                }
+                State::Free(turn, _) => {
+                    was_asked = true;
+                    turn.stage(Stage::Asking);
+                    let request = request(slot.name.clone(), &caller.policy);
+                    let changed = shared.backend.changed(&request);
+                    let exchange = caller.exchange(turn, shared.backend.begin(request));
+                    (State::Asking(exchange, changed), true)
+                }
+                State::Asking(mut exchange, changed) => match Pin::new(&mut exchange).poll(cx) {
+                    Poll::Ready((turn, answer)) => {
+                        let now = Instant::now();
+                        let (retry_at, is_held) = match answer {
+                            Ok(Attempt::Granted(granted)) if granted.is_fresh() => {
+                                return Poll::Ready(Ok((turn, granted)));
+                            }
+                            // This process stood still on its way here. Given back before we ask again.
+                            Ok(Attempt::Granted(stale)) => {
+                                drop(stale);
+                                self.failed(LockError::unanswered(), now);
+                                (self.failed_until, false)
+                            }
+                            Ok(Attempt::Held { retry_in }) => {
+                                self.delays = None;
+                                turn.stage(Stage::Waiting);
+                                (retry_in.and_then(|retry| now.checked_add(retry)), true)
+                            }
+                            Err(error) if error.is_unavailable() => {
+                                self.failed(error, now);
+                                (self.failed_until, false)
+                            }
+                            Err(error) => return Poll::Ready(Err(error)),
+                        };
+                        let state = State::Waiting {
+                            turn,
+                            changed,
+                            retry_at,
+                            is_held,
+                        };
+                        (state, true)
+                    }
+                    Poll::Pending => (State::Asking(exchange, changed), false),
+                },
+                State::Waiting {
+                    turn,
+                    mut changed,
+                    retry_at,
+                    is_held,
+                } => {
+                    let is_due = retry_at.is_some_and(|at| at <= Instant::now());
+                    if !is_over && (is_due || changed.as_mut().poll(cx).is_ready()) {
+                        (State::Free(turn, false), true)
+                    } else {
+                        let state = State::Waiting {
+                            turn,
+                            changed,
+                            retry_at,
+                            is_held,
+                        };
+                        (state, false)
+                    }
+                }
+                State::Refused => (State::Refused, false),
+            };
+            self.slots[at].state = state;
+            if !goes_on {
+                return Poll::Pending;
+            }
+        }
+    }
+
+    /// Leaves what the next seeker can go on with: places in line, and registrations. A try under way goes on
+    /// by itself, and the next seeker is behind it in the line of its slot.
+    pub(super) fn leave(&mut self, shared: &Arc<Shared>) {
+        for slot in &mut self.slots {
+            if matches!(slot.state, State::Asking(..) | State::Refused) {
+                slot.state = State::Away;
+            }
+            if matches!(slot.state, State::Away) {
+                slot.get_in_line(shared, false);
+            }
+        }
+    }
+}
+
+impl Slot {
+    fn enter(&mut self, caller: &Caller, is_only: bool) -> Result<(), LockError> {
+        if !matches!(self.state, State::Away) {
+            return Ok(());
+        }
+        let holder = self.get_in_line(&caller.shared, caller.wait.is_over());
+        if let Some(held) = holder.filter(|_| is_only) {
+            caller.waits_behind(&held);
+        }
+        match self.state {
+            State::Away => Err(LockError::closed()),
+            _ => Ok(()),
+        }
+    }
+
+    /// Gets in line, unless the queue is closed; gives who holds the slot, if a task here does.
+    fn get_in_line(&mut self, shared: &Arc<Shared>, is_impatient: bool) -> Option<Granted> {
+        let (state, holder) = match shared.queue.enter(&self.name, is_impatient) {
+            Entry::Turn(turn) => (State::Free(turn, false), None),
+            Entry::Ticket(ticket, holder) => (State::InLine(ticket), holder),
+            Entry::Refused(holder) => (State::Refused, holder),
+            Entry::Closed => (State::Away, None),
+        };
+        self.state = state;
+        holder.and_then(watched)
+    }
+
+    /// Whether it is known to be held.
+    fn is_held(&self) -> bool {
+        match &self.state {
+            State::InLine(ticket) => ticket.is_held(),
+            State::Free(_, is_held) | State::Waiting { is_held, .. } => *is_held,
+            State::Refused => true,
+            State::Away | State::Asking(..) => false,
+        }
+    }
+
+    /// Whether an answer is due.
+    fn is_asked(&self) -> bool {
+        match &self.state {
+            State::InLine(ticket) => !ticket.is_held(),
+            State::Asking(..) => true,
+            _ => false,
+        }
+    }
+}

@@ -1,0 +1,9 @@
+use lock_core::{LockError, distributed_lock};
+
+#[distributed_lock("order:process:<id>", "order:ship:<id>", permits = 5)]
+async fn process(id: u64) -> Result<(), LockError> {
+    let _ = id;
+    Ok(())
+}
+
+fn main() {}
