@@ -104,7 +104,7 @@ pub(super) async fn keep_listening(shared: Arc<Shared>, table: Table, first: PgL
                 }
                 heard.unwrap_or_else(|panic| panic)
             }
-            None => match catch_async(open(&shared, direct, &table)).await {
+            None => match Box::pin(catch_async(open(&shared, direct, &table))).await {
                 Ok(Ok(opened)) => {
                     listener = Some(opened);
                     outage.over(|lasted| {
