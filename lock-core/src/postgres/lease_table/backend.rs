@@ -74,9 +74,15 @@ const CLAIMED: usize = 1_024;
 /// # What it needs
 ///
 /// PostgreSQL 14 or newer, the primary, and two connections at a time (three with `listen_url`). The table is made
-/// when the first process connects; for a role that may not make it, the error has the
-/// SQL, for a migration; it needs SELECT, INSERT, UPDATE and DELETE on the table. The table is small, is not to be UNLOGGED, and belongs to one version of this
-/// library, which its comment names. Rows that were free for an hour are removed.
+/// when the first process connects; for a role that may not make it, the error has the SQL, for a migration. The
+/// role needs SELECT, INSERT, UPDATE and DELETE on the table, which is not to be UNLOGGED, and belongs to one
+/// version of this library, which its comment names. Rows that were free for an hour are removed.
+///
+/// # Who holds a lock
+///
+/// The row of a lock names it, its holder's [instance](LeaseTableBuilder::instance), and since when:
+/// [`LockProvider::holder`](crate::LockProvider::holder), or in psql
+/// `SELECT name, holder, acquired FROM distributed_lock_leases WHERE expires > clock_timestamp() AND owner IS NOT NULL`.
 #[derive(Clone)]
 pub struct LeaseTable {
     opened: Arc<Opened>,
