@@ -199,7 +199,6 @@ async fn clients_of_one_process_are_served_in_order_over_memory() {
 async fn stressed(seconds: u32, subject: &impl Subject) -> Verdict {
     let campaign = Campaign::new(SECOND * seconds);
     let verdict = campaign.run(STRESSER, subject).await.assert_clean();
-    println!("{verdict}");
     assert!(verdict.counts.acquires.done > 100, "{verdict}");
     let faults = verdict.counts.faults.keys();
     let injected = faults.filter(|name| **name != STARVED).count();
@@ -251,7 +250,6 @@ async fn stressed_with_permits(seconds: u32, subject: &impl Subject) {
         ..Campaign::new(SECOND * seconds)
     };
     let verdict = campaign.run(STRESSER, subject).await.assert_clean();
-    println!("{verdict}");
     assert!(verdict.counts.acquires.done > 100, "{verdict}");
     assert_eq!(verdict.counts.faults.len(), 2, "{verdict}");
 }

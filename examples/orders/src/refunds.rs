@@ -93,7 +93,8 @@ impl Refunds {
             FENCE.check(&mut tx, lock, token).await?;
             let write = "INSERT INTO refunds (payment, token) VALUES ($1, $2)";
             let write = sqlx::query(write).bind(payment).bind(token);
-            write.execute(&mut *tx).await?;
+            // A statement with a name can be another client's behind a pooler.
+            write.persistent(false).execute(&mut *tx).await?;
             let answer = match key {
                 Some(key) => answers
                     .store_in(&mut tx, key, answer)
