@@ -122,6 +122,8 @@ pub mod guide;
 ))]
 mod hand_over;
 mod health;
+mod holder;
+mod instance;
 mod leader;
 mod lease;
 mod lock;
@@ -155,6 +157,7 @@ pub use credentials::Credentials;
 pub use error::{LockError, LockErrorKind};
 pub use guard::{LockGuard, LockGuards, Lost};
 pub use health::{Health, ServerHealth, ServerRole};
+pub use holder::{Holder, LockMode};
 pub use leader::{Leader, LeaderTerm};
 pub use lease::LossReason;
 pub use lock::DistributedLock;

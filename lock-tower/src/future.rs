@@ -11,7 +11,7 @@ use bytes::Bytes;
 use http::request::Parts;
 use http::{Request, Response};
 use http_body::Body;
-use lock_core::{Acquire, LockError, LockGuard};
+use lock_core::{Acquire, Holder, LockError, LockGuard};
 use pin_project_lite::pin_project;
 use tower_service::Service;
 
@@ -63,6 +63,11 @@ pin_project! {
             #[pin]
             future: S::Future,
         },
+        // Asks who holds the lock, to tell the client.
+        Asking {
+            asking: Pin<Box<dyn Future<Output = Option<Holder>> + Send>>,
+            refused: Option<(Start<B>, LockError)>,
+        },
         Refused {
             refusal: Option<Refusal>,
         },
@@ -101,6 +106,37 @@ where
     pub(crate) fn refused(refusal: Refusal) -> Self {
         Self {
             state: State::refused(refusal),
+        }
+    }
+}
+
+impl<S, B, R> ResponseFuture<S, B, R>
+where
+    B: 'static,
+    S: Service<Request<B>>,
+{
+    /// The request was refused its lock.
+    pub(crate) fn refusing(start: Start<B>, error: LockError) -> Self {
+        Self {
+            state: State::refusing(start, error),
+        }
+    }
+}
+
+impl<S, B, R> State<S, B, R>
+where
+    B: 'static,
+    S: Service<Request<B>>,
+{
+    fn refusing(start: Start<B>, error: LockError) -> Self {
+        if !start.settings.names_holder || !error.is_contended() {
+            return Self::refused(start.refuse(error));
+        }
+        let (locks, name) = (start.settings.locks.clone(), error.lock().cloned());
+        let asking = async move { locks.holder(name?).await.ok().flatten() };
+        Self::Asking {
+            asking: Box::pin(asking),
+            refused: Some((start, error)),
         }
     }
 }
@@ -221,7 +257,7 @@ where
                     let start = start.take().expect(OVER);
                     match acquired {
                         Ok(Ok(guard)) => State::running(start, guard, ready),
-                        Ok(Err(error)) => State::refused(start.refuse(error)),
+                        Ok(Err(error)) => State::refusing(start, error),
                         Err(broken) => State::refused(start.give_up(&*broken)),
                     }
                 }
@@ -230,6 +266,12 @@ where
                 StateProj::Passing { future } => {
                     let answer = ready!(future.poll(cx));
                     return Poll::Ready(answer.map(|response| response.map(LockedBody::free)));
+                }
+                StateProj::Asking { asking, refused } => {
+                    let holder = ready!(asking.as_mut().poll(cx));
+                    let (mut start, error) = refused.take().expect(OVER);
+                    start.asked.holder = holder;
+                    State::refused(start.refuse(error))
                 }
                 StateProj::Refused { refusal } => {
                     let refusal = refusal.take().expect(OVER);
@@ -250,7 +292,7 @@ where
             State::Waiting { .. } => "waiting",
             State::Running { .. } | State::Detachable { .. } => "running",
             State::Passing { .. } => "passing",
-            State::Refused { .. } => "refused",
+            State::Asking { .. } | State::Refused { .. } => "refused",
         };
         f.debug_struct("ResponseFuture")
             .field("state", &state)

@@ -53,6 +53,9 @@ use crate::{HoldUntil, Lock, LockRejection, ReplayedBody};
 pub struct LockLayer {
     rule: Arc<Rule>,
     settings: Arc<Settings>,
+    /// What was chosen beside a policy, whichever of the two was first.
+    wait: Option<Duration>,
+    max_hold: Option<Duration>,
 }
 
 impl LockLayer {
@@ -76,13 +79,19 @@ impl LockLayer {
         Ok(Self {
             rule: Arc::new(rule),
             settings: Arc::new(Settings::new(locks)),
+            wait: None,
+            max_hold: None,
         })
     }
 
     #[cfg(feature = "axum")]
     pub(crate) fn of(rule: Rule, settings: Arc<Settings>) -> Self {
-        let rule = Arc::new(rule);
-        Self { rule, settings }
+        Self {
+            rule: Arc::new(rule),
+            settings,
+            wait: None,
+            max_hold: None,
+        }
     }
 
     fn rule(&mut self) -> &mut Rule {
@@ -93,7 +102,8 @@ impl LockLayer {
         Arc::make_mut(&mut self.settings)
     }
 
-    /// How long to wait and to hold.
+    /// How long to wait and to hold. What [`wait`](Self::wait) and [`max_hold`](Self::max_hold) say counts
+    /// more, whether they are called before or after.
     ///
     /// ```
     /// # use std::time::Duration;
@@ -110,22 +120,29 @@ impl LockLayer {
     /// [`LockPolicy::user_request`].
     pub fn policy(mut self, policy: impl Into<LockPolicy>) -> Self {
         self.rule().policy = policy.into();
+        self.bounded()
+    }
+
+    /// With what was chosen beside the policy.
+    fn bounded(mut self) -> Self {
+        let (wait, max_hold) = (self.wait, self.max_hold);
+        let policy = &mut self.rule().policy;
+        *policy = wait.map_or(*policy, |wait| policy.with_wait(wait));
+        *policy = max_hold.map_or(*policy, |max_hold| policy.with_max_hold(max_hold));
         self
     }
 
     /// How long to wait for the lock; zero tries once.
     pub fn wait(mut self, wait: Duration) -> Self {
-        let rule = self.rule();
-        rule.policy = rule.policy.with_wait(wait);
-        self
+        self.wait = Some(wait);
+        self.bounded()
     }
 
     /// How long to hold the lock at most. Then it counts as lost: the handler is stopped, a body that
     /// is still sent is cut off, and the lock is free for the next.
     pub fn max_hold(mut self, max_hold: Duration) -> Self {
-        let rule = self.rule();
-        rule.policy = rule.policy.with_max_hold(max_hold);
-        self
+        self.max_hold = Some(max_hold);
+        self.bounded()
     }
 
     /// Locks requests with this method, and with those of further calls, and lets all others pass
@@ -205,7 +222,8 @@ impl LockLayer {
     }
 
     /// Makes the name of the lock from the head of the request. The template then only says to
-    /// clients and in logs what is locked.
+    /// clients and in logs what is locked; a [`param`](Self::param) beside it would say nothing, and requests
+    /// are refused with 500.
     ///
     /// ```
     /// # use lock_core::{LockError, LockName, LockProvider, memory::MemoryBackend};
@@ -338,6 +356,29 @@ impl LockLayer {
     /// `CANCELLED` then.
     pub fn grpc(mut self) -> Self {
         self.settings().grpc = true;
+        self
+    }
+
+    /// Tells clients that are refused a lock which instance holds it: in the member `holder` of the answer, to
+    /// those of gRPC in `distributed-lock-holder`. For clients within the house: an
+    /// [instance](lock_core::Holder::instance) is the name or the address of a machine of yours.
+    ///
+    /// It is asked for once the lock was refused, and the answer waits for that, for one response timeout of
+    /// the provider at most; where it is not known, or the lock is free by then, the answer is as without this.
+    ///
+    /// ```
+    /// # use lock_core::{LockError, LockProvider, memory::MemoryBackend};
+    /// # use lock_tower::LockLayer;
+    /// # let locks = LockProvider::new(MemoryBackend::new());
+    /// let layer = LockLayer::new(locks, "report:rebuild:<id>")?.name_holder();
+    /// # Ok::<(), LockError>(())
+    /// ```
+    ///
+    /// # Default
+    ///
+    /// No answer names a holder, and none is asked for.
+    pub fn name_holder(mut self) -> Self {
+        self.settings().names_holder = true;
         self
     }
 

@@ -43,7 +43,7 @@
 //! # async fn handler() {}
 //! # let locks = LockProvider::new(MemoryBackend::new());
 //! let locked = RouteLocks::new(locks)
-//!     .router()
+//!     .router()?
 //!     .route("/orders/{id}/process", post(handler), "order:process:<id>", LockPolicy::user_request())?
 //!     .route("/reports/{id}/rebuild", post(handler), "report:rebuild:<id>", LockPolicy::long_operation())?;
 //! let app: Router = locked

@@ -46,6 +46,8 @@ pub(crate) struct Settings {
     pub(crate) hold_until: HoldUntil,
     pub(crate) drop_on_disconnect: bool,
     pub(crate) grpc: bool,
+    /// Whether who holds a lock is asked for, and named to who is refused it.
+    pub(crate) names_holder: bool,
     /// Statuses that were chosen in the place of those of the table.
     pub(crate) statuses: Vec<(LockErrorKind, StatusCode)>,
     pub(crate) on_rejection: Option<Arc<OnRejection>>,
@@ -60,6 +62,7 @@ impl Settings {
             hold_until: HoldUntil::default(),
             drop_on_disconnect: false,
             grpc: false,
+            names_holder: false,
             statuses: Vec::new(),
             on_rejection: None,
             uploads: Uploads::new(),
@@ -121,6 +124,7 @@ impl fmt::Debug for Settings {
             .field("hold_until", &self.hold_until)
             .field("drop_on_disconnect", &self.drop_on_disconnect)
             .field("grpc", &self.grpc)
+            .field("names_holder", &self.names_holder)
             .field("statuses", &self.statuses)
             .field("on_rejection", &self.on_rejection.is_some())
             .field("uploads", &self.uploads)
@@ -166,6 +170,7 @@ impl Asked {
             route: Route::of(parts),
             template: rule.map(|rule| rule.naming.template().clone()),
             wait: rule.map(|rule| rule.policy.wait()).unwrap_or_default(),
+            holder: None,
         }
     }
 }

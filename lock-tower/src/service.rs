@@ -106,7 +106,7 @@ where
             let mut cx = Context::from_waker(Waker::noop());
             match Pin::new(&mut acquire).poll(&mut cx) {
                 Poll::Ready(Ok(guard)) => return start.run(guard, &mut self.inner),
-                Poll::Ready(Err(error)) => return ResponseFuture::refused(start.refuse(error)),
+                Poll::Ready(Err(error)) => return ResponseFuture::refusing(start, error),
                 Poll::Pending => {}
             }
         }

@@ -69,6 +69,12 @@ impl Child {
         child
     }
 
+    /// The id of the process.
+    #[must_use]
+    pub fn id(&self) -> u32 {
+        self.process.id().unwrap()
+    }
+
     /// Gives a command without waiting for the answer.
     pub async fn tell(&mut self, command: &str) {
         self.input

@@ -216,7 +216,8 @@ where
 }
 
 /// The processor time of this process.
-fn own_time() -> Duration {
+#[must_use]
+pub fn own_time() -> Duration {
     let time = clock_gettime(ClockId::ProcessCPUTime);
     Duration::new(
         time.tv_sec.unsigned_abs(),

@@ -101,6 +101,13 @@ macro_rules! conformance {
                 ten_thousand_waiters_on_ten_thousand_names_are_served [26]
                 five_thousand_waiters_outlast_the_loss_of_everything [22 26]
             }
+            holding {
+                a_lock_names_its_holder_while_it_is_held [28]
+                a_lock_that_is_waited_for_names_its_holder_and_then_the_next [28]
+                holders_of_many_locks_are_told_apart [28]
+                a_holder_in_another_process_is_named_until_its_end [28]
+                who_holds_a_lock_is_not_told_after_a_shutdown [28]
+            }
             names {
                 every_name_that_is_accepted_works [12]
                 names_that_differ_in_the_last_byte_or_in_case_are_different [12]

@@ -16,13 +16,19 @@ pub fn boottime() -> u64 {
 }
 
 /// Returns when `holds` says so; panics, with `what`, when it does not within half a minute.
-pub async fn eventually<F: Future<Output = bool>>(what: &str, mut holds: impl FnMut() -> F) {
+pub async fn eventually<F: Future<Output = bool>>(what: &str, holds: impl FnMut() -> F) {
+    eventually_within(EVENTUALLY, what, holds).await;
+}
+
+/// As [`eventually`], for what takes longer by its own rules.
+pub(crate) async fn eventually_within<F: Future<Output = bool>>(
+    bound: Duration,
+    what: &str,
+    mut holds: impl FnMut() -> F,
+) {
     let started = Instant::now();
     while !holds().await {
-        assert!(
-            started.elapsed() < EVENTUALLY,
-            "this did not come true: {what}"
-        );
+        assert!(started.elapsed() < bound, "this did not come true: {what}");
         tokio::time::sleep(Duration::from_millis(2)).await;
     }
 }

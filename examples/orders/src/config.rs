@@ -24,10 +24,16 @@ impl Config {
             let value = env::var(name).ok()?.trim().to_owned();
             (!value.is_empty()).then_some(value)
         };
+        // First: it says what is wrong with these variables.
+        let mut locks = LockSettings::from_env()?;
+        let bind = var("BIND").unwrap_or_else(|| "127.0.0.1:3000".to_owned());
+        // What an instance is called is where others send their clients.
+        if var("LOCK_INSTANCE").is_none() {
+            locks = locks.instance(&bind);
+        }
         Ok(Self {
-            bind: var("BIND").unwrap_or_else(|| "127.0.0.1:3000".to_owned()),
-            // First: it says what is wrong with these variables.
-            locks: LockSettings::from_env()?,
+            bind,
+            locks,
             database_url: var("DATABASE_URL"),
             redis_url: var("REDIS_URL"),
         })

@@ -14,6 +14,7 @@
 //! | `POST /payments/{id}/refund` | `payment:refund:<id>`, does not wait | the macro |
 //! | `POST /users/{email}/login` | `user:login:<email:hashed>`, waits 5 s | the macro |
 //! | `POST /accounts/transfer` | `account:transfer:<..>` of both accounts, waits 5 s | the macro |
+//! | `POST /parcels` | `job:dispatch-parcels`, led by one instance; the others answer 307 to its address | [`Leader`](lock_core::Leader) |
 //! | `GET /orders/{id}` | `order:read:<id>` where it is in no cache | [by hand](order_cache) |
 //! | `PUT /orders/{id}` | none: the version decides | |
 //! | `GET /health`, `/health/live`, `/health/ready`, `/metrics` | none | |
@@ -23,7 +24,8 @@
 //! [`LockSettings`](lock_core::LockSettings) reads it: in Redis with `REDIS_URL`
 //! (`redis://:password@host` or `host:6379,password=..`), else in PostgreSQL with `DATABASE_URL`
 //! (`postgres://user:password@host/database`), else in the files of `LOCK_DIR`; `LOCK_PROVIDER`,
-//! `LOCK_NAMESPACE`, `LOCK_NAME_SECRET` (the key of hashed names), `LOCK_MARKER`, `LOCK_SWITCH`. The database of
+//! `LOCK_NAMESPACE`, `LOCK_INSTANCE` (where clients reach this instance; by default `BIND`), `LOCK_NAME_SECRET` (the
+//! key of hashed names), `LOCK_MARKER`, `LOCK_SWITCH`. The database of
 //! `DATABASE_URL` holds the orders, and the server of `REDIS_URL` then what was read of them.
 
 mod cleanup;

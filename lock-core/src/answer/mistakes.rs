@@ -1,5 +1,5 @@
 //! Mistakes of the set-up: an answer to each request; in the log a line for each mistake, again every
-//! few minutes for as long as requests meet it.
+//! few minutes for as long as requests meet it. Errors are compared by their text, which names what is to be changed.
 
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};

@@ -13,7 +13,7 @@ use crate::{LockError, LockName};
 /// A response to a request that was not served, as `application/problem+json`.
 ///
 /// Members beside `type`, `title`, `status`, `detail` and `reason`, where they are known: `instance`, `lock`,
-/// `waited_ms`, `retry_after_ms` (with the header `Retry-After` in whole seconds), and `"outcome":
+/// `holder`, `waited_ms`, `retry_after_ms` (with the header `Retry-After` in whole seconds), and `"outcome":
 /// "unknown"` where work may have been done.
 #[derive(Debug, Serialize)]
 #[must_use = "a problem does nothing until it is made a response"]
@@ -30,6 +30,8 @@ pub struct Problem<'a> {
     reason: &'static str,
     #[serde(skip_serializing_if = "Option::is_none")]
     lock: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    holder: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     waited_ms: Option<u64>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -57,6 +59,7 @@ impl<'a> Problem<'a> {
             instance: None,
             reason: answer.reason,
             lock: None,
+            holder: None,
             waited_ms: None,
             retry_after_ms: answer.retry_after().map(millis),
             outcome: answer.outcome_unknown.then_some("unknown"),
@@ -79,6 +82,7 @@ impl<'a> Problem<'a> {
             instance: None,
             reason,
             lock: None,
+            holder: None,
             waited_ms: None,
             retry_after_ms: None,
             outcome: None,
@@ -99,6 +103,13 @@ impl<'a> Problem<'a> {
     /// set-up is for the log.
     pub fn lock(mut self, template: &'a str) -> Self {
         self.lock = self.detail.map(|_| template);
+        self
+    }
+
+    /// With the instance that holds the lock. It is the name or the address of a machine of yours: only for
+    /// clients that may know.
+    pub fn holder(mut self, instance: &'a str) -> Self {
+        self.holder = Some(instance);
         self
     }
 

@@ -133,7 +133,7 @@ use std::time::Duration;
 
 pub use crate::lease::{BootClock, Clock, Lease, LossReason, TokioClock};
 
-use crate::LockError;
+use crate::{Holder, LockError, LockName};
 
 pub use providers::Providers;
 pub use request::LockRequest;
@@ -196,6 +196,32 @@ pub trait Backend: Send + Sync + 'static {
     /// that a release between the next try and the first poll is not missed. Completing too often
     /// costs a try; a wake-up that can be lost needs the `retry_in` of [`Attempt::Held`].
     fn changed(&self, request: &LockRequest) -> impl Future<Output = ()> + Send + 'static;
+
+    /// Asks the store who holds the lock of this name; `None` while it is free. Takes no lock, waits for
+    /// none, and nothing is decided by the answer.
+    ///
+    /// A holder that has crashed is not named once its lock is free. Of several that hold it together, any is
+    /// named.
+    ///
+    /// As provided, the backend does not tell: "free" would be an answer that others rely on.
+    ///
+    /// # Errors
+    ///
+    /// [`Misconfigured`](crate::LockErrorKind::Misconfigured) where the store does not tell;
+    /// whatever kept it from answering.
+    fn holder(
+        &self,
+        name: &LockName,
+    ) -> impl Future<Output = Result<Option<Holder>, LockError>> + Send {
+        let _ = name;
+        async {
+            Err(LockError::misconfigured(format!(
+                "the backend `{}` does not tell who holds a lock; ask for that where one of this library \
+                 holds the locks",
+                Self::KIND
+            )))
+        }
+    }
 
     /// Asks the store whether it could grant locks now. Takes none.
     ///

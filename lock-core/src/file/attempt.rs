@@ -7,6 +7,7 @@ use std::time::Duration;
 use super::grant::FileGrant;
 use super::keeper::Held;
 use super::lock_file::{self, LockFile, Taken};
+use super::signature::Signature;
 use super::store::Store;
 use crate::LockError;
 use crate::backend::Lease;
@@ -27,7 +28,11 @@ pub(super) enum Outcome {
 }
 
 /// Tries once to take the lock of this name.
-pub(super) fn try_take(store: &Arc<Store>, name: &Arc<str>) -> Result<Outcome, LockError> {
+pub(super) fn try_take(
+    store: &Arc<Store>,
+    name: &Arc<str>,
+    signature: &Signature,
+) -> Result<Outcome, LockError> {
     if let Some(left) = store.hand_overs.remaining(name) {
         if store.directory.look(name)?.is_none() {
             return Ok(Outcome::Held(left));
@@ -37,7 +42,7 @@ pub(super) fn try_take(store: &Arc<Store>, name: &Arc<str>) -> Result<Outcome, L
     }
     let awaits = store.watch.is_awaited(name);
     match lock_file::take(&store.directory, name, awaits) {
-        Ok(Taken::Ours(file)) => grant(store, Arc::clone(name), file),
+        Ok(Taken::Ours(file)) => grant(store, Arc::clone(name), file, signature),
         // In a directory that was replaced no release would ever be noticed.
         Ok(Taken::Theirs(held_for)) => Ok(if store.directory.is_in_place()? {
             held(store, held_for)
@@ -62,13 +67,20 @@ fn held(store: &Store, held_for: Duration) -> Outcome {
     Outcome::Held((held_for / 2).clamp(RETRY_FIRST, later))
 }
 
-fn grant(store: &Arc<Store>, name: Arc<str>, file: LockFile) -> Result<Outcome, LockError> {
+fn grant(
+    store: &Arc<Store>,
+    name: Arc<str>,
+    file: LockFile,
+    signature: &Signature,
+) -> Result<Outcome, LockError> {
+    let process = std::process::id();
+    file.sign(&signature.line(process));
     let held = Arc::new(Held {
         name,
         file,
         lease: Lease::unbounded(),
         released: AtomicBool::new(false),
-        process: std::process::id(),
+        process,
     });
     let key = store.keeper.keep(&held);
     // From here on it is released by a drop.

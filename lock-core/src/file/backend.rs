@@ -7,6 +7,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::Thread;
 use std::time::{Duration, Instant};
 
+use tokio::time::sleep;
+
 use super::attempt::{Outcome, try_take};
 use super::blocking::off_the_runtime;
 use super::directory;
@@ -14,13 +16,19 @@ use super::grant::FileGrant;
 use super::keeper;
 use super::key::file_stem;
 use super::lock_file::SUFFIX;
+use super::signature::{self, Seen, Signature};
 use super::store::Store;
 use crate::backend::{Attempt, Backend, LockRequest, Providers};
-use crate::{LockError, LockName, LossReason, plain_text};
+use crate::instance::Instance;
+use crate::{Holder, LockError, LockName, LossReason, plain_text};
 
 /// For so long after the directory was found displaced nothing is granted: until the holders in
 /// every process have noticed, with time to spare.
 const SETTLE: Duration = keeper::EVERY.saturating_mul(2);
+
+/// How often a new file that is not signed is looked at for its holder, and the time between.
+const LOOKS: u32 = 20;
+const LOOK_AGAIN: Duration = Duration::from_millis(2);
 
 /// Locks for the processes of one machine. See the [module](super) for its rules.
 ///
@@ -35,6 +43,7 @@ struct Inner {
     path: PathBuf,
     polls: bool,
     namespace: String,
+    signature: Signature,
     state: Mutex<State>,
     providers: Providers,
     /// One probe at a time: where the disk stalls, one thread waits for it.
@@ -53,6 +62,7 @@ enum State {
 /// # Default
 ///
 /// - the namespace is empty
+/// - the instance is `host:pid`
 /// - the directory is watched, on Linux
 #[derive(Clone, Debug)]
 #[must_use = "a builder does nothing until `open`"]
@@ -60,6 +70,7 @@ pub struct FileBackendBuilder {
     path: PathBuf,
     polls: bool,
     namespace: String,
+    instance: String,
 }
 
 impl FileBackend {
@@ -82,6 +93,7 @@ impl FileBackend {
             path: directory.as_ref().to_owned(),
             polls: false,
             namespace: String::new(),
+            instance: String::new(),
         }
     }
 
@@ -110,6 +122,14 @@ impl FileBackendBuilder {
         self
     }
 
+    /// What this process is called in the files of the locks that it holds; see
+    /// [`LockSettings::instance`](crate::LockSettings::instance). By default a child that was forked is called
+    /// by its own number.
+    pub fn instance(mut self, instance: impl Into<String>) -> Self {
+        self.instance = instance.into();
+        self
+    }
+
     /// Whether waiters only ask again for a lock, after 1 ms at first and every 50 ms later, and the directory
     /// is not watched for releases: for where inotify is not allowed or used up. On systems without inotify
     /// waiters always poll.
@@ -135,11 +155,13 @@ impl FileBackendBuilder {
     pub fn open(self) -> Result<FileBackend, LockError> {
         let namespace = plain_text::namespace(&self.namespace)?;
         plain_text::check_path(&self.path)?;
+        let instance = Instance::of(&self.instance)?;
         let store = Arc::new(Store::open(&self.path, self.polls)?);
         Ok(FileBackend(Arc::new(Inner {
             path: store.directory.path().to_owned(),
             polls: self.polls,
             namespace: namespace.to_owned(),
+            signature: Signature::of(&instance),
             state: Mutex::new(State::Open(store)),
             providers: Providers::default(),
             probing: Arc::default(),
@@ -206,6 +228,16 @@ impl Inner {
         }
     }
 
+    /// Who holds this lock.
+    fn look(&self, file: &str, is_last: bool) -> Result<Seen, LockError> {
+        let store = self.store()?;
+        let seen = signature::look(&store.directory, file, is_last)?;
+        if !store.directory.is_in_place()? {
+            return Err(self.displace(&store));
+        }
+        Ok(seen)
+    }
+
     /// Whether a lock file could be created now.
     fn probe(&self) -> Result<(), LockError> {
         let store = self.store()?;
@@ -225,7 +257,7 @@ impl Inner {
 
     fn try_acquire(&self, name: &LockName) -> Result<Attempt<FileGrant>, LockError> {
         let store = self.store()?;
-        match try_take(&store, &self.file_name(name))? {
+        match try_take(&store, &self.file_name(name), &self.signature)? {
             Outcome::Granted(grant) => Ok(Attempt::Granted(grant)),
             Outcome::Held(retry_in) => Ok(Attempt::Held {
                 retry_in: Some(retry_in),
@@ -255,6 +287,18 @@ impl Backend for FileBackend {
             match registration {
                 Some(registration) => registration.changed().await,
                 None => pending().await,
+            }
+        }
+    }
+
+    async fn holder(&self, name: &LockName) -> Result<Option<Holder>, LockError> {
+        let file = self.0.file_name(name);
+        let mut looks = 1..LOOKS;
+        loop {
+            match self.0.look(&file, looks.next().is_none())? {
+                Seen::Held(holder) => return Ok(Some(holder)),
+                Seen::Free => return Ok(None),
+                Seen::Unsigned => sleep(LOOK_AGAIN).await,
             }
         }
     }

@@ -7,6 +7,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::process;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, SystemTime};
 
 use rustix::fs::{AtFlags, CWD, Mode, OFlags, Stat};
 use rustix::io::Errno;
@@ -41,6 +42,14 @@ impl FileId {
             inode: stat.st_ino,
         }
     }
+}
+
+/// How long ago a file was written to; zero for one from the future, where the clock was set.
+pub(super) fn age(metadata: &Metadata) -> Duration {
+    let written = metadata.modified().ok();
+    written
+        .and_then(|written| SystemTime::now().duration_since(written).ok())
+        .unwrap_or_default()
 }
 
 /// An open lock directory. Everything in it is addressed through its descriptor, so that a directory

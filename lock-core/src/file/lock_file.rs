@@ -24,14 +24,15 @@
 //! no process has asked for it yet.
 
 use std::fs::{File, Metadata, TryLockError};
-use std::os::unix::fs::MetadataExt;
-use std::time::{Duration, SystemTime};
+use std::os::unix::fs::{FileExt, MetadataExt};
+use std::time::Duration;
 
 use rustix::fs::{Dir, Mode, OFlags, RawMode, fchmod};
 use rustix::io::Errno;
 
-use super::directory::{Directory, FileId};
+use super::directory::{Directory, FileId, age};
 use super::key::is_file_stem;
+use super::signature::is_of_a_lock;
 use crate::LockError;
 
 /// How the names of lock files end; other files in the directory are not locks.
@@ -149,14 +150,6 @@ fn leads_to(directory: &Directory, name: &str, file: &File) -> Result<Option<Fil
         .map(|_| id))
 }
 
-/// Zero for a file from the future: the clock was set.
-fn age(metadata: &Metadata) -> Duration {
-    let created = metadata.modified().ok();
-    created
-        .and_then(|created| SystemTime::now().duration_since(created).ok())
-        .unwrap_or_default()
-}
-
 impl LockFile {
     /// Whether the name still leads to our file, and whether another process waits for it.
     pub(super) fn look(&self, directory: &Directory, name: &str) -> Result<Look, LockError> {
@@ -166,6 +159,12 @@ impl LockFile {
             in_place: ours.is_some(),
             awaited: ours.is_some_and(|stat| is_awaited(Mode::from_raw_mode(stat.st_mode))),
         })
+    }
+
+    /// Says who holds it, to those who look.
+    pub(super) fn sign(&self, line: &str) {
+        // In one call. It fails where the disk is full, and then the holder is not named.
+        let _ = self.file.write_all_at(line.as_bytes(), 0);
     }
 
     /// Releases the lock. `awaited` is called, at most once, if another waits for it: before
@@ -249,9 +248,8 @@ fn tidy_one(directory: &Directory, name: &str) -> Result<(), LockError> {
     let Ok(file) = directory.open_file(name, OFlags::RDONLY | OFlags::NONBLOCK) else {
         return Ok(());
     };
-    // Nothing is ever written to a lock file.
     let left_behind = file.metadata().is_ok_and(|metadata| {
-        metadata.is_file() && metadata.len() == 0 && age(&metadata) >= LEFT_BEHIND
+        metadata.is_file() && age(&metadata) >= LEFT_BEHIND && is_of_a_lock(&file)
     });
     if left_behind && file.try_lock().is_ok() {
         if leads_to(directory, name, &file)?.is_some() {
@@ -266,24 +264,25 @@ fn tidy_one(directory: &Directory, name: &str) -> Result<(), LockError> {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use std::cell::Cell;
     use std::process::Command;
+    use std::time::SystemTime;
 
     use super::*;
 
-    const NAME: &str = "v1-a.lock";
+    pub(in crate::file) const NAME: &str = "v1-a.lock";
 
-    fn directory() -> (tempfile::TempDir, Directory) {
+    pub(in crate::file) fn directory() -> (tempfile::TempDir, Directory) {
         let base = tempfile::tempdir().unwrap();
         let directory = Directory::open(&base.path().join("locks")).unwrap();
         (base, directory)
     }
 
-    fn ours(directory: &Directory) -> LockFile {
+    pub(in crate::file) fn ours(directory: &Directory) -> LockFile {
         match take(directory, NAME, false).unwrap() {
             Taken::Ours(file) => file,
-            Taken::Theirs(_) => panic!("somebody holds it"),
+            Taken::Theirs(_) => panic!("another process holds it"),
         }
     }
 
@@ -374,12 +373,13 @@ mod tests {
     fn what_is_no_lock_file_is_not_tidied_away() {
         let (base, directory) = directory();
         let old = SystemTime::now() - 365 * 24 * 6 * LEFT_BEHIND;
-        let [gone, held, folder, written] =
-            ["b", "c", "d", "e"].map(|byte| format!("v1-{}.lock", byte.repeat(32)));
+        let [gone, held, folder, written, signed] =
+            ["b", "c", "d", "e", "f"].map(|byte| format!("v1-{}.lock", byte.repeat(32)));
         let empty = ["tokens", "notes", "yarn.lock", "v1-b.lock", &gone, &held];
         for (name, text) in (empty.map(|name| (name, "")).into_iter()).chain([
             ("Cargo.lock", "version = 4"),
             (&written, "by another program"),
+            (&signed, "distributed_lock v1 web-1:7\n"),
         ]) {
             let path = base.path().join("locks").join(name);
             std::fs::write(&path, text).unwrap();

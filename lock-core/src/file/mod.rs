@@ -47,6 +47,12 @@
 //! go first: for up to 5 ms, or until the other has taken the lock, our own tries are answered with
 //! "held". Another thread looks after what is held; it ends when nothing is.
 //!
+//! # Who holds a lock
+//!
+//! A holder writes which [instance](FileBackendBuilder::instance) it is into its lock file, for
+//! [`holder`](crate::LockProvider::holder) and for people; nothing is decided by that. Its lock is the
+//! kernel's, with or without the text, which is missing where the disk is full.
+//!
 //! # Tokens
 //!
 //! Fencing tokens come from one counter for the directory, in the file `tokens`. They survive
@@ -90,6 +96,7 @@ mod key;
 mod lock_file;
 mod parents;
 mod registration;
+mod signature;
 mod store;
 mod token;
 mod watch;

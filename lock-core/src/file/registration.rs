@@ -19,7 +19,9 @@ fn open(settings: &LockSettings) -> Result<FileBackend, LockError> {
         Some(dir) => FileBackend::builder(dir),
         None => FileBackend::builder(FileBackend::default_dir()),
     };
-    let opened = builder.namespace(settings.get_namespace()).open();
+    let opened = (builder.namespace(settings.get_namespace()))
+        .instance(settings.get_instance())
+        .open();
     let backend = opened.map_err(|error| match dir {
         Some(_) => error.in_setting("LOCK_DIR"),
         None => error,

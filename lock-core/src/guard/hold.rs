@@ -25,7 +25,7 @@ use crate::nesting::Mark;
 use crate::observe::{self, Keys};
 use crate::provider::{Shared, Turn};
 use crate::queue::Stage;
-use crate::{FencingToken, LockError, LockName, trace};
+use crate::{FencingToken, LockError, LockName, LockPolicy, trace};
 
 pub(crate) struct Hold {
     pub(crate) name: LockName,
@@ -169,9 +169,9 @@ pub(crate) fn seat(
 }
 
 impl Held {
-    /// Takes the lock away once it has been held for so long.
-    pub(crate) fn limit(self: &Arc<Self>, max_hold: Option<Duration>) {
-        let until = max_hold.and_then(|max_hold| Instant::now().checked_add(max_hold));
+    /// Bounds the hold as the policy says: takes the lock away at the end of `max_hold`, from now on.
+    pub(crate) fn follow(self: &Arc<Self>, policy: &LockPolicy) {
+        let until = (policy.max_hold()).and_then(|max_hold| Instant::now().checked_add(max_hold));
         if let Some(until) = until
             && self.hold.until.set(until).is_ok()
         {

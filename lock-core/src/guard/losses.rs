@@ -6,7 +6,7 @@ use crate::outage::Crowd;
 use crate::{LockName, LossReason};
 
 /// One for each reason, which mostly is one cause as well.
-static LOST: [Crowd; 5] = [const { Crowd::new() }; 5];
+static LOST: [Crowd; 6] = [const { Crowd::new() }; 6];
 
 /// A line for the first loss, and one with the number of those that follow; each by itself at DEBUG.
 pub(super) fn report(name: &LockName, held_for: Duration, reason: LossReason) {
@@ -17,6 +17,7 @@ pub(super) fn report(name: &LockName, held_for: Duration, reason: LossReason) {
         LossReason::Revoked => &LOST[2],
         LossReason::MaxHold => &LOST[3],
         LossReason::Shutdown => &LOST[4],
+        LossReason::ReadOnly => &LOST[5],
     };
     // A shutdown that did not wait to the end is no alarm.
     if reason == LossReason::Shutdown {

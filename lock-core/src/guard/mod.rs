@@ -29,7 +29,7 @@ pub use shared::SharedGuard;
 
 use crate::backend::Granted;
 use crate::nesting::Mark;
-use crate::{FencingToken, LockError, LockName};
+use crate::{FencingToken, LockError, LockName, LockPolicy};
 
 /// A lock that is held. Dropping it releases the lock in the background; it needs no runtime for
 /// that and never blocks.
@@ -66,9 +66,9 @@ impl LockGuard {
         Self { held }
     }
 
-    /// Starts to count `max_hold`.
-    pub(crate) fn limit(&self, max_hold: Option<Duration>) {
-        self.held.limit(max_hold);
+    /// Bounds the hold as the policy says, from now on.
+    pub(crate) fn follow(&self, policy: &LockPolicy) {
+        self.held.follow(policy);
     }
 
     /// Since when the lock is held.

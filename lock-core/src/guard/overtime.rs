@@ -1,6 +1,9 @@
 //! The end of `max_hold` where the runtime of the application cannot see to it: each of its threads is
 //! blocked, or it has ended. A thread of the library releases the lock then.
 //!
+//! A release can block, as that of a file does on a disk that stalls: another thread watches the other holds
+//! meanwhile.
+//!
 //! Where the runtime lives, its own watchdog comes first: it gives the work the same time to stop, and waits
 //! for the answer of the release before the next in line is called.
 
@@ -32,7 +35,7 @@ struct Holds {
     /// By when they are due; the numbers tell those of one moment apart.
     due: BTreeMap<Key, Weak<Held>>,
     next: u64,
-    /// Whether the thread runs; it never ends.
+    /// Whether a thread watches; from then on one always does.
     is_watched: bool,
 }
 
@@ -46,9 +49,8 @@ pub(super) fn watch(until: tokio::time::Instant, held: &Granted) -> Option<Entry
     let due = until.into_std().checked_add(2 * STOPPING)?;
     let mut holds = OVERTIME.holds();
     if !holds.is_watched {
-        let watching = thread::Builder::new().name("distributed-lock-overtime".to_owned());
         // Where there is no room for a thread now, the next hold tries again.
-        holds.is_watched = watching.spawn(|| OVERTIME.run()).is_ok();
+        holds.is_watched = start_watching();
     }
     let key = (due, holds.next);
     holds.next += 1;
@@ -75,21 +77,32 @@ impl Overtime {
     }
 
     fn run(&self) {
+        loop {
+            let Some(held) = self.next_due().upgrade() else {
+                continue;
+            };
+            let is_replaced = start_watching();
+            // Dropped in there as well: it can be the last reference.
+            let _ = catch(move || end(&held));
+            // Where there was no room for another thread, this one goes on.
+            if is_replaced {
+                return;
+            }
+        }
+    }
+
+    /// Waits for the next hold that is due. It is ended without the lock: that can run wakers and a logger of the
+    /// application.
+    fn next_due(&self) -> Weak<Held> {
         let mut holds = self.holds();
         loop {
             let now = Instant::now();
             let first = holds.due.first_key_value().map(|((due, _), _)| *due);
             holds = match first {
-                Some(due) if due <= now => {
-                    let hold = holds.due.pop_first();
-                    // Outside the lock: this can run wakers and a logger of the application.
-                    drop(holds);
-                    if let Some(held) = hold.and_then(|(_, held)| held.upgrade()) {
-                        // Dropped in there as well: it can be the last reference.
-                        let _ = catch(move || end(&held));
-                    }
-                    self.holds()
-                }
+                Some(due) if due <= now => match holds.due.pop_first() {
+                    Some((_, held)) => return held,
+                    None => holds,
+                },
                 Some(due) => {
                     let waited = self.changed.wait_timeout(holds, due - now);
                     waited.unwrap_or_else(PoisonError::into_inner).0
@@ -101,6 +114,12 @@ impl Overtime {
             };
         }
     }
+}
+
+/// Starts a thread that watches; whether there was room for it.
+fn start_watching() -> bool {
+    let thread = thread::Builder::new().name("distributed-lock-overtime".to_owned());
+    thread.spawn(|| OVERTIME.run()).is_ok()
 }
 
 fn end(held: &Granted) {

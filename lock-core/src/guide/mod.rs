@@ -1,6 +1,7 @@
 //! [deployment]: self::deployment
 //! [fencing]: self::fencing
 //! [guarantees]: self::guarantees
+//! [holder]: self::holder
 //! [naming]: self::naming
 //! [nesting]: self::nesting
 //! [security]: self::security
@@ -25,6 +26,7 @@ macro_rules! pages {
         /// [deployment]: crate::guide::deployment
         /// [fencing]: crate::guide::fencing
         /// [guarantees]: crate::guide::guarantees
+        /// [holder]: crate::guide::holder
         /// [naming]: crate::guide::naming
         /// [nesting]: crate::guide::nesting
         /// [security]: crate::guide::security
@@ -53,6 +55,7 @@ pages! {
     deployment "deployment.md";
     fencing "fencing.md";
     guarantees "guarantees.md";
+    holder "holder.md";
     naming "naming.md";
     nesting "nesting.md";
     security "security.md" concat!("\n```sql\n", include_str!("../postgres/grants.sql"), "```");

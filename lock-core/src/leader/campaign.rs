@@ -71,7 +71,7 @@ impl Campaign {
             };
             self.candidate.upgrade()?.leave_office();
             let reason = reason?;
-            tracing::warn!(lock, %reason, "this instance does not lead any more, and campaigns again");
+            tracing::warn!(lock, %reason, "this instance no longer leads; campaigning again");
         }
     }
 
@@ -96,7 +96,7 @@ impl Campaign {
     /// Tells of the first of several errors, and lets some time pass.
     async fn recover_from(&mut self, error: &LockError) {
         if self.trouble.is_none() {
-            tracing::warn!(%error, "a campaign for leadership fails, and is tried again");
+            tracing::warn!(%error, "a campaign for leadership failed; retrying");
         }
         let delays = self.trouble.get_or_insert_with(|| BACKOFF.build());
         sleep(delays.next().unwrap_or(ROUND)).await;

@@ -55,6 +55,10 @@ impl Candidate {
         &self.lock
     }
 
+    pub(super) fn locks(&self) -> &LockProvider {
+        &self.locks
+    }
+
     pub(super) fn shared(&self) -> &Arc<Shared> {
         &self.locks.shared
     }

@@ -14,7 +14,7 @@ use self::campaign::campaign;
 use self::candidate::{Candidate, Term};
 pub use self::lead::LeaderTerm;
 use crate::provider::Closing;
-use crate::{FencingToken, LockError, LockName, LockProvider, Lost};
+use crate::{FencingToken, Holder, LockError, LockName, LockProvider, Lost};
 
 /// A candidate for leadership: the one that holds the lock of this name leads. From
 /// [`LockProvider::leader`].
@@ -188,6 +188,50 @@ impl Leader {
                 Err(LockError::lost("this instance does not lead").with_lock(self.name()))
             }
         }
+    }
+
+    /// Asks the store which instance leads, whether that is this one or another; `None` while none does. So that
+    /// a follower can pass on what only the leader does: where [`LOCK_INSTANCE`](crate::LockSettings::instance)
+    /// is the address at which each instance is reached, as below.
+    ///
+    /// ```
+    /// # use lock_core::{LockError, LockProvider, memory::MemoryBackend};
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), LockError> {
+    /// # let store = MemoryBackend::new();
+    /// # let elected = LockProvider::new(store.clone().with_instance("10.0.0.5:8080")?).leader("job:process-outbox")?;
+    /// # assert!(elected.clone().changed().await?);
+    /// # let locks = LockProvider::new(store);
+    /// let leader = locks.leader("job:process-outbox")?;
+    ///
+    /// // A route that only the leader serves.
+    /// if !leader.is_leader() {
+    ///     let answer = match leader.current().await? {
+    ///         // 307 Temporary Redirect: the client repeats the request there, with its body.
+    ///         Some(holder) => holder.instance().map(|address| format!("http://{address}/outbox")),
+    ///         None => None, // 503: none leads at the moment
+    ///     };
+    /// #   assert_eq!(answer.as_deref(), Some("http://10.0.0.5:8080/outbox"));
+    /// }
+    /// # Ok(()) }
+    /// ```
+    ///
+    /// The leader can be another by the time that it is asked: it looks at [`is_leader`](Self::is_leader) as
+    /// well, and answers as a follower. In a route with many requests keep the answer for a moment: each call
+    /// is one to the store.
+    ///
+    /// # Errors
+    ///
+    /// As [`LockProvider::holder`].
+    ///
+    /// # Cancel safety
+    ///
+    /// Cancel safe.
+    ///
+    /// # Panics
+    ///
+    /// As [`LockProvider::holder`].
+    pub async fn current(&self) -> Result<Option<Holder>, LockError> {
+        self.candidate.locks().holder(self.name().clone()).await
     }
 
     /// Runs `work` as leader: waits until this instance leads, then runs it for as long as it does.

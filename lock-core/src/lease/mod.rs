@@ -7,7 +7,7 @@ mod models;
 
 use std::fmt;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 use std::task::{Poll, Waker};
 use std::time::Duration;
 
@@ -40,6 +40,9 @@ pub enum LossReason {
     MaxHold,
     /// The provider was shut down while the lock was held.
     Shutdown,
+    /// The server that kept it only reads now: it became a standby or a replica, and another one grants the
+    /// locks.
+    ReadOnly,
 }
 
 impl LossReason {
@@ -52,6 +55,7 @@ impl LossReason {
             Self::Revoked => "revoked",
             Self::MaxHold => "max-hold",
             Self::Shutdown => "shutdown",
+            Self::ReadOnly => "read-only",
         }
     }
 
@@ -62,6 +66,7 @@ impl LossReason {
             3 => Self::Revoked,
             4 => Self::MaxHold,
             5 => Self::Shutdown,
+            6 => Self::ReadOnly,
             _ => return None,
         })
     }
@@ -72,9 +77,10 @@ impl fmt::Display for LossReason {
         f.write_str(match self {
             Self::Expired => "its lease ended without a renewal",
             Self::Disconnected => "the connection that held it is gone",
-            Self::Revoked => "it was taken away in the store",
+            Self::Revoked => "another client deleted or took over the lock",
             Self::MaxHold => "it was held for longer than its policy allows",
             Self::Shutdown => "the provider was shut down",
+            Self::ReadOnly => "the server that kept it only reads now",
         })
     }
 }
@@ -114,7 +120,10 @@ struct Until {
     clock: Arc<dyn Clock>,
     /// Nanoseconds on the clock.
     deadline: AtomicU64,
-    tick: Duration,
+    /// In milliseconds: there is a lease for each lock.
+    tick: u32,
+    /// The [`LossReason`] that its end will be.
+    ends_as: AtomicU8,
 }
 
 impl Lease {
@@ -137,7 +146,8 @@ impl Lease {
             until: Some(Until {
                 clock,
                 deadline: AtomicU64::new(nanos(deadline)),
-                tick: tick.max(Duration::from_millis(1)),
+                tick: u32::try_from(tick.as_millis()).unwrap_or(u32::MAX).max(1),
+                ends_as: AtomicU8::new(LossReason::Expired as u8),
             }),
         }))
     }
@@ -148,6 +158,15 @@ impl Lease {
             && let Some(until) = &self.0.until
         {
             until.deadline.fetch_max(nanos(deadline), Ordering::AcqRel);
+        }
+    }
+
+    /// Says why the lease will have ended where its deadline passes, in place of
+    /// [`Expired`](LossReason::Expired): why it is not renewed.
+    #[cfg(feature = "redis")]
+    pub(crate) fn ends_as(&self, reason: LossReason) {
+        if let Some(until) = &self.0.until {
+            until.ends_as.store(reason as u8, Ordering::Relaxed);
         }
     }
 
@@ -168,8 +187,10 @@ impl Lease {
         if let Some(reason) = self.0.latch.get() {
             return Some(reason);
         }
-        if self.remaining()?.is_zero() {
-            self.0.latch.set(LossReason::Expired);
+        let until = self.0.until.as_ref()?;
+        if until.remaining().is_zero() {
+            let ends_as = LossReason::from_code(until.ends_as.load(Ordering::Relaxed));
+            self.0.latch.set(ends_as.unwrap_or(LossReason::Expired));
         }
         self.0.latch.get()
     }
@@ -191,23 +212,19 @@ impl Lease {
     /// Time to the deadline; `None` without one.
     #[must_use]
     pub fn remaining(&self) -> Option<Duration> {
-        let until = self.0.until.as_ref()?;
-        // The clock first: a deadline that is moved in between counts as moved.
-        let now = nanos(until.clock.now());
-        let deadline = until.deadline.load(Ordering::Acquire);
-        Some(Duration::from_nanos(deadline.saturating_sub(now)))
+        Some(self.0.until.as_ref()?.remaining())
     }
 
     /// Whether it is valid, and for a tick at least: one that is renewed is.
     pub(crate) fn is_lasting(&self) -> bool {
-        let tick = self.0.until.as_ref().map(|until| until.tick);
+        let tick = self.0.until.as_ref().map(Until::tick);
         self.is_valid() && self.remaining() >= tick
     }
 
     /// How long a task that waits for the loss may sleep before the next look at the clock.
     pub(crate) fn next_look(&self) -> Option<Duration> {
-        let tick = self.0.until.as_ref()?.tick;
-        Some(self.remaining()?.min(tick))
+        let until = self.0.until.as_ref()?;
+        Some(until.remaining().min(until.tick()))
     }
 
     /// Ready once the lease has ended. Timers are the caller's: see [`next_look`](Self::next_look).
@@ -224,6 +241,19 @@ impl Lease {
 
     pub(crate) fn unregister(&self, registration: &mut Registration) {
         self.0.latch.unregister(registration);
+    }
+}
+
+impl Until {
+    fn tick(&self) -> Duration {
+        Duration::from_millis(self.tick.into())
+    }
+
+    fn remaining(&self) -> Duration {
+        // The clock first: a deadline that is moved in between counts as moved.
+        let now = nanos(self.clock.now());
+        let deadline = self.deadline.load(Ordering::Acquire);
+        Duration::from_nanos(deadline.saturating_sub(now))
     }
 }
 
@@ -259,6 +289,19 @@ mod tests {
         lease.extend(clock.now() + second);
         lease.lose(LossReason::Revoked);
         assert_eq!(lease.reason(), Some(LossReason::Expired));
+    }
+
+    #[cfg(feature = "redis")]
+    #[test]
+    fn a_lease_that_is_not_renewed_says_why_once_it_has_ended() {
+        let clock = Arc::new(BootClock);
+        let lease = |ends_in| Lease::until(clock.clone(), clock.now() + ends_in, ends_in);
+        let (over, valid) = (lease(Duration::ZERO), lease(Duration::from_secs(9)));
+        for lease in [&over, &valid] {
+            lease.ends_as(LossReason::ReadOnly);
+        }
+        assert_eq!(over.reason(), Some(LossReason::ReadOnly));
+        assert_eq!(valid.reason(), None);
     }
 
     #[test]

@@ -33,13 +33,16 @@ use std::time::Duration;
 
 use self::store::{Granting, Store};
 use crate::backend::{Attempt, Backend, Clock, Grant, Lease, LockRequest};
-use crate::{LockError, LockName, LossReason};
+use crate::instance::{Instance, LONGEST};
+use crate::{Holder, LockError, LockName, LossReason};
 
 /// Locks of one process. See the [module](self).
 pub struct MemoryBackend {
     shared: Arc<Shared>,
     /// Which clone this is.
     client: u64,
+    /// What it is called, by its number in the store.
+    instance: u16,
 }
 
 struct Shared {
@@ -87,10 +90,48 @@ impl MemoryBackend {
         Self::from_leases(Some((lease, clock)))
     }
 
+    /// The same client under this name, as [`LOCK_INSTANCE`](crate::LockSettings::instance) gives one to the
+    /// clients of a server. Clones of it have the name as well, until they are given another.
+    ///
+    /// ```
+    /// # use std::time::Duration;
+    /// use lock_core::{LockError, LockProvider, memory::MemoryBackend};
+    ///
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), LockError> {
+    /// let store = MemoryBackend::new();
+    /// let one = LockProvider::new(store.clone().with_instance("web-1")?);
+    /// let other = LockProvider::new(store.with_instance("web-2")?);
+    ///
+    /// let guard = one.acquire("job:cleanup", Duration::ZERO).await?;
+    /// let holder = other.holder("job:cleanup").await?.expect("it is held");
+    /// assert_eq!(holder.instance(), Some("web-1"));
+    /// # drop(guard);
+    /// # Ok(()) }
+    /// ```
+    ///
+    /// # Default
+    ///
+    /// `host:pid`.
+    ///
+    /// # Errors
+    ///
+    /// [`Misconfigured`](crate::LockErrorKind::Misconfigured) for what no instance can be called.
+    pub fn with_instance(mut self, instance: &str) -> Result<Self, LockError> {
+        let instance = Instance::of(instance)?;
+        let number = self.shared.store.instance(instance.as_str());
+        self.instance = number.ok_or_else(|| {
+            LockError::misconfigured("a store in memory knows 65,536 instances at most")
+        })?;
+        Ok(self)
+    }
+
     fn from_leases(leases: Option<(Duration, Arc<dyn Clock>)>) -> Self {
+        let store = Store::default();
+        // The first of all.
+        let instance = store.instance(Instance::of_process(LONGEST).as_str());
         Self {
             shared: Arc::new(Shared {
-                store: Store::default(),
+                store,
                 clients: AtomicU64::new(1),
                 tokens: AtomicU64::new(0),
                 available: AtomicBool::new(true),
@@ -98,6 +139,7 @@ impl MemoryBackend {
                 spare: Mutex::default(),
             }),
             client: 0,
+            instance: instance.unwrap_or_default(),
         }
     }
 
@@ -165,6 +207,7 @@ impl Clone for MemoryBackend {
         Self {
             shared: Arc::clone(&self.shared),
             client,
+            instance: self.instance,
         }
     }
 }
@@ -193,7 +236,7 @@ impl Backend for MemoryBackend {
         self.check_available()?;
         let lease = self.shared.lease();
         Ok(
-            match self.shared.store.try_take(self.client, name, &lease) {
+            match (self.shared.store).try_take(self.client, self.instance, name, &lease) {
                 Granting::Granted(id) => Attempt::Granted(MemoryGrant {
                     backend: Arc::clone(&self.shared),
                     name: name.clone(),
@@ -219,6 +262,11 @@ impl Backend for MemoryBackend {
             let _ = changed.await;
             drop(leaving);
         }
+    }
+
+    async fn holder(&self, name: &LockName) -> Result<Option<Holder>, LockError> {
+        self.check_available()?;
+        Ok(self.shared.store.holder(name))
     }
 
     async fn health(&self) -> Result<(), LockError> {

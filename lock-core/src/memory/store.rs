@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use tokio::sync::oneshot;
 use tokio::time::Instant;
@@ -11,7 +11,7 @@ use super::Shared;
 use crate::backend::Lease;
 use crate::hand_over::HandOver;
 use crate::panics::catch;
-use crate::{LockName, LossReason};
+use crate::{Holder, LockMode, LockName, LossReason};
 
 #[derive(Default)]
 pub(super) struct Store(Mutex<Table>);
@@ -24,12 +24,48 @@ struct Table {
     last_id: u64,
     /// Locks that are left for a moment to the client that has waited longest.
     handed_over: HandOver<LockName, u64>,
+    /// What clients are called, each text once.
+    instances: Vec<String>,
 }
 
 #[derive(Default)]
 struct Row {
-    holder: Option<(u64, Lease)>,
-    waiting: BTreeMap<u64, (u64, oneshot::Sender<()>)>,
+    holder: Option<Holding>,
+    /// Boxed: most locks have no waiters.
+    waiting: Option<Box<Waiting>>,
+}
+
+/// Clients and their wake-ups, in order of arrival.
+type Waiting = BTreeMap<u64, (u64, oneshot::Sender<()>)>;
+
+struct Holding {
+    id: u64,
+    lease: Lease,
+    since: Moment,
+    /// Of the client.
+    instance: u16,
+}
+
+/// A time until 2106, in few bytes: there is one for each lock.
+struct Moment {
+    seconds: u32,
+    millis: u16,
+}
+
+impl Moment {
+    fn now() -> Self {
+        let now = SystemTime::now().duration_since(UNIX_EPOCH);
+        let now = now.unwrap_or_default();
+        Self {
+            seconds: u32::try_from(now.as_secs()).unwrap_or(u32::MAX),
+            millis: u16::try_from(now.subsec_millis()).unwrap_or_default(),
+        }
+    }
+
+    fn time(&self) -> SystemTime {
+        let seconds = UNIX_EPOCH + Duration::from_secs(self.seconds.into());
+        seconds + Duration::from_millis(self.millis.into())
+    }
 }
 
 pub(super) enum Granting {
@@ -42,13 +78,41 @@ impl Store {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    pub(super) fn try_take(&self, client: u64, name: &LockName, lease: &Lease) -> Granting {
+    /// The number by which this text is known here; `None` where there are too many.
+    pub(super) fn instance(&self, text: &str) -> Option<u16> {
+        let mut table = self.table();
+        let known = table.instances.iter().position(|known| known == text);
+        let number = u16::try_from(known.unwrap_or(table.instances.len())).ok()?;
+        if known.is_none() {
+            table.instances.push(text.to_owned());
+        }
+        Some(number)
+    }
+
+    /// Who holds the lock of this name.
+    pub(super) fn holder(&self, name: &LockName) -> Option<Holder> {
+        let table = self.table();
+        let holding = table.rows.get(name)?.holder.as_ref()?;
+        if holding.lease.has_ended() {
+            return None;
+        }
+        let holder = Holder::new(LockMode::Exclusive).with_since(holding.since.time());
+        Some(holder.with_instance(&table.instances[usize::from(holding.instance)]))
+    }
+
+    pub(super) fn try_take(
+        &self,
+        client: u64,
+        instance: u16,
+        name: &LockName,
+        lease: &Lease,
+    ) -> Granting {
         let mut guard = self.table();
         let table = &mut *guard;
         table.last_id += 1;
         let id = table.last_id;
         let row = table.rows.get(name);
-        if let Some((_, held)) = row.and_then(|row| row.holder.as_ref())
+        if let Some(Holding { lease: held, .. }) = row.and_then(|row| row.holder.as_ref())
             && !held.has_ended()
         {
             return Granting::Held {
@@ -68,10 +132,15 @@ impl Store {
             Some(row) => row,
             None => table.rows.entry(name.clone()).or_default(),
         };
-        let ended = row.holder.replace((id, lease.clone()));
+        let ended = row.holder.replace(Holding {
+            id,
+            lease: lease.clone(),
+            instance,
+            since: Moment::now(),
+        });
         drop(guard);
         // Wakes those who wait for its loss, which is not for under a lock of ours.
-        if let Some((_, ended)) = ended {
+        if let Some(Holding { lease: ended, .. }) = ended {
             let _ = ended.reason();
         }
         Granting::Granted(id)
@@ -88,7 +157,8 @@ impl Store {
             .table()
             .rows
             .get(name)
-            .and_then(|row| row.holder.clone());
+            .and_then(|row| row.holder.as_ref())
+            .map(|holding| (holding.id, holding.lease.clone()));
         let Some((id, lease)) = held else {
             return false;
         };
@@ -103,11 +173,16 @@ impl Store {
         let Some(row) = table.rows.get_mut(name) else {
             return;
         };
-        if !row.holder.as_ref().is_some_and(|(id, _)| is_holder(id)) {
+        if !row
+            .holder
+            .as_ref()
+            .is_some_and(|holding| is_holder(&holding.id))
+        {
             return;
         }
         row.holder = None;
-        let waiting = std::mem::take(&mut row.waiting);
+        let waiting = row.waiting.take().map(|waiting| *waiting);
+        let waiting = waiting.unwrap_or_default();
         if let Some((client, _)) = waiting.values().next() {
             let now = Instant::now();
             table.handed_over.forget_ended(now);
@@ -132,6 +207,7 @@ impl Store {
             .entry(name.clone())
             .or_default()
             .waiting
+            .get_or_insert_default()
             .insert(id, (client, sender));
         (id, receiver)
     }
@@ -141,7 +217,7 @@ impl Store {
         let waiter = table
             .rows
             .get_mut(name)
-            .and_then(|row| row.waiting.remove(&registration));
+            .and_then(|row| row.waiting.as_mut()?.remove(&registration));
         table.remove_if_idle(name);
         drop(table);
         drop(waiter);
@@ -166,7 +242,8 @@ impl Table {
 
 impl Row {
     fn is_idle(&self) -> bool {
-        self.holder.is_none() && self.waiting.is_empty()
+        let is_awaited = self.waiting.as_ref().is_some_and(|all| !all.is_empty());
+        self.holder.is_none() && !is_awaited
     }
 }
 

@@ -16,7 +16,7 @@ use super::shared::{Request, Shared};
 use super::transaction;
 use crate::backend::{Attempt, Backend, LockRequest, Providers};
 use crate::server::Reply;
-use crate::{LockError, LockName, oneshot};
+use crate::{Holder, LockError, LockName, oneshot};
 
 /// Locks in a PostgreSQL server: see the [module](super). Clones share one session: keep one for
 /// [`lock_in_transaction`](Self::lock_in_transaction), and give another to the provider.
@@ -190,6 +190,11 @@ impl Backend for PostgresBackend {
     fn changed(&self, request: &LockRequest) -> impl Future<Output = ()> + Send + 'static {
         let keys = self.keys(request.name());
         self.shared.waiters.register(keys.lock, keys)
+    }
+
+    async fn holder(&self, name: &LockName) -> Result<Option<Holder>, LockError> {
+        let keys = self.keys(name);
+        self.ask(|reply| Request::Holder { keys, reply }).await
     }
 
     async fn health(&self) -> Result<(), LockError> {

@@ -15,9 +15,11 @@ use super::key_scheme::{KeyScheme, Names};
 use super::login_options::LoginOptions;
 use super::mark::Mark;
 use super::place::{place, warn_unless_verified};
+use super::session_name::{SHARED, SessionName};
 use super::terms::Terms;
 use super::url;
 use crate::credentials::Ask;
+use crate::instance::Instance;
 use crate::name::secret_fingerprint;
 use crate::{Credentials, LockError, LockName, plain_text};
 
@@ -42,6 +44,7 @@ pub struct PostgresBuilder {
     namespace: String,
     names: Names,
     application_name: String,
+    instance: String,
     max_held: Option<usize>,
     token_epoch: u8,
     credentials: Option<Ask>,
@@ -68,7 +71,8 @@ impl PostgresBuilder {
             lease: Duration::from_secs(30),
             namespace: String::new(),
             names: Names::default(),
-            application_name: "distributed_lock".to_owned(),
+            application_name: SHARED.to_owned(),
+            instance: String::new(),
             max_held: None,
             token_epoch: 0,
             credentials: None,
@@ -145,14 +149,30 @@ impl PostgresBuilder {
         self
     }
 
-    /// What operators see in `pg_stat_activity`. All instances of a service should have the same: a
-    /// session that stands still inside a statement is ended by others of its name.
+    /// What operators see in `pg_stat_activity`, before the [instance](Self::instance). All instances of a
+    /// service should have the same: a session that stands still inside a statement is ended by others of its
+    /// name. It and the instance have 62 bytes at most.
     ///
     /// # Default
     ///
     /// `distributed_lock`.
     pub fn application_name(mut self, name: impl Into<String>) -> Self {
         self.application_name = name.into();
+        self
+    }
+
+    /// What this process is called, after the [application name](Self::application_name) and a blank:
+    /// `distributed_lock web-1:4711`; see [`LockSettings::instance`](crate::LockSettings::instance). All roles of
+    /// the server see it.
+    ///
+    /// Another program that holds the key of a lock, and a transaction that
+    /// [holds one](PostgresBackend::lock_in_transaction), are named by the last word of their `application_name`.
+    ///
+    /// # Default
+    ///
+    /// `host:pid`.
+    pub fn instance(mut self, instance: impl Into<String>) -> Self {
+        self.instance = instance.into();
         self
     }
 
@@ -272,10 +292,12 @@ impl PostgresBuilder {
         };
         names.check()?;
         let terms = Terms::new(self.lease)?;
+        let instance = Instance::of(&self.instance)?;
+        let name = SessionName::new(&self.application_name, &instance)?;
         warn_unless_verified(&options);
         let server = place(&options);
         let config = Config {
-            target: Target::new(options, &self.application_name, terms, self.mark),
+            target: Target::new(options, name, terms, self.mark),
             logins: LoginOptions::new(pool, self.credentials.map(Ask::here)),
             max_held: self.max_held,
             token_epoch: self.token_epoch,
@@ -299,6 +321,7 @@ impl fmt::Debug for PostgresBuilder {
             .field("namespace", &self.namespace)
             .field("keys", &self.names.scheme)
             .field("application_name", &self.application_name)
+            .field("instance", &self.instance)
             .field("max_held", &self.max_held)
             .field("token_epoch", &self.token_epoch)
             .finish_non_exhaustive()

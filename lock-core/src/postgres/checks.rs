@@ -149,7 +149,7 @@ pub(super) async fn check_notifications(
             FULL.happened("", |times| {
                 tracing::warn!(
                     error = %errors::queue_full(), times,
-                    "the server takes no notifications: locks work, and waiters try a few times a second"
+                    "the server accepts no notifications: locks work, and waiters poll a few times a second"
                 );
             });
             return Ok(());

@@ -1,5 +1,5 @@
 //! A database that does not hold the locks: its health is checked, and it keeps the mark of the
-//! provider that does. One connection, on a thread of its own.
+//! provider that does. One connection, on a thread of its own, so that a slow database delays no lock of another.
 
 mod outages;
 
@@ -18,15 +18,15 @@ use tokio::time::{sleep, timeout};
 
 use self::outages::Outages;
 use super::connect::{Opened, Target};
+use super::errors;
 use super::login::log_in;
 use super::login_options::LoginOptions;
 use super::mark::{Mark, unmarked};
 use super::place::{place, warn_unless_verified};
 use super::session::{Failed, Session};
-use super::statement::Statement;
+use super::session_name::SessionName;
 use super::steps::Step;
 use super::terms::Terms;
-use super::{errors, sql};
 use crate::health::{Answer, Companion};
 use crate::panics::catch;
 use crate::server::{BackOff, Reply, Stop, worker};
@@ -78,7 +78,7 @@ impl DatabaseCompanion {
     ) -> Result<Self, LockError> {
         warn_unless_verified(&options);
         let outages = Outages::new(place(&options));
-        let target = Target::new(options, "distributed_lock", Terms::new(LEASE)?, None);
+        let target = Target::new(options, SessionName::of_service(), Terms::new(LEASE)?, None);
         let (ask, asked) = mpsc::unbounded_channel();
         let stop = Arc::<Stop>::default();
         let watch = Watch {
@@ -427,11 +427,8 @@ impl Link {
                 {
                     return Err(errors::disconnected());
                 }
-                let answer = session
-                    .run(&(), const { Statement::new(sql::HEARTBEAT) }, |beat| beat)
-                    .await;
-                match answer {
-                    Ok(_) => Ok(()),
+                match session.beat(&()).await {
+                    Ok(()) => Ok(()),
                     Err(Failed::Statement(error)) => Err(errors::statement(error, session.limits)),
                     Err(Failed::Session(_)) => Err(errors::disconnected()),
                 }

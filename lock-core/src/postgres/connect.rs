@@ -15,6 +15,7 @@ use super::front::{name_pgpool, name_servers};
 use super::login::{listen, log_in};
 use super::mark::Mark;
 use super::session::Session;
+use super::session_name::SessionName;
 use super::statement::{self, Statement};
 use super::steps::{Step, within};
 use super::terms::Terms;
@@ -37,6 +38,7 @@ pub(super) struct Opened {
 #[derive(Clone)]
 pub(super) struct Target {
     pub(super) options: PgConnectOptions,
+    pub(super) name: SessionName,
     pub(super) terms: Terms,
     pub(super) mark: Option<Mark>,
 }
@@ -44,16 +46,17 @@ pub(super) struct Target {
 impl Target {
     pub(super) fn new(
         options: PgConnectOptions,
-        application_name: &str,
+        name: SessionName,
         terms: Terms,
         mark: Option<Mark>,
     ) -> Self {
         // Neither keys nor slow statements belong in the log of the application.
         let options = options
-            .application_name(application_name)
+            .application_name(name.as_str())
             .disable_statement_logging();
         Self {
             options,
+            name,
             terms,
             mark,
         }
@@ -61,8 +64,7 @@ impl Target {
 
     /// The same with other options.
     pub(super) fn at(&self, options: PgConnectOptions) -> Self {
-        let name = self.options.get_application_name().unwrap_or_default();
-        Self::new(options, name, self.terms, self.mark.clone())
+        Self::new(options, self.name.clone(), self.terms, self.mark.clone())
     }
 
     /// Opens a session and ends the former one, if that still lives.
@@ -154,7 +156,7 @@ impl Target {
     ) -> Result<About, LockError> {
         // Together, in one exchange. Where that fails, apart, which shows what it was.
         let more = match former {
-            Some(former) => sql::end_former(former),
+            Some(former) => sql::end_former(former, self.name.shared()),
             None => rights::trials(self.mark.is_some()),
         };
         let together = AssertSqlSafe(format!("{}; {more}; {}", sql::LOOK, system::ASKED));
@@ -165,7 +167,7 @@ impl Target {
         }
         let about = check_server(&ask(witness, sql::LOOK.to_owned()).await?)?;
         match former {
-            Some(former) => end_former(witness, former).await,
+            Some(former) => end_former(witness, former, self.name.shared()).await,
             None => rights::check(witness, self.mark.is_some()).await?,
         }
         let [first, path] = sql::LOCAL;
@@ -227,16 +229,15 @@ async fn check_hearing(wire: &mut Wire, about: &About) -> Result<(), LockError> 
     static UNREADABLE: Repeated = Repeated::new();
     UNREADABLE.happened("", |times| tracing::warn!(
         times,
-        "the database has an encoding in which any role can notify what cannot be read, which ends \
-         sessions: this one does not listen, and waiters try a few times a second"
+        "the database has an encoding in which any role can notify what cannot be read, which ends sessions: this one does not listen, and waiters poll a few times a second"
     ));
     Ok(())
 }
 
 /// Ends the former session, if it still lives and this role may. It ends by itself otherwise: nothing
 /// that is in the way here keeps this process from a new one.
-async fn end_former(witness: &mut PgConnection, former: i64) {
-    let ended = sqlx::raw_sql(AssertSqlSafe(sql::end_former(former)));
+async fn end_former(witness: &mut PgConnection, former: i64, shared: usize) {
+    let ended = sqlx::raw_sql(AssertSqlSafe(sql::end_former(former, shared)));
     if let Err(error) = ended.fetch_all(witness).await {
         static REFUSED: Repeated = Repeated::new();
         REFUSED.happened(&error.to_string(), |times| {

@@ -159,8 +159,7 @@ pub(super) fn panicked() -> LockError {
 
 pub(super) fn standby() -> LockError {
     LockError::misconfigured(
-        "this server is a standby, whose advisory locks exclude nobody on the primary; connect to \
-         the primary",
+        "this server is a standby, whose advisory locks do not exclude clients of the primary; connect to the primary",
     )
 }
 
@@ -175,8 +174,7 @@ pub(super) fn too_old(version: i32) -> LockError {
 
 pub(super) fn pooler() -> LockError {
     LockError::misconfigured(
-        "the connection goes through a proxy that shares sessions between clients (transaction \
-         pooling), where session locks exclude nobody; give the address of the server itself (poolers \
+        "the connection goes through a proxy that shares sessions between clients (transaction pooling), where session locks do not exclude other clients; give the address of the server itself (poolers \
          often differ by `-pooler` in the host, or by port 6543), or have the pooler pool sessions",
     )
     .with_advice(ELSEWHERE)
@@ -211,7 +209,7 @@ pub(super) fn is_several_servers(error: &LockError) -> bool {
 pub(super) fn pgpool() -> LockError {
     LockError::misconfigured(
         "Pgpool-II is in front of the servers, and sends some statements to one of them and some to \
-         another, or to all, where session locks exclude nobody; connect to the primary directly, or through \
+         another, or to all, where session locks do not exclude other clients; connect to the primary directly, or through \
          a Pgpool-II that has the primary alone",
     )
 }
@@ -260,5 +258,5 @@ pub(super) fn full(cap: usize, held: usize) -> LockError {
 }
 
 pub(super) fn not_ours() -> LockError {
-    LockError::lost("the server had not locked it for us any more")
+    LockError::lost("this session no longer holds the lock")
 }

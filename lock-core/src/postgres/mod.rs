@@ -28,6 +28,9 @@
 //!   administrator or a crash ends is lost within milliseconds, with all its locks. For those
 //!   milliseconds, the server's own doing, another client can have a lock already;
 //!   [fencing](Fence) is the answer.
+//! - **A server that turns read-only is left.** Where a primary becomes a standby and keeps its connections open,
+//!   as managed services do, the session is lost with the next heartbeat, a third of a lease later at most, as
+//!   [`ReadOnly`](crate::LossReason::ReadOnly): another server grants its locks then.
 //! - **No polling.** A waiter is registered on the server, by a shared lock on a second key. A
 //!   release that finds a waiter registered notifies; one that does not costs nothing more. Locks of
 //!   a session that died cause no notification: one statement for all who wait, a few times a second,
@@ -127,6 +130,7 @@ mod registration;
 mod relay;
 mod rights;
 mod session;
+mod session_name;
 mod setup_sql;
 mod shared;
 mod sql;

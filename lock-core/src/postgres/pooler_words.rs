@@ -37,8 +37,7 @@ fn refusal(message: &str) -> Option<LockError> {
     }
     if says("statement pooling mode") {
         return misconfigured(
-            "the pooler gives each statement another session (statement pooling), where session locks \
-             exclude nobody; connect to the server directly, or have the pooler pool sessions",
+            "the pooler gives each statement another session (statement pooling), where session locks do not exclude other clients; connect to the server directly, or have the pooler pool sessions",
         );
     }
     if says("no such database") || says("is disabled") {

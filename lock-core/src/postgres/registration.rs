@@ -23,6 +23,7 @@ async fn connect(settings: &LockSettings) -> Result<PostgresBackend, LockError> 
     let url = settings.get_database_url().unwrap_or_default();
     let builder = PostgresBackend::builder(url)
         .namespace(settings.get_namespace())
+        .instance(settings.get_instance())
         .mark(mark(settings, ProviderKind::Postgres));
     let connected = builder.connect().await;
     connected.map_err(|error| error.in_setting(VARIABLE))

@@ -70,3 +70,30 @@ async fn lead(mut driver: UnixStream, address: SocketAddr) {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use tokio::net::TcpListener;
+    use tokio::time::timeout;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_way_ends_with_either_side_though_the_other_stays_open() {
+        for closes_driver in [true, false] {
+            let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+            let (driver, ours) = UnixStream::pair().unwrap();
+            let leading = tokio::spawn(lead(ours, listener.local_addr().unwrap()));
+            let (server, _) = listener.accept().await.unwrap();
+            let (mut driver, mut server) = (Some(driver), Some(server));
+            match closes_driver {
+                true => drop(driver.take()),
+                false => drop(server.take()),
+            }
+            let ended = timeout(Duration::from_secs(10), leading).await;
+            assert!(ended.is_ok(), "it keeps the other one, {closes_driver}");
+        }
+    }
+}

@@ -85,8 +85,9 @@ pub(super) struct Session {
     pub(super) has_missed: bool,
     clock: BootClock,
     terms: LeaseTerms,
-    /// When the last statement was sent whose answer proved the session.
-    last_sent: Duration,
+    /// When the last heartbeat was sent. Other statements prove the session as well, and do not ask what has
+    /// become of its server.
+    last_beat: Duration,
     /// With the server.
     spin: AdaptiveSpin,
     /// What was left of the lease when it was.
@@ -169,7 +170,7 @@ impl Session {
             has_missed: false,
             clock,
             terms,
-            last_sent: sent,
+            last_beat: sent,
             spin: AdaptiveSpin::new(),
             headroom: Duration::ZERO,
         }
@@ -197,13 +198,24 @@ impl Session {
                 return Err(Failed::Session(LossReason::Revoked));
             }
             Ok(_) => {
-                self.last_sent = sent;
                 self.headroom = self.lease.remaining().unwrap_or_default();
                 self.lease.extend(self.terms.valid_until(sent));
             }
             Err(_) => {}
         }
         self.unless_lost(answer)
+    }
+
+    /// Keeps the session, and looks whether its server has become one that only reads: what it keeps locked then
+    /// is free on the server that writes.
+    pub(super) async fn beat(&mut self, waiters: &impl KeyWaiters) -> Result<(), Failed> {
+        self.last_beat = self.clock.now();
+        let beat = const { Statement::new(sql::HEARTBEAT) };
+        let rows = self.run(waiters, beat, |beat| beat).await?;
+        match rows.first().map_or(Ok(false), |row| value(row, 1))? {
+            true => Err(Failed::Session(LossReason::ReadOnly)),
+            false => Ok(()),
+        }
     }
 
     /// Runs statements that prove nothing of the session: whatever they answer, the lease goes on as it
@@ -307,8 +319,8 @@ impl Session {
         &mut self.wire
     }
 
-    /// Time until a statement is due to keep the session.
+    /// Time until one is due.
     pub(super) fn until_heartbeat(&self) -> Duration {
-        (self.last_sent + self.terms.heartbeat()).saturating_sub(self.clock.now())
+        (self.last_beat + self.terms.heartbeat()).saturating_sub(self.clock.now())
     }
 }

@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use super::held::{HoldCommand, PostgresGrant};
 use super::key::Keys;
 use super::transaction::DatabaseIdentity;
+use crate::Holder;
 use crate::backend::Attempt;
 use crate::panics::catch;
 use crate::server::{self, Queues, Reply};
@@ -20,6 +21,10 @@ pub(super) enum Request {
         keys: Vec<Keys>,
         limit: usize,
         reply: Reply<Vec<(usize, PostgresGrant)>>,
+    },
+    Holder {
+        keys: Keys,
+        reply: Reply<Option<Holder>>,
     },
     Health {
         reply: Reply<()>,

@@ -85,11 +85,13 @@ macro_rules! as_who_logged_in {
     };
 }
 
-// The role is the one that logged in, also for sessions that look.
+// The role is the one that logged in, also for sessions that look. What sessions of a service are called has a
+// beginning that is the same, of so many characters.
 macro_rules! our_kind {
     () => {
         "a.datname = current_database() AND a.usename = session_user \
-         AND a.application_name = current_setting('application_name') AND a.pid <> pg_backend_pid() "
+         AND substr(a.application_name || ' ', 1, {shared} + 1) = \
+         substr(current_setting('application_name') || ' ', 1, {shared} + 1) AND a.pid <> pg_backend_pid() "
     };
 }
 
@@ -241,7 +243,8 @@ pub(super) const RELEASE: &str = concat!(
     " END"
 );
 
-/// A batch of one try: session, key.
+/// A batch of one try: session, key. Alone, as a caller without company is, a try needs neither the arrays of a batch
+/// nor a scan of them.
 pub(super) const TRY: &str = alone!(attempt!(try_lock, "$2"));
 
 /// A batch of one try with a registration: session, key, waiters' key.
@@ -331,11 +334,12 @@ pub(super) const TOKEN: &str = concat!(
     in_our_session!()
 );
 
-/// Whether this is the session that we think it is. A proxy that balances, as Pgpool-II, sends to a standby
+/// Whether this is the session that we think it is, and whether its server has become one that only reads: a
+/// primary can become a standby, and leave its connections open. A proxy that balances, as Pgpool-II, sends to a standby
 /// what only reads, and to the primary what names a volatile function or the catalog, as all statements
 /// here do: this one names a function that never runs, since the server drops it from the plan.
 pub(super) const HEARTBEAT: &str = concat!(
-    "SELECT true WHERE ",
+    "SELECT true, pg_catalog.pg_is_in_recovery() WHERE ",
     in_our_session!(),
     " AND (true OR pg_catalog.pg_advisory_unlock(0))"
 );
@@ -395,7 +399,7 @@ pub(super) const LOOK: &str = in_one_transaction!(
 /// Ends our former session, if it still lives, and waits until its place is free: it is the one that holds
 /// its key, in the space of keys that are pairs. A proxy that has given it to another client has taken that
 /// key from it. Other roles can read the key, and hold it too: only sessions of our kind are ended.
-pub(super) fn end_former(identity: i64) -> String {
+pub(super) fn end_former(identity: i64, shared: usize) -> String {
     format!(
         concat!(
             as_who_logged_in!(
@@ -407,13 +411,14 @@ pub(super) fn end_former(identity: i64) -> String {
             "AND l.locktype = 'advisory' AND l.mode = 'ShareLock' AND l.objsubid = 2 ",
             "AND ((l.classid::int8 << 32) | l.objid::int8) = '{identity}'::int8)"
         ),
-        identity = identity
+        identity = identity,
+        shared = shared
     )
 }
 
 /// Ends sessions of our kind that stand still inside a statement: their lease as milliseconds and as
 /// the key that each of them holds shared. What the server's own limit on idle sessions does not see.
-pub(super) fn reap(lease_ms: i64, lease_key: i64) -> String {
+pub(super) fn reap(lease_ms: i64, lease_key: i64, shared: usize) -> String {
     format!(
         concat!(
             as_who_logged_in!(
@@ -427,6 +432,25 @@ pub(super) fn reap(lease_ms: i64, lease_key: i64) -> String {
             "AND ((l.classid::int8 << 32) | l.objid::int8) = '{lease_key}'::int8) END"
         ),
         lease_ms = lease_ms,
-        lease_key = lease_key
+        lease_key = lease_key,
+        shared = shared
+    )
+}
+
+/// Who holds these keys, of which some are pairs: a row for each holder, with the key, whether it is a pair,
+/// whether it is held exclusively, and what the session is called. It needs the rights of recovery.
+pub(super) fn holders(keys: impl Iterator<Item = (i64, bool)>) -> String {
+    let keys: Vec<_> = keys
+        .map(|(key, is_pair)| format!("('{key}'::int8, {is_pair})"))
+        .collect();
+    format!(
+        as_who_logged_in!(
+            "SELECT t.k, t.p, l.mode = 'ExclusiveLock', a.application_name \
+             FROM (VALUES {keys}) AS t(k, p), pg_locks AS l, pg_stat_activity AS a \
+             WHERE l.locktype = 'advisory' AND l.granted AND a.pid = l.pid AND a.datname = current_database() \
+             AND ((l.classid::int8 << 32) | l.objid::int8) = t.k \
+             AND CASE WHEN t.p THEN l.objsubid = 2 ELSE l.objsubid = 1 END"
+        ),
+        keys = keys.join(", ")
     )
 }

@@ -106,7 +106,7 @@ pub(crate) async fn lock_in_transaction(
         }
         "standby" => {
             return Err(LockError::misconfigured(
-                "the transaction is on a standby, whose locks exclude nobody on the primary",
+                "the transaction is on a standby, whose locks do not exclude clients of the primary; begin it on the primary",
             ));
         }
         _ => {

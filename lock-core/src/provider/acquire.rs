@@ -51,15 +51,17 @@ impl Acquire {
         Self(State::Start(provider, name, Waiting::From(policy)))
     }
 
-    /// With a deadline that others share, and no `max_hold`.
+    /// With a deadline that others share.
     pub(super) fn within(provider: LockProvider, name: LockName, wait: Wait, group: Group) -> Self {
         Self(State::Start(provider, name, Waiting::Within(wait, group)))
     }
 }
 
-/// When the wait begins: with the first poll, or it has begun.
-enum Waiting {
+/// When the wait begins, and what is followed.
+pub(super) enum Waiting {
+    /// With the first poll, under a policy of its own.
     From(LockPolicy),
+    /// It has begun, for several locks. Their policy bounds the hold of all once all are held.
     Within(Wait, Group),
 }
 
@@ -123,15 +125,7 @@ enum Started {
 
 /// The part that needs no waiting, and so no allocation.
 fn start(shared: Arc<Shared>, name: LockName, waiting: Waiting, cx: &Context<'_>) -> Started {
-    let (wait, max_hold, group) = match waiting {
-        Waiting::From(policy) => (
-            Wait::new(policy.wait(), shared.response_timeout),
-            policy.max_hold(),
-            Group::default(),
-        ),
-        Waiting::Within(wait, group) => (wait, None, group),
-    };
-    let mut caller = Caller::new(shared, name, wait, max_hold, group, cx.waker());
+    let mut caller = Caller::new(shared, name, waiting, cx.waker());
     let span = caller.span.clone();
     match caller.shared.queue.enter(&caller.name, caller.wait.zero) {
         Entry::Turn(turn) => match caller.shared.backend.begin(caller.request()) {
@@ -185,7 +179,8 @@ pub(super) struct Caller {
     name: LockName,
     keys: Arc<Keys>,
     wait: Wait,
-    max_hold: Option<Duration>,
+    /// What the hold follows from its begin on.
+    policy: Option<LockPolicy>,
     /// For the watch over the order of locks, where that is on.
     asking: Option<Asking>,
     span: Span,
@@ -204,11 +199,16 @@ impl Caller {
     pub(super) fn new(
         shared: Arc<Shared>,
         name: LockName,
-        wait: Wait,
-        max_hold: Option<Duration>,
-        group: Group,
+        waiting: Waiting,
         waker: &Waker,
     ) -> Self {
+        let (wait, policy, group) = match waiting {
+            Waiting::From(policy) => {
+                let wait = Wait::new(policy, shared.response_timeout);
+                (wait, Some(policy), Group::default())
+            }
+            Waiting::Within(wait, group) => (wait, None, group),
+        };
         let keys = shared.observer.keys(name.label());
         let asking = shared.nesting.asks(&name, !wait.zero, group, waker);
         let span = trace::acquiring(shared.backend.kind(), &name, wait.limit());
@@ -217,7 +217,7 @@ impl Caller {
             name,
             keys,
             wait,
-            max_hold,
+            policy,
             asking,
             span,
             reported: false,
@@ -233,7 +233,7 @@ impl Caller {
             name,
             keys,
             wait,
-            max_hold,
+            policy,
             asking,
             ..
         } = self;
@@ -243,7 +243,9 @@ impl Caller {
                     held.hold.watch_order(shared.nesting.granted(asking, name));
                 }
                 let held = seat(shared, Arc::clone(keys), turn, granted);
-                held.limit(*max_hold);
+                if let Some(policy) = policy {
+                    held.follow(policy);
+                }
                 let guard = LockGuard::new(held);
                 // After the hold is known: a shutdown that has not seen it is seen here.
                 if shared.is_closing() {

@@ -10,7 +10,7 @@ use tokio::task::coop::consume_budget;
 use tokio::time::timeout;
 use tracing::{Instrument, Span};
 
-use super::acquire::{Acquire, Caller, watched};
+use super::acquire::{Acquire, Caller, Waiting, watched};
 use super::closing::Closing;
 use super::exchange::{detach, settle};
 use super::wait::{Wait, until};
@@ -74,7 +74,7 @@ impl LockProvider {
             ));
         }
         let policy = policy.into();
-        let wait = Wait::new(policy.wait(), self.shared.response_timeout);
+        let wait = Wait::new(policy, self.shared.response_timeout);
         let group = self.shared.nesting.group();
         let mut guards = Vec::with_capacity(names.len());
         let mut at_once = 1;
@@ -97,7 +97,7 @@ impl LockProvider {
         // Held for as long as all of them are.
         guards
             .iter()
-            .for_each(|guard: &LockGuard| guard.limit(policy.max_hold()));
+            .for_each(|guard: &LockGuard| guard.follow(&policy));
         // The first can have been lost while the last was waited for.
         guards.iter().try_for_each(LockGuard::check)?;
         Ok(LockGuards::new(guards))
@@ -145,7 +145,7 @@ impl LockProvider {
         // Before anything is taken: it may wait for others to run.
         consume_budget().await;
         let names = names?;
-        let wait = Wait::new(Duration::ZERO, self.shared.response_timeout);
+        let wait = Wait::new(LockPolicy::background_job(), self.shared.response_timeout);
         let span = trace::claiming(self.backend(), names.len(), limit);
         let mut report = Report::new(&self.shared, &names, wait, span);
         let claimed = self.claim_free(&names, limit, &report).await;
@@ -255,7 +255,8 @@ impl LockProvider {
                 continue;
             }
             let (shared, name) = (Arc::clone(shared), names[position].clone());
-            let mut caller = Caller::new(shared, name, wait, None, group, &waker);
+            let waiting = Waiting::Within(wait, group);
+            let mut caller = Caller::new(shared, name, waiting, &waker);
             guards.push(caller.conclude(Ok((turn, granted)))?);
         }
         Ok(guards)

@@ -6,6 +6,7 @@ mod by_name;
 mod closing;
 mod connect;
 mod exchange;
+mod holder;
 mod installed;
 mod many;
 mod server;

@@ -5,6 +5,8 @@ use std::time::Duration;
 
 use tokio::time::{Instant, timeout_at};
 
+use crate::LockPolicy;
+
 /// The deadline of one acquire.
 #[derive(Clone, Copy)]
 pub(super) struct Wait {
@@ -16,8 +18,8 @@ pub(super) struct Wait {
 }
 
 impl Wait {
-    pub(super) fn new(wait: Duration, response_timeout: Duration) -> Self {
-        let started = Instant::now();
+    pub(super) fn new(policy: LockPolicy, response_timeout: Duration) -> Self {
+        let (wait, started) = (policy.wait(), Instant::now());
         Self {
             started,
             deadline: (started.checked_add(wait))

@@ -65,7 +65,8 @@ impl About {
     ) -> Result<Self, LockError> {
         let info = ask(connection, info, settings, settings.connect_timeout()).await?;
         let info = from_redis_value(info).map_err(|error| {
-            LockError::unavailable("the Redis server answered nonsense").with_source(error)
+            LockError::unavailable("the Redis server returned an unexpected reply to INFO")
+                .with_source(error)
         })?;
         Ok(Self(info))
     }

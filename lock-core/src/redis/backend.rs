@@ -9,12 +9,13 @@ use tokio::sync::mpsc;
 
 use super::KIND;
 use super::builder::RedisBuilder;
-use super::command::{Acquire, Answer, Claim, Client, Command, Reply};
+use super::command::{Acquire, Answer, Claim, Client, Command, Reply, WhoHolds};
 use super::grant::RedisGrant;
 use super::key::Key;
 use super::shared::Shared;
 use crate::backend::{Attempt, Backend, LockRequest, Providers};
-use crate::{LockError, LossReason, oneshot};
+use crate::server::PATIENCE;
+use crate::{Holder, LockError, LockName, LossReason, oneshot};
 
 /// How many locks the first call of a claim asks for, and how many any asks for at most.
 const CLAIMED: (usize, usize) = (128, 1_024);
@@ -181,6 +182,18 @@ impl Backend for RedisBackend {
 
     fn changed(&self, request: &LockRequest) -> impl Future<Output = ()> + Send + 'static {
         super::waiting::register(&self.shared.waiting, &self.key(request))
+    }
+
+    async fn holder(&self, name: &LockName) -> Result<Option<Holder>, LockError> {
+        let (reply, answer) = oneshot::channel();
+        let question = WhoHolds {
+            key: Key::new(&self.shared.settings.namespace, name),
+            reply,
+            until: self.shared.clock.now() + PATIENCE,
+        };
+        let question = Command::WhoHolds(question);
+        self.shared.queues.requests.push(question);
+        self.client.answered(answer).await
     }
 
     async fn health(&self) -> Result<(), LockError> {

@@ -13,7 +13,9 @@ use super::connection_string::{Target, resp3};
 use super::logins::Logins;
 use super::settings::{LEASES, Settings};
 use super::thread;
+use super::value::signature;
 use crate::credentials::Ask;
+use crate::instance::Instance;
 use crate::name::secret_fingerprint;
 use crate::{Credentials, LockError, plain_text};
 
@@ -28,6 +30,7 @@ const LEASE: Duration = Duration::from_secs(30);
 /// |---|---|
 /// | [`lease`](Self::lease) | 30 s |
 /// | [`namespace`](Self::namespace) | empty |
+/// | [`instance`](Self::instance) | `host:pid` |
 /// | [`quarantine`](Self::quarantine) | one lease |
 /// | [`allow_eviction`](Self::allow_eviction) | no |
 /// | [`replicas`](Self::replicas) | 0 |
@@ -41,6 +44,7 @@ pub struct RedisBuilder {
     source: Source,
     lease: Duration,
     namespace: String,
+    instance: String,
     quarantine: Option<Duration>,
     allow_eviction: bool,
     replicas: u8,
@@ -73,6 +77,7 @@ impl RedisBuilder {
             source,
             lease: LEASE,
             namespace: String::new(),
+            instance: String::new(),
             quarantine: None,
             allow_eviction: false,
             replicas: 0,
@@ -95,6 +100,13 @@ impl RedisBuilder {
     /// are its characters, but for blanks at the ends.
     pub fn namespace(mut self, namespace: impl Into<String>) -> Self {
         self.namespace = namespace.into();
+        self
+    }
+
+    /// What this process is called in the values of the locks that it holds; see
+    /// [`LockSettings::instance`](crate::LockSettings::instance).
+    pub fn instance(mut self, instance: impl Into<String>) -> Self {
+        self.instance = instance.into();
         self
     }
 
@@ -259,6 +271,7 @@ impl RedisBuilder {
             target,
             lease: self.lease,
             namespace: plain_text::namespace(&self.namespace)?.to_owned(),
+            signature: signature(&Instance::of(&self.instance)?),
             quarantine: self.quarantine.unwrap_or(self.lease).min(*LEASES.end()),
             allow_eviction: self.allow_eviction,
             replicas: self.replicas,
@@ -272,6 +285,7 @@ impl fmt::Debug for RedisBuilder {
         f.debug_struct("RedisBuilder")
             .field("lease", &self.lease)
             .field("namespace", &self.namespace)
+            .field("instance", &self.instance)
             .field("quarantine", &self.quarantine)
             .field("allow_eviction", &self.allow_eviction)
             .field("replicas", &self.replicas)

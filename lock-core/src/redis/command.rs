@@ -13,3 +13,4 @@ pub(super) type Client = leased::Client<Key>;
 pub(super) type HeldLock = leased::HeldLock<Key>;
 pub(super) type Release = leased::Release<Key>;
 pub(super) type Token = leased::Token<Key>;
+pub(super) type WhoHolds = leased::WhoHolds<Key>;

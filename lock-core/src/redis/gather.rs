@@ -18,10 +18,25 @@ pub(super) async fn gather<T, F: Future<Output = T>>(
     mut is_enough: impl FnMut(&T) -> bool,
 ) -> Vec<T> {
     let asking = asking.enumerate();
-    let mut asking: FuturesUnordered<_> = asking
+    let asking: FuturesUnordered<_> = asking
         .map(|(at, asking)| async move { (at, asking.await) })
         .collect();
     let mut answers: Vec<T> = (0..asking.len()).map(|_| silent()).collect();
+    let take = |(at, answer), _: &mut _| {
+        let is_enough = is_enough(&answer);
+        answers[at] = answer;
+        is_enough
+    };
+    take_in_time(asking, take).await;
+    answers
+}
+
+/// The same, where an answer can tell of others that are to be asked: `take` adds these, and says whether it has
+/// seen enough.
+pub(super) async fn take_in_time<F: Future>(
+    mut asking: FuturesUnordered<F>,
+    mut take: impl FnMut(F::Output, &mut FuturesUnordered<F>) -> bool,
+) {
     let started = Instant::now();
     let mut until = None;
     loop {
@@ -31,13 +46,12 @@ pub(super) async fn gather<T, F: Future<Output = T>>(
                 None => asking.next().await,
             }
         };
-        let Some((at, answer)) = next.await else {
-            return answers;
+        let Some(answer) = next.await else {
+            return;
         };
-        if is_enough(&answer) {
+        if take(answer, &mut asking) {
             let again = started.elapsed().max(GRACE);
             until.get_or_insert_with(|| Instant::now() + again);
         }
-        answers[at] = answer;
     }
 }

@@ -74,17 +74,26 @@ impl Logins {
     }
 
     /// Opens something beside a connection that was just made, with the user and the password of that: they are
-    /// not asked for again.
+    /// asked for again only where the server refuses these, which were changed since then.
+    ///
+    /// # Errors
+    ///
+    /// As [`open`](Self::open).
     pub(super) async fn open_beside<T, F>(
         &self,
         info: &ConnectionInfo,
-        open: impl FnOnce(ConnectionInfo) -> F,
-    ) -> T
+        open: impl Fn(ConnectionInfo) -> F,
+    ) -> Result<T, LockError>
     where
-        F: Future<Output = T>,
+        F: Future<Output = Result<T, LockError>>,
     {
         let used = self.used().clone();
-        open(with_login(info, used.as_ref())).await
+        match open(with_login(info, used.as_ref())).await {
+            Err(error) if self.asker.is_some() && is_login_refused(&error) => {
+                self.open(info, open).await
+            }
+            opened => opened,
+        }
     }
 
     fn used(&self) -> MutexGuard<'_, Option<Credentials>> {

@@ -1,6 +1,7 @@
 //! Locks in a Redis server or cluster: leased keys, for many locks at high rates.
 //!
-//! One key per lock holds its owner and its token, and lives for one lease unless it is renewed.
+//! One key per lock holds its owner, its token and its [instance](RedisBuilder::instance), and lives for one lease
+//! unless it is renewed.
 //! Every step is a script, so that each is decided by the server alone; what many tasks ask for
 //! travels in few calls. A backend has a thread of its own and two connections per node, one for
 //! commands and one for what it waits for, whatever is held or awaited.
@@ -44,6 +45,10 @@
 //! [quarantine](RedisBuilder::quarantine); the holders learn it with their next renewal. Until then
 //! [tokens](crate::FencingToken) protect what the locks are for. Keys that are deleted are
 //! noticed with the next renewal, and protected by nothing else.
+//!
+//! A master that becomes a replica renews nothing. Where the address leads to the new master within the lease,
+//! what is held is renewed there, if it has a copy; else it is lost at the end of its lease, as
+//! [`ReadOnly`](crate::LossReason::ReadOnly). Meanwhile no lock is granted.
 //!
 //! # Connection strings
 //!
@@ -223,6 +228,7 @@ mod subscriber;
 mod thread;
 mod tls;
 mod topology;
+mod value;
 mod waiting;
 mod watch;
 

@@ -116,7 +116,8 @@ pub(super) async fn check(
     let time = ask(&mut connection, &cmd("TIME"), settings, within).await?;
     let received = shared.clock.now();
     let (seconds, micros): (u64, u64) = from_redis_value(time).map_err(|error| {
-        LockError::unavailable("the Redis server has no time").with_source(error)
+        LockError::unavailable("the Redis server returned an unexpected reply to TIME")
+            .with_source(error)
     })?;
     Ok(Opened {
         connection,

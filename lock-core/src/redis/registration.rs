@@ -18,7 +18,8 @@ pub(crate) const REGISTRATION: Registration = Registration {
 
 async fn connect(settings: &LockSettings) -> Result<RedisBackend, LockError> {
     let builder = RedisBackend::builder(settings.get_redis_url().unwrap_or_default())
-        .namespace(settings.get_namespace());
+        .namespace(settings.get_namespace())
+        .instance(settings.get_instance());
     let connected = builder.connect().await;
     connected.map_err(|error| error.in_setting(VARIABLE))
 }

@@ -8,7 +8,7 @@ use super::connect::open;
 use super::key::server_key;
 use super::protocol::{Content, Exchange};
 use super::rights::{Asked, SCRIPTS};
-use super::scripts::{EXCHANGE, Failure, Lua, RENEW, TOKEN, has_moved};
+use super::scripts::{EXCHANGE, Failure, HOLDERS, Lua, RENEW, TOKEN, has_moved};
 use super::settings::Settings;
 use super::topology::Topology;
 use crate::LockError;
@@ -70,7 +70,7 @@ async fn give_commands(
     commands.push(cmd("PEXPIRE").arg(&nobody).arg(1).to_owned());
     commands.push(cmd("SET").arg(&nobody).arg("").arg("XX").to_owned());
     commands.push(cmd("TIME"));
-    commands.extend([&EXCHANGE, &RENEW, &TOKEN].map(Lua::load));
+    commands.extend([&EXCHANGE, &RENEW, &TOKEN, &HOLDERS].map(Lua::load));
     if settings.replicas > 0 {
         // For none, which does not take time.
         commands.push(cmd("WAIT").arg(0).arg(1).to_owned());

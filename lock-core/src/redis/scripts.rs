@@ -49,6 +49,15 @@ pub(super) static TOKEN: Lua = Lua {
     }),
 };
 
+pub(super) static HOLDERS: Lua = Lua {
+    code: include_str!("scripts/holders.lua"),
+    hash: LazyLock::new(|| {
+        Script::new(include_str!("scripts/holders.lua"))
+            .get_hash()
+            .into()
+    }),
+};
+
 /// The latest time (microseconds) that the scripts can count to: doubles are exact up to there.
 const LATEST: i64 = 1 << 53;
 
@@ -74,9 +83,16 @@ impl Failure {
     /// Whether the keys are elsewhere in the cluster, or another server is the master now.
     pub(super) fn is_elsewhere(&self) -> bool {
         match self {
+            Self::Refused(error) => has_moved(error) || self.is_read_only(),
+            Self::Unknown(_) | Self::Nonsense => false,
+        }
+    }
+
+    /// Whether the server only reads: it is a replica now.
+    pub(super) fn is_read_only(&self) -> bool {
+        match self {
             Self::Refused(error) => {
-                has_moved(error)
-                    || error.kind() == ErrorKind::Server(ServerErrorKind::ReadOnly)
+                error.kind() == ErrorKind::Server(ServerErrorKind::ReadOnly)
                     || error.to_string().contains("READONLY")
             }
             Self::Unknown(_) | Self::Nonsense => false,

@@ -1,6 +1,7 @@
 //! What was chosen about a Redis backend, and the times that follow from it.
 
 use std::ops::RangeInclusive;
+use std::sync::Arc;
 use std::time::Duration;
 
 use backon::ExponentialBuilder;
@@ -27,6 +28,8 @@ pub(super) struct Settings {
     pub(super) target: Target,
     pub(super) lease: Duration,
     pub(super) namespace: String,
+    /// How the value of a lock ends that is granted to this process: see [`value`](super::value).
+    pub(super) signature: Arc<str>,
     pub(super) quarantine: Duration,
     pub(super) allow_eviction: bool,
     pub(super) replicas: u8,
@@ -73,11 +76,15 @@ impl Settings {
 impl Settings {
     /// What is chosen by default, for this server.
     pub(super) fn of(connection_string: &str) -> Self {
+        use super::value::signature;
+        use crate::instance::Instance;
+
         let lease = Duration::from_secs(30);
         Self {
             target: Target::parse(connection_string).unwrap(),
             lease,
             namespace: String::new(),
+            signature: signature(&Instance::of("").unwrap()),
             quarantine: lease,
             allow_eviction: false,
             replicas: 0,

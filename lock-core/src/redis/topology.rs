@@ -111,7 +111,9 @@ fn ranges_of(
     asked: &ConnectionInfo,
     members: &mut BTreeSet<String>,
 ) -> Result<Vec<Range>, LockError> {
-    let nonsense = || LockError::unavailable("the Redis cluster answered nonsense about its slots");
+    let nonsense = || {
+        LockError::unavailable("the Redis cluster returned an unexpected reply to CLUSTER SLOTS")
+    };
     let Value::Array(ranges) = answer else {
         return Err(nonsense());
     };

@@ -3,6 +3,7 @@
 //! There are two queues. *Requests* come from the backend, and their replies can carry grants. *Commands of
 //! grants*, releases above all, are plain data: a grant knows nothing of requests.
 
+use std::process;
 use std::sync::Arc;
 
 use super::inbox::{Inbox, Signal};
@@ -34,6 +35,8 @@ pub(crate) trait Releases: Send + Sync + 'static {
 /// driver, after what is in the queues.
 pub(crate) struct Client<R: Releases> {
     pub(crate) releases: R,
+    /// The process of the driver: only there is a lock granted.
+    pub(super) process: u32,
     commands: Arc<Inbox<R::Command>>,
     signal: Arc<Signal>,
     stop: Arc<Stop>,
@@ -115,6 +118,7 @@ impl<Q, C> Queues<Q, C> {
     pub(crate) fn client<R: Releases<Command = C>>(&self, releases: R) -> Arc<Client<R>> {
         Arc::new(Client {
             releases,
+            process: process::id(),
             commands: Arc::clone(&self.commands),
             signal: Arc::clone(&self.signal),
             stop: Arc::clone(&self.stop),
@@ -143,6 +147,13 @@ impl<Q, C> Queues<Q, C> {
     /// Completes when something was left, or may have changed.
     pub(crate) async fn rung(&self) {
         self.signal.rung(|| self.has_some()).await;
+    }
+
+    /// Completes when something else may have changed, such as that no user is left; what is left meanwhile
+    /// stays where it is.
+    #[cfg(feature = "redis")]
+    pub(crate) async fn rung_beside_commands(&self) {
+        self.signal.rung_beside_commands().await;
     }
 
     /// The driver is gone: nothing will be answered.

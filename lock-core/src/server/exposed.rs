@@ -14,8 +14,7 @@ pub(crate) fn warn_unless_local(host: &str, server: &str, how: &str, advice: &st
     let mut warned = WARNED.lock().unwrap_or_else(PoisonError::into_inner);
     if warned.insert(format!("{server} {how}")) {
         tracing::warn!(
-            "the connection to {server} is not verified ({how}): another server that answers in its \
-             place is given the password, and can grant locks that exclude nobody; {advice}"
+            "the connection to {server} is not verified ({how}): a server that answers in its place receives the password, and can grant one lock to several clients; {advice}"
         );
     }
 }

@@ -14,7 +14,6 @@ pub(crate) struct ServerGrant<R: Releases> {
     hold: R::Hold,
     lease: Lease,
     is_released: bool,
-    process: u32,
 }
 
 impl<R: Releases> ServerGrant<R> {
@@ -24,13 +23,12 @@ impl<R: Releases> ServerGrant<R> {
             hold,
             lease,
             is_released: false,
-            process: process::id(),
         }
     }
 
     /// Whether it can serve another holder. Not in a forked child, whose parent has the lock.
     pub(crate) fn is_of_this_process(&self) -> bool {
-        self.process == process::id()
+        self.client.process == process::id()
     }
 
     pub(crate) const fn lease(&self) -> &Lease {

@@ -1,4 +1,7 @@
-//! Commands for the thread of a backend, from any thread and without waiting: many at a time under one lock, and a wake-up only where the thread sleeps.
+//! Commands for the thread of a backend, from any thread and without waiting: many at a time under one lock, and a wake-up
+//! only where the thread sleeps.
+//!
+//! A channel of tokio takes one command at a time, and wakes a receiver that is about to look by itself.
 
 use std::mem;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -57,6 +60,12 @@ impl Signal {
             self.set_awake();
             return;
         }
+        self.bell.notified().await;
+    }
+
+    /// Completes when something else than commands may have changed: the thread does not say that it sleeps.
+    #[cfg(feature = "redis")]
+    pub(super) async fn rung_beside_commands(&self) {
         self.bell.notified().await;
     }
 }
@@ -151,5 +160,18 @@ mod tests {
         // What is there is not slept over.
         let rung = signal.rung(|| one.has_commands() || other.has_commands());
         assert!(rung.now_or_never().is_some());
+    }
+
+    #[cfg(feature = "redis")]
+    #[test]
+    fn a_thread_that_has_no_room_is_woken_by_the_end_and_by_no_command() {
+        let signal = Arc::new(Signal::default());
+        let inbox = Inbox::new(Arc::clone(&signal));
+        let mut rung = pin!(signal.rung_beside_commands());
+        assert!(rung.as_mut().now_or_never().is_none());
+        inbox.push(1);
+        assert!(rung.as_mut().now_or_never().is_none());
+        signal.close();
+        assert!(rung.as_mut().now_or_never().is_some());
     }
 }

@@ -36,9 +36,11 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::leased::{Acquire, Given, HeldLock, LockKey, Owner, Probe, Release, Token, WaiterTable};
+use super::leased::{
+    Acquire, Given, HeldLock, LockKey, Owner, Probe, Release, Token, WaiterTable, WhoHolds,
+};
 use super::link::LinkId;
-use crate::{LockError, LossReason};
+use crate::{Holder, LockError, LossReason};
 
 /// A store of leased keys, as its driver asks it.
 pub(crate) trait Protocol: Sized + Send + 'static {
@@ -66,6 +68,8 @@ pub(crate) trait Protocol: Sized + Send + 'static {
     type Renewed: Send;
     /// The answer to a question for tokens.
     type Issued: Send;
+    /// The answer to a question who holds locks.
+    type Told: Send;
     /// Why there is no answer.
     type Failure: Send;
     /// How work of its own has ended.
@@ -184,6 +188,23 @@ pub(crate) trait Protocol: Sized + Send + 'static {
         answer: Result<Self::Issued, Self::Failure>,
         effects: &mut Effects<Self>,
     ) -> Vec<Issued>;
+
+    /// Asks who holds locks, which are of one lane.
+    fn ask_holders(
+        &mut self,
+        connection: Self::Connection,
+        sent: Sent,
+        questions: &[WhoHolds<Self::Key>],
+    ) -> impl Future<Output = Result<Self::Told, Self::Failure>> + Send + 'static;
+
+    /// Who holds each; those that it says nothing of are asked for again.
+    fn told(
+        &mut self,
+        sent: Sent,
+        questions: &[WhoHolds<Self::Key>],
+        answer: Result<Self::Told, Self::Failure>,
+        effects: &mut Effects<Self>,
+    ) -> Vec<Told>;
 
     /// Whether there is something to add to a request of this lane, also one without locks.
     fn has_extra(&self, lane: usize) -> bool;
@@ -304,6 +325,13 @@ pub(crate) enum Issued {
     Failed(LockError),
 }
 
+/// What became of a question who holds a lock.
+pub(crate) enum Told {
+    Holder(Option<Holder>),
+    Again,
+    Failed(LockError),
+}
+
 /// What a protocol asks of its driver.
 pub(crate) enum Effect<P: Protocol> {
     /// To do work of its own; [`Protocol::done`] has its end.
@@ -316,6 +344,12 @@ pub(crate) enum Effect<P: Protocol> {
     Refuse { lanes: Vec<usize>, error: LockError },
     /// To send a probe, for what it does to the server.
     Probe(usize),
+    /// Leases of these lanes are refused their renewal, for a reason that can pass: it is why they will be lost
+    /// if they end before.
+    EndAs {
+        lanes: Vec<usize>,
+        reason: LossReason,
+    },
     /// The locks of these lanes are lost.
     Lose {
         lanes: Vec<usize>,
@@ -350,6 +384,11 @@ pub(crate) enum Ended<P: Protocol> {
         sent: Sent,
         tokens: Vec<Token<P::Key>>,
         answer: Result<P::Issued, P::Failure>,
+    },
+    Told {
+        sent: Sent,
+        questions: Vec<WhoHolds<P::Key>>,
+        answer: Result<P::Told, P::Failure>,
     },
     Own(P::Done),
 }

@@ -3,6 +3,19 @@
 //! To put a thread to sleep and to wake it again takes longer than a statement on a server nearby.
 //! So the driver stays awake for a moment where what it waits for has mostly come within that
 //! moment: as the spinning of an adaptive mutex, it costs nothing where it does not help.
+//!
+//! What it buys, for one task that takes one lock after the other (medians of interleaved pairs on two
+//! cores; cycles a second, and the client's processor time for each):
+//!
+//! | | awake | asleep |
+//! | --- | --- | --- |
+//! | Redis, machine idle | 5,323, 209 us | 3,094, 187 us |
+//! | PostgreSQL, machine idle | 7,587, 160 us | 4,160, 154 us |
+//! | Redis, all cores busy with other work | 1,986, 304 us | 2,184, 223 us |
+//! | PostgreSQL, all cores busy | 2,733, 209 us | 3,610, 112 us |
+//!
+//! So a lock is acquired in some 60 % of the time for 4 to 12 % more of the processor. Where all cores are busy it
+//! does not pay; there it ends by itself as soon as waits take longer than the moment.
 
 use std::future::poll_fn;
 use std::sync::LazyLock;

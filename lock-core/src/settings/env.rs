@@ -7,9 +7,10 @@ use super::{LockSettings, parse_marker, parse_provider, parse_switch};
 use crate::{LockError, plain_text};
 
 /// Of all the names that begin with `LOCK_`.
-const KNOWN: [&str; 6] = [
+const KNOWN: [&str; 7] = [
     "LOCK_PROVIDER",
     "LOCK_NAMESPACE",
+    "LOCK_INSTANCE",
     "LOCK_DIR",
     "LOCK_NAME_SECRET",
     "LOCK_SWITCH",
@@ -24,7 +25,7 @@ pub(super) fn unknown(names: impl Iterator<Item = OsString>) -> impl Iterator<It
 }
 
 impl LockSettings {
-    /// Reads `DATABASE_URL`, `REDIS_URL`, `LOCK_PROVIDER`, `LOCK_NAMESPACE`, `LOCK_DIR`,
+    /// Reads `DATABASE_URL`, `REDIS_URL`, `LOCK_PROVIDER`, `LOCK_NAMESPACE`, `LOCK_INSTANCE`, `LOCK_DIR`,
     /// `LOCK_NAME_SECRET`, `LOCK_SWITCH` and `LOCK_MARKER`. An empty one counts as absent, and so does
     /// one of blanks; [blanks at the ends](Self#text) do not count. Another one whose name begins with
     /// `LOCK_` is a warning: it may be one of these, misspelt.
@@ -51,6 +52,7 @@ impl LockSettings {
             .database_url(text("DATABASE_URL")?)
             .redis_url(text("REDIS_URL")?)
             .namespace(text("LOCK_NAMESPACE")?)
+            .instance(text("LOCK_INSTANCE")?)
             .dir(var("LOCK_DIR").unwrap_or_default())
             .name_secret(
                 var("LOCK_NAME_SECRET")

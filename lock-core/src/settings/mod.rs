@@ -13,7 +13,7 @@ pub(crate) use kind::ELSEWHERE;
 pub use kind::ProviderKind;
 
 use self::secret::Secret;
-use crate::{LockError, plain_text};
+use crate::{LockError, instance, plain_text};
 
 /// What [`LockProvider::connect`](crate::LockProvider::connect) needs to know. From the environment,
 /// by hand, or (feature `serde`) from whatever reads an application's configuration.
@@ -24,6 +24,7 @@ use crate::{LockError, plain_text};
 /// | `REDIS_URL` | `redis_url` | the Redis server, or its Sentinels: a URL, or `host:6379,password=..,ssl=true` |
 /// | `LOCK_PROVIDER` | `lock_provider` | `postgres`, `redis` or `file`: this one, or no start |
 /// | `LOCK_NAMESPACE` | `lock_namespace` | keeps the locks of two applications on one server apart |
+/// | `LOCK_INSTANCE` | `lock_instance` | what this process is called in the store, for those who ask who holds a lock |
 /// | `LOCK_DIR` | `lock_dir` | where the lock files are |
 /// | `LOCK_NAME_SECRET` | `lock_name_secret` | the key of `:hashed` values in names |
 /// | `LOCK_SWITCH` | `lock_switch` | `allow` during a planned change of the provider |
@@ -97,6 +98,7 @@ pub struct LockSettings {
     redis_url: Option<Secret>,
     provider: Option<ProviderKind>,
     namespace: String,
+    instance: String,
     dir: Option<PathBuf>,
     name_secret: Option<Secret<Vec<u8>>>,
     may_switch: bool,
@@ -139,6 +141,22 @@ impl LockSettings {
     /// Empty.
     pub fn namespace(mut self, namespace: impl Into<String>) -> Self {
         self.namespace = plain_text::trimmed(&namespace.into()).to_owned();
+        self
+    }
+
+    /// What this process is called in the store, beside the locks that it holds: what
+    /// [`LockProvider::holder`](crate::LockProvider::holder) and
+    /// [`Leader::current`](crate::Leader::current) give in other processes. Where instances ask each other, the
+    /// address at which this one is reached.
+    ///
+    /// 1 to 46 printable ASCII characters, without blanks. All who can look into the store see it, and so do
+    /// operators in `pg_stat_activity`: no secret belongs in it. Empty counts as absent.
+    ///
+    /// # Default
+    ///
+    /// `host:pid`.
+    pub fn instance(mut self, instance: impl Into<String>) -> Self {
+        self.instance = plain_text::trimmed(&instance.into()).to_owned();
         self
     }
 
@@ -198,6 +216,7 @@ impl LockSettings {
         ] {
             plain_text::check(text.unwrap_or_default()).map_err(|error| error.in_setting(name))?;
         }
+        instance::check(&self.instance).map_err(|error| error.in_setting("LOCK_INSTANCE"))?;
         Ok(())
     }
 
@@ -251,6 +270,11 @@ impl LockSettings {
     #[cfg(any(feature = "file", feature = "postgres", feature = "redis"))]
     pub(crate) fn get_namespace(&self) -> &str {
         &self.namespace
+    }
+
+    #[cfg(any(feature = "file", feature = "postgres", feature = "redis"))]
+    pub(crate) fn get_instance(&self) -> &str {
+        &self.instance
     }
 
     #[cfg(feature = "file")]

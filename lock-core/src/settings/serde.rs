@@ -17,6 +17,7 @@ struct Raw {
     redis_url: Option<Secret>,
     lock_provider: Option<Secret>,
     lock_namespace: Option<Secret>,
+    lock_instance: Option<Secret>,
     lock_dir: Option<Secret>,
     lock_name_secret: Option<Secret>,
     lock_switch: Option<Secret>,
@@ -39,6 +40,7 @@ impl<'de> Deserialize<'de> for LockSettings {
             .database_url(text(raw.database_url))
             .redis_url(text(raw.redis_url))
             .namespace(text(raw.lock_namespace))
+            .instance(text(raw.lock_instance))
             .dir(text(raw.lock_dir))
             .name_secret(text(raw.lock_name_secret))
             .allow_switch(parse_switch(&switch).map_err(Error::custom)?)

@@ -98,11 +98,29 @@ fn a_wrong_value_is_told_by_the_name_of_its_variable() {
     }
 }
 
+#[test]
+fn what_no_instance_can_be_called_is_told_by_the_name_of_its_variable() {
+    for value in [
+        "hunter 2",
+        "hünter2",
+        "hunter2-hunter2-hunter2-hunter2-hunter2-hunter2",
+    ] {
+        let error = from_vars(&[("LOCK_INSTANCE", value)]).unwrap_err();
+        assert!(error.is_misconfigured());
+        let said = format!("{error} {error:?}");
+        assert!(
+            said.contains("LOCK_INSTANCE: it ") && !said.contains(value),
+            "{said}"
+        );
+    }
+}
+
 #[cfg(all(feature = "redis", feature = "postgres", feature = "file"))]
 #[test]
 fn blanks_at_the_ends_of_a_value_do_not_count_whichever_way_it_came() {
     let plain = [
         ("LOCK_NAMESPACE", "shop"),
+        ("LOCK_INSTANCE", "web-1:8080"),
         ("LOCK_NAME_SECRET", "of the fleet"),
         ("LOCK_DIR", "/run/locks"),
         ("LOCK_PROVIDER", "redis"),
@@ -114,7 +132,7 @@ fn blanks_at_the_ends_of_a_value_do_not_count_whichever_way_it_came() {
     let read = |settings: &LockSettings| {
         (
             settings.choose().unwrap(),
-            settings.get_namespace().to_owned(),
+            settings.get_namespace().to_owned() + settings.get_instance(),
             settings.get_dir().map(std::path::Path::to_owned),
             settings.get_name_secret().map(<[u8]>::to_owned),
             settings.get_database_url().map(str::to_owned),
@@ -123,7 +141,7 @@ fn blanks_at_the_ends_of_a_value_do_not_count_whichever_way_it_came() {
         )
     };
     let expected = read(&from_vars(&plain).unwrap());
-    assert_eq!(expected.1, "shop");
+    assert_eq!(expected.1, "shopweb-1:8080");
     for (before, after) in [
         ("", "\n"),
         (" ", ""),
@@ -138,6 +156,7 @@ fn blanks_at_the_ends_of_a_value_do_not_count_whichever_way_it_came() {
         assert_eq!(read(&settings.unwrap()), expected);
         let by_hand = LockSettings::new()
             .namespace(around("shop"))
+            .instance(around("web-1:8080"))
             .name_secret(around("of the fleet"))
             .dir(around("/run/locks"))
             .provider(ProviderKind::Redis)

@@ -1,7 +1,9 @@
-//! The cases of `pass`, in one program, which compiles much faster than one for each. Each runs in a
-//! process of its own, where it installs a provider of its own.
+//! What compiles runs and asserts. Each case is a program, and runs in a process of its own, where it installs a
+//! provider of its own.
+#![allow(clippy::all, reason = "they are written as users write")]
 
 use std::env;
+use std::fs;
 use std::process::{Command, ExitCode, Termination};
 
 #[path = "pass/async_trait.rs"]
@@ -61,59 +63,46 @@ mod shadowed_prelude;
 #[path = "pass/skip.rs"]
 mod skip;
 
-const CASES: &[(&str, fn() -> ExitCode)] = &[
-    ("async_trait", || async_trait::main().report()),
-    ("busy", || busy::main().report()),
-    ("cancellation", || cancellation::main().report()),
-    ("debug_handler", || debug_handler::main().report()),
-    ("entry_points", || entry_points::main().report()),
-    ("functions", || functions::main().report()),
-    ("futures_are_send", || futures_are_send::main().report()),
-    ("generics", || generics::main().report()),
-    ("guard", || guard::main().report()),
-    ("hashed", || hashed::main().report()),
-    ("impl_trait", || impl_trait::main().report()),
-    ("instrument", || instrument::main().report()),
-    ("lifetimes", || lifetimes::main().report()),
-    ("lock_name", || lock_name::main().report()),
-    ("loss", || loss::main().report()),
-    ("panics", || panics::main().report()),
-    ("parameters_live", || parameters_live::main().report()),
-    ("patterns", || patterns::main().report()),
-    ("policies", || policies::main().report()),
-    ("provider", || provider::main().report()),
-    ("question_mark_and_return", || {
-        question_mark_and_return::main().report()
-    }),
-    ("receivers", || receivers::main().report()),
-    ("recursion", || recursion::main().report()),
-    ("refused", || refused::main().report()),
-    ("release", || release::main().report()),
-    ("several_names", || several_names::main().report()),
-    ("shadowed_prelude", || shadowed_prelude::main().report()),
-    ("skip", || skip::main().report()),
-];
+/// Says in which process the case itself runs.
+const ALONE: &str = "LOCK_MACROS_CASE";
 
-fn main() -> ExitCode {
-    if let Some(chosen) = env::args().nth(1) {
-        let (_, case) = CASES
-            .iter()
-            .find(|(name, _)| *name == chosen)
-            .expect("a case");
-        return case();
+fn alone(case: &str, main: fn() -> ExitCode) {
+    if env::var_os(ALONE).is_some() {
+        assert!(main() == ExitCode::SUCCESS);
+        return;
     }
     let program = env::current_exe().expect("this program");
-    let failed = CASES.iter().filter(|(name, _)| {
-        let status = Command::new(&program).arg(name).status();
-        let is_well = status.expect("it starts").success();
-        if !is_well {
-            eprintln!("{name} has failed");
-        }
-        !is_well
-    });
-    if failed.count() == 0 {
-        ExitCode::SUCCESS
-    } else {
-        ExitCode::FAILURE
+    let mut process = Command::new(program);
+    process.args(["--exact", case, "--nocapture"]);
+    let status = process.env(ALONE, "1").status().expect("it starts");
+    assert!(status.success(), "{case}: {status}");
+}
+
+macro_rules! cases {
+    ($($case:ident)*) => {
+        const CASES: &[&str] = &[$(stringify!($case)),*];
+        $(
+            #[test]
+            fn $case() {
+                alone(stringify!($case), || $case::main().report());
+            }
+        )*
+    };
+}
+
+cases! {
+    async_trait busy cancellation debug_handler entry_points functions futures_are_send generics
+    guard hashed impl_trait instrument lifetimes lock_name loss panics parameters_live patterns
+    policies provider question_mark_and_return receivers recursion refused release several_names
+    shadowed_prelude skip
+}
+
+#[test]
+fn every_case_that_is_to_pass_is_part_of_the_program() {
+    for case in fs::read_dir("pass").expect("it is there") {
+        let case = case.expect("a file").file_name();
+        let case = case.to_str().and_then(|case| case.strip_suffix(".rs"));
+        let case = case.expect("a program");
+        assert!(CASES.contains(&case), "{case}");
     }
 }

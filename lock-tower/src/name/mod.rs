@@ -111,6 +111,13 @@ impl Naming {
         &self.template
     }
 
+    /// Whether the template names this parameter, and nothing gives it yet.
+    #[cfg(feature = "axum")]
+    pub(crate) fn lacks(&self, param: &Param) -> bool {
+        self.template.params().any(|name| name == param.name())
+            && self.param(param.name()).is_none()
+    }
+
     /// A later one of the same name replaces an earlier one.
     pub(crate) fn add_param(&mut self, param: Param) {
         self.params.retain(|known| known.name != param.name);
@@ -141,10 +148,10 @@ impl Naming {
 
     /// The name of the lock for this request.
     pub(crate) fn name(&self, parts: &mut Parts) -> Result<LockName, LockError> {
+        self.check_params()?;
         if let Some(key) = &self.key {
             return key(parts);
         }
-        self.check_params()?;
         let route = match self.route_params().next() {
             Some(_) => Some(RouteParams::of(parts)?),
             None => None,
@@ -179,6 +186,13 @@ impl Naming {
 
     /// That each value which is read is asked for: a lock that leaves one out is another lock.
     fn check_params(&self) -> Result<(), LockError> {
+        if let (Some(_), Some(param)) = (&self.key, self.params.first()) {
+            return Err(LockError::misconfigured(format!(
+                "`.key(..)` makes the whole name of the lock, without the value of `.param(\"{}\", ..)` or \
+                 `.param_as`; remove one of the two",
+                param.name
+            )));
+        }
         let is_unknown = |param: &&Param| !self.template.params().any(|name| name == param.name());
         match self.params.iter().find(is_unknown) {
             Some(param) => Err(LockError::misconfigured(format!(

@@ -10,6 +10,7 @@ use super::LockRejection;
 const STATUS: HeaderName = HeaderName::from_static("grpc-status");
 const MESSAGE: HeaderName = HeaderName::from_static("grpc-message");
 const PUSHBACK: HeaderName = HeaderName::from_static("grpc-retry-pushback-ms");
+const HOLDER: HeaderName = HeaderName::from_static("distributed-lock-holder");
 const REASON: HeaderName = HeaderName::from_static("distributed-lock-reason");
 
 /// Status codes of gRPC.
@@ -39,11 +40,16 @@ pub(super) fn trailers(rejection: &LockRejection) -> HeaderMap {
         // Not again by itself.
         None => HeaderValue::from_static("-1"),
     };
-    let mut trailers = HeaderMap::with_capacity(5);
+    let mut trailers = HeaderMap::with_capacity(6);
     trailers.insert(STATUS, code(rejection.error()).into());
     trailers.insert(MESSAGE, message);
     trailers.insert(PUSHBACK, pushback);
     trailers.insert(REASON, HeaderValue::from_static(rejection.reason()));
+    // Printable ASCII as well.
+    let holder = rejection.holding_instance().map(HeaderValue::from_str);
+    if let Some(Ok(holder)) = holder {
+        trailers.insert(HOLDER, holder);
+    }
     trailers
 }
 

@@ -10,7 +10,7 @@ use bytes::Bytes;
 use http::{HeaderMap, Method, Response, StatusCode, Uri};
 use http_body_util::LengthLimitError;
 use lock_core::answer::{Answer, Problem};
-use lock_core::{LockError, LockErrorKind, LockTemplate};
+use lock_core::{Holder, LockError, LockErrorKind, LockTemplate};
 
 use crate::name::Route;
 
@@ -19,7 +19,8 @@ use crate::name::Route;
 /// The answers, by the kind of the error, are those of [`lock_core::answer`]; `lock-wait-timeout` stands for
 /// contention under a policy that waits. Members beside `type`, `title`, `status`, `detail` and `reason`,
 /// where they are known: `instance` (the pattern of the route: filled parameters can be secrets), `lock` (the
-/// template or `entity:operation`, never the filled name), `waited_ms`, `retry_after_ms` (409 and 503, with
+/// template or `entity:operation`, never the filled name), `holder` (the instance that holds it, and only where
+/// that was [asked for](crate::LockLayer::name_holder)), `waited_ms`, `retry_after_ms` (409 and 503, with
 /// `Retry-After` in whole seconds, jittered), and `"outcome": "unknown"` where work may have been done. What is
 /// wrong with the set-up is for the log, where it is once; the answer says no more than that. Nothing of
 /// it is cacheable, and the [`LockErrorKind`] is in the extensions of the response for the layers around.
@@ -59,6 +60,7 @@ pub struct LockRejection {
     retry_after: Option<Duration>,
     /// That of the table, unless the layer was given another.
     status: Option<StatusCode>,
+    holder: Option<Holder>,
     asked: Option<Box<Asked>>,
 }
 
@@ -73,11 +75,14 @@ pub(crate) struct Asked {
     pub(crate) wait: Duration,
     /// Whether the client understands the statuses of gRPC alone.
     pub(crate) is_grpc: bool,
+    /// Of the lock that it was refused, where its client is to know.
+    pub(crate) holder: Option<Holder>,
 }
 
 impl LockRejection {
-    pub(crate) fn new(error: LockError, asked: Asked) -> Self {
+    pub(crate) fn new(error: LockError, mut asked: Asked) -> Self {
         Self {
+            holder: asked.holder.take(),
             asked: Some(Box::new(asked)),
             ..error.into()
         }
@@ -164,6 +169,40 @@ impl LockRejection {
         self.retry_after
     }
 
+    /// Who holds the lock, where that was asked for: by
+    /// [`LockLayer::name_holder`](crate::LockLayer::name_holder), or with [`with_holder`](Self::with_holder).
+    #[must_use]
+    pub fn holder(&self) -> Option<&Holder> {
+        self.holder.as_ref()
+    }
+
+    /// The same answer, which tells its client the instance that holds the lock, in the member `holder`.
+    ///
+    #[cfg_attr(feature = "axum", doc = "```")]
+    #[cfg_attr(not(feature = "axum"), doc = "```ignore")]
+    /// # use std::time::Duration;
+    /// # use lock_core::{LockError, LockProvider, lock_name};
+    /// use lock_tower::LockRejection;
+    ///
+    /// async fn rebuild(locks: &LockProvider, id: u64) -> Result<(), LockRejection> {
+    ///     let name = lock_name!("report:rebuild:<id>")?;
+    ///     let work = locks.run(name.clone(), Duration::ZERO, async { /* .. */ }).await;
+    ///     match work {
+    ///         // To operators, on a route of theirs.
+    ///         Err(error) if error.is_contended() => {
+    ///             let holder = locks.holder(name).await?;
+    ///             Err(LockRejection::from(error).with_holder(holder))
+    ///         }
+    ///         other => Ok(other?),
+    ///     }
+    /// }
+    /// ```
+    #[must_use]
+    pub fn with_holder(mut self, holder: impl Into<Option<Holder>>) -> Self {
+        self.holder = holder.into();
+        self
+    }
+
     /// The status code for clients of gRPC:
     ///
     /// | kind of the error | code |
@@ -197,9 +236,17 @@ impl LockRejection {
         if let Some(template) = self.template() {
             problem = problem.lock(template);
         }
+        if let Some(instance) = self.holding_instance() {
+            problem = problem.holder(instance);
+        }
         let mut response = problem.to_response();
         response.extensions_mut().insert(self.kind());
         response
+    }
+
+    /// What the answer says of the holder.
+    fn holding_instance(&self) -> Option<&str> {
+        self.holder.as_ref()?.instance()
     }
 }
 
@@ -260,6 +307,7 @@ impl From<LockError> for LockRejection {
             error,
             retry_after,
             status: None,
+            holder: None,
             asked: None,
         }
     }

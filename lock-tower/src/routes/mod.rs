@@ -1,5 +1,6 @@
 //! Locks for the routes of a whole router, in one table.
 
+mod params;
 mod path;
 mod router;
 mod table;
@@ -54,6 +55,9 @@ use table::Table;
 /// A parameter of a route is locked as text, where `7` and `07` are two locks, unless
 /// [`param_as`](Self::param_as) gives the type that the handlers have.
 ///
+/// Settings are for all entries, and [`param`](Self::param)s for all that name them, before the call and after
+/// it. A second `param` of the same name is for the entries after it.
+///
 /// # Paths
 ///
 /// An entry names its route by the full path, as the router matches it and as
@@ -79,7 +83,6 @@ use table::Table;
 #[must_use = "a layer does nothing until it is put around a service"]
 pub struct RouteLocks {
     table: Arc<Table>,
-    params: Vec<Param>,
     settings: Arc<Settings>,
 }
 
@@ -88,7 +91,6 @@ impl RouteLocks {
     pub fn new(locks: LockProvider) -> Self {
         Self {
             table: Arc::default(),
-            params: Vec::new(),
             settings: Arc::new(Settings::new(locks)),
         }
     }
@@ -112,7 +114,7 @@ impl RouteLocks {
     {
         let path = RoutePath::parse(path)?;
         let rule = self.rule(Some(&method), &path, template, policy.into())?;
-        Arc::make_mut(&mut self.table).add(method, path, Some(rule))?;
+        self.table().add(method, path, Some(rule))?;
         Ok(self)
     }
 
@@ -137,12 +139,16 @@ impl RouteLocks {
     {
         let path = RoutePath::parse(path)?;
         let rule = self.rule(None, &path, template, policy.into())?;
-        Arc::make_mut(&mut self.table).add_any(path, rule)?;
+        self.table().add_any(path, rule)?;
         Ok(self)
     }
 
+    fn table(&mut self) -> &mut Table {
+        Arc::make_mut(&mut self.table)
+    }
+
     fn rule<T>(
-        &self,
+        &mut self,
         method: Option<&Method>,
         path: &RoutePath,
         template: T,
@@ -152,11 +158,7 @@ impl RouteLocks {
         T: TryInto<LockTemplate, Error: Into<LockError>>,
     {
         let mut naming = Naming::new(template)?;
-        for param in &self.params {
-            if naming.template().params().any(|name| name == param.name()) {
-                naming.add_param(param.clone());
-            }
-        }
+        self.table().params.take(&mut naming);
         if let Some(missing) = naming.route_params().find(|name| !path.has_param(name)) {
             let method = method
                 .map(|method| format!("{method} "))
@@ -184,24 +186,28 @@ impl RouteLocks {
     /// route path, or when the route has an entry already.
     pub fn unlocked(mut self, method: Method, path: &str) -> Result<Self, LockError> {
         let path = RoutePath::parse(path)?;
-        Arc::make_mut(&mut self.table).add(method, path, None)?;
+        self.table().add(method, path, None)?;
         Ok(self)
     }
 
     /// Takes the parameter `name` from the head of the request, and not from the route, for those
-    /// entries after this whose template names it; as [`LockLayer::param`](crate::LockLayer::param).
+    /// entries whose template names it; as [`LockLayer::param`](crate::LockLayer::param).
+    ///
+    /// The entries can come before it or after it; where the route does not have the parameter, after it. A
+    /// second one of the same name, or a [`param_as`](Self::param_as), is for the entries after it, and those
+    /// before keep the first. One that no entry takes is a mistake, by its spelling or its place: requests to the
+    /// entries are refused with 500, and the log says why.
     pub fn param<F, V>(mut self, name: &str, read: F) -> Self
     where
         F: Fn(&Parts) -> V + Send + Sync + 'static,
         V: ParamValue,
     {
-        self.params.retain(|known| known.name() != name);
-        self.params.push(Param::new(name, read));
+        self.table().give(Param::new(name, read));
         self
     }
 
-    /// Locks the value of the route parameter `name`, and not its text, for those entries after this
-    /// whose template names it; as [`LockLayer::param_as`](crate::LockLayer::param_as).
+    /// Locks the value of the route parameter `name`, and not its text, for those entries whose template
+    /// names it; as [`LockLayer::param_as`](crate::LockLayer::param_as).
     ///
     /// ```
     /// # use http::Method;
@@ -214,9 +220,22 @@ impl RouteLocks {
     ///     .route(Method::POST, path, "order:process:<id>", LockPolicy::user_request())?;
     /// # Ok::<(), LockError>(())
     /// ```
+    ///
+    /// For which entries: as [`param`](Self::param). Two types for one name, each before its entries:
+    ///
+    /// ```
+    /// # use lock_core::{LockError, LockPolicy, LockProvider, memory::MemoryBackend};
+    /// # use lock_tower::RouteLocks;
+    /// # let locks = LockProvider::new(MemoryBackend::new());
+    /// let locks = RouteLocks::new(locks)
+    ///     .param_as::<u64>("id")
+    ///     .any("/orders/{id}", "order:change:<id>", LockPolicy::user_request())?
+    ///     .param_as::<i32>("id")
+    ///     .any("/places/{id}", "place:change:<id>", LockPolicy::user_request())?;
+    /// # Ok::<(), LockError>(())
+    /// ```
     pub fn param_as<T: FromStr + Display>(mut self, name: &str) -> Self {
-        self.params.retain(|known| known.name() != name);
-        self.params.push(Param::typed::<T>(name));
+        self.table().give(Param::typed::<T>(name));
         self
     }
 
@@ -262,6 +281,13 @@ impl RouteLocks {
     /// `Method::POST`, `/orders.Orders/Process`.
     pub fn grpc(mut self) -> Self {
         self.settings().grpc = true;
+        self
+    }
+
+    /// Tells clients that are refused a lock which instance holds it; as
+    /// [`LockLayer::name_holder`](crate::LockLayer::name_holder).
+    pub fn name_holder(mut self) -> Self {
+        self.settings().names_holder = true;
         self
     }
 

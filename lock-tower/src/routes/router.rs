@@ -7,10 +7,11 @@ use std::sync::Arc;
 use axum::Router;
 use axum::routing::MethodRouter;
 use lock_core::{LockError, LockPolicy, LockTemplate};
+use tower_layer::layer_fn;
 
 use super::RouteLocks;
 use super::path::RoutePath;
-use crate::LockLayer;
+use crate::{Lock, LockLayer};
 
 /// Makes a [`Router`] of locked routes: each path is written once, beside its handlers, its lock and its
 /// policy. From [`RouteLocks::router`].
@@ -22,7 +23,7 @@ use crate::LockLayer;
 ///
 /// fn router(locks: LockProvider) -> Result<Router, LockError> {
 ///     let locked = RouteLocks::new(locks)
-///         .router()
+///         .router()?
 ///         .route("/orders/{id}/process", post(process), "order:process:<id>", LockPolicy::user_request())?
 ///         .route("/reports/{id}/rebuild", post(rebuild), "report:rebuild:<id>", LockPolicy::long_operation())?;
 ///     Ok(locked
@@ -46,14 +47,24 @@ pub struct LockedRouter<S = ()> {
 
 impl RouteLocks {
     /// Begins a router of locked routes, with the settings and the [`param`](Self::param)s of this table.
-    /// The table itself stays empty: its entries are for routes that others register.
-    pub fn router<S>(self) -> LockedRouter<S>
+    ///
+    /// # Errors
+    ///
+    /// [`Misconfigured`](lock_core::LockErrorKind::Misconfigured) when the table has entries: those are for
+    /// routes that others register, and would lock none of this router.
+    pub fn router<S>(self) -> Result<LockedRouter<S>, LockError>
     where
         S: Clone + Send + Sync + 'static,
     {
-        LockedRouter {
-            locks: self,
-            router: Router::new(),
+        match self.table.path() {
+            Some(path) => Err(LockError::misconfigured(format!(
+                "a router is begun with `RouteLocks` that have entries of their own, as for `{path}`; add that \
+                 route to the router, or use another `RouteLocks` for it"
+            ))),
+            None => Ok(LockedRouter {
+                locks: self,
+                router: Router::new(),
+            }),
         }
     }
 }
@@ -71,15 +82,15 @@ where
     /// # Errors
     ///
     /// [`InvalidName`](lock_core::LockErrorKind::InvalidName) when the template is not valid;
-    /// [`Misconfigured`](lock_core::LockErrorKind::Misconfigured) when the path is not a valid route path, when it lacks a parameter that the template names (and that no [`RouteLocks::param`] gives),
-    /// and when the table has entries of its own.
+    /// [`Misconfigured`](lock_core::LockErrorKind::Misconfigured) when the path is not a valid route path, and
+    /// when it lacks a parameter that the template names (and that no [`RouteLocks::param`] gives).
     ///
     /// # Panics
     ///
     /// As [`Router::route`], where the path overlaps with that of another route, and as
     /// [`MethodRouter::route_layer`], where `handlers` name no method.
     pub fn route<T>(
-        self,
+        mut self,
         path: &str,
         handlers: MethodRouter<S, Infallible>,
         template: T,
@@ -102,7 +113,7 @@ where
     /// # use lock_tower::RouteLocks;
     /// fn router(locks: LockProvider) -> Result<Router, LockError> {
     ///     let locked = RouteLocks::new(locks)
-    ///         .router()
+    ///         .router()?
     ///         .any("/files/{path}", any(proxy), "file:change:<path>", LockPolicy::user_request())?;
     ///     Ok(locked.into_router())
     /// }
@@ -119,7 +130,7 @@ where
     ///
     /// As [`Router::route`], where the path overlaps with that of another route.
     pub fn any<T>(
-        self,
+        mut self,
         path: &str,
         handlers: MethodRouter<S, Infallible>,
         template: T,
@@ -134,7 +145,7 @@ where
 
     /// The lock of a route.
     fn lock<T>(
-        &self,
+        &mut self,
         path: &str,
         template: T,
         policy: impl Into<LockPolicy>,
@@ -142,12 +153,6 @@ where
     where
         T: TryInto<LockTemplate, Error: Into<LockError>>,
     {
-        if !self.locks.table.is_empty() {
-            return Err(LockError::misconfigured(format!(
-                "the route `{path}` was added to a router of `RouteLocks` with entries of its own; add \
-                 those routes here as well, or use another `RouteLocks` for them"
-            )));
-        }
         let known = RoutePath::parse(path)?;
         let rule = self.locks.rule(None, &known, template, policy.into())?;
         Ok(LockLayer::of(rule, Arc::clone(&self.locks.settings)))
@@ -159,14 +164,30 @@ where
     }
 
     /// The router, for routes without locks, state, layers, and to be served.
+    ///
+    /// Where a [`RouteLocks::param`] is for none of its routes, they are all refused with 500, and the log says
+    /// why: a misspelt name must not make another lock.
     pub fn into_router(self) -> Router<S> {
-        self.router
+        let Self { locks, router } = self;
+        if locks.table.params.mistake().is_none() || !router.has_routes() {
+            return router;
+        }
+        let RouteLocks { table, settings } = locks;
+        let rules = Arc::new(table.params.clone());
+        let refuse = layer_fn(move |inner| {
+            let rules = Arc::clone(&rules);
+            Lock::new(inner, rules, Arc::clone(&settings))
+        });
+        router.route_layer(refuse)
     }
 }
 
-impl<S> From<LockedRouter<S>> for Router<S> {
+impl<S> From<LockedRouter<S>> for Router<S>
+where
+    S: Clone + Send + Sync + 'static,
+{
     fn from(locked: LockedRouter<S>) -> Self {
-        locked.router
+        locked.into_router()
     }
 }
 

@@ -6,13 +6,17 @@ use http::request::Parts;
 use http::{Method, Uri};
 use lock_core::LockError;
 
+use super::params::Params;
 use super::path::RoutePath;
-use crate::name::Route;
+use crate::name::{Naming, Param, Route};
 use crate::rule::{Choice, Rule, Rules, covers};
 
-/// The entries of a [`RouteLocks`](super::RouteLocks), by path.
+/// The entries of a [`RouteLocks`](super::RouteLocks), by path, and where their parameters come from.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Table(HashMap<Box<str>, Routes>);
+pub(crate) struct Table {
+    entries: HashMap<Box<str>, Routes>,
+    pub(super) params: Params,
+}
 
 /// The entries of one path.
 #[derive(Clone, Debug)]
@@ -24,8 +28,15 @@ struct Routes {
 }
 
 impl Table {
-    pub(super) fn is_empty(&self) -> bool {
-        self.0.is_empty()
+    /// The path of an entry, if there is one.
+    pub(super) fn path(&self) -> Option<&RoutePath> {
+        self.entries.values().map(|routes| &routes.path).next()
+    }
+
+    /// Adds a source of a parameter.
+    pub(super) fn give(&mut self, param: Param) {
+        let entries = self.entries.values_mut().flat_map(Routes::namings);
+        self.params.give(param, entries);
     }
 
     /// Adds an entry; without a rule one that is not locked.
@@ -66,7 +77,7 @@ impl Table {
     /// one matches no request, and what it was to lock would pass.
     fn check_spelling(&self, path: &RoutePath) -> Result<(), LockError> {
         let is_twin = |known: &&RoutePath| known.is_like(path) && known.as_str() != path.as_str();
-        let mut known = self.0.values().map(|routes| &routes.path);
+        let mut known = self.entries.values().map(|routes| &routes.path);
         match known.find(is_twin) {
             Some(twin) => Err(LockError::misconfigured(format!(
                 "`{path}` is the route `{twin}` of another entry with other names of its parameters; \
@@ -78,7 +89,7 @@ impl Table {
 
     fn routes(&mut self, path: RoutePath) -> &mut Routes {
         let text = path.as_str().into();
-        self.0.entry(text).or_insert_with(|| Routes {
+        self.entries.entry(text).or_insert_with(|| Routes {
             path,
             by_method: Vec::new(),
             others: None,
@@ -90,13 +101,18 @@ impl Rules for Table {
     fn choose(&self, parts: &Parts) -> Choice<'_> {
         let route = Route::of(parts);
         let pattern = route.pattern();
-        let matched = pattern.and_then(|pattern| self.0.get(pattern));
+        let matched = pattern.and_then(|pattern| self.entries.get(pattern));
         // An entry for another method says nothing about this one.
         if let Some(rule) = matched.and_then(|routes| routes.rule(&parts.method)) {
-            return rule.map_or(Choice::Pass, Choice::Lock);
+            let lock = |rule| {
+                self.params
+                    .mistake()
+                    .map_or(Choice::Lock(rule), Choice::Mistake)
+            };
+            return rule.map_or(Choice::Pass, lock);
         }
         match self
-            .0
+            .entries
             .values()
             .find(|routes| routes.is_meant(pattern, parts))
         {
@@ -107,6 +123,14 @@ impl Rules for Table {
 }
 
 impl Routes {
+    fn namings(&mut self) -> impl Iterator<Item = &mut Naming> {
+        let rules = self
+            .by_method
+            .iter_mut()
+            .filter_map(|(_, rule)| rule.as_mut());
+        rules.chain(&mut self.others).map(|rule| &mut rule.naming)
+    }
+
     fn rule(&self, method: &Method) -> Option<Option<&Rule>> {
         let entry = self
             .by_method

@@ -83,7 +83,11 @@ async fn contention_is_409() {
 #[tokio::test(start_paused = true)]
 async fn contention_after_a_wait_says_so() {
     let locks = Locks::new();
-    let router = router(locks.layer(TEMPLATE).policy(LockPolicy::user_request()));
+    let router = router(
+        locks
+            .layer(TEMPLATE)
+            .wait(LockPolicy::user_request().wait()),
+    );
     let _held = locks.take(NAME).await;
 
     let response = post(&router, URI).await;

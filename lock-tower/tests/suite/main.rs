@@ -22,6 +22,8 @@ mod handlers;
 #[cfg(feature = "axum")]
 mod held_lock;
 #[cfg(feature = "axum")]
+mod holder;
+#[cfg(feature = "axum")]
 mod leaving;
 #[cfg(feature = "axum")]
 mod locked_router;
@@ -29,6 +31,8 @@ mod locked_router;
 mod mistakes;
 #[cfg(feature = "axum")]
 mod names;
+#[cfg(feature = "axum")]
+mod order;
 #[cfg(feature = "axum")]
 mod placement;
 #[cfg(feature = "axum")]

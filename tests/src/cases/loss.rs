@@ -8,7 +8,7 @@ use std::time::Duration;
 use lock_core::LockPolicy;
 
 use super::{BOUND, take, wait_for};
-use crate::{Harness, Lateness, Store, eventually};
+use crate::{Harness, Lateness, Queued, Store, eventually};
 
 /// All that ask learn of it, then and later.
 pub async fn a_loss_fires_once_and_stays<S: Store>(harness: Harness<S>) {
@@ -193,17 +193,26 @@ pub async fn a_lost_guard_that_is_kept_frees_its_lock_for_callers_who_only_try<S
     assert!(kept.iter().all(|guard| !guard.is_valid()));
 }
 
-/// Renewals keep it, if it needs any.
+/// Renewals keep it, if it needs any. A loss counts unless a process, or a server, has waited for a
+/// processor so long that no renewal could be in time; that shows nothing, and it is held once more.
 pub async fn a_guard_that_is_held_for_five_leases_is_not_lost<S: Store>(harness: Harness<S>) {
     let (client, name) = (harness.client().await, harness.name());
-    let guard = take(&client, &name).await;
-    let lost = tokio::spawn(guard.lost());
-    let five = S::LEASE.map_or(Duration::from_millis(1_500), |lease| lease * 5);
-    guard.protect(tokio::time::sleep(five)).await.unwrap();
-    assert!(guard.is_valid() && !lost.is_finished());
-    assert!(guard.held_for() >= five);
-    lost.abort();
-    guard.release().await.unwrap();
+    let lease = S::LEASE.unwrap_or(Duration::from_millis(300));
+    loop {
+        let queued = Queued::here_and_there();
+        let guard = take(&client, &name).await;
+        let lost = tokio::spawn(guard.lost());
+        let held = guard.protect(tokio::time::sleep(lease * 5)).await;
+        if held.is_err() && queued.longest_since() > lease / 3 {
+            continue;
+        }
+        held.unwrap();
+        assert!(guard.is_valid() && !lost.is_finished());
+        assert!(guard.held_for() >= lease * 5);
+        lost.abort();
+        guard.release().await.unwrap();
+        break;
+    }
 }
 
 /// What all locks of a client live on is gone.

@@ -9,6 +9,7 @@ mod crowding;
 pub mod dropping;
 pub mod exclusion;
 pub mod hand_over;
+pub mod holding;
 pub mod leaving;
 pub mod loss;
 pub mod many;

@@ -139,7 +139,7 @@ impl Fault for Terminate {
         let broken = fleet.begin_for_all(self.name());
         let end = sqlx::query_scalar::<_, i32>(
             "SELECT pid FROM (SELECT pid FROM pg_stat_activity \
-             WHERE application_name = 'distributed_lock' ORDER BY random() LIMIT $1) AS a \
+             WHERE application_name ~ '^distributed_lock( |$)' ORDER BY random() LIMIT $1) AS a \
              WHERE pg_terminate_backend(pid)",
         );
         let limit = if self.all { 1_000_i64 } else { 1 };

@@ -33,11 +33,12 @@ pub const PATIENCE: Duration = Duration::from_secs(30);
 static BINARY: LazyLock<PathBuf> = LazyLock::new(|| program("orders"));
 
 /// What decides where locks are; nothing of it comes from the environment of the tests.
-const SETTINGS: [&str; 6] = [
+const SETTINGS: [&str; 7] = [
     "DATABASE_URL",
     "REDIS_URL",
     "LOCK_PROVIDER",
     "LOCK_NAMESPACE",
+    "LOCK_INSTANCE",
     "LOCK_NAME_SECRET",
     "LOCK_SWITCH",
 ];

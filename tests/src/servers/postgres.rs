@@ -283,17 +283,20 @@ impl PostgresServer {
         value.unwrap()
     }
 
-    /// Ends the sessions of that application name; returns how many there were.
+    /// Ends the sessions of that application name, alone or before an instance; returns how many there were, when
+    /// they are gone: on a busy machine one lives on for a while after its client was notified.
     pub async fn terminate_backends(&self, application_name: &str) -> usize {
-        let terminate = sqlx::query_scalar::<_, bool>(
-            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = $1",
+        let all = sqlx::query_as::<_, (i32, bool)>(
+            "SELECT pid, pg_terminate_backend(pid) FROM pg_stat_activity \
+             WHERE application_name = $1 OR starts_with(application_name, $1 || ' ')",
         );
+        let gone = sqlx::query("SELECT pg_terminate_backend(pid, 10000) FROM unnest($1) AS pid");
         let mut connection = self.connection().await;
-        let ended = terminate
-            .bind(application_name)
-            .fetch_all(&mut connection)
-            .await;
-        ended.unwrap().into_iter().filter(|ended| *ended).count()
+        let ended = all.bind(application_name).fetch_all(&mut connection).await;
+        let ended = ended.unwrap().into_iter().filter(|(_, ended)| *ended);
+        let ended: Vec<_> = ended.map(|(pid, _)| pid).collect();
+        gone.bind(&ended).execute(&mut connection).await.unwrap();
+        ended.len()
     }
 
     /// A standby of it with the same settings, in the same network, that streams as the application

@@ -1,18 +1,23 @@
 //! A Redis master, its replicas, and the Sentinels that put one of these in its place.
 
 use std::sync::Mutex;
+use std::time::Duration;
 
 use futures_util::future::join_all;
 
 use super::daemon::Server;
 use super::redis::{RedisOptions, RedisServer};
-use crate::timing::eventually;
+use crate::timing::{eventually, eventually_within};
 
 /// How long a server is silent until a Sentinel takes it for dead, in milliseconds.
 const DOWN_AFTER: &str = "1000";
 
 /// After what time a fail-over may follow another, halved, in milliseconds.
 const FAILOVER_TIMEOUT: &str = "2000";
+
+/// As long as Sentinels take by their own rules where a machine stands still now and then: after a timer
+/// that was late they only look on, for 30 s (TILT), and one who was not elected waits before it tries again.
+const REPLACED_WITHIN: Duration = Duration::from_secs(90);
 
 /// What the Sentinels call the master.
 const MASTER: &str = "shop";
@@ -82,11 +87,15 @@ impl RedisSentinels {
     /// The server that all Sentinels which run name as the master, and that is one.
     pub async fn master(&self) -> &RedisServer {
         let found = Mutex::new(None);
-        eventually("all Sentinels name one master", async || {
-            let named = self.named().await;
-            *found.lock().unwrap() = named;
-            named.is_some()
-        })
+        eventually_within(
+            REPLACED_WITHIN,
+            "all Sentinels name one master",
+            async || {
+                let named = self.named().await;
+                *found.lock().unwrap() = named;
+                named.is_some()
+            },
+        )
         .await;
         found.into_inner().unwrap().unwrap()
     }
@@ -120,7 +129,7 @@ impl RedisSentinels {
             sentinel.ask::<String>(&order).await.is_ok()
         })
         .await;
-        eventually("another is the master", async || {
+        eventually_within(REPLACED_WITHIN, "another is the master", async || {
             master_named_by(sentinel).await != before
         })
         .await;
@@ -131,7 +140,7 @@ impl RedisSentinels {
 
     /// Returns when another than this server is the master, as all Sentinels say.
     pub async fn until_replaced(&self, former: &RedisServer) {
-        eventually("another is the master", async || {
+        eventually_within(REPLACED_WITHIN, "another is the master", async || {
             let master = self.named().await;
             master.is_some_and(|master| master.port() != former.port())
         })

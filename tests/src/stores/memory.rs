@@ -40,6 +40,10 @@ impl Store for MemoryStore {
         ),
         ("a_name_is_made_the_same_in_every_process", ONE_PROCESS),
         (
+            "a_holder_in_another_process_is_named_until_its_end",
+            ONE_PROCESS,
+        ),
+        (
             "the_loss_of_everything_is_seen_by_every_guard",
             "there is no connection to lose",
         ),

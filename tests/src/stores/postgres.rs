@@ -51,7 +51,7 @@ impl PostgresStore {
     pub async fn terminate(&self, key: Option<i64>) -> usize {
         let ended = sqlx::query_scalar::<_, bool>(
             "SELECT pg_terminate_backend(pid) FROM pg_stat_activity AS a \
-             WHERE application_name = 'distributed_lock' AND ($1 IS NULL OR EXISTS ( \
+             WHERE application_name ~ '^distributed_lock( |$)' AND ($1 IS NULL OR EXISTS ( \
                SELECT FROM pg_locks AS l WHERE l.pid = a.pid AND l.locktype = 'advisory' \
                AND l.mode = 'ExclusiveLock' AND ((l.classid::int8 << 32) | l.objid::int8) = $1))",
         );
@@ -65,7 +65,7 @@ impl PostgresStore {
         let locks = sqlx::query_scalar(
             "SELECT count(*) FROM pg_locks JOIN pg_stat_activity USING (pid) \
              WHERE locktype = 'advisory' AND (objsubid = 1 OR mode = 'ExclusiveLock') \
-             AND application_name = 'distributed_lock'",
+             AND application_name ~ '^distributed_lock( |$)'",
         );
         locks.fetch_one(&self.pool).await.unwrap()
     }
@@ -73,7 +73,7 @@ impl PostgresStore {
     /// How many sessions the library has.
     pub async fn sessions(&self) -> i64 {
         let sessions = sqlx::query_scalar(
-            "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'distributed_lock'",
+            "SELECT count(*) FROM pg_stat_activity WHERE application_name ~ '^distributed_lock( |$)'",
         );
         sessions.fetch_one(&self.pool).await.unwrap()
     }

@@ -2,9 +2,10 @@
 
 use std::future::pending;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use lock_core::backend::{Clock, TokioClock};
+use lock_core::backend::{BootClock, Clock, TokioClock};
 use lock_core::memory::MemoryBackend;
 use lock_core::{LockPolicy, LockProvider, LossReason};
 use lock_tests::scripted_backend::{Play, ScriptedBackend};
@@ -446,4 +447,57 @@ async fn of_many_the_grants_whose_lease_ended_on_their_way_are_not_handed_out() 
     scripted.expire(&name());
     let guards = acquiring.await.unwrap().unwrap();
     assert!(guards.is_valid());
+}
+
+/// Counts how often it is looked at.
+struct Counting<C> {
+    clock: C,
+    looks: AtomicUsize,
+}
+
+impl<C: Clock> Clock for Counting<C> {
+    fn now(&self) -> Duration {
+        self.looks.fetch_add(1, Ordering::Relaxed);
+        self.clock.now()
+    }
+}
+
+/// How often a wait for the loss looks at this clock, up to the end of the lease or of the longest hold.
+async fn looks_until_lost(clock: impl Clock, lease: Duration, max_hold: Duration) -> usize {
+    let looks = AtomicUsize::new(0);
+    let clock = Arc::new(Counting { clock, looks });
+    let client = LockProvider::new(MemoryBackend::with_lease(lease, clock.clone()));
+    let policy = LockPolicy::background_job().with_max_hold(max_hold);
+    let guard = client.acquire(name(), policy).await.unwrap();
+    let before = clock.looks.load(Ordering::Relaxed);
+    guard.lost().await;
+    clock.looks.load(Ordering::Relaxed) - before
+}
+
+/// Some for each third of the lease, by each of the two that wait: none of them turns without a sleep.
+const FEW: usize = 40;
+
+/// Whose end is no whole millisecond.
+#[tokio::test(start_paused = true)]
+async fn a_wait_for_a_loss_sleeps_until_the_very_end() {
+    let us = Duration::from_micros;
+    for (lease, max_hold) in [
+        (us(3_000_001), s(20)),
+        (s(20), us(3_000_001)),
+        (us(2_999_999), us(2_999_998)),
+    ] {
+        let (elapsed, looks) = timed(looks_until_lost(TokioClock::new(), lease, max_hold)).await;
+        let end = lease.min(max_hold);
+        assert!(elapsed >= end && elapsed < end + ms(2), "{elapsed:?}");
+        assert!(looks < FEW, "{looks} looks");
+    }
+}
+
+#[tokio::test]
+async fn a_wait_for_a_loss_sleeps_by_the_clock_of_the_machine() {
+    for _ in 0..20 {
+        let (lease, max_hold) = (Duration::from_micros(50_001), s(20));
+        let looks = looks_until_lost(BootClock, lease, max_hold).await;
+        assert!(looks < FEW, "{looks} looks");
+    }
 }

@@ -20,7 +20,7 @@ async fn an_outage_is_told_once_and_outlasted() {
     let early = tokio::time::timeout(Duration::from_secs(120), leader.changed());
     assert!(early.await.is_err());
     assert_eq!(log.count("WARN"), 1);
-    assert_eq!(log.count("a campaign for leadership fails"), 1);
+    assert_eq!(log.count("a campaign for leadership failed"), 1);
     store.set_available(true);
     let soon = tokio::time::timeout(Duration::from_secs(3), elected(&mut leader));
     soon.await.expect("it is asked again within seconds");
@@ -32,7 +32,7 @@ async fn an_outage_is_told_once_and_outlasted() {
     assert!(!leader.changed().await.unwrap());
     let early = tokio::time::timeout(Duration::from_secs(120), leader.changed());
     assert!(early.await.is_err());
-    assert_eq!(log.count("a campaign for leadership fails"), 2);
+    assert_eq!(log.count("a campaign for leadership failed"), 2);
     store.set_available(true);
     elected(&mut leader).await;
 }

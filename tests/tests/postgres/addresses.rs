@@ -108,6 +108,25 @@ async fn a_silent_address_of_a_name_does_not_keep_the_next_from_use() {
     assert_eq!(child.ask("acquire order:process:2 8000").await, "granted");
 }
 
+/// The primary is silent, and the standby answers before it is promoted.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_standby_that_answers_in_a_fail_over_is_unavailable() {
+    let primary = PostgresServer::start().await;
+    let standby = primary.standby().await;
+    let half = Half::before(&standby).await;
+    let hosts = TempDir::new().unwrap();
+    let url = format!("postgres://app@db.test:{}/postgres", half.port.number());
+    let mut command = named(&hosts, "db.test");
+    let address = format!("postgres:{}:{url}", LEASE.as_millis());
+    let output = command.arg(address).output().await.unwrap();
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(
+        said.contains("another address of the name is silent"),
+        "{said}"
+    );
+    assert!(said.contains("lock is unavailable"), "{said}");
+}
+
 /// The certificate is for the name, and not for the address that is taken.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_silent_address_is_passed_over_where_the_certificate_has_the_name() {

@@ -70,7 +70,7 @@ impl Rotation {
     }
 
     async fn user(&self) -> String {
-        let user = "SELECT usename::text FROM pg_stat_activity WHERE application_name = 'distributed_lock'";
+        let user = "SELECT usename::text FROM pg_stat_activity WHERE application_name ~ '^distributed_lock( |$)'";
         sqlx::query_scalar(user)
             .fetch_one(&self.pool)
             .await
@@ -273,7 +273,7 @@ async fn a_password_that_was_refused_is_not_shown_to_the_server_at_each_attempt(
     let failed = rotation.failed_logins();
     assert!((2..=3).contains(&failed), "{failed} logins");
     assert!(vault.asked() <= 20, "asked {} times", vault.asked());
-    let lines = log.count("no PostgreSQL session");
+    let lines = log.count("cannot open a PostgreSQL lock session");
     assert!((1..=3).contains(&lines), "{lines} lines");
     // Another one is tried as soon as it is given.
     vault.set(Credentials::password(SECOND));

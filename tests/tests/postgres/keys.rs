@@ -103,12 +103,14 @@ async fn namespaces_and_databases_are_apart() {
 #[tokio::test]
 async fn operators_find_the_session_by_its_name_and_what_it_holds_by_its_key() {
     let store = PostgresStore::open().await;
-    let builder = PostgresBackend::builder(store.server.url()).application_name("shop-locks");
+    let builder = PostgresBackend::builder(store.server.url())
+        .application_name("shop-locks")
+        .instance("web-1");
     let locks = LockProvider::new(builder.connect().await.unwrap());
     let _guard = take(&locks, order()).await;
     let held = sqlx::query(
         "SELECT a.state, current_database() FROM pg_locks AS l JOIN pg_stat_activity AS a USING (pid) \
-         WHERE locktype = 'advisory' AND objsubid = 1 AND application_name = 'shop-locks' \
+         WHERE locktype = 'advisory' AND objsubid = 1 AND application_name = 'shop-locks web-1' \
          AND ((classid::int8 << 32) | objid::int8) = $1 AND mode = 'ExclusiveLock'",
     );
     // As it is documented, for the empty namespace.

@@ -39,7 +39,7 @@ async fn a_server_that_is_down_is_a_handful_of_lines_and_one_that_it_is_back() {
     sleep(DOWN).await;
     server.restart().await;
     waiting.join_all().await;
-    let again = "there is a PostgreSQL session for distributed locks again";
+    let again = "PostgreSQL lock session re-established";
     eventually("both are back", async || log.count(again) == 2).await;
     let lines = log.lines(Level::INFO);
     let all = lines.join("\n");

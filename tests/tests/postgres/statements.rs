@@ -191,7 +191,7 @@ async fn cancel_statements(with_keys: impl FnOnce(PostgresBuilder) -> PostgresBu
         });
     }
     let pid = sqlx::query_scalar::<_, i32>(
-        "SELECT pid FROM pg_stat_activity WHERE application_name = 'distributed_lock'",
+        "SELECT pid FROM pg_stat_activity WHERE application_name ~ '^distributed_lock( |$)'",
     );
     let pid = pid.fetch_all(&store.pool).await.unwrap();
     let pool = store.pool.clone();

@@ -20,7 +20,7 @@ async fn locks_are_had_over_tls_from_a_server_that_is_trusted() {
     let pool = server.pool().await;
     let encrypted = sqlx::query_scalar::<_, bool>(
         "SELECT bool_and(ssl) FROM pg_stat_ssl JOIN pg_stat_activity USING (pid) \
-         WHERE application_name = 'distributed_lock'",
+         WHERE application_name ~ '^distributed_lock( |$)'",
     );
     assert!(encrypted.fetch_one(&pool).await.unwrap());
 }

@@ -125,3 +125,29 @@ async fn a_database_that_has_moved_grants_once_nothing_leads_to_the_former() {
         .await
         .unwrap();
 }
+
+/// Others have left it for the one that was promoted, and hold locks there.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_process_never_goes_back_to_a_primary_that_was_left() {
+    /// By when a system that is reached alone counts for one that the database has moved to.
+    const MOVED_AFTER: Duration = Duration::from_secs(10);
+    let one = PostgresServer::start().await;
+    let two = one.standby().await;
+    let front = Front::of([&one, &two], TO_FIRST).await;
+    let here = client(&front.url()).await;
+    take(&here, order()).await.release().await.unwrap();
+    two.promote().await;
+    front.lead(TO_SECOND);
+    end_sessions(&one.pool().await).await;
+    let lock = here.lock(order()).unwrap();
+    let guard = lock.acquire(PATIENCE).await.unwrap();
+    guard.release().await.unwrap();
+    front.lead(TO_FIRST);
+    end_sessions(&two.pool().await).await;
+    let refused = lock.acquire(MOVED_AFTER + MOVED_AFTER / 2).await;
+    let refused = refused.unwrap_err();
+    assert!(refused.is_unavailable(), "{refused}");
+    front.lead(TO_SECOND);
+    let guard = lock.acquire(PATIENCE).await.unwrap();
+    guard.release().await.unwrap();
+}

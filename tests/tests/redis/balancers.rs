@@ -286,6 +286,91 @@ async fn what_is_held_goes_on_and_nothing_is_granted_while_there_are_two_masters
     held.release().await.unwrap();
 }
 
+/// The connections that look log in anew each time.
+#[tokio::test]
+async fn a_split_ends_although_the_password_was_changed_meanwhile() {
+    const USER: &str = "rotating";
+    let servers = pair().await;
+    let rotate = async |password: &str| {
+        let password = format!(">{password}");
+        let rights = ["on", "resetpass", &password, "~*", "&*", "+@all"];
+        for server in &servers {
+            let change = [&["ACL", "SETUSER", USER], &rights[..]].concat();
+            let () = server.ask(&change).await.unwrap();
+        }
+    };
+    rotate("first").await;
+    let vault = Vault::with(Credentials::new(USER, "first"));
+    let proxy = Proxy::to(servers[0].address()).await;
+    let given = vault.clone();
+    let backend = RedisBackend::builder(&proxy.url(&servers[0].url()))
+        .lease(LEASE)
+        .quarantine(Duration::ZERO)
+        .credentials(move || given.clone().read());
+    let here = LockProvider::new(backend.connect().await.unwrap());
+    let held = here.acquire("order:process:7", PATIENCE).await.unwrap();
+    proxy.balance([servers[0].address(), servers[1].address()]);
+    until_split(&here, &proxy).await;
+    // Both connections are there again, and nothing but a look asks for the credentials.
+    sleep(2 * LEASE).await;
+    assert!(held.is_valid());
+    vault.set(Credentials::new(USER, "second"));
+    rotate("second").await;
+    proxy.lead_to(servers[0].address());
+    let late = Lateness::of(LEFT);
+    eventually("it is well", async || here.health().await.is_up()).await;
+    late.at_most(BOUND).await;
+    assert!(held.is_valid());
+    held.release().await.unwrap();
+}
+
+/// A process that is at the other master may hold there what it was granted.
+#[tokio::test]
+async fn no_lock_is_granted_for_a_lease_after_two_masters() {
+    let servers = pair().await;
+    let proxy = Proxy::to(servers[0].address()).await;
+    let url = proxy.url(&servers[0].url());
+    // Nothing is to be left of the quarantine of their start.
+    sleep(LEASE + Duration::from_secs(3)).await;
+    let here = careful_client(&url).await;
+    take(&here).await.release().await.unwrap();
+    proxy.balance([servers[0].address(), servers[1].address()]);
+    until_split(&here, &proxy).await;
+    // It goes on at the one that it was at.
+    proxy.lead_to(servers[0].address());
+    let is_over = async || {
+        let error = try_fails(&here).await;
+        error.is_none_or(|error| !error.to_string().contains("two masters"))
+    };
+    eventually("there is one master", is_over).await;
+    let ended = Instant::now();
+    take(&here).await.release().await.unwrap();
+    assert!(ended.elapsed() + BOUND > LEASE, "{:?}", ended.elapsed());
+}
+
+/// A fail-over that shows two masters for a moment is distinguished from a split by what the former one says.
+#[tokio::test]
+async fn two_masters_are_over_once_the_former_is_a_replica() {
+    let master = RedisServer::start().await;
+    let replica = master.replica().await;
+    let servers = [master, replica];
+    let proxy = Proxy::to(servers[0].address()).await;
+    let here = client(&proxy.url(&servers[0].url())).await;
+    servers[1].promote().await;
+    proxy.balance([servers[0].address(), servers[1].address()]);
+    until_split(&here, &proxy).await;
+    follow(&servers[0], &servers[1]).await;
+    // Of a master that is not seen any more it is known later.
+    let late = Lateness::of(Duration::from_secs(1));
+    eventually("there is one master", async || {
+        let error = try_fails(&here).await;
+        error.is_none_or(|error| !error.to_string().contains("two masters"))
+    })
+    .await;
+    late.at_most(2 * BOUND).await;
+    take(&here).await.release().await.unwrap();
+}
+
 /// Which has been a master for long, and knows nothing of the locks of the former one.
 #[tokio::test]
 async fn a_master_that_an_address_is_moved_to_grants_after_one_lease() {

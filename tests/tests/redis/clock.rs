@@ -3,11 +3,11 @@
 use std::time::{Duration, Instant};
 
 use lock_core::LossReason;
-use lock_tests::Lateness;
-use lock_tests::servers::{RedisServer, Server};
+use lock_tests::servers::{Direction, Proxy, RedisServer, Server};
+use lock_tests::{Lateness, eventually};
 use tokio::time::sleep;
 
-use crate::support::{BOUND, LEASE, careful_client, client, is_held, take, token};
+use crate::support::{BOUND, LEASE, NAME, PATIENCE, careful_client, client, is_held, take, token};
 
 /// An hour, much longer than a lease.
 const STEP: i64 = 3_600;
@@ -64,6 +64,45 @@ async fn a_clock_that_is_put_forward_costs_the_locks_and_nobody_is_granted_one_f
     granted.at_most(BOUND).await;
     assert!(token(&next).await > before);
     next.release().await.unwrap();
+}
+
+/// The server has carried them out after its clock was put, and before a client could say so.
+#[tokio::test]
+async fn answers_that_are_on_their_way_when_a_clock_jumps_grant_nothing() {
+    let server = server().await;
+    let proxy = Proxy::to(server.address()).await;
+    let here = client(&proxy.url(&server.url())).await;
+    let there = client(&server.url()).await;
+    for _ in 0..5 {
+        // The first that is answered shows the jump; the second came to a lock whose lease has ended early.
+        let first = here.lock("order:process:1").unwrap();
+        first
+            .acquire(PATIENCE)
+            .await
+            .unwrap()
+            .release()
+            .await
+            .unwrap();
+        let held = take(&there).await;
+        proxy.hold(Direction::ToServer);
+        let asked = proxy.asked();
+        let first = tokio::spawn(first.acquire_owned(Duration::ZERO));
+        until_asked(&proxy, asked + 1).await;
+        let second = here.lock(NAME).unwrap().acquire_owned(Duration::ZERO);
+        let second = tokio::spawn(second);
+        until_asked(&proxy, asked + 2).await;
+        server.put_clock(STEP);
+        proxy.heal().await;
+        let (first, second) = (first.await.unwrap(), second.await.unwrap());
+        assert!(first.is_err() && second.is_err(), "{first:?} {second:?}");
+        drop(held);
+        server.put_clock(0);
+        server.restart().await;
+    }
+}
+
+async fn until_asked(proxy: &Proxy, times: usize) {
+    eventually("it is asked", async || proxy.asked() >= times).await;
 }
 
 #[tokio::test]
@@ -129,6 +168,27 @@ async fn tokens_grow_when_a_replica_takes_over_that_lacks_the_last_one_and_whose
         let there = careful_client(&replica.url()).await;
         let next = token(&take(&there).await).await;
         assert!(next > before, "{next} after {before}");
+    }
+}
+
+/// The second lacks all that the first has granted, its note included: both have that of the server before.
+#[tokio::test]
+async fn tokens_grow_when_a_replica_takes_over_that_knows_nothing_of_the_one_before() {
+    let server = RedisServer::start().await;
+    let here = careful_client(&server.url()).await;
+    take(&here).await.release().await.unwrap();
+    let (first, second) = tokio::join!(server.replica(), server.replica());
+    let mut last = 0;
+    for replica in [&first, &second] {
+        replica.promote().await;
+        let there = careful_client(&replica.url()).await;
+        for _ in 0..100 {
+            let guard = take(&there).await;
+            let next = token(&guard).await;
+            assert!(next > last, "{next} after {last}");
+            last = next;
+            guard.release().await.unwrap();
+        }
     }
 }
 

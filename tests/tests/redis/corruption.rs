@@ -4,11 +4,12 @@
 use std::time::{Duration, Instant};
 
 use lock_core::{LockErrorKind, LockProvider};
+use lock_tests::comparison::own_time;
 use lock_tests::servers::{Direction, Proxy, RedisServer};
 use lock_tests::{Lateness, eventually};
 use tokio::time::timeout;
 
-use crate::support::{BOUND, PATIENCE, RESPONSE_TIMEOUT, client, take};
+use crate::support::{BOUND, PATIENCE, RESPONSE_TIMEOUT, careful_client, client, is_held, take};
 
 /// How long it lasts: some back-offs, and not for long.
 const LASTS: Duration = Duration::from_millis(1_200);
@@ -138,4 +139,26 @@ async fn messages_that_are_none_cost_the_connections_alone() {
         );
     })
     .await;
+}
+
+/// As of a slot that came from another node, of which the masters of a cluster are asked.
+#[tokio::test]
+async fn a_note_that_only_a_cluster_writes_keeps_no_thread_busy() {
+    const WRITE: &str = "local time = redis.call('TIME') \
+         local till = string.format('%.0f', time[1] * 1000000 + time[2] + 1500000) \
+         for _, key in ipairs(redis.call('KEYS', 'lock:*server*')) do \
+         local note = redis.call('GET', key) \
+         note = string.gsub(note, '^(%S+) %d+ (%d+) (%d+).*$', '%1 ' .. till .. ' %2 %3 ~') \
+         redis.call('SET', key, note) end";
+    const WATCHED: Duration = Duration::from_secs(2);
+    let server = RedisServer::start().await;
+    let here = careful_client(&server.url()).await;
+    take(&here).await.release().await.unwrap();
+    let () = server.ask(&["EVAL", WRITE, "0"]).await.unwrap();
+    assert!(is_held(&here).await, "it is in a quarantine");
+    take(&here).await.release().await.unwrap();
+    let before = own_time();
+    tokio::time::sleep(WATCHED).await;
+    let spent = own_time().saturating_sub(before);
+    assert!(spent < WATCHED / 20, "{spent:?} of a processor");
 }

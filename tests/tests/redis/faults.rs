@@ -330,7 +330,7 @@ async fn a_server_that_was_demoted_is_unavailable_and_not_contended() {
         .try_acquire(Duration::ZERO)
         .await;
     assert!(error.unwrap_err().is_unavailable());
-    assert_eq!(guard.lost().await, LossReason::Expired);
+    assert_eq!(guard.lost().await, LossReason::ReadOnly);
     let waiting = tokio::spawn({
         let here = here.clone();
         async move {

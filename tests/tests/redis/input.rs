@@ -311,7 +311,7 @@ async fn nothing_that_is_logged_at_work_shows_the_password() {
     let error = try_once(&here).await.unwrap_err();
     let health = here.health().await;
     eventually("it is told", async || {
-        log.text().contains("cannot be connected to")
+        log.text().contains("cannot connect to the Redis server")
     })
     .await;
     server.restart().await;

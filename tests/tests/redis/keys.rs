@@ -39,15 +39,20 @@ async fn every_key_is_documented_and_has_an_end() {
 }
 
 #[tokio::test]
-async fn a_lock_holds_its_owner_and_its_token() {
+async fn a_lock_holds_its_owner_its_token_and_its_instance() {
     let server = RedisServer::start().await;
     let here = client(&server.url()).await;
     let guard = take(&here).await;
     let key = redis_key("", guard.name());
     let value: String = server.ask(&["GET", &key]).await.unwrap();
-    let (owner, held) = value.split_once(' ').unwrap();
+    let (owner, rest) = value.split_once(' ').unwrap();
     assert_eq!(owner.len(), 32);
+    let (held, rest) = rest.split_once(' ').unwrap();
+    assert_eq!(held.len(), 31);
     assert_eq!(held.parse::<u64>().unwrap(), token(&guard).await);
+    let (ahead, instance) = rest.split_once(' ').unwrap();
+    assert!(ahead.parse::<u64>().is_ok(), "{value}");
+    assert!(instance.ends_with(&format!(":{}", std::process::id())));
 }
 
 #[tokio::test]

@@ -80,8 +80,8 @@ async fn a_server_that_is_down_is_a_handful_of_lines_and_one_that_it_is_back() {
         &log,
         4,
         &[
-            "a Redis server can be connected to again",
-            "releases in Redis can be heard again",
+            "connected to the Redis server again",
+            "subscribed to releases in Redis again",
             &server.address().to_string(),
         ],
     );
@@ -108,8 +108,8 @@ async fn a_node_of_a_cluster_that_is_down_is_a_handful_of_lines_and_one_that_it_
         &log,
         5,
         &[
-            "a Redis server can be connected to again",
-            "releases in Redis can be heard again",
+            "connected to the Redis server again",
+            "subscribed to releases in Redis again",
             &node.address().to_string(),
         ],
     );
@@ -138,7 +138,7 @@ async fn a_server_that_refuses_subscriptions_is_told_every_few_seconds() {
         "{}",
         log.lines(Level::INFO).join("\n")
     );
-    assert_eq!(log.count("takes subscriptions again"), 1);
+    assert_eq!(log.count("accepts subscriptions again"), 1);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -67,7 +67,7 @@ async fn a_panic_of_the_driver_costs_its_locks_and_not_the_provider() {
     let here = client(&proxy.url(&server.url())).await;
     let there = client(&server.url()).await;
     let guard = take(&here).await;
-    panic_at("cannot be connected to");
+    panic_at("cannot connect to the Redis server");
     proxy.refuse().await;
     proxy.reset();
     // Not by the end of the lease.
@@ -118,7 +118,7 @@ async fn a_panic_of_the_subscriber_costs_no_lock_and_releases_are_heard_again() 
         !channels.is_empty()
     };
     eventually("it is subscribed", subscribed).await;
-    panic_at("are not heard");
+    panic_at("cannot subscribe to releases");
     proxy.refuse().await;
     proxy.reset();
     eventually("it panics", async || panicked() > 1).await;

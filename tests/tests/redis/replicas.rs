@@ -37,7 +37,7 @@ async fn a_lock_that_a_replica_knows_survives_its_master() {
         // Known the moment that it is granted, and not a little later.
         let known: Option<String> = replica.ask(&["GET", &redis_key("", &name)]).await.unwrap();
         let token = token(&guard).await.to_string();
-        assert!(known.unwrap().ends_with(&token));
+        assert!(known.unwrap().contains(&token));
         guard.release().await.unwrap();
     }
     let guard = take(&here).await;

@@ -234,7 +234,7 @@ async fn nobody_is_granted_a_lock_of_a_slot_that_came_from_a_replica_that_was_ju
     late.at_most(2 * LEASE).await;
     assert!(killed.elapsed() + BOUND > LEASE, "{:?}", killed.elapsed());
     assert!(log.count("no lock of these slots is granted") > 0);
-    assert_eq!(log.count("was started lately"), 0);
+    assert_eq!(log.count("was restarted or replaced"), 0);
 }
 
 #[tokio::test]

@@ -4,10 +4,11 @@ use std::time::{Duration, Instant};
 
 use lock_core::redis::RedisBackend;
 use lock_core::{Credentials, LockError, LockProvider, LockSettings, ProviderKind};
+use lock_tests::child::Child;
 use lock_tests::servers::{
     Port, RedisSentinels, RedisServer, Server, sentinel as start_sentinel, sentinels_url,
 };
-use lock_tests::{Log, eventually};
+use lock_tests::{Lateness, Log, eventually};
 use tokio::time::sleep;
 use tracing::Level;
 
@@ -334,4 +335,34 @@ async fn a_redis_beside_the_locks_is_well_as_its_master_is() {
     eventually("it is not well", async || !is_up().await).await;
     server.restart().await;
     eventually("it is well", async || is_up().await).await;
+}
+
+/// A name server that does not answer holds up no Sentinel that is known by its address.
+#[tokio::test]
+async fn a_name_that_is_looked_up_slowly_holds_up_no_connect() {
+    let master = RedisServer::start().await;
+    let start = || RedisServer::options().sentinel_of(master.address()).start();
+    let (first, second) = tokio::join!(start(), start());
+    // An address of this machine that no other test has.
+    let [_, _, high, low] = std::process::id().to_be_bytes();
+    let silent = std::net::Ipv4Addr::new(127, 77, high, low);
+    let _silent = tokio::net::UdpSocket::bind((silent, 53)).await.unwrap();
+    let directory = tempfile::tempdir().unwrap();
+    let resolver = directory.path().join("resolv.conf");
+    let servers = format!("nameserver {silent}\noptions timeout:30 attempts:1\n");
+    std::fs::write(&resolver, servers).unwrap();
+    let mut command = tokio::process::Command::new("unshare");
+    let script = "mount --bind \"$0\" /etc/resolv.conf && exec \"$@\"";
+    command.args(["--mount", "sh", "-c", script]).arg(resolver);
+    command.arg(env!("CARGO_BIN_EXE_locker"));
+    let seeds = format!(
+        "{},{},sentinels.test:26379",
+        first.address(),
+        second.address()
+    );
+    let address = format!("redis:2000:0:redis+sentinel://{seeds}/shop");
+    let late = Lateness::of(Duration::ZERO);
+    let mut child = Child::start_by(command, &address).await;
+    assert_eq!(child.ask("acquire order:process:1 0").await, "granted");
+    late.at_most(2 * BOUND).await;
 }

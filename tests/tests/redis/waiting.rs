@@ -113,7 +113,7 @@ async fn a_refused_client_changes_neither_owner_nor_end_of_a_lock() {
     let (before, until) = (value().await, left().await);
     assert!(try_once(&there).await.unwrap().is_none());
     let marked = value().await;
-    assert_eq!(marked, before.replace(' ', "!"));
+    assert_eq!(marked, before.replacen(' ', "!", 1));
     assert!((1..=until).contains(&left().await));
     // Renewed as before, and not marked twice.
     sleep(2 * LEASE).await;

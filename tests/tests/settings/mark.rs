@@ -292,5 +292,5 @@ async fn marks_that_cannot_be_looked_at_are_not_those_of_others() {
         files.health().await.servers()[1].is_up()
     })
     .await;
-    assert_eq!(log.count("in two places"), 0, "{}", log.text());
+    assert_eq!(log.count("do NOT exclude each other"), 0, "{}", log.text());
 }

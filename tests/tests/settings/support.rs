@@ -54,7 +54,7 @@ pub(crate) async fn marks(pool: &PgPool, provider: &str) -> usize {
 /// How many sessions the library has.
 pub(crate) async fn sessions(pool: &PgPool) -> i64 {
     let sessions = sqlx::query_scalar(
-        "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'distributed_lock'",
+        "SELECT count(*) FROM pg_stat_activity WHERE application_name ~ '^distributed_lock( |$)'",
     );
     sessions.fetch_one(pool).await.unwrap()
 }

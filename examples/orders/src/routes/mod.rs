@@ -3,13 +3,14 @@
 mod accounts;
 mod metrics;
 mod orders;
+mod parcels;
 mod payments;
 mod users;
 
 use axum::Router;
 use axum::extract::FromRef;
 use axum::routing::{get, post};
-use lock_core::{LockError, LockPolicy, LockProvider};
+use lock_core::{Leader, LockError, LockPolicy, LockProvider};
 use lock_tower::{RouteLocks, health};
 use metrics_exporter_prometheus::PrometheusHandle;
 
@@ -23,15 +24,17 @@ struct AppState {
     locks: LockProvider,
     orders: OrderStore,
     metrics: PrometheusHandle,
+    /// Of those who dispatch parcels.
+    leader: Leader,
 }
 
-/// The service.
+/// The service. From here on this instance campaigns to dispatch parcels.
 pub(crate) fn router(
     locks: LockProvider,
     orders: OrderStore,
     metrics: PrometheusHandle,
 ) -> Result<Router, LockError> {
-    let locked = RouteLocks::new(locks.clone()).router().route(
+    let locked = RouteLocks::new(locks.clone()).router()?.route(
         "/orders/{id}/process",
         post(orders::process),
         "order:process:<id>",
@@ -41,10 +44,12 @@ pub(crate) fn router(
         locks: locks.clone(),
         orders,
         metrics,
+        leader: locks.leader(parcels::DISPATCH)?,
     };
     Ok(locked
         .into_router()
         .route("/orders/{id}", get(orders::show).put(orders::put))
+        .route("/parcels", post(parcels::dispatch))
         .route("/payments/{id}/refund", post(payments::refund))
         .route("/users/{email}/login", post(users::login))
         .route("/accounts/transfer", post(accounts::transfer))

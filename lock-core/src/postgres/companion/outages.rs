@@ -33,7 +33,7 @@ impl Outages {
                 error = error as &dyn std::error::Error,
                 failures,
                 lasting,
-                "no connection to the database, which does not hold the locks; it is tried again"
+                "cannot connect to the database, which does not hold the locks; retrying"
             );
         });
     }
@@ -43,7 +43,7 @@ impl Outages {
             tracing::info!(
                 server = self.server,
                 ?lasted,
-                "there is a connection to the database again"
+                "connected to the database again"
             );
         });
     }
@@ -51,8 +51,11 @@ impl Outages {
     pub(super) fn is_unfit(&mut self, error: &LockError) {
         self.unfit.failed(|SoFar { failures, lasting }| {
             tracing::warn!(
-                server = self.server, error = error as &dyn std::error::Error, failures, lasting,
-                "this way to the database cannot tell whether other processes lock with another provider"
+                server = self.server,
+                error = error as &dyn std::error::Error,
+                failures,
+                lasting,
+                "cannot detect instances that use another lock provider"
             );
         });
     }
@@ -62,7 +65,7 @@ impl Outages {
             tracing::info!(
                 server = self.server,
                 ?lasted,
-                "this way to the database keeps the mark of our provider now"
+                "instances that use another lock provider can be detected again"
             );
         });
     }
@@ -71,7 +74,7 @@ impl Outages {
         self.other.failed(|SoFar { failures, lasting }| {
             tracing::error!(
                 server = self.server, %error, failures, lasting,
-                "the locks are held in two places"
+                "instances of this service use different lock providers and do NOT exclude each other"
             );
         });
     }
@@ -81,7 +84,7 @@ impl Outages {
             tracing::info!(
                 server = self.server,
                 ?lasted,
-                "no other process locks with another provider any more"
+                "no instance uses another lock provider any more"
             );
         });
     }

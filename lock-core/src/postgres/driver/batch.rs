@@ -56,6 +56,22 @@ enum Row {
     TellEverybody,
 }
 
+/// What one caller is answered, and where. Dropped, a grant gives its lock back.
+enum Answered {
+    Release(Reply<()>, Result<(), LockError>),
+    Try(Reply<Attempt<PostgresGrant>>, Attempt<PostgresGrant>),
+}
+
+impl Answered {
+    fn send(self) {
+        // The caller may have left.
+        match self {
+            Self::Release(reply, released) => drop(reply.send(released)),
+            Self::Try(reply, attempt) => drop(reply.send(Ok(attempt))),
+        }
+    }
+}
+
 impl Batch {
     fn push(&mut self, step: Step, keys: Keys, row: Row) {
         self.steps.push(step as i16);
@@ -290,17 +306,20 @@ impl Driver {
     fn settle(&mut self, session: &Session, batch: Batch, answers: &[u8]) {
         let mut released = Vec::new();
         let mut has_told = false;
+        let mut replies = Vec::with_capacity(batch.rows.len());
         for ((row, answer), step) in batch.rows.into_iter().zip(answers).zip(batch.steps) {
             if let Row::Release(hold, _) = &row {
                 released.push(hold.keys.lock);
                 has_told |= *answer == answer::AWAITED;
             }
             match row {
-                Row::Release(hold, reply) => self.settle_release(hold, reply, *answer),
+                Row::Release(hold, reply) => {
+                    let released = self.settle_release(hold, *answer);
+                    replies.extend(reply.map(|reply| Answered::Release(reply, released)));
+                }
                 Row::Try(keys, reply) => {
                     let attempt = self.settle_try(session, keys, step, *answer);
-                    // A caller that has left drops the grant, which gives it back.
-                    let _ = reply.send(Ok(attempt));
+                    replies.push(Answered::Try(reply, attempt));
                 }
                 Row::Watched(keys) => {
                     let attempt = self.settle_try(session, keys, step, *answer);
@@ -315,9 +334,12 @@ impl Driver {
                 Row::Unregister | Row::TellEverybody => {}
             }
         }
+        // All in a row: a worker of the application that is woken for the first finds the others, and does
+        // not sleep again between two of them.
+        replies.into_iter().for_each(Answered::send);
         if has_told {
             self.quiet.over(|lasted| {
-                tracing::info!(?lasted, "releases of locks are notified again");
+                tracing::info!(?lasted, "releases in PostgreSQL are notified again");
             });
         }
     }
@@ -341,13 +363,13 @@ impl Driver {
         self.quiet.failed(|SoFar { failures, lasting }| {
             tracing::warn!(
                 error = error as &dyn std::error::Error, failures, lasting,
-                "locks are released without a notification: who waits for one tries a few times a second"
+                "cannot notify other processes of releases in PostgreSQL: their waiters poll a few times a second"
             );
         });
         self.quiet_until = Some(now + QUIET);
     }
 
-    fn settle_release(&mut self, hold: Hold, reply: Option<Reply<()>>, answer: u8) {
+    fn settle_release(&mut self, hold: Hold, answer: u8) -> Result<(), LockError> {
         let key = hold.keys.lock;
         self.keys.remove(&key);
         if answer == answer::AWAITED {
@@ -355,11 +377,10 @@ impl Driver {
         } else if self.shared.waiters.is_waited_for(&key) {
             self.due.insert(key);
         }
-        let result = match answer {
+        match answer {
             answer::NOT_OURS => Err(errors::not_ours()),
             _ => Ok(()),
-        };
-        reply.map(|reply| reply.send(result));
+        }
     }
 
     fn settle_try(
@@ -440,7 +461,8 @@ impl Driver {
         for row in batch.rows {
             match row {
                 Row::Release(hold, reply) => {
-                    self.settle_release(hold, reply, answer::AWAITED);
+                    let released = self.settle_release(hold, answer::AWAITED);
+                    reply.map(|reply| reply.send(released));
                 }
                 // It had nothing to do with them: they go again, without notifications.
                 Row::Try(keys, reply) if is_refused => {

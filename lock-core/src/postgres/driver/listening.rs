@@ -35,7 +35,7 @@ impl Driver {
         match session.listen(&*self.shared.waiters).await {
             Ok(()) => {
                 self.deaf.over(|lasted| {
-                    tracing::info!(?lasted, "releases of locks in PostgreSQL are heard again");
+                    tracing::info!(?lasted, "listening for releases in PostgreSQL again");
                 });
                 Ok(())
             }
@@ -45,7 +45,7 @@ impl Driver {
                         error = &error as &dyn std::error::Error,
                         failures,
                         lasting,
-                        "releases of locks in PostgreSQL are not heard: waiters try a few times a second"
+                        "cannot listen for releases in PostgreSQL: waiters poll a few times a second"
                     );
                 });
                 Ok(())

@@ -17,6 +17,7 @@
 
 mod batch;
 mod claims;
+mod holders;
 mod listening;
 mod recover;
 mod tokens;
@@ -40,7 +41,6 @@ use super::login_options::LoginOptions;
 use super::place::place;
 use super::session::{Failed, Session, value};
 use super::shared::{Request, Shared};
-use super::statement::Statement;
 use super::system::Home;
 use super::{errors, sql};
 use crate::backend::LossReason;
@@ -314,7 +314,7 @@ impl Driver {
         self.losses.failed(|SoFar { failures, lasting }| {
             tracing::warn!(
                 server, %reason, locks, failures, lasting,
-                "the PostgreSQL session of distributed locks is lost, and its locks; another is opened"
+                "lost the PostgreSQL lock session, and all locks that it held; opening another"
             );
         });
         self.forget();
@@ -368,11 +368,7 @@ impl Driver {
                     self.losses.over(|lasted| again = Some(lasted));
                     self.outage.over(|lasted| again = again.max(Some(lasted)));
                     if let Some(lasted) = again {
-                        tracing::info!(
-                            server,
-                            ?lasted,
-                            "there is a PostgreSQL session for distributed locks again"
-                        );
+                        tracing::info!(server, ?lasted, "PostgreSQL lock session re-established");
                     }
                     if let Some(started) = started.take() {
                         // The caller has left: the client is gone too, which ends the service.
@@ -395,7 +391,7 @@ impl Driver {
                     error = &error as &dyn std::error::Error,
                     failures,
                     lasting,
-                    "no PostgreSQL session for distributed locks: none is granted"
+                    "cannot open a PostgreSQL lock session: no lock is granted; retrying"
                 );
             });
             self.refuse_all(&error);
@@ -428,6 +424,7 @@ impl Driver {
             match request {
                 Request::Try { reply, .. } => drop(reply.send(Err(refused()))),
                 Request::Claim { reply, .. } => drop(reply.send(Err(refused()))),
+                Request::Holder { reply, .. } => drop(reply.send(Err(refused()))),
                 Request::Health { reply } => drop(reply.send(Err(refused()))),
             }
         }
@@ -503,6 +500,7 @@ impl Driver {
         let mut has_worked = self.run_batch(session).await?;
         has_worked |= self.run_tokens(session).await?;
         has_worked |= self.run_claim(session).await?;
+        has_worked |= self.run_holders(session).await?;
         has_worked |= self.run_heartbeat(session).await?;
         self.rest(session).await?;
         if self.next_reap <= Instant::now() {
@@ -555,20 +553,14 @@ impl Driver {
         if !is_asked && !session.until_heartbeat().is_zero() {
             return Ok(false);
         }
-        let answer = session
-            .run(
-                &*self.shared.waiters,
-                const { Statement::new(sql::HEARTBEAT) },
-                |beat| beat,
-            )
-            .await;
-        let result = match answer {
-            Ok(_) => {
+        // Those who have asked are answered by the next session where this one is over.
+        let result = match session.beat(&*self.shared.waiters).await {
+            Ok(()) => {
                 observe::renew_headroom(KIND, session.headroom);
                 self.heartbeats.over(|lasted| {
                     tracing::info!(
                         ?lasted,
-                        "heartbeats of the PostgreSQL session are answered again"
+                        "heartbeats of the PostgreSQL lock session are answered again"
                     );
                 });
                 Ok(())
@@ -580,7 +572,7 @@ impl Driver {
                         error = &error as &dyn std::error::Error,
                         failures,
                         lasting,
-                        "a heartbeat of the PostgreSQL session failed; its locks are looked at"
+                        "a heartbeat of the PostgreSQL lock session failed; checking its locks"
                     );
                 });
                 self.recover(session, None).await?;
@@ -607,13 +599,17 @@ impl Driver {
     async fn reap(&mut self, session: &mut Session) -> Result<(), Failed> {
         let lease = i64::try_from(self.config.target.terms.lease_ms()).unwrap_or(i64::MAX);
         let key = self.config.target.terms.lease_key();
+        let shared = self.config.target.name.shared();
         let reaped = session
-            .run_beside(&*self.shared.waiters, AssertSqlSafe(sql::reap(lease, key)))
+            .run_beside(
+                &*self.shared.waiters,
+                AssertSqlSafe(sql::reap(lease, key, shared)),
+            )
             .await;
         match reaped {
             Ok(rows) => {
                 self.reaper.over(|lasted| {
-                    tracing::info!(?lasted, "sessions that stand still are looked for again");
+                    tracing::info!(?lasted, "stalled PostgreSQL sessions are looked for again");
                 });
                 let mut ended = 0_i64;
                 for row in &rows {
@@ -622,7 +618,7 @@ impl Driver {
                 if ended > 0 {
                     tracing::warn!(
                         ended,
-                        "sessions that stood still longer than their lease were ended"
+                        "ended PostgreSQL sessions that had stalled for longer than their lease"
                     );
                     self.next_fallback = Instant::now() + HAND_OVER;
                 }
@@ -632,7 +628,7 @@ impl Driver {
                 self.reaper.failed(|SoFar { failures, lasting }| {
                     tracing::warn!(
                         error = &error as &dyn std::error::Error, failures, lasting,
-                        "sessions that stand still are not looked for: what one of them holds is not freed"
+                        "cannot look for stalled PostgreSQL sessions: locks that they hold are not freed; retrying"
                     );
                 });
                 Ok(())

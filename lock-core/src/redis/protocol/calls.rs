@@ -5,9 +5,9 @@ use std::time::Duration;
 use ::redis::Cmd;
 
 use super::moves::Proof;
-use crate::redis::command::{Acquire, HeldLock, Release, Token};
+use crate::redis::command::{Acquire, HeldLock, Release, Token, WhoHolds};
 use crate::redis::key::{millis, prefix};
-use crate::redis::scripts::{EXCHANGE, RENEW, TOKEN};
+use crate::redis::scripts::{EXCHANGE, HOLDERS, RENEW, TOKEN};
 use crate::redis::settings::Settings;
 
 /// What goes to the server beside the locks.
@@ -58,7 +58,7 @@ impl Exchange<'_> {
             releases.chain(of.acquires.iter().map(|a| (&a.key, a.owner)))
         };
         let count = of.releases.len() + of.acquires.len();
-        let mut call = EXCHANGE.call(1 + count, 11 + count);
+        let mut call = EXCHANGE.call(1 + count, 12 + count);
         call.arg(self.server_key);
         locks().for_each(|(key, _)| {
             call.arg(&*key.text);
@@ -81,6 +81,11 @@ impl Exchange<'_> {
             Some(proof) => call.arg(&proof.server).arg(millis(proof.age)),
             None => call.arg("").arg(0),
         };
+        // Of no use to releases.
+        call.arg(match of.acquires {
+            [] => "",
+            _ => &*self.settings.signature,
+        });
         locks().for_each(|(_, owner)| {
             call.arg(&prefix(owner)[..]);
         });
@@ -111,6 +116,15 @@ pub(super) fn issue(server_key: &str, newest: u64, tokens: &[Token]) -> Cmd {
     call.arg(newest);
     for token in tokens {
         call.arg(&token.owner.text()[..]);
+    }
+    call
+}
+
+/// Who holds these.
+pub(super) fn ask_holders(questions: &[WhoHolds]) -> Cmd {
+    let mut call = HOLDERS.call(questions.len(), 0);
+    for question in questions {
+        call.arg(&*question.key.text);
     }
     call
 }

@@ -68,7 +68,7 @@ impl Looks {
         match result {
             Ok(found) => {
                 self.unlocated.over(|lasted| {
-                    tracing::info!(?lasted, "the Redis cluster says again which node has what");
+                    tracing::info!(?lasted, "the slots of the Redis cluster can be read again");
                 });
                 Some(found)
             }
@@ -76,7 +76,7 @@ impl Looks {
                 self.unlocated.failed(|SoFar { failures, lasting }| {
                     tracing::warn!(
                         %error, failures, lasting,
-                        "the Redis cluster does not say which node has what: locks that have moved are not found"
+                        "cannot read the slots of the Redis cluster: locks whose slots have moved are not found; retrying"
                     );
                 });
                 None

@@ -139,8 +139,7 @@ impl Mastery {
         }
         tracing::warn!(
             former = %than,
-            "Redis Sentinels name another master: what is held is renewed there, and no lock is granted until \
-             those that it may lack have ended"
+            "Redis Sentinels name another master: held locks are renewed there, and no lock is granted until those that it may lack have expired"
         );
         nodes.disconnect(0);
         effects.push(Effect::RenewAll);

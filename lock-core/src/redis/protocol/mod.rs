@@ -40,20 +40,21 @@ use self::upkeep::Upkeep;
 use self::verdicts::Verdicts;
 use super::KIND;
 use super::clock::Jump;
-use super::command::{Acquire, HeldLock, Release, Token};
+use super::command::{Acquire, HeldLock, Release, Token, WhoHolds};
 use super::key::Key;
 use super::opened::Opened;
-use super::scripts::{EXCHANGE, Failure, RENEW, TOKEN};
+use super::scripts::{EXCHANGE, Failure, HOLDERS, RENEW, TOKEN};
 use super::shared::Shared;
 use super::subscriber::Question;
 use super::topology::Topology;
+use super::value;
 use super::waiting::Waiting;
 use crate::server::PATIENCE;
 use crate::server::leased::{Given, Owner};
 use crate::server::link::LinkId;
 use crate::server::protocol::{
     self, Acquired, Batch, Effect, Failed, Issued, Protocol, Refusal, Released, Renewal, Sent,
-    Settling, Then,
+    Settling, Then, Told,
 };
 use crate::{LockError, LossReason};
 
@@ -113,6 +114,18 @@ impl RedisProtocol {
         }
     }
 
+    /// A server that has become a replica renews nothing. None of its locks is granted elsewhere before they have
+    /// ended here, and where its address comes to lead to the new master in time, that has copies of them, which
+    /// are renewed. So none is lost yet.
+    fn tell_read_only(&self, sent: Sent, failure: &Failure, effects: &mut Effects) {
+        if failure.is_read_only() {
+            effects.push(Effect::EndAs {
+                lanes: self.upkeep.nodes.lanes_of(sent.link.node),
+                reason: LossReason::ReadOnly,
+            });
+        }
+    }
+
     /// Goes on over a connection to this node.
     pub(super) fn begin(&mut self, info: &ConnectionInfo, opened: Opened, effects: &mut Effects) {
         self.upkeep.begin(info, opened, effects);
@@ -121,7 +134,7 @@ impl RedisProtocol {
 
 impl Protocol for RedisProtocol {
     const KIND: &'static str = KIND;
-    const IN_FLIGHT: usize = 3;
+    const IN_FLIGHT: usize = 2;
     const BATCH: usize = 128;
     const RENEWED: usize = 256;
 
@@ -132,6 +145,7 @@ impl Protocol for RedisProtocol {
     type Answers = Answers;
     type Renewed = Vec<Value>;
     type Issued = Vec<Value>;
+    type Told = Vec<Value>;
     type Failure = Failure;
     type Done = Done;
 
@@ -286,6 +300,7 @@ impl Protocol for RedisProtocol {
         effects: &mut Effects,
     ) -> Failed {
         self.upkeep.nodes.failed(sent.link, &failure);
+        self.tell_read_only(sent, &failure, effects);
         let failed = self.verdicts.failed(&failure);
         if matches!(failed.then, Then::Again) {
             self.upkeep.nodes.look_for(sent.lane, &failure, effects);
@@ -352,6 +367,7 @@ impl Protocol for RedisProtocol {
                     // Its connection was left: this makes another.
                     effects.push(Effect::RenewBy(Instant::now() + RENEW_SOON));
                 }
+                self.tell_read_only(sent, &failure, effects);
                 return Vec::new();
             }
         };
@@ -455,6 +471,64 @@ impl Protocol for RedisProtocol {
             }
         });
         issued.collect()
+    }
+
+    fn ask_holders(
+        &mut self,
+        mut connection: MultiplexedConnection,
+        _: Sent,
+        questions: &[WhoHolds],
+    ) -> impl Future<Output = Result<Vec<Value>, Failure>> + Send + 'static {
+        let within = self.shared.settings.answer_within();
+        let call = calls::ask_holders(questions);
+        let whole = questions.len() + 1;
+        async move {
+            let answer = HOLDERS.invoke(&mut connection, call, within).await;
+            answer.and_then(|values| match values.len() == whole {
+                true => Ok(values),
+                false => Err(Failure::Nonsense),
+            })
+        }
+    }
+
+    fn told(
+        &mut self,
+        sent: Sent,
+        questions: &[WhoHolds],
+        answer: Result<Vec<Value>, Failure>,
+        effects: &mut Effects,
+    ) -> Vec<Told> {
+        let values = match answer {
+            Ok(values) => values,
+            Err(failure) => {
+                self.upkeep.nodes.failed(sent.link, &failure);
+                if failure.is_elsewhere() && !failure.is_moving() {
+                    self.upkeep.nodes.look_for(sent.lane, &failure, effects);
+                }
+                let Some(lacking) = self.verdicts.lacking(&failure) else {
+                    return Vec::new();
+                };
+                let failed = (questions.iter()).map(|_| Told::Failed(lacking.duplicate()));
+                return failed.collect();
+            }
+        };
+        self.upkeep.nodes.answered(sent.link);
+        // Another server is the master now.
+        if !self.upkeep.is_of_master(sent.link) {
+            return Vec::new();
+        }
+        let mut values = values.into_iter();
+        let Some(Value::Int(time)) = values.next() else {
+            return Vec::new();
+        };
+        let told = values.map(|value| match value {
+            Value::BulkString(value) => {
+                Told::Holder(Some(value::holder(&value, time.unsigned_abs())))
+            }
+            Value::Int(0) => Told::Holder(None),
+            _ => Told::Again,
+        });
+        told.collect()
     }
 
     fn has_extra(&self, lane: usize) -> bool {

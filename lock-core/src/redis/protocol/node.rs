@@ -73,7 +73,7 @@ impl Node {
     /// A connection was made. A server that was not met before has this number.
     pub(super) fn up(&mut self, opened: Opened, number: u64, margin: Duration) -> Came {
         self.outage.over(|lasted| {
-            tracing::info!(server = %self.info.addr(), ?lasted, "a Redis server can be connected to again");
+            tracing::info!(server = %self.info.addr(), ?lasted, "connected to the Redis server again");
         });
         self.link = Link::Up(opened.connection);
         self.absent_since = None;
@@ -98,7 +98,7 @@ impl Node {
         self.outage.failed(|SoFar { failures, lasting }| {
             tracing::warn!(
                 server = %self.info.addr(), reason = %error, failures, lasting,
-                "a Redis server cannot be connected to: its locks are neither granted nor renewed"
+                "cannot connect to the Redis server: its locks are neither granted nor renewed; retrying"
             );
         });
         retry_at
@@ -142,7 +142,7 @@ impl Node {
         self.unrenewed.failed(|SoFar { failures, lasting }| {
             tracing::warn!(
                 server = %self.info.addr(), reason = %failure, locks, failures, lasting,
-                "leases in Redis were not renewed; they are tried again until they end"
+                "leases in Redis were not renewed; retrying until they expire"
             );
         });
     }

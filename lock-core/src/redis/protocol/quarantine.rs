@@ -20,15 +20,12 @@ impl Quarantine {
         if has_moved {
             tracing::warn!(
                 ?left,
-                "slots of the Redis cluster are new or have other masters than before, and not all masters \
-                 say that they have been masters for a lease: no lock of these slots is granted until those \
-                 that a master may have lost have ended"
+                "slots of the Redis cluster are new or have changed masters, and not all masters report that they have been masters for a lease: no lock of these slots is granted until those that a master may have lost have expired (quarantine)"
             );
         } else {
             tracing::warn!(
                 ?left,
-                "the Redis server was started lately, another has taken its place, or its clock was put: no \
-                 lock is granted until those that may have been forgotten have ended"
+                "the Redis server was restarted or replaced, or its clock jumped: no lock is granted until those that it may have forgotten have expired (quarantine)"
             );
         }
     }

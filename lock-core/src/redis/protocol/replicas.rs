@@ -46,7 +46,7 @@ impl Unconfirmed {
     /// Too few replicas know of it.
     fn refuse(self) {
         self.of.refuse(LockError::unavailable(
-            "too few replicas of the Redis server knew of the lock in time",
+            "too few replicas of the Redis server acknowledged the lock in time",
         ));
     }
 }
@@ -158,13 +158,13 @@ impl Replicas {
         this.is_asked = false;
         if known {
             this.unknown.over(|lasted| {
-                tracing::info!(%server, ?lasted, "enough replicas know the locks of a Redis server again");
+                tracing::info!(%server, ?lasted, "enough replicas of the Redis server acknowledge its locks again");
             });
         } else if locks > 0 {
             this.unknown.failed(|SoFar { failures, lasting }| {
                 tracing::warn!(
                     %server, locks, failures, lasting,
-                    "too few replicas of a Redis server know its locks: they are not granted"
+                    "too few replicas of the Redis server acknowledged its locks in time: they are not granted"
                 );
             });
         }

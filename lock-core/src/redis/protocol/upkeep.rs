@@ -109,7 +109,7 @@ impl Upkeep {
 
     /// A server's clock was put forward: leases on it may have ended early.
     fn jumped(&mut self, node: usize, effects: &mut Effects) {
-        tracing::error!("the clock of the Redis server was put forward: its locks are lost");
+        tracing::error!("the clock of the Redis server jumped forward: its locks are lost");
         self.nodes.jumped(node, self.shared.clock.now());
         let lanes = self.nodes.lanes_of(node);
         for lane in &lanes {

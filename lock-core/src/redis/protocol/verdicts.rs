@@ -21,7 +21,7 @@ const MOVING_FOR: Duration = Duration::from_millis(500);
 const IS_MOVING: &str = "the slot of the lock is being moved from one node of the Redis cluster to another, \
     and the move does not come to its end: finish it, or take it back";
 
-const NOT_DONE: &str = "the Redis server did not do it";
+const NOT_DONE: &str = "the Redis server did not execute the request";
 
 pub(super) struct Verdicts {
     shared: Arc<Shared>,

@@ -5,7 +5,7 @@
 --       publishes, how many releases, '1' if the clock of the server was seen to jump, '1' to ask
 --       whether locks could be granted, how many to grant at most, in a cluster the run_id of a server
 --       and how old the youngest reign of a master was (ms) when that server had the slot, or '' and 0,
---       then an owner and a space for each lock, then the number of the call.
+--       ' 0 ' and what holders are called, then an owner and a space for each lock, then the number of the call.
 -- Reply: the number of the call and the time (us), what is left of the quarantine (ms, below 0 where that
 --       may become less by how old reigns are) or why nothing can be granted, the token of what was granted,
 --       then for each lock for which something else is to be said than that it was released or acquired its
@@ -18,7 +18,8 @@
 -- Others can write to these keys. No more of a value is read than ours have, and no number is
 -- believed that ours do not write.
 --
--- A lock is a string: the owner (32 bytes), a space, the token. A client that was refused may wait for its
+-- A lock is a string: the owner (32 bytes), a space, the token (31 digits), a space, by how much it was ahead of the
+-- time (us), a space, what the holder is called. Earlier versions read 64 bytes, and write those alone. A client that was refused may wait for its
 -- release: it makes an exclamation mark of the space, and a release without the mark sends no message. The mark
 -- ends with the lock; a client that the next one refuses leaves another.
 -- Tokens grow with each call that grants, and not within it: no lock is granted twice in one.
@@ -31,7 +32,11 @@ local AHEAD = 600000000
 local LACKED = 2000000
 -- As text, which is faster than a number: where an owner ends with what follows it, a lock, a note, and for how
 -- long the server key is kept, which outlives every lock: 30 days (ms).
-local OWNER_END, LOCK_END, NOTE_END, KEPT = '32', '63', '127', '2592000000'
+local OWNER_END, LOCK_END, NOTE_END, KEPT = '32', '127', '127', '2592000000'
+-- A token is written in as many digits; it mostly has 16.
+local ZEROS, BEFORE_16 = '0000000000000000000000000000000', '000000000000000'
+-- Longer than a lock is.
+local TOO_LONG = 128
 -- The longest lease and quarantine (us), and how far tokens are ahead of the clock at most.
 local DAY = 86400000000
 local NOT_PROMOTED = '0000000000000000000000000000000000000000'
@@ -45,7 +50,7 @@ local not_after, lease, quarantine = ARGV[1] + 0, ARGV[2], ARGV[3] + 0
 local newest, publish, releases = ARGV[4] + 0, ARGV[5], ARGV[6] + 0
 local jumped, probe, most = ARGV[7] == '1', ARGV[8] == '1', ARGV[9] + 0
 local proven, age = ARGV[10], ARGV[11] * 1000
-local OWNERS = 11
+local OWNERS = 12
 local count = #KEYS - 1
 local reply, said = { { ARGV[OWNERS + count + 1] + 0, now }, 0, 0 }, 3
 
@@ -180,10 +185,12 @@ if known ~= run_id then
   -- that took over as well, or whose clock went back, and is covered while a replica lacks fewer than
   -- LACKED grants of one slot. Not more: a server that starts again and again must not come to where no
   -- token is believed; LACKED is less than it takes to start. A slot that is moved adds as much.
-  -- Not covered: two that take over within AHEAD, where the second lacks all that the first has granted, its
-  -- first token included. What that had to go on from, the second cannot know: it has the note that the first
-  -- found, or one of its own, and comes to the same tokens by its own clock, or to smaller ones where the first
-  -- had no note and so went twice as far. Clients bring the newest token that they know, each of its own.
+  -- Two that take over one after the other, where the second lacks all that the first has granted, its first token
+  -- included: both go on from the same note, or from one that each wrote itself, and so by their own clocks. The first
+  -- grants nothing for a lease, so that the second comes a lease later at least: its tokens are greater where its clock
+  -- is behind that of the first by less than that. Not covered: clocks that differ by more, and a first that had
+  -- no note at all and so went twice as far, where the second has one and comes within AHEAD. No server can know what
+  -- another has lost; clients bring the newest token that they know, each of its own.
   last = math.max(last + LACKED, now + ahead)
 end
 local whole = now + quarantine * 1000
@@ -238,33 +245,42 @@ if left <= 0 then
   reply[3] = token
 end
 local granted = 0
+-- What follows the owner. In few steps, since it is made for each acquire.
+local value = #value_of == 16 and BEFORE_16 or sub(ZEROS, #value_of + 1)
+if token == now then
+  value = value .. value_of .. ARGV[OWNERS]
+else
+  value = value .. value_of .. ' ' .. text(token - now) .. sub(ARGV[OWNERS], 3)
+end
 for i = releases + 1, count do
   local key, set = KEYS[i + 1], false
   if left <= 0 and granted < most then
-    set = try('SET', key, ARGV[i + OWNERS] .. value_of, 'PX', lease, 'NX')
+    set = try('SET', key, ARGV[i + OWNERS] .. value, 'PX', lease, 'NX')
   end
   if not set then
-    local value = try('GETRANGE', key, '0', LOCK_END)
-    local held_by, mark, held
-    if type(value) == 'string' then
-      held_by, mark, held = match(value, '^(%x+)([ !])(%d+)$')
+    local found = try('GETRANGE', key, '0', LOCK_END)
+    local held_by, mark, held, rest
+    if type(found) == 'string' and #found < TOO_LONG then
+      held_by, mark, held, rest = match(found, '^(%x+)([ !])(%d+)(.*)$')
     end
-    if type(value) == 'table' then
-      say(i, value.err)
+    if type(found) == 'table' then
+      say(i, found.err)
     elseif left > 0 then
       say(i, -again)
     else
       -- Also where the owner is the same: each is of one acquire that was sent once.
-      local rest = call('PTTL', key)
-      if rest == -2 then
+      local left_of = call('PTTL', key)
+      if left_of == -2 then
         -- Free, and not wanted any more.
         say(i, -1)
-      elseif rest >= 0 and held and #held_by == OWNER and tonumber(held) <= furthest then
+      elseif left_of >= 0 and held and #held_by == OWNER and tonumber(held) <= furthest
+        and (rest == '' or find(rest, '^ [ -~]+$'))
+      then
         if mark == ' ' then
           -- Nothing prevents it that has not prevented the note.
-          try('SET', key, held_by .. '!' .. held, 'KEEPTTL')
+          try('SET', key, held_by .. '!' .. held .. rest, 'KEEPTTL')
         end
-        say(i, -math.max(rest, 1))
+        say(i, -math.max(left_of, 1))
       else
         say(i, 'foreign')
       end

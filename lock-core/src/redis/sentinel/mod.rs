@@ -22,6 +22,9 @@
 //! - Once a Sentinel names another, the connection is left, and what is held is renewed at the new master:
 //!   what that does not have is lost there and then. An answer of the former that comes later extends nothing.
 //!
+//! A Sentinel counts once, however many of the names and addresses lead to it: it says what it is called. One
+//! that may not be asked for that, or says nothing, counts by its address.
+//!
 //! Sentinels that were set up anew count from lower numbers: that is believed of most of them, and of fewer when a
 //! process has had no master for a lease because of it. Nothing that it held is valid then, so that it is as one
 //! that starts, which has not heard of a number.
@@ -33,6 +36,7 @@
 //! replica any more (`min-replicas-to-write`).
 
 mod opinions;
+mod voices;
 mod word;
 
 use std::fmt;
@@ -41,14 +45,17 @@ use std::time::Duration;
 
 use ::redis::aio::MultiplexedConnection;
 use ::redis::{ConnectionAddr, ConnectionInfo, RedisConnectionInfo};
-use futures_util::future::join_all;
+use futures_util::FutureExt;
+use futures_util::future::{BoxFuture, join_all};
+use futures_util::stream::FuturesUnordered;
 use tokio::time::{Instant, timeout};
 
 use self::opinions::{are_behind, choose, names_another};
-use self::word::{Word, ask};
+use self::voices::{Voice, each_once};
+use self::word::{Word, ask, id_of};
 use super::address::{address, addresses_of};
 use super::connect::open;
-use super::gather::gather;
+use super::gather::take_in_time;
 use super::logins::Logins;
 use super::refused::is_login_refused;
 use super::settings::Settings;
@@ -72,7 +79,23 @@ struct Heard {
     /// Since when those that answer are behind that, and there is no master.
     behind_since: Option<Instant>,
     /// By Sentinel: made when it is needed, and again when it has failed.
-    connections: Vec<Option<MultiplexedConnection>>,
+    lines: Vec<Option<Line>>,
+}
+
+/// A connection to a Sentinel.
+#[derive(Clone)]
+struct Line {
+    connection: MultiplexedConnection,
+    /// What the Sentinel is called.
+    id: Option<String>,
+}
+
+/// What comes while all are asked.
+enum Step {
+    /// The addresses of a name.
+    Found(Vec<ConnectionInfo>),
+    /// What the Sentinel in this place says.
+    Said(usize, Voice),
 }
 
 impl Sentinels {
@@ -97,7 +120,7 @@ impl Sentinels {
             heard: Mutex::new(Heard {
                 epoch: 0,
                 behind_since: None,
-                connections: vec![None; addresses.len()],
+                lines: vec![None; addresses.len()],
             }),
             addresses,
             settings: Settings {
@@ -115,31 +138,54 @@ impl Sentinels {
     /// they are no Sentinels or refuse us; [`Unavailable`](crate::LockErrorKind::Unavailable) where none
     /// answers.
     pub(super) async fn find(&self) -> Result<ConnectionInfo, LockError> {
-        let within = self.settings.connect_timeout();
-        // Behind one name there can be several, of which a process asks one otherwise.
-        let named = self.addresses.iter().map(|info| addresses_of(info, within));
-        let behind_names = join_all(named).await.concat();
-        let all: Vec<_> = self.addresses.iter().chain(&behind_names).collect();
-        let asking = all.iter().enumerate().map(|(at, info)| async move {
-            match at < self.addresses.len() {
-                true => self.ask(at, within).await,
-                false => self.ask_anew(info, within).await,
-            }
-        });
-        // Most of them have answered, so that one which is behind the others is outvoted.
-        let (mut answered, mut is_known) = (0, false);
-        let is_enough = |answer: &Answer| {
-            answered += 1;
-            is_known |= matches!(answer, Ok(Some(_)));
-            is_known && 2 * answered > all.len()
-        };
-        let answers = gather(asking, || Err(LockError::unanswered()), is_enough).await;
+        let voices = self.ask_all(self.settings.connect_timeout()).await;
+        let (at, answers) = each_once(voices);
         let known = self.known(&answers);
-        let at = |sentinel: usize| all[sentinel].addr().to_string();
+        let at = |sentinel: usize| at[sentinel].to_string();
         let word = choose(&self.master, &answers, known, at)?;
         self.check_host(&word.host)?;
         self.heard().epoch = word.epoch;
         Ok(self.server.clone().set_addr(self.address_of(word)))
+    }
+
+    /// What all of them say. A name is looked up meanwhile: behind one name there can be several, of which a process
+    /// asks one otherwise. A look-up that is slow has as long as a Sentinel that is.
+    async fn ask_all(&self, within: Duration) -> Vec<Voice> {
+        let steps = FuturesUnordered::<BoxFuture<'_, Step>>::new();
+        for (at, info) in self.addresses.iter().enumerate() {
+            let asking = self.ask(at, within);
+            steps.push(async move { Step::Said(at, asking.await) }.boxed());
+            steps.push(addresses_of(info, within).map(Step::Found).boxed());
+        }
+        let silent = |info: &ConnectionInfo| Voice::silent(info.addr().clone());
+        let mut voices: Vec<_> = self.addresses.iter().map(silent).collect();
+        let (mut answered, mut is_known) = (0, false);
+        let take = |step, steps: &mut FuturesUnordered<_>| match step {
+            Step::Found(found) => {
+                for info in found {
+                    if voices.iter().any(|known| known.at == *info.addr()) {
+                        continue;
+                    }
+                    let at = voices.len();
+                    voices.push(silent(&info));
+                    let asking = async move {
+                        let voice = self.ask_anew(&info, within).await;
+                        Step::Said(at, voice)
+                    };
+                    steps.push(asking.boxed());
+                }
+                false
+            }
+            Step::Said(at, voice) => {
+                answered += 1;
+                is_known |= matches!(voice.answer, Ok(Some(_)));
+                voices[at] = voice;
+                // Most of them have answered, so that one which is behind the others is outvoted.
+                is_known && 2 * answered > voices.len()
+            }
+        };
+        take_in_time(steps, take).await;
+        voices
     }
 
     /// The number of the newest configuration, as far as it counts against these answers.
@@ -178,7 +224,7 @@ impl Sentinels {
     /// not known that they do.
     pub(super) async fn name_another(&self, than: &ConnectionAddr, within: Duration) -> bool {
         let asking = (0..self.addresses.len()).map(|at| self.ask(at, within));
-        let answers = join_all(asking).await;
+        let (_, answers) = each_once(join_all(asking).await);
         let mut heard = self.heard();
         let is_it = |word: &Word| self.address_of(word) == *than;
         let (another, epoch) = names_another(&answers, heard.epoch, is_it);
@@ -191,39 +237,50 @@ impl Sentinels {
     }
 
     /// Asks one of them: over the connection that there is, and over a new one where that is dead.
-    async fn ask(&self, at: usize, within: Duration) -> Answer {
-        let old = self.heard().connections[at].take();
+    async fn ask(&self, at: usize, within: Duration) -> Voice {
+        let old = self.heard().lines[at].take();
+        let info = &self.addresses[at];
         let asking = async {
             if let Some(mut old) = old
-                && let Ok(Ok(word)) = timeout(within / 2, self.put_question(at, &mut old)).await
+                && let Ok(Ok(word)) = timeout(within / 2, self.put_question(info, &mut old)).await
             {
                 return Ok((old, word));
             }
-            let info = &self.addresses[at];
-            let new = open(info, &self.settings, None).await;
-            let mut new = new.map_err(|error| of_sentinel(info, error))?;
-            let word = self.put_question(at, &mut new).await?;
-            Ok((new, word))
+            self.ask_over_new(info).await
         };
         let asked = timeout(within, asking).await;
-        let (connection, word) = asked.unwrap_or_else(|_| Err(LockError::unanswered()))?;
-        self.heard().connections[at] = Some(connection);
-        Ok(word)
+        match asked.unwrap_or_else(|_| Err(LockError::unanswered())) {
+            Ok((line, word)) => {
+                let id = line.id.clone();
+                self.heard().lines[at] = Some(line);
+                Voice::of(info.addr().clone(), id, Ok(word))
+            }
+            Err(error) => Voice::of(info.addr().clone(), None, Err(error)),
+        }
     }
 
     /// Asks one over a connection that is not kept.
-    async fn ask_anew(&self, info: &ConnectionInfo, within: Duration) -> Answer {
-        let asking = async {
-            let new = open(info, &self.settings, None).await;
-            let mut new = new.map_err(|error| of_sentinel(info, error))?;
-            ask(&mut new, &self.master, info.addr()).await
+    async fn ask_anew(&self, info: &ConnectionInfo, within: Duration) -> Voice {
+        let asked = timeout(within, self.ask_over_new(info)).await;
+        let asked = asked.unwrap_or_else(|_| Err(LockError::unanswered()));
+        let (id, answer) = match asked {
+            Ok((line, word)) => (line.id, Ok(word)),
+            Err(error) => (None, Err(error)),
         };
-        let asked = timeout(within, asking).await;
-        asked.unwrap_or_else(|_| Err(LockError::unanswered()))
+        Voice::of(info.addr().clone(), id, answer)
     }
 
-    async fn put_question(&self, at: usize, over: &mut MultiplexedConnection) -> Answer {
-        ask(over, &self.master, self.addresses[at].addr()).await
+    async fn ask_over_new(&self, info: &ConnectionInfo) -> Result<(Line, Option<Word>), LockError> {
+        let new = open(info, &self.settings, None).await;
+        let mut connection = new.map_err(|error| of_sentinel(info, error))?;
+        let id = id_of(&mut connection).await;
+        let mut line = Line { connection, id };
+        let word = self.put_question(info, &mut line).await?;
+        Ok((line, word))
+    }
+
+    async fn put_question(&self, info: &ConnectionInfo, over: &mut Line) -> Answer {
+        ask(&mut over.connection, &self.master, info.addr()).await
     }
 
     fn heard(&self) -> MutexGuard<'_, Heard> {

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use ::redis::aio::MultiplexedConnection;
 use ::redis::{
-    ConnectionAddr, ErrorKind, RedisError, ServerErrorKind, Value, from_redis_value, pipe,
+    ConnectionAddr, ErrorKind, RedisError, ServerErrorKind, Value, cmd, from_redis_value, pipe,
 };
 
 use crate::LockError;
@@ -47,6 +47,19 @@ pub(super) async fn ask(
     read(next()?, next()?).ok_or_else(|| nonsense(address))
 }
 
+/// What the Sentinel calls itself; nothing where it may not be asked for that.
+pub(super) async fn id_of(connection: &mut MultiplexedConnection) -> Option<String> {
+    let mut question = cmd("SENTINEL");
+    let answer = connection.send_packed_command(question.arg("MYID")).await;
+    let id: String = from_redis_value(answer.ok()?).ok()?;
+    is_id(&id).then_some(id)
+}
+
+/// No more than an identity is kept of what a Sentinel says.
+fn is_id(id: &str) -> bool {
+    id.len() == 40 && id.bytes().all(|byte| byte.is_ascii_hexdigit())
+}
+
 /// The fields of the master, and its address.
 fn read(fields: Value, at: Value) -> Option<Option<Word>> {
     if at == Value::Nil || fields == Value::Nil {
@@ -66,7 +79,7 @@ fn is_host(host: &str) -> bool {
 
 fn nonsense(address: &ConnectionAddr) -> LockError {
     LockError::unavailable(format!(
-        "the Redis Sentinel at {address} answered nonsense about its master"
+        "the Redis Sentinel at {address} returned an unexpected reply about its master"
     ))
 }
 

@@ -31,14 +31,14 @@ impl Outages {
         self.away.failed(|SoFar { failures, lasting }| {
             tracing::warn!(
                 server = %self.server, %error, failures, lasting,
-                "releases in Redis are not heard: waiters ask for their locks from time to time"
+                "cannot subscribe to releases in Redis: waiters poll until the connection is back"
             );
         });
     }
 
     pub(super) fn is_back(&mut self) {
         self.away.over(|lasted| {
-            tracing::info!(server = %self.server, ?lasted, "releases in Redis can be heard again");
+            tracing::info!(server = %self.server, ?lasted, "subscribed to releases in Redis again");
         });
     }
 
@@ -46,14 +46,14 @@ impl Outages {
         self.refused.failed(|SoFar { failures, lasting }| {
             tracing::warn!(
                 server = %self.server, %error, failures, lasting,
-                "the Redis server refuses a subscription: waiters ask for their locks from time to time"
+                "the Redis server refuses a subscription: waiters poll until it accepts one"
             );
         });
     }
 
     pub(super) fn is_taken(&mut self) {
         self.refused.over(|lasted| {
-            tracing::info!(server = %self.server, ?lasted, "the Redis server takes subscriptions again");
+            tracing::info!(server = %self.server, ?lasted, "the Redis server accepts subscriptions again");
         });
     }
 
@@ -61,14 +61,14 @@ impl Outages {
         self.silent.failed(|SoFar { failures, lasting }| {
             tracing::warn!(
                 server = %self.server, %error, failures, lasting,
-                "the Redis server does not tell what its replicas know: no lock is granted"
+                "the Redis server does not report what its replicas have acknowledged: no lock is granted"
             );
         });
     }
 
     pub(super) fn speaks(&mut self) {
         self.silent.over(|lasted| {
-            tracing::info!(server = %self.server, ?lasted, "the Redis server tells again what its replicas know");
+            tracing::info!(server = %self.server, ?lasted, "the Redis server reports again what its replicas have acknowledged");
         });
     }
 }

@@ -1,4 +1,5 @@
-//! Commands that are not to be sent yet.
+//! Commands that are not to be sent yet. They are few, and the driver's one timer is for the first of them: the timer
+//! wheel of a `DelayQueue` would be one more thing to poll.
 
 use std::collections::BTreeMap;
 

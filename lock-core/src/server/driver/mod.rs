@@ -15,6 +15,7 @@
 mod delayed;
 mod lane;
 mod pending;
+mod questions;
 mod renewals;
 mod settle;
 mod spins;
@@ -95,6 +96,7 @@ impl<P: Protocol> Driver<P> {
             self.apply_effects();
             self.dispatch();
             self.issue_tokens();
+            self.ask_holders();
             self.apply_effects();
             if !more {
                 let end = *drain_until.get_or_insert_with(|| Instant::now() + DRAIN_TIMEOUT);
@@ -121,7 +123,13 @@ impl<P: Protocol> Driver<P> {
     }
 
     /// Waits for an answer, which it gives, for a command, or until then.
+    ///
+    /// Commands do not wake it while each lane has as many requests on their way as it may have: they could not
+    /// be sent. They are taken with the next answer, for which a request is not waited longer than an acquire is
+    /// tried.
     async fn wait(&mut self, until: Instant) -> Option<Ended<P>> {
+        let mut lanes = self.pending.lanes.iter();
+        let has_room = lanes.any(|lane| lane.in_flight < P::IN_FLIGHT);
         let Self {
             users,
             calls,
@@ -129,21 +137,21 @@ impl<P: Protocol> Driver<P> {
             ..
         } = self;
         let Some(spin) = spins.next(calls.is_empty()) else {
-            return wait_asleep(&users.queues, calls, until).await;
+            return wait_asleep(&users.queues, calls, until, has_room).await;
         };
         let started = Instant::now();
         let immediately = spin.look(started, |cx| {
             if let Poll::Ready(Some(ended)) = calls.poll_next_unpin(cx) {
                 return Poll::Ready(Some(ended));
             }
-            match users.queues.has_some() {
+            match has_room && users.queues.has_some() {
                 true => Poll::Ready(None),
                 false => Poll::Pending,
             }
         });
         let came = match immediately.await {
             Some(came) => came,
-            None => wait_asleep(&users.queues, calls, until).await,
+            None => wait_asleep(&users.queues, calls, until, has_room).await,
         };
         spin.took(started);
         came
@@ -305,6 +313,13 @@ impl<P: Protocol> Driver<P> {
                     let (probe, _) = tokio::sync::mpsc::unbounded_channel();
                     self.pending.lanes[lane].probes.push(probe);
                 }
+                Effect::EndAs { lanes, reason } => {
+                    for lock in self.users.held.all() {
+                        if lanes.contains(&self.protocol.lane_of(&lock.key)) {
+                            lock.lease.ends_as(reason);
+                        }
+                    }
+                }
                 Effect::Lose { lanes, reason } => {
                     let is_lost = |key: &P::Key| lanes.contains(&self.protocol.lane_of(key));
                     self.users.held.lose(reason, is_lost);
@@ -336,6 +351,11 @@ impl<P: Protocol> Driver<P> {
                 tokens,
                 answer,
             } => self.issued(sent, tokens, answer),
+            Ended::Told {
+                sent,
+                questions,
+                answer,
+            } => self.told(sent, questions, answer),
             Ended::Own(done) => self.protocol.done(done, &mut self.effects),
         }
         self.apply_effects();
@@ -372,11 +392,13 @@ async fn wait_asleep<P: Protocol>(
     queues: &Queues<Command<P::Waiters>, HoldCommand<P::Key>>,
     calls: &mut FuturesUnordered<Call<P>>,
     until: Instant,
+    has_room: bool,
 ) -> Option<Ended<P>> {
     tokio::select! {
         biased;
         Some(ended) = calls.next(), if !calls.is_empty() => Some(ended),
-        () = queues.rung() => None,
+        () = queues.rung(), if has_room => None,
+        () = queues.rung_beside_commands(), if !has_room => None,
         () = sleep_until(until) => None,
     }
 }

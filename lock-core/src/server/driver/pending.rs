@@ -12,7 +12,9 @@ use super::users::Users;
 use crate::LockError;
 use crate::backend::Attempt;
 use crate::hand_over::HandOver;
-use crate::server::leased::{Acquire, Claim, Command, HoldCommand, Release, Reply, Token};
+use crate::server::leased::{
+    Acquire, Claim, Command, HoldCommand, Release, Reply, Token, WhoHolds,
+};
 use crate::server::protocol::Protocol;
 
 /// Commands: by lane, put off, or left to other processes for a moment.
@@ -21,6 +23,7 @@ pub(super) struct Pending<P: Protocol> {
     delayed: Delayed<P::Waiters>,
     /// To be asked for.
     tokens: Vec<Token<P::Key>>,
+    questions: Vec<WhoHolds<P::Key>>,
     /// Locks that are left to other processes for a moment.
     handed_over: HandOver<P::Key>,
 }
@@ -31,6 +34,7 @@ impl<P: Protocol> Pending<P> {
             lanes: (0..lanes).map(|_| Lane::new()).collect(),
             delayed: Delayed::new(),
             tokens: Vec::new(),
+            questions: Vec::new(),
             handed_over: HandOver::default(),
         }
     }
@@ -67,6 +71,7 @@ impl<P: Protocol> Pending<P> {
             },
             Command::Release(release) => self.release(release, protocol),
             Command::Token(token) => self.tokens.push(token),
+            Command::WhoHolds(question) => self.questions.push(question),
             Command::Probe(probe) => {
                 if let Some(error) = protocol.refuses() {
                     // Who asked may have left.
@@ -198,6 +203,11 @@ impl<P: Protocol> Pending<P> {
     /// The tokens that are to be asked for.
     pub(super) fn take_tokens(&mut self) -> Vec<Token<P::Key>> {
         mem::take(&mut self.tokens)
+    }
+
+    /// Who is to be asked for.
+    pub(super) fn take_questions(&mut self) -> Vec<WhoHolds<P::Key>> {
+        mem::take(&mut self.questions)
     }
 
     /// Whether nothing is left to send or to answer, but for what the protocol adds.

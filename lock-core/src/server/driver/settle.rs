@@ -8,7 +8,9 @@ use tokio::time::Instant;
 use super::Driver;
 use crate::backend::{Attempt, Lease};
 use crate::hand_over::HAND_OVER;
-use crate::server::leased::{Acquire, Claim, Command, Given, HeldLock, Release, Token};
+use crate::server::leased::{
+    Acquire, Answer, Claim, Command, Given, HeldLock, KeyGrant, Release, Reply, Token,
+};
 use crate::server::protocol::{
     Acquired, Batch, Failed, Issued, Protocol, Refusal, Released, Renewal, Sent, Settling, Then,
 };
@@ -17,6 +19,13 @@ use crate::{LockError, LossReason, observe};
 
 /// Between copies of a release that the server refused.
 const RELEASE_AGAIN: Duration = Duration::from_millis(50);
+
+/// What one caller is answered, and where. Dropped, a grant is released.
+enum Answered<P: Protocol> {
+    Release(Release<P::Key>, Result<(), LockError>),
+    Granted(KeyGrant<P::Key>, Reply<P::Waiters>),
+    Refused(Reply<P::Waiters>, Answer<P::Key>),
+}
 
 impl<P: Protocol> Driver<P> {
     pub(super) fn answered(&mut self, sent: Sent, batch: Batch<P>, mut answers: P::Answers) {
@@ -34,21 +43,27 @@ impl<P: Protocol> Driver<P> {
             extra: _,
         } = batch;
         let mut places = 1..;
+        let mut replies = Vec::with_capacity(releases.len() + acquires.len());
         for (release, place) in releases.into_iter().zip(&mut places) {
             let released = self.protocol.released(&release, place, &mut answers);
-            self.release_answered(sent, release, released);
+            replies.push(self.release_answered(sent, release, released));
         }
         match settling {
             Settling::Each => {
                 for (acquire, place) in acquires.into_iter().zip(places) {
                     let acquired = (self.protocol).acquired(sent, &acquire, place, &mut answers);
-                    self.acquire_answered(sent, acquire, acquired, limit.is_some());
+                    replies.extend(self.acquire_answered(sent, acquire, acquired, limit.is_some()));
                 }
             }
             Settling::Later(after) => {
                 let now = self.users.clock.now();
                 self.pending.put_off(sent.lane, acquires, limit, after, now);
             }
+        }
+        // All in a row: a worker of the application that is woken for the first finds the others, and does
+        // not sleep again between two of them.
+        for reply in replies {
+            self.reply(sent, reply);
         }
         for probe in probes {
             match self.protocol.probed(sent, &answers) {
@@ -58,29 +73,43 @@ impl<P: Protocol> Driver<P> {
         }
     }
 
-    fn release_answered(&mut self, sent: Sent, mut release: Release<P::Key>, released: Released) {
+    fn reply(&mut self, sent: Sent, reply: Answered<P>) {
+        match reply {
+            Answered::Release(release, answer) => release.answer(answer),
+            Answered::Granted(grant, to) => self.protocol.give(sent, Given::Grant(grant, to)),
+            Answered::Refused(to, answer) => to.send(answer),
+        }
+    }
+
+    fn release_answered(
+        &mut self,
+        sent: Sent,
+        mut release: Release<P::Key>,
+        released: Released,
+    ) -> Answered<P> {
         if release.ghost.is_some()
             && let Some((after, again)) = release.again(self.users.clock.now())
         {
             self.pending
                 .delay(after + HAND_OVER, Command::Release(again));
         }
-        match released {
+        let answer = match released {
             Released::Free { is_awaited } => {
                 if is_awaited {
                     self.pending.hand_over(&release.key);
                 }
-                release.answer(Ok(()));
+                Ok(())
             }
             Released::Missing => {
                 // The copy before did it, or it was not ours any more: a server that was started
                 // since has forgotten which.
                 let was_ours = (release.reply.as_ref()).is_some_and(|(_, lease)| lease.is_valid());
                 let done = release.sent_to == Some(sent.link.server) && was_ours;
-                release.answer(if done { Ok(()) } else { Err(taken_away()) });
+                if done { Ok(()) } else { Err(taken_away()) }
             }
-            Released::Taken => release.answer(Err(taken_away())),
-        }
+            Released::Taken => Err(taken_away()),
+        };
+        Answered::Release(release, answer)
     }
 
     fn acquire_answered(
@@ -89,14 +118,15 @@ impl<P: Protocol> Driver<P> {
         acquire: Acquire<P::Waiters>,
         acquired: Acquired,
         is_claim: bool,
-    ) {
+    ) -> Option<Answered<P>> {
         let refusal = match acquired {
-            Acquired::Granted(token) => return self.granted(sent, acquire, token),
+            Acquired::Granted(token) => return Some(self.granted(sent, acquire, token)),
             Acquired::TooLate if is_claim => Refusal::Error(LockError::unanswered()),
             Acquired::TooLate => {
                 let now = self.users.clock.now();
                 let lane = sent.lane;
-                return (self.pending).retry(lane, acquire, None, now, LockError::unanswered);
+                (self.pending).retry(lane, acquire, None, now, LockError::unanswered);
+                return None;
             }
             Acquired::Refused(refusal) => refusal,
             Acquired::Void(refusal) => {
@@ -104,13 +134,14 @@ impl<P: Protocol> Driver<P> {
                 refusal
             }
         };
-        acquire.reply.send(match refusal {
+        let answer = match refusal {
             Refusal::Held { retry_in } => Ok(Attempt::Held { retry_in }),
             Refusal::Error(error) => Err(error),
-        });
+        };
+        Some(Answered::Refused(acquire.reply, answer))
     }
 
-    fn granted(&mut self, sent: Sent, acquire: Acquire<P::Waiters>, token: u64) {
+    fn granted(&mut self, sent: Sent, acquire: Acquire<P::Waiters>, token: u64) -> Answered<P> {
         let lease = Lease::until(
             Arc::clone(&self.users.clock),
             self.protocol.valid_until(sent),
@@ -118,8 +149,7 @@ impl<P: Protocol> Driver<P> {
         );
         if !lease.is_valid() {
             self.undo(sent.lane, &acquire, None);
-            acquire.reply.send(Err(LockError::unanswered()));
-            return;
+            return Answered::Refused(acquire.reply, Err(LockError::unanswered()));
         }
         self.users.held.insert(HeldLock {
             key: acquire.key.clone(),
@@ -128,7 +158,7 @@ impl<P: Protocol> Driver<P> {
             server: sent.link.server,
         });
         let grant = acquire.grant(token, lease);
-        self.protocol.give(sent, Given::Grant(grant, acquire.reply));
+        Answered::Granted(grant, acquire.reply)
     }
 
     /// What to do with a batch that has no answer.
@@ -216,6 +246,7 @@ impl<P: Protocol> Driver<P> {
                     let left = lock.lease.remaining();
                     headroom = headroom.into_iter().chain(left).min();
                     lock.lease.extend(until);
+                    lock.lease.ends_as(LossReason::Expired);
                     if lock.server != sent.link.server {
                         self.users.held.moved_to(sent.link.server, lock.owner);
                     }
@@ -263,5 +294,5 @@ impl<P: Protocol> Driver<P> {
 }
 
 fn taken_away() -> LockError {
-    LockError::lost("it was taken away in the store")
+    LockError::lost("another client deleted or took over the lock")
 }

@@ -7,6 +7,7 @@
 mod grant;
 mod held;
 mod key;
+mod question;
 mod release;
 mod request;
 mod token;
@@ -14,6 +15,7 @@ mod token;
 pub(crate) use grant::{Client, HoldCommand, KeyGrant, KeyReleases};
 pub(crate) use held::{Held, HeldLock};
 pub(crate) use key::{LockKey, Owner};
+pub(crate) use question::WhoHolds;
 pub(crate) use release::Release;
 pub(crate) use request::{Acquire, Answer, Claim, Command, Given, Probe, Reply, WaiterTable};
 pub(crate) use token::Token;

@@ -7,6 +7,7 @@ use tokio::sync::mpsc;
 
 use super::grant::{Client, Hold, KeyGrant};
 use super::key::{LockKey, Owner};
+use super::question::WhoHolds;
 use super::release::Release;
 use super::token::Token;
 use crate::backend::{Attempt, Lease};
@@ -33,6 +34,7 @@ pub(crate) enum Command<W: WaiterTable> {
     Claim(Claim<W>),
     Release(Release<W::Key>),
     Token(Token<W::Key>),
+    WhoHolds(WhoHolds<W::Key>),
     Probe(Probe),
 }
 

@@ -136,7 +136,12 @@ pub async fn main() {
 
     let pages = Pages(locks.clone());
     assert_eq!(assert_send(pages.by_reference("k".into())).await, "kmemory");
-    assert!(pages.by_reference(String::new()).await.starts_with("memory: "));
+    assert!(
+        pages
+            .by_reference(String::new())
+            .await
+            .starts_with("memory: ")
+    );
     assert_eq!(assert_send(pages.by_value("k".into())).await, "kmemory");
 
     assert_eq!(assert_send(count(&locks, "abc")).await, 3);

@@ -161,7 +161,7 @@ async fn a_crowd_of_probes_is_one_statement_and_none_takes_a_lock() {
         lines
             .filter(|line| {
                 line.contains(
-                    "SELECT true WHERE pg_catalog.current_setting('distributed_lock.session'",
+                    "pg_is_in_recovery() WHERE pg_catalog.current_setting('distributed_lock.session'",
                 )
             })
             .count()

@@ -124,9 +124,7 @@ async fn a_client_that_leaves_does_not_stop_work_under_the_layer() {
     let left = Instant::now();
     let guard = shop
         .locks()
-        .lock(held)
-        .unwrap()
-        .acquire(Duration::from_secs(5))
+        .acquire(held, Duration::from_secs(5))
         .await
         .unwrap();
     assert!(

@@ -175,9 +175,7 @@ async fn sigterm_lets_work_finish_that_outlives_its_client() {
     instance.signal(Signal::TERM);
     let guard = shop
         .locks()
-        .lock(held)
-        .unwrap()
-        .acquire(Duration::from_secs(5))
+        .acquire(held, Duration::from_secs(5))
         .await
         .unwrap();
     // Longer than the file system or the process needs; the rest of the work.

@@ -1,0 +1,278 @@
+-- Releases, then tries to acquire; all keys are of one slot.
+--
+-- KEYS: the server key of the slot, the locks to release, the locks to acquire.
+-- ARGV: not after (us), lease (ms), quarantine (ms), newest token known, the command that
+--       publishes, how many releases, '1' if the clock of the server was seen to jump, '1' to ask
+--       whether locks could be granted, how many to grant at most, in a cluster the run_id of a server
+--       and how old the youngest reign of a master was (ms) when that server had the slot, or '' and 0,
+--       then an owner and a space for each lock, then the number of the call.
+-- Reply: the number of the call and the time (us), what is left of the quarantine (ms, below 0 where that
+--       may become less by how old reigns are) or why nothing can be granted, the token of what was granted,
+--       then for each lock for which something else is to be said than that it was released or acquired its
+--       place (from 1; the last counts) and a text that tells what is wrong with it, or a number:
+--       released: 1 and as many as heard of it; 0: it was not this owner's
+--       acquired: 0: too late; below 0: not granted, and how many ms to wait
+--       'note': the server key cannot be believed; 'foreign': held by what no script of ours wrote;
+--       'moved': nothing is decided until it is known how old reigns are
+--
+-- Others can write to these keys. No more of a value is read than ours have, and no number is
+-- believed that ours do not write.
+--
+-- A lock is a string: the owner (32 bytes), a space, the token. A client that was refused may wait for its
+-- release: it makes an exclamation mark of the space, and a release without the mark sends no message. The mark
+-- ends with the lock; a client that the next one refuses leaves another.
+-- Tokens grow with each call that grants, and not within it: no lock is granted twice in one.
+-- Numbers are doubles, exact below 2^53; as text only through `text`, since tostring() rounds to 14 digits.
+
+local OWNER = 32
+-- By how much the clocks of two servers differ at most (us): 10 minutes.
+local AHEAD = 600000000
+-- How many grants a server that takes over may lack: five seconds of as many as one server makes.
+local LACKED = 2000000
+-- As text, which is faster than a number: where an owner ends with what follows it, a lock, a note, and for how
+-- long the server key is kept, which outlives every lock: 30 days (ms).
+local OWNER_END, LOCK_END, NOTE_END, KEPT = '32', '63', '127', '2592000000'
+-- The longest lease and quarantine (us), and how far tokens are ahead of the clock at most.
+local DAY = 86400000000
+local NOT_PROMOTED = '0000000000000000000000000000000000000000'
+
+local call, try, find, match, sub, format = redis.call, redis.pcall, string.find, string.match, string.sub, string.format
+
+local time = call('TIME')
+local now = time[1] * 1000000 + time[2]
+-- Adding makes a number of a text in half the time of tonumber().
+local not_after, lease, quarantine = ARGV[1] + 0, ARGV[2], ARGV[3] + 0
+local newest, publish, releases = ARGV[4] + 0, ARGV[5], ARGV[6] + 0
+local jumped, probe, most = ARGV[7] == '1', ARGV[8] == '1', ARGV[9] + 0
+local proven, age = ARGV[10], ARGV[11] * 1000
+local OWNERS = 11
+local count = #KEYS - 1
+local reply, said = { { ARGV[OWNERS + count + 1] + 0, now }, 0, 0 }, 3
+
+local function say(i, answer)
+  reply[said + 1], reply[said + 2], said = i, answer, said + 2
+end
+
+-- A whole number as text. In two halves where these are exact and fit 32 bits: `%.0f` calculates with big numbers,
+-- which takes longer than a command.
+local function text(number)
+  if number < 100000000 then
+    return format('%d', number)
+  elseif number < 4503599627370496 then
+    return format('%d%08d', math.floor(number / 100000000), number % 100000000)
+  end
+  return format('%.0f', number)
+end
+
+-- What follows a name in what the server says of itself: the name is found without a pattern, which would be
+-- tried at each byte.
+local function field(info, name, pattern)
+  local _, last = find(info, name, 1, true)
+  return last and match(info, pattern, last + 1)
+end
+
+local function say_of_acquires(answer)
+  for i = releases + 1, count do
+    say(i, answer)
+  end
+end
+
+if releases > 0 then
+  local keys, ended, awaited = {}, 0, nil
+  for i = 1, releases do
+    local key, owner = KEYS[i + 1], ARGV[i + OWNERS]
+    local holder = try('GETRANGE', key, '0', OWNER_END)
+    if holder == owner then
+      ended = ended + 1
+      keys[ended] = key
+    elseif type(holder) == 'string' then
+      if holder == sub(owner, 1, OWNER) .. '!' then
+        ended = ended + 1
+        keys[ended] = key
+        awaited = awaited or {}
+        awaited[#awaited + 1] = i
+      else
+        say(i, 0)
+      end
+    elseif find(holder.err, 'WRONGTYPE', 1, true) then
+      say(i, 0)
+    else
+      return redis.error_reply(holder.err)
+    end
+  end
+  if ended > 0 then
+    call('DEL', unpack(keys))
+  end
+  if awaited then
+    for _, i in ipairs(awaited) do
+      local heard = try(publish, KEYS[i + 1], '')
+      if type(heard) == 'number' then
+        say(i, heard + 1)
+      end
+    end
+  end
+end
+
+if count == releases and not probe and not jumped and proven == '' then
+  return reply
+end
+
+local late = now > not_after
+if late then
+  say_of_acquires(0)
+  if not jumped and not probe then
+    return reply
+  end
+end
+
+-- Which server this is, and which one the locks are of.
+local info = call('INFO', 'server')
+local run_id = field(info, '\nrun_id:', '^%x+')
+local note = try('GETRANGE', KEYS[1], '0', NOTE_END)
+-- A note begins with the process that wrote it and, where that was promoted, by which promotion it was a
+-- master; it ends with ~ where the quarantine is for the end of another server, and for nothing else.
+local known, reign, till, last, length, other
+if type(note) == 'string' then
+  known, reign, till, last, length, other = match(note, '^(%x+)%.?(%x*) (%d+) (%d+) (%d+)( ?~?)$')
+end
+till, last, length = tonumber(till) or 0, tonumber(last) or 0, tonumber(length) or 0
+-- A server that was promoted has a second replication id from then on, until it starts again or has had no
+-- replica for an hour.
+local promoted = field(call('INFO', 'replication'), '\nmaster_replid2:', '^%x+') or ''
+promoted = promoted ~= NOT_PROMOTED and find(promoted, '[^0]') and sub(promoted, 1, 16) or ''
+-- A replica that took over may lack the first grant, and the note with it: it has none, or the one that it
+-- wrote when it was a master before.
+-- A slot of a cluster that has none may have come from a master that lost all, and the note with it.
+local ahead = AHEAD
+if (not known and (promoted ~= '' or publish == 'SPUBLISH'))
+  or (known == run_id and promoted ~= '' and reign ~= promoted)
+then
+  -- The tokens of that master can be ahead of its clock by as much as its first one was.
+  known, ahead = 'another', 2 * AHEAD
+end
+-- After a fail-over tokens go on a lease later.
+local furthest = now + DAY + 2000 * math.max(tonumber(lease), quarantine)
+if math.max(till, last) > furthest or length * 1000 > DAY then
+  reply[2] = 'note'
+  say_of_acquires('note')
+  return reply
+end
+-- Of a client that has seen such a note: not brought back where that was deleted.
+last = math.max(last, newest <= furthest and newest or 0)
+if quarantine > 0 then
+  -- Another client may grant for longer than we do.
+  quarantine = math.max(quarantine, length)
+end
+-- What a call proves that came late was proven too long ago.
+local is_proven = proven == run_id and not late
+if known and known ~= run_id and not jumped and quarantine > 0 and publish == 'SPUBLISH'
+  and not is_proven
+then
+  -- The slot was moved, or its master has ended: the client finds out which.
+  reply[2] = 'moved'
+  say_of_acquires('moved')
+  return reply
+end
+if known ~= run_id then
+  -- Tokens of another server: its clock may have been ahead of this one, and the last ones that it
+  -- issued may be unknown here. Each was its time, or one more than the token before. Where its clock
+  -- was ahead by less than AHEAD, the first kind is below `now + AHEAD`. The second kind is of a server
+  -- that took over as well, or whose clock went back, and is covered while a replica lacks fewer than
+  -- LACKED grants of one slot. Not more: a server that starts again and again must not come to where no
+  -- token is believed; LACKED is less than it takes to start. A slot that is moved adds as much.
+  -- Not covered: two that take over within AHEAD, where the second lacks all that the first has granted, its
+  -- first token included. What that had to go on from, the second cannot know: it has the note that the first
+  -- found, or one of its own, and comes to the same tokens by its own clock, or to smaller ones where the first
+  -- had no note and so went twice as far. Clients bring the newest token that they know, each of its own.
+  last = math.max(last + LACKED, now + ahead)
+end
+local whole = now + quarantine * 1000
+if jumped then
+  till, other = whole, ''
+elseif known and known ~= run_id then
+  -- For what another server waits for besides, no reign is an answer.
+  other = is_proven and (till <= now or other == ' ~') and ' ~' or ''
+  till = other == ' ~' and math.max(now, whole - age) or whole
+elseif known and other == ' ~' and is_proven then
+  till = math.min(till, math.max(now, whole - age))
+elseif not known then
+  -- Nothing is known of earlier locks. What was granted before this server started has ended one
+  -- lease after its start. The server counts whole seconds from a start in whole seconds: it can
+  -- have been up for one less.
+  local up = math.max(tonumber(field(info, '\nuptime_in_seconds:', '^%d+')) - 1, 0) * 1000000
+  till = math.max(now, whole - up)
+end
+-- A clock that went back must not make it longer.
+till = math.min(till, whole)
+if till <= now then
+  other = ''
+end
+
+-- Noted before it is granted: where nothing can be written this fails before anything is granted.
+local token = math.max(last + 1, now)
+local value_of = text(token)
+local of = promoted == '' and run_id or run_id .. '.' .. promoted
+local noted = try('SET', KEYS[1], of .. ' ' .. text(till) .. ' ' .. value_of .. ' ' .. text(quarantine) .. (other or ''), 'PX', KEPT)
+if noted.err then
+  if find(noted.err, 'READONLY', 1, true) then
+    -- Another server is the master now: the call fails, so that its connection is left.
+    return redis.error_reply(noted.err)
+  end
+  reply[2] = noted.err
+  say_of_acquires(noted.err)
+  return reply
+end
+local left = math.max(math.ceil((till - now) / 1000), 0)
+local again = left
+if other == ' ~' then
+  -- To be asked for before it ends: it may become less.
+  reply[2], again = -left, math.min(left, 1000)
+else
+  reply[2] = left
+end
+if late then
+  return reply
+end
+
+if left <= 0 then
+  reply[3] = token
+end
+local granted = 0
+for i = releases + 1, count do
+  local key, set = KEYS[i + 1], false
+  if left <= 0 and granted < most then
+    set = try('SET', key, ARGV[i + OWNERS] .. value_of, 'PX', lease, 'NX')
+  end
+  if not set then
+    local value = try('GETRANGE', key, '0', LOCK_END)
+    local held_by, mark, held
+    if type(value) == 'string' then
+      held_by, mark, held = match(value, '^(%x+)([ !])(%d+)$')
+    end
+    if type(value) == 'table' then
+      say(i, value.err)
+    elseif left > 0 then
+      say(i, -again)
+    else
+      -- Also where the owner is the same: each is of one acquire that was sent once.
+      local rest = call('PTTL', key)
+      if rest == -2 then
+        -- Free, and not wanted any more.
+        say(i, -1)
+      elseif rest >= 0 and held and #held_by == OWNER and tonumber(held) <= furthest then
+        if mark == ' ' then
+          -- Nothing prevents it that has not prevented the note.
+          try('SET', key, held_by .. '!' .. held, 'KEEPTTL')
+        end
+        say(i, -math.max(rest, 1))
+      else
+        say(i, 'foreign')
+      end
+    end
+  elseif set.err then
+    say(i, set.err)
+  else
+    granted = granted + 1
+  end
+end
+return reply
