@@ -112,6 +112,14 @@
 //!
 //! GET, HEAD, OPTIONS and TRACE are left alone: they change nothing.
 //!
+//! # Jobs and consumers
+//!
+//! There is no `once = "24h"` for `#[distributed_lock(..)]`: the function would need a second provider to be installed, a
+//! return value that can be stored and read again, and, with its record written after the body, it would do the
+//! work *at least* once under a word that says otherwise. By hand it is one statement in the transaction of the
+//! work, `INSERT .. ON CONFLICT DO NOTHING` with the number of the message, and exactly one effect: see the page
+//! [`idempotency`](lock_core::guide::idempotency) of the guide.
+//!
 //! # Features
 //!
 //! - `axum` (default): the extractor [`IdempotencyKey`], and the pattern of the route in keys.

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use lock_core::LockError;
 use redis::aio::{ConnectionLike, ConnectionManager, ConnectionManagerConfig};
-use redis::{Client, Cmd, FromRedisValue, RedisError};
+use redis::{Cmd, FromRedisValue, RedisError};
 
 use crate::{IdempotencyStore, Record, RecordKey};
 
@@ -41,22 +41,20 @@ pub struct RedisStore<C = ConnectionManager> {
 }
 
 impl RedisStore {
-    /// Connects to the server at this URL, and again when the connection breaks.
+    /// Connects to the server of this connection string, in the forms that
+    /// [`RedisBackend::connect`](lock_core::redis::RedisBackend::connect) takes, and again when the connection
+    /// breaks. For a cluster or Sentinels see [`new`](Self::new).
     ///
     /// # Errors
     ///
-    /// [`Misconfigured`](lock_core::LockErrorKind::Misconfigured) when the URL is none,
+    /// [`Misconfigured`](lock_core::LockErrorKind::Misconfigured) when the string is wrong,
     /// [`Unavailable`](lock_core::LockErrorKind::Unavailable) when the server does not answer.
     ///
     /// # Cancel safety
     ///
     /// Cancel safe.
     pub async fn connect(url: &str) -> Result<Self, LockError> {
-        let client = Client::open(url).map_err(|_| {
-            LockError::misconfigured(
-                "the address of the store of idempotency keys is no `redis://` URL",
-            )
-        })?;
+        let client = lock_core::redis::client(url)?;
         // An outage is answered, and not waited for: each request tries anew.
         let config = ConnectionManagerConfig::new().set_number_of_retries(1);
         let connection = ConnectionManager::new_with_config(client, config).await;

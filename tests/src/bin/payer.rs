@@ -1,12 +1,13 @@
 //! A service that takes payments under idempotency keys, and dies in the middle where a request says so.
 //!
 //! ```text
-//! payer DATABASE_URL inside|after
+//! payer DATABASE_URL inside|after [ADDRESS PER_MILLE]
 //! ```
 //!
-//! `inside` stores the response in the transaction of the payment, `after` leaves it to the layer. It says
-//! `ready` and then its address. `POST /payments/{id}` pays; the header `x-die` names the step after which
-//! the process kills itself: `begin`, `effect`, `record`.
+//! `inside` stores the response in the transaction of the payment, `after` leaves it to the layer. It listens at
+//! the address, and says `ready` and where that is. `POST /payments/{id}` pays; the header `x-die` names the step
+//! after which the process kills itself: `begin`, `effect`, `record`. Of a thousand payments without that so many
+//! kill it after a step that chance chooses.
 
 use std::error::Error;
 use std::io::{self, Write};
@@ -35,8 +36,15 @@ struct Payer {
     pool: PgPool,
     store: PostgresStore,
     is_inside: bool,
+    per_mille: u32,
     dies_when_stored: Arc<AtomicBool>,
 }
+
+/// After each of these a process can die.
+const STEPS: [&str; 3] = ["begin", "effect", "record"];
+
+/// So long does a request wait for the first with its key: most clients do not send a 409 again by themselves.
+const WAIT: Duration = Duration::from_secs(1);
 
 /// Dies once the layer has stored, where a request said so.
 struct Fatal(Payer);
@@ -92,7 +100,10 @@ async fn pay(
     key: IdempotencyKey,
     headers: HeaderMap,
 ) -> Result<Response, Failed> {
-    let dies_after = |step: &str| headers.get("x-die").is_some_and(|value| value == step);
+    let chosen = (fastrand::u32(..1_000) < payer.per_mille)
+        .then(|| STEPS[fastrand::usize(..STEPS.len())].as_bytes());
+    let last = headers.get("x-die").map_or(chosen, |step| Some(step.as_bytes()));
+    let dies_after = |step: &str| last == Some(step.as_bytes());
     if dies_after("begin") {
         die();
     }
@@ -131,8 +142,10 @@ fn die() -> ! {
 async fn main() -> Result<(), Box<dyn Error + Send + Sync>> {
     set_parent_process_death_signal(Some(Signal::KILL))?;
     let arguments: Vec<_> = std::env::args().skip(1).collect();
-    let [url, mode] = arguments.as_slice() else {
-        return Err("usage: payer DATABASE_URL inside|after".into());
+    let (url, mode, address, per_mille) = match arguments.as_slice() {
+        [url, mode] => (url, mode, "127.0.0.1:0", 0),
+        [url, mode, address, per_mille] => (url, mode, address.as_str(), per_mille.parse()?),
+        _ => return Err("usage: payer DATABASE_URL inside|after [ADDRESS PER_MILLE]".into()),
     };
     let locks = LockProvider::new(PostgresBackend::connect(url).await?);
     let pool = PgPool::connect(url).await?;
@@ -140,13 +153,16 @@ async fn main() -> Result<(), Box<dyn Error + Send + Sync>> {
         store: PostgresStore::from_pool(pool.clone()).await?,
         pool,
         is_inside: mode == "inside",
+        per_mille,
         dies_when_stored: Arc::default(),
     };
-    let layer = IdempotencyLayer::new(locks, Fatal(payer.clone()), |_| "all")?.required();
+    let layer = IdempotencyLayer::new(locks, Fatal(payer.clone()), |_| "all")?
+        .required()
+        .policy(WAIT);
     let app = Router::new()
         .route("/payments/{id}", post(pay).route_layer(layer))
         .with_state(payer);
-    let listener = TcpListener::bind("127.0.0.1:0").await?;
+    let listener = TcpListener::bind(address).await?;
     let mut output = io::stdout();
     writeln!(output, "ready\n{}", listener.local_addr()?)?;
     output.flush()?;

@@ -8,7 +8,7 @@ use lock_tests::child::Child;
 use lock_tests::servers::PostgresServer;
 use sqlx::PgPool;
 
-const PAYER: &str = env!("CARGO_BIN_EXE_payer");
+pub(crate) const PAYER: &str = env!("CARGO_BIN_EXE_payer");
 
 struct Payer {
     process: Child,
@@ -49,7 +49,7 @@ impl Payer {
     }
 }
 
-async fn database() -> (PostgresServer, PgPool) {
+pub(crate) async fn database() -> (PostgresServer, PgPool) {
     let server = PostgresServer::start().await;
     let pool = PgPool::connect(&server.url()).await.unwrap();
     let table = "CREATE TABLE payments (id bigserial PRIMARY KEY, payment bigint NOT NULL)";

@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "what does not hold in a test ends it")]
 
 mod bodies;
+mod campaign;
 mod concurrency;
 mod crashes;
 mod faults;
