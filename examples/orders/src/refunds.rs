@@ -59,7 +59,9 @@ impl Refunds {
         // The next request is the retry.
         let settings = ConnectionManagerConfig::new().set_number_of_retries(0);
         let connection = ConnectionManager::new_lazy_with_config(client, settings)?;
-        Ok(Self::Redis(RedisStore::new(connection).prefix("orders:refund:")))
+        Ok(Self::Redis(
+            RedisStore::new(connection).prefix("orders:refund:"),
+        ))
     }
 
     /// The layer of keys. `caller` is whose the keys are.
@@ -93,7 +95,10 @@ impl Refunds {
             let write = sqlx::query(write).bind(payment).bind(token);
             write.execute(&mut *tx).await?;
             let answer = match key {
-                Some(key) => answers.store_in(&mut tx, key, answer).await?.into_response(),
+                Some(key) => answers
+                    .store_in(&mut tx, key, answer)
+                    .await?
+                    .into_response(),
                 None => answer,
             };
             tx.commit().await?;

@@ -94,3 +94,46 @@ impl IdempotencyStore for MemoryStore {
         Ok(true)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+    use http::Response;
+
+    use super::*;
+    use crate::Fingerprint;
+
+    fn key(number: usize) -> RecordKey {
+        RecordKey::new("ann", "/payments", &number.to_string())
+    }
+
+    fn record() -> Record {
+        let fingerprint = Fingerprint::from_bytes([0; 32]);
+        Record::new(fingerprint, Response::new(Bytes::new()))
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_has_ended_is_removed_while_records_come_in() {
+        let (store, second) = (MemoryStore::new(), Duration::from_secs(1));
+        let mut most = 0;
+        for number in 0..50_000 {
+            // A thousand are live at any time.
+            assert!(store.put(&key(number), &record(), second).await.unwrap());
+            tokio::time::advance(Duration::from_millis(1)).await;
+            most = most.max(store.len());
+        }
+        assert!(most <= 2 * FEW, "{most} records in memory");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_record_is_there_to_the_end_of_its_lifetime() {
+        let (store, day) = (MemoryStore::new(), Duration::from_secs(24 * 60 * 60));
+        assert!(store.put(&key(0), &record(), day).await.unwrap());
+        tokio::time::advance(day - Duration::from_millis(1)).await;
+        assert_eq!(store.get(&key(0)).await.unwrap(), Some(record()));
+        assert!(!store.put(&key(0), &record(), day).await.unwrap());
+        tokio::time::advance(Duration::from_millis(1)).await;
+        assert_eq!(store.get(&key(0)).await.unwrap(), None);
+        assert!(store.put(&key(0), &record(), day).await.unwrap());
+    }
+}

@@ -102,7 +102,9 @@ async fn pay(
 ) -> Result<Response, Failed> {
     let chosen = (fastrand::u32(..1_000) < payer.per_mille)
         .then(|| STEPS[fastrand::usize(..STEPS.len())].as_bytes());
-    let last = headers.get("x-die").map_or(chosen, |step| Some(step.as_bytes()));
+    let last = headers
+        .get("x-die")
+        .map_or(chosen, |step| Some(step.as_bytes()));
     let dies_after = |step: &str| last == Some(step.as_bytes());
     if dies_after("begin") {
         die();

@@ -3,7 +3,7 @@
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
-use crate::support::{Answer, KEY, PATIENCE, Service, layer};
+use crate::support::{Answer, CHUNK, KEY, PATIENCE, Service, layer};
 
 /// Sends this as it is, and reads the answer to its end, or as far as it comes.
 async fn raw(service: &Service, parts: &[&[u8]]) -> String {
@@ -131,4 +131,37 @@ async fn a_response_beyond_the_cap_is_sent_whole_and_runs_again() {
             assert_eq!(answer.is_replay(), is_kept && !is_first, "{key}");
         }
     }
+}
+
+/// What is made is sent: neither the record nor its cap holds up a response that will not be stored.
+#[tokio::test]
+async fn a_stream_is_sent_while_it_is_made_and_runs_again() {
+    let service = Service::start(layer()).await;
+    // Fifty megabytes; and events, which are fewer than the cap.
+    for (key, chunks, kind) in [
+        ("huge", 1_600, "text/plain"),
+        ("events", 2, "text/event-stream"),
+    ] {
+        for _ in 0..2 {
+            let request = service.with_key(key).header("x-chunks", chunks.to_string());
+            let mut response = request.header("x-type", kind).send().await.unwrap();
+            assert!(!response.headers().contains_key("idempotent-replayed"));
+            let mut size = 0;
+            while size < chunks / 2 * CHUNK {
+                size += response.chunk().await.unwrap().expect("half of it").len();
+            }
+            // The work is not done, and its key is in use.
+            let meanwhile = Answer::of(service.with_key(key)).await;
+            assert_eq!(
+                (meanwhile.status, &*meanwhile.reason()),
+                (409, "idempotency-key-in-use")
+            );
+            service.shop.go.add_permits(1);
+            while let Some(chunk) = response.chunk().await.unwrap() {
+                size += chunk.len();
+            }
+            assert_eq!(size, chunks * CHUNK, "{key}");
+        }
+    }
+    assert_eq!(service.runs(), 4);
 }

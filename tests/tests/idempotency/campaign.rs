@@ -26,7 +26,7 @@ use crate::crashes::{PAYER, database};
 const PAYMENTS: &str = "LOCK_PAYMENTS";
 
 /// How many without.
-const FEW: i64 = 250;
+const FEW: i64 = 400;
 
 /// Processes that serve.
 const PROCESSES: usize = 3;
@@ -35,10 +35,10 @@ const PROCESSES: usize = 3;
 const CLIENTS: usize = 12;
 
 /// Of a thousand payments so many kill the process that is at them, after a step that chance chooses.
-const DEADLY: &str = "15";
+const DEADLY: &str = "25";
 
 /// How long a process lives that is killed from outside, in milliseconds.
-const LIVES: std::ops::Range<u64> = 200..3_000;
+const LIVES: std::ops::Range<u64> = 200..1_500;
 
 /// What happened.
 #[derive(Debug, Default)]
@@ -94,14 +94,25 @@ fn client(timeout: Duration, counts: &Arc<Counts>) -> ClientWithMiddleware {
     let waits = ExponentialBackoff::builder()
         .retry_bounds(Duration::from_millis(20), Duration::from_millis(500))
         .build_with_max_retries(5);
-    ClientBuilder::new(Client::builder().no_proxy().timeout(timeout).build().unwrap())
-        .with(RetryTransientMiddleware::new_with_policy(waits))
-        .with(Counting(Arc::clone(counts)))
-        .build()
+    ClientBuilder::new(
+        Client::builder()
+            .no_proxy()
+            .timeout(timeout)
+            .build()
+            .unwrap(),
+    )
+    .with(RetryTransientMiddleware::new_with_policy(waits))
+    .with(Counting(Arc::clone(counts)))
+    .build()
 }
 
 /// Pays until there is an answer, whichever process gives it: the effect that it tells of.
-async fn insist(payment: i64, ports: &[Port], clients: &[ClientWithMiddleware; 2], counts: &Counts) -> i64 {
+async fn insist(
+    payment: i64,
+    ports: &[Port],
+    clients: &[ClientWithMiddleware; 2],
+    counts: &Counts,
+) -> i64 {
     // Some clients hang up early at first.
     let mut client = &clients[usize::from(payment % 10 == 0)];
     loop {
@@ -144,7 +155,11 @@ async fn payments_that_are_retried_amid_kills_have_one_effect() {
     let (url, counts) = (server.url(), Arc::new(Counts::default()));
     let ports = [(); PROCESSES].map(|()| Port::reserve());
     let (end, over) = watch::channel(false);
-    let serving = join_all(ports.iter().map(|port| serve(&url, port, &counts, over.clone())));
+    let serving = join_all(
+        ports
+            .iter()
+            .map(|port| serve(&url, port, &counts, over.clone())),
+    );
     let clients = [30_000, 8].map(|millis| client(Duration::from_millis(millis), &counts));
     let paying = async {
         let pay = async |payment| {
@@ -157,7 +172,9 @@ async fn payments_that_are_retried_amid_kills_have_one_effect() {
             assert_eq!(one, other, "payment {payment} was answered in two ways");
             (payment, one)
         };
-        let answers = stream::iter(1..=payments).map(pay).buffer_unordered(CLIENTS);
+        let answers = stream::iter(1..=payments)
+            .map(pay)
+            .buffer_unordered(CLIENTS);
         let answers: BTreeMap<i64, i64> = answers.collect().await;
         end.send_replace(true);
         answers
@@ -167,7 +184,9 @@ async fn payments_that_are_retried_amid_kills_have_one_effect() {
     let effects = effects(&pool).await;
     let twice: Vec<_> = effects.iter().filter(|(_, ids)| ids.len() != 1).collect();
     assert!(twice.is_empty(), "payments and their effects: {twice:?}");
-    let answered = answers.into_iter().map(|(payment, effect)| (payment, vec![effect]));
+    let answered = answers
+        .into_iter()
+        .map(|(payment, effect)| (payment, vec![effect]));
     assert_eq!(answered.collect::<BTreeMap<_, _>>(), effects);
     assert_eq!(effects.len(), usize::try_from(payments).unwrap());
     let ended = [&counts.killed, &counts.died].map(|count| count.load(Ordering::SeqCst));

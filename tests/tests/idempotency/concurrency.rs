@@ -8,7 +8,7 @@ use lock_core::memory::MemoryBackend;
 use lock_idempotency::MemoryStore;
 use lock_tests::eventually;
 
-use crate::support::{Answer, PATIENCE, Service, layer, layer_over};
+use crate::support::{Answer, KEY, PATIENCE, Service, layer, layer_over};
 
 #[tokio::test]
 async fn a_second_request_meanwhile_is_409_and_later_a_replay() {
@@ -31,6 +31,20 @@ async fn a_second_request_meanwhile_is_409_and_later_a_replay() {
     // The lock was released before the answer was sent.
     assert!(Answer::of(service.payment()).await.is_replay());
     assert_eq!(service.runs(), 1);
+}
+
+#[tokio::test]
+async fn another_caller_with_the_key_does_not_wait() {
+    let service = Service::start(layer()).await;
+    let first = tokio::spawn(Answer::of(service.payment().header("x-wait", "1")));
+    service.begun().await;
+    let other = Answer::of(service.of("bob", KEY).body("500 cents")).await;
+    assert_eq!((other.status, other.is_replay()), (201, false));
+    service.shop.go.add_permits(1);
+    assert_ne!(
+        first.await.unwrap().headers["location"],
+        other.headers["location"]
+    );
 }
 
 #[tokio::test]

@@ -4,9 +4,12 @@
 
 mod bodies;
 mod campaign;
+mod clocks;
 mod concurrency;
 mod crashes;
 mod faults;
+mod outages;
+mod pooler;
 mod postgres;
 mod requests;
 mod store_in;

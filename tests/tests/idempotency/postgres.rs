@@ -1,9 +1,11 @@
 //! The store in PostgreSQL: its table, its rights, its cleaning, outages.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::future::join_all;
+use futures_util::stream::{self, StreamExt};
 use lock_core::LockProvider;
 use lock_core::postgres::PostgresBackend;
 use lock_idempotency::{Fingerprint, IdempotencyStore, PostgresStore, Record, RecordKey};
@@ -128,6 +130,43 @@ async fn what_has_ended_is_deleted_while_others_store() {
     let cleaned: u64 = cleaned.into_iter().map(Result::unwrap).sum();
     let left = store.clean_up().await.unwrap();
     assert_eq!((cleaned + left, count(&pool).await), (5_500, 200));
+}
+
+#[tokio::test]
+async fn an_ended_record_that_is_replaced_is_not_deleted() {
+    const RECORDS: usize = 2_000;
+    let server = PostgresServer::start().await;
+    let pool = PgPool::connect(&server.url()).await.unwrap();
+    let store = PostgresStore::from_pool(pool.clone()).await.unwrap();
+    let keys: Vec<_> = (0..RECORDS)
+        .map(|number| RecordKey::new("ann", "", &number.to_string()))
+        .collect();
+    let paid = record();
+    let ended = stream::iter(&keys).map(|key| store.put(key, &paid, Duration::ZERO));
+    assert!(
+        ended
+            .buffer_unordered(8)
+            .all(async |put| put.unwrap())
+            .await
+    );
+    let is_over = AtomicBool::new(false);
+    let cleaners = (0..3).map(async |_| {
+        while !is_over.load(Ordering::SeqCst) {
+            store.clean_up().await.unwrap();
+        }
+    });
+    let replacing = async {
+        let replaced = stream::iter(&keys).map(|key| store.put(key, &paid, LONG));
+        let all = replaced
+            .buffer_unordered(4)
+            .all(async |put| put.unwrap())
+            .await;
+        is_over.store(true, Ordering::SeqCst);
+        all
+    };
+    let (all, _) = tokio::join!(replacing, join_all(cleaners));
+    assert!(all, "a record that had ended was in the way");
+    assert_eq!(count(&pool).await, i64::try_from(RECORDS).unwrap());
 }
 
 #[tokio::test]

@@ -13,16 +13,16 @@ use lock_core::LockProvider;
 use lock_core::memory::MemoryBackend;
 use lock_idempotency::{IdempotencyKey, IdempotencyLayer, PostgresStore, StoreInError};
 use lock_tests::servers::PostgresServer;
-use sqlx::PgPool;
+use sqlx::{PgPool, Row};
 use tokio::sync::Barrier;
 use tower::ServiceExt;
 
 #[derive(Clone)]
-struct Shop {
-    pool: PgPool,
-    store: PostgresStore,
+pub(crate) struct Shop {
+    pub(crate) pool: PgPool,
+    pub(crate) store: PostgresStore,
     /// Where two handlers wait for each other, both with their effect done and not committed.
-    both: Arc<Barrier>,
+    pub(crate) both: Arc<Barrier>,
 }
 
 enum Failed {
@@ -58,9 +58,10 @@ async fn pay(
     body: Bytes,
 ) -> Result<Response, Failed> {
     let mut tx = shop.pool.begin().await?;
-    let paid = sqlx::query_scalar("INSERT INTO payments DEFAULT VALUES RETURNING id");
-    let id: i64 = paid.fetch_one(&mut *tx).await?;
-    if headers.contains_key("x-both") {
+    // Nothing is prepared: a pooler may stand in between.
+    let paid = sqlx::raw_sql("INSERT INTO payments DEFAULT VALUES RETURNING id");
+    let id: i64 = paid.fetch_one(&mut *tx).await?.try_get(0)?;
+    for _ in headers.get_all("x-both") {
         shop.both.wait().await;
     }
     let response = (
@@ -81,8 +82,8 @@ async fn pay(
 }
 
 impl Shop {
-    async fn open(server: &PostgresServer) -> Self {
-        let pool = PgPool::connect(&server.url()).await.unwrap();
+    pub(crate) async fn open(url: &str) -> Self {
+        let pool = PgPool::connect(url).await.unwrap();
         let table = "CREATE TABLE payments (id bigserial PRIMARY KEY)";
         sqlx::raw_sql(table).execute(&pool).await.unwrap();
         let store = PostgresStore::from_pool(pool.clone()).await.unwrap();
@@ -94,7 +95,7 @@ impl Shop {
     }
 
     /// An instance whose locks exclude no other instance.
-    fn instance(&self) -> Router {
+    pub(crate) fn instance(&self) -> Router {
         let locks = LockProvider::new(MemoryBackend::new());
         let layer = IdempotencyLayer::new(locks, self.store.clone(), |_| "all").unwrap();
         let route = post(pay).route_layer(layer.required().response_limit(1_000));
@@ -103,26 +104,39 @@ impl Shop {
             .with_state(self.clone())
     }
 
-    async fn paid(&self) -> i64 {
-        let count = sqlx::query_scalar("SELECT count(*) FROM payments");
-        count.fetch_one(&self.pool).await.unwrap()
+    pub(crate) async fn paid(&self) -> i64 {
+        let count = sqlx::raw_sql("SELECT count(*) FROM payments");
+        let row = count.fetch_one(&self.pool).await.unwrap();
+        row.get(0)
     }
 }
 
 async fn ask(app: &Router, header: &str, body: impl Into<axum::body::Body>) -> Response {
-    let request = axum::http::Request::post("/payments").header("idempotency-key", "a");
-    let request = request.header(header, "1").body(body.into()).unwrap();
+    send(app, "a", &[header], body).await
+}
+
+pub(crate) async fn send(
+    app: &Router,
+    key: &str,
+    headers: &[&str],
+    body: impl Into<axum::body::Body>,
+) -> Response {
+    let request = axum::http::Request::post("/payments").header("idempotency-key", key);
+    let request = headers
+        .iter()
+        .fold(request, |request, name| request.header(*name, "1"));
+    let request = request.body(body.into()).unwrap();
     app.clone().oneshot(request).await.unwrap()
 }
 
-fn is_replay(response: &Response) -> bool {
+pub(crate) fn is_replay(response: &Response) -> bool {
     response.headers().contains_key("idempotent-replayed")
 }
 
 #[tokio::test]
 async fn locks_that_exclude_none_still_give_one_effect() {
     let server = PostgresServer::start().await;
-    let shop = Shop::open(&server).await;
+    let shop = Shop::open(&server.url()).await;
     let (here, there) = (shop.instance(), shop.instance());
     let (one, other) = tokio::join!(ask(&here, "x-both", "x"), ask(&there, "x-both", "x"));
     assert_eq!(
@@ -140,7 +154,7 @@ async fn locks_that_exclude_none_still_give_one_effect() {
 #[tokio::test]
 async fn of_two_payloads_under_one_key_one_is_refused_and_undone() {
     let server = PostgresServer::start().await;
-    let shop = Shop::open(&server).await;
+    let shop = Shop::open(&server.url()).await;
     let (here, there) = (shop.instance(), shop.instance());
     let (one, other) = tokio::join!(ask(&here, "x-both", "x"), ask(&there, "x-both", "y"));
     let mut statuses = [one.status().as_u16(), other.status().as_u16()];
@@ -151,7 +165,7 @@ async fn of_two_payloads_under_one_key_one_is_refused_and_undone() {
 #[tokio::test]
 async fn a_transaction_that_is_rolled_back_leaves_no_record() {
     let server = PostgresServer::start().await;
-    let shop = Shop::open(&server).await;
+    let shop = Shop::open(&server.url()).await;
     let app = shop.instance();
     assert_eq!(
         ask(&app, "x-roll-back", "x").await.status(),
@@ -165,7 +179,7 @@ async fn a_transaction_that_is_rolled_back_leaves_no_record() {
 #[tokio::test]
 async fn a_response_beyond_the_cap_undoes_the_effect() {
     let server = PostgresServer::start().await;
-    let shop = Shop::open(&server).await;
+    let shop = Shop::open(&server.url()).await;
     let answer = ask(&shop.instance(), "x-now", vec![0; 1_001]).await;
     assert_eq!(answer.status(), StatusCode::INTERNAL_SERVER_ERROR);
     assert_eq!(shop.paid().await, 0);
@@ -175,7 +189,7 @@ async fn a_response_beyond_the_cap_undoes_the_effect() {
 #[tokio::test]
 async fn a_holder_that_lost_its_lock_stores_nothing() {
     let server = PostgresServer::start().await;
-    let shop = Shop::open(&server).await;
+    let shop = Shop::open(&server.url()).await;
     let backend = MemoryBackend::new();
     let locks = LockProvider::new(backend.clone());
     let layer = IdempotencyLayer::new(locks, shop.store.clone(), |_| "all").unwrap();

@@ -8,10 +8,11 @@ use std::time::Duration;
 use axum::Router;
 use axum::body::Body;
 use axum::extract::State;
-use axum::http::{HeaderMap, HeaderName, StatusCode};
+use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{any, post};
 use bytes::Bytes;
+use futures_util::stream::{self, StreamExt};
 use lock_core::LockProvider;
 use lock_core::memory::MemoryBackend;
 use lock_idempotency::{IdempotencyLayer, IdempotencyStore, MemoryStore};
@@ -23,6 +24,9 @@ use tokio::sync::Semaphore;
 pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
 
 pub(crate) const KEY: &str = "8e03978e-40d5-43dd-bc93-6894a57f9324";
+
+/// The size of a piece of a large response.
+pub(crate) const CHUNK: usize = 32 * 1024;
 
 /// What the handlers of a service did, and when they may go on.
 pub(crate) struct Shop {
@@ -94,12 +98,28 @@ async fn pay(State(shop): State<Arc<Shop>>, headers: HeaderMap, body: Bytes) -> 
         ("set-cookie", format!("run={run}")),
     ];
     let status = StatusCode::from_u16(status).unwrap();
+    if let Some(chunks) = headers.get("x-chunks") {
+        // In the middle it waits.
+        let chunks: usize = chunks.to_str().unwrap().parse().unwrap();
+        let pieces = stream::iter(0..chunks).then(move |number| {
+            let shop = Arc::clone(&shop);
+            async move {
+                if number == chunks / 2 {
+                    shop.go.acquire().await.unwrap().forget();
+                }
+                Ok::<_, std::io::Error>(Bytes::from_static(&[b'x'; CHUNK]))
+            }
+        });
+        let kind = headers.get("x-type").cloned();
+        let kind = kind.map(|kind| [("content-type", kind)]);
+        return (status, place, kind, Body::from_stream(pieces)).into_response();
+    }
     if headers.contains_key("x-stream") {
         // Of no known size.
         let pieces = body
             .into_iter()
             .map(|byte| Ok::<_, std::io::Error>(Bytes::from(vec![byte])));
-        let pieces = Body::from_stream(futures_util::stream::iter(pieces));
+        let pieces = Body::from_stream(stream::iter(pieces));
         return (status, place, pieces).into_response();
     }
     (status, place, body).into_response()
@@ -155,14 +175,20 @@ impl Service {
         self.client.request(method, url).header("x-user", "ann")
     }
 
+    /// A payment of this user.
+    pub(crate) fn of(&self, user: &str, key: &str) -> RequestBuilder {
+        let url = format!("http://{}/payments", self.address);
+        let request = self.client.post(url).header("x-user", user);
+        request.header("idempotency-key", key)
+    }
+
     /// A payment of ann under [`KEY`].
     pub(crate) fn payment(&self) -> RequestBuilder {
         self.with_key(KEY).body("500 cents")
     }
 
     pub(crate) fn with_key(&self, key: &str) -> RequestBuilder {
-        let name = HeaderName::from_static("idempotency-key");
-        self.request(Method::POST, "/payments").header(name, key)
+        self.of("ann", key)
     }
 
     /// Waits for a handler that waits.

@@ -44,7 +44,8 @@ pub(crate) fn router(
         LockPolicy::user_request().with_max_hold(MAX_HOLD),
     )?;
     // The key outside, the lock of the payment inside: a replay needs no lock of the payment.
-    let refund = post(payments::refund).route_layer(refunds.layer(locks.clone(), payments::caller)?);
+    let refund =
+        post(payments::refund).route_layer(refunds.layer(locks.clone(), payments::caller)?);
     let state = AppState {
         locks: locks.clone(),
         orders,
