@@ -2,6 +2,7 @@
 
 use lock_core::LockProvider;
 use lock_core::memory::MemoryBackend;
+use lock_core::postgres::PostgresBackend;
 use lock_idempotency::{IdempotencyStore, PostgresStore, RedisStore};
 use lock_tests::servers::{PostgresServer, RedisServer, Server};
 use lock_tests::{Log, eventually};
@@ -50,6 +51,28 @@ async fn redis_that_dies_beside_a_handler_costs_the_record() {
     let server = RedisServer::start().await;
     let store = RedisStore::connect(&server.url()).await.unwrap();
     a_store_that_dies_beside_a_handler_costs_the_record(&server, store).await;
+}
+
+#[tokio::test]
+async fn a_lock_that_postgres_takes_away_stores_nothing() {
+    let server = PostgresServer::start().await;
+    let locks = LockProvider::new(PostgresBackend::connect(&server.url()).await.unwrap());
+    let store = PostgresStore::connect(&server.url()).await.unwrap();
+    let service = Service::start(layer_over(locks, store)).await;
+    let first = tokio::spawn(Answer::of(service.payment().header("x-wait", "1")));
+    service.begun().await;
+    server.terminate_backends("distributed_lock").await;
+    let lost = first.await.unwrap();
+    assert_eq!((lost.status, &*lost.reason()), (500, "lock-lost"));
+    // A handler that would go on now would store.
+    service.shop.go.add_permits(1);
+    eventually("the locks are back", || async {
+        let next = Answer::of(service.payment()).await;
+        assert!(!next.is_replay() || service.runs() == 2, "{next:?}");
+        next.is_replay()
+    })
+    .await;
+    assert_eq!(service.runs(), 2);
 }
 
 #[tokio::test]
