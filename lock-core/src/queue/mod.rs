@@ -18,24 +18,26 @@
 //! owner takes it with the turn, leaves it to the next, or [`Queue::recall`] takes it: it is received or
 //! comes back, once.
 
+mod line;
 #[cfg(all(test, lock_model))]
 mod models;
 #[cfg(all(test, not(lock_model)))]
 mod tests;
+mod ticket;
+mod turn;
 
 use std::collections::{BTreeMap, HashMap};
-use std::fmt;
-use std::future::Future;
 use std::hash::Hash;
 use std::mem;
-use std::pin::{Pin, pin};
+use std::pin::pin;
 use std::sync::Arc;
-use std::task::{Context, Poll, Waker};
 
 use tokio::sync::Notify;
-use tokio::time::Instant;
 
-use crate::panics;
+pub(crate) use self::line::Stage;
+use self::line::{Line, Waiter};
+pub(crate) use self::ticket::{Called, Ticket};
+pub(crate) use self::turn::Turn;
 use crate::sync::{Mutex, lock};
 
 /// The lines of all names. `G` is a grant that is handed on, `H` what identifies a holder.
@@ -51,43 +53,6 @@ struct Lines<K, G, H> {
     closed: bool,
 }
 
-struct Line<G, H> {
-    owner: u64,
-    stage: Stage<H>,
-    /// A grant on its way to the owner.
-    gift: Option<G>,
-    /// By ticket, so in order of arrival.
-    waiting: BTreeMap<u64, Waiter>,
-    /// How many of them are impatient.
-    impatient: usize,
-}
-
-struct Waiter {
-    waker: Option<Waker>,
-    /// Does not wait for the holder any more, only for the answer that is due.
-    impatient: bool,
-}
-
-/// What the owner of a line is doing.
-#[derive(Clone, Debug)]
-pub(crate) enum Stage<H> {
-    /// A command is, or is about to be, under way: whether the lock is free is not known.
-    Asking,
-    /// The backend said that another holds the lock.
-    Waiting,
-    /// The owner holds the lock.
-    Holding(H),
-}
-
-impl<H: Clone> Stage<H> {
-    fn holder(&self) -> Option<H> {
-        match self {
-            Self::Holding(holder) => Some(holder.clone()),
-            Self::Asking | Self::Waiting => None,
-        }
-    }
-}
-
 /// The answer to [`Queue::enter`].
 pub(crate) enum Entry<K: Key, G, H> {
     /// The line was empty.
@@ -98,16 +63,6 @@ pub(crate) enum Entry<K: Key, G, H> {
     /// if a task here does.
     Refused(Option<H>),
     /// The queue is closed.
-    Closed,
-}
-
-/// How waiting in line ended.
-pub(crate) enum Called<K: Key, G, H> {
-    /// It is our turn, perhaps with a grant that the others did not want.
-    Turn(Turn<K, G, H>, Option<G>),
-    /// The lock is held, and we would not wait any longer.
-    Refused,
-    /// The queue was closed.
     Closed,
 }
 
@@ -217,12 +172,7 @@ impl<K: Key, G, H: Clone> Queue<K, G, H> {
     }
 
     fn turn(self: &Arc<Self>, key: &K, ticket: u64) -> Turn<K, G, H> {
-        Turn {
-            queue: Arc::clone(self),
-            key: key.clone(),
-            ticket,
-            passed: false,
-        }
+        Turn::of_owner(Arc::clone(self), key.clone(), ticket)
     }
 }
 
@@ -259,243 +209,5 @@ impl<K: Key, G, H> Queue<K, G, H> {
             self.emptied.notify_waiters();
         }
         line.and_then(|line| line.gift)
-    }
-}
-
-impl<G, H> Line<G, H> {
-    fn owned_by(owner: u64) -> Self {
-        Self {
-            owner,
-            stage: Stage::Asking,
-            gift: None,
-            waiting: BTreeMap::new(),
-            impatient: 0,
-        }
-    }
-
-    fn pop_first(&mut self) -> Option<(u64, Waiter)> {
-        let first = self.waiting.pop_first();
-        self.impatient -= usize::from(first.as_ref().is_some_and(|(_, waiter)| waiter.impatient));
-        first
-    }
-
-    /// Makes the next in line the owner, to be woken by the caller outside the lock.
-    fn call_next(&mut self) -> Option<Waiter> {
-        let (ticket, waiter) = self.pop_first()?;
-        self.owner = ticket;
-        self.stage = Stage::Asking;
-        Some(waiter)
-    }
-
-    /// The waiter is the caller's to drop, outside the lock: the drop of a waker can run anything.
-    #[must_use]
-    fn remove(&mut self, ticket: u64) -> Option<Waiter> {
-        let waiter = self.waiting.remove(&ticket);
-        self.impatient -= usize::from(waiter.as_ref().is_some_and(|waiter| waiter.impatient));
-        waiter
-    }
-
-    /// Takes those out of line who wait only for the answer that is now known.
-    fn refuse_impatient(&mut self) -> Vec<Waiter> {
-        if mem::take(&mut self.impatient) == 0 {
-            return Vec::new();
-        }
-        (self.waiting.extract_if(.., |_, waiter| waiter.impatient))
-            .map(|(_, waiter)| waiter)
-            .collect()
-    }
-}
-
-impl Waiter {
-    fn wake(self) {
-        if let Some(waker) = self.waker {
-            panics::wake(waker);
-        }
-    }
-}
-
-/// Those who were taken out of line, to be woken.
-#[must_use = "those who wait are to be woken"]
-pub(crate) struct Refused(Vec<Waiter>);
-
-impl Refused {
-    pub(crate) fn wake(self) {
-        self.0.into_iter().for_each(Waiter::wake);
-    }
-}
-
-/// A place in line; a future that ends when the wait in line does. Dropping it leaves the line.
-#[must_use = "a ticket that is dropped leaves the line"]
-pub(crate) struct Ticket<K: Key, G, H> {
-    queue: Arc<Queue<K, G, H>>,
-    key: K,
-    /// `None` once it has answered: it has no claim any more.
-    ticket: Option<u64>,
-}
-
-impl<K: Key, G, H> Ticket<K, G, H> {
-    /// Waits no longer than until it is known whether the lock is held.
-    pub(crate) fn hurry(&self) {
-        let Some(ticket) = self.ticket else { return };
-        let mut lines = lock(&self.queue.lines);
-        let Some(line) = lines.lines.get_mut(&self.key) else {
-            return;
-        };
-        if !matches!(line.stage, Stage::Asking) {
-            let left = line.remove(ticket);
-            drop(lines);
-            drop(left);
-        } else if let Some(waiter) = line.waiting.get_mut(&ticket)
-            && !mem::replace(&mut waiter.impatient, true)
-        {
-            line.impatient += 1;
-        }
-    }
-}
-
-impl<K: Key, G, H> Future for Ticket<K, G, H> {
-    type Output = Called<K, G, H>;
-
-    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        let this = self.get_mut();
-        let Some(ticket) = this.ticket else {
-            return Poll::Ready(Called::Closed);
-        };
-        let mut lines = lock(&this.queue.lines);
-        let closed = lines.closed;
-        if let Some(line) = lines.lines.get_mut(&this.key) {
-            if line.owner == ticket {
-                let gift = line.gift.take();
-                drop(lines);
-                this.ticket = None;
-                let (queue, key) = (Arc::clone(&this.queue), this.key.clone());
-                let passed = false;
-                let turn = Turn {
-                    queue,
-                    key,
-                    ticket,
-                    passed,
-                };
-                return Poll::Ready(Called::Turn(turn, gift));
-            }
-            if let Some(waiter) = line.waiting.get_mut(&ticket) {
-                let known = (waiter.waker.as_ref()).is_some_and(|w| w.will_wake(cx.waker()));
-                let old = (!known).then(|| waiter.waker.replace(cx.waker().clone()));
-                drop(lines);
-                drop(old);
-                return Poll::Pending;
-            }
-        }
-        // Taken out of line by another task.
-        drop(lines);
-        this.ticket = None;
-        Poll::Ready(if closed {
-            Called::Closed
-        } else {
-            Called::Refused
-        })
-    }
-}
-
-impl<K: Key, G, H> Drop for Ticket<K, G, H> {
-    fn drop(&mut self) {
-        let Some(ticket) = self.ticket else { return };
-        let mut lines = lock(&self.queue.lines);
-        let Some(line) = lines.lines.get_mut(&self.key) else {
-            return;
-        };
-        if line.owner == ticket {
-            drop(lines);
-            // A gift that is not wanted is dropped here, outside the lock, which releases it.
-            drop(self.queue.pass(&self.key, ticket));
-        } else {
-            let left = line.remove(ticket);
-            drop(lines);
-            drop(left);
-        }
-    }
-}
-
-/// The right to ask the backend for a name and to hold its lock. Dropping it calls the next.
-#[must_use = "a turn that is dropped goes to the next in line"]
-pub(crate) struct Turn<K: Key, G, H> {
-    queue: Arc<Queue<K, G, H>>,
-    key: K,
-    ticket: u64,
-    passed: bool,
-}
-
-impl<K: Key, G, H> Turn<K, G, H> {
-    /// Says what the owner does now. Tells whether others wait in line.
-    pub(crate) fn stage(&self, stage: Stage<H>) -> bool {
-        let (is_awaited, refused) = self.stage_unwoken(stage);
-        refused.wake();
-        is_awaited
-    }
-
-    /// The same for a caller with a lock of its own, who wakes those that are refused outside of it: a waker
-    /// may run what it likes.
-    pub(crate) fn stage_unwoken(&self, stage: Stage<H>) -> (bool, Refused) {
-        let mut lines = lock(&self.queue.lines);
-        let Some(line) = lines.lines.get_mut(&self.key) else {
-            return (false, Refused(Vec::new()));
-        };
-        let is_known = !matches!(stage, Stage::Asking);
-        line.stage = stage;
-        let refused = if is_known {
-            line.refuse_impatient()
-        } else {
-            Vec::new()
-        };
-        (!line.waiting.is_empty(), Refused(refused))
-    }
-
-    pub(crate) fn queue(&self) -> &Arc<Queue<K, G, H>> {
-        &self.queue
-    }
-
-    /// Whether others wait in line.
-    pub(crate) fn is_awaited(&self) -> bool {
-        let lines = lock(&self.queue.lines);
-        let line = lines.lines.get(&self.key);
-        line.is_some_and(|line| !line.waiting.is_empty())
-    }
-
-    /// Hands a grant to the next in line, with the turn. Both come back if the line is empty.
-    pub(crate) fn hand_on(self, gift: G) -> Result<(), (Self, G)> {
-        self.give(gift, || true)
-    }
-
-    /// The same, until then. A [`recall`](Queue::recall) from then on misses nothing that is handed over:
-    /// both look at the clock under the lock of the lines.
-    pub(crate) fn hand_over(self, gift: G, until: Instant) -> Result<(), (Self, G)> {
-        self.give(gift, || Instant::now() < until)
-    }
-
-    fn give(mut self, gift: G, in_time: impl FnOnce() -> bool) -> Result<(), (Self, G)> {
-        match self.queue.hand_on(&self.key, gift, in_time) {
-            Ok(next) => {
-                self.passed = true;
-                next.wake();
-                Ok(())
-            }
-            Err(gift) => Err((self, gift)),
-        }
-    }
-}
-
-impl<K: Key, G, H> Drop for Turn<K, G, H> {
-    fn drop(&mut self) {
-        if !self.passed {
-            drop(self.queue.pass(&self.key, self.ticket));
-        }
-    }
-}
-
-impl<K: Key, G, H> fmt::Debug for Turn<K, G, H> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Turn")
-            .field("ticket", &self.ticket)
-            .finish_non_exhaustive()
     }
 }

@@ -1,5 +1,8 @@
-use std::task::Context;
+use std::pin::Pin;
+use std::task::{Context, Poll, Waker};
 use std::time::Duration;
+
+use tokio::time::Instant;
 
 use super::*;
 

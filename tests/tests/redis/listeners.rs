@@ -11,7 +11,7 @@ use redis::aio::MultiplexedConnection;
 use tokio::task::JoinHandle;
 use tokio::time::{sleep, timeout};
 
-use crate::support::{BOUND, NAME, PATIENCE, commands_run, take};
+use crate::support::{BOUND, NAME, PATIENCE, comes_to_rest, take};
 
 /// So long that no waiter is helped by its end.
 const LEASE: Duration = Duration::from_secs(60);
@@ -112,11 +112,7 @@ async fn a_waiter_whose_listener_stays_with_another_server_asks_by_itself() {
     let follow = ["REPLICAOF", "127.0.0.1", "1"];
     former.ask::<()>(&follow).await.unwrap();
     let waiting = waiting(&here);
-    sleep(Duration::from_secs(2)).await;
-    let before = commands_run(&present).await;
-    sleep(Duration::from_secs(2)).await;
-    let asked = commands_run(&present).await - before;
-    assert!(asked < 40, "{asked} commands in 2 s");
+    comes_to_rest(&present, 40, Duration::from_secs(2)).await;
     is_handed_over(guard, waiting, BY_ITSELF).await;
 }
 
@@ -137,11 +133,7 @@ async fn a_waiter_whose_user_may_not_subscribe_any_more_asks_by_itself() {
     let reset = ["ACL", "SETUSER", "app", "resetchannels"];
     server.ask::<()>(&reset).await.unwrap();
     eventually("it does not listen", async || !is_listening().await).await;
-    sleep(Duration::from_secs(2)).await;
-    let before = commands_run(&server).await;
-    sleep(Duration::from_secs(2)).await;
-    let asked = commands_run(&server).await - before;
-    assert!(asked < 60, "{asked} commands in 2 s");
+    comes_to_rest(&server, 60, Duration::from_secs(2)).await;
     is_handed_over(guard, waiting, BY_ITSELF).await;
     // The right is given back: it listens again.
     let guard = take(&holder).await;
@@ -202,12 +194,7 @@ async fn three_thousand_names_are_awaited_under_a_small_limit_of_what_subscriber
         channels.len() == NAMES
     })
     .await;
-    // What was on its way has arrived.
-    sleep(Duration::from_secs(1)).await;
-    let before = commands_run(&server).await;
-    sleep(Duration::from_secs(2)).await;
-    let at_rest = commands_run(&server).await - before;
-    assert!(at_rest < 100, "{at_rest} commands in 2 s");
+    comes_to_rest(&server, 100, Duration::from_secs(2)).await;
     for at in [NAMES - 1, NAMES / 2, 0] {
         let name = LockName::new("order", "process", at).unwrap();
         let held = guards.iter().position(|guard| *guard.name() == name);

@@ -4,7 +4,9 @@ use std::time::Duration;
 
 use lock_core::redis::RedisBackend;
 use lock_core::{LockError, LockGuard, LockProvider};
+use lock_tests::eventually;
 use lock_tests::servers::RedisServer;
+use tokio::time::sleep;
 
 /// Short, and long enough for a machine that is busy.
 pub(crate) const LEASE: Duration = Duration::from_secs(2);
@@ -79,4 +81,15 @@ pub(crate) async fn commands_run(server: &RedisServer) -> u64 {
         calls.split_once(',')?.0.parse::<u64>().ok()
     });
     calls.sum()
+}
+
+/// Returns when the server has run fewer commands than `most` in a time as long as `window`, however long what
+/// was on its way took to arrive.
+pub(crate) async fn comes_to_rest(server: &RedisServer, most: u64, window: Duration) {
+    eventually("it comes to rest", async || {
+        let before = commands_run(server).await;
+        sleep(window).await;
+        commands_run(server).await - before < most
+    })
+    .await;
 }

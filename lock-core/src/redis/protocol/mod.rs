@@ -11,6 +11,7 @@
 mod answers;
 mod calls;
 mod foreign;
+mod holders;
 mod locate;
 mod looks;
 mod mastery;
@@ -18,7 +19,9 @@ mod moves;
 mod node;
 mod nodes;
 mod quarantine;
+mod renewals;
 mod replicas;
+mod tokens;
 mod upkeep;
 mod verdicts;
 
@@ -31,7 +34,7 @@ use ::redis::{ConnectionAddr, ConnectionInfo, Value};
 use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 
-use self::answers::{Answers, MOVED, number, pause};
+use self::answers::{Answers, MOVED, pause};
 use self::calls::Extra;
 use self::moves::Masters;
 use self::quarantine::Quarantine;
@@ -47,7 +50,6 @@ use super::scripts::{EXCHANGE, Failure, HOLDERS, RENEW, TOKEN};
 use super::shared::Shared;
 use super::subscriber::Question;
 use super::topology::Topology;
-use super::value;
 use super::waiting::Waiting;
 use crate::server::PATIENCE;
 use crate::server::leased::{Given, Owner};
@@ -59,9 +61,6 @@ use crate::server::protocol::{
 use crate::{LockError, LossReason};
 
 pub(super) use calls::{Content, Exchange};
-
-/// Before a renewal that had no answer is sent over another connection.
-const RENEW_SOON: Duration = Duration::from_millis(10);
 
 /// Longer than masters mostly take to say what they are.
 const SHORTLY: Duration = Duration::from_millis(20);
@@ -352,53 +351,7 @@ impl Protocol for RedisProtocol {
         answer: Result<Vec<Value>, Failure>,
         effects: &mut Effects,
     ) -> Vec<Renewal> {
-        let link = sent.link;
-        let values = match answer {
-            Ok(values) => values,
-            Err(failure) => {
-                self.upkeep.nodes.failed(link, &failure);
-                self.upkeep
-                    .nodes
-                    .not_renewed(link.node, locks.len(), &failure);
-                if failure.is_elsewhere() {
-                    self.upkeep.nodes.look_for(sent.lane, &failure, effects);
-                }
-                if matches!(failure, Failure::Unknown(_)) {
-                    // Its connection was left: this makes another.
-                    effects.push(Effect::RenewBy(Instant::now() + RENEW_SOON));
-                }
-                self.tell_read_only(sent, &failure, effects);
-                return Vec::new();
-            }
-        };
-        self.upkeep.nodes.answered(link);
-        let mut values = values.into_iter();
-        let Some(Value::Int(time)) = values.next() else {
-            return Vec::new();
-        };
-        if self.upkeep.saw_time(sent, time.unsigned_abs(), effects) == Some(Jump::Forward) {
-            let lost = locks.iter().map(|_| Renewal::Lost(LossReason::Expired));
-            return lost.collect();
-        }
-        let is_of_master = self.upkeep.is_of_master(link);
-        let renewed = locks.iter().map(|lock| match values.next() {
-            // Of a master that was left: it means nothing.
-            Some(Value::Int(0)) if !is_of_master => Renewal::Again,
-            Some(Value::Int(1)) if !self.upkeep.mastery.carries_over(lock, link.server) => {
-                Renewal::Lost(LossReason::Expired)
-            }
-            Some(Value::Int(0)) => Renewal::Lost(LossReason::Revoked),
-            Some(Value::Int(1)) => Renewal::Extended,
-            // Too late by the server's clock, which we know now; or nothing that says that it was
-            // renewed.
-            _ => Renewal::Again,
-        });
-        let renewed: Vec<_> = renewed.collect();
-        let is_extended = |renewal: &Renewal| matches!(renewal, Renewal::Extended);
-        if renewed.iter().any(is_extended) {
-            self.upkeep.nodes.has_renewed(link.node);
-        }
-        renewed
+        self.settle_renewals(sent, locks, answer, effects)
     }
 
     fn issue(
@@ -427,50 +380,7 @@ impl Protocol for RedisProtocol {
         answer: Result<Vec<Value>, Failure>,
         effects: &mut Effects,
     ) -> Vec<Issued> {
-        match &answer {
-            Ok(_) => self.upkeep.nodes.answered(sent.link),
-            Err(failure) => self.upkeep.nodes.failed(sent.link, failure),
-        }
-        let answer = answer.and_then(|values| {
-            let mut values = values.into_iter();
-            let time = number(values.next()).map_err(|_| Failure::Nonsense)?;
-            Ok((time.unsigned_abs(), values))
-        });
-        let (time, mut values) = match answer {
-            Ok(answer) => answer,
-            Err(failure) => {
-                // Elsewhere perhaps.
-                if failure.is_elsewhere() && !failure.is_moving() {
-                    self.upkeep.nodes.look_for(sent.lane, &failure, effects);
-                }
-                let Some(lacking) = self.verdicts.lacking(&failure) else {
-                    return Vec::new();
-                };
-                let failed = tokens.iter().map(|_| {
-                    let lacking = lacking.duplicate();
-                    Issued::Failed(lacking.with_source(failure.to_string()))
-                });
-                return failed.collect();
-            }
-        };
-        self.upkeep.saw_time(sent, time, effects);
-        let server_key = &self.upkeep.nodes.lane(sent.lane).server_key;
-        let is_present = self.upkeep.nodes.is_present(sent.link);
-        let issued = tokens.iter().map(|_| {
-            match (self.verdicts).issued(server_key, number(values.next()), time) {
-                verdicts::Token::New(token) => Issued::Token(token),
-                // Of a server that was left since: the one that there is now can have the lock.
-                verdicts::Token::None if !is_present => Issued::Again,
-                verdicts::Token::None => Issued::Lost,
-                verdicts::Token::Another => {
-                    // A probe has the other script write the key.
-                    effects.push(Effect::Probe(sent.lane));
-                    Issued::Again
-                }
-                verdicts::Token::Failed(error) => Issued::Failed(error),
-            }
-        });
-        issued.collect()
+        self.settle_tokens(sent, tokens, answer, effects)
     }
 
     fn ask_holders(
@@ -498,37 +408,7 @@ impl Protocol for RedisProtocol {
         answer: Result<Vec<Value>, Failure>,
         effects: &mut Effects,
     ) -> Vec<Told> {
-        let values = match answer {
-            Ok(values) => values,
-            Err(failure) => {
-                self.upkeep.nodes.failed(sent.link, &failure);
-                if failure.is_elsewhere() && !failure.is_moving() {
-                    self.upkeep.nodes.look_for(sent.lane, &failure, effects);
-                }
-                let Some(lacking) = self.verdicts.lacking(&failure) else {
-                    return Vec::new();
-                };
-                let failed = (questions.iter()).map(|_| Told::Failed(lacking.duplicate()));
-                return failed.collect();
-            }
-        };
-        self.upkeep.nodes.answered(sent.link);
-        // Another server is the master now.
-        if !self.upkeep.is_of_master(sent.link) {
-            return Vec::new();
-        }
-        let mut values = values.into_iter();
-        let Some(Value::Int(time)) = values.next() else {
-            return Vec::new();
-        };
-        let told = values.map(|value| match value {
-            Value::BulkString(value) => {
-                Told::Holder(Some(value::holder(&value, time.unsigned_abs())))
-            }
-            Value::Int(0) => Told::Holder(None),
-            _ => Told::Again,
-        });
-        told.collect()
+        self.settle_holders(sent, questions, answer, effects)
     }
 
     fn has_extra(&self, lane: usize) -> bool {

@@ -1,6 +1,8 @@
 //! The second connection of each node: messages of releases, and what replicas know.
 
+mod calls;
 mod outages;
+mod question;
 
 use std::collections::VecDeque;
 use std::convert::Infallible;
@@ -9,16 +11,16 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use ::redis::aio::MultiplexedConnection;
-use ::redis::{PushInfo, PushKind, RedisError, Value, cmd, pipe};
+use ::redis::{PushInfo, PushKind, RedisError, Value};
 use futures_util::stream::{FuturesUnordered, StreamExt};
-use tokio::sync::{mpsc, oneshot, watch};
-use tokio::time::{Instant, sleep_until, timeout};
+use tokio::sync::{mpsc, watch};
+use tokio::time::{Instant, sleep_until};
 
+use self::calls::{Done, Trouble, Via};
 use self::outages::Outages;
-use super::about::About;
+pub(super) use self::question::Question;
 use super::command::Command;
-use super::connect::open;
-use super::key::{Key, millis};
+use super::key::Key;
 use super::scripts::has_moved;
 use super::shared::Shared;
 use super::steps::{Step, Steps};
@@ -40,9 +42,6 @@ const MOVED: Duration = Duration::from_millis(100);
 
 /// No timer is set for longer.
 const NO_TIMER: Duration = Duration::from_secs(3600);
-
-/// The scripts' own: a server key is kept for 30 days.
-const SERVER_KEY_TTL_MS: u64 = 30 * 24 * 3600 * 1000;
 
 type Call = Pin<Box<dyn Future<Output = Done> + Send>>;
 
@@ -74,43 +73,8 @@ pub(super) struct Subscriber {
     panics: Outage,
 }
 
-/// Whether as many replicas as are wanted know what this node has written so far. Dropped: no.
-pub(super) struct Question {
-    pub(super) node: usize,
-    /// Which server that has to be: no other knows its replicas.
-    pub(super) server: String,
-    /// What can be written to there: a server key.
-    pub(super) key: String,
-    pub(super) reply: oneshot::Sender<bool>,
-}
-
 /// The connection to a node, there or being made.
 type Link = link::Link<(MultiplexedConnection, Via), Via>;
-
-/// A connection, and what its server calls itself.
-type Opened = (MultiplexedConnection, String);
-
-/// Which connection something was asked over: the node may have another by now.
-#[derive(Clone, Copy, PartialEq, Eq)]
-struct Via {
-    node: usize,
-    number: u64,
-}
-
-enum Done {
-    Connected(Via, Result<Opened, LockError>),
-    Asked(Via, Step, Result<Vec<Option<RedisError>>, Trouble>),
-    Lives(Via, Result<(), Trouble>),
-    Replicated(Via, Result<(), Trouble>),
-}
-
-/// Why channels are not subscribed to.
-enum Trouble {
-    /// The server refuses.
-    Refused(RedisError),
-    /// The connection is dead, or may be.
-    Gone,
-}
 
 impl Subscriber {
     pub(super) fn new(
@@ -290,8 +254,11 @@ impl Subscriber {
         let Some((connection, via)) = self.nodes[node].up().cloned() else {
             return;
         };
+        let within = self.shared.settings.answer_within();
         while let Some(step) = self.steps[node].next() {
-            self.ask(connection.clone(), via, step);
+            let (connection, is_cluster) = (connection.clone(), self.is_cluster());
+            let asking = calls::ask(connection, via, step, is_cluster, within);
+            self.calls.push(Box::pin(asking));
         }
     }
 
@@ -312,50 +279,9 @@ impl Subscriber {
         let info = self.topology.borrow().nodes[at].clone();
         let is_only = !self.is_cluster() && self.shared.sentinels.is_none();
         let (shared, hearing) = (Arc::clone(&self.shared), self.hearing.clone());
-        self.calls.push(Box::pin(async move {
-            let pushes = Box::new(move |push| hearing.send((via, push)).map_err(drop));
-            let opening = async {
-                let settings = &shared.settings;
-                let mut connection = open(&info, settings, Some(pushes)).await?;
-                let about = About::process(&mut connection, settings).await?;
-                if is_only
-                    && !shared.servers.is(at, about.run_id())
-                    && About::of(&mut connection, settings).await?.is_master()
-                {
-                    shared.split.doubt();
-                }
-                Ok((connection, about.run_id().to_owned()))
-            };
-            Done::Connected(via, opening.await)
-        }));
+        let connecting = calls::connect(shared, info, via, hearing, is_only);
+        self.calls.push(Box::pin(connecting));
         None
-    }
-
-    /// One command for each channel: the driver counts one answer for each.
-    fn ask(&self, mut connection: MultiplexedConnection, via: Via, step: Step) {
-        let command = match (&step, self.is_cluster()) {
-            (Step::Subscribe(_), false) => "SUBSCRIBE",
-            (Step::Subscribe(_), true) => "SSUBSCRIBE",
-            (Step::Leave(_), false) => "UNSUBSCRIBE",
-            (Step::Leave(_), true) => "SUNSUBSCRIBE",
-        };
-        let mut commands = pipe();
-        for key in step.keys() {
-            commands.cmd(command).arg(&*key.text);
-        }
-        let within = self.shared.settings.answer_within();
-        let count = step.keys().len();
-        self.calls.push(Box::pin(async move {
-            let answers = connection.send_packed_commands(&commands, 0, count);
-            let result = match timeout(within, answers).await {
-                Ok(Ok(answers)) => {
-                    let answers = answers.into_iter();
-                    Ok(answers.map(|answer| answer.extract_error().err()).collect())
-                }
-                Ok(Err(_)) | Err(_) => Err(Trouble::Gone),
-            };
-            Done::Asked(via, step, result)
-        }));
     }
 
     /// Puts the questions that can be put.
@@ -370,16 +296,9 @@ impl Subscriber {
                     // Commands go to another server by now.
                     continue;
                 }
-                let (replicas, within) = (
-                    self.shared.settings.replicas,
-                    self.shared.settings.answer_within(),
-                );
-                let wait = self.shared.settings.replicas_within();
-                self.calls.push(Box::pin(async move {
-                    let asking = question.put(connection, replicas, wait);
-                    let result = timeout(within, asking).await;
-                    Done::Replicated(via, result.unwrap_or(Err(Trouble::Gone)))
-                }));
+                let shared = Arc::clone(&self.shared);
+                let asking = calls::ask_replicas(shared, connection, via, question);
+                self.calls.push(Box::pin(asking));
             } else if matches!(self.nodes[node], Link::Connecting(_)) {
                 self.open_questions.push(question);
             }
@@ -394,23 +313,11 @@ impl Subscriber {
         }
         let heartbeat = self.shared.settings.heartbeat();
         self.heartbeat = now + heartbeat;
-        let within = self.shared.settings.answer_within();
         for link in &self.nodes {
-            let Some((mut connection, via)) = link.up().cloned() else {
-                continue;
-            };
-            let shared = Arc::clone(&self.shared);
-            self.calls.push(Box::pin(async move {
-                let asked = shared.clock.now();
-                // Which every user of locks may ask.
-                let time = cmd("TIME");
-                let answer = timeout(within, connection.send_packed_command(&time)).await;
-                let lives = matches!(answer, Ok(Ok(_)));
-                if lives {
-                    shared.servers.live(asked);
-                }
-                Done::Lives(via, if lives { Ok(()) } else { Err(Trouble::Gone) })
-            }));
+            if let Some((connection, via)) = link.up().cloned() {
+                let beating = calls::beat(Arc::clone(&self.shared), connection, via);
+                self.calls.push(Box::pin(beating));
+            }
         }
     }
 
@@ -541,35 +448,6 @@ impl Subscriber {
         self.shared
             .waiting
             .forget(|_, bucket| topology.of_bucket[usize::from(bucket)] == at);
-    }
-}
-
-impl Question {
-    async fn put(
-        self,
-        mut connection: MultiplexedConnection,
-        replicas: u8,
-        wait: Duration,
-    ) -> Result<(), Trouble> {
-        let mut commands = pipe();
-        commands
-            .cmd("PEXPIRE")
-            .arg(&self.key)
-            .arg(SERVER_KEY_TTL_MS);
-        commands.cmd("WAIT").arg(replicas).arg(millis(wait));
-        let answers = connection.send_packed_commands(&commands, 0, 2).await;
-        let mut numbers = Vec::new();
-        for answer in answers.map_err(|_| Trouble::Gone)? {
-            match answer.extract_error().map_err(Trouble::Refused)? {
-                Value::Int(number) => numbers.push(number),
-                _ => return Err(Trouble::Gone),
-            }
-        }
-        // Without a key there was no write, and the count is of an earlier one.
-        let known = matches!(numbers[..], [1, know] if know >= i64::from(replicas));
-        // There may be no waiter any more.
-        let _ = self.reply.send(known);
-        Ok(())
     }
 }
 

@@ -4,31 +4,20 @@
 //! Until then, and again when the connection that they came over is lost, its lock is asked for from time
 //! to time: a release goes unnoticed no longer than that.
 
-use std::collections::{HashMap, VecDeque};
+mod channels;
+
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll};
-use std::time::Duration;
 
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
+use self::channels::Channels;
+pub(super) use self::channels::{Asked, Work};
 use super::key::Key;
 use crate::server::leased::{KeyGrant, WaiterTable};
 use crate::server::{Waiter, Waiters};
-
-/// How long a channel is kept that has no waiter: one that is refused once more registers again.
-const LINGER: Duration = Duration::from_millis(100);
-
-/// When a lock is asked for first whose channel is not confirmed. The pause doubles each time, up to the
-/// second.
-const UNHEARD: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(1));
-
-/// How often it is looked for such locks.
-const TICK: Duration = Duration::from_millis(100);
-
-/// How many of them are asked for at such a time; where there are more, those whose turn is longest ago.
-const MOST: usize = 100;
 
 /// The waiters, by the texts of their keys and with their buckets, and the channels of releases.
 pub(super) struct Waiting {
@@ -49,73 +38,6 @@ impl Default for Waiting {
     }
 }
 
-#[derive(Default)]
-struct Channels {
-    by_text: HashMap<Arc<str>, Channel>,
-    /// To be subscribed to.
-    news: Vec<Arc<str>>,
-    /// Left by the last that waited, the first to be given up first.
-    left: VecDeque<(Instant, Arc<str>)>,
-    /// Counts the times that something was given out to be subscribed to.
-    last_asked: u64,
-    /// How many are confirmed.
-    confirmed: usize,
-    /// When it is looked for locks whose channels are not.
-    look_at: Option<Instant>,
-}
-
-struct Channel {
-    bucket: u8,
-    state: State,
-    /// How many wait here, or were woken and wait for the answer to their try.
-    listeners: usize,
-    left_at: Option<Instant>,
-    /// When the lock is asked for while the channel is not confirmed, and how long after that once more.
-    ask_at: Instant,
-    pause: Duration,
-}
-
-impl Channel {
-    fn new(bucket: u8) -> Self {
-        Self {
-            bucket,
-            state: State::Unknown,
-            listeners: 0,
-            left_at: None,
-            ask_at: Instant::now() + UNHEARD.0,
-            pause: UNHEARD.0,
-        }
-    }
-}
-
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum State {
-    Unknown,
-    /// The time that counts: a confirmation can come late, when the channel was left since, or lost
-    /// with its connection, and is asked for once more.
-    Asked(u64),
-    Confirmed,
-}
-
-/// What was asked for at one time.
-pub(super) struct Asked {
-    pub(super) keys: Vec<Key>,
-    pub(super) number: u64,
-}
-
-/// What the subscriber has to do.
-#[derive(Default)]
-pub(super) struct Work {
-    pub(super) subscribe: Vec<Key>,
-    /// Which time this is.
-    pub(super) number: u64,
-    pub(super) leave: Vec<Key>,
-    /// To be asked for: no message would come.
-    pub(super) ask: Vec<Key>,
-    /// When to look again.
-    pub(super) again: Option<Instant>,
-}
-
 /// Completes when the lock may be free. Registered when this returns.
 pub(super) fn register(waiting: &Arc<Waiting>, key: &Key) -> Listener {
     let waiter = (waiting.waiters).register(Arc::clone(&key.text), key.bucket);
@@ -129,7 +51,7 @@ pub(super) fn register(waiting: &Arc<Waiting>, key: &Key) -> Listener {
 
 /// A waiter that keeps its channel from its registration to its drop: also after it was woken, while the
 /// try that it was woken for is not answered. Otherwise, where an answer takes longer than
-/// [`LINGER`], the channel would be left before the waiter is back, and each of its tries would
+/// [`LINGER`](channels::LINGER), the channel would be left before the waiter is back, and each of its tries would
 /// subscribe, be woken by the confirmation and try again.
 pub(super) struct Listener {
     waiter: Waiter<Arc<str>, u8, KeyGrant<Key>>,
@@ -175,39 +97,16 @@ impl Waiting {
 
     /// There is a waiter for this, which is registered already.
     fn listen(&self, key: &Key) {
-        let mut guard = self.channels();
-        let channels = &mut *guard;
-        let entry = channels.by_text.entry(Arc::clone(&key.text));
-        let channel = entry.or_insert_with(|| {
-            channels.news.push(Arc::clone(&key.text));
-            Channel::new(key.bucket)
-        });
-        channel.listeners += 1;
-        channel.left_at = None;
-        let is_new = channel.state == State::Unknown;
-        drop(guard);
-        if is_new {
+        let is_to_be_subscribed = self.channels().listen(key);
+        if is_to_be_subscribed {
             self.changed.notify_one();
         }
     }
 
     fn stop_listening(&self, text: &Arc<str>) {
-        let mut guard = self.channels();
-        let channels = &mut *guard;
-        let Some(channel) = channels.by_text.get_mut(text) else {
-            return;
-        };
-        channel.listeners -= 1;
-        if channel.listeners > 0 {
-            return;
-        }
-        let now = Instant::now();
-        channel.left_at = Some(now);
+        let is_first_left = self.channels().stop_listening(text, Instant::now());
         // Otherwise the subscriber has a timer for the first of them already.
-        let is_first = channels.left.is_empty();
-        channels.left.push_back((now, Arc::clone(text)));
-        drop(guard);
-        if is_first {
+        if is_first_left {
             self.changed.notify_one();
         }
     }
@@ -226,54 +125,16 @@ impl Waiting {
 
     /// Whether messages of this channel come here.
     pub(super) fn is_subscribed(&self, key: &Key) -> bool {
-        let channels = self.channels();
-        let channel = channels.by_text.get(&key.text);
-        channel.is_some_and(|channel| channel.state == State::Confirmed)
+        self.channels().is_confirmed(&key.text)
     }
 
     /// What there is to do now; each channel is given once.
     pub(super) fn work(&self, now: Instant) -> Work {
         let swept = self.waiters.sweep();
-        let mut guard = self.channels();
-        let channels = &mut *guard;
-        let mut work = Work::default();
         // Channels count their listeners themselves.
         drop(self.waiters.take_left());
-        while let Some((left, text)) =
-            (channels.left).pop_front_if(|(left, _)| *left + LINGER <= now)
-        {
-            // Not if another waiter has registered since.
-            let channel = channels.by_text.get_mut(&text);
-            let Some(channel) = channel.filter(|channel| channel.left_at == Some(left)) else {
-                continue;
-            };
-            if channel.state != State::Unknown {
-                work.leave.push(Key {
-                    text: Arc::clone(&text),
-                    bucket: channel.bucket,
-                });
-            }
-            if channel.state == State::Confirmed {
-                channels.confirmed -= 1;
-            }
-            channels.by_text.remove(&text);
-        }
-        work.ask = channels.unheard(now);
-        let due = channels.left.front().map(|(left, _)| *left + LINGER);
-        work.again = due.into_iter().chain(swept).chain(channels.look_at).min();
-        channels.last_asked += 1;
-        work.number = channels.last_asked;
-        for text in std::mem::take(&mut channels.news) {
-            if let Some(channel) = channels.by_text.get_mut(&text)
-                && channel.state == State::Unknown
-            {
-                channel.state = State::Asked(work.number);
-                work.subscribe.push(Key {
-                    text,
-                    bucket: channel.bucket,
-                });
-            }
-        }
+        let mut work = self.channels().work(now);
+        work.again = work.again.into_iter().chain(swept).min();
         work
     }
 
@@ -281,13 +142,8 @@ impl Waiting {
     /// went unnoticed.
     pub(super) fn confirmed(&self, asked: &Asked) {
         for key in &asked.keys {
-            let mut channels = self.channels();
-            if let Some(channel) = channels.by_text.get_mut(&key.text)
-                && channel.state == State::Asked(asked.number)
-            {
-                channel.state = State::Confirmed;
-                channels.confirmed += 1;
-                drop(channels);
+            let is_confirmed = self.channels().confirm(&key.text, asked.number);
+            if is_confirmed {
                 self.wake(&key.text);
             }
         }
@@ -295,34 +151,12 @@ impl Waiting {
 
     /// There is no connection yet to ask for these, or no answer that counts: once more.
     pub(super) fn put_back(&self, asked: &Asked) {
-        let mut guard = self.channels();
-        let channels = &mut *guard;
-        for key in &asked.keys {
-            if let Some(channel) = channels.by_text.get_mut(&key.text)
-                && channel.state == State::Asked(asked.number)
-            {
-                channel.state = State::Unknown;
-                channels.news.push(Arc::clone(&key.text));
-            }
-        }
+        self.channels().put_back(asked);
     }
 
     /// These are not subscribed to any more, or could not be: to be asked for again.
     pub(super) fn forget(&self, is_gone: impl Fn(&Arc<str>, u8) -> bool) {
-        let mut guard = self.channels();
-        let channels = &mut *guard;
-        let ask_at = Instant::now() + UNHEARD.0;
-        for (text, channel) in &mut channels.by_text {
-            if channel.state != State::Unknown && is_gone(text, channel.bucket) {
-                if channel.state == State::Confirmed {
-                    channels.confirmed -= 1;
-                    (channel.ask_at, channel.pause) = (ask_at, UNHEARD.0);
-                }
-                channel.state = State::Unknown;
-                channels.news.push(Arc::clone(text));
-            }
-        }
-        drop(guard);
+        self.channels().forget(is_gone);
         self.changed.notify_one();
     }
 
@@ -334,11 +168,7 @@ impl Waiting {
 
     /// All locks of a bucket may be free.
     pub(super) fn wake_all_of(&self, bucket: u8) {
-        let channels = self.channels();
-        let all = channels.by_text.iter();
-        let of_bucket = all.filter(|(_, channel)| channel.bucket == bucket);
-        let texts: Vec<_> = of_bucket.map(|(text, _)| Arc::clone(text)).collect();
-        drop(channels);
+        let texts = self.channels().of_bucket(bucket);
         texts.iter().for_each(|text| self.wake(text));
     }
 
@@ -348,44 +178,13 @@ impl Waiting {
     }
 }
 
-impl Channels {
-    /// Locks that are waited for without a channel that is confirmed, whose turn it is to be asked for.
-    fn unheard(&mut self, now: Instant) -> Vec<Key> {
-        if self.confirmed == self.by_text.len() {
-            self.look_at = None;
-            return Vec::new();
-        }
-        if *self.look_at.get_or_insert(now + TICK) > now {
-            return Vec::new();
-        }
-        self.look_at = Some(now + TICK);
-        let channels = self.by_text.iter_mut();
-        let mut due: Vec<_> = channels
-            .filter(|(_, channel)| {
-                channel.state != State::Confirmed && channel.listeners > 0 && channel.ask_at <= now
-            })
-            .collect();
-        if due.len() > MOST {
-            due.select_nth_unstable_by_key(MOST, |(_, channel)| channel.ask_at);
-            due.truncate(MOST);
-        }
-        let mut keys = Vec::with_capacity(due.len());
-        for (text, channel) in due {
-            channel.ask_at = now + channel.pause;
-            channel.pause = (2 * channel.pause).min(UNHEARD.1);
-            keys.push(Key {
-                text: Arc::clone(text),
-                bucket: channel.bucket,
-            });
-        }
-        keys
-    }
-}
-
 #[cfg(all(test, not(lock_model)))]
 mod tests {
+    use std::time::Duration;
+
     use futures_util::FutureExt;
 
+    use super::channels::LINGER;
     use super::*;
 
     fn key() -> Key {
@@ -452,7 +251,7 @@ mod tests {
         ask(&waiting, now);
         assert_eq!(waiting.work(Instant::now() + LINGER).leave.len(), 1);
         let channels = waiting.channels();
-        assert!(channels.by_text.is_empty() && channels.confirmed == 0);
+        assert!(channels.are_none());
     }
 
     #[test]

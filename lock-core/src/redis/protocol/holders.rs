@@ -1,0 +1,51 @@
+//! What the answers to questions for holders mean.
+
+use ::redis::Value;
+
+use super::{Effects, RedisProtocol};
+use crate::redis::command::WhoHolds;
+use crate::redis::scripts::Failure;
+use crate::redis::value;
+use crate::server::protocol::{Sent, Told};
+
+impl RedisProtocol {
+    pub(super) fn settle_holders(
+        &mut self,
+        sent: Sent,
+        questions: &[WhoHolds],
+        answer: Result<Vec<Value>, Failure>,
+        effects: &mut Effects,
+    ) -> Vec<Told> {
+        let values = match answer {
+            Ok(values) => values,
+            Err(failure) => {
+                self.upkeep.nodes.failed(sent.link, &failure);
+                if failure.is_elsewhere() && !failure.is_moving() {
+                    self.upkeep.nodes.look_for(sent.lane, &failure, effects);
+                }
+                let Some(lacking) = self.verdicts.lacking(&failure) else {
+                    return Vec::new();
+                };
+                let failed = (questions.iter()).map(|_| Told::Failed(lacking.duplicate()));
+                return failed.collect();
+            }
+        };
+        self.upkeep.nodes.answered(sent.link);
+        // Another server is the master now.
+        if !self.upkeep.is_of_master(sent.link) {
+            return Vec::new();
+        }
+        let mut values = values.into_iter();
+        let Some(Value::Int(time)) = values.next() else {
+            return Vec::new();
+        };
+        let told = values.map(|value| match value {
+            Value::BulkString(value) => {
+                Told::Holder(Some(value::holder(&value, time.unsigned_abs())))
+            }
+            Value::Int(0) => Told::Holder(None),
+            _ => Told::Again,
+        });
+        told.collect()
+    }
+}

@@ -1,0 +1,74 @@
+//! What the answers to renewals mean.
+
+use std::time::Duration;
+
+use ::redis::Value;
+use tokio::time::Instant;
+
+use super::{Effects, RedisProtocol};
+use crate::LossReason;
+use crate::redis::clock::Jump;
+use crate::redis::command::HeldLock;
+use crate::redis::scripts::Failure;
+use crate::server::protocol::{Effect, Renewal, Sent};
+
+/// Before a renewal that had no answer is sent over another connection.
+const RENEW_SOON: Duration = Duration::from_millis(10);
+
+impl RedisProtocol {
+    pub(super) fn settle_renewals(
+        &mut self,
+        sent: Sent,
+        locks: &[HeldLock],
+        answer: Result<Vec<Value>, Failure>,
+        effects: &mut Effects,
+    ) -> Vec<Renewal> {
+        let link = sent.link;
+        let values = match answer {
+            Ok(values) => values,
+            Err(failure) => {
+                self.upkeep.nodes.failed(link, &failure);
+                self.upkeep
+                    .nodes
+                    .not_renewed(link.node, locks.len(), &failure);
+                if failure.is_elsewhere() {
+                    self.upkeep.nodes.look_for(sent.lane, &failure, effects);
+                }
+                if matches!(failure, Failure::Unknown(_)) {
+                    // Its connection was left: this makes another.
+                    effects.push(Effect::RenewBy(Instant::now() + RENEW_SOON));
+                }
+                self.tell_read_only(sent, &failure, effects);
+                return Vec::new();
+            }
+        };
+        self.upkeep.nodes.answered(link);
+        let mut values = values.into_iter();
+        let Some(Value::Int(time)) = values.next() else {
+            return Vec::new();
+        };
+        if self.upkeep.saw_time(sent, time.unsigned_abs(), effects) == Some(Jump::Forward) {
+            let lost = locks.iter().map(|_| Renewal::Lost(LossReason::Expired));
+            return lost.collect();
+        }
+        let is_of_master = self.upkeep.is_of_master(link);
+        let renewed = locks.iter().map(|lock| match values.next() {
+            // Of a master that was left: it means nothing.
+            Some(Value::Int(0)) if !is_of_master => Renewal::Again,
+            Some(Value::Int(1)) if !self.upkeep.mastery.carries_over(lock, link.server) => {
+                Renewal::Lost(LossReason::Expired)
+            }
+            Some(Value::Int(0)) => Renewal::Lost(LossReason::Revoked),
+            Some(Value::Int(1)) => Renewal::Extended,
+            // Too late by the server's clock, which we know now; or nothing that says that it was
+            // renewed.
+            _ => Renewal::Again,
+        });
+        let renewed: Vec<_> = renewed.collect();
+        let is_extended = |renewal: &Renewal| matches!(renewal, Renewal::Extended);
+        if renewed.iter().any(is_extended) {
+            self.upkeep.nodes.has_renewed(link.node);
+        }
+        renewed
+    }
+}
