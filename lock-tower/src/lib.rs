@@ -205,6 +205,12 @@
 // Which feature an item needs, in the documentation of docs.rs.
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
+/// What the layers of this project's other crates share with these.
+#[doc(hidden)]
+pub mod __private {
+    pub use crate::refusal::Rest;
+    pub use crate::rejection::{body_problem, body_too_large};
+}
 mod body;
 mod disconnect;
 mod future;

@@ -4,6 +4,7 @@
 //! closed over unread bytes is reset, and the reset can overtake the answer on its way to the client:
 //! behind a proxy that is a 502. Both its size and its time are bounded.
 
+use std::fmt;
 use std::future::{Future, poll_fn};
 use std::pin::Pin;
 use std::time::Duration;
@@ -11,10 +12,12 @@ use std::time::Duration;
 use bytes::Bytes;
 use http::header::{CONNECTION, EXPECT};
 use http::request::Parts;
-use http::{HeaderValue, Response};
+use http::{HeaderValue, Response, Version};
+use http_body::{Body, SizeHint};
 use tokio::runtime::Handle;
 use tokio::time::timeout;
 
+use crate::replay::ReplayedBody;
 use crate::upload::{Upload, Uploads};
 
 /// So many bytes are read after the answer. Then the connection is kept open without reading on:
@@ -40,18 +43,13 @@ impl Refusal {
         let reading = upload.into_reading(parts, uploads);
         let rest = reading.and_then(|mut reading| {
             let left = reading.rest()?;
-            let is_large = left.upper().is_none_or(|upper| upper > DRAINED as u64);
-            // One that waits for 100 need not send it at all.
-            if is_large || parts.headers.contains_key(EXPECT) {
-                close(&mut response);
-            }
             let mut room = DRAINED;
             let drain = poll_fn(move |cx| reading.poll_drain(cx, &mut room));
-            Some(Box::pin(drain) as Pin<Box<dyn Future<Output = ()> + Send>>)
+            Some(Rest::drained(&mut response, parts, &left, drain))
         });
         Self {
             response,
-            rest: Rest(rest),
+            rest: rest.unwrap_or(Rest::NONE),
         }
     }
 
@@ -77,10 +75,48 @@ fn close(response: &mut Response<Bytes>) {
 
 /// The rest of a request's body, which is read when this is dropped: a server drops the body of the
 /// answer once that is written.
-pub(crate) struct Rest(Option<Pin<Box<dyn Future<Output = ()> + Send>>>);
+pub struct Rest(Option<Pin<Box<dyn Future<Output = ()> + Send>>>);
 
 impl Rest {
-    pub(crate) const NONE: Self = Self(None);
+    /// Nothing is left to read.
+    pub const NONE: Self = Self(None);
+
+    /// What is left of the body of a request that is answered with `response`. HTTP/2 resets the one
+    /// stream, and needs none of this.
+    pub fn of<B>(body: B, parts: &Parts, response: &mut Response<Bytes>) -> Self
+    where
+        B: Body + Send + 'static,
+        B::Data: Send,
+    {
+        if parts.version > Version::HTTP_11 || body.is_end_stream() {
+            return Self::NONE;
+        }
+        let left = body.size_hint();
+        let mut body = ReplayedBody::new(Box::pin(body));
+        let mut room = DRAINED;
+        let drain = poll_fn(move |cx| body.poll_drain(cx, &mut room));
+        Self::drained(response, parts, &left, drain)
+    }
+
+    fn drained(
+        response: &mut Response<Bytes>,
+        parts: &Parts,
+        left: &SizeHint,
+        drain: impl Future<Output = ()> + Send + 'static,
+    ) -> Self {
+        let is_large = left.upper().is_none_or(|upper| upper > DRAINED as u64);
+        // One that waits for 100 need not send it at all.
+        if is_large || parts.headers.contains_key(EXPECT) {
+            close(response);
+        }
+        Self(Some(Box::pin(drain)))
+    }
+}
+
+impl fmt::Debug for Rest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Rest").field(&self.0.is_some()).finish()
+    }
 }
 
 impl Drop for Rest {

@@ -50,6 +50,20 @@ impl<B: Body + Unpin> ReplayedBody<B> {
         Ok(())
     }
 
+    /// Reads on and throws away, up to `room` bytes; completes at the end of the body.
+    pub(crate) fn poll_drain(&mut self, cx: &mut Context<'_>, room: &mut usize) -> Poll<()> {
+        while *room > 0 {
+            match ready!(Pin::new(&mut *self).poll_frame(cx)) {
+                Some(Ok(frame)) => {
+                    let size = frame.data_ref().map_or(0, Buf::remaining);
+                    *room = room.saturating_sub(size.max(1));
+                }
+                Some(Err(_)) | None => return Poll::Ready(()),
+            }
+        }
+        Poll::Pending
+    }
+
     pub(crate) fn forget_kept(&mut self) {
         self.kept = VecDeque::new();
     }

@@ -10,11 +10,9 @@
 
 use std::any::Any;
 use std::fmt;
-use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll, ready};
+use std::task::{Context, Poll};
 
-use bytes::Buf;
 use http::request::Parts;
 use http::{Request, Version};
 use http_body::{Body, SizeHint};
@@ -132,16 +130,7 @@ where
     }
 
     fn poll_drain(&mut self, cx: &mut Context<'_>, room: &mut usize) -> Poll<()> {
-        while *room > 0 {
-            match ready!(Pin::new(&mut self.body).poll_frame(cx)) {
-                Some(Ok(frame)) => {
-                    let size = frame.data_ref().map_or(0, Buf::remaining);
-                    *room = room.saturating_sub(size.max(1));
-                }
-                Some(Err(_)) | None => return Poll::Ready(()),
-            }
-        }
-        Poll::Pending
+        self.body.poll_drain(cx, room)
     }
 
     fn into_body(self: Box<Self>) -> B {

@@ -50,13 +50,18 @@ pub trait Observed {
     fn statements(&self, during: Duration) -> impl Future<Output = usize>;
 }
 
-/// Prints the first lines of a table.
+/// Prints the first lines of a table of locks beside those of a peer.
 pub fn title(peer: &str) {
+    title_of("lock-core", peer);
+}
+
+/// Prints the first lines of a table of one beside another.
+pub fn title_of(ours: &str, peer: &str) {
     if is_json() {
         return print_json(&json!({ "peer_name": peer }));
     }
     let cpu = ["client us", "peer", "server us", "peer"];
-    print_line("", &["lock-core", peer, "ratio"], &cpu);
+    print_line("", &[ours, peer, "ratio"], &cpu);
 }
 
 /// Prints a line of a table.
@@ -168,10 +173,32 @@ pub async fn compare_cycles<F, P>(
     };
     let ours = |task| cycle(locks.clone(), name_of(task));
     let peer = |task| peer(name_of(task));
+    let processes = || server.processes();
+    compare(
+        (what, processes),
+        tasks,
+        (ours, cycles_of_ours),
+        (peer, cycles_of_peer),
+    )
+    .await;
+}
+
+/// The same of any two. `processes` are those of the server.
+pub async fn compare<O, OF, P, PF>(
+    (what, processes): (&str, impl Fn() -> Vec<Pid>),
+    tasks: usize,
+    (ours, cycles_of_ours): (impl Fn(usize) -> O, usize),
+    (peer, cycles_of_peer): (impl Fn(usize) -> P, usize),
+) where
+    O: Fn() -> OF + Send + 'static,
+    OF: Future<Output = ()> + Send,
+    P: Fn() -> PF + Send + 'static,
+    PF: Future<Output = ()> + Send,
+{
     let (mut samples, mut of_peer) = (Vec::new(), Vec::new());
     for _ in 0..ROUNDS {
-        samples.push(sample(server, tasks, cycles_of_ours, ours).await);
-        of_peer.push(sample(server, tasks, cycles_of_peer, peer).await);
+        samples.push(sample(&processes, tasks, cycles_of_ours, &ours).await);
+        of_peer.push(sample(&processes, tasks, cycles_of_peer, &peer).await);
     }
     let (sample, of_peer) = (Sample::median(&samples), Sample::median(&of_peer));
     let rates = [&sample, &of_peer].map(|sample| format!("{:.0}", sample.rate));
@@ -184,7 +211,7 @@ pub async fn compare_cycles<F, P>(
 
 /// Runs so many cycles in so many tasks.
 async fn sample<C, F>(
-    server: &impl Observed,
+    processes: impl Fn() -> Vec<Pid>,
     tasks: usize,
     cycles: usize,
     cycle: impl Fn(usize) -> C,
@@ -194,7 +221,7 @@ where
     F: Future<Output = ()> + Send,
 {
     let mut running = JoinSet::new();
-    let (client, of_server) = (own_time(), time_of(&server.processes()));
+    let (client, of_server) = (own_time(), time_of(&processes()));
     let started = Instant::now();
     for task in 0..tasks {
         let cycle = cycle(task);
@@ -211,7 +238,7 @@ where
     Sample {
         rate: cycles / elapsed.as_secs_f64(),
         client: micros(own_time() - client),
-        server: micros(time_of(&server.processes()).saturating_sub(of_server)),
+        server: micros(time_of(&processes()).saturating_sub(of_server)),
     }
 }
 

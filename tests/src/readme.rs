@@ -12,6 +12,10 @@ pub struct Core;
 #[derive(Debug)]
 pub struct Tower;
 
+#[doc = include_str!("../../lock-idempotency/README.md")]
+#[derive(Debug)]
+pub struct Idempotency;
+
 #[doc = include_str!("../../lock-macros/README.md")]
 #[derive(Debug)]
 pub struct Macros;

@@ -2,6 +2,7 @@
 //! [fencing]: self::fencing
 //! [guarantees]: self::guarantees
 //! [holder]: self::holder
+//! [idempotency]: self::idempotency
 //! [naming]: self::naming
 //! [nesting]: self::nesting
 //! [security]: self::security
@@ -27,6 +28,7 @@ macro_rules! pages {
         /// [fencing]: crate::guide::fencing
         /// [guarantees]: crate::guide::guarantees
         /// [holder]: crate::guide::holder
+        /// [idempotency]: crate::guide::idempotency
         /// [naming]: crate::guide::naming
         /// [nesting]: crate::guide::nesting
         /// [security]: crate::guide::security
@@ -44,6 +46,7 @@ macro_rules! pages {
         /// [`shutdown`]: crate::LockProvider::shutdown
         #[cfg_attr(feature = "postgres", doc = "[PostgreSQL]: crate::postgres::PostgresBuilder::credentials")]
         #[cfg_attr(feature = "redis", doc = "[Redis]: crate::redis::RedisBuilder::credentials")]
+        /// [`lock-idempotency`]: https://docs.rs/lock-idempotency
         /// [these lines]: #postgresql-the-least-rights
         #[doc = include_str!($file)]
         $(#[doc = $more])?
@@ -56,6 +59,7 @@ pages! {
     fencing "fencing.md";
     guarantees "guarantees.md";
     holder "holder.md";
+    idempotency "idempotency.md";
     naming "naming.md";
     nesting "nesting.md";
     security "security.md" concat!("\n```sql\n", include_str!("../postgres/grants.sql"), "```");

@@ -257,26 +257,35 @@ pub(crate) fn grpc_trailers(lost: LockError) -> HeaderMap {
 
 /// The answer to a request whose body failed while it waited for its lock, as extractors of axum
 /// answer it.
-pub(crate) fn body_problem(broken: &(dyn StdError + 'static)) -> Response<Bytes> {
+#[must_use]
+pub fn body_problem(broken: &(dyn StdError + 'static)) -> Response<Bytes> {
     let mut cause = Some(broken);
     let mut is_too_large = false;
     while let Some(error) = cause {
         is_too_large |= error.is::<LengthLimitError>();
         cause = error.source();
     }
-    let (status, title, detail) = if is_too_large {
-        (
-            StatusCode::PAYLOAD_TOO_LARGE,
-            "Request body too large",
-            "The body of the request is larger than allowed. Nothing was done.",
-        )
-    } else {
-        (
-            StatusCode::BAD_REQUEST,
-            "Request body incomplete",
-            "The body of the request could not be read while it waited. Nothing was done.",
-        )
-    };
+    if is_too_large {
+        return body_too_large();
+    }
+    request_body(
+        StatusCode::BAD_REQUEST,
+        "Request body incomplete",
+        "The body of the request could not be read while it waited. Nothing was done.",
+    )
+}
+
+/// The answer to a request whose body is larger than a limit.
+#[must_use]
+pub fn body_too_large() -> Response<Bytes> {
+    request_body(
+        StatusCode::PAYLOAD_TOO_LARGE,
+        "Request body too large",
+        "The body of the request is larger than allowed. Nothing was done.",
+    )
+}
+
+fn request_body(status: StatusCode, title: &'static str, detail: &'static str) -> Response<Bytes> {
     let r#type = "urn:distributed-lock:problem:request-body";
     Problem::other(status, r#type, title, detail, "request-body").to_response()
 }

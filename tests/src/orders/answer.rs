@@ -15,6 +15,8 @@ pub struct Answer {
     pub content_type: Option<String>,
     /// `Retry-After`, in seconds.
     pub retry_after: Option<String>,
+    /// Whether it is the answer to an earlier request with the same `Idempotency-Key`.
+    pub is_replay: bool,
     /// The body.
     pub body: String,
     /// From before the request was sent to the end of the body.

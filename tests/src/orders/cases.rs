@@ -42,3 +42,45 @@ pub async fn a_hundred_requests_for_one_order_are_shared(here: &Instance, there:
         assert_eq!(share.count(), 50);
     }
 }
+
+/// A refund that is sent again with its key is made once, through either instance; that of another caller with
+/// the key is another refund. So four of payment 7 are made: two of ann, one of bob, one without a key.
+pub async fn a_refund_with_a_key_is_made_once(here: &Instance, there: &Instance) {
+    let path = "/payments/7/refund?work_ms=500";
+    let (one, other) = tokio::join!(
+        here.post_once(path, "ann", "a"),
+        there.post_once(path, "ann", "a")
+    );
+    let (refused, made): (Vec<_>, Vec<_>) = [one, other]
+        .into_iter()
+        .partition(|answer| answer.status == 409);
+    assert_eq!(
+        (refused.len(), made.len()),
+        (1, 1),
+        "{refused:#?} {made:#?}"
+    );
+    assert_eq!(refused[0].conflict()["reason"], "idempotency-key-in-use");
+    let first = made[0].receipt();
+    for instance in [here, there, here] {
+        let again = instance.post_once(path, "ann", "a").await;
+        assert!(again.is_replay, "{again:#?}");
+        assert_eq!(again.receipt(), first);
+    }
+    // Another request under the key.
+    for other in [
+        "/payments/8/refund?work_ms=500",
+        "/payments/7/refund?work_ms=0",
+    ] {
+        let answer = there.post_once(other, "ann", "a").await;
+        assert_eq!(answer.problem(422)["reason"], "idempotency-key-reused");
+    }
+    let quick = "/payments/7/refund?work_ms=0";
+    for (caller, key) in [("ann", "b"), ("bob", "a")] {
+        let another = here.post_once(quick, caller, key).await;
+        assert!(!another.is_replay, "{another:#?}");
+        assert!(another.receipt().token > first.token);
+        assert!(there.post_once(quick, caller, key).await.is_replay);
+    }
+    // Without a key each is made.
+    let _ = here.post(quick).await.receipt();
+}

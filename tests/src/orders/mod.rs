@@ -12,6 +12,7 @@ use std::sync::{Arc, LazyLock, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use lock_core::file::FileBackend;
+use lock_core::redis::RedisBackend;
 use lock_core::{LockName, LockProvider};
 use reqwest::header::{CONTENT_TYPE, RETRY_AFTER};
 use reqwest::{Client, RequestBuilder};
@@ -26,6 +27,7 @@ pub use answer::{Answer, Receipt, assert_one_at_a_time};
 
 use crate::eventually;
 use crate::examples::program;
+use crate::servers::RedisServer;
 
 /// Longer than anything here takes on a busy machine; what takes longer hangs.
 pub const PATIENCE: Duration = Duration::from_secs(30);
@@ -179,6 +181,12 @@ impl Instance {
         }
     }
 
+    /// The same of a caller, with an `Idempotency-Key`.
+    pub async fn post_once(&self, path: &str, caller: &str, key: &str) -> Answer {
+        let request = self.client.post(self.url(path)).bearer_auth(caller);
+        self.send(request.header("idempotency-key", key)).await
+    }
+
     /// `PUT path` with this body.
     pub async fn put(&self, path: &str, body: &serde_json::Value) -> Answer {
         self.send(self.client.put(self.url(path)).json(body)).await
@@ -212,8 +220,10 @@ impl Instance {
             header(CONTENT_TYPE),
             header(RETRY_AFTER),
         );
+        let is_replay = response.headers().contains_key("idempotent-replayed");
         let body = response.text().await.expect("the answer has an end");
         Answer {
+            is_replay,
             status,
             content_type,
             retry_after,
@@ -282,6 +292,21 @@ impl Instance {
             .unwrap_or_else(PoisonError::into_inner)
             .clone()
     }
+}
+
+/// A Redis server that has granted a lock before. From one that is new to it an instance is granted none for a
+/// lease, which is 30 s.
+pub async fn known_redis() -> RedisServer {
+    let server = RedisServer::start().await;
+    let backend = RedisBackend::builder(&server.url()).quarantine(Duration::ZERO);
+    let locks = LockProvider::new(backend.connect().await.expect("it has just been started"));
+    let guard = locks.acquire("job:earlier", PATIENCE).await;
+    guard
+        .expect("it is free")
+        .release()
+        .await
+        .expect("it is held");
+    server
 }
 
 /// The binary with its environment, not started yet.

@@ -15,6 +15,7 @@ pub struct ServerOptions<K> {
     tls: Option<Arc<Authority>>,
     certificate: Kind,
     wants_certificate: bool,
+    pub(super) has_clock: bool,
     pub(super) kind: K,
 }
 
@@ -32,6 +33,13 @@ impl<K> ServerOptions<K> {
         settings
             .iter()
             .fold(self, |options, (name, value)| options.setting(name, value))
+    }
+
+    /// It has a wall clock of its own, which a test can put.
+    #[must_use]
+    pub fn own_clock(mut self) -> Self {
+        self.has_clock = true;
+        self
     }
 
     /// Starts it inside a network namespace, on the address of that.

@@ -50,17 +50,9 @@ pub type RedisOptions = ServerOptions<OfRedis>;
 pub struct OfRedis {
     is_member: bool,
     is_sentinel: bool,
-    has_clock: bool,
 }
 
 impl RedisOptions {
-    /// It has a wall clock of its own: see [`RedisServer::put_clock`].
-    #[must_use]
-    pub fn own_clock(mut self) -> Self {
-        self.kind.has_clock = true;
-        self
-    }
-
     /// It is to be a member of a cluster.
     pub(super) fn cluster(mut self) -> Self {
         self.kind.is_member = true;
@@ -108,7 +100,7 @@ impl RedisOptions {
         }
         let mut command = vec!["redis-server", conf.to_str().unwrap()];
         command.extend(self.kind.is_sentinel.then_some("--sentinel"));
-        let clock = match self.kind.has_clock {
+        let clock = match self.has_clock {
             true => Some(WallClock::new(&guardian).await),
             false => None,
         };
@@ -266,7 +258,7 @@ impl RedisServer {
     ///
     /// # Panics
     ///
-    /// When it was started without a [clock of its own](RedisOptions::own_clock).
+    /// When it was started without a [clock of its own](ServerOptions::own_clock).
     pub fn put_clock(&self, seconds: i64) {
         self.clock
             .as_ref()

@@ -6,7 +6,7 @@ use crate::{files, root};
 
 #[test]
 fn the_tests_that_the_documentation_names_exist() {
-    let all: String = ["tests", "lock-core", "lock-tower"]
+    let all: String = ["tests", "lock-core", "lock-tower", "lock-idempotency"]
         .iter()
         .flat_map(|directory| files(&root().join(directory), "rs"))
         .map(|path| fs::read_to_string(path).unwrap())

@@ -9,5 +9,6 @@ mod orders_leader;
 mod orders_life;
 mod orders_metrics;
 mod orders_postgres;
+mod orders_refunds;
 mod orders_store;
 mod outbox;

@@ -5,10 +5,8 @@
 use std::time::{Duration, Instant};
 
 use futures_util::future::{join, join_all};
-use lock_core::LockProvider;
-use lock_core::redis::RedisBackend;
 use lock_tests::order::{Order, assert_seen_within, database_reads, left_in_redis, path};
-use lock_tests::orders::{Instance, PATIENCE, Shop};
+use lock_tests::orders::{Instance, Shop, known_redis};
 use lock_tests::servers::{Direction, PostgresServer, Proxy, RedisServer, Server};
 use lock_tests::{Lateness, Queued, eventually};
 use rustix::process::Signal;
@@ -168,12 +166,8 @@ fn late(piece: &mut [u8]) {
 #[tokio::test]
 async fn a_fill_that_outlasts_the_wait_of_a_writer_puts_nothing_old_back() {
     let settings = [("log_statement", "all")];
-    let (server, redis) = tokio::join!(PostgresServer::with(&settings), RedisServer::start());
-    // From a server that is new to it a client gets no lock for a lease, and without its lock a read stores nothing.
-    let known = RedisBackend::builder(&redis.url()).quarantine(Duration::ZERO);
-    let locks = LockProvider::new(known.connect().await.unwrap());
-    let guard = locks.acquire("job:earlier", PATIENCE).await.unwrap();
-    guard.release().await.unwrap();
+    // Without its lock a read stores nothing.
+    let (server, redis) = tokio::join!(PostgresServer::with(&settings), known_redis());
     let proxy = Proxy::to(server.address()).await;
     let (shop, redis_url) = (Shop::new(), redis.url());
     let open = async |url: String| {

@@ -2,13 +2,9 @@
 
 #![allow(clippy::unwrap_used, reason = "what does not hold in a test ends it")]
 
-use std::time::Duration;
-
-use lock_core::LockProvider;
-use lock_core::redis::RedisBackend;
 use lock_tests::eventually;
-use lock_tests::orders::{Instance, PATIENCE, Shop};
-use lock_tests::servers::{Port, PostgresServer, RedisServer};
+use lock_tests::orders::{Instance, PATIENCE, Shop, known_redis};
+use lock_tests::servers::{Port, PostgresServer};
 use reqwest::{Client, Response, StatusCode, redirect};
 use rustix::process::Signal;
 
@@ -98,13 +94,8 @@ async fn followers_send_clients_to_the_leader_over_postgres() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn followers_send_clients_to_the_leader_over_redis() {
-    let server = RedisServer::start().await;
-    // A server that is new to an instance grants it no lock for a lease, which is 30 s here; and the lock of
-    // an instance that was killed ends with its lease.
-    let known = RedisBackend::builder(&server.url()).quarantine(Duration::ZERO);
-    let locks = LockProvider::new(known.connect().await.unwrap());
-    let guard = locks.acquire("job:earlier", PATIENCE).await.unwrap();
-    guard.release().await.unwrap();
+    let server = known_redis().await;
+    // The lock of an instance that was killed ends with its lease.
     followers_send_clients_to_the_leader(&[("REDIS_URL", server.url())], Signal::TERM).await;
 }
 

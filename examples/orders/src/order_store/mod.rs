@@ -6,6 +6,7 @@ mod postgres;
 
 use lock_core::{FencingToken, LockName, LockProvider};
 use serde::{Deserialize, Serialize};
+use sqlx::PgPool;
 
 use crate::config::Config;
 use crate::order_cache::CachedOrders;
@@ -58,13 +59,17 @@ pub(crate) enum OrderStore {
 }
 
 impl OrderStore {
-    /// Opens the database where one is configured, and makes its tables.
-    pub(crate) async fn open(config: &Config, locks: &LockProvider) -> anyhow::Result<Self> {
-        let Some(url) = &config.database_url else {
+    /// In this database, if there is one.
+    pub(crate) fn open(
+        database: Option<PgPool>,
+        config: &Config,
+        locks: &LockProvider,
+    ) -> anyhow::Result<Self> {
+        let Some(pool) = database else {
             tracing::warn!("Orders: in memory (each instance has its own)");
             return Ok(Self::Memory(MemoryOrders::default()));
         };
-        let orders = PostgresOrders::open(url).await?;
+        let orders = PostgresOrders::new(pool);
         let redis_url = config.redis_url.as_deref();
         let cached = CachedOrders::open(orders, redis_url, locks.clone())?;
         Ok(Self::Postgres(cached))

@@ -1,38 +1,18 @@
 //! Orders in PostgreSQL.
 
-use std::future::Future;
-use std::time::Duration;
-
-use anyhow::Context;
-use lock_core::postgres::Fence;
 use lock_core::{FencingToken, LockName};
 use sqlx::PgPool;
-use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
-use tokio::time::timeout;
 
 use super::{Order, StoreError, WriteError};
-
-/// So long may the database take; the driver itself waits for ever for one that hangs.
-const ANSWER: Duration = Duration::from_secs(5);
-
-/// So long may a request wait for a connection.
-const CONNECTION: Duration = Duration::from_secs(2);
-
-/// Refuses writes of holders that were overtaken.
-const FENCE: Fence = Fence::new();
+use crate::database::{FENCE, in_time};
 
 /// The orders in the database.
 #[derive(Clone, Debug)]
 pub(crate) struct PostgresOrders(PgPool);
 
 impl PostgresOrders {
-    pub(super) async fn open(url: &str) -> anyhow::Result<Self> {
-        let options: PgConnectOptions = url.parse()?;
-        let pool = PgPoolOptions::new().acquire_timeout(CONNECTION);
-        let pool = pool.connect_lazy_with(options.application_name("orders"));
-        let migrated = migrate(&pool).await;
-        migrated.context("cannot make the tables of the orders")?;
-        Ok(Self(pool))
+    pub(super) fn new(pool: PgPool) -> Self {
+        Self(pool)
     }
 
     pub(crate) async fn find(&self, id: &str) -> Result<Option<Order>, StoreError> {
@@ -90,24 +70,4 @@ impl PostgresOrders {
         })
         .await
     }
-}
-
-/// Makes the tables. Instances start at the same time, and two `CREATE TABLE IF NOT EXISTS` together
-/// can fail: one instance after the other. This is work inside one database, so a lock of its
-/// transaction does, wherever the locks of the service are.
-async fn migrate(pool: &PgPool) -> anyhow::Result<()> {
-    let mut tx = pool.begin().await?;
-    let alone = "SELECT pg_advisory_xact_lock(hashtext('orders: tables'))";
-    sqlx::query(alone).execute(&mut *tx).await?;
-    Fence::migrate(&mut *tx).await?;
-    let orders = "CREATE TABLE IF NOT EXISTS orders \
-         (id text PRIMARY KEY, quantity integer NOT NULL, token bigint)";
-    sqlx::query(orders).execute(&mut *tx).await?;
-    Ok(tx.commit().await?)
-}
-
-async fn in_time<T, E: From<StoreError>>(work: impl Future<Output = Result<T, E>>) -> Result<T, E> {
-    timeout(ANSWER, work)
-        .await
-        .unwrap_or_else(|_| Err(StoreError::Silent.into()))
 }

@@ -15,6 +15,7 @@ use lock_tower::{RouteLocks, health};
 use metrics_exporter_prometheus::PrometheusHandle;
 
 use crate::order_store::OrderStore;
+use crate::refunds::Refunds;
 use crate::work::MAX_HOLD;
 
 /// What handlers ask for by `State<..>`. Locked functions take the provider from the parameter that
@@ -23,6 +24,7 @@ use crate::work::MAX_HOLD;
 struct AppState {
     locks: LockProvider,
     orders: OrderStore,
+    refunds: Refunds,
     metrics: PrometheusHandle,
     /// Of those who dispatch parcels.
     leader: Leader,
@@ -32,6 +34,7 @@ struct AppState {
 pub(crate) fn router(
     locks: LockProvider,
     orders: OrderStore,
+    refunds: Refunds,
     metrics: PrometheusHandle,
 ) -> Result<Router, LockError> {
     let locked = RouteLocks::new(locks.clone()).router()?.route(
@@ -40,9 +43,13 @@ pub(crate) fn router(
         "order:process:<id>",
         LockPolicy::user_request().with_max_hold(MAX_HOLD),
     )?;
+    // The key outside, the lock of the payment inside: a replay needs no lock of the payment.
+    let refund =
+        post(payments::refund).route_layer(refunds.layer(locks.clone(), payments::caller)?);
     let state = AppState {
         locks: locks.clone(),
         orders,
+        refunds,
         metrics,
         leader: locks.leader(parcels::DISPATCH)?,
     };
@@ -50,7 +57,7 @@ pub(crate) fn router(
         .into_router()
         .route("/orders/{id}", get(orders::show).put(orders::put))
         .route("/parcels", post(parcels::dispatch))
-        .route("/payments/{id}/refund", post(payments::refund))
+        .route("/payments/{id}/refund", refund)
         .route("/users/{email}/login", post(users::login))
         .route("/accounts/transfer", post(accounts::transfer))
         .route("/metrics", get(metrics::show))
