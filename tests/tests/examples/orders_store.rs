@@ -5,12 +5,12 @@
 use std::time::{Duration, Instant};
 
 use futures_util::future::{join, join_all};
-use lock_core::postgres::{Fence, PostgresBackend};
-use lock_core::{FencingToken, LockName, LockProvider};
+use lock_core::postgres::Fence;
+use lock_core::{FencingToken, LockName};
 use lock_tests::order::{Order, assert_seen_within, database_reads, path};
 use lock_tests::orders::{Answer, Instance, Shop, assert_one_at_a_time};
 use lock_tests::servers::{PostgresServer, Server};
-use lock_tests::{Lateness, eventually};
+use lock_tests::Lateness;
 use rustix::process::Signal;
 use serde_json::json;
 use sqlx::PgPool;
@@ -21,8 +21,6 @@ struct Harness {
     there: Instance,
     server: PostgresServer,
     pool: PgPool,
-    /// As one more client sees them.
-    locks: LockProvider,
     _shop: Shop,
 }
 
@@ -30,8 +28,7 @@ impl Harness {
     async fn new() -> Self {
         let server = PostgresServer::with(&[("log_statement", "all")]).await;
         let (shop, pool, url) = (Shop::new(), server.pool().await, server.url());
-        let locks = LockProvider::new(PostgresBackend::connect(&url).await.unwrap());
-        let environment = [("DATABASE_URL", url.as_str())];
+        let environment = [("DATABASE_URL", url.as_str()), ("RUST_LOG", "orders=debug")];
         let (here, there) =
             tokio::join!(shop.open_with(&environment), shop.open_with(&environment));
         Self {
@@ -39,7 +36,6 @@ impl Harness {
             there,
             server,
             pool,
-            locks,
             _shop: shop,
         }
     }
@@ -60,12 +56,10 @@ impl Harness {
         token.flatten()
     }
 
-    /// Returns when the lock is held.
-    async fn until_held(&self, name: &str) {
-        eventually("the lock is held", async || {
-            self.locks.holder(name).await.unwrap().is_some()
-        })
-        .await;
+    /// Returns when the first instance has order 1 in work, with the token of its lock.
+    async fn until_at_work(&self) {
+        let line = "at work lock=\"order:process:1\"";
+        let _ = self.here.until_printed(line).await;
     }
 }
 
@@ -151,7 +145,7 @@ async fn a_change_while_an_order_is_processed_is_kept_and_makes_other_versions_o
     let harness = Harness::new().await;
     let placed = Order::place(&harness.here, "1", 1).await;
     let (processed, changed) = join(harness.here.post(SLOWLY), async {
-        harness.until_held("order:process:1").await;
+        harness.until_at_work().await;
         Order::of(&placed.change(&harness.there, 7).await)
     })
     .await;
@@ -182,7 +176,7 @@ async fn two_instances_process_one_order_one_at_a_time_and_the_last_token_stays(
 async fn a_holder_that_was_overtaken_unawares_writes_nothing() {
     let harness = Harness::new().await;
     let (overtaken, ()) = join(harness.here.post(SLOWLY), async {
-        harness.until_held("order:process:1").await;
+        harness.until_at_work().await;
         // What a later holder has shown. Its lock is still valid to the one at work.
         let name: LockName = "order:process:1".parse().unwrap();
         let later = FencingToken::new(i64::MAX.unsigned_abs());
@@ -202,7 +196,7 @@ async fn a_holder_that_was_overtaken_unawares_writes_nothing() {
 async fn a_holder_that_was_frozen_and_overtaken_writes_nothing() {
     let harness = Harness::new().await;
     let (frozen, later) = join(harness.here.post(SLOWLY), async {
-        harness.until_held("order:process:1").await;
+        harness.until_at_work().await;
         harness.here.freeze().await;
         // All sessions with locks; those of who is not frozen are made again.
         harness.server.terminate_backends("distributed_lock").await;
@@ -224,7 +218,7 @@ async fn a_holder_that_was_frozen_and_overtaken_writes_nothing() {
 async fn instances_that_start_at_once_all_find_their_tables() {
     let server = PostgresServer::start().await;
     let (shop, url) = (Shop::new(), server.url());
-    let environment = [("DATABASE_URL", url.as_str())];
+    let environment = [("DATABASE_URL", url.as_str()), ("RUST_LOG", "orders=debug")];
     let instances = join_all((0..6).map(|_| shop.open_with(&environment))).await;
     Order::place(&instances[0], "1", 3).await;
     for instance in &instances {
