@@ -85,6 +85,9 @@ async fn a_lock_that_is_lost_in_the_middle_stores_nothing() {
     let lost = first.await.unwrap();
     assert_eq!((lost.status, &*lost.reason()), (500, "lock-lost"));
     assert!(String::from_utf8_lossy(&lost.body).contains(r#""outcome":"unknown""#));
+    // A handler that would go on now would store.
+    service.shop.go.add_permits(1);
+    tokio::time::sleep(Duration::from_millis(100)).await;
     let next = Answer::of(service.payment()).await;
     assert_eq!(
         (next.status, next.is_replay(), service.runs()),
