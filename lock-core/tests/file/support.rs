@@ -145,5 +145,5 @@ fn queued() -> Duration {
         let stat = fs::read_to_string(task.ok()?.path().join("schedstat")).ok()?;
         stat.split(' ').nth(1)?.parse::<u64>().ok()
     });
-    Duration::from_nanos(waited.flatten().sum())
+    Duration::from_nanos(waited.flatten().sum::<u64>())
 }

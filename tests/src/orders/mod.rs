@@ -162,23 +162,12 @@ impl Instance {
     /// `POST path`, and again when it is refused because it has waited for its lock in vain: a crowd of
     /// requests for one lock can take longer than the service has one of them wait, on a slow machine.
     pub async fn post_in_a_crowd(&self, path: &str) -> Answer {
-        self.again_in_a_crowd(async || self.post(path).await).await
+        served_in_a_crowd(async || self.post(path).await).await
     }
 
     /// The same of [`transfer`](Self::transfer).
     pub async fn transfer_in_a_crowd(&self, from: &str, to: &str, work_ms: u64) -> Answer {
-        self.again_in_a_crowd(async || self.transfer(from, to, work_ms).await)
-            .await
-    }
-
-    async fn again_in_a_crowd(&self, send: impl AsyncFn() -> Answer) -> Answer {
-        loop {
-            let answer = send().await;
-            if answer.status != 409 || answer.conflict()["reason"] != "lock-wait-timeout" {
-                return answer;
-            }
-            assert!(answer.took >= WAIT, "it was refused too early: {answer:#?}");
-        }
+        served_in_a_crowd(async || self.transfer(from, to, work_ms).await).await
     }
 
     /// The same of a caller, with an `Idempotency-Key`.
@@ -307,6 +296,17 @@ pub async fn known_redis() -> RedisServer {
         .await
         .expect("it is held");
     server
+}
+
+/// Sends until it is not refused for its wait.
+async fn served_in_a_crowd(send: impl AsyncFn() -> Answer) -> Answer {
+    loop {
+        let answer = send().await;
+        if answer.status != 409 || answer.conflict()["reason"] != "lock-wait-timeout" {
+            return answer;
+        }
+        assert!(answer.took >= WAIT, "it was refused too early: {answer:#?}");
+    }
 }
 
 /// The binary with its environment, not started yet.

@@ -21,9 +21,9 @@ static RESTING: AtomicUsize = AtomicUsize::new(0);
 #[expect(clippy::ptr_arg, reason = "what the proxy calls")]
 fn count(answers: &mut Vec<u8>) {
     const CHANNEL: &[u8] = b"distributed_lock\0";
+    const RESTS: &[u8] = b"UNLISTEN\0";
     let found = answers.windows(CHANNEL.len()).filter(|at| *at == CHANNEL);
     NOTIFIED.fetch_add(found.count(), Ordering::Relaxed);
-    const RESTS: &[u8] = b"UNLISTEN\0";
     let found = answers.windows(RESTS.len()).filter(|at| *at == RESTS);
     RESTING.fetch_add(found.count(), Ordering::Relaxed);
 }
