@@ -25,6 +25,9 @@ pub struct LockPolicy {
 
 impl LockPolicy {
     /// For jobs that run again soon: try once, do not wait.
+    ///
+    /// Two instances never run the job together. One that starts it when the first has ended runs it again:
+    /// where once per tick is meant, store when it was done, and look at that under the lock.
     pub const fn background_job() -> Self {
         Self::waiting(Duration::ZERO)
     }

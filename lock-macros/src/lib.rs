@@ -175,8 +175,9 @@ use crate::validate::Plan;
 ///   What the closure mentions stays borrowed until the release: the body can read it too, and cannot
 ///   move it; clone what both need whole.
 ///
-/// - with `skip`, for jobs that every instance starts and one of them does: `()`, `None`, `Ok(())` or
-///   `Ok(None)`. Other errors are returned if the type is a `Result`; else they are logged.
+/// - with `skip`, for jobs that every instance starts, and that one of them runs at a time (one that starts
+///   it later, when the first has ended, runs it again): `()`, `None`, `Ok(())` or `Ok(None)`. Other
+///   errors are returned if the type is a `Result`; else they are logged.
 ///
 ///   ```
 ///   # use lock_core::{LockProvider, distributed_lock, memory::MemoryBackend};

@@ -22,9 +22,11 @@ fn open(settings: &LockSettings) -> Result<FileBackend, LockError> {
     let opened = (builder.namespace(settings.get_namespace()))
         .instance(settings.get_instance())
         .open();
-    let backend = opened.map_err(|error| match dir {
-        Some(_) => error.in_setting("LOCK_DIR"),
-        None => error,
+    let backend = opened.map_err(|error| {
+        error.in_setting(match dir {
+            Some(_) => "LOCK_DIR",
+            None => "LOCK_DIR is not set",
+        })
     })?;
     // A warning: instances on other machines, or with another directory, are not excluded.
     tracing::warn!(

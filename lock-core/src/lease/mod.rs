@@ -77,7 +77,9 @@ impl fmt::Display for LossReason {
         f.write_str(match self {
             Self::Expired => "its lease ended without a renewal",
             Self::Disconnected => "the connection that held it is gone",
-            Self::Revoked => "another client deleted or took over the lock",
+            Self::Revoked => {
+                "the store no longer has it as ours: it was deleted or taken over, or the store lost its data"
+            }
             Self::MaxHold => "it was held for longer than its policy allows",
             Self::Shutdown => "the provider was shut down",
             Self::ReadOnly => "the server that kept it only reads now",

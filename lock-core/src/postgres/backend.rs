@@ -86,7 +86,9 @@ impl PostgresBackend {
     ///
     /// - **READ COMMITTED only.** Under REPEATABLE READ and SERIALIZABLE a transaction goes on seeing
     ///   what was there before its wait, and not what the holder did.
-    /// - It waits for up to `wait`, in the server; zero tries once. The connection is busy meanwhile.
+    /// - It waits for up to `wait`, in the server; zero tries once. The connection is busy meanwhile: where as
+    ///   many transactions wait as the pool has connections, a holder that needs a second one waits for
+    ///   them, until their waits are over. Do what it needs on its own connection, or before.
     /// - The transaction can take it again immediately, and as many others as it wants, in one order
     ///   everywhere. `ROLLBACK TO` a savepoint gives back what was locked after it.
     /// - The settings of the transaction are as they were, whatever the answer, and it can go on after

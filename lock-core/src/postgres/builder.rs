@@ -256,7 +256,7 @@ impl PostgresBuilder {
     /// The connection string is that of libpq; options that cannot be kept are refused by name. As there,
     /// `sslrootcert=system` trusts the authorities of the machine, and means `sslmode=verify-full`. A
     /// build with the feature `tls-rustls-ring-webpki` or `tls-rustls-aws-lc-rs` does not know those: it
-    /// trusts the authorities that are built in, and those of the file that `SSL_CERT_FILE` names.
+    /// trusts the authorities that are built in, and those that `SSL_CERT_FILE` and `SSL_CERT_DIR` name.
     ///
     /// A server on another machine whose certificate is not verified (`sslmode` is not `verify-full` or
     /// `verify-ca`) is a warning, once in a process.

@@ -106,7 +106,11 @@ pub(super) fn setting_up(error: Error) -> LockError {
             // Prepared statements that are not where they were made, or are there already.
             Some("26000" | "42P05") => pooler(),
             Some("57P03") => LockError::unavailable("the server is starting up or shutting down"),
-            Some("57014") => LockError::unavailable("a statement was cancelled on the server"),
+            Some("57014") => LockError::unavailable(
+                "a statement that sets the session up was cancelled on the server, by an administrator or \
+                 by a `statement_timeout` of the role, the database or the server that is shorter than \
+                 that takes; give the role a longer one (ALTER ROLE .. SET statement_timeout)",
+            ),
             Some(code) if code.starts_with("0A") || code == "42883" => look_alike(),
             // A pooler looks for a session when the first statement comes.
             _ => (database.try_downcast_ref())

@@ -132,6 +132,10 @@ fn not_reached(error: &io::Error, options: &PgConnectOptions) -> LockError {
     if let Some(descriptors) = no_descriptor(error) {
         return descriptors;
     }
+    // Also what the server says of our certificate, after the handshake.
+    if tls::is_trouble(error) {
+        return tls::refused(error);
+    }
     match error.kind() {
         ErrorKind::ConnectionRefused => LockError::unavailable(
             "nothing listens at this host and port; start the server, or correct the connection \

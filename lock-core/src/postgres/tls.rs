@@ -3,6 +3,7 @@
 use std::error::Error;
 
 use crate::LockError;
+use crate::server::tls_trouble::TlsTrouble;
 
 /// What comes of a handshake that failed, or of what it needs.
 pub(super) fn refused(error: &(dyn Error + 'static)) -> LockError {
@@ -12,86 +13,83 @@ pub(super) fn refused(error: &(dyn Error + 'static)) -> LockError {
     ))
 }
 
-const WITHOUT_TLS: &str = "the server has no TLS, which sslmode demands; turn it on there (ssl = on), or \
-     connect to the server or the pooler that has it";
+/// Whether an error of the connection is one of TLS: an alert can come after the handshake.
+pub(super) fn is_trouble(error: &(dyn Error + 'static)) -> bool {
+    trouble(error).is_some()
+}
 
-#[cfg(any(feature = "rustls-ring", feature = "tls-rustls-aws-lc-rs"))]
 fn cause(error: &(dyn Error + 'static)) -> Option<&'static str> {
-    use rustls::AlertDescription as Alert;
-    use rustls::CertificateError as Wrong;
-    use rustls::Error as Failed;
+    of_driver(error).or_else(|| trouble(error).map(sentence))
+}
 
-    let Some(failed) = error.downcast_ref::<Failed>() else {
-        return of_driver(error);
-    };
-    Some(match failed {
-        Failed::InvalidCertificate(wrong) => match wrong {
-            // Or of one that has the name of one that it trusts.
-            Wrong::UnknownIssuer | Wrong::BadSignature => {
-                "the certificate of the server is of an authority that this process does not trust; set \
-                 sslrootcert=FILE to the certificate of that authority (or SSL_CERT_FILE)"
-            }
-            Wrong::NotValidForName | Wrong::NotValidForNameContext { .. } => {
-                "the certificate of the server is for another name than the host of the connection \
-                 string; connect by the name that it has, or give the server one for this name"
-            }
-            Wrong::Expired | Wrong::ExpiredContext { .. } => {
-                "the certificate of the server has expired; renew it (or correct the clock here)"
-            }
-            Wrong::NotValidYet | Wrong::NotValidYetContext { .. } => {
-                "the certificate of the server is not valid yet; correct the clock here, or the \
-                 certificate"
-            }
-            Wrong::Revoked => "the certificate of the server was revoked; renew it",
-            _ => {
-                "the certificate of the server is not one that can be verified, which the source of \
-                 this error explains; give it one of its own that an authority has signed"
-            }
-        },
-        Failed::AlertReceived(Alert::CertificateRequired) => {
+/// By its words: of the two libraries, one has no types for it.
+fn trouble(error: &(dyn Error + 'static)) -> Option<TlsTrouble> {
+    let mut next = Some(error);
+    while let Some(error) = next {
+        if let Some(trouble) = TlsTrouble::said(&error.to_string()) {
+            return Some(trouble);
+        }
+        next = error.source();
+    }
+    None
+}
+
+const fn sentence(trouble: TlsTrouble) -> &'static str {
+    match trouble {
+        TlsTrouble::Unknown => {
+            "the certificate of the server is of an authority that this process does not trust; set \
+             sslrootcert=FILE to the certificate of that authority (or SSL_CERT_FILE)"
+        }
+        TlsTrouble::OtherName => {
+            "the certificate of the server is for another name than the host of the connection \
+             string; connect by the name that it has, or give the server one for this name"
+        }
+        TlsTrouble::Expired => {
+            "the certificate of the server has expired; renew it (or correct the clock here)"
+        }
+        TlsTrouble::NotYet => {
+            "the certificate of the server is not valid yet; correct the clock here, or the \
+             certificate"
+        }
+        TlsTrouble::Revoked => "the certificate of the server was revoked; renew it",
+        TlsTrouble::AuthorityItself | TlsTrouble::OldForm | TlsTrouble::Other => {
+            "the certificate of the server is not one that can be verified, which the source of \
+             this error explains; give it one of its own that an authority has signed"
+        }
+        TlsTrouble::WantsCertificate => {
             "the server wants a client certificate; set sslcert and sslkey"
         }
-        Failed::AlertReceived(
-            Alert::UnknownCA
-            | Alert::BadCertificate
-            | Alert::UnsupportedCertificate
-            | Alert::CertificateUnknown
-            | Alert::CertificateRevoked
-            | Alert::CertificateExpired
-            | Alert::AccessDenied
-            | Alert::DecryptError,
-        ) => {
+        TlsTrouble::CertificateRefused => {
             "the server refused the client certificate, or that there is none; set sslcert and sslkey to \
              one that is valid, of an authority that it trusts (ssl_ca_file there)"
         }
-        Failed::AlertReceived(
-            Alert::ProtocolVersion | Alert::HandshakeFailure | Alert::InsufficientSecurity,
-        )
-        | Failed::PeerIncompatible(_) => {
-            "the server and this process have no version of TLS, or no cipher, in common; allow TLS 1.2 \
-             or 1.3 on the server"
-        }
-        Failed::NoCertificatesPresented => {
-            "the file of `sslcert` holds no certificate in PEM, or the server shows none; give it one"
-        }
-        Failed::InconsistentKeys(_) => {
+        TlsTrouble::NotOurKey => {
             "the key of `sslkey` is not that of the certificate of `sslcert`; give the two that belong \
              together"
         }
-        _ => return None,
-    })
+        TlsTrouble::NothingInCommon => {
+            "the server and this process have no version of TLS, or no cipher, in common; allow TLS 1.2 \
+             or 1.3 on the server"
+        }
+        TlsTrouble::NoTls => {
+            "what listens there agrees to TLS and does not speak it; correct host and port, or see the \
+             proxy between"
+        }
+        TlsTrouble::NoRoots => {
+            "the authorities that this machine trusts cannot be read; correct SSL_CERT_FILE and \
+             SSL_CERT_DIR, or what the system keeps"
+        }
+    }
 }
 
-#[cfg(not(any(feature = "rustls-ring", feature = "tls-rustls-aws-lc-rs")))]
-fn cause(error: &(dyn Error + 'static)) -> Option<&'static str> {
-    of_driver(error)
-}
-
-/// By its words, which are all that the driver gives.
+/// What the driver says itself.
 fn of_driver(error: &(dyn Error + 'static)) -> Option<&'static str> {
     let says = error.to_string();
     if says == "server does not support TLS" {
-        Some(WITHOUT_TLS)
+        Some(
+            "the server has no TLS, which sslmode demands; turn it on there (ssl = on), or connect to the \
+             server or the pooler that has it",
+        )
     } else if says.contains("built without TLS") {
         Some(
             "sslmode demands TLS, and this program was built without it; build with one of the `tls-*` \
@@ -99,6 +97,15 @@ fn of_driver(error: &(dyn Error + 'static)) -> Option<&'static str> {
         )
     } else if says.starts_with("Invalid certificate") {
         Some("the file of `sslrootcert` holds no certificate in PEM; give it one")
+    } else if says.contains("peer sent no certificates") {
+        Some(
+            "the file of `sslcert` holds no certificate in PEM, or the server shows none; give it one",
+        )
+    } else if says.contains("no start line") || says.contains("expected PKCS#8") {
+        Some(
+            "a file of `sslrootcert` or `sslcert` holds no certificate in PEM, or that of `sslkey` no key in \
+             PEM of PKCS #8; give it one",
+        )
     } else {
         None
     }

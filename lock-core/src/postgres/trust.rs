@@ -5,6 +5,9 @@ use std::env;
 
 use sqlx::postgres::PgConnectOptions;
 
+use crate::LockError;
+use crate::server::authorities;
+
 /// Each option by all its names.
 const MODE: [&str; 2] = ["sslmode", "ssl-mode"];
 const ROOT: [&str; 3] = ["sslrootcert", "ssl-root-cert", "ssl-ca"];
@@ -75,19 +78,28 @@ impl Trust {
     }
 
     /// Tells the driver.
-    pub(super) fn tell(self, options: PgConnectOptions) -> PgConnectOptions {
+    ///
+    /// # Errors
+    ///
+    /// The directories of `SSL_CERT_DIR` cannot be read, or have no certificate.
+    pub(super) fn tell(self, options: PgConnectOptions) -> Result<PgConnectOptions, LockError> {
         if self == Self::File {
-            return options;
+            return Ok(options);
         }
-        // The other drivers ask for it by themselves.
+        // The other drivers ask for them by themselves.
+        if BUILT_IN && authorities::has_directories() {
+            let found = authorities::of_environment()?.unwrap_or_default();
+            return Ok(options.ssl_root_cert_from_pem(found));
+        }
+        // Read at each connect.
         let file = env::var("SSL_CERT_FILE").ok();
         if let Some(file) = file.filter(|file| BUILT_IN && !file.is_empty()) {
-            return options.ssl_root_cert(file);
+            return Ok(options.ssl_root_cert(file));
         }
         if env::var_os(ROOT_VARIABLE).is_some() && !cfg!(feature = "tls-native-tls") {
             // In place of the file of that name.
-            return options.ssl_root_cert_from_pem(Vec::new());
+            return Ok(options.ssl_root_cert_from_pem(Vec::new()));
         }
-        options
+        Ok(options)
     }
 }

@@ -1,6 +1,7 @@
 //! Connection strings. The driver ignores options that it does not know, and logs their values; here
 //! each is taken, or changes nothing, which is logged by its name, or is an error.
 
+use std::borrow::Cow;
 use std::net::IpAddr;
 use std::str::FromStr;
 
@@ -8,7 +9,8 @@ use sqlx::postgres::PgConnectOptions;
 use url::Url;
 
 use super::trust::Trust;
-use super::url_forms::other_form;
+use super::url_forms::{SEVERAL_HOSTS, other_form};
+use crate::server::hostless::without_host;
 use crate::server::option::{nearest, unknown};
 use crate::{LockError, plain_text};
 
@@ -142,7 +144,8 @@ pub(crate) fn parse(text: &str) -> Result<PgConnectOptions, LockError> {
     if let Some(form) = other_form(text) {
         return Err(wrong(form));
     }
-    let mut url = Url::parse(text).map_err(|error| {
+    let text = without_host(text).map_or(Cow::Borrowed(text), Cow::Owned);
+    let mut url = Url::parse(&text).map_err(|error| {
         wrong(
             "is no URL; write postgres://user:password@host:5432/database, with special characters \
              of the password percent-encoded",
@@ -186,7 +189,7 @@ pub(crate) fn parse(text: &str) -> Result<PgConnectOptions, LockError> {
         Some(address) => options.host(&address),
         None => options,
     };
-    Ok(trust.tell(options))
+    trust.tell(options)
 }
 
 /// Refuses what comes of a password with special characters in it, and what the driver would ignore.
@@ -205,9 +208,6 @@ fn check_structure(url: &Url) -> Result<(), LockError> {
     }
     if url.fragment().is_some() {
         return Err(wrong("has a `#`; write it as %23"));
-    }
-    if url.host_str().is_some_and(|host| host.contains(',')) {
-        return Err(wrong("names several hosts; name the primary alone"));
     }
     Ok(())
 }
@@ -239,6 +239,9 @@ fn fate(position: usize, key: &str, value: &str) -> Result<Option<&'static str>,
                 SSL_MODES.join(", "),
                 meant.unwrap_or_default()
             )));
+        }
+        "host" | "hostaddr" | "port" if value.contains(',') => {
+            return Err(wrong(SEVERAL_HOSTS));
         }
         "port" => value.parse::<u16>().is_ok(),
         "hostaddr" => value.parse::<IpAddr>().is_ok(),
@@ -273,6 +276,13 @@ mod tests {
         assert_eq!(
             socket.get_socket().unwrap().to_str(),
             Some("/run/postgresql")
+        );
+        let hosted = parse("postgres://app:p%40ss@/shop?host=/cloudsql/a:b:c").unwrap();
+        assert_eq!(hosted.get_username(), "app");
+        assert_eq!(hosted.get_database(), Some("shop"));
+        assert_eq!(
+            hosted.get_socket().unwrap().to_str(),
+            Some("/cloudsql/a:b:c")
         );
     }
 
@@ -345,6 +355,19 @@ mod tests {
             ("postgres://app:12/hunter2@db/shop", "%2F"),
             ("postgres://app:12#hunter2@db/shop", "%23"),
             ("postgres://app:hunter2@db1,db2/shop", "several hosts"),
+            (
+                "postgres://app:hunter2@db1:5432,db2:5433/shop",
+                "several hosts",
+            ),
+            ("postgres://app:hunter2@/shop?host=db1,db2", "several hosts"),
+            (
+                "postgres://app:hunter2@db/shop?hostaddr=10.0.0.1,10.0.0.2",
+                "several hosts",
+            ),
+            (
+                "postgres://app:hunter2@db/shop?port=5432,5433",
+                "several hosts",
+            ),
             (
                 "postgres://app:hunter2@db/shop?sslmode=hunter2",
                 "unknown `sslmode`",

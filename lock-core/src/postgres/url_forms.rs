@@ -43,6 +43,10 @@ const KEYWORDS: [&str; 9] = [
     "dbname", "host", "hostaddr", "options", "password", "port", "service", "sslmode", "user",
 ];
 
+/// What libpq tries one after the other: a standby among them would be refused, or taken after a fail-over.
+pub(super) const SEVERAL_HOSTS: &str =
+    "names several hosts; name the primary alone, by a name that follows it in a fail-over";
+
 /// The scheme of a URL, if that is one of another engine.
 pub(super) fn other_engine(text: &str) -> Option<&'static str> {
     let text = plain_text::trimmed(text).to_ascii_lowercase();
@@ -75,8 +79,10 @@ pub(super) fn other_form(text: &str) -> Option<Cow<'static, str>> {
     }
     if matches!(scheme, "postgres" | "postgresql") {
         let rest = &text[scheme.len()..];
-        let is_url = rest.starts_with("://");
-        return (!is_url).then(|| format!("has no `//` after `{scheme}:`; {FORM}").into());
+        let Some(rest) = rest.strip_prefix("://") else {
+            return Some(format!("has no `//` after `{scheme}:`; {FORM}").into());
+        };
+        return has_several_hosts(rest).then(|| SEVERAL_HOSTS.into());
     }
     if text.contains("://") {
         return None;
@@ -90,6 +96,16 @@ pub(super) fn other_form(text: &str) -> Option<Cow<'static, str>> {
     is_keyword.then(|| {
         format!("is a list of keywords as libpq has it (`host=db dbname=shop`); {FORM}").into()
     })
+}
+
+/// Looked for in what follows the scheme, which is no URL where they have ports.
+fn has_several_hosts(rest: &str) -> bool {
+    let authority = rest.split(['/', '?', '#']).next().unwrap_or_default();
+    match authority.rsplit_once('@') {
+        Some((_, hosts)) => hosts.contains(','),
+        // Else it is part of a password with a `/` in it.
+        None => authority.contains(',') && !rest.contains('@'),
+    }
 }
 
 #[cfg(test)]
@@ -127,6 +143,7 @@ mod tests {
             "postgres://app:a=b;c@db/shop",
             "postgresql:///shop?host=/run/postgresql",
             "POSTGRES://app@db/shop",
+            "postgres://app:a,b@db:5432/shop?options=-c%20search_path=a,b",
         ] {
             assert_eq!(other_form(text), None, "{text}");
         }

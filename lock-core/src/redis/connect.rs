@@ -7,7 +7,8 @@ use ::redis::aio::MultiplexedConnection;
 use ::redis::io::AsyncDNSResolver;
 use ::redis::io::tcp::TcpSettings;
 use ::redis::{
-    AsyncConnectionConfig, Client, ConnectionAddr, ConnectionInfo, PushInfo, RedisFuture, Value,
+    AsyncConnectionConfig, Client, ConnectionAddr, ConnectionInfo, PushInfo, RedisError,
+    RedisFuture, Value,
 };
 use tokio::net::lookup_host;
 use tokio::time::timeout;
@@ -18,8 +19,8 @@ use super::overheard::overheard;
 use super::refused::{has_hung_up, hung_up, refused};
 use super::rights::{Asked, says_not_permitted};
 use super::settings::Settings;
-use super::tls::TlsTrouble;
 use crate::LockError;
+use crate::server::tls_trouble::TlsTrouble;
 
 /// A client of the server of a connection string, in either of the forms that
 /// [`RedisBackend::connect`](super::RedisBackend::connect) takes: for what else a service does with
@@ -141,7 +142,7 @@ async fn dial(
                 };
                 return Err(asked.not_permitted(&error.to_string(), error));
             }
-            Err(error) if TlsTrouble::of(&error) == Some(TlsTrouble::OtherName) => {
+            Err(error) if is_for_other_name(&error) => {
                 let Some(other) = others.next() else {
                     return Err(refused(info, error));
                 };
@@ -153,6 +154,10 @@ async fn dial(
             connected => return connected.map_err(|error| refused(info, error)),
         }
     }
+}
+
+fn is_for_other_name(error: &RedisError) -> bool {
+    TlsTrouble::said(&error.to_string()) == Some(TlsTrouble::OtherName)
 }
 
 /// The same server, whose certificate is for this name.

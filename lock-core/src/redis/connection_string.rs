@@ -1,7 +1,7 @@
 //! Where the server is, in the two forms that people have.
 //!
 //! - URLs: `redis://[user][:password@]host[:port][/database]`, `rediss://` for TLS, `valkey://` and
-//!   `valkeys://` for the same, `unix:///path?db=..&user=..&pass=..`.
+//!   `valkeys://` for the same, `unix:///path?db=..&user=..&pass=..` or `unix://user:password@/path`.
 //! - `host:port,password=..,user=..,ssl=true,defaultDatabase=1,connectTimeout=5000`, as .NET writes
 //!   it; several hosts are the nodes of one cluster, of which any can be asked.
 //!
@@ -28,6 +28,7 @@ pub(super) use self::service::Service;
 use super::certificates::{Certificates, host as tls_host, is_address};
 use super::options::{HOW_SENTINELS, NAME_THE_CA};
 use crate::server::exposed::warn_unless_local;
+use crate::server::hostless::without_host;
 use crate::{LockError, plain_text};
 
 const PORT: u16 = 6379;
@@ -239,6 +240,12 @@ fn url(text: &str) -> Result<Target, LockError> {
         }
         None => (text.to_owned(), Vec::new()),
     };
+    let is_socket = text
+        .split(':')
+        .next()
+        .is_some_and(|scheme| scheme.ends_with("unix"));
+    let hostless = is_socket.then(|| without_host(&text)).flatten();
+    let text = hostless.unwrap_or(text);
     // `ParseError` says what is wrong without the text.
     let mut url = Url::parse(&text).map_err(|error| {
         wrong(
@@ -286,7 +293,6 @@ fn url(text: &str) -> Result<Target, LockError> {
     for (n, (option, value)) in url.query_pairs().enumerate() {
         given.take(n + 1, &option, &value)?;
     }
-    let is_socket = url.scheme().ends_with("unix");
     if !sentinels.is_empty() {
         sentinels::take_path(&mut url, &mut given)?;
         if given.master.is_none() {
@@ -301,6 +307,11 @@ fn url(text: &str) -> Result<Target, LockError> {
         sentinels.push((self::host(host)?.0, url.port()));
     }
     let has_path = !matches!(url.path(), "" | "/");
+    if has_path && !is_socket && url.path().trim_matches('/').parse::<u32>().is_err() {
+        return Err(wrong(
+            "its database, which stands after the host, is no number; write a socket as unix:///PATH",
+        ));
+    }
     url.set_query(None);
     // The driver's errors about URLs name no value.
     let info = url
@@ -326,6 +337,9 @@ fn url(text: &str) -> Result<Target, LockError> {
 }
 
 fn options(text: &str) -> Result<Target, LockError> {
+    if text.starts_with('/') {
+        return Err(wrong("it is a path; write a socket as unix:///PATH"));
+    }
     let mut hosts = Vec::new();
     let mut given = Given::default();
     let mut position = 0;

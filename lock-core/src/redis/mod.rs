@@ -68,8 +68,8 @@
 //! # TLS
 //!
 //! Certificates are always verified. A private authority is named by `ssl_ca_certs=FILE`,
-//! [`ca_file`](RedisBuilder::ca_file), or the variable `SSL_CERT_FILE`; each counts in place of the roots
-//! of the machine. A certificate of the client is `ssl_certfile` with `ssl_keyfile`, or
+//! [`ca_file`](RedisBuilder::ca_file), or the variables `SSL_CERT_FILE` and `SSL_CERT_DIR`; each counts in
+//! place of the roots of the machine. A certificate of the client is `ssl_certfile` with `ssl_keyfile`, or
 //! [`client_certificate`](RedisBuilder::client_certificate). Files are read at each connect.
 //!
 //! The certificate of a server is for its host, or for what `sslHost` says. A cluster can name its nodes by
@@ -208,6 +208,7 @@ mod gather;
 mod grant;
 mod key;
 mod logins;
+mod not_now;
 mod opened;
 mod options;
 mod overheard;

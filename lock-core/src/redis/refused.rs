@@ -4,8 +4,9 @@ use std::error::Error;
 
 use ::redis::{ConnectionInfo, ErrorKind, RedisError, ServerErrorKind};
 
-use super::tls::TlsTrouble;
+use super::tls;
 use crate::LockError;
+use crate::server::tls_trouble::TlsTrouble;
 
 /// What a server is that does not know `HELLO`.
 const NO_HELLO: &str = "does not speak RESP3: it is older than 6.0, or it does not know `HELLO`";
@@ -34,8 +35,8 @@ pub(super) fn is_login_refused(error: &LockError) -> bool {
 pub(super) fn refused(info: &ConnectionInfo, error: RedisError) -> LockError {
     let at = |what: &str| format!("the Redis server at {} {what}", info.addr());
     let code = error.code().unwrap_or_default();
-    if let Some(trouble) = TlsTrouble::of(&error) {
-        return LockError::misconfigured(at(trouble.sentence()))
+    if let Some(trouble) = TlsTrouble::said(&error.to_string()) {
+        return LockError::misconfigured(at(tls::sentence(trouble)))
             .with_source(without_password(info, error));
     }
     if let Some(end) = End::of(&error.to_string()) {

@@ -120,6 +120,14 @@ impl Failure {
         }
     }
 
+    /// What the answer of the server begins with; empty where there is none.
+    pub(super) fn code(&self) -> &str {
+        match self {
+            Self::Refused(error) => error.code().unwrap_or_default(),
+            Self::Unknown(_) | Self::Nonsense => "",
+        }
+    }
+
     /// Why the server did not do it, if it says that rights or the command are lacking.
     pub(super) fn lacking(&self, asked: Asked<'_>) -> Option<LockError> {
         match self {

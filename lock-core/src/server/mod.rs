@@ -23,12 +23,20 @@
 //! A store that has a key with a lease for each lock needs no driver of its own: `driver` is the loop,
 //! `leased` what it is asked for and what it grants, and `protocol` how the store is asked.
 
+#[cfg(any(
+    feature = "postgres",
+    feature = "rustls-ring",
+    feature = "tls-rustls-aws-lc-rs",
+    feature = "tls-native-tls"
+))]
+pub(crate) mod authorities;
 mod back_off;
 mod client;
 #[cfg(feature = "redis")]
 pub(crate) mod driver;
 pub(crate) mod exposed;
 mod grant;
+pub(crate) mod hostless;
 mod inbox;
 #[cfg(feature = "redis")]
 pub(crate) mod leased;
@@ -40,6 +48,7 @@ pub(crate) mod protocol;
 mod spin;
 mod stop;
 mod terms;
+pub(crate) mod tls_trouble;
 mod waiters;
 pub(crate) mod worker;
 

@@ -23,6 +23,15 @@ const ROUNDS: usize = 1_000;
 
 /// Does it again and again; how often another task of the same thread ran meanwhile.
 async fn others_ran(again: impl AsyncFn()) -> usize {
+    others_ran_beside(async {
+        for _ in 0..ROUNDS {
+            again().await;
+        }
+    })
+    .await
+}
+
+async fn others_ran_beside(work: impl Future) -> usize {
     let turns = Arc::new(AtomicUsize::new(0));
     let counted = Arc::clone(&turns);
     let other = tokio::spawn(async move {
@@ -31,9 +40,7 @@ async fn others_ran(again: impl AsyncFn()) -> usize {
             tokio::task::yield_now().await;
         }
     });
-    for _ in 0..ROUNDS {
-        again().await;
-    }
+    work.await;
     other.abort();
     turns.load(Ordering::Relaxed)
 }
@@ -65,6 +72,33 @@ async fn acquires_and_releases_let_other_tasks_run() {
         async || client.run(name(), s(1), ready(())).await.unwrap(),
         async || drop(client.acquire_all([name()], s(1)).await.unwrap()),
         async || drop(client.claim([name()], 1).await.unwrap()),
+        async || lock
+            .try_run(s(1), ready(Ok::<_, LockError>(())))
+            .await
+            .unwrap(),
+        async || client
+            .try_run(name(), s(1), ready(Ok::<_, LockError>(())))
+            .await
+            .unwrap(),
+        async || drop(
+            client
+                .acquire_all([name()], s(1))
+                .await
+                .unwrap()
+                .release()
+                .await
+        ),
+        async || drop(lock.acquire_owned(s(1)).await.unwrap()),
+    );
+}
+
+#[tokio::test]
+async fn looks_at_the_store_let_other_tasks_run() {
+    let client = client();
+    lets_others_run!(
+        async || assert!(client.health().await.is_up()),
+        async || assert!(client.holder(name()).await.unwrap().is_none()),
+        async || assert!(client.holder("no name").await.is_err()),
     );
 }
 
@@ -102,6 +136,15 @@ async fn what_a_guard_answers_lets_other_tasks_run() {
         async || guard.protect(ready(())).await.unwrap(),
         async || guards.protect(ready(())).await.unwrap(),
         async || assert!(guard.fencing_token().await.is_ok()),
+        async || assert!(guards[0].fencing_token().await.is_ok()),
+        async || guard
+            .try_protect(ready(Ok::<_, LockError>(())))
+            .await
+            .unwrap(),
+        async || guards
+            .try_protect(ready(Ok::<_, LockError>(())))
+            .await
+            .unwrap(),
     );
     store.revoke(guard.name());
     store.revoke(guards[1].name());
@@ -123,9 +166,23 @@ async fn a_leader_lets_other_tasks_run() {
         async || leader.while_leading(ready(())).await.unwrap(),
         async || assert!(leader.fencing_token().await.is_ok()),
         async || assert!(other.fencing_token().await.is_err()),
+        async || assert!(leader.current().await.is_ok()),
     );
     client.shutdown(Duration::ZERO).await;
     lets_others_run!(async || assert!(other.clone().changed().await.is_err()));
+}
+
+#[tokio::test]
+async fn rounds_that_never_wait_let_other_tasks_run() {
+    let client = client();
+    let rounds = AtomicUsize::new(0);
+    let turns = others_ran_beside(client.lead("job:lead", async |_| {
+        match rounds.fetch_add(1, Ordering::Relaxed) {
+            ROUNDS => Err(client.lock("").unwrap_err()),
+            _ => Ok(()),
+        }
+    }));
+    assert!(turns.await >= ROUNDS / 200);
 }
 
 #[distributed_lock("order:process:<id>", wait = "0s")]

@@ -107,6 +107,33 @@ async fn a_wrong_connection_string_is_told_without_its_password() {
     assert!(!log.text().contains(PASSWORD), "{}", log.text());
 }
 
+/// As libpq and the clouds that give a directory for the socket write it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_user_without_a_host_reaches_the_socket_of_the_options() {
+    let server = PostgresServer::start().await;
+    let (socket, port) = (server.socket_directory().display(), server.port());
+    for url in [
+        format!("postgres://app:{PASSWORD}@/postgres?host={socket}&port={port}"),
+        format!("postgres://app@:{port}/postgres?host={socket}"),
+    ] {
+        PostgresBackend::connect(&url).await.unwrap();
+    }
+}
+
+/// Of which the first can be the standby.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn several_hosts_are_refused_as_such_in_each_form() {
+    for rest in [
+        "db1:5432,db2:5433/shop",
+        "db1,db2/shop?target_session_attrs=read-write",
+        "/shop?host=db1,db2",
+        "db1/shop?port=5432,5433",
+    ] {
+        let url = format!("postgres://app:{PASSWORD}@{rest}");
+        refused(&url, Misconfigured, "names several hosts").await;
+    }
+}
+
 /// The server says the same in both cases: there is no line for a client without encryption.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_server_that_lets_in_nobody_without_tls_or_from_here_says_so() {

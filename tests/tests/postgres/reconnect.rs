@@ -6,6 +6,8 @@ use lock_core::LockProvider;
 use lock_core::postgres::PostgresBackend;
 use lock_tests::servers::{PostgresServer, Proxy};
 use lock_tests::{PostgresStore, Store, eventually};
+use sqlx::Executor;
+use tokio::time::sleep;
 
 use crate::network::Network;
 use crate::support::{HeldUp, LEASE, PATIENCE, acquire, builder, child, client, order, take};
@@ -84,6 +86,33 @@ async fn notifications_that_somebody_else_holds_up_are_told_at_connect() {
     assert!(told.contains("takes no notifications now"), "{told}");
     held_up.end().await;
     PostgresBackend::connect(&server.url()).await.unwrap();
+}
+
+/// By an administrator, as the shortest of timeouts would.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_statement_that_is_cancelled_at_connect_is_told_with_its_causes() {
+    let server = PostgresServer::start().await;
+    let (held_up, url) = (HeldUp::on(&server).await, server.url());
+    let pool = server.pool().await;
+    let cancelling = async {
+        let cancel =
+            "SELECT pg_cancel_backend(pid) FROM pg_stat_activity WHERE wait_event_type = 'Lock'";
+        loop {
+            pool.execute(cancel).await.unwrap();
+            sleep(Duration::from_millis(5)).await;
+        }
+    };
+    let error = tokio::select! {
+        connected = PostgresBackend::connect(&url) => connected.unwrap_err(),
+        () = cancelling => unreachable!(),
+    };
+    assert!(error.is_unavailable(), "{error:?}");
+    let told = error.to_string();
+    assert!(
+        told.contains("ALTER ROLE .. SET statement_timeout"),
+        "{told}"
+    );
+    held_up.end().await;
 }
 
 /// A wait outlasts it.

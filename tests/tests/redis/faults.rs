@@ -441,6 +441,7 @@ async fn a_server_that_is_busy_with_a_script_is_unavailable_and_then_serves() {
     .await;
     let error = try_once(&here).await.unwrap_err();
     assert!(error.is_unavailable(), "{error}");
+    assert!(error.to_string().contains("`SCRIPT KILL`"), "{error}");
     let waiting = tokio::spawn(async move { take(&here).await });
     server.ask::<()>(&["SCRIPT", "KILL"]).await.unwrap();
     waiting.await.unwrap().release().await.unwrap();

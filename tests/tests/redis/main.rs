@@ -24,6 +24,7 @@ mod neighbours;
 mod outages;
 mod panics;
 mod refusals;
+mod refused_writes;
 mod renewals;
 mod replicas;
 mod resharding;

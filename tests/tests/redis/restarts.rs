@@ -165,4 +165,5 @@ async fn a_release_after_a_restart_without_data_says_that_the_lock_was_lost() {
     // Sent to the server that is gone, and again to the one that knows of nothing.
     let error = guard.release().await.unwrap_err();
     assert!(error.is_lost(), "{error:?}");
+    assert!(error.to_string().contains("lost its data"), "{error}");
 }

@@ -89,6 +89,7 @@ async fn a_server_that_is_loading_is_unavailable_and_then_serves() {
         .await;
         let error = try_once(&here).await.unwrap_err();
         assert!(error.is_unavailable(), "{error}");
+        assert!(error.to_string().contains("loading its data"), "{error}");
         let error = RedisBackend::connect(&server.url()).await.unwrap_err();
         assert!(error.is_unavailable(), "{error}");
         assert!(format!("{error:?}").contains("load"), "{error:?}");

@@ -113,6 +113,10 @@ async fn a_wrong_setting_ends_the_start_by_its_name_and_without_its_secret() {
             "DATABASE_URL: the connection string has an unknown option (number 1)",
         ),
         (&[("LOCK_DIR", "/proc/locks")], "LOCK_DIR: "),
+        (
+            &[("LOCK_DIR", ""), ("TMPDIR", "/proc/none")],
+            "LOCK_DIR is not set: ",
+        ),
     ] {
         let mut command = command(&shop.lock_dir(), environment);
         let output = command.stderr(Stdio::piped()).output().await.unwrap();

@@ -1,8 +1,7 @@
 //! The files of certificates and keys.
 
-use std::ffi::OsString;
-use std::path::{Path, PathBuf};
-use std::{env, fs};
+use std::fs;
+use std::path::Path;
 
 use ::redis::{
     Client, ClientTlsConfig, ConnectionAddr, ConnectionInfo, ErrorKind, RedisError, RedisResult,
@@ -11,8 +10,8 @@ use ::redis::{
 
 use super::Certificates;
 use crate::LockError;
+use crate::server::authorities::{self, CERTIFICATE};
 
-const CERTIFICATE: &str = "-----BEGIN CERTIFICATE-----";
 const KEY: &str = "PRIVATE KEY-----";
 
 /// What the files have.
@@ -27,10 +26,9 @@ impl Trust {
     pub(in crate::redis) fn read(certificates: &Certificates) -> Result<Self, LockError> {
         let root_cert = match &certificates.ca_file {
             Some(file) => Some(part(file, "`ca_file` or `ssl_ca_certs`", CERTIFICATE)?),
-            None => match of_environment(env::var_os("SSL_CERT_FILE")) {
-                Some(file) => Some(part(&file, "the variable SSL_CERT_FILE", CERTIFICATE)?),
-                None => None,
-            },
+            // Where the driver takes those of the machine, it looks at the environment itself.
+            None if cfg!(feature = "tls-rustls-ring-webpki") => authorities::of_environment()?,
+            None => None,
         };
         let client_tls = match &certificates.client {
             Some((file, key)) => Some(ClientTlsConfig {
@@ -61,13 +59,6 @@ impl Trust {
     }
 }
 
-/// What is trusted instead of the roots that are built in. Where the driver takes those of the machine,
-/// it looks at the variable itself.
-fn of_environment(variable: Option<OsString>) -> Option<PathBuf> {
-    let file = variable.filter(|file| !file.is_empty())?;
-    cfg!(feature = "tls-rustls-ring-webpki").then(|| file.into())
-}
-
 /// The text of a file that has such a part.
 fn part(file: &Path, named: &str, part: &str) -> Result<Vec<u8>, LockError> {
     let text = fs::read(file).map_err(|error| {
@@ -96,15 +87,6 @@ fn part(file: &Path, named: &str, part: &str) -> Result<Vec<u8>, LockError> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn the_variable_counts_where_roots_are_built_in() {
-        let is_built_in = cfg!(feature = "tls-rustls-ring-webpki");
-        let file = of_environment(Some("/x".into()));
-        assert_eq!(file, is_built_in.then(|| "/x".into()));
-        assert_eq!(of_environment(Some(OsString::new())), None);
-        assert_eq!(of_environment(None), None);
-    }
 
     #[test]
     fn a_file_that_is_none_is_told_by_what_names_it() {

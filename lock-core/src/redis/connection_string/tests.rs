@@ -47,6 +47,11 @@ fn a_socket_is_a_path_with_options() {
     assert_eq!(info.addr(), &ConnectionAddr::Unix("/run/redis.sock".into()));
     assert_eq!(info.redis_settings().db(), 3);
     assert_eq!(info.redis_settings().password(), Some("secret"));
+    let info = parse("unix://app:s%3Aec+ret@/run/redis.sock?db=3");
+    assert_eq!(info.addr(), &ConnectionAddr::Unix("/run/redis.sock".into()));
+    assert_eq!(info.redis_settings().username(), Some("app"));
+    assert_eq!(info.redis_settings().password(), Some("s:ec+ret"));
+    assert_eq!(info.redis_settings().db(), 3);
 }
 
 #[test]
@@ -351,7 +356,8 @@ fn what_is_wrong_is_said() {
         ("host,defaultDatabase=one", "`defaultDatabase`"),
         ("host,connectTimeout=-1", "`connectTimeout`"),
         ("redis://host?protocol=2", "resp3"),
-        ("redis://host/one", "driver does not take it"),
+        ("redis://host/one", "is no number"),
+        ("/run/redis.sock", "write a socket as unix:///PATH"),
         ("redis://", "driver does not take it"),
         ("redis://host:port", "not a URL"),
         ("redis://host#insecure", "`#insecure`"),
@@ -371,6 +377,9 @@ fn no_error_and_no_debug_shows_a_password() {
         "host,password=hunter2,nonsense=1",
         "hunter2@host:6379",
         "unix:///run/redis.sock?pass=hunter2&x=1",
+        "unix://app:hunter2@/run/redis.sock?x=1",
+        "unix://app:hunter2@/run/redis.sock?user=a",
+        "unix://app:hunter2@redis.sock",
     ] {
         assert!(!error(text).contains("hunter2"), "{text}");
     }

@@ -7,6 +7,7 @@ use super::answers::{ANOTHER, BAD_NOTE, FOREIGN, UNBELIEVABLE, believable, pause
 use super::foreign::Foreign;
 use crate::LockError;
 use crate::redis::key::Key;
+use crate::redis::not_now::because;
 use crate::redis::rights::Asked;
 use crate::redis::scripts::Failure;
 use crate::redis::shared::Shared;
@@ -101,7 +102,8 @@ impl Verdicts {
                 retry_in: Some(self.shared.settings.lease),
             };
         }
-        let refused = format!("the Redis server refused to lock `{}`", key.text);
+        let because = because(&said);
+        let refused = format!("the Redis server refused to lock `{}`{because}", key.text);
         Refusal::Error(LockError::unavailable(refused).with_source(said))
     }
 
@@ -120,10 +122,11 @@ impl Verdicts {
             Ok(_) => Token::None,
             Err(said) if said == ANOTHER => Token::Another,
             Err(said) if said == BAD_NOTE => Token::Failed(bad_note(server_key)),
-            Err(said) => Token::Failed(
-                LockError::unavailable("the Redis server issued no fencing token")
-                    .with_source(said),
-            ),
+            Err(said) => {
+                let because = because(&said);
+                let error = format!("the Redis server issued no fencing token{because}");
+                Token::Failed(LockError::unavailable(error).with_source(said))
+            }
         }
     }
 
@@ -139,7 +142,10 @@ impl Verdicts {
             Failure::Refused(_) => Then::Refuse,
             Failure::Unknown(_) | Failure::Nonsense => Then::Undo,
         };
-        let not_done = || LockError::unavailable(if is_moving { IS_MOVING } else { NOT_DONE });
+        let not_done = || match is_moving {
+            true => LockError::unavailable(IS_MOVING),
+            false => LockError::unavailable(format!("{NOT_DONE}{}", because(failure.code()))),
+        };
         Failed {
             then,
             error: self.lacking(failure).unwrap_or_else(not_done),
@@ -161,8 +167,8 @@ pub(super) fn probed(server_key: &str, left: &Result<i64, String>) -> Result<(),
         Ok(_) => Ok(()),
         Err(said) if said == BAD_NOTE => Err(bad_note(server_key)),
         Err(said) => {
-            let error = LockError::unavailable("the Redis server cannot grant locks");
-            Err(error.with_source(said.clone()))
+            let error = format!("the Redis server cannot grant locks{}", because(said));
+            Err(LockError::unavailable(error).with_source(said.clone()))
         }
     }
 }

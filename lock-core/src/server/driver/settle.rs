@@ -294,5 +294,5 @@ impl<P: Protocol> Driver<P> {
 }
 
 fn taken_away() -> LockError {
-    LockError::lost("another client deleted or took over the lock")
+    LockError::lost(LossReason::Revoked.to_string())
 }
