@@ -1,7 +1,6 @@
 //! The bodies of requests and responses, as they pass the layer.
 
 use std::fmt;
-use std::mem;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
@@ -11,6 +10,7 @@ use lock_tower::__private::Rest;
 use lock_tower::LockedBody;
 use pin_project_lite::pin_project;
 
+use crate::recording::taken;
 use crate::{BoxError, RecordedBody};
 
 pin_project! {
@@ -173,10 +173,4 @@ impl<R> fmt::Debug for ResponseBody<R> {
             .field("state", &state)
             .finish_non_exhaustive()
     }
-}
-
-/// The one frame of a body that is there as a whole.
-fn taken<E>(data: &mut Bytes) -> Option<Result<Frame<Bytes>, E>> {
-    let data = mem::take(data);
-    (!data.is_empty()).then(|| Ok(Frame::data(data)))
 }

@@ -211,6 +211,12 @@ where
     }
 }
 
+/// The one frame of a body that is there as a whole.
+pub(crate) fn taken<E>(data: &mut Bytes) -> Option<Result<Frame<Bytes>, E>> {
+    let data = mem::take(data);
+    (!data.is_empty()).then(|| Ok(Frame::data(data)))
+}
+
 /// The body of a response that was stored, or could not be.
 pub struct RecordedBody<R> {
     state: State<R>,
@@ -253,10 +259,7 @@ where
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
         let body = match &mut self.state {
-            State::Whole(data) => {
-                let data = mem::take(data);
-                return Poll::Ready((!data.is_empty()).then(|| Ok(Frame::data(data))));
-            }
+            State::Whole(data) => return Poll::Ready(taken(data)),
             State::Begun { frames, .. } if !frames.is_empty() => {
                 return Poll::Ready(frames.pop_front());
             }

@@ -110,24 +110,20 @@ async fn measure(
     send(with.clone(), Some(key.to_string()), false).await;
     for (tasks, (count, plain_count)) in [1, 64].into_iter().zip(counts) {
         let peer = |_| plain(without);
-        let ours = |_| first(with);
-        let name = format!("{what}, first request");
-        compare(
-            (&name, processes),
-            tasks,
-            (ours, count),
-            (peer, plain_count),
-        )
-        .await;
-        let ours = |_| replay(with, &key);
-        let name = format!("{what}, replay");
-        compare(
-            (&name, processes),
-            tasks,
-            (ours, count),
-            (peer, plain_count),
-        )
-        .await;
+        let first = |_| first(with);
+        let replay = |_| replay(with, &key);
+        let both: [(&str, &dyn Fn(usize) -> Call); 2] =
+            [("first request", &first), ("replay", &replay)];
+        for (kind, ours) in both {
+            let name = format!("{what}, {kind}");
+            compare(
+                (&name, processes),
+                tasks,
+                (ours, count),
+                (peer, plain_count),
+            )
+            .await;
+        }
     }
 }
 

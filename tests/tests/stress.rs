@@ -66,8 +66,8 @@ const RACED: usize = 200;
 fn race(bug: Bug) -> Verdict {
     loop {
         let verdict = raced(bug);
-        // A machine that is busy with other work can have let it do next to nothing.
-        if verdict.counts.acquires.done >= RACED {
+        // A machine that is busy with other work can have let it do next to nothing. So can a lock that is stuck.
+        if !verdict.checks().is_empty() || verdict.counts.acquires.done >= RACED {
             return report(bug, verdict);
         }
     }

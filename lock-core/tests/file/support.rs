@@ -126,7 +126,10 @@ impl Detector {
 pub(crate) fn until_lost(lease: &Lease) {
     let (began, before) = (Instant::now(), queued());
     while lease.is_valid() {
-        assert!(began.elapsed() < Duration::from_secs(30), "nobody noticed");
+        assert!(
+            began.elapsed() < Duration::from_secs(30),
+            "the loss was not noticed"
+        );
         thread::sleep(Duration::from_millis(10));
     }
     // How long a thread has waited is known once it runs.

@@ -48,15 +48,13 @@ impl WallClock {
     }
 
     /// A command line whose program has this clock.
-    pub(super) fn of<'a>(&self, command: impl IntoIterator<Item = &'a str>) -> Vec<String> {
+    pub(super) fn of(&self, command: Vec<String>) -> Vec<String> {
         let own = [
             "env".to_owned(),
             format!("LD_PRELOAD={}", self.library().display()),
             format!("CLOCK_AHEAD={}", self.ahead().display()),
         ];
-        own.into_iter()
-            .chain(command.into_iter().map(Into::into))
-            .collect()
+        own.into_iter().chain(command).collect()
     }
 
     /// Puts it so many seconds ahead of the real one.

@@ -8,6 +8,7 @@ use std::sync::{Mutex, PoisonError};
 use rustix::process::{Pid, Signal, kill_process};
 use tokio::net::TcpStream;
 
+use super::clock::WallClock;
 use super::guardian::{Guardian, unprivileged};
 use super::processes::{descendants, lives, stat};
 use crate::timing::eventually;
@@ -19,6 +20,8 @@ pub struct Daemon {
     stop: Signal,
     command: Vec<String>,
     pid: Mutex<Option<Pid>>,
+    /// Its own, where it was started with one.
+    clock: Option<WallClock>,
 }
 
 impl Daemon {
@@ -29,7 +32,13 @@ impl Daemon {
             stop,
             command,
             pid: Mutex::new(None),
+            clock: None,
         }
+    }
+
+    /// The same with this clock, which its command preloads.
+    pub(super) fn with_clock(self, clock: Option<WallClock>) -> Self {
+        Self { clock, ..self }
     }
 
     /// Where the server keeps its files.
@@ -151,6 +160,16 @@ pub trait Server: Sync {
     fn freeze(&self) -> impl Future<Output = ()> + Send {
         let daemon = self.daemon();
         daemon.signal_until(Signal::STOP, "frozen", |state| matches!(state, 'T' | 'Z'))
+    }
+
+    /// Puts its wall clock so many seconds ahead of the real one, or behind it.
+    ///
+    /// # Panics
+    ///
+    /// When it was started without a [clock of its own](super::ServerOptions::own_clock).
+    fn put_clock(&self, seconds: i64) {
+        let clock = self.daemon().clock.as_ref();
+        clock.expect("it has a clock of its own").put(seconds);
     }
 
     /// Lets a frozen server go on.

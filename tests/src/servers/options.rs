@@ -4,7 +4,12 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::path::Path;
 use std::sync::Arc;
 
+use rustix::process::Signal;
+
 use super::certificates::{Authority, Certificates, Kind};
+use super::clock::WallClock;
+use super::daemon::{Daemon, daemon_command};
+use super::guardian::Guardian;
 use super::lan::NetworkNamespace;
 
 /// How a server is started: what all have, and what its kind has of its own.
@@ -15,7 +20,7 @@ pub struct ServerOptions<K> {
     tls: Option<Arc<Authority>>,
     certificate: Kind,
     wants_certificate: bool,
-    pub(super) has_clock: bool,
+    has_clock: bool,
     pub(super) kind: K,
 }
 
@@ -35,7 +40,7 @@ impl<K> ServerOptions<K> {
             .fold(self, |options, (name, value)| options.setting(name, value))
     }
 
-    /// It has a wall clock of its own, which a test can put.
+    /// It has a wall clock of its own: see [`put_clock`](super::Server::put_clock).
     #[must_use]
     pub fn own_clock(mut self) -> Self {
         self.has_clock = true;
@@ -92,6 +97,25 @@ impl<K> ServerOptions<K> {
 
     pub(super) fn namespace_name(&self) -> Option<&str> {
         self.namespace.as_ref().map(NetworkNamespace::name)
+    }
+
+    /// A server that is not running yet, of this command line, where and with the clock that it is to have.
+    pub(super) async fn daemon(
+        &self,
+        guardian: Guardian,
+        command: Vec<String>,
+        stop: Signal,
+    ) -> Daemon {
+        let clock = match self.has_clock {
+            true => Some(WallClock::new(&guardian).await),
+            false => None,
+        };
+        let command = match &clock {
+            Some(clock) => clock.of(command),
+            None => command,
+        };
+        let command = daemon_command(command, self.namespace_name());
+        Daemon::new(guardian, command, stop).with_clock(clock)
     }
 
     pub(super) fn authority(&self) -> Option<&Authority> {

@@ -13,7 +13,6 @@ use sqlx::{
 };
 
 use super::certificates::Kind;
-use super::clock::WallClock;
 use super::daemon::{Daemon, Server, daemon_command};
 use super::guardian::{Guardian, unprivileged};
 use super::options::ServerOptions;
@@ -51,7 +50,6 @@ pub struct PostgresServer {
     port: Port,
     options: PostgresOptions,
     authority: Option<PathBuf>,
-    clock: Option<WallClock>,
 }
 
 /// How a PostgreSQL server is started; settings are lines of `postgresql.conf`. `fsync` is off unless
@@ -124,21 +122,12 @@ impl PostgresServer {
             data.to_str().unwrap().into(),
             format!("--config-file={}", conf.display()),
         ];
-        let clock = match options.has_clock {
-            true => Some(WallClock::new(&guardian).await),
-            false => None,
-        };
-        let command = match &clock {
-            Some(clock) => clock.of(command.iter().map(String::as_str)),
-            None => command.into(),
-        };
-        let command = daemon_command(command, options.namespace_name());
+        let daemon = options.daemon(guardian, command.into(), Signal::INT).await;
         let server = Self {
-            daemon: Daemon::new(guardian, command, Signal::INT),
+            daemon,
             port,
             options,
             authority: certificates.map(|files| files.authority),
-            clock,
         };
         server.daemon.start();
         server.ready().await;
@@ -308,18 +297,6 @@ impl PostgresServer {
         let ended: Vec<_> = ended.map(|(pid, _)| pid).collect();
         gone.bind(&ended).execute(&mut connection).await.unwrap();
         ended.len()
-    }
-
-    /// Puts its wall clock so many seconds ahead of the real one, or behind it.
-    ///
-    /// # Panics
-    ///
-    /// When it was started without a [clock of its own](ServerOptions::own_clock).
-    pub fn put_clock(&self, seconds: i64) {
-        self.clock
-            .as_ref()
-            .expect("it has a clock of its own")
-            .put(seconds);
     }
 
     /// A standby of it with the same settings, in the same network, that streams as the application

@@ -12,8 +12,7 @@ use redis::{AsyncConnectionConfig, FromRedisValue};
 use rustix::process::Signal;
 
 use super::certificates::Certificates;
-use super::clock::WallClock;
-use super::daemon::{Daemon, Server, daemon_command};
+use super::daemon::{Daemon, Server};
 use super::guardian::Guardian;
 use super::options::ServerOptions;
 use super::port::Port;
@@ -39,7 +38,6 @@ pub struct RedisServer {
     options: RedisOptions,
     /// Of the members of a cluster.
     bus: Option<Port>,
-    clock: Option<WallClock>,
 }
 
 /// How a Redis server is started; settings are lines of `redis.conf`, the values as they stand there.
@@ -100,22 +98,14 @@ impl RedisOptions {
         }
         let mut command = vec!["redis-server", conf.to_str().unwrap()];
         command.extend(self.kind.is_sentinel.then_some("--sentinel"));
-        let clock = match self.has_clock {
-            true => Some(WallClock::new(&guardian).await),
-            false => None,
-        };
-        let command = match &clock {
-            Some(clock) => clock.of(command),
-            None => command.into_iter().map(Into::into).collect(),
-        };
-        let command = daemon_command(command, self.namespace_name());
+        let command = command.into_iter().map(Into::into).collect();
+        let daemon = self.daemon(guardian, command, Signal::TERM).await;
         let server = RedisServer {
-            daemon: Daemon::new(guardian, command, Signal::TERM),
+            daemon,
             port,
             certificates,
             options: self,
             bus,
-            clock,
         };
         server.daemon.start();
         server.ready().await;
@@ -252,18 +242,6 @@ impl RedisServer {
             request.arg(argument);
         }
         request.query_async(&mut self.connect().await?).await
-    }
-
-    /// Puts its wall clock so many seconds ahead of the real one, or behind it.
-    ///
-    /// # Panics
-    ///
-    /// When it was started without a [clock of its own](ServerOptions::own_clock).
-    pub fn put_clock(&self, seconds: i64) {
-        self.clock
-            .as_ref()
-            .expect("it has a clock of its own")
-            .put(seconds);
     }
 
     /// The password that it was started with.

@@ -29,7 +29,7 @@ async fn it_tells_its_backend_its_address_and_what_to_try() {
         .iter()
         .filter(|line| line.trim_start().starts_with("curl "))
         .collect();
-    assert_eq!(curls.len(), 3, "{printed:#?}");
+    assert_eq!(curls.len(), 4, "{printed:#?}");
     assert!(
         curls
             .iter()

@@ -6,7 +6,7 @@ use bytes::Bytes;
 use lock_idempotency::{
     Fingerprint, IdempotencyStore, PostgresStore, Record, RecordKey, RedisStore,
 };
-use lock_tests::servers::{PostgresServer, RedisServer};
+use lock_tests::servers::{PostgresServer, RedisServer, Server};
 
 const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 

@@ -86,7 +86,10 @@ async fn holders_that_are_no_instances_are_named_as_far_as_they_say() {
     let take = AssertSqlSafe(format!("SELECT pg_advisory_lock({key})"));
     elsewhere.execute(take).await.unwrap();
     // The last of the sessions before has ended by then.
-    eventually("nobody holds it", async || holder(&client).await.is_none()).await;
+    eventually("no client holds it", async || {
+        holder(&client).await.is_none()
+    })
+    .await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -178,7 +178,7 @@ async fn every_refusal_is_told_without_the_password_in_either_form() {
         (
             format!("redis://:{PASSWORD}@{address}/one"),
             Misconfigured,
-            "driver does not take",
+            "its database, which stands after the host, is no number",
         ),
         (
             format!("{address},password={PASSWORD},defaultDatabase=one"),

@@ -5,7 +5,7 @@ use std::time::{Duration, SystemTime};
 use lock_core::LockProvider;
 use lock_core::redis::RedisBackend;
 use lock_tests::redis_key;
-use lock_tests::servers::RedisServer;
+use lock_tests::servers::{RedisServer, Server};
 use tokio::time::sleep;
 
 use crate::support::{LEASE, NAME, PATIENCE, client, take};

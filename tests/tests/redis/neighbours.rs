@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use lock_core::redis::RedisBackend;
 use lock_core::{LockErrorKind, LockProvider};
-use lock_tests::servers::RedisServer;
+use lock_tests::servers::{RedisServer, Server};
 use lock_tests::{Lateness, Log, redis_key};
 
 use crate::support::{

@@ -22,10 +22,7 @@ impl RedisProtocol {
             Ok(values) => values,
             Err(failure) => {
                 self.upkeep.nodes.failed(sent.link, &failure);
-                if failure.is_elsewhere() && !failure.is_moving() {
-                    self.upkeep.nodes.look_for(sent.lane, &failure, effects);
-                }
-                let Some(lacking) = self.verdicts.lacking(&failure) else {
+                let Some(lacking) = self.not_answered(sent, &failure, effects) else {
                     return Vec::new();
                 };
                 let failed = (questions.iter()).map(|_| Told::Failed(lacking.duplicate()));

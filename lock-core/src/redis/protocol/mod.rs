@@ -125,6 +125,19 @@ impl RedisProtocol {
         }
     }
 
+    /// A question about locks has failed: they may be elsewhere. The error, where what the server lacks is known.
+    fn not_answered(
+        &mut self,
+        sent: Sent,
+        failure: &Failure,
+        effects: &mut Effects,
+    ) -> Option<LockError> {
+        if failure.is_elsewhere() && !failure.is_moving() {
+            self.upkeep.nodes.look_for(sent.lane, failure, effects);
+        }
+        self.verdicts.lacking(failure)
+    }
+
     /// Goes on over a connection to this node.
     pub(super) fn begin(&mut self, info: &ConnectionInfo, opened: Opened, effects: &mut Effects) {
         self.upkeep.begin(info, opened, effects);

@@ -28,11 +28,7 @@ impl RedisProtocol {
         let (time, mut values) = match answer {
             Ok(answer) => answer,
             Err(failure) => {
-                // Elsewhere perhaps.
-                if failure.is_elsewhere() && !failure.is_moving() {
-                    self.upkeep.nodes.look_for(sent.lane, &failure, effects);
-                }
-                let Some(lacking) = self.verdicts.lacking(&failure) else {
+                let Some(lacking) = self.not_answered(sent, &failure, effects) else {
                     return Vec::new();
                 };
                 let failed = tokens.iter().map(|_| {

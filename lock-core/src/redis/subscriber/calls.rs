@@ -8,7 +8,6 @@ use ::redis::{ConnectionInfo, PushInfo, RedisError, cmd, pipe};
 use tokio::sync::mpsc;
 use tokio::time::timeout;
 
-use super::question::Question;
 use crate::LockError;
 use crate::redis::about::About;
 use crate::redis::connect::open;
@@ -110,16 +109,4 @@ pub(super) async fn beat(
         shared.servers.live(asked);
     }
     Done::Lives(via, if lives { Ok(()) } else { Err(Trouble::Gone) })
-}
-
-pub(super) async fn ask_replicas(
-    shared: Arc<Shared>,
-    connection: MultiplexedConnection,
-    via: Via,
-    question: Question,
-) -> Done {
-    let settings = &shared.settings;
-    let asking = question.put(connection, settings.replicas, settings.replicas_within());
-    let result = timeout(settings.answer_within(), asking).await;
-    Done::Replicated(via, result.unwrap_or(Err(Trouble::Gone)))
 }

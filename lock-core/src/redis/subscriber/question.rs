@@ -1,13 +1,16 @@
 //! Whether replicas know what a node has written.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use ::redis::aio::MultiplexedConnection;
 use ::redis::{Value, pipe};
 use tokio::sync::oneshot;
+use tokio::time::timeout;
 
-use super::calls::Trouble;
+use super::calls::{Done, Trouble, Via};
 use crate::redis::key::millis;
+use crate::redis::shared::Shared;
 
 /// The scripts' own: a server key is kept for 30 days.
 const SERVER_KEY_TTL_MS: u64 = 30 * 24 * 3600 * 1000;
@@ -24,7 +27,19 @@ pub(in crate::redis) struct Question {
 
 impl Question {
     /// Asks over this connection, and answers who asks.
-    pub(super) async fn put(
+    pub(super) async fn ask(
+        self,
+        shared: Arc<Shared>,
+        connection: MultiplexedConnection,
+        via: Via,
+    ) -> Done {
+        let settings = &shared.settings;
+        let asking = self.put(connection, settings.replicas, settings.replicas_within());
+        let result = timeout(settings.answer_within(), asking).await;
+        Done::Replicated(via, result.unwrap_or(Err(Trouble::Gone)))
+    }
+
+    async fn put(
         self,
         mut connection: MultiplexedConnection,
         replicas: u8,

@@ -12,7 +12,14 @@ use std::time::Duration;
 use lock_core::{LockError, LockProvider, distributed_lock};
 use support::{assert_send, is_held, is_held_now, locks};
 
-struct Stopped<'a>(&'a LockProvider, Arc<AtomicBool>);
+/// What became of a body.
+#[derive(Default)]
+struct Body {
+    began: AtomicBool,
+    stopped: AtomicBool,
+}
+
+struct Stopped<'a>(&'a LockProvider, Arc<Body>);
 
 impl Drop for Stopped<'_> {
     fn drop(&mut self) {
@@ -20,14 +27,15 @@ impl Drop for Stopped<'_> {
             is_held_now(self.0, "order:hang:1"),
             "nobody else has it yet"
         );
-        self.1.store(true, Ordering::Release);
+        self.1.stopped.store(true, Ordering::Release);
     }
 }
 
 #[distributed_lock("order:hang:<id>", max_hold = "20ms")]
-async fn hang(locks: &LockProvider, id: u64, stopped: Arc<AtomicBool>) -> Result<(), LockError> {
+async fn hang(locks: &LockProvider, id: u64, body: Arc<Body>) -> Result<(), LockError> {
     let _ = id;
-    let _stopped = Stopped(locks, stopped);
+    body.began.store(true, Ordering::Release);
+    let _stopped = Stopped(locks, body);
     pending().await
 }
 
@@ -53,13 +61,17 @@ async fn pair(locks: &LockProvider) -> Result<(), LockError> {
 #[tokio::main(flavor = "current_thread")]
 pub async fn main() {
     let locks = locks();
-    let stopped = Arc::<AtomicBool>::default();
-    let error = assert_send(hang(&locks, 1, Arc::clone(&stopped)))
-        .await
-        .expect_err("lost");
-    assert!(error.is_lost(), "{error}");
+    let mut body = Arc::<Body>::default();
+    // On a machine that stands still for all of the hold the lock is lost before the body begins.
+    while !body.began.load(Ordering::Acquire) {
+        body = Arc::default();
+        let error = assert_send(hang(&locks, 1, Arc::clone(&body)))
+            .await
+            .expect_err("lost");
+        assert!(error.is_lost(), "{error}");
+    }
     assert!(
-        stopped.load(Ordering::Acquire),
+        body.stopped.load(Ordering::Acquire),
         "the body is gone when the function returns"
     );
     assert!(!is_held(&locks, "order:hang:1").await);
