@@ -105,6 +105,8 @@ pub mod __private;
 #[cfg(feature = "http")]
 pub mod answer;
 pub mod backend;
+#[cfg(any(feature = "file", feature = "postgres", feature = "redis"))]
+mod checked;
 #[cfg(any(feature = "postgres", feature = "redis"))]
 mod credentials;
 #[cfg(any(feature = "postgres", feature = "redis"))]

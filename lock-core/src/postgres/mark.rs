@@ -9,6 +9,7 @@ use super::key::mark_key;
 use super::steps::{Step, within};
 use super::wire::Wire;
 use crate::LockError;
+use crate::checked::passed;
 use crate::outage::Repeated;
 use crate::settings::ProviderKind;
 
@@ -92,6 +93,11 @@ impl Mark {
             .and_then(|position| usize::try_from(position).ok()?.checked_sub(1))
             .and_then(|index| self.others.get(index));
         let Some((other, _)) = other else {
+            passed!(
+                "marker",
+                "no process of this namespace locks with another provider than `{}`",
+                self.own
+            );
             return Ok(None);
         };
         if self.may_switch {

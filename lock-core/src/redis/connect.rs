@@ -20,6 +20,7 @@ use super::rights::{Asked, says_not_permitted};
 use super::settings::Settings;
 use super::tls::TlsTrouble;
 use crate::LockError;
+use crate::checked::passed;
 
 /// A client of the server of a connection string, in either of the forms that
 /// [`RedisBackend::connect`](super::RedisBackend::connect) takes: for what else a service does with
@@ -150,7 +151,18 @@ async fn dial(
             Err(error) if has_hung_up(&error) => {
                 return Err(hung_up(info, overheard(info).await.as_deref(), error));
             }
-            connected => return connected.map_err(|error| refused(info, error)),
+            Err(error) => return Err(refused(info, error)),
+            Ok(connected) => {
+                let tls = match info.addr() {
+                    ConnectionAddr::TcpTls {
+                        insecure: false, ..
+                    } => ", over TLS",
+                    ConnectionAddr::TcpTls { .. } => ", over TLS that verifies nothing",
+                    _ => ", without TLS",
+                };
+                passed!("login", "connected to {}{tls}", info.addr());
+                return Ok(connected);
+            }
         }
     }
 }
