@@ -128,6 +128,7 @@ mod holder;
 mod instance;
 mod leader;
 mod lease;
+mod listing;
 mod lock;
 #[cfg(feature = "memory")]
 pub mod memory;
@@ -162,6 +163,7 @@ pub use health::{Health, ServerHealth, ServerRole};
 pub use holder::{Holder, LockMode};
 pub use leader::{Leader, LeaderTerm};
 pub use lease::LossReason;
+pub use listing::{ListedLock, Listing};
 pub use lock::DistributedLock;
 #[cfg(feature = "macros")]
 pub use lock_macros::{distributed_lock, lock_name};

@@ -207,6 +207,7 @@ mod connection_string;
 mod gather;
 mod grant;
 mod key;
+mod listing;
 mod logins;
 mod opened;
 mod options;
