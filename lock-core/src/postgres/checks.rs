@@ -90,7 +90,7 @@ pub(super) fn check_server(looked: &[PgRow]) -> Result<About, LockError> {
         "lock table",
         "room for {} locks, of which a process takes a quarter at most (max_locks_per_transaction {each} x \
          max_connections {sessions})",
-        i64::from(each) * i64::from(sessions)
+        each.saturating_mul(sessions)
     );
     Ok(about)
 }
