@@ -3,7 +3,7 @@
 use std::io::{self, IsTerminal, Write};
 use std::time::Duration;
 
-use lock_core::{ListedLock, LockError, LockProvider};
+use lock_core::{ListedLock, LockError, LockName, LockProvider};
 use serde::Serialize;
 use tokio::time::sleep;
 
@@ -57,7 +57,7 @@ async fn look(locks: &LockProvider, arguments: &List) -> Result<Found, LockError
     let begins = |text: Option<&str>| text.is_some_and(|text| text.starts_with(prefix));
     let mut found: Vec<_> = listing.locks().to_vec();
     found.retain(|lock| {
-        let name = lock.name().map(|name| name.as_str());
+        let name = lock.name().map(LockName::as_str);
         begins(name) || begins(Some(lock.key())) || begins(lock.holder().instance())
     });
     is_complete &= found.len() <= arguments.limit;
@@ -136,7 +136,7 @@ struct Row<'a> {
 impl<'a> Row<'a> {
     fn of(lock: &'a ListedLock) -> Self {
         Self {
-            name: lock.name().map(|name| name.as_str()),
+            name: lock.name().map(LockName::as_str),
             key: lock.key(),
             instance: lock.holder().instance(),
             since: lock.holder().since().map(output::time),

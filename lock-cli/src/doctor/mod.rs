@@ -48,7 +48,7 @@ async fn examine(store: &Store, findings: &Findings) {
         match server.error() {
             None => findings.passed("health", &format!("{name} ({role}) is well")),
             Some(error) => {
-                findings.failed("health", &format!("{name} ({role}): {}", explained(error)))
+                findings.failed("health", &format!("{name} ({role}): {}", explained(error)));
             }
         }
     }

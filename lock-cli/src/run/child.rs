@@ -35,6 +35,7 @@ impl Child {
         command: &[OsString],
         environment: [(&str, String); 2],
     ) -> io::Result<Self> {
+        adopt_orphans();
         let child = own_program()
             .arg(launcher::ASKED)
             .arg(getpid().to_string())
@@ -80,6 +81,17 @@ impl Child {
         }
     }
 }
+
+/// Has what the command leaves behind waited for here. Else the group seems to live until the first process of
+/// the machine has waited for the last of it.
+#[cfg(target_os = "linux")]
+fn adopt_orphans() {
+    // Each kernel that is in use has it. Without it a loss takes longer, up to the grace.
+    let _ = rustix::process::set_child_subreaper(Some(getpid()));
+}
+
+#[cfg(not(target_os = "linux"))]
+fn adopt_orphans() {}
 
 fn change_of(status: WaitStatus) -> Option<Change> {
     if let Some(signal) = status.stopping_signal() {
