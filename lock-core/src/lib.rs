@@ -109,6 +109,8 @@ pub mod __private;
 #[cfg(feature = "http")]
 pub mod answer;
 pub mod backend;
+#[cfg(any(feature = "file", feature = "postgres", feature = "redis"))]
+mod checked;
 #[cfg(any(feature = "postgres", feature = "redis"))]
 mod credentials;
 #[cfg(any(feature = "postgres", feature = "redis"))]
@@ -130,6 +132,7 @@ mod holder;
 mod instance;
 mod leader;
 mod lease;
+mod listing;
 mod lock;
 #[cfg(feature = "memory")]
 pub mod memory;
@@ -165,6 +168,7 @@ pub use health::{Health, ServerHealth, ServerRole};
 pub use holder::{Holder, LockMode};
 pub use leader::{Leader, LeaderTerm};
 pub use lease::LossReason;
+pub use listing::{ListedLock, Listing};
 pub use lock::DistributedLock;
 #[cfg(feature = "macros")]
 pub use lock_macros::{distributed_lock, lock_name};

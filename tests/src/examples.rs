@@ -1,4 +1,4 @@
-//! The programs of the examples, which tests start.
+//! The programs of other crates, which tests start: the examples, and `dlock`.
 
 use std::env;
 use std::ffi::OsStr;
@@ -16,10 +16,20 @@ const BUILT: &str = "TESTS_EXAMPLES";
 /// When it does not compile.
 #[must_use]
 pub fn program(example: &str) -> PathBuf {
+    program_of(example, example)
+}
+
+/// The same for a program of a package with another name.
+///
+/// # Panics
+///
+/// When it does not compile.
+#[must_use]
+pub fn program_of(package: &str, program: &str) -> PathBuf {
     if let Some(built) = env::var_os(BUILT) {
-        return PathBuf::from(built).join(example);
+        return PathBuf::from(built).join(program);
     }
-    let build = CargoBuild::new().package(example).bin(example);
+    let build = CargoBuild::new().package(package).bin(program);
     let told = env::vars_os().map(|(variable, _)| variable);
     let build = told
         .filter(|variable| is_about_this_package(variable))
@@ -30,7 +40,7 @@ pub fn program(example: &str) -> PathBuf {
         build.release()
     };
     let built = build.run();
-    let built = built.unwrap_or_else(|error| panic!("`cargo build -p {example}`: {error}"));
+    let built = built.unwrap_or_else(|error| panic!("`cargo build -p {package}`: {error}"));
     built.path().to_owned()
 }
 

@@ -9,7 +9,7 @@ use std::task::{Context, Poll, Waker};
 use super::providers::Member;
 use super::{Attempt, Backend, Grant, LockRequest};
 use crate::guard::Hold;
-use crate::{Holder, LockError, LockName};
+use crate::{Holder, Listing, LockError, LockName};
 
 type BoxFuture<T> = Pin<Box<dyn Future<Output = T> + Send>>;
 
@@ -102,6 +102,7 @@ pub(crate) trait DynBackend: Send + Sync {
     fn begin_many(&self, requests: Vec<LockRequest>, limit: usize) -> ManyCommand;
     fn changed(&self, request: &LockRequest) -> BoxFuture<()>;
     fn holder(&self, name: LockName) -> BoxFuture<Result<Option<Holder>, LockError>>;
+    fn list(&self, limit: usize) -> BoxFuture<Result<Listing, LockError>>;
     fn health(&self) -> BoxFuture<Result<(), LockError>>;
     /// Closes the backend, unless another provider uses it.
     fn close(&self) -> BoxFuture<()>;
@@ -173,6 +174,11 @@ impl<B: Backend> DynBackend for Erased<B> {
     fn holder(&self, name: LockName) -> BoxFuture<Result<Option<Holder>, LockError>> {
         let backend = Arc::clone(&self.backend);
         Box::pin(async move { backend.holder(&name).await })
+    }
+
+    fn list(&self, limit: usize) -> BoxFuture<Result<Listing, LockError>> {
+        let backend = Arc::clone(&self.backend);
+        Box::pin(async move { backend.list(limit).await })
     }
 
     fn health(&self) -> BoxFuture<Result<(), LockError>> {

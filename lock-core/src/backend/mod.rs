@@ -133,7 +133,7 @@ use std::time::Duration;
 
 pub use crate::lease::{BootClock, Clock, Lease, LossReason, TokioClock};
 
-use crate::{Holder, LockError, LockName};
+use crate::{Holder, Listing, LockError, LockName};
 
 pub use providers::Providers;
 pub use request::LockRequest;
@@ -217,6 +217,26 @@ pub trait Backend: Send + Sync + 'static {
         async {
             Err(LockError::misconfigured(format!(
                 "the backend `{}` does not tell who holds a lock; ask for that where one of this library \
+                 holds the locks",
+                Self::KIND
+            )))
+        }
+    }
+
+    /// Asks the store what is held in it, in all namespaces: no more than `limit` locks, and whether there were
+    /// more. Takes no lock, and nothing is decided by the answer.
+    ///
+    /// As provided, the backend does not tell: an empty list would be an answer that others rely on.
+    ///
+    /// # Errors
+    ///
+    /// [`Misconfigured`](crate::LockErrorKind::Misconfigured) where the store does not tell;
+    /// whatever kept it from answering.
+    fn list(&self, limit: usize) -> impl Future<Output = Result<Listing, LockError>> + Send {
+        let _ = limit;
+        async {
+            Err(LockError::misconfigured(format!(
+                "the backend `{}` does not list what is held; ask for that where one of this library \
                  holds the locks",
                 Self::KIND
             )))

@@ -15,12 +15,13 @@ use super::directory;
 use super::grant::FileGrant;
 use super::keeper;
 use super::key::file_stem;
+use super::listing;
 use super::lock_file::SUFFIX;
 use super::signature::{self, Seen, Signature};
 use super::store::Store;
 use crate::backend::{Attempt, Backend, LockRequest, Providers};
 use crate::instance::Instance;
-use crate::{Holder, LockError, LockName, LossReason, plain_text};
+use crate::{Holder, Listing, LockError, LockName, LossReason, plain_text};
 
 /// For so long after the directory was found displaced nothing is granted: until the holders in
 /// every process have noticed, with time to spare.
@@ -29,6 +30,8 @@ const SETTLE: Duration = keeper::EVERY.saturating_mul(2);
 /// How often a new file that is not signed is looked at for its holder, and the time between.
 const LOOKS: u32 = 20;
 const LOOK_AGAIN: Duration = Duration::from_millis(2);
+
+const NO_THREAD: &str = "no thread could be started to look at the lock directory";
 
 /// Locks for the processes of one machine. See the [module](super) for its rules.
 ///
@@ -238,6 +241,16 @@ impl Inner {
         Ok(seen)
     }
 
+    /// What is held.
+    fn list(&self, limit: usize) -> Result<Listing, LockError> {
+        let store = self.store()?;
+        let held = listing::list(&store.directory, limit)?;
+        if !store.directory.is_in_place()? {
+            return Err(self.displace(&store));
+        }
+        Ok(Listing::new(held, limit))
+    }
+
     /// Whether a lock file could be created now.
     fn probe(&self) -> Result<(), LockError> {
         let store = self.store()?;
@@ -303,6 +316,12 @@ impl Backend for FileBackend {
         }
     }
 
+    async fn list(&self, limit: usize) -> Result<Listing, LockError> {
+        let inner = Arc::clone(&self.0);
+        let listed = off_the_runtime(move || inner.list(limit));
+        (listed.await).unwrap_or_else(|| Err(LockError::unavailable(NO_THREAD)))
+    }
+
     async fn health(&self) -> Result<(), LockError> {
         let turn = Arc::clone(&self.0.probing).lock_owned().await;
         let inner = Arc::clone(&self.0);
@@ -312,8 +331,7 @@ impl Backend for FileBackend {
             drop(turn);
             probed
         });
-        let no_thread = "no thread could be started to look at the lock directory";
-        (probed.await).unwrap_or_else(|| Err(LockError::unavailable(no_thread)))
+        (probed.await).unwrap_or_else(|| Err(LockError::unavailable(NO_THREAD)))
     }
 
     fn providers(&self) -> Option<&Providers> {

@@ -27,7 +27,7 @@ use std::fs::{File, Metadata, TryLockError};
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::time::Duration;
 
-use rustix::fs::{Dir, Mode, OFlags, RawMode, fchmod};
+use rustix::fs::{Dir, Mode, OFlags, RawMode, Stat, fchmod};
 use rustix::io::Errno;
 
 use super::directory::{Directory, FileId, age};
@@ -157,7 +157,7 @@ impl LockFile {
         let ours = named.filter(|named| FileId::of_stat(named) == self.id);
         Ok(Look {
             in_place: ours.is_some(),
-            awaited: ours.is_some_and(|stat| is_awaited(Mode::from_raw_mode(stat.st_mode))),
+            awaited: ours.is_some_and(|stat| is_awaited(&stat)),
         })
     }
 
@@ -187,7 +187,7 @@ impl LockFile {
                     && self
                         .file
                         .metadata()
-                        .is_ok_and(|metadata| is_awaited(mode_of(&metadata)))
+                        .is_ok_and(|metadata| has_mark(mode_of(&metadata)))
                 {
                     awaited();
                 }
@@ -206,7 +206,12 @@ impl LockFile {
     }
 }
 
-fn is_awaited(mode: Mode) -> bool {
+/// Whether the file of this is marked by another that waits.
+pub(super) fn is_awaited(stat: &Stat) -> bool {
+    has_mark(Mode::from_raw_mode(stat.st_mode))
+}
+
+fn has_mark(mode: Mode) -> bool {
     mode.contains(AWAITED)
 }
 

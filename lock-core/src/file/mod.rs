@@ -93,6 +93,7 @@ mod grant;
 mod hand_over;
 mod keeper;
 mod key;
+mod listing;
 mod lock_file;
 mod parents;
 mod registration;

@@ -10,6 +10,7 @@ use super::lock_file;
 use super::token::Tokens;
 use super::watch::Watch;
 use crate::LockError;
+use crate::checked::passed;
 
 #[derive(Debug)]
 pub(super) struct Store {
@@ -25,6 +26,15 @@ impl Store {
         let directory = Arc::new(Directory::open(path)?);
         lock_file::tidy(&directory)?;
         directory.probe()?;
+        passed!(
+            "directory",
+            "{} is ours alone, on a local file system, and can be written",
+            directory.path().display()
+        );
+        passed!(
+            "lease",
+            "none: the kernel releases the locks of a process that ends"
+        );
         let hand_overs = Arc::new(HandOvers::default());
         let path = directory.path().to_owned();
         tracing::debug!(

@@ -34,7 +34,7 @@ use std::time::Duration;
 use self::store::{Granting, Store};
 use crate::backend::{Attempt, Backend, Clock, Grant, Lease, LockRequest};
 use crate::instance::{Instance, LONGEST};
-use crate::{Holder, LockError, LockName, LossReason};
+use crate::{Holder, Listing, LockError, LockName, LossReason};
 
 /// Locks of one process. See the [module](self).
 pub struct MemoryBackend {
@@ -267,6 +267,11 @@ impl Backend for MemoryBackend {
     async fn holder(&self, name: &LockName) -> Result<Option<Holder>, LockError> {
         self.check_available()?;
         Ok(self.shared.store.holder(name))
+    }
+
+    async fn list(&self, limit: usize) -> Result<Listing, LockError> {
+        self.check_available()?;
+        Ok(Listing::new(self.shared.store.list(limit), limit))
     }
 
     async fn health(&self) -> Result<(), LockError> {

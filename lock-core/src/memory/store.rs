@@ -11,7 +11,7 @@ use super::Shared;
 use crate::backend::Lease;
 use crate::hand_over::HandOver;
 use crate::panics::catch;
-use crate::{Holder, LockMode, LockName, LossReason};
+use crate::{Holder, ListedLock, LockMode, LockName, LossReason};
 
 #[derive(Default)]
 pub(super) struct Store(Mutex<Table>);
@@ -92,12 +92,17 @@ impl Store {
     /// Who holds the lock of this name.
     pub(super) fn holder(&self, name: &LockName) -> Option<Holder> {
         let table = self.table();
-        let holding = table.rows.get(name)?.holder.as_ref()?;
-        if holding.lease.has_ended() {
-            return None;
-        }
-        let holder = Holder::new(LockMode::Exclusive).with_since(holding.since.time());
-        Some(holder.with_instance(&table.instances[usize::from(holding.instance)]))
+        table.holder(table.rows.get(name)?)
+    }
+
+    /// What is held: up to one more than `limit`, if there is so much.
+    pub(super) fn list(&self, limit: usize) -> Vec<ListedLock> {
+        let table = self.table();
+        let held = table.rows.iter().filter_map(|(name, row)| {
+            let lock = ListedLock::new(name.as_str(), table.holder(row)?);
+            Some(lock.with_name(name.clone()).with_awaited(row.is_awaited()))
+        });
+        held.take(limit.saturating_add(1)).collect()
     }
 
     pub(super) fn try_take(
@@ -233,6 +238,16 @@ impl Store {
 }
 
 impl Table {
+    /// Who holds the lock of this row.
+    fn holder(&self, row: &Row) -> Option<Holder> {
+        let holding = row.holder.as_ref()?;
+        if holding.lease.has_ended() {
+            return None;
+        }
+        let holder = Holder::new(LockMode::Exclusive).with_since(holding.since.time());
+        Some(holder.with_instance(&self.instances[usize::from(holding.instance)]))
+    }
+
     fn remove_if_idle(&mut self, name: &LockName) {
         if self.rows.get(name).is_some_and(Row::is_idle) {
             self.rows.remove(name);
@@ -241,9 +256,12 @@ impl Table {
 }
 
 impl Row {
+    fn is_awaited(&self) -> bool {
+        self.waiting.as_ref().is_some_and(|all| !all.is_empty())
+    }
+
     fn is_idle(&self) -> bool {
-        let is_awaited = self.waiting.as_ref().is_some_and(|all| !all.is_empty());
-        self.holder.is_none() && !is_awaited
+        self.holder.is_none() && !self.is_awaited()
     }
 }
 

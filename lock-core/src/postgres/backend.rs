@@ -16,7 +16,7 @@ use super::shared::{Request, Shared};
 use super::transaction;
 use crate::backend::{Attempt, Backend, LockRequest, Providers};
 use crate::server::Reply;
-use crate::{Holder, LockError, LockName, oneshot};
+use crate::{Holder, Listing, LockError, LockName, oneshot};
 
 /// Locks in a PostgreSQL server: see the [module](super). Clones share one session: keep one for
 /// [`lock_in_transaction`](Self::lock_in_transaction), and give another to the provider.
@@ -197,6 +197,11 @@ impl Backend for PostgresBackend {
     async fn holder(&self, name: &LockName) -> Result<Option<Holder>, LockError> {
         let keys = self.keys(name);
         self.ask(|reply| Request::Holder { keys, reply }).await
+    }
+
+    async fn list(&self, limit: usize) -> Result<Listing, LockError> {
+        let held = self.ask(|reply| Request::List { limit, reply }).await?;
+        Ok(Listing::new(held, limit))
     }
 
     async fn health(&self) -> Result<(), LockError> {

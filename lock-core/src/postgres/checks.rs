@@ -17,6 +17,7 @@ use super::setup_sql::{find, leave, session, tell_in_time, try_left, untry};
 use super::steps::{Step, within};
 use super::wire::Wire;
 use super::{sql, system};
+use crate::checked::passed;
 use crate::outage::Repeated;
 use crate::{LockError, entropy};
 
@@ -79,6 +80,18 @@ pub(super) fn check_server(looked: &[PgRow]) -> Result<About, LockError> {
     if is_standby {
         return Err(errors::standby());
     }
+    let (major, minor) = (version / 10_000, version % 10_000);
+    passed!("server", "PostgreSQL {major}.{minor}, a primary");
+    let Limits {
+        max_locks_per_transaction: each,
+        max_connections: sessions,
+    } = about.limits;
+    passed!(
+        "lock table",
+        "room for {} locks, of which a process takes a quarter at most (max_locks_per_transaction {each} x \
+         max_connections {sessions})",
+        each.saturating_mul(sessions)
+    );
     Ok(about)
 }
 
@@ -110,6 +123,10 @@ pub(super) async fn check_reset(wire: Wire, options: &PgConnectOptions) -> Resul
         sleep(RESET_WITHIN / 100).await;
     }
     within(Step::CheckReset, by_us(&mut wire, untry(left))).await?;
+    passed!(
+        "pooler",
+        "one that keeps a session for each client, and resets it before the next"
+    );
     Ok(wire)
 }
 
@@ -168,7 +185,9 @@ pub(super) async fn check_notifications(
         }
     });
     if let Ok(arrived) = arrived.await {
-        return arrived;
+        arrived?;
+        passed!("notifications", "one that another session sent has arrived");
+        return Ok(());
     }
     // Another client has the session next, and understands no notifications.
     let _ = timeout(ARRIVES_WITHIN, listener.unlisten_all()).await;

@@ -23,6 +23,7 @@ use super::transaction::DatabaseIdentity;
 use super::wire::Wire;
 use super::{rights, setup_sql, sql, system};
 use crate::backend::{BootClock, Clock};
+use crate::checked::passed;
 use crate::outage::Repeated;
 use crate::{LockError, entropy};
 
@@ -108,6 +109,8 @@ impl Target {
             Ok(about) => about,
             Err(error) => return Err(self.name_missing(&mut witness, error).await),
         };
+        passed!("login", "the process has logged in, in {usual:.1?}");
+        passed!("rights", "the role has those that locks need");
         let listener = listen(&way.options, usual).await?;
         let mut wire = Wire::new(listener, witness)?;
         // First: behind a proxy that shares sessions, what is set would be another client's. Nothing is
@@ -117,6 +120,8 @@ impl Target {
             if former.is_none() {
                 wire = check_reset(wire, &way.options).await?;
             }
+        } else {
+            passed!("pooler", "none");
         }
         let begun = match check_hearing(&mut wire, &about).await {
             Ok(()) => self.begin(&mut wire, former).await,
@@ -281,6 +286,11 @@ async fn set_up(
     if !has(2)? {
         return Err(errors::look_alike());
     }
+    let lease = Duration::from_millis(terms.lease_ms());
+    passed!(
+        "lease",
+        "the server ends a session that is silent for {lease:?}, and no sooner"
+    );
     Ok(())
 }
 
@@ -321,6 +331,10 @@ async fn check_unlock(wire: &mut Wire, tried: i64) -> Result<(), LockError> {
         return Err(errors::look_alike());
     }
     wire.end_witness();
+    passed!(
+        "exclusion",
+        "a lock that is held was refused to another session, and granted to it later"
+    );
     Ok(())
 }
 

@@ -18,6 +18,7 @@ use super::lease_table::{COMMENT, RowKey, TABLE};
 use super::steps::{Step, within};
 use super::wire::Wire;
 use crate::LockError;
+use crate::checked::passed;
 use crate::outage::Repeated;
 use crate::settings::ProviderKind;
 
@@ -129,6 +130,11 @@ impl Mark {
                 return Ok(self.unless_allowed(ProviderKind::PostgresTable));
             }
         }
+        passed!(
+            "marker",
+            "no process of this namespace locks with another provider than `{}`",
+            self.own
+        );
         Ok(None)
     }
 

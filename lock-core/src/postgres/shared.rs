@@ -5,10 +5,10 @@ use std::sync::{Arc, Mutex, PoisonError};
 use super::held::{HoldCommand, PostgresGrant};
 use super::key::Keys;
 use super::transaction::DatabaseIdentity;
-use crate::Holder;
 use crate::backend::Attempt;
 use crate::panics::catch;
 use crate::server::{self, Queues, Reply};
+use crate::{Holder, ListedLock};
 
 /// What the backend asks of the driver.
 pub(super) enum Request {
@@ -25,6 +25,11 @@ pub(super) enum Request {
     Holder {
         keys: Keys,
         reply: Reply<Option<Holder>>,
+    },
+    /// What is held: up to one more than the limit.
+    List {
+        limit: usize,
+        reply: Reply<Vec<ListedLock>>,
     },
     Health {
         reply: Reply<()>,

@@ -9,6 +9,7 @@ mod connect;
 mod exchange;
 mod holder;
 mod installed;
+mod list;
 mod many;
 mod server;
 mod shutdown;

@@ -9,6 +9,7 @@ use super::connect::ask;
 use super::options::HOW_SENTINELS;
 use super::settings::Settings;
 use crate::LockError;
+use crate::checked::passed;
 use crate::settings::ELSEWHERE;
 
 /// The oldest server that does what the scripts need.
@@ -199,6 +200,22 @@ pub(super) fn judge(about: &About, settings: &Settings) -> Result<(), LockError>
              with `allow_eviction(true)`, {ELSEWHERE}"
         )));
     }
+    let kind = if is_cluster {
+        "a node of a cluster"
+    } else {
+        "a single server"
+    };
+    passed!("server", "Redis {version}, a master, {kind}");
+    passed!("eviction", "`maxmemory-policy` is `{policy}`");
+    let replicas = match (field("connected_slaves"), about.needs_replicas()) {
+        (count, true) => format!("{count}; a master that is cut off from them refuses writes"),
+        ("" | "0", false) => "none".to_owned(),
+        (count, false) => format!(
+            "{count}; after a fail-over locks that were granted last can be held twice, which fencing tokens \
+             show (`min-replicas-to-write`, or `replicas` of the library)"
+        ),
+    };
+    passed!("replicas", "{replicas}");
     Ok(())
 }
 

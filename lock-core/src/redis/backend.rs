@@ -5,17 +5,20 @@ use std::fmt;
 use std::future::Future;
 use std::sync::Arc;
 
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 
 use super::KIND;
 use super::builder::RedisBuilder;
 use super::command::{Acquire, Answer, Claim, Client, Command, Reply, WhoHolds};
 use super::grant::RedisGrant;
 use super::key::Key;
+use super::listing;
 use super::shared::Shared;
+use super::thread::Started;
+use super::topology::Topology;
 use crate::backend::{Attempt, Backend, LockRequest, Providers};
 use crate::server::PATIENCE;
-use crate::{Holder, LockError, LockName, LossReason, oneshot};
+use crate::{Holder, Listing, LockError, LockName, LossReason, oneshot};
 
 /// How many locks the first call of a claim asks for, and how many any asks for at most.
 const CLAIMED: (usize, usize) = (128, 1_024);
@@ -26,6 +29,7 @@ pub struct RedisBackend {
     client: Arc<Client>,
     /// How many kinds of keys there are that cannot share a call.
     lanes: usize,
+    topology: watch::Receiver<Arc<Topology>>,
     providers: Providers,
 }
 
@@ -69,11 +73,12 @@ impl RedisBackend {
         RedisBuilder::client(client)
     }
 
-    pub(super) fn new(shared: Arc<Shared>, client: Arc<Client>, lanes: usize) -> Self {
+    pub(super) fn new(shared: Arc<Shared>, client: Arc<Client>, started: Started) -> Self {
         Self {
             shared,
             client,
-            lanes,
+            lanes: started.lanes,
+            topology: started.topology,
             providers: Providers::default(),
         }
     }
@@ -200,6 +205,12 @@ impl Backend for RedisBackend {
         let question = Command::WhoHolds(question);
         self.shared.queues.requests.push(question);
         self.client.answered(answer).await
+    }
+
+    async fn list(&self, limit: usize) -> Result<Listing, LockError> {
+        let topology = Arc::clone(&self.topology.borrow());
+        let held = listing::list(&topology, &self.shared.settings, limit).await?;
+        Ok(Listing::new(held, limit))
     }
 
     async fn health(&self) -> Result<(), LockError> {

@@ -234,14 +234,14 @@ impl RedisBuilder {
         let settings = self.settings()?;
         settings.target.warn_unless_verified();
         let (server, namespace) = (settings.target.to_string(), settings.namespace.clone());
-        let (shared, client, lanes) = thread::start(settings).await?;
+        let (shared, client, started) = thread::start(settings).await?;
         tracing::info!(
             server,
             namespace,
             name_secret = secret_fingerprint(),
             "Distributed locks: Redis provider (high-performance mode)"
         );
-        Ok(RedisBackend::new(shared, client, lanes))
+        Ok(RedisBackend::new(shared, client, started))
     }
 
     pub(super) fn settings(self) -> Result<Settings, LockError> {

@@ -20,6 +20,7 @@ use super::refused::{has_hung_up, hung_up, refused};
 use super::rights::{Asked, says_not_permitted};
 use super::settings::Settings;
 use crate::LockError;
+use crate::checked::passed;
 use crate::server::tls_trouble::TlsTrouble;
 
 /// A client of the server of a connection string, in either of the forms that
@@ -151,7 +152,18 @@ async fn dial(
             Err(error) if has_hung_up(&error) => {
                 return Err(hung_up(info, overheard(info).await.as_deref(), error));
             }
-            connected => return connected.map_err(|error| refused(info, error)),
+            Err(error) => return Err(refused(info, error)),
+            Ok(connected) => {
+                let tls = match info.addr() {
+                    ConnectionAddr::TcpTls {
+                        insecure: false, ..
+                    } => ", over TLS",
+                    ConnectionAddr::TcpTls { .. } => ", over TLS that verifies nothing",
+                    _ => ", without TLS",
+                };
+                passed!("login", "connected to {}{tls}", info.addr());
+                return Ok(connected);
+            }
         }
     }
 }

@@ -209,6 +209,7 @@ mod connection_string;
 mod gather;
 mod grant;
 mod key;
+mod listing;
 mod logins;
 mod not_now;
 mod opened;

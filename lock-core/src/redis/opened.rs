@@ -1,7 +1,7 @@
 //! A server that can keep locks: connected to, and checked.
 
 use std::sync::Once;
-use std::time::Duration;
+use std::time::{Duration, UNIX_EPOCH};
 
 use ::redis::aio::MultiplexedConnection;
 use ::redis::{ConnectionInfo, cmd, from_redis_value};
@@ -12,6 +12,7 @@ use super::connect::{ask, open};
 use super::shared::Shared;
 use super::split::Sight;
 use super::topology::id_of_member;
+use crate::checked::passed;
 use crate::{LockError, entropy};
 
 /// What is said of a server that Sentinels name.
@@ -119,6 +120,12 @@ pub(super) async fn check(
         LockError::unavailable("the Redis server returned an unexpected reply to TIME")
             .with_source(error)
     })?;
+    let ours = UNIX_EPOCH.elapsed().unwrap_or_default();
+    passed!(
+        "clock",
+        "that of the server and ours differ by {:.1} s, which does not matter; its jumps do",
+        Duration::from_secs(seconds).abs_diff(ours).as_secs_f64()
+    );
     Ok(Opened {
         connection,
         info: info.clone(),

@@ -14,6 +14,7 @@ use super::scripts::{EXCHANGE, Failure, HOLDERS, Lua, RENEW, TOKEN, has_moved};
 use super::settings::Settings;
 use super::topology::Topology;
 use crate::LockError;
+use crate::checked::passed;
 
 /// Does it on a server that was just connected to; in a cluster, which can know that one by another
 /// address, on the first node that can be reached.
@@ -39,7 +40,17 @@ pub(super) async fn rehearse(
             Ok(mut connection) => {
                 let key = server_key(&settings.namespace, bucket);
                 give_commands(&mut connection, &key, topology.is_cluster, settings).await?;
-                return run_scripts(&mut connection, &key, topology.is_cluster, settings).await;
+                run_scripts(&mut connection, &key, topology.is_cluster, settings).await?;
+                passed!(
+                    "rights",
+                    "the user may do what locks need, and the scripts run"
+                );
+                passed!(
+                    "lease",
+                    "a lock that is not renewed ends after {:?}",
+                    settings.lease
+                );
+                return Ok(());
             }
             Err(error) => last = error,
         }

@@ -24,20 +24,28 @@ use crate::server::worker::{self, AtEnd};
 
 type Driver = driver::Driver<RedisProtocol>;
 
-/// Starts the thread; returns when it has connected, with how many kinds of keys cannot share a call.
+/// What is known when the thread has connected.
+pub(super) struct Started {
+    /// How many kinds of keys cannot share a call.
+    pub(super) lanes: usize,
+    /// Where the locks are.
+    pub(super) topology: watch::Receiver<Arc<Topology>>,
+}
+
+/// Starts the thread; returns when it has connected.
 pub(super) async fn start(
     settings: Settings,
-) -> Result<(Arc<Shared>, Arc<Client>, usize), LockError> {
+) -> Result<(Arc<Shared>, Arc<Client>, Started), LockError> {
     let shared = Arc::new(Shared::new(settings));
     // Dropped before the thread has connected, it ends it.
     let client = shared.client();
     let of_thread = (Arc::clone(&shared), Arc::downgrade(&client));
     let run = move |started| run(of_thread.0, of_thread.1, started);
-    let lanes = worker::start("lock-redis", run).await?;
-    Ok((shared, client, lanes))
+    let started = worker::start("lock-redis", run).await?;
+    Ok((shared, client, started))
 }
 
-fn run(shared: Arc<Shared>, client: Weak<Client>, started: Reply<usize>) {
+fn run(shared: Arc<Shared>, client: Weak<Client>, started: Reply<Started>) {
     let users = shared.users(client.clone());
     let _ending = AtEnd(move || users.end());
     let runtime = match worker::runtime() {
@@ -49,7 +57,8 @@ fn run(shared: Arc<Shared>, client: Weak<Client>, started: Reply<usize>) {
             Ok(first) => first,
             Err(error) => return drop(started.send(Err(error))),
         };
-        if started.send(Ok(lanes)).is_err() {
+        let topology = maker.topology.subscribe();
+        if started.send(Ok(Started { lanes, topology })).is_err() {
             return;
         }
         // Both end with the runtime.

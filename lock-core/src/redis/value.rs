@@ -42,6 +42,15 @@ pub(super) fn holder(value: &[u8], time: u64) -> Holder {
     }
 }
 
+/// Whether another client waits, where this is of a lock.
+pub(super) fn is_awaited(value: &[u8]) -> Option<bool> {
+    match value.get(OWNER)? {
+        b' ' => Some(false),
+        b'!' => Some(true),
+        _ => None,
+    }
+}
+
 /// The token, by how much it was ahead, and the instance; `None` where there is no instance, or it is not ours.
 fn read(value: &str) -> Option<(u64, u64, &str)> {
     let (lock, rest) = value.split_at_checked(LOCK)?;

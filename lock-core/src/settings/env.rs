@@ -7,7 +7,7 @@ use super::{LockSettings, parse_marker, parse_provider, parse_switch};
 use crate::{LockError, plain_text};
 
 /// Of all the names that begin with `LOCK_`.
-const KNOWN: [&str; 7] = [
+const KNOWN: [&str; 9] = [
     "LOCK_PROVIDER",
     "LOCK_NAMESPACE",
     "LOCK_INSTANCE",
@@ -15,6 +15,9 @@ const KNOWN: [&str; 7] = [
     "LOCK_NAME_SECRET",
     "LOCK_SWITCH",
     "LOCK_MARKER",
+    // What `dlock run` gives to its command, which can be a service with settings of its own.
+    "LOCK_NAME",
+    "LOCK_FENCING_TOKEN",
 ];
 
 /// Names that look like one of ours. No error: another program can have such variables.

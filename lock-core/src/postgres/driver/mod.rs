@@ -19,6 +19,7 @@ mod batch;
 mod claims;
 mod holders;
 mod listening;
+mod listing;
 mod recover;
 mod sessions;
 mod tokens;
@@ -258,6 +259,7 @@ impl Driver {
         has_worked |= self.run_tokens(session).await?;
         has_worked |= self.run_claim(session).await?;
         has_worked |= self.run_holders(session).await?;
+        has_worked |= self.run_listings(session).await?;
         has_worked |= self.run_heartbeat(session).await?;
         self.rest(session).await?;
         self.reap(session).await?;

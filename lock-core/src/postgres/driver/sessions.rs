@@ -240,6 +240,7 @@ impl Driver {
                 Request::Try { reply, .. } => drop(reply.send(Err(refused()))),
                 Request::Claim { reply, .. } => drop(reply.send(Err(refused()))),
                 Request::Holder { reply, .. } => drop(reply.send(Err(refused()))),
+                Request::List { reply, .. } => drop(reply.send(Err(refused()))),
                 Request::Health { reply } => drop(reply.send(Err(refused()))),
             }
         }

@@ -1,0 +1,202 @@
+//! The command line.
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::{ArgAction, Args, Parser, Subcommand};
+use clap_complete::Shell;
+use lock_core::LockName;
+
+const ENVIRONMENT: &str = "\
+ENVIRONMENT:
+  DATABASE_URL, REDIS_URL       the servers; Redis given, Redis holds the locks, else PostgreSQL, else files
+  LOCK_PROVIDER                 `postgres`, `redis` or `file`: this one, or no start
+  LOCK_NAMESPACE, LOCK_INSTANCE, LOCK_DIR, LOCK_NAME_SECRET, LOCK_SWITCH, LOCK_MARKER
+                                as for the services that use the same locks
+  NO_COLOR                      no colours, also on a terminal";
+
+const RUN: &str = "\
+The command runs as without dlock: with the same standard streams, environment and terminal. It has in
+addition LOCK_NAME and LOCK_FENCING_TOKEN, a number greater than that of any earlier holder: pass it to what
+the command writes to, so that a holder which was overtaken is refused there.
+
+It runs in a process group of its own. Signals that dlock receives go to that group. When the lock is lost,
+the group has SIGTERM and, after --grace, SIGKILL. When dlock is killed, also by SIGKILL, the group is killed.
+A process that leaves the group (setsid, a daemon) is not reached by either. What the command leaves running
+when it ends is neither stopped nor locked. A job that is put aside (Ctrl-Z) for longer than the lease of its
+lock, 30 s on a server, has lost the lock, and is ended when it goes on.
+
+EXIT STATUS:
+  that of the command; 128+n where signal n has ended it
+   0  with --skip: another process holds the lock
+  64  wrong usage
+  69  the store of the locks does not answer
+  70  the lock was lost while the command ran: what it did last may not have been alone
+  71  the operating system refused something
+  75  another process holds the lock, for all of --wait
+  78  the settings, the store or the rights in it are wrong: see `dlock doctor`
+  126, 127  the command cannot be executed, or is not there
+
+EXAMPLES:
+  dlock run job:nightly --wait 5s -- ./backup.sh --full
+  dlock run job:report --skip -- ./report.sh        from cron, on several machines";
+
+/// Runs commands under distributed locks, and tells who holds what.
+#[derive(Debug, Parser)]
+#[command(name = "dlock", version, after_help = ENVIRONMENT, disable_help_subcommand = true)]
+pub(crate) struct Cli {
+    #[command(flatten)]
+    pub(crate) store: Store,
+    /// Tells more of what it does: once the steps, twice everything.
+    #[arg(short, long, global = true, action = ArgAction::Count)]
+    pub(crate) verbose: u8,
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+/// Where the locks are, if not where the environment says.
+#[derive(Args, Debug, Default)]
+pub(crate) struct Store {
+    /// The store: postgres://.., redis://.., host:6379,.. or file:DIRECTORY. All who may call ps(1) see it.
+    #[arg(long, global = true, value_name = "URL", conflicts_with = "url_file")]
+    pub(crate) url: Option<String>,
+    /// A file with the same, for a URL with a password.
+    #[arg(long, global = true, value_name = "FILE")]
+    pub(crate) url_file: Option<PathBuf>,
+    /// Keeps the locks of several applications in one store apart, as LOCK_NAMESPACE.
+    #[arg(long, global = true, value_name = "TEXT")]
+    pub(crate) namespace: Option<String>,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Runs a command while it holds a lock.
+    #[command(after_help = RUN)]
+    Run(Run),
+    /// Tells who holds a lock: exit status 0 if it is held, 1 if it is free.
+    Holder(Holder),
+    /// Lists what is held in the store, of all namespaces.
+    List(List),
+    /// Checks the settings, the store and the rights there: exit status 0, 1 with warnings, 2 with failures.
+    Doctor(Doctor),
+    /// Prints the completions for a shell.
+    Completions {
+        /// Which shell.
+        shell: Shell,
+    },
+    /// Prints a manual page, for man(1).
+    Man {
+        /// Of which command: `run`, `holder`, `list` or `doctor`; without it of all together.
+        command: Option<String>,
+    },
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct Run {
+    /// The lock: ENTITY:OPERATION:ID, or job:NAME.
+    #[arg(value_name = "NAME")]
+    pub(crate) name: LockName,
+    /// Waits for the lock for so long (`5s`, `2min`, a number of seconds); without it, for as long as it takes.
+    #[arg(short, long, value_name = "TIME", value_parser = duration)]
+    pub(crate) wait: Option<Duration>,
+    /// Exits with 0 where another process holds the lock; without --wait it is tried once.
+    #[arg(long)]
+    pub(crate) skip: bool,
+    /// Counts the lock as lost once it was held for so long, which stops the command.
+    #[arg(long, value_name = "TIME", value_parser = duration)]
+    pub(crate) max_hold: Option<Duration>,
+    /// The time from SIGTERM to SIGKILL when the lock is lost.
+    #[arg(long, value_name = "TIME", value_parser = duration, default_value = "10s")]
+    pub(crate) grace: Duration,
+    /// The command and its arguments.
+    #[arg(
+        value_name = "COMMAND",
+        required = true,
+        trailing_var_arg = true,
+        allow_hyphen_values = true
+    )]
+    pub(crate) command: Vec<OsString>,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct Holder {
+    /// The lock: ENTITY:OPERATION:ID, or job:NAME.
+    #[arg(value_name = "NAME")]
+    pub(crate) name: LockName,
+    /// One object of JSON, or null.
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct List {
+    /// Only those whose name, key or instance begins so. Stores know locks by a hash of the name: see
+    /// `dlock holder` for one name.
+    #[arg(value_name = "PREFIX", default_value = "")]
+    pub(crate) prefix: String,
+    /// One object of JSON; with --watch one a line.
+    #[arg(long)]
+    pub(crate) json: bool,
+    /// Lists again every two seconds, until it is interrupted.
+    #[arg(long)]
+    pub(crate) watch: bool,
+    /// Shows no more than so many.
+    #[arg(long, value_name = "COUNT", default_value_t = 200)]
+    pub(crate) limit: usize,
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct Doctor {
+    /// One object of JSON.
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+/// A time with units, or a number of seconds.
+fn duration(text: &str) -> Result<Duration, String> {
+    if let Ok(seconds) = text.parse::<f64>() {
+        return Duration::try_from_secs_f64(seconds).map_err(|error| error.to_string());
+    }
+    humantime::parse_duration(text).map_err(|error| error.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_well_formed() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn times_are_with_units_or_seconds() {
+        for (text, millis) in [
+            ("5", 5_000),
+            ("0.5", 500),
+            ("5s", 5_000),
+            ("1min 2s", 62_000),
+            ("0", 0),
+        ] {
+            assert_eq!(duration(text), Ok(Duration::from_millis(millis)), "{text}");
+        }
+        for wrong in ["", "-1", "5 parsecs", "NaN", "1e300"] {
+            assert!(duration(wrong).is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn what_follows_the_command_is_its_own() {
+        let words = [
+            "dlock", "run", "job:a", "--skip", "ls", "--wait", "x", "--", "-l",
+        ];
+        let Command::Run(run) = Cli::try_parse_from(words).unwrap().command else {
+            panic!()
+        };
+        assert!(run.skip && run.wait.is_none());
+        assert_eq!(run.command, ["ls", "--wait", "x", "--", "-l"]);
+    }
+}

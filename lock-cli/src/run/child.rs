@@ -1,0 +1,128 @@
+//! The command, and the process group that it leads.
+
+use std::env;
+use std::ffi::OsString;
+use std::io;
+use std::os::unix::process::CommandExt;
+use std::path::PathBuf;
+use std::process::Command;
+
+use rustix::io::Errno;
+use rustix::process::{
+    Pid, Signal, WaitOptions, WaitStatus, getpid, kill_process_group, test_kill_process_group, wait,
+};
+
+use super::launcher;
+use crate::ending::{Ending, of_signal};
+
+/// The command. It is not waited for when this is dropped.
+#[derive(Debug)]
+pub(super) struct Child {
+    pid: Pid,
+}
+
+/// What has become of it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Change {
+    Ended(Ending),
+    /// It was stopped by this signal, and is not gone.
+    Stopped(i32),
+}
+
+impl Child {
+    /// Starts the command in a process group of its own.
+    pub(super) fn start(
+        command: &[OsString],
+        environment: [(&str, String); 2],
+    ) -> io::Result<Self> {
+        adopt_orphans();
+        let child = own_program()
+            .arg(launcher::ASKED)
+            .arg(getpid().to_string())
+            .args(command)
+            .envs(environment)
+            .process_group(0)
+            .spawn()?;
+        // It is waited for by its number.
+        Ok(Self {
+            pid: Pid::from_child(&child),
+        })
+    }
+
+    /// The command, which is its process group as well.
+    pub(super) fn pid(&self) -> Pid {
+        self.pid
+    }
+
+    /// Sends the signal to all of the group. That there is none any more is no error.
+    pub(super) fn signal(&self, signal: Signal) {
+        let _ = kill_process_group(self.pid, signal);
+    }
+
+    /// Whether a process of its group is left, once it has ended. Its number is not given to another
+    /// process while there is one.
+    pub(super) fn has_left_some(&self) -> bool {
+        test_kill_process_group(self.pid) != Err(Errno::SRCH)
+    }
+
+    /// What has become of the command, if anything since the last call. Other children that have ended are
+    /// forgotten: the watchdog, and, where this is the first process of a container, whatever was left to it.
+    pub(super) fn change(&self) -> Option<Change> {
+        loop {
+            match wait(WaitOptions::NOHANG | WaitOptions::UNTRACED) {
+                Ok(Some((pid, status))) if pid == self.pid => {
+                    if let Some(change) = change_of(status) {
+                        return Some(change);
+                    }
+                }
+                Ok(Some(_)) | Err(Errno::INTR) => {}
+                Ok(None) | Err(_) => return None,
+            }
+        }
+    }
+}
+
+/// Has what the command leaves behind waited for here. Else the group seems to live until the first process of
+/// the machine has waited for the last of it.
+#[cfg(target_os = "linux")]
+fn adopt_orphans() {
+    // Each kernel that is in use has it. Without it a loss takes longer, up to the grace.
+    let _ = rustix::process::set_child_subreaper(Some(getpid()));
+}
+
+#[cfg(not(target_os = "linux"))]
+fn adopt_orphans() {}
+
+fn change_of(status: WaitStatus) -> Option<Change> {
+    if let Some(signal) = status.stopping_signal() {
+        return Some(Change::Stopped(signal));
+    }
+    if let Some(signal) = status.terminating_signal() {
+        return Some(Change::Ended(by_signal(signal)));
+    }
+    let status = status.exit_status()?;
+    Some(Change::Ended(Ending::Status(
+        u8::try_from(status).unwrap_or(u8::MAX),
+    )))
+}
+
+/// How `dlock` ends when a signal has ended the command: by the same, where that is how a user or a
+/// supervisor ends programs, and not by what is a fault of the command, which would be a core dump of `dlock`.
+fn by_signal(signal: i32) -> Ending {
+    let told = [Signal::HUP, Signal::INT, Signal::TERM];
+    match told.iter().any(|told| told.as_raw() == signal) {
+        true => Ending::Signal(signal),
+        false => Ending::Status(of_signal(signal)),
+    }
+}
+
+/// This program. On Linux also after its file was replaced, as by an upgrade.
+pub(super) fn own_program() -> Command {
+    let path = match cfg!(target_os = "linux") {
+        true => Ok(PathBuf::from("/proc/self/exe")),
+        false => env::current_exe(),
+    };
+    let mut command = Command::new(path.unwrap_or_else(|_| PathBuf::from("dlock")));
+    command.arg0("dlock");
+    command
+}

@@ -1,0 +1,185 @@
+//! `dlock run`: a command, while a lock is held.
+//!
+//! # Which processes there are
+//!
+//! ```text
+//! dlock ── holds the lock, waits for the command, passes signals on
+//!  ├─ COMMAND ── a process group of its own; begins as `dlock`, which prepares it: see `launcher`
+//!  └─ dlock ── kills that group when `dlock` itself is gone: see `watchdog`
+//! ```
+//!
+//! # Why nothing runs on without the lock
+//!
+//! - The lock is lost, or `--max-hold` is over: the group has SIGTERM, and SIGKILL after the grace. `dlock`
+//!   ends with [`LOST`], whatever the command said: what it did last may not have been alone.
+//! - `dlock` is killed: the kernel kills the command, and the watchdog the rest of the group. Both before the
+//!   lock can be another's where the store waits for the end of a lease, as Redis; with PostgreSQL and files
+//!   the lock is free at the same moment, and the fencing token protects what is written in the milliseconds between.
+//! - `dlock` is frozen (SIGSTOP) for longer than its lease: the command runs on meanwhile, and is stopped when
+//!   `dlock` goes on. The fencing token protects what is written until then.
+//! - The command has ended: only then the lock is released. That release says whether it was ours to the end.
+
+mod child;
+mod launcher;
+mod progress;
+mod signals;
+mod supervise;
+mod terminal;
+mod watchdog;
+
+use std::ffi::OsString;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use lock_core::{LockError, LockGuard, LockPolicy, LockProvider};
+
+use self::child::Child;
+use self::progress::Progress;
+use self::signals::Signals;
+use self::supervise::{Ended, supervise};
+use self::terminal::Terminal;
+use self::watchdog::Watchdog;
+use crate::cli::{Run, Store};
+use crate::connect::{close, connect};
+use crate::ending::{Ending, HELD, LOST};
+use crate::events;
+use crate::output::say;
+
+/// The processes that `dlock` starts for itself, by their first argument.
+pub(crate) fn helper(arguments: &[OsString]) -> Option<ExitCode> {
+    let (first, rest) = arguments.split_first()?;
+    match first.to_str()? {
+        launcher::ASKED => Some(launcher::enter(rest)),
+        watchdog::ASKED => Some(watchdog::watch()),
+        _ => None,
+    }
+}
+
+pub(crate) async fn run(store: &Store, arguments: &Run) -> Ending {
+    let terminal = Terminal::open();
+    let mut signals = match Signals::listen() {
+        Ok(signals) => signals,
+        Err(error) => return Ending::system("listen to signals", &error),
+    };
+    // Until the command runs, a signal ends the wait, and what was asked for is given back.
+    let connected = tokio::select! {
+        connected = connect(store) => connected,
+        signal = signals.ending(&terminal) => return Ending::Signal(signal),
+    };
+    let locks = match connected {
+        Ok(locks) => locks,
+        Err(error) => return Ending::failed(&error),
+    };
+    let acquired = tokio::select! {
+        acquired = acquire(&locks, arguments) => acquired,
+        signal = signals.ending(&terminal) => Err(Ending::Signal(signal)),
+    };
+    let ending = match acquired {
+        Ok(guard) => with_lock(guard, arguments, &mut signals, &terminal).await,
+        Err(ending) => ending,
+    };
+    close(&locks).await;
+    ending
+}
+
+/// Waits for the lock; on a terminal it tells what for.
+async fn acquire(locks: &LockProvider, arguments: &Run) -> Result<LockGuard, Ending> {
+    let once = arguments.skip.then_some(Duration::ZERO);
+    let wait = arguments.wait.or(once).unwrap_or(Duration::MAX);
+    let mut policy = LockPolicy::default().with_wait(wait);
+    if let Some(max_hold) = arguments.max_hold {
+        policy = policy.with_max_hold(max_hold);
+    }
+    let progress = Progress::new(locks, &arguments.name);
+    let acquired = tokio::select! {
+        acquired = locks.try_acquire(&arguments.name, policy) => acquired,
+        never = progress.show() => match never {},
+    };
+    drop(progress);
+    match acquired {
+        Ok(Some(guard)) => Ok(guard),
+        Ok(None) => Err(held(locks, arguments, wait).await),
+        Err(error) => Err(Ending::failed(&error)),
+    }
+}
+
+/// Another process holds the lock.
+async fn held(locks: &LockProvider, arguments: &Run, wait: Duration) -> Ending {
+    // It may be free by now, or the store may not tell.
+    let holder = locks.holder(&arguments.name).await.ok().flatten();
+    let by = holder.map_or_else(
+        || "another process".to_owned(),
+        |holder| crate::holder::in_words(&holder),
+    );
+    let name = &arguments.name;
+    if arguments.skip {
+        say(&format!("skipped: {name} is held by {by}"));
+        return Ending::SUCCESS;
+    }
+    let waited = match wait {
+        Duration::ZERO => String::new(),
+        wait => format!(", also after {}", humantime::format_duration(wait)),
+    };
+    say(&format!("{name} is held by {by}{waited}"));
+    Ending::Status(HELD)
+}
+
+/// Runs the command and releases the lock.
+async fn with_lock(
+    guard: LockGuard,
+    arguments: &Run,
+    signals: &mut Signals,
+    terminal: &Terminal,
+) -> Ending {
+    let token = match guard.fencing_token().await {
+        Ok(token) => token,
+        Err(error) => return Ending::failed(&error),
+    };
+    events::quiet();
+    let environment = [
+        ("LOCK_NAME", arguments.name.to_string()),
+        ("LOCK_FENCING_TOKEN", token.to_string()),
+    ];
+    // First: from its first moment on the command is under it.
+    let mut watchdog = match Watchdog::start() {
+        Ok(watchdog) => watchdog,
+        Err(error) => return Ending::system("start a process", &error),
+    };
+    let child = match Child::start(&arguments.command, environment) {
+        Ok(child) => child,
+        Err(error) => return Ending::system("start a process", &error),
+    };
+    watchdog.guard(&child);
+    let ended = supervise(&child, &guard, arguments.grace, signals, terminal).await;
+    // From here on what is left of the group is none of ours.
+    watchdog.dismiss();
+    match ended {
+        Ended::Lost => Ending::Status(LOST),
+        Ended::By(ending) => released(guard, ending).await,
+    }
+}
+
+/// The ending of the command, if the lock was ours to its end.
+async fn released(guard: LockGuard, ending: Ending) -> Ending {
+    match guard.release().await {
+        Ok(()) => ending,
+        Err(error) if error.is_lost() => {
+            say(&format!(
+                "the lock was lost before the command ended: {error}"
+            ));
+            Ending::Status(LOST)
+        }
+        Err(error) => {
+            // Up to here it was ours; it ends with its lease.
+            warn_unreleased(&error);
+            ending
+        }
+    }
+}
+
+fn warn_unreleased(error: &LockError) {
+    crate::output::warn(&format!(
+        "the lock could not be released, and is held until its lease ends: {}",
+        crate::ending::with_causes(error)
+    ));
+}

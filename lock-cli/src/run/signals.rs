@@ -1,0 +1,81 @@
+//! The signals that `dlock` receives.
+
+use std::fs;
+use std::future::poll_fn;
+use std::io;
+use std::task::Poll;
+
+use rustix::process::Signal;
+use tokio::signal::unix::{Signal as Stream, SignalKind, signal};
+
+use super::terminal::{self, Terminal};
+
+/// What is passed on to the command. The rest cannot be caught, is the kernel's (SIGCHLD, SIGSEGV, ..), or
+/// is ignored.
+const PASSED_ON: [Signal; 10] = [
+    Signal::HUP,
+    Signal::INT,
+    Signal::QUIT,
+    Signal::TERM,
+    Signal::ALARM,
+    Signal::USR1,
+    Signal::USR2,
+    Signal::WINCH,
+    Signal::TSTP,
+    Signal::CONT,
+];
+
+/// Those which end no process that does not handle them.
+const HARMLESS: [Signal; 4] = [Signal::CHILD, Signal::CONT, Signal::TSTP, Signal::WINCH];
+
+/// Signals, as they come.
+#[derive(Debug)]
+pub(super) struct Signals(Vec<(Signal, Stream)>);
+
+impl Signals {
+    /// Those that this process was started to ignore (by nohup(1), say) stay ignored, here and in the
+    /// command.
+    pub(super) fn listen() -> io::Result<Self> {
+        let ignored = ignored();
+        let all = PASSED_ON.into_iter().chain([Signal::CHILD]);
+        let heard = all
+            .filter(|signal| *signal == Signal::CHILD || ignored >> (signal.as_raw() - 1) & 1 == 0);
+        let listen = |heard: Signal| {
+            let stream = signal(SignalKind::from_raw(heard.as_raw()))?;
+            Ok((heard, stream))
+        };
+        heard.map(listen).collect::<io::Result<_>>().map(Self)
+    }
+
+    /// The next one. Cancel safe.
+    pub(super) async fn next(&mut self) -> Signal {
+        poll_fn(|cx| {
+            for (signal, stream) in &mut self.0 {
+                if let Poll::Ready(Some(())) = stream.poll_recv(cx) {
+                    return Poll::Ready(*signal);
+                }
+            }
+            Poll::Pending
+        })
+        .await
+    }
+
+    /// The next one that ends a process, by its number. One that stops it stops it.
+    pub(super) async fn ending(&mut self, terminal: &Terminal) -> i32 {
+        loop {
+            match self.next().await {
+                Signal::TSTP if terminal.has_job_control() => terminal::suspend(),
+                signal if HARMLESS.contains(&signal) => {}
+                signal => return signal.as_raw(),
+            }
+        }
+    }
+}
+
+/// A bit for each signal that this process ignores.
+fn ignored() -> u64 {
+    let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let line = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
+    line.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok())
+        .unwrap_or_default()
+}

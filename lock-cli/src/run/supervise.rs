@@ -1,0 +1,165 @@
+//! While the command runs: signals, job control, and the loss of the lock.
+
+use std::future::pending;
+use std::pin::{Pin, pin};
+use std::time::Duration;
+
+use lock_core::{LockGuard, LossReason};
+use rustix::process::Signal;
+use tokio::time::{Instant, Sleep, sleep, sleep_until};
+
+use super::child::{Change, Child};
+use super::signals::Signals;
+use super::terminal::{self, Terminal};
+use crate::ending::Ending;
+use crate::output::say;
+
+/// The time between two looks whether a group that was sent SIGTERM has ended: the kernel notifies a process of
+/// the end of its own children only.
+const LOOK_AGAIN: Duration = Duration::from_millis(20);
+
+/// How the command ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Ended {
+    By(Ending),
+    /// It was stopped, since the lock was lost.
+    Lost,
+}
+
+/// Waits for the end of the command, or of the lock and then of the command.
+pub(super) async fn supervise(
+    child: &Child,
+    guard: &LockGuard,
+    grace: Duration,
+    signals: &mut Signals,
+    terminal: &Terminal,
+) -> Ended {
+    let job = Job {
+        child,
+        guard,
+        terminal,
+    };
+    let mut lost = pin!(guard.lost());
+    loop {
+        tokio::select! {
+            // The loss first: what it stops is not continued any more.
+            biased;
+            reason = &mut lost => {
+                tell(guard, reason);
+                job.stop(grace, signals).await;
+                return Ended::Lost;
+            }
+            signal = signals.next() => {
+                if let Some(ending) = job.signal(signal) {
+                    return Ended::By(ending);
+                }
+            }
+        }
+    }
+}
+
+fn tell(guard: &LockGuard, reason: LossReason) {
+    let name = guard.name();
+    say(&match reason {
+        LossReason::MaxHold => {
+            format!("{name} was held for as long as --max-hold allows; the command is stopped")
+        }
+        reason => format!("{name} was lost ({reason}); the command is stopped"),
+    });
+}
+
+struct Job<'a> {
+    child: &'a Child,
+    guard: &'a LockGuard,
+    terminal: &'a Terminal,
+}
+
+impl Job<'_> {
+    /// Does what a signal asks for. Gives how the command has ended, if it has.
+    fn signal(&self, signal: Signal) -> Option<Ending> {
+        match signal {
+            Signal::CHILD => {
+                while let Some(change) = self.child.change() {
+                    match change {
+                        Change::Ended(ending) => {
+                            self.terminal.take_back(self.child.pid());
+                            return Some(ending);
+                        }
+                        Change::Stopped(by) => self.stopped(by),
+                    }
+                }
+            }
+            // Nothing would continue it.
+            Signal::TSTP if !self.terminal.has_job_control() => {}
+            signal => self.child.signal(signal),
+        }
+        None
+    }
+
+    /// The command was stopped.
+    fn stopped(&self, by: i32) {
+        let is = |signal: Signal| signal.as_raw() == by;
+        let wants_terminal = is(Signal::TTIN) || is(Signal::TTOU);
+        if wants_terminal && self.lend() {
+            return self.child.signal(Signal::CONT);
+        }
+        // Stopped for another reason than its terminal, it is not a job that was put aside, and the lock
+        // is held on.
+        if !self.terminal.has_job_control() || !(wants_terminal || is(Signal::TSTP)) {
+            return;
+        }
+        let had_terminal = self.terminal.take_back(self.child.pid());
+        terminal::suspend();
+        // Continued, maybe long after the lock was lost: then the command is not continued but ended.
+        if !self.guard.is_valid() {
+            return;
+        }
+        if had_terminal || wants_terminal {
+            self.lend();
+        }
+        self.child.signal(Signal::CONT);
+    }
+
+    fn lend(&self) -> bool {
+        self.terminal.lend(self.child.pid())
+    }
+
+    /// Ends the group of the command: SIGTERM, and SIGKILL after the grace. Returns when the command has
+    /// ended, and with it all of its group that can be ended.
+    async fn stop(&self, grace: Duration, signals: &mut Signals) {
+        self.child.signal(Signal::TERM);
+        // It may be stopped, and learns of no signal then.
+        self.child.signal(Signal::CONT);
+        // A grace that no clock can count is for ever.
+        let until = Instant::now().checked_add(grace);
+        let mut killing: Pin<Box<dyn Future<Output = ()>>> = match until {
+            Some(until) => Box::pin(sleep_until(until)),
+            None => Box::pin(pending()),
+        };
+        let mut looking: Pin<Box<Sleep>> = Box::pin(sleep(LOOK_AGAIN));
+        let (mut has_ended, mut was_killed) = (false, false);
+        loop {
+            tokio::select! {
+                () = &mut killing, if !was_killed => {
+                    self.child.signal(Signal::KILL);
+                    was_killed = true;
+                }
+                // Also a user who interrupts ends it no sooner than that, but by SIGQUIT.
+                signal = signals.next() => match signal {
+                    Signal::CHILD => {
+                        while let Some(change) = self.child.change() {
+                            has_ended |= matches!(change, Change::Ended(_));
+                        }
+                    }
+                    Signal::TSTP => {}
+                    signal => self.child.signal(signal),
+                },
+                () = &mut looking => looking.as_mut().reset(Instant::now() + LOOK_AGAIN),
+            }
+            if has_ended && (was_killed || !self.child.has_left_some()) {
+                self.terminal.take_back(self.child.pid());
+                return;
+            }
+        }
+    }
+}

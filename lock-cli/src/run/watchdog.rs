@@ -1,0 +1,88 @@
+//! The process that kills the group of the command when `dlock` is gone.
+//!
+//! The kernel kills the command with `dlock`, but not what the command has started. The watchdog reads from a
+//! pipe whose other end `dlock` alone has: its end is the end of `dlock`, however that came. It is in a
+//! process group of its own, ignores all signals but SIGKILL, and holds no stream of `dlock` open.
+
+use std::io::{self, Read, Write};
+use std::os::unix::process::CommandExt;
+use std::process::{ChildStdin, ExitCode, Stdio};
+
+use nix::sys::signal::SigSet;
+use rustix::process::{Pid, Signal, kill_process_group};
+
+use super::child::{Child, own_program};
+
+/// The first argument that asks for it.
+pub(super) const ASKED: &str = "__watch";
+
+/// What is said when there is nothing to kill any more.
+const DISMISSED: u8 = b'.';
+
+/// The watchdog, from the side of `dlock`.
+#[derive(Debug)]
+pub(super) struct Watchdog {
+    told: ChildStdin,
+}
+
+impl Watchdog {
+    pub(super) fn start() -> io::Result<Self> {
+        let mut watchdog = own_program()
+            .arg(ASKED)
+            .current_dir("/")
+            .stdin(Stdio::piped())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .process_group(0)
+            .spawn()?;
+        let told = watchdog.stdin.take().ok_or(io::ErrorKind::BrokenPipe)?;
+        Ok(Self { told })
+    }
+
+    /// Has the group of this command killed when `dlock` is gone.
+    pub(super) fn guard(&mut self, child: &Child) {
+        self.tell(format!("{}\n", child.pid()).as_bytes());
+    }
+
+    /// Nothing is to be killed any more.
+    pub(super) fn dismiss(&mut self) {
+        self.tell(&[DISMISSED]);
+    }
+
+    fn tell(&mut self, words: &[u8]) {
+        // It is gone only where it was killed by SIGKILL, and then the kernel still kills the command.
+        let _ = self.told.write_all(words);
+    }
+}
+
+/// Waits for the end of `dlock`.
+pub(super) fn watch() -> ExitCode {
+    // A supervisor that ends all processes of a service begins with SIGTERM, and so does not begin here.
+    let _ = SigSet::all().thread_block();
+    let mut told = Vec::new();
+    // What was read before an error counts.
+    let _ = io::stdin().lock().read_to_end(&mut told);
+    if let Some(group) = group_of(&told) {
+        let _ = kill_process_group(group, Signal::KILL);
+    }
+    ExitCode::SUCCESS
+}
+
+/// The group that is to be killed, if any.
+fn group_of(told: &[u8]) -> Option<Pid> {
+    let number = str::from_utf8(told).ok()?.strip_suffix('\n')?;
+    Pid::from_raw(number.parse().ok()?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_group_is_killed_unless_it_is_unknown_or_the_watchdog_was_dismissed() {
+        assert_eq!(group_of(b"4711\n"), Pid::from_raw(4711));
+        for nothing in [&b""[..], b"47", b"4711", b"4711\n.", b".", b"\n", b"x\n"] {
+            assert_eq!(group_of(nothing), None, "{nothing:?}");
+        }
+    }
+}

@@ -1,0 +1,47 @@
+//! What is held in the database: what `pg_locks` and `pg_stat_activity` say.
+
+use sqlx::AssertSqlSafe;
+
+use super::Driver;
+use crate::postgres::errors;
+use crate::postgres::session::{Failed, Session, value};
+use crate::postgres::shared::Request;
+use crate::postgres::sql;
+use crate::{Holder, ListedLock, LockMode};
+
+impl Driver {
+    /// Answers those who have asked, each with a statement. Tells whether there were any.
+    pub(super) async fn run_listings(&mut self, session: &mut Session) -> Result<bool, Failed> {
+        let is_question = |request: &mut Request| matches!(request, Request::List { .. });
+        let asked: Vec<_> = self.backlog.extract_if(.., is_question).take(1).collect();
+        let Some(Request::List { limit, reply }) = asked.into_iter().next() else {
+            return Ok(false);
+        };
+        if reply.is_closed() {
+            return Ok(true);
+        }
+        let statement = AssertSqlSafe(sql::listing(limit.saturating_add(1)));
+        let answer = session.run_beside(&*self.shared.waiters, statement).await;
+        let answer = match answer {
+            Ok(rows) => {
+                let mut locks = Vec::with_capacity(rows.len());
+                for row in &rows {
+                    let name: Option<&str> = value(row, 1)?;
+                    let instance = self
+                        .config
+                        .target
+                        .name
+                        .instance_in(name.unwrap_or_default());
+                    let holder = Holder::new(LockMode::Exclusive).with_instance(instance);
+                    locks.push(ListedLock::new(value::<&str>(row, 0)?, holder));
+                }
+                Ok(locks)
+            }
+            Err(Failed::Statement(error)) => Err(errors::statement(error, session.limits)),
+            // The reply is dropped, and the caller learns that the connection is gone.
+            Err(lost) => return Err(lost),
+        };
+        let _ = reply.send(answer);
+        Ok(true)
+    }
+}

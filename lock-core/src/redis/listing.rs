@@ -1,0 +1,117 @@
+//! Which locks the servers have, over connections for that one question.
+
+use std::collections::HashSet;
+
+use ::redis::aio::MultiplexedConnection;
+use ::redis::{Value, cmd, from_redis_value, pipe};
+use tokio::time::timeout;
+
+use super::connect::{ask, open};
+use super::settings::Settings;
+use super::topology::Topology;
+use super::value;
+use crate::{ListedLock, LockError};
+
+/// The keys of locks, of each namespace: what tells those apart is in the hash. The braces mean themselves.
+const KEYS: &str = "lock:{b*}:v1-*";
+
+/// How many keys the server looks at in one call, which takes it less than a millisecond.
+const STEP: usize = 1_000;
+
+/// What a lock has and more; others can write to the key.
+const LONGEST: usize = 127;
+
+/// Up to one more than `limit`, if there are so many.
+pub(super) async fn list(
+    topology: &Topology,
+    settings: &Settings,
+    limit: usize,
+) -> Result<Vec<ListedLock>, LockError> {
+    let mut held = Vec::new();
+    for (place, node) in topology.nodes.iter().enumerate() {
+        if !topology.has(place) {
+            continue;
+        }
+        let mut connection = open(node, settings, None).await?;
+        let (mut cursor, mut seen) = (0_u64, HashSet::new());
+        loop {
+            let keys = scan(&mut connection, &mut cursor, settings).await?;
+            // A key can come twice.
+            let keys: Vec<_> = keys
+                .into_iter()
+                .filter(|key| seen.insert(key.clone()))
+                .collect();
+            held.extend(look(&mut connection, keys, settings).await?);
+            if held.len() > limit {
+                return Ok(held);
+            }
+            if cursor == 0 {
+                break;
+            }
+        }
+    }
+    Ok(held)
+}
+
+/// Some of the keys; the cursor is zero after the last.
+async fn scan(
+    connection: &mut MultiplexedConnection,
+    cursor: &mut u64,
+    settings: &Settings,
+) -> Result<Vec<String>, LockError> {
+    let mut scan = cmd("SCAN");
+    scan.arg(*cursor);
+    scan.arg("MATCH").arg(KEYS).arg("COUNT").arg(STEP);
+    scan.arg("TYPE").arg("string");
+    let within = settings.connect_timeout();
+    let answer = ask(connection, &scan, settings, within).await?;
+    let (next, keys) = from_redis_value(answer).map_err(|error| {
+        LockError::unavailable("the Redis server returned an unexpected reply to SCAN")
+            .with_source(error)
+    })?;
+    *cursor = next;
+    Ok(keys)
+}
+
+/// Those of these which are still there.
+async fn look(
+    connection: &mut MultiplexedConnection,
+    keys: Vec<String>,
+    settings: &Settings,
+) -> Result<Vec<ListedLock>, LockError> {
+    if keys.is_empty() {
+        return Ok(Vec::new());
+    }
+    let mut questions = pipe();
+    questions.cmd("TIME");
+    for key in &keys {
+        questions.cmd("GETRANGE").arg(key).arg(0).arg(LONGEST);
+    }
+    let within = settings.connect_timeout();
+    let asking = connection.send_packed_commands(&questions, 0, keys.len() + 1);
+    let answers = timeout(within, asking)
+        .await
+        .map_err(|_| LockError::unanswered())?;
+    let answers = answers.map_err(|error| {
+        LockError::unavailable("the Redis server did not tell its locks").with_source(error)
+    })?;
+    let mut answers = answers.into_iter();
+    let time = answers.next().and_then(|time| from_redis_value(time).ok());
+    let (seconds, micros): (u64, u64) = time.ok_or_else(LockError::unanswered)?;
+    let time = seconds.saturating_mul(1_000_000).saturating_add(micros);
+    let locks = keys
+        .into_iter()
+        .zip(answers)
+        .filter_map(|(key, answer)| match answer {
+            Value::BulkString(value) if !value.is_empty() => {
+                let lock = ListedLock::new(key, value::holder(&value, time));
+                Some(match value::is_awaited(&value) {
+                    Some(is_awaited) => lock.with_awaited(is_awaited),
+                    None => lock,
+                })
+            }
+            // Released since, or moved to another node.
+            _ => None,
+        });
+    Ok(locks.collect())
+}

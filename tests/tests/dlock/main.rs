@@ -1,0 +1,10 @@
+//! The command `dlock`, as users and supervisors run it: as a process, with signals, pipes and a terminal.
+
+#![allow(clippy::unwrap_used, reason = "what does not hold in a test ends it")]
+
+mod looking;
+mod loss;
+mod processes;
+mod running;
+mod support;
+mod terminal;

@@ -1,0 +1,173 @@
+//! Which processes there are, and what becomes of them.
+
+use std::os::unix::process::ExitStatusExt;
+use std::process::Stdio;
+
+use lock_tests::eventually;
+use lock_tests::servers::{descendants, lives};
+use rustix::process::{Signal, getpid, kill_process};
+
+use crate::support::{Place, Running, pids, until_gone};
+
+#[tokio::test]
+async fn nothing_runs_on_when_dlock_is_killed() {
+    for place in Place::all().await {
+        // A child, and one that nothing waits for, and one that ignores what it can.
+        let script = "sleep 600 & a=$!; (trap '' HUP TERM; sleep 600) & echo $$ $a $!; wait";
+        let running = place.start(&[], script).await;
+        let processes = pids(&running.first);
+        let of_dlock = descendants(running.pid());
+        assert!(
+            processes
+                .iter()
+                .all(|pid| lives(*pid) && of_dlock.contains(pid))
+        );
+        running.signal(Signal::KILL);
+        until_gone(&processes).await;
+        // The watchdog as well.
+        until_gone(&of_dlock).await;
+        assert_eq!(running.ended().await.0.signal(), Some(9));
+    }
+}
+
+#[tokio::test]
+async fn the_lock_of_a_killed_dlock_is_free_where_no_lease_keeps_it() {
+    for place in [Place::files(), Place::postgres().await] {
+        let running = place.start(&[], "echo $$; sleep 600").await;
+        running.signal(Signal::KILL);
+        assert!(
+            place
+                .run(&["--wait", "10s", "--", "true"])
+                .await
+                .status
+                .success()
+        );
+        until_gone(&pids(&running.first)).await;
+    }
+}
+
+#[tokio::test]
+async fn signals_to_dlock_are_the_commands() {
+    let place = Place::files();
+    for (signal, name) in [
+        (Signal::HUP, "HUP"),
+        (Signal::INT, "INT"),
+        (Signal::QUIT, "QUIT"),
+        (Signal::TERM, "TERM"),
+        (Signal::ALARM, "ALRM"),
+        (Signal::USR1, "USR1"),
+        (Signal::USR2, "USR2"),
+        (Signal::WINCH, "WINCH"),
+    ] {
+        let script =
+            format!("trap 'echo {name}; exit 3' {name}; echo ready; while :; do sleep 0.05; done");
+        let mut running = place.start(&[], &script).await;
+        running.signal(signal);
+        assert_eq!(running.line().await.as_deref(), Some(name));
+        assert_eq!(running.ended().await.0.code(), Some(3), "{name}");
+    }
+}
+
+#[tokio::test]
+async fn a_signal_that_ends_the_command_ends_dlock_by_the_same() {
+    let place = Place::files();
+    let running = place.start(&[], "echo $$; exec sleep 600").await;
+    let command = pids(&running.first);
+    running.signal(Signal::TERM);
+    assert_eq!(running.ended().await.0.signal(), Some(15));
+    until_gone(&command).await;
+}
+
+#[tokio::test]
+async fn a_wait_that_is_interrupted_leaves_nothing() {
+    for place in Place::all().await {
+        let mut holder = place.start(&[], "echo held; read line").await;
+        let mut waiter = place.dlock(&["run", "job:one", "--", "echo", "ran"]);
+        let waiter = waiter.stdout(Stdio::piped()).spawn().unwrap();
+        let pid = rustix::process::Pid::from_raw(waiter.id().unwrap().cast_signed()).unwrap();
+        eventually("it has connected, and handles the signal", || async {
+            let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+            let caught = status
+                .lines()
+                .find_map(|line| line.strip_prefix("SigCgt:"))
+                .unwrap();
+            u64::from_str_radix(caught.trim(), 16).unwrap() & (1 << 1) != 0
+        })
+        .await;
+        kill_process(pid, Signal::INT).unwrap();
+        let ended = waiter.wait_with_output().await.unwrap();
+        assert_eq!(ended.status.signal(), Some(2));
+        assert!(ended.stdout.is_empty());
+        holder.say("go\n").await;
+        assert!(holder.ended().await.0.success());
+        assert!(
+            place
+                .run(&["--wait", "2s", "--", "true"])
+                .await
+                .status
+                .success()
+        );
+    }
+}
+
+#[tokio::test]
+async fn what_a_command_leaves_running_goes_on_unlocked() {
+    let place = Place::files();
+    let script = "sleep 600 >/dev/null 2>&1 & echo $!";
+    let running = place.start(&[], script).await;
+    let left = pids(&running.first);
+    assert!(running.ended().await.0.success());
+    assert!(
+        place
+            .run(&["--wait", "0", "--", "true"])
+            .await
+            .status
+            .success()
+    );
+    assert!(lives(left[0]));
+    kill_process(left[0], Signal::KILL).unwrap();
+}
+
+#[tokio::test]
+async fn no_process_of_dlock_is_left_when_it_has_ended() {
+    let place = Place::files();
+    let mut running = place.start(&[], "echo $$; read line").await;
+    let of_dlock = descendants(running.pid());
+    assert!(
+        of_dlock.len() >= 2,
+        "the command and the watchdog: {of_dlock:?}"
+    );
+    running.say("go\n").await;
+    assert!(running.ended().await.0.success());
+    until_gone(&of_dlock).await;
+    assert!(
+        !descendants(getpid())
+            .iter()
+            .any(|pid| of_dlock.contains(pid))
+    );
+}
+
+#[tokio::test]
+async fn what_nohup_had_ignored_stays_ignored() {
+    let place = Place::files();
+    let dlock = place.dlock(&[
+        "run",
+        "job:one",
+        "--",
+        "sh",
+        "-c",
+        "kill -HUP $$; echo alive",
+    ]);
+    let dlock = dlock.as_std();
+    let mut nohup = tokio::process::Command::new("nohup");
+    nohup.arg(dlock.get_program()).args(dlock.get_args());
+    nohup.envs(
+        dlock
+            .get_envs()
+            .filter_map(|(name, value)| Some((name, value?))),
+    );
+    nohup.current_dir(place.directory.path());
+    let running = Running::spawn(nohup).await;
+    assert_eq!(running.first, "alive");
+    assert!(running.ended().await.0.success());
+}
