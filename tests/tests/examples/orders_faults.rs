@@ -62,14 +62,17 @@ async fn a_killed_instance_frees_its_locks() {
 #[tokio::test]
 async fn a_frozen_instance_keeps_its_locks_and_stays_the_only_holder() {
     let shop = Shop::new();
-    let (frozen, other) = tokio::join!(shop.open(), shop.open());
-    let held = name("order:process:1");
-    let lock = shop.locks().lock(held.clone()).unwrap();
+    let said = [("RUST_LOG", "orders=debug")];
+    let (frozen, other) = tokio::join!(shop.open_with(&said), shop.open());
+    let lock = shop.locks().lock("order:process:1").unwrap();
 
     // For longer than it takes to freeze an instance that has begun it.
     let work = frozen.post("/orders/1/process?work_ms=3000");
     let freeze = async {
-        shop.until_held(&held).await;
+        // It has its token: an answer that an instance waits for is late when it thaws.
+        frozen
+            .until_printed("at work lock=\"order:process:1\"")
+            .await;
         frozen.freeze().await;
         // The work can end later than the service has a request wait.
         let wait = other.post_in_a_crowd("/orders/1/process?work_ms=0");

@@ -120,6 +120,15 @@ async fn a_lock_of_an_earlier_version_is_refused_and_waited_for() {
     })
     .await;
     assert!(!log.text().contains("another program has written"));
+    // The mark is that of a try, which is made while another connection subscribes.
+    eventually("it listens", async || {
+        let channel: (String, u32) = server
+            .ask(&["PUBSUB", "NUMSUB", &earlier.key])
+            .await
+            .unwrap();
+        channel.1 == 1
+    })
+    .await;
     let (_, said) = earlier.call("1").await;
     let [Value::Int(1), Value::Int(heard)] = said[..] else {
         panic!("{said:?}");
