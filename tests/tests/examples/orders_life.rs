@@ -121,8 +121,8 @@ async fn what_cannot_be_used_ends_it_with_a_reason() {
 /// any more, the process ends well.
 async fn stops_gracefully(signal: Signal) {
     let shop = Shop::new();
-    let (mut instance, other) = tokio::join!(shop.open(), shop.open());
-    let until_held = async |name: &str| shop.until_held(&name.parse().unwrap()).await;
+    let said = [("RUST_LOG", "orders=debug")];
+    let (mut instance, other) = tokio::join!(shop.open_with(&said), shop.open());
 
     // Longer than it takes a busy machine to begin all three.
     let by_layer = instance.post("/orders/1/process?work_ms=5000");
@@ -132,9 +132,16 @@ async fn stops_gracefully(signal: Signal) {
     let bob = bob.acquire(PATIENCE).await.unwrap();
     let waiting = instance.transfer("aaron", "bob", 0);
     let stop = async {
-        until_held("order:process:1").await;
-        until_held("account:transfer:dave").await;
-        until_held("account:transfer:aaron").await;
+        // That a lock is held can be seen before its request has it.
+        for locks in [
+            "order:process:1",
+            "account:transfer:carol, account:transfer:dave",
+        ] {
+            let line = format!("at work lock={locks:?}");
+            instance.until_printed(&line).await;
+        }
+        let first = "account:transfer:aaron".parse().unwrap();
+        shop.until_held(&first).await;
         instance.signal(signal);
         eventually("nobody is let in any more", async || {
             TcpStream::connect(instance.address()).await.is_err()
