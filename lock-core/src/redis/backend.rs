@@ -133,12 +133,8 @@ impl Backend for RedisBackend {
     async fn try_acquire(&self, request: &LockRequest) -> Result<Attempt<RedisGrant>, LockError> {
         let key = self.key(request);
         // What the driver has acquired for the waiters.
-        if let Some(grant) = self.shared.waiting.take_valid(&key) {
-            if request.at_least().is_none() {
-                return Ok(Attempt::Granted(RedisGrant(grant)));
-            }
-            // It is not to be kept. Its release travels before our acquire, or with it.
-            drop(grant);
+        if let Some(grant) = self.shared.waiting.take_for(&key, request) {
+            return Ok(Attempt::Granted(RedisGrant(grant)));
         }
         let (acquire, answer) = self.acquire(key, request);
         self.shared.queues.requests.push(Command::Acquire(acquire));

@@ -16,7 +16,7 @@ use std::time::Duration;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
-use crate::backend::Grant;
+use crate::backend::{Grant, LockRequest};
 use crate::oneshot;
 
 /// A waiter that was woken takes what is parked immediately, or unregisters; this is for a task that is
@@ -211,6 +211,13 @@ impl<K: Clone + Eq + Hash, A: Copy, G: Grant> Waiters<K, A, G> {
     /// Takes what is parked under a key, if it is still held.
     pub(crate) fn take_valid(&self, key: &K) -> Option<G> {
         (self.take_parked(key)).filter(|grant| grant.lease().is_valid())
+    }
+
+    /// The same for this request. A lock that is to be [kept](LockRequest::at_least) is asked for anew, since the
+    /// store was not asked for that: the release of what is parked travels before that acquire, or with it.
+    pub(crate) fn take_for(&self, key: &K, request: &LockRequest) -> Option<G> {
+        self.take_valid(key)
+            .filter(|_| request.at_least().is_none())
     }
 }
 

@@ -168,10 +168,12 @@ impl LeaseTable {
         TableKey::new(&self.opened.shared.chosen.namespace, request.name())
     }
 
-    fn acquire(&self, key: TableKey) -> (Acquire, oneshot::Receiver<Answer<TableKey>>) {
+    fn acquire(&self, request: &LockRequest) -> (Acquire, oneshot::Receiver<Answer<TableKey>>) {
         let (reply, answer) = oneshot::channel();
         let client = Arc::clone(&self.opened.client);
-        (Acquire::new(client, key, Reply::Caller(reply)), answer)
+        let mut acquire = Acquire::new(client, self.key(request), Reply::Caller(reply));
+        acquire.at_least = request.at_least();
+        (acquire, answer)
     }
 
     async fn probe(&self) -> Result<(), LockError> {
@@ -192,12 +194,12 @@ impl Backend for LeaseTable {
         &self,
         request: &LockRequest,
     ) -> Result<Attempt<LeaseTableGrant>, LockError> {
-        let (key, Opened { shared, client, .. }) = (self.key(request), &*self.opened);
+        let Opened { shared, client, .. } = &*self.opened;
         // What the driver has acquired for the waiters.
-        if let Some(grant) = shared.waiters.0.take_valid(&key) {
+        if let Some(grant) = shared.waiters.0.take_for(&self.key(request), request) {
             return Ok(Attempt::Granted(LeaseTableGrant(grant)));
         }
-        let (acquire, answer) = self.acquire(key);
+        let (acquire, answer) = self.acquire(request);
         shared.queues.requests.push(Command::Acquire(acquire));
         Ok(match client.answered(answer).await? {
             Attempt::Granted(grant) => Attempt::Granted(LeaseTableGrant(grant)),
@@ -216,9 +218,7 @@ impl Backend for LeaseTable {
             if granted.len() >= limit {
                 break;
             }
-            let asked = requests
-                .iter()
-                .map(|request| self.acquire(self.key(request)));
+            let asked = requests.iter().map(|request| self.acquire(request));
             let (acquires, answers): (Vec<_>, Vec<_>) = asked.unzip();
             let limit = limit - granted.len();
             let claim = Claim { acquires, limit };

@@ -1,6 +1,5 @@
 //! Two connections to the server, made when they are needed.
 
-use std::error::Error;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -11,13 +10,13 @@ use tokio::time::{Instant, timeout};
 
 use super::request::Request;
 use super::session::{Answer, Failure, run};
+use super::unanswered::Unanswered;
 use crate::LockError;
 use crate::outage::{Outage, SoFar};
 use crate::postgres::connect::Target;
 use crate::postgres::login::{LoggedIn, log_in};
 use crate::postgres::login_options::LoginOptions;
 use crate::postgres::place::place;
-use crate::postgres::sqlstate::sqlstate;
 use crate::postgres::steps::Step;
 use crate::server::{BackOff, PATIENCE};
 
@@ -29,36 +28,6 @@ const BACKOFF: ExponentialBuilder = ExponentialBuilder::new()
     .with_min_delay(Duration::from_millis(10))
     .with_max_delay(Duration::from_secs(1))
     .with_jitter();
-
-/// Why a request has no answer.
-pub(super) enum Unanswered {
-    /// There is no connection: nothing was sent.
-    NotSent(LockError),
-    /// What the server says, or does not.
-    Failed(Failure),
-    /// It did not come in time.
-    Late,
-}
-
-impl Unanswered {
-    /// Whether its notifications may be the reason: held up by the commits of others, or the queue is full.
-    pub(super) fn was_held_up(&self) -> bool {
-        matches!(self, Self::Failed(Failure::Refused(error))
-            if matches!(sqlstate(error).as_deref(), Some("55P03" | "54000")))
-    }
-
-    pub(super) fn reason(&self) -> String {
-        match self {
-            Self::NotSent(error) => match error.source() {
-                Some(source) => format!("{error}: {source}"),
-                None => error.to_string(),
-            },
-            Self::Failed(Failure::Refused(error) | Failure::Unknown(error)) => error.to_string(),
-            Self::Failed(Failure::Nonsense) => "an answer that means nothing".to_owned(),
-            Self::Late => "no answer in time".to_owned(),
-        }
-    }
-}
 
 /// How the server is reached, and the connections that nothing is under way on.
 pub(super) struct Connections {
@@ -167,8 +136,7 @@ impl Connections {
             });
             return;
         };
-        let is_refusal = matches!(failure, Unanswered::Failed(Failure::Refused(_)));
-        if is_new && !is_refusal {
+        if is_new && !failure.is_refusal() {
             let pause = state.backoff.pause();
             state.down_until = Some(Instant::now() + pause);
         }

@@ -10,13 +10,13 @@ use backon::ExponentialBuilder;
 use sqlx::postgres::PgListener;
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 
-use super::connections::Unanswered;
 use super::direct::{Direct, listen_to};
 use super::key::RowKey;
 use super::names::CHANNEL;
 use super::session::Failure;
 use super::setup::Table;
 use super::shared::Shared;
+use super::unanswered::Unanswered;
 use super::waiters::Command;
 use crate::outage::{Outage, SoFar};
 use crate::panics::{catch, catch_async};

@@ -1,6 +1,6 @@
 //! Values in the text of a statement: none can end its literal.
 
-use std::fmt;
+use std::fmt::{self, Write};
 
 /// A text as an expression, whatever the settings and the encoding of the session are: what is not plain is
 /// sent as the digits of its bytes.
@@ -18,6 +18,25 @@ impl fmt::Display for Text<'_> {
         }
         f.write_str("', 'hex'), 'UTF8')")
     }
+}
+
+/// Texts as an expression for their array.
+pub(super) fn texts<'a>(texts: impl Iterator<Item = &'a str> + Clone) -> String {
+    let (begin, end, is_plain) = match texts.clone().all(|text| text.bytes().all(is_plain)) {
+        // One value, which the server reads faster than an expression for each.
+        true => ("'{", "}'::text[]", true),
+        false => ("ARRAY[", "]::text[]", false),
+    };
+    let mut array = String::from(begin);
+    for (at, text) in texts.enumerate() {
+        let comma = if at == 0 { "" } else { "," };
+        // A `String` takes whatever is written to it.
+        let _ = match is_plain {
+            true => write!(array, "{comma}\"{text}\""),
+            false => write!(array, "{comma}{}", Text(text)),
+        };
+    }
+    array + end
 }
 
 /// What names have, and nothing that means something within quotes.
@@ -50,6 +69,16 @@ mod tests {
         assert_eq!(Text(name).to_string(), format!("'{name}'"));
         assert_eq!(Text("").to_string(), "''");
         assert_eq!(Name("a\"b").to_string(), "\"a\"\"b\"");
+        let several = ["a:b", ""];
+        assert_eq!(texts(several.into_iter()), r#"'{"a:b",""}'::text[]"#);
+    }
+
+    #[test]
+    fn texts_of_which_one_is_not_plain_are_each_an_expression() {
+        let several = ["a:b", "a\"b"];
+        let [plain, other] = several.map(|text| Text(text).to_string());
+        let expected = format!("ARRAY[{plain},{other}]::text[]");
+        assert_eq!(texts(several.into_iter()), expected);
     }
 
     proptest! {

@@ -53,8 +53,10 @@ mod setup;
 mod shared;
 mod sql;
 mod thread;
+mod unanswered;
 mod upkeep;
 mod waiters;
+mod watch;
 
 pub use backend::LeaseTable;
 pub use builder::LeaseTableBuilder;

@@ -8,6 +8,12 @@ use tokio::time::Instant;
 const SHORTEST: Duration = Duration::from_millis(50);
 const LONGEST: Duration = Duration::from_secs(1);
 
+/// Of locks that end within this the look says when: no look is later.
+pub(super) const SOON: Duration = LONGEST.saturating_mul(2);
+
+/// The shortest pause before the end of a lock: many end one after the other.
+const BEFORE_END: Duration = Duration::from_millis(20);
+
 pub(super) struct Poll {
     pause: Duration,
     /// Unless a look is under way.
@@ -35,17 +41,28 @@ impl Poll {
         self.next = None;
     }
 
-    /// The look has ended: the next comes later, and not with those of other processes.
-    pub(super) fn ended(&mut self) {
-        self.next = Some(Instant::now() + self.pause.mul_f64(0.75 + fastrand::f64() / 2.0));
+    /// The look has ended: the next comes later, and not with those of other processes; or when the first lock
+    /// ends.
+    pub(super) fn ended(&mut self, first_end: Option<Duration>) {
+        let pause = self.pause.mul_f64(0.75 + fastrand::f64() / 2.0);
+        self.next = Some(Instant::now() + pause);
         self.pause = (self.pause * 2).min(LONGEST);
+        self.ends_in(first_end);
     }
 
-    /// A lock was released here, or refused: those who wait are looked after soon.
-    pub(super) fn hurry(&mut self) {
+    /// A lock was released here, or refused, which ends so soon if that is known: those who wait are looked after
+    /// soon.
+    pub(super) fn hurry(&mut self, end: Option<Duration>) {
         self.pause = SHORTEST;
         if let Some(next) = &mut self.next {
             *next = (*next).min(Instant::now() + SHORTEST);
+        }
+        self.ends_in(end);
+    }
+
+    fn ends_in(&mut self, left: Option<Duration>) {
+        if let (Some(next), Some(left)) = (&mut self.next, left) {
+            *next = (*next).min(Instant::now() + left.max(BEFORE_END));
         }
     }
 }

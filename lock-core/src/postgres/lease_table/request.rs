@@ -1,9 +1,10 @@
 //! A request: all that many tasks ask for at a time.
 
-use std::fmt::Write;
+use std::fmt::{self, Display, Write};
+use std::time::Duration;
 
 use super::key::RowKey;
-use super::literal::Text;
+use super::literal::{Text, texts};
 use super::mark::RowMark;
 use super::setup::Table;
 use super::sql::{Lease, Of};
@@ -13,8 +14,11 @@ use super::sql::{Lease, Of};
 pub struct Hold {
     /// The lock.
     pub key: RowKey,
-    /// 128 bits.
+    /// 128 bits, and not 0.
     pub owner: u128,
+    /// For how long it stays closed at least, also without its holder: from its release on, or from when it is
+    /// acquired or renewed.
+    pub at_least: Option<Duration>,
 }
 
 /// A lock that is to be acquired; what operators read in its row.
@@ -22,10 +26,10 @@ pub struct Hold {
 pub struct Wish<'a> {
     /// The lock, and who is to hold it.
     pub hold: Hold,
-    /// The namespace of the lock.
-    pub namespace: &'a str,
     /// Its name.
     pub name: &'a str,
+    /// Whether this client is to be notified of its release, if it is refused.
+    pub is_awaited: bool,
 }
 
 /// What a request asks for. Releases come before acquires: a lock can be in both, under two owners.
@@ -43,8 +47,8 @@ pub struct Ask<'a> {
     pub tokens: &'a [Hold],
     /// Notes another server first, and, if this is true, that its clock has jumped.
     pub note: Option<bool>,
-    /// Whether this client is to be notified of the release of what it is refused.
-    pub listens: bool,
+    /// Locks that [end too late](super::Answer::ends_too_late), and are to end when they should.
+    pub late: &'a [RowKey],
     /// Whether no client is notified of what is released here.
     pub are_deaf: bool,
 }
@@ -63,29 +67,34 @@ impl Table {
         let of = self.of();
         let note = ask.note.map(|has_jumped| (lease.length, has_jumped));
         let mut text = of.begin(number, note);
+        if !ask.late.is_empty() {
+            text += &of.bring_back(&list(ask.late));
+        }
         if !ask.releases.is_empty() {
-            text += &of.release(&rows(ask.releases), ask.are_deaf);
+            text += &of.release(&rows(ask.releases, Duration::ZERO), ask.are_deaf);
         }
         if !ask.renewals.is_empty() {
-            text += &of.renew(&rows(ask.renewals), lease);
+            text += &of.renew(&rows(ask.renewals, lease.length), lease.not_after);
         }
         if !ask.tokens.is_empty() {
-            text += &of.issue(&rows(ask.tokens), lease.not_after);
+            text += &of.issue(&rows(ask.tokens, lease.length), lease.not_after);
         }
         if !ask.acquires.is_empty() {
-            let wishes = wishes(ask.acquires);
+            let wishes = wishes(ask.acquires, lease);
             // The server takes no greater number than it has.
             let limit = ask.limit.map(|limit| limit.min(ask.acquires.len()));
-            text += &of.acquire(&wishes, limit, lease, ask.listens);
+            let awaited = (ask.acquires.iter().enumerate()).filter(|(_, wish)| wish.is_awaited);
+            let awaited = list(awaited.map(|(place, _)| place));
+            text += &of.acquire(&wishes, limit, lease, &awaited);
         }
         Request { number, text }
     }
 
-    /// A request that looks which of these are free.
+    /// A request that looks which of these are free, or will be so soon.
     #[must_use]
-    pub fn look(&self, number: i64, keys: &[RowKey]) -> Request {
+    pub fn look(&self, number: i64, keys: &[RowKey], soon: Duration) -> Request {
         let of = self.of();
-        let text = of.begin(number, None) + &of.look(&places(keys));
+        let text = of.begin(number, None) + &of.look(&places(keys), soon.as_millis());
         Request { number, text }
     }
 
@@ -128,40 +137,67 @@ impl Table {
     }
 }
 
-/// The places of locks, from 0, with their keys.
-fn places(keys: &[RowKey]) -> String {
-    let mut rows = String::with_capacity(keys.len() * 56);
-    for (place, key) in keys.iter().enumerate() {
-        let comma = if place == 0 { "" } else { ", " };
+/// Values as those of an array.
+fn list(values: impl IntoIterator<Item = impl Display>) -> String {
+    let mut list = String::new();
+    for value in values {
+        let comma = if list.is_empty() { "" } else { "," };
         // A `String` takes whatever is written to it.
-        let _ = write!(rows, "{comma}({place}, '{key}'::uuid)");
+        let _ = write!(list, "{comma}{value}");
     }
-    rows
+    list
 }
 
-/// The places of holds, from 0, with their keys and owners.
-fn rows(holds: &[Hold]) -> String {
-    let mut rows = String::with_capacity(holds.len() * 104);
-    for (place, Hold { key, owner }) in holds.iter().enumerate() {
-        let comma = if place == 0 { "" } else { ", " };
-        let _ = write!(
-            rows,
-            "{comma}({place}, '{key}'::uuid, '{owner:032x}'::uuid)"
-        );
-    }
-    rows
+/// Keys by their places from 0.
+fn places(keys: &[RowKey]) -> String {
+    format!(
+        "SELECT key, (place - 1)::int4 AS place FROM unnest('{{{}}}'::uuid[]) WITH ORDINALITY AS a(key, place)",
+        list(keys)
+    )
 }
 
-fn wishes(wishes: &[Wish<'_>]) -> String {
-    let mut rows = String::with_capacity(wishes.len() * 160);
-    for (place, wish) in wishes.iter().enumerate() {
-        let comma = if place == 0 { "" } else { ", " };
-        let Hold { key, owner } = wish.hold;
-        let (namespace, name) = (Text(wish.namespace), Text(wish.name));
-        let _ = write!(
-            rows,
-            "{comma}({place}, '{key}'::uuid, '{owner:032x}'::uuid, {namespace}, {name})"
-        );
+/// The columns that all locks have, as arrays: one value each, which the server reads faster than a row for each
+/// lock.
+fn columns(holds: impl Iterator<Item = Hold> + Clone, lease: Duration) -> String {
+    let lasts = |hold: Hold| milliseconds(hold.at_least.map_or(lease, |least| least.max(lease)));
+    format!(
+        "'{{{}}}'::uuid[], '{{{}}}'::uuid[], '{{{}}}'::int4[]",
+        list(holds.clone().map(|hold| hold.key)),
+        list(holds.clone().map(|hold| Owner(hold.owner))),
+        list(holds.map(lasts))
+    )
+}
+
+/// Locks by their places from 0.
+fn rows(holds: &[Hold], lease: Duration) -> String {
+    format!(
+        "SELECT key, owner, lasts, (place - 1)::int4 AS place \
+         FROM unnest({}) WITH ORDINALITY AS a(key, owner, lasts, place)",
+        columns(holds.iter().copied(), lease)
+    )
+}
+
+fn wishes(wishes: &[Wish<'_>], lease: Lease<'_>) -> String {
+    format!(
+        "SELECT key, owner, lasts, (place - 1)::int4 AS place, {} AS namespace, name \
+         FROM unnest({}, {}) WITH ORDINALITY AS a(key, owner, lasts, name, place)",
+        Text(lease.namespace),
+        columns(wishes.iter().map(|wish| wish.hold), lease.length),
+        texts(wishes.iter().map(|wish| wish.name))
+    )
+}
+
+/// As a `uuid` is read.
+struct Owner(u128);
+
+impl Display for Owner {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:032x}", self.0)
     }
-    rows
+}
+
+/// Whole milliseconds, the last one begun.
+fn milliseconds(duration: Duration) -> i32 {
+    let whole = duration.as_micros().div_ceil(1_000);
+    i32::try_from(whole).unwrap_or(i32::MAX)
 }

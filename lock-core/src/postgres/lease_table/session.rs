@@ -37,7 +37,7 @@ pub struct Answer {
     renewed: HashSet<i32>,
     acquired: HashMap<i32, (Option<i64>, Option<i64>)>,
     issued: HashMap<i32, i64>,
-    free: HashSet<i32>,
+    free: HashMap<i32, i64>,
     marked: Option<i32>,
     holders: HashMap<i32, Holder>,
 }
@@ -125,7 +125,7 @@ impl Answer {
             renewed: HashSet::new(),
             acquired: HashMap::new(),
             issued: HashMap::new(),
-            free: HashSet::new(),
+            free: HashMap::new(),
             marked: None,
             holders: HashMap::new(),
         };
@@ -139,11 +139,11 @@ impl Answer {
                 }
                 kind::RENEWED => drop(answer.renewed.insert(place)),
                 kind::ACQUIRED => drop(answer.acquired.insert(place, (one, other))),
-                kind::FREE => drop(answer.free.insert(place)),
+                kind::FREE => drop(answer.free.insert(place, one?)),
                 kind::MARKED => answer.marked = Some(place),
                 kind::NOTIFIED => {}
                 kind::HELD_BY => {
-                    let holder = holder(row.try_get(4).ok()?, one);
+                    let holder = holder(row.try_get(4).ok()?, one, other);
                     answer.holders.insert(place, holder);
                 }
                 kind::ISSUED => drop(answer.issued.insert(place, one?)),
@@ -190,6 +190,13 @@ impl Answer {
         }
     }
 
+    /// Whether the row of the acquire at this place, which was refused, was written before the clock of the server
+    /// went back, and ends too late.
+    #[must_use]
+    pub fn ends_too_late(&self, place: i32) -> bool {
+        matches!(self.acquired.get(&place), Some((None, Some(..0))))
+    }
+
     /// The token that was issued at this place, if the lock is held.
     #[must_use]
     pub fn issued(&self, place: i32) -> Option<i64> {
@@ -205,17 +212,31 @@ impl Answer {
     /// Whether the lock at this place was free when it was looked at.
     #[must_use]
     pub fn is_free(&self, place: i32) -> bool {
-        self.free.contains(&place)
+        self.free.get(&place) == Some(&0)
+    }
+
+    /// When the first of the locks ends that were looked at and will be free soon.
+    #[must_use]
+    pub fn first_end(&self) -> Option<Duration> {
+        let ends = self.free.values().filter(|left| **left > 0);
+        ends.min()
+            .map(|left| Duration::from_millis(left.unsigned_abs()))
     }
 }
 
-/// A holder, as its row names it, that was granted the lock so many microseconds ago.
-fn holder(instance: &str, age: Option<i64>) -> Holder {
-    let holder = Holder::new(LockMode::Exclusive).with_instance(instance);
+/// A holder, as its row names it, that was granted the lock so many microseconds ago; the lock opens in so many
+/// milliseconds, if it is kept closed after its release.
+fn holder(instance: &str, age: Option<i64>, left: Option<i64>) -> Holder {
+    let mut holder = Holder::new(LockMode::Exclusive).with_instance(instance);
+    let now = SystemTime::now();
     // A clock that was put back is no reason to say that it was granted in the future.
     let age = age.map(|age| Duration::from_micros(age.max(0).unsigned_abs()));
-    match age.and_then(|age| SystemTime::now().checked_sub(age)) {
-        Some(since) => holder.with_since(since),
+    if let Some(since) = age.and_then(|age| now.checked_sub(age)) {
+        holder = holder.with_since(since);
+    }
+    let left = left.map(|left| Duration::from_millis(left.unsigned_abs()));
+    match left.and_then(|left| now.checked_add(left)) {
+        Some(until) => holder.with_until(until),
         None => holder,
     }
 }

@@ -8,13 +8,14 @@ use tokio::time::timeout;
 
 use super::listening::{self, keep_listening};
 use super::mark::RowMark;
-use super::protocol::{Effects, Seen, TableProtocol};
+use super::protocol::{Effects, TableProtocol};
 use super::request::Ask;
 use super::session;
 use super::setup::Table;
 use super::shared::{Chosen, Opened, Shared};
 use super::sql::Lease;
 use super::waiters::Client;
+use super::watch::Seen;
 use crate::LockError;
 use crate::postgres::steps::{Step, within};
 use crate::server::driver::Driver;
@@ -87,6 +88,7 @@ async fn open(shared: &Shared) -> Result<Ready, LockError> {
         length: terms.lease(),
         not_after: 0,
         holder: &shared.holder,
+        namespace: &shared.chosen.namespace,
     };
     let (ask, sent) = (
         table.ask(shared.number(), Ask::default(), lease),

@@ -5,12 +5,12 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::connections::Unanswered;
 use super::mark::RowMark;
-use super::poll::Poll;
+use super::poll::{Poll, SOON};
 use super::session::{Answer, place};
 use super::setup::Table;
 use super::shared::Shared;
+use super::unanswered::Unanswered;
 use super::waiters::{Command, TableKey};
 use crate::LockError;
 use crate::settings::ProviderKind;
@@ -59,9 +59,10 @@ impl Upkeep {
         Some(refusal.duplicate_as_unavailable())
     }
 
-    /// A lock was released here, or refused: those who wait are looked after soon.
-    pub(super) fn hurry(&mut self) {
-        self.poll.hurry();
+    /// A lock was released here, or refused, which ends so soon if that is known: those who wait are looked after
+    /// soon.
+    pub(super) fn hurry(&mut self, end: Option<Duration>) {
+        self.poll.hurry(end);
     }
 
     /// When something is due.
@@ -101,7 +102,7 @@ impl Upkeep {
         drop(waiters.take_left());
         let keys = waiters.keys();
         if keys.is_empty() {
-            self.poll.ended();
+            self.poll.ended(None);
             return None;
         }
         self.poll.begun();
@@ -117,7 +118,8 @@ impl Upkeep {
     }
 
     fn polled(&mut self, keys: Vec<TableKey>, answer: Result<Answer, Unanswered>) {
-        self.poll.ended();
+        let first_end = answer.as_ref().ok().and_then(Answer::first_end);
+        self.poll.ended(first_end);
         match answer {
             Ok(answer) => {
                 let free = (keys.into_iter().enumerate())
@@ -171,7 +173,10 @@ impl Asked {
         match self {
             Self::Look(keys) => {
                 let rows: Vec<_> = keys.iter().map(|key| key.row).collect();
-                let answer = shared.connections.run(table.look(number, &rows)).await;
+                let answer = shared
+                    .connections
+                    .run(table.look(number, &rows, SOON))
+                    .await;
                 Done::Polled { keys, answer }
             }
             Self::Sweep => {

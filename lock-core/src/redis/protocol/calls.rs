@@ -9,6 +9,7 @@ use crate::redis::command::{Acquire, HeldLock, Release, Token, WhoHolds};
 use crate::redis::key::{millis, prefix};
 use crate::redis::scripts::{EXCHANGE, HOLDERS, RENEW, TOKEN};
 use crate::redis::settings::Settings;
+use crate::server::leased::left_of;
 
 /// What goes to the server beside the locks.
 pub(in crate::redis) struct Extra {
@@ -97,11 +98,6 @@ impl Exchange<'_> {
         });
         call
     }
-}
-
-/// What is left of a time, if anything is.
-fn left_of(until: Option<Duration>, now: Duration) -> Option<Duration> {
-    until?.checked_sub(now).filter(|left| !left.is_zero())
 }
 
 /// An owner, with a time of its own where it has one: whole milliseconds, the last one begun.

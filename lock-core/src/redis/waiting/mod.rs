@@ -16,6 +16,7 @@ use tokio::time::Instant;
 use self::channels::Channels;
 pub(super) use self::channels::{Asked, Work};
 use super::key::Key;
+use crate::backend::LockRequest;
 use crate::server::leased::{KeyGrant, WaiterTable};
 use crate::server::{Waiter, Waiters};
 
@@ -122,9 +123,9 @@ impl Waiting {
         Some(Key { text, bucket })
     }
 
-    /// What was acquired for the waiters and is still held.
-    pub(super) fn take_valid(&self, key: &Key) -> Option<KeyGrant<Key>> {
-        self.waiters.take_valid(&key.text)
+    /// What was acquired for the waiters, is still held, and serves this request.
+    pub(super) fn take_for(&self, key: &Key, request: &LockRequest) -> Option<KeyGrant<Key>> {
+        self.waiters.take_for(&key.text, request)
     }
 
     /// Whether messages of this channel come here.

@@ -23,6 +23,11 @@ pub(crate) struct Release<K> {
     pub(crate) ghost: Option<Duration>,
 }
 
+/// What is left of a time, if anything is.
+pub(crate) fn left_of(until: Option<Duration>, now: Duration) -> Option<Duration> {
+    until?.checked_sub(now).filter(|left| !left.is_zero())
+}
+
 impl<K: LockKey> Release<K> {
     /// The same once more, and after how long: the acquire may come after this.
     pub(crate) fn again(&mut self, now: Duration) -> Option<(Duration, Self)> {

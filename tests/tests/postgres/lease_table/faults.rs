@@ -1,5 +1,6 @@
 //! What happens to servers, poolers and clocks, as holders and waiters of the backend see it.
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use lock_core::postgres::LeaseTable;
@@ -7,11 +8,11 @@ use lock_core::{LockProvider, LossReason};
 use lock_tests::checker::{Event, Rules, judge};
 use lock_tests::child::Child;
 use lock_tests::servers::{Direction, PgBouncer, PostgresServer, Proxy, Server};
-use lock_tests::{LeaseTableStore, Store, eventually};
+use lock_tests::{LeaseTableStore, Store, boottime, eventually};
 use tokio::task::JoinSet;
 use tokio::time::sleep;
 
-use crate::support::{BOUND, LEASE, PATIENCE, ZERO, acquire, numbered, order, take};
+use crate::support::{BOUND, Ended, LEASE, MARGIN, PATIENCE, ZERO, acquire, numbered, order, take};
 
 /// An hour, much longer than a lease.
 const STEP: i64 = 3_600;
@@ -110,6 +111,49 @@ async fn a_frozen_server_costs_the_lock_and_holds_up_no_caller() {
     store.server().thaw().await;
     let next = acquire(&there, order(), PATIENCE).await;
     assert!(!guard.is_valid() && next.is_valid());
+}
+
+/// Its answer is long under way.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_lease_counts_from_before_its_request_was_sent() {
+    /// Each way.
+    const DELAY: Duration = Duration::from_millis(400);
+    let store = LeaseTableStore::open().await;
+    let network = Proxy::to(store.pooler().address()).await;
+    let here = client(&network.url(&store.pooler().url())).await;
+    take(&here, numbered(1)).await.release().await.unwrap();
+    network.delay(DELAY);
+    let asked = boottime();
+    let acquiring = {
+        let here = here.clone();
+        tokio::spawn(async move { take(&here, order()).await })
+    };
+    sleep(DELAY + DELAY / 2).await;
+    // The server has the request. No renewal reaches it.
+    network.hold(Direction::ToServer);
+    let guard = acquiring.await.unwrap();
+    let ended = Ended::of(Arc::new(guard)).await;
+    let lasted = Duration::from_nanos(ended.last_valid - asked);
+    // Sent when it was asked for, or a moment later.
+    assert!(lasted < LEASE - MARGIN + DELAY, "{lasted:?}");
+}
+
+/// The address leads to a standby, as after a fail-over that a pooler has not followed.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_lock_on_a_server_that_only_reads_now_is_lost_for_that() {
+    let server = PostgresServer::start().await;
+    let network = Proxy::to(server.address()).await;
+    let here = client(&network.url(&server.url())).await;
+    let standby = server.standby().await;
+    let guard = take(&here, order()).await;
+    standby.catch_up_with(&server).await;
+    server.kill().await;
+    network.lead_to(standby.address());
+    assert_eq!(guard.lost().await, LossReason::ReadOnly);
+    let lock = here.lock(order()).unwrap();
+    let refused = lock.acquire(ZERO).await.unwrap_err();
+    assert!(refused.is_unavailable(), "{refused}");
+    assert!(refused.to_string().contains("standby"), "{refused}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -1,5 +1,6 @@
 //! Locks as rows: what each request does in a real server, behind a pooler in transaction mode.
 
+mod at_least;
 mod backend;
 mod contention;
 mod faults;
@@ -25,6 +26,8 @@ use sqlx::{AssertSqlSafe, Connection, Executor, PgConnection, PgPool, Row};
 const LEASE: Duration = Duration::from_secs(30);
 
 const TABLE: &str = "public.leases";
+
+const NAMESPACE: &str = "it's a \\ shop: \u{e9}";
 
 /// A server, a pooler of two sessions before it, and the table.
 struct Bed {
@@ -115,6 +118,7 @@ impl Client {
             length: self.lease,
             not_after,
             holder: "here:1",
+            namespace: NAMESPACE,
         };
         let request = self.table.ask(number(), ask, lease);
         run(&mut self.session, request).await
@@ -178,6 +182,7 @@ fn hold(number: usize) -> Hold {
     Hold {
         key: RowKey::new("", &name(number)),
         owner: fastrand::u128(1..),
+        at_least: None,
     }
 }
 
@@ -188,7 +193,7 @@ fn name(number: usize) -> LockName {
 fn wish(hold: Hold) -> Wish<'static> {
     Wish {
         hold,
-        namespace: "it's a \\ shop: \u{e9}",
         name: "order:process:42",
+        is_awaited: false,
     }
 }

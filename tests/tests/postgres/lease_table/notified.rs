@@ -52,7 +52,11 @@ async fn a_release_that_is_not_awaited_notifies_no_process() {
     let mut listener = PgListener::connect_with(store.pool()).await.unwrap();
     listener.listen(CHANNEL).await.unwrap();
     for _ in 0..20 {
-        take(&here, order()).await.release().await.unwrap();
+        let guard = take(&here, order()).await;
+        // Nor is it awaited by a caller that does not wait.
+        let lock = there.lock(order()).unwrap();
+        assert!(lock.try_acquire(ZERO).await.unwrap().is_none());
+        guard.release().await.unwrap();
     }
     let heard = timeout(LEASE / 4, listener.recv()).await;
     assert!(heard.is_err(), "{heard:?}");

@@ -2,7 +2,11 @@
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use lock_core::postgres::lease_table::{Acquired, Ask, Failure, Hold, Released, Server};
+use lock_core::postgres::lease_table::{
+    Acquired, Ask, Failure, Hold, Released, RowKey, Server, Wish,
+};
+use lock_tests::eventually;
+use lock_tests::servers::PostgresServer;
 use sqlx::{Connection, Executor, PgConnection};
 
 use super::{Bed, hold, number, wish};
@@ -135,6 +139,13 @@ async fn tokens_do_not_go_back_when_rows_are_removed() {
     assert!(client.renews(kept).await);
 }
 
+fn bringing_back(late: &[RowKey]) -> Ask<'_> {
+    Ask {
+        late,
+        ..Ask::default()
+    }
+}
+
 /// A row that was written before the clock of the server went back keeps its lock for one lease, and no longer.
 #[tokio::test]
 async fn a_lease_that_ends_too_late_is_brought_back() {
@@ -147,13 +158,49 @@ async fn a_lease_that_ends_too_late_is_brought_back() {
         "UPDATE leases SET expires = clock_timestamp() + interval '1 day' WHERE key = '{key}'"
     ))
     .await;
-    assert!(client.is_refused(hold(1)).await);
+    let acquires = &[wish(hold(1))];
+    let ask = Ask {
+        acquires,
+        ..Ask::default()
+    };
+    let answer = client.ask(ask).await;
+    assert!(answer.acquired(0) == Acquired::Held(None) && answer.ends_too_late(0));
+    client.ask(bringing_back(&[key])).await;
     let left = format!(
         "SELECT extract(epoch FROM expires - clock_timestamp())::float8 FROM leases WHERE key = '{key}'"
     );
     let left: f64 = bed.look(&left).await;
     assert!(left > 0.0 && left <= super::LEASE.as_secs_f64(), "{left}");
     assert!(client.renews(held).await);
+}
+
+/// Each statement of a request looks at what is committed then, also where transactions do not unless they say so.
+#[tokio::test]
+async fn a_row_that_is_changed_while_a_request_waits_spoils_none() {
+    for isolation in ["repeatable read", "serializable"] {
+        let settings = [("default_transaction_isolation", isolation)];
+        let bed = Bed::on(PostgresServer::with(&settings).await).await;
+        let mut client = bed.client().await;
+        let held = hold(1);
+        client.take(held).await;
+        let mut other = bed.pool.begin().await.unwrap();
+        // As a process does that waits for the lock.
+        other
+            .execute("UPDATE leases SET awaited = true")
+            .await
+            .unwrap();
+        let changing = async {
+            let waiting = "SELECT count(*) FROM pg_locks WHERE NOT granted";
+            eventually("the request waits", || async {
+                bed.look::<i64>(waiting).await > 0
+            })
+            .await;
+            other.commit().await.unwrap();
+        };
+        let (is_renewed, ()) = tokio::join!(client.renews(held), changing);
+        assert!(is_renewed, "{isolation}");
+        assert_eq!(client.release(held).await, Released::Free);
+    }
 }
 
 #[tokio::test]
@@ -182,14 +229,28 @@ async fn a_request_that_fails_has_done_nothing() {
 async fn values_are_kept_as_they_are() {
     let bed = Bed::new().await;
     let mut client = bed.client().await;
-    let held = hold(1);
-    client.take(held).await;
-    let key = held.key;
-    let kept =
-        format!("SELECT namespace || ',' || name || ',' || holder FROM leases WHERE key = '{key}'");
-    let wish = wish(held);
-    let expected = format!("{},{},here:1", wish.namespace, wish.name);
-    assert_eq!(bed.look::<String>(&kept).await, expected);
+    let names = ["order:process:42", "a\"b,{c}\\'d' \u{e9}", ""];
+    let holds = [1, 2, 3].map(hold);
+    // All of them plain, and one that is not.
+    for asked in [0..1, 1..3] {
+        let acquires = asked.clone().map(|at| Wish {
+            name: names[at],
+            ..wish(holds[at])
+        });
+        let ask = Ask {
+            acquires: &acquires.collect::<Vec<_>>(),
+            ..Ask::default()
+        };
+        client.ask(ask).await;
+        for at in asked {
+            let key = holds[at].key;
+            let kept = format!(
+                "SELECT namespace || ',' || name || ',' || holder FROM leases WHERE key = '{key}'"
+            );
+            let expected = format!("{},{},here:1", super::NAMESPACE, names[at]);
+            assert_eq!(bed.look::<String>(&kept).await, expected);
+        }
+    }
 }
 
 /// Rows change on their page, and no index does.
@@ -221,7 +282,7 @@ async fn a_cycle_leaves_nothing_in_the_index() {
     drop(client);
     let expected = i64::try_from(CYCLES * 8 * 3 - 8).unwrap();
     // The pooler's sessions report what they did within a second, or when they end.
-    lock_tests::eventually("the statistics are there", || async {
+    eventually("the statistics are there", || async {
         let updates = "SELECT n_tup_upd FROM pg_stat_user_tables WHERE relname = 'leases'";
         bed.look::<i64>(updates).await >= expected
     })
@@ -266,6 +327,8 @@ async fn a_row_that_never_expires_spoils_no_request_and_ends() {
         let is_over = written.contains("-infinity");
         let granted = [0, 1].map(|place| matches!(answer.acquired(place), Acquired::Granted(_)));
         assert_eq!(granted, [is_over, true], "{written}");
+        assert_eq!(answer.ends_too_late(0), !is_over, "{written}");
+        client.ask(bringing_back(&[held.key])).await;
         let ends = format!("SELECT isfinite(expires) FROM leases {row}");
         assert!(bed.look::<bool>(&ends).await, "{written}");
     }

@@ -24,9 +24,15 @@ async fn note(client: &mut Client, has_jumped: bool) {
         .await;
 }
 
+/// Also where a restart alone would be none: there it is told by its timeline.
 #[tokio::test]
 async fn a_server_that_was_promoted_grants_nothing_for_a_lease() {
-    let bed = Bed::new().await;
+    for fsync in ["on", "off"] {
+        promoted(Bed::on(PostgresServer::with(&[("fsync", fsync)]).await).await).await;
+    }
+}
+
+async fn promoted(bed: Bed) {
     let mut client = bed.client().await;
     let (kept, lacking) = (hold(1), hold(2));
     client.take(kept).await;

@@ -1,0 +1,168 @@
+//! What is done with the rows of locks.
+//!
+//! The locks of a statement are `(key, owner, lasts)`, by their places from 0: how many milliseconds each lasts
+//! without a renewal.
+
+use super::{Lease, MICROS, Of, kind, left};
+use crate::postgres::lease_table::key::RowKey;
+use crate::postgres::lease_table::literal::Text;
+use crate::postgres::lease_table::names::CHANNEL;
+
+/// Whom a lock is of that is kept after its release: no acquire has it.
+pub(in crate::postgres::lease_table) const NO_OWNER: &str =
+    "'00000000-0000-0000-0000-000000000000'::pg_catalog.uuid";
+
+/// When a row expires that is written now.
+const EXPIRES: &str = "clock_timestamp() + a.lasts * interval '1 ms'";
+
+/// Whether a row was written before the clock of the server went back.
+const IS_TOO_LATE: &str =
+    "l.expires > clock_timestamp() + (l.lease + 1000::int8) * interval '1 ms'";
+
+impl Of<'_> {
+    /// Releases these locks. A row that has expired and was not taken is free after it as well, but was not held.
+    /// One that lasts stays closed for as long, without an owner, if it was held.
+    ///
+    /// Processes that listen are notified of those that they wait for, unless they `are_deaf`: also where it stays
+    /// closed, so that they learn until when.
+    pub(in crate::postgres::lease_table) fn release(&self, rows: &str, are_deaf: bool) -> String {
+        let table = self.table;
+        // Together with the commit of this transaction. `void` has a value.
+        let notified = match are_deaf {
+            true => "NULL::int8".to_owned(),
+            false => format!(
+                "CASE WHEN freed.awaited \
+                 THEN (pg_notify('{CHANNEL}', freed.key::text) IS NOT NULL)::int4::int8 END"
+            ),
+        };
+        format!(
+            "; WITH asked AS ({rows}), \
+             own AS (SELECT l.key, a.place, l.expires > clock_timestamp() AS was_held, l.awaited, \
+               CASE WHEN l.expires > clock_timestamp() THEN a.lasts ELSE 0 END AS lasts \
+              FROM asked AS a JOIN {table} AS l ON l.key = a.key WHERE l.owner = a.owner \
+              ORDER BY l.key FOR NO KEY UPDATE OF l), \
+             freed AS (UPDATE {table} AS l SET owner = CASE WHEN a.lasts > 0 THEN {NO_OWNER} END, \
+               expires = {EXPIRES}, awaited = false \
+              FROM own AS a WHERE l.key = a.key RETURNING l.key, a.place, a.was_held, a.awaited) \
+             SELECT {kind}, a.place, (CASE WHEN freed.place IS NOT NULL THEN freed.was_held::int4 \
+              WHEN l.owner <> {NO_OWNER} AND l.owner <> a.owner AND l.expires > clock_timestamp() THEN 2 \
+              ELSE 0 END)::int8, {notified} \
+             FROM asked AS a LEFT JOIN freed ON freed.place = a.place LEFT JOIN {table} AS l ON l.key = a.key",
+            kind = kind::RELEASED,
+        )
+    }
+
+    /// Renews the leases of these: what has expired is not revived.
+    pub(in crate::postgres::lease_table) fn renew(&self, rows: &str, not_after: i64) -> String {
+        let table = self.table;
+        format!(
+            "; WITH asked AS ({rows}), \
+             own AS (SELECT l.key, a.place, a.lasts FROM asked AS a JOIN {table} AS l ON l.key = a.key \
+              WHERE l.owner = a.owner AND l.expires > clock_timestamp() AND {MICROS} <= {not_after} \
+              ORDER BY l.key FOR NO KEY UPDATE OF l), \
+             renewed AS (UPDATE {table} AS l SET lease = a.lasts, expires = {EXPIRES} \
+              FROM own AS a WHERE l.key = a.key RETURNING a.place) \
+             SELECT {kind}, place, NULL::int8, NULL::int8 FROM renewed",
+            kind = kind::RENEWED,
+        )
+    }
+
+    /// Acquires those that are free, up to the limit; these have `namespace` and `name` as well. What the same
+    /// owner has been granted already is granted to it again.
+    ///
+    /// A row is passed over that another transaction has locked: a client that takes it now, or a transaction
+    /// of a user that is [fenced](crate::postgres::lease_table::fence()) by it. Rows that are missing are made in
+    /// the order of their keys.
+    ///
+    /// The release of those at the places `awaited` is notified, if they are refused here. A row that another
+    /// transaction has locked meanwhile is not noted, nor one that was released between the look and the note: such
+    /// a lock is polled.
+    pub(in crate::postgres::lease_table) fn acquire(
+        &self,
+        rows: &str,
+        limit: Option<usize>,
+        Lease {
+            not_after, holder, ..
+        }: Lease<'_>,
+        awaited: &str,
+    ) -> String {
+        const IS_FREE: &str =
+            "(l.owner IS NULL OR l.expires <= clock_timestamp() OR l.owner = a.owner)";
+        const IS_ANOTHERS: &str = "l.owner <> a.owner AND l.expires > clock_timestamp()";
+        const IS_ITS_OWN: &str = "l.owner = a.owner AND l.expires > clock_timestamp()";
+        let (table, identity, server) = (self.table, self.identity.sql(), RowKey::SERVER);
+        let holder = Text(holder);
+        let noted = match awaited {
+            "" => String::new(),
+            places => format!(
+                ", wanted AS MATERIALIZED (SELECT l.key FROM asked AS a JOIN {table} AS l ON l.key = a.key \
+                  CROSS JOIN server WHERE a.place = ANY ('{{{places}}}'::int4[]) \
+                  AND {IS_ANOTHERS} AND NOT l.awaited FOR NO KEY UPDATE OF l SKIP LOCKED), \
+                 noted AS (UPDATE {table} AS l SET awaited = true FROM wanted WHERE l.key = wanted.key)"
+            ),
+        };
+        let (of_free, of_made) = match limit {
+            None => (String::new(), String::new()),
+            Some(limit) => (
+                format!("LIMIT {limit}"),
+                format!("LIMIT greatest({limit} - (SELECT count(*) FROM free), 0)"),
+            ),
+        };
+        format!(
+            "; WITH asked AS ({rows}), \
+             server AS MATERIALIZED (SELECT server.token FROM {table} AS server \
+              WHERE server.key = '{server}'::uuid AND server.holder = {identity} \
+              AND server.expires <= clock_timestamp() AND {MICROS} <= {not_after}), \
+             free AS MATERIALIZED (SELECT l.key, a.place FROM asked AS a JOIN {table} AS l ON l.key = a.key \
+              CROSS JOIN server WHERE {IS_FREE} {of_free} FOR UPDATE OF l SKIP LOCKED), \
+             taken AS (UPDATE {table} AS l SET owner = a.owner, holder = {holder}, lease = a.lasts, \
+              expires = {EXPIRES}, \
+              acquired = CASE WHEN {IS_ITS_OWN} THEN l.acquired ELSE clock_timestamp() END, \
+              token = CASE WHEN {IS_ITS_OWN} THEN l.token \
+               ELSE greatest(l.token + 1, server.token + 1, {MICROS}) END \
+              FROM free AS f JOIN asked AS a ON a.place = f.place CROSS JOIN server \
+              WHERE l.key = f.key AND {IS_FREE} RETURNING a.place, l.token), \
+             made AS (INSERT INTO {table} AS l (key, namespace, name, owner, holder, lease, expires, acquired, token) \
+              SELECT a.key, a.namespace, a.name, a.owner, {holder}, a.lasts, {EXPIRES}, clock_timestamp(), \
+               greatest(server.token + 1, {MICROS}) \
+              FROM asked AS a CROSS JOIN server WHERE NOT EXISTS (SELECT FROM {table} AS l WHERE l.key = a.key) \
+              ORDER BY a.key {of_made} ON CONFLICT (key) DO NOTHING RETURNING l.key, l.owner, l.token){noted} \
+             SELECT {kind}, a.place, coalesce(taken.token, made.token), \
+              CASE WHEN l.owner IS NULL THEN NULL WHEN {IS_TOO_LATE} THEN -1 ELSE {left} END \
+             FROM asked AS a LEFT JOIN taken ON taken.place = a.place \
+             LEFT JOIN made ON made.key = a.key AND made.owner = a.owner \
+             LEFT JOIN {table} AS l ON l.key = a.key",
+            kind = kind::ACQUIRED,
+            left = left("l.expires"),
+        )
+    }
+
+    /// Has rows of these, each a key, expire when they should that expire later: they were written before the
+    /// clock of the server went back.
+    pub(in crate::postgres::lease_table) fn bring_back(&self, keys: &str) -> String {
+        let table = self.table;
+        format!(
+            "; WITH late AS MATERIALIZED (SELECT l.key FROM unnest('{{{keys}}}'::uuid[]) AS a(key) \
+              JOIN {table} AS l ON l.key = a.key WHERE {IS_TOO_LATE} FOR NO KEY UPDATE OF l SKIP LOCKED) \
+             UPDATE {table} AS l SET expires = clock_timestamp() + l.lease * interval '1 ms' \
+              FROM late WHERE l.key = late.key AND {IS_TOO_LATE}"
+        )
+    }
+
+    /// Issues another token for each of these that is held: greater than all that the lock has had.
+    pub(in crate::postgres::lease_table) fn issue(&self, rows: &str, not_after: i64) -> String {
+        let (table, identity, server) = (self.table, self.identity.sql(), RowKey::SERVER);
+        format!(
+            "; WITH asked AS ({rows}), \
+             server AS MATERIALIZED (SELECT server.token FROM {table} AS server \
+              WHERE server.key = '{server}'::uuid AND server.holder = {identity}), \
+             own AS (SELECT l.key, a.place FROM asked AS a JOIN {table} AS l ON l.key = a.key CROSS JOIN server \
+              WHERE l.owner = a.owner AND l.expires > clock_timestamp() AND {MICROS} <= {not_after} \
+              ORDER BY l.key FOR NO KEY UPDATE OF l), \
+             issued AS (UPDATE {table} AS l SET token = greatest(l.token + 1, server.token + 1, {MICROS}) \
+              FROM own CROSS JOIN server WHERE l.key = own.key RETURNING own.place, l.token) \
+             SELECT {kind}, place, token, NULL::int8 FROM issued",
+            kind = kind::ISSUED,
+        )
+    }
+}

@@ -1,0 +1,40 @@
+//! Questions that lock no row. Their locks are keys, by their places from 0.
+
+use super::{NO_OWNER, Of, kind, left};
+use crate::instance::LONGEST;
+
+impl Of<'_> {
+    /// Looks which of these are free, or end within so many milliseconds.
+    pub(in crate::postgres::lease_table) fn look(&self, rows: &str, soon: u128) -> String {
+        let table = self.table;
+        format!(
+            "; WITH asked AS ({rows}) \
+             SELECT {kind}, a.place, CASE WHEN l.owner IS NOT NULL AND l.expires > clock_timestamp() \
+               THEN {left} ELSE 0 END, NULL::int8 \
+             FROM asked AS a LEFT JOIN {table} AS l ON l.key = a.key \
+             WHERE l.owner IS NULL OR l.expires <= clock_timestamp() + interval '{soon} ms'",
+            kind = kind::FREE,
+            left = left("l.expires"),
+        )
+    }
+
+    /// Looks who holds these. Any role with rights on the table can have written any text: no more of it is read
+    /// than an instance can have.
+    pub(in crate::postgres::lease_table) fn who_holds(&self, rows: &str) -> String {
+        let table = self.table;
+        format!(
+            "; WITH asked AS ({rows}) \
+             SELECT {kind}, a.place, \
+              CASE WHEN isfinite(l.acquired) \
+              THEN (extract(epoch FROM clock_timestamp() - l.acquired) * 1000000)::int8 END, \
+              CASE WHEN l.owner = {NO_OWNER} THEN {left} END, \
+              left(l.holder, {read}) \
+             FROM asked AS a JOIN {table} AS l ON l.key = a.key \
+             WHERE l.owner IS NOT NULL AND l.expires > clock_timestamp()",
+            kind = kind::HELD_BY,
+            left = left("l.expires"),
+            // One more: what is longer is no instance.
+            read = LONGEST + 1,
+        )
+    }
+}

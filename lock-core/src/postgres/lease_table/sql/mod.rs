@@ -1,0 +1,108 @@
+//! What one request does in the server.
+//!
+//! The statements of a request are one transaction, and each looks at what is committed when it begins. Rows
+//! are locked in the order of their keys where a statement waits for them, so that two requests do not wait for
+//! each other; what is to be taken is never waited for. Names mean what PostgreSQL means by them.
+//!
+//! `clock_timestamp()` and not `now()`, which is when the transaction began: a statement that has waited sees
+//! what the time is then.
+
+mod locks;
+mod looks;
+mod marks;
+mod server;
+
+use std::time::Duration;
+
+use super::identity::Identity;
+use super::key::RowKey;
+pub(super) use locks::NO_OWNER;
+
+/// What a row of an answer says; its first column.
+pub(super) mod kind {
+    /// Number of the request, time in microseconds, and what is left of the quarantine in milliseconds: below 0
+    /// on a server that is another one than its row says.
+    pub(crate) const HEAD: i32 = 0;
+    /// Place, and 1 where the lock was held, 0 where it was not, 2 where it is another owner's; then whether
+    /// other processes were notified.
+    pub(crate) const RELEASED: i32 = 1;
+    /// Place, of those alone that were renewed.
+    pub(crate) const RENEWED: i32 = 2;
+    /// Place, and the token, or how many milliseconds are left to the holder: below 0 where the row ends too late.
+    pub(crate) const ACQUIRED: i32 = 3;
+    /// Place, and the token, of those alone that are held.
+    pub(crate) const ISSUED: i32 = 4;
+    /// Place, of those alone that are free, or soon, and in how many milliseconds they are.
+    pub(crate) const FREE: i32 = 5;
+    /// Position of a key of advisory locks that a session holds.
+    pub(crate) const MARKED: i32 = 6;
+    /// What was asked for was notified.
+    pub(crate) const NOTIFIED: i32 = 7;
+    /// Place, for how many microseconds the lock is held, if that can be, in how many milliseconds it opens that
+    /// is kept closed after its release, and the instance in a fifth column; of those alone that are held or kept.
+    pub(crate) const HELD_BY: i32 = 8;
+}
+
+/// What holds for all locks of a request.
+#[derive(Clone, Copy, Debug)]
+pub struct Lease<'a> {
+    /// How long they are held without a renewal.
+    pub length: Duration,
+    /// After this, in microseconds of the server's clock, nothing is acquired, renewed or issued.
+    pub not_after: i64,
+    /// The instance, for operators.
+    pub holder: &'a str,
+    /// The namespace, for operators.
+    pub namespace: &'a str,
+}
+
+/// The table, as statements name it, and how its server is told from others.
+#[derive(Clone, Debug)]
+pub(super) struct Of<'a> {
+    /// Schema and table, quoted.
+    pub(super) table: &'a str,
+    pub(super) identity: Identity,
+}
+
+/// A request begins: as all of them are, whatever the role and the database have set. It waits for no
+/// standby, and for others no longer than a moment.
+const BEGIN: &str = "SET TRANSACTION ISOLATION LEVEL READ COMMITTED, READ WRITE; \
+     SET LOCAL search_path = pg_catalog, pg_temp; \
+     SET LOCAL synchronous_commit = local; \
+     SET LOCAL lock_timeout = 500; ";
+
+/// The time, in microseconds since 1970.
+const MICROS: &str = "(extract(epoch FROM clock_timestamp()) * 1000000)::int8";
+
+/// How many milliseconds are left until this time, as a row has it. Operators can write any: `infinity` cannot be
+/// subtracted from, and no client counts on more than a day.
+fn left(expires: &str) -> String {
+    format!(
+        "greatest(0, ceil(extract(epoch FROM \
+          greatest(clock_timestamp(), least({expires}, clock_timestamp() + interval '1 day')) \
+          - clock_timestamp()) * 1000))::int8"
+    )
+}
+
+fn milliseconds(lease: Duration) -> u128 {
+    lease.as_millis()
+}
+
+impl Of<'_> {
+    /// What is the same in each request: its number, which the answer repeats, and what the server is, after
+    /// it was noted if there is something to note.
+    pub(super) fn begin(&self, number: i64, note: Option<(Duration, bool)>) -> String {
+        let (table, identity, server) = (self.table, self.identity.sql(), RowKey::SERVER);
+        let note = note.map_or_else(String::new, |(lease, has_jumped)| {
+            self.quarantine(lease, has_jumped) + "; "
+        });
+        format!(
+            "{BEGIN}{note}SELECT {head}, {number}::int8, {MICROS}, \
+             (SELECT CASE WHEN server.holder = {identity} \
+              THEN {left} \
+              ELSE -1 END FROM {table} AS server WHERE server.key = '{server}'::uuid)",
+            head = kind::HEAD,
+            left = left("server.expires"),
+        )
+    }
+}
