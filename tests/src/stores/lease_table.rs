@@ -103,6 +103,7 @@ impl Store for LeaseTableStore {
     const LEASE: Option<Duration> = Some(LEASE);
     const NOTICED_WITHIN: Duration = NOTICED_WITHIN;
     const GRANTED_AFTER_A_KILL: Duration = LEASE;
+    const KEEPS: bool = true;
 
     async fn open() -> Self {
         let corner = Corner::open().await;
@@ -184,6 +185,7 @@ impl Store for DirectLeaseTableStore {
     const LEASE: Option<Duration> = Some(LEASE);
     const NOTICED_WITHIN: Duration = NOTICED_WITHIN;
     const GRANTED_AFTER_A_KILL: Duration = LEASE;
+    const KEEPS: bool = true;
 
     async fn open() -> Self {
         Self(Corner::open().await)

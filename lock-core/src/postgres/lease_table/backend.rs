@@ -22,6 +22,9 @@ use crate::{Holder, LockError, LockGuard, LockName, LossReason, oneshot};
 /// How many locks one request of a claim asks for at most.
 const CLAIMED: usize = 1_024;
 
+/// How often a claim is asked at most that was granted too little: each time another client was faster.
+const CLAIMED_AGAIN: usize = 8;
+
 /// Locks as rows of a table in PostgreSQL: they work behind transaction poolers.
 ///
 /// For a database that is reached through PgBouncer in transaction mode, Supavisor, RDS Proxy or the pooler of Neon,
@@ -83,6 +86,7 @@ const CLAIMED: usize = 1_024;
 /// The row of a lock names it, its holder's [instance](LeaseTableBuilder::instance), and since when:
 /// [`LockProvider::holder`](crate::LockProvider::holder), or in psql
 /// `SELECT name, holder, acquired FROM distributed_lock_leases WHERE expires > clock_timestamp() AND owner IS NOT NULL`.
+/// A lock that was released and is [kept](crate::LockPolicy::with_at_least) until it `expires` has an owner of zeros.
 #[derive(Clone)]
 pub struct LeaseTable {
     opened: Arc<Opened>,
@@ -168,10 +172,37 @@ impl LeaseTable {
         TableKey::new(&self.opened.shared.chosen.namespace, request.name())
     }
 
-    fn acquire(&self, key: TableKey) -> (Acquire, oneshot::Receiver<Answer<TableKey>>) {
+    fn acquire(&self, of: &LockRequest) -> (Acquire, oneshot::Receiver<Answer<TableKey>>) {
         let (reply, answer) = oneshot::channel();
         let client = Arc::clone(&self.opened.client);
-        (Acquire::new(client, key, Reply::Caller(reply)), answer)
+        let mut acquire = Acquire::new(client, self.key(of), Reply::Caller(reply));
+        acquire.at_least = of.at_least();
+        (acquire, answer)
+    }
+
+    /// Asks for as many as are wanted of the requests at these positions. Gives those of which the answer says neither that
+    /// they are ours nor that another holds them: another client was about to take them, and may have taken others.
+    async fn claim(
+        &self,
+        requests: &[LockRequest],
+        positions: Vec<usize>,
+        limit: usize,
+        granted: &mut Vec<(usize, LeaseTableGrant)>,
+    ) -> Result<Vec<usize>, LockError> {
+        let Opened { shared, client, .. } = &*self.opened;
+        let asked = positions.iter().map(|at| self.acquire(&requests[*at]));
+        let (acquires, answers): (Vec<_>, Vec<_>) = asked.unzip();
+        let claim = Claim { acquires, limit };
+        shared.queues.requests.push(Command::Claim(claim));
+        let mut unknown = Vec::new();
+        for (position, answer) in positions.into_iter().zip(answers) {
+            match client.answered(answer).await? {
+                Attempt::Granted(grant) => granted.push((position, LeaseTableGrant(grant))),
+                Attempt::Held { retry_in: None } => unknown.push(position),
+                Attempt::Held { .. } => {}
+            }
+        }
+        Ok(unknown)
     }
 
     async fn probe(&self) -> Result<(), LockError> {
@@ -192,12 +223,16 @@ impl Backend for LeaseTable {
         &self,
         request: &LockRequest,
     ) -> Result<Attempt<LeaseTableGrant>, LockError> {
-        let (key, Opened { shared, client, .. }) = (self.key(request), &*self.opened);
+        let Opened { shared, client, .. } = &*self.opened;
         // What the driver has acquired for the waiters.
-        if let Some(grant) = shared.waiters.0.take_valid(&key) {
-            return Ok(Attempt::Granted(LeaseTableGrant(grant)));
+        if let Some(grant) = shared.waiters.0.take_valid(&self.key(request)) {
+            if request.at_least().is_none() {
+                return Ok(Attempt::Granted(LeaseTableGrant(grant)));
+            }
+            // It is not to be kept. Its release travels before our acquire, or with it.
+            drop(grant);
         }
-        let (acquire, answer) = self.acquire(key);
+        let (acquire, answer) = self.acquire(request);
         shared.queues.requests.push(Command::Acquire(acquire));
         Ok(match client.answered(answer).await? {
             Attempt::Granted(grant) => Attempt::Granted(LeaseTableGrant(grant)),
@@ -210,23 +245,16 @@ impl Backend for LeaseTable {
         requests: &[LockRequest],
         limit: usize,
     ) -> Result<Vec<(usize, LeaseTableGrant)>, LockError> {
-        let Opened { shared, client, .. } = &*self.opened;
         let mut granted = Vec::new();
-        for (chunk, requests) in requests.chunks(CLAIMED).enumerate() {
-            if granted.len() >= limit {
-                break;
-            }
-            let asked = requests
-                .iter()
-                .map(|request| self.acquire(self.key(request)));
-            let (acquires, answers): (Vec<_>, Vec<_>) = asked.unzip();
-            let limit = limit - granted.len();
-            let claim = Claim { acquires, limit };
-            shared.queues.requests.push(Command::Claim(claim));
-            for (at, answer) in answers.into_iter().enumerate() {
-                if let Attempt::Granted(grant) = client.answered(answer).await? {
-                    granted.push((chunk * CLAIMED + at, LeaseTableGrant(grant)));
+        let all: Vec<_> = (0..requests.len()).collect();
+        for chunk in all.chunks(CLAIMED) {
+            let mut asked = chunk.to_vec();
+            for _ in 0..CLAIMED_AGAIN {
+                let wanted = limit - granted.len();
+                if wanted == 0 || asked.is_empty() {
+                    break;
                 }
+                asked = self.claim(requests, asked, wanted, &mut granted).await?;
             }
         }
         Ok(granted)

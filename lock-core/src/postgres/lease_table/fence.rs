@@ -4,6 +4,7 @@ use sqlx::{AssertSqlSafe, Connection, Postgres, Transaction};
 
 use super::key::RowKey;
 use super::setup::Table;
+use super::sql::NO_OWNER;
 use crate::LockError;
 use crate::postgres::in_transaction::refused;
 use crate::postgres::sqlstate::sqlstate;
@@ -41,7 +42,7 @@ pub async fn fence(
     // asks for.
     let sql = format!(
         "SELECT FROM {} AS l WHERE l.key OPERATOR(pg_catalog.=) '{key}'::pg_catalog.uuid \
-         AND l.token OPERATOR(pg_catalog.=) '{token}'::pg_catalog.int8 AND l.owner IS NOT NULL \
+         AND l.token OPERATOR(pg_catalog.=) '{token}'::pg_catalog.int8 AND l.owner OPERATOR(pg_catalog.<>) {NO_OWNER}::pg_catalog.uuid \
          AND l.expires OPERATOR(pg_catalog.>) pg_catalog.clock_timestamp() FOR KEY SHARE OF l",
         table.name()
     );

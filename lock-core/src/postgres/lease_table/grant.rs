@@ -27,6 +27,10 @@ impl Grant for LeaseTableGrant {
     fn hand_over(&mut self) -> bool {
         self.0.hand_over()
     }
+
+    fn keep(&mut self) -> bool {
+        self.0.keep()
+    }
 }
 
 impl fmt::Debug for LeaseTableGrant {

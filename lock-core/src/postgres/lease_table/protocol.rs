@@ -167,10 +167,11 @@ impl TableProtocol {
     }
 }
 
-fn hold(key: &TableKey, owner: Owner) -> Hold {
+fn hold(key: &TableKey, owner: Owner, kept: Option<Duration>) -> Hold {
     Hold {
         key: key.row,
         owner: u128::from(owner.connection) << 64 | u128::from(owner.number),
+        kept,
     }
 }
 
@@ -231,7 +232,7 @@ impl Protocol for TableProtocol {
     ) -> impl Future<Output = Result<Answers, Unanswered>> + Send + 'static {
         let releases = batch.releases.iter();
         let releases: Vec<_> = releases
-            .map(|release| hold(&release.key, release.owner))
+            .map(|release| hold(&release.key, release.owner, release.kept_for(sent.at)))
             .collect();
         let namespace = self.shared.chosen.namespace.clone();
         let acquires = batch.acquires.iter();
@@ -363,7 +364,7 @@ impl Protocol for TableProtocol {
     ) -> impl Future<Output = Result<(Answer, i64), Unanswered>> + Send + 'static {
         let holds: Vec<_> = locks
             .iter()
-            .map(|lock| hold(&lock.key, lock.owner))
+            .map(|lock| hold(&lock.key, lock.owner, lock.kept_for(sent.at)))
             .collect();
         let renewals = &holds;
         let (request, not_after) = self.request(
@@ -411,7 +412,7 @@ impl Protocol for TableProtocol {
     ) -> impl Future<Output = Result<(Answer, i64), Unanswered>> + Send + 'static {
         let holds: Vec<_> = tokens
             .iter()
-            .map(|token| hold(&token.key, token.owner))
+            .map(|token| hold(&token.key, token.owner, None))
             .collect();
         let tokens = &holds;
         let (request, not_after) = self.request(
@@ -503,7 +504,7 @@ fn not_done() -> LockError {
 
 fn wish<'a>(namespace: &'a str, acquire: &'a Acquire) -> Wish<'a> {
     Wish {
-        hold: hold(&acquire.key, acquire.owner),
+        hold: hold(&acquire.key, acquire.owner, acquire.at_least),
         namespace,
         name: acquire.key.name.as_str(),
     }

@@ -1,6 +1,7 @@
 //! A request: all that many tasks ask for at a time.
 
 use std::fmt::Write;
+use std::time::Duration;
 
 use super::key::RowKey;
 use super::literal::Text;
@@ -13,8 +14,11 @@ use super::sql::{Lease, Of};
 pub struct Hold {
     /// The lock.
     pub key: RowKey,
-    /// 128 bits.
+    /// 128 bits, not zero.
     pub owner: u128,
+    /// For how long the lock is to be kept from now on, if it is: one that is acquired or renewed is held for so long where
+    /// that is longer than a lease, and one that is released stays closed, without an owner.
+    pub kept: Option<Duration>,
 }
 
 /// A lock that is to be acquired; what operators read in its row.
@@ -139,28 +143,38 @@ fn places(keys: &[RowKey]) -> String {
     rows
 }
 
-/// The places of holds, from 0, with their keys and owners.
+/// The places of holds, from 0, with their keys and owners, and for how long they are to be kept.
 fn rows(holds: &[Hold]) -> String {
-    let mut rows = String::with_capacity(holds.len() * 104);
-    for (place, Hold { key, owner }) in holds.iter().enumerate() {
+    let mut rows = String::with_capacity(holds.len() * 120);
+    for (place, hold) in holds.iter().enumerate() {
         let comma = if place == 0 { "" } else { ", " };
+        let Hold { key, owner, .. } = hold;
+        let kept = hold.kept();
         let _ = write!(
             rows,
-            "{comma}({place}, '{key}'::uuid, '{owner:032x}'::uuid)"
+            "{comma}({place}, '{key}'::uuid, '{owner:032x}'::uuid, {kept}::int4)"
         );
     }
     rows
 }
 
+impl Hold {
+    /// The time for which it is kept: whole milliseconds, the last one begun.
+    fn kept(&self) -> String {
+        let millis = self.kept.map(|time| (time.as_millis() + 1).to_string());
+        millis.unwrap_or_else(|| "NULL".to_owned())
+    }
+}
+
 fn wishes(wishes: &[Wish<'_>]) -> String {
-    let mut rows = String::with_capacity(wishes.len() * 160);
+    let mut rows = String::with_capacity(wishes.len() * 176);
     for (place, wish) in wishes.iter().enumerate() {
         let comma = if place == 0 { "" } else { ", " };
-        let Hold { key, owner } = wish.hold;
-        let (namespace, name) = (Text(wish.namespace), Text(wish.name));
+        let Hold { key, owner, .. } = wish.hold;
+        let (namespace, name, kept) = (Text(wish.namespace), Text(wish.name), wish.hold.kept());
         let _ = write!(
             rows,
-            "{comma}({place}, '{key}'::uuid, '{owner:032x}'::uuid, {namespace}, {name})"
+            "{comma}({place}, '{key}'::uuid, '{owner:032x}'::uuid, {namespace}, {name}, {kept}::int4)"
         );
     }
     rows

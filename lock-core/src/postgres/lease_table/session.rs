@@ -143,7 +143,7 @@ impl Answer {
                 kind::MARKED => answer.marked = Some(place),
                 kind::NOTIFIED => {}
                 kind::HELD_BY => {
-                    let holder = holder(row.try_get(4).ok()?, one);
+                    let holder = holder(row.try_get(4).ok()?, one, other);
                     answer.holders.insert(place, holder);
                 }
                 kind::ISSUED => drop(answer.issued.insert(place, one?)),
@@ -209,9 +209,13 @@ impl Answer {
     }
 }
 
-/// A holder, as its row names it, that was granted the lock so many microseconds ago.
-fn holder(instance: &str, age: Option<i64>) -> Holder {
-    let holder = Holder::new(LockMode::Exclusive).with_instance(instance);
+/// A holder, as its row names it, that was granted the lock so many microseconds ago, and whose lock opens in so many
+/// milliseconds if it was released.
+fn holder(instance: &str, age: Option<i64>, left: Option<i64>) -> Holder {
+    let mut holder = Holder::new(LockMode::Exclusive).with_instance(instance);
+    if let Some(left) = left {
+        holder = holder.opening_after(Duration::from_millis(left.max(0).unsigned_abs()));
+    }
     // A clock that was put back is no reason to say that it was granted in the future.
     let age = age.map(|age| Duration::from_micros(age.max(0).unsigned_abs()));
     match age.and_then(|age| SystemTime::now().checked_sub(age)) {

@@ -24,6 +24,9 @@ const LACKED: i64 = 100_000;
 /// How long a row that no client holds stays, which is longer than any statement is under way.
 const KEPT: &str = "interval '1 hour'";
 
+/// Whose a lock is that was released and is kept until it expires: no acquire has this owner.
+pub(super) const NO_OWNER: &str = "'00000000-0000-0000-0000-000000000000'";
+
 /// How many rows one sweep removes at most.
 const SWEPT: usize = 1_000;
 
@@ -47,8 +50,8 @@ pub(super) mod kind {
     pub(crate) const MARKED: i32 = 6;
     /// What was asked for was notified.
     pub(crate) const NOTIFIED: i32 = 7;
-    /// Place, for how many microseconds the lock is held, if that can be, and the instance in a fifth column, of those alone
-    /// that are held.
+    /// Place, for how many microseconds the lock is held, if that can be, in how many milliseconds it opens, if it was
+    /// released and is kept, and the instance in a fifth column, of those alone that are held or kept.
     pub(crate) const HELD_BY: i32 = 8;
 }
 
@@ -82,11 +85,11 @@ const BEGIN: &str = "SET TRANSACTION ISOLATION LEVEL READ COMMITTED, READ WRITE;
 const MICROS: &str = "(extract(epoch FROM clock_timestamp()) * 1000000)::int8";
 
 /// How many milliseconds are left until this time, as a row has it. Operators can write any: `infinity` cannot be
-/// subtracted from, and no lease is as long as a day.
+/// subtracted from, and no lock is kept for as long as this.
 fn left(expires: &str) -> String {
     format!(
         "greatest(0, ceil(extract(epoch FROM \
-          greatest(clock_timestamp(), least({expires}, clock_timestamp() + interval '1 day')) \
+          greatest(clock_timestamp(), least({expires}, clock_timestamp() + interval '8 days')) \
           - clock_timestamp()) * 1000))::int8"
     )
 }
@@ -113,9 +116,10 @@ impl Of<'_> {
         )
     }
 
-    /// Releases the locks of these, each `(place, 'key'::uuid, 'owner'::uuid)`. A row that has expired and was
-    /// not taken is free after it as well, but was not held. Processes that listen are notified of those that they
-    /// wait for, unless they `are_deaf`.
+    /// Releases the locks of these, each `(place, 'key'::uuid, 'owner'::uuid, kept::int4)`. A row that has expired and
+    /// was not taken is free after it as well, but was not held; one that was held and is to be kept for so many
+    /// milliseconds has [`NO_OWNER`] until then. Processes that listen are notified of those that they wait for, unless
+    /// they `are_deaf`.
     pub(super) fn release(&self, rows: &str, are_deaf: bool) -> String {
         let table = self.table;
         // Together with the commit of this transaction. `void` has a value.
@@ -127,33 +131,39 @@ impl Of<'_> {
             ),
         };
         format!(
-            "; WITH asked(place, key, owner) AS (VALUES {rows}), \
-             own AS (SELECT l.key, a.place, l.expires > clock_timestamp() AS was_held, l.awaited \
+            "; WITH asked(place, key, owner, kept) AS (VALUES {rows}), \
+             own AS (SELECT l.key, a.place, l.expires > clock_timestamp() AS was_held, l.awaited, \
+               CASE WHEN l.expires > clock_timestamp() THEN a.kept END AS kept \
               FROM asked AS a JOIN {table} AS l ON l.key = a.key WHERE l.owner = a.owner \
               ORDER BY l.key FOR NO KEY UPDATE OF l), \
-             freed AS (UPDATE {table} AS l SET owner = NULL, expires = clock_timestamp(), awaited = false \
+             freed AS (UPDATE {table} AS l SET awaited = false, lease = coalesce(own.kept, l.lease), \
+               owner = CASE WHEN own.kept IS NOT NULL THEN {NO_OWNER}::uuid END, \
+               expires = clock_timestamp() + coalesce(own.kept, 0) * interval '1 ms' \
               FROM own WHERE l.key = own.key RETURNING l.key, own.place, own.was_held, own.awaited) \
              SELECT {kind}, a.place, (CASE WHEN freed.place IS NOT NULL THEN freed.was_held::int4 \
-              WHEN l.owner IS NOT NULL AND l.owner <> a.owner AND l.expires > clock_timestamp() THEN 2 \
+              WHEN l.owner IS NOT NULL AND l.owner NOT IN (a.owner, {NO_OWNER}::uuid) \
+               AND l.expires > clock_timestamp() THEN 2 \
               ELSE 0 END)::int8, {notified} \
              FROM asked AS a LEFT JOIN freed ON freed.place = a.place LEFT JOIN {table} AS l ON l.key = a.key",
             kind = kind::RELEASED,
         )
     }
 
-    /// Renews the leases of these, each `(place, 'key'::uuid, 'owner'::uuid)`: what has expired is not revived.
+    /// Renews the leases of these, each `(place, 'key'::uuid, 'owner'::uuid, kept::int4)`: what has expired is not
+    /// revived, and what is to be kept for longer than a lease is not shortened.
     pub(super) fn renew(&self, rows: &str, lease: Lease<'_>) -> String {
         let Lease {
             length, not_after, ..
         } = lease;
         let (table, lease) = (self.table, milliseconds(length));
         format!(
-            "; WITH asked(place, key, owner) AS (VALUES {rows}), \
-             own AS (SELECT l.key, a.place FROM asked AS a JOIN {table} AS l ON l.key = a.key \
+            "; WITH asked(place, key, owner, kept) AS (VALUES {rows}), \
+             own AS (SELECT l.key, a.place, greatest({lease}, a.kept) AS lease \
+              FROM asked AS a JOIN {table} AS l ON l.key = a.key \
               WHERE l.owner = a.owner AND l.expires > clock_timestamp() AND {MICROS} <= {not_after} \
               ORDER BY l.key FOR NO KEY UPDATE OF l), \
-             renewed AS (UPDATE {table} AS l SET lease = {lease}, \
-              expires = clock_timestamp() + interval '{lease} ms' \
+             renewed AS (UPDATE {table} AS l SET lease = own.lease, \
+              expires = clock_timestamp() + own.lease * interval '1 ms' \
               FROM own WHERE l.key = own.key RETURNING own.place) \
              SELECT {kind}, place, NULL::int8, NULL::int8 FROM renewed",
             kind = kind::RENEWED,
@@ -161,11 +171,13 @@ impl Of<'_> {
     }
 
     /// Acquires those that are free, up to the limit: each of these is `(place, 'key'::uuid, 'owner'::uuid,
-    /// 'namespace', 'name')`. What the same owner has been granted already is granted to it again.
+    /// 'namespace', 'name', kept::int4)`, held for a lease, or so many milliseconds where these are more. What the same
+    /// owner has been granted already is granted to it again.
     ///
     /// A row is passed over that another transaction has locked: a client that takes it now, or a transaction
     /// of a user that is [fenced](super::fence()) by it. Rows that are missing are made in the order of their
-    /// keys. A row that expires later than a lease from now was written before the clock went back: it
+    /// keys, so that two requests do not wait for each other; a single one is made in the order of the request, in which
+    /// two clients begin in different places. A row that expires later than a lease from now was written before the clock went back: it
     /// expires a lease from now.
     ///
     /// With `listens` the release of what is refused here is notified. A row that another transaction has locked
@@ -199,6 +211,7 @@ impl Of<'_> {
                  noted AS (UPDATE {table} AS l SET awaited = true FROM wanted WHERE l.key = wanted.key), "
             ),
         };
+        let made_by = if limit == Some(1) { "a.place" } else { "a.key" };
         let (of_free, of_made) = match limit {
             None => (String::new(), String::new()),
             Some(limit) => (
@@ -207,24 +220,26 @@ impl Of<'_> {
             ),
         };
         format!(
-            "; WITH asked(place, key, owner, namespace, name) AS (VALUES {rows}), \
+            "; WITH asked(place, key, owner, namespace, name, kept) AS (VALUES {rows}), \
              server AS MATERIALIZED (SELECT server.token FROM {table} AS server \
               WHERE server.key = '{server}'::uuid AND server.holder = {identity} \
               AND server.expires <= clock_timestamp() AND {MICROS} <= {not_after}), \
              free AS MATERIALIZED (SELECT l.key, a.place FROM asked AS a JOIN {table} AS l ON l.key = a.key \
               CROSS JOIN server WHERE {IS_FREE} {of_free} FOR UPDATE OF l SKIP LOCKED), \
-             taken AS (UPDATE {table} AS l SET owner = a.owner, holder = {holder}, lease = {lease}, \
-              expires = clock_timestamp() + interval '{lease} ms', \
+             taken AS (UPDATE {table} AS l SET owner = a.owner, holder = {holder}, \
+              lease = greatest({lease}, a.kept), \
+              expires = clock_timestamp() + greatest({lease}, a.kept) * interval '1 ms', \
               acquired = CASE WHEN {IS_ITS_OWN} THEN l.acquired ELSE clock_timestamp() END, \
               token = CASE WHEN {IS_ITS_OWN} THEN l.token \
                ELSE greatest(l.token + 1, server.token + 1, {MICROS}) END \
               FROM free AS f JOIN asked AS a ON a.place = f.place CROSS JOIN server \
               WHERE l.key = f.key AND {IS_FREE} RETURNING a.place, l.token), \
              made AS (INSERT INTO {table} AS l (key, namespace, name, owner, holder, lease, expires, acquired, token) \
-              SELECT a.key, a.namespace, a.name, a.owner, {holder}, {lease}, \
-               clock_timestamp() + interval '{lease} ms', clock_timestamp(), greatest(server.token + 1, {MICROS}) \
+              SELECT a.key, a.namespace, a.name, a.owner, {holder}, greatest({lease}, a.kept), \
+               clock_timestamp() + greatest({lease}, a.kept) * interval '1 ms', clock_timestamp(), \
+               greatest(server.token + 1, {MICROS}) \
               FROM asked AS a CROSS JOIN server WHERE NOT EXISTS (SELECT FROM {table} AS l WHERE l.key = a.key) \
-              ORDER BY a.key {of_made} ON CONFLICT (key) DO NOTHING RETURNING l.key, l.owner, l.token), \
+              ORDER BY {made_by} {of_made} ON CONFLICT (key) DO NOTHING RETURNING l.key, l.owner, l.token), \
              {noted}\
              late AS MATERIALIZED (SELECT l.key FROM asked AS a JOIN {table} AS l ON l.key = a.key \
               WHERE l.owner <> a.owner AND {IS_TOO_LATE} FOR NO KEY UPDATE OF l SKIP LOCKED), \
@@ -240,12 +255,12 @@ impl Of<'_> {
         )
     }
 
-    /// Issues another token for each of these, `(place, 'key'::uuid, 'owner'::uuid)`, that is held: greater
+    /// Issues another token for each of these, `(place, 'key'::uuid, 'owner'::uuid, kept::int4)`, that is held: greater
     /// than all that the lock has had.
     pub(super) fn issue(&self, rows: &str, not_after: i64) -> String {
         let (table, identity, server) = (self.table, self.identity.sql(), RowKey::SERVER);
         format!(
-            "; WITH asked(place, key, owner) AS (VALUES {rows}), \
+            "; WITH asked(place, key, owner, kept) AS (VALUES {rows}), \
              server AS MATERIALIZED (SELECT server.token FROM {table} AS server \
               WHERE server.key = '{server}'::uuid AND server.holder = {identity}), \
              own AS (SELECT l.key, a.place FROM asked AS a JOIN {table} AS l ON l.key = a.key CROSS JOIN server \
@@ -343,11 +358,12 @@ impl Of<'_> {
             "; WITH asked(place, key) AS (VALUES {rows}) \
              SELECT {kind}, a.place, \
               CASE WHEN isfinite(l.acquired) \
-              THEN (extract(epoch FROM clock_timestamp() - l.acquired) * 1000000)::int8 END, NULL::int8, \
-              left(l.holder, {read}) \
+              THEN (extract(epoch FROM clock_timestamp() - l.acquired) * 1000000)::int8 END, \
+              CASE WHEN l.owner = {NO_OWNER}::uuid THEN {left} END, left(l.holder, {read}) \
              FROM asked AS a JOIN {table} AS l ON l.key = a.key \
              WHERE l.owner IS NOT NULL AND l.expires > clock_timestamp()",
             kind = kind::HELD_BY,
+            left = left("l.expires"),
             // One more: what is longer is no instance.
             read = LONGEST + 1,
         )

@@ -58,7 +58,7 @@ impl Exchange<'_> {
         let lease = self.settings.lease;
         let locks = || {
             let releases = of.releases.iter();
-            let releases = releases.map(|r| (&r.key, r.owner, left_of(r.kept_until, self.now)));
+            let releases = releases.map(|r| (&r.key, r.owner, r.kept_for(self.now)));
             let acquires = of.acquires.iter();
             let longer = |at_least: Option<Duration>| at_least.filter(|time| *time > lease);
             releases.chain(acquires.map(move |a| (&a.key, a.owner, longer(a.at_least))))
@@ -99,11 +99,6 @@ impl Exchange<'_> {
     }
 }
 
-/// What is left of a time, if anything is.
-fn left_of(until: Option<Duration>, now: Duration) -> Option<Duration> {
-    until?.checked_sub(now).filter(|left| !left.is_zero())
-}
-
 /// An owner, with a time of its own where it has one: whole milliseconds, the last one begun.
 fn arg_with_time(call: &mut Cmd, owner: &[u8], time: Option<Duration>) {
     match time {
@@ -127,7 +122,7 @@ pub(super) fn renew(
     }
     call.arg(not_after).arg(millis(lease));
     for lock in locks {
-        let longer = left_of(lock.kept_until, now).filter(|left| *left > lease);
+        let longer = lock.kept_for(now).filter(|left| *left > lease);
         arg_with_time(&mut call, &lock.owner.text(), longer);
     }
     call

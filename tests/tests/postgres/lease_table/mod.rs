@@ -5,6 +5,7 @@ mod contention;
 mod faults;
 mod fence;
 mod holders;
+mod kept;
 mod notified;
 mod reference;
 mod rules;
@@ -178,6 +179,15 @@ fn hold(number: usize) -> Hold {
     Hold {
         key: RowKey::new("", &name(number)),
         owner: fastrand::u128(1..),
+        kept: None,
+    }
+}
+
+/// The same, to be kept for so long from now on.
+fn kept(hold: Hold, time: Duration) -> Hold {
+    Hold {
+        kept: Some(time),
+        ..hold
     }
 }
 
