@@ -482,14 +482,25 @@ async fn a_permit_that_came_too_late_says_nothing_of_the_others() {
             .into_iter()
             .find(|slot| scripted.tried(slot) > 0);
         scripted.expire(&tried.unwrap());
-        let acquired = acquiring.await.unwrap();
-        if wait.is_zero() {
-            let error = acquired.unwrap_err();
-            assert!(error.is_unavailable(), "{error}");
-        } else {
-            assert!(acquired.unwrap().is_valid());
-        }
+        let guard = acquiring.await.unwrap().expect("the other one is free");
+        assert!(guard.is_valid());
     }
+}
+
+/// As of a cluster of which one node is down.
+#[tokio::test(start_paused = true)]
+async fn a_free_permit_is_granted_although_another_slot_has_no_answer() {
+    let scripted = ScriptedBackend::new();
+    let lock = permits(&scripted.client(), 2);
+    scripted.tries([Play::Fail("no route")]);
+    let (elapsed, guard) = timed(lock.acquire(Duration::ZERO)).await;
+    took(elapsed, ms(0));
+    assert!(guard.unwrap().is_valid());
+    // None is free.
+    scripted.every_try(Play::Fail("no route"));
+    let error = lock.acquire(Duration::ZERO).await.unwrap_err();
+    assert!(error.is_unavailable(), "{error}");
+    assert!(error.to_string().contains("no route"), "{error}");
 }
 
 #[tokio::test(start_paused = true)]

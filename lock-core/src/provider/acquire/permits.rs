@@ -187,7 +187,8 @@ async fn claim(
     });
     let is_known = matches!(found, Ok(None));
     let found = match found {
-        Err(error) if error.is_unavailable() && !wait.is_over() => {
+        // The store can have answered for some of them: each is asked for alone, also by a try that does not wait.
+        Err(error) if error.is_unavailable() => {
             seeking.failed(error, Instant::now());
             None
         }
