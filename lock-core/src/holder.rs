@@ -1,5 +1,7 @@
 //! Who holds a lock, as its store knows.
 
+#[cfg(any(feature = "postgres", feature = "redis"))]
+use std::time::Duration;
 use std::time::SystemTime;
 
 use crate::instance::is_instance;
@@ -74,6 +76,15 @@ impl Holder {
     pub const fn with_until(mut self, until: SystemTime) -> Self {
         self.until = Some(until);
         self
+    }
+
+    /// With the time after which the lock opens, which was released already.
+    #[cfg(any(feature = "postgres", feature = "redis"))]
+    pub(crate) fn opening_after(self, left: Duration) -> Self {
+        match SystemTime::now().checked_add(left) {
+            Some(until) => self.with_until(until),
+            None => self,
+        }
     }
 
     /// Which instance holds it, or held it where the lock is [kept](Self::until): what its `LOCK_INSTANCE` says,

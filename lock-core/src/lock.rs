@@ -4,7 +4,7 @@ use std::fmt;
 use std::future::Future;
 
 use crate::permits::Permits;
-use crate::{Acquire, LockError, LockGuard, LockName, LockPolicy, LockProvider};
+use crate::{Acquire, Holder, LockError, LockGuard, LockName, LockPolicy, LockProvider};
 
 /// A lock by its name, not held yet. From [`LockProvider::lock`].
 ///
@@ -80,6 +80,8 @@ impl DistributedLock {
     ///
     /// - A permit does not exclude the lock of the same name without permits, which is another lock; nor does
     ///   one of a single permit, `permits(1)`, which is the lock of slot 1.
+    /// - [`LockProvider::holder`] of `export:run:acme` asks for the lock without permits. Ask for a
+    ///   [slot](Self::slots), or for any of them by [`holder`](Self::holder).
     /// - Give every process the same number. One with a smaller number sees the first slots alone: it may wait
     ///   while a slot is free that it does not know of, and never are there more holders than the greatest
     ///   number says.
@@ -89,6 +91,10 @@ impl DistributedLock {
     /// Waiters of one process and one number are served in the order of their calls, by whichever slot is free
     /// first. The first of them alone asks the store, for each slot once: a thousand waiters cost the store no
     /// more than one.
+    ///
+    /// A try that does not wait is behind them: it is refused while the first of them waits. Where several slots are
+    /// freed together, a waiter that is woken for each of them can have them all for some milliseconds, until it has
+    /// chosen one; a try elsewhere finds none free then.
     ///
     /// # Errors
     ///
@@ -122,6 +128,53 @@ impl DistributedLock {
     pub fn slots(&self) -> impl Iterator<Item = LockName> {
         let number = self.permits.and_then(|permits| permits.check().ok());
         (1..=number.unwrap_or_default()).map(|slot| self.name.slot(slot))
+    }
+
+    /// Asks the store who holds the lock, as [`LockProvider::holder`] does; of the holders of a lock with
+    /// [permits](Self::permits) any, and `None` when all of its slots are free.
+    ///
+    /// ```
+    /// # use std::time::Duration;
+    /// # use lock_core::{LockError, LockProvider, memory::MemoryBackend};
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), LockError> {
+    /// # let locks = LockProvider::new(MemoryBackend::new());
+    /// let exports = locks.lock("export:run:acme")?.permits(2);
+    /// assert!(exports.holder().await?.is_none());
+    /// let _one = exports.acquire(Duration::ZERO).await?;
+    /// let holder = exports.holder().await?.expect("a slot is held");
+    /// println!("at least {:?} exports", holder.instance());
+    /// # Ok(()) }
+    /// ```
+    ///
+    /// Slots are asked for one after the other, from one of chance, until one is held.
+    ///
+    /// # Errors
+    ///
+    /// As [`LockProvider::holder`]; [`Misconfigured`](crate::LockErrorKind::Misconfigured) also when there cannot be so
+    /// many permits.
+    ///
+    /// # Cancel safety
+    ///
+    /// Cancel safe.
+    ///
+    /// # Panics
+    ///
+    /// As [`LockProvider::holder`].
+    pub async fn holder(&self) -> Result<Option<Holder>, LockError> {
+        let Some(permits) = self.permits else {
+            return self.provider.holder(self.name.clone()).await;
+        };
+        let number = permits
+            .check()
+            .map_err(|error| error.with_lock(&self.name))?;
+        let first = fastrand::usize(..number);
+        for slot in (0..number).map(|slot| 1 + (first + slot) % number) {
+            let holder = self.provider.holder(self.name.slot(slot)).await?;
+            if holder.is_some() {
+                return Ok(holder);
+            }
+        }
+        Ok(None)
     }
 
     /// Acquires the lock, or returns `None` when another held it for the whole wait.

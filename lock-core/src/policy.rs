@@ -2,10 +2,9 @@
 
 use std::time::Duration;
 
-use crate::LockError;
+use lock_grammar::MAX_KEPT;
 
-/// How long a lock is kept at most; shorter than the store remembers the newest token.
-const LONGEST_KEPT: Duration = Duration::from_secs(7 * 24 * 3600);
+use crate::LockError;
 
 /// How long to wait for a lock, how long to hold it at most, and how long to keep it at least.
 ///
@@ -32,8 +31,8 @@ pub struct LockPolicy {
 impl LockPolicy {
     /// For jobs that run again soon: try once, do not wait.
     ///
-    /// Two instances never run the job together. One that starts it when the first has ended runs it again:
-    /// where once per tick is meant, store when it was done, and look at that under the lock.
+    /// Two instances never run the job together. One that starts it when the first has ended runs it again: where once
+    /// per tick is meant, add [`with_at_least`](Self::with_at_least).
     pub const fn background_job() -> Self {
         Self::waiting(Duration::ZERO)
     }
@@ -92,25 +91,21 @@ impl LockPolicy {
     ///
     /// - The release answers as without it. Until the time is over the lock is contended for every caller, in
     ///   this process as well; those that wait are granted it then.
-    /// - Redis keeps it, by the clock of the server: also after a crash of the process and after its end. Where a
-    ///   server loses its data, it is free after the quarantine.
+    /// - Redis and the lease table of PostgreSQL keep it, by the clock of the server: also after a crash of the process
+    ///   and after its end. Where a server loses its data, it is free after the quarantine.
     /// - With the other backends the process keeps it, while it and the runtime of the release live: its end
     ///   frees the lock, as do a crash and a [shutdown](crate::LockProvider::shutdown) of the provider. The lock
-    ///   stays the server's lock of its session meanwhile, or that of the file. A backend whose store has a clock
-    ///   can do better: [`Grant::keep`](crate::backend::Grant::keep).
-    /// - A lock that was lost is not kept. Nor is one that was granted too late, to a caller that had left.
+    ///   stays the server's lock of its session meanwhile, and is free if that is lost, or that of the file. A backend
+    ///   whose store has a clock can do better: [`Grant::keep`](crate::backend::Grant::keep).
+    /// - It is kept however the work ended, also where it failed, panicked or was cancelled.
+    /// - A lock that was lost is not kept. Nor is one that no caller has seen: that was granted too late, or as a part of
+    ///   [several](crate::LockProvider::acquire_all) of which another was refused.
     ///
     /// It cannot be more than [`max_hold`](Self::with_max_hold), after which a lock is lost, or than a week, for
     /// which a table of runs is the better memory: an acquire with such a policy is
     /// [`Misconfigured`](crate::LockErrorKind::Misconfigured).
     pub const fn with_at_least(mut self, at_least: Duration) -> Self {
         self.at_least = Some(at_least);
-        self
-    }
-
-    /// The same policy without a bound for the hold.
-    pub(crate) const fn without_max_hold(mut self) -> Self {
-        self.max_hold = None;
         self
     }
 
@@ -145,11 +140,9 @@ impl LockPolicy {
                      lost and not kept: make `max_hold` the longer one"
                 )))
             }
-            (Some(at_least), _) if at_least > LONGEST_KEPT => {
-                Err(LockError::misconfigured(format!(
-                    "`at_least` ({at_least:?}) is above a week: note in a table when the job ran, and ask that instead"
-                )))
-            }
+            (Some(at_least), _) if at_least > MAX_KEPT => Err(LockError::misconfigured(format!(
+                "`at_least` ({at_least:?}) is above a week: note in a table when the job ran, and ask that instead"
+            ))),
             _ => Ok(()),
         }
     }

@@ -51,6 +51,8 @@ mod error;
 mod name;
 mod template;
 
+use std::time::Duration;
+
 pub use error::{GrammarError, GrammarErrorKind};
 pub use name::{check_entity, check_job, check_name, check_operation, is_readable};
 pub use template::{Piece, Placeholder, Template};
@@ -60,6 +62,9 @@ pub const MAX_NAME: usize = 100;
 
 /// The most holders that a lock can have at a time, each in a slot of its own.
 pub const MAX_PERMITS: usize = 256;
+
+/// How long a lock is kept at most: a week, which is shorter than a store remembers the newest token.
+pub const MAX_KEPT: Duration = Duration::from_secs(7 * 24 * 3600);
 
 /// The length of a hash in a name: 128 bits in base64url without padding.
 pub const HASH_LEN: usize = 22;

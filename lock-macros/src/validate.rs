@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use lock_grammar::MAX_PERMITS;
+use lock_grammar::{MAX_KEPT, MAX_PERMITS};
 use proc_macro2::Span;
 use syn::{
     Error, Expr, ExprCall, ExprLit, ExprPath, ExprUnary, Ident, Lit, LitStr, Path, Result, Type,
@@ -250,7 +250,7 @@ fn duration(option: &str, expr: Expr) -> Result<Time> {
     })
 }
 
-/// Whether the lock is kept no longer than it may be held, where both are in quotes.
+/// Whether the lock is kept no longer than it may be, and be held, where that is in quotes.
 fn lasting(times: &[(&'static str, Time)]) -> Result<()> {
     let fixed = |wanted: &str| {
         times.iter().find_map(|(setter, time)| match time {
@@ -259,6 +259,10 @@ fn lasting(times: &[(&'static str, Time)]) -> Result<()> {
         })
     };
     match (fixed("with_at_least"), fixed("with_max_hold")) {
+        (Some((at_least, span)), _) if at_least > MAX_KEPT => {
+            let message = "`at_least` is above a week: note in a table when the job ran, and ask that instead";
+            Err(Error::new(span, message))
+        }
         (Some((at_least, span)), Some((max_hold, _))) if at_least > max_hold => {
             let message = "`at_least` is above `max_hold`, after which the lock is lost and not kept: make \
                            `max_hold` the longer one";

@@ -17,6 +17,7 @@ use tower_service::Service;
 
 use crate::disconnect::Detachable;
 use crate::held::Owner;
+use crate::name::lock_of;
 use crate::refusal::Refusal;
 use crate::rejection::Asked;
 use crate::rule::Settings;
@@ -132,8 +133,10 @@ where
         if !start.settings.names_holder || !error.is_contended() {
             return Self::refused(start.refuse(error));
         }
-        let (locks, name) = (start.settings.locks.clone(), error.lock().cloned());
-        let asking = async move { locks.holder(name?).await.ok().flatten() };
+        let (locks, template) = (&start.settings.locks, start.asked.template.as_ref());
+        let named = error.lock().cloned().zip(template);
+        let lock = named.and_then(|(name, template)| lock_of(template, locks, name).ok());
+        let asking = async move { lock?.holder().await.ok().flatten() };
         Self::Asking {
             asking: Box::pin(asking),
             refused: Some((start, error)),

@@ -56,6 +56,7 @@ pub struct LockLayer {
     /// What was chosen beside a policy, whichever of the two was first.
     wait: Option<Duration>,
     max_hold: Option<Duration>,
+    at_least: Option<Duration>,
 }
 
 impl LockLayer {
@@ -81,6 +82,7 @@ impl LockLayer {
             settings: Arc::new(Settings::new(locks)),
             wait: None,
             max_hold: None,
+            at_least: None,
         })
     }
 
@@ -91,6 +93,7 @@ impl LockLayer {
             settings,
             wait: None,
             max_hold: None,
+            at_least: None,
         }
     }
 
@@ -102,8 +105,8 @@ impl LockLayer {
         Arc::make_mut(&mut self.settings)
     }
 
-    /// How long to wait and to hold. What [`wait`](Self::wait) and [`max_hold`](Self::max_hold) say counts
-    /// more, whether they are called before or after.
+    /// How long to wait, to hold and to keep. What [`wait`](Self::wait), [`max_hold`](Self::max_hold) and
+    /// [`at_least`](Self::at_least) say counts more, whether they are called before or after.
     ///
     /// ```
     /// # use std::time::Duration;
@@ -125,10 +128,11 @@ impl LockLayer {
 
     /// With what was chosen beside the policy.
     fn bounded(mut self) -> Self {
-        let (wait, max_hold) = (self.wait, self.max_hold);
+        let (wait, max_hold, at_least) = (self.wait, self.max_hold, self.at_least);
         let policy = &mut self.rule().policy;
         *policy = wait.map_or(*policy, |wait| policy.with_wait(wait));
         *policy = max_hold.map_or(*policy, |max_hold| policy.with_max_hold(max_hold));
+        *policy = at_least.map_or(*policy, |at_least| policy.with_at_least(at_least));
         self
     }
 
@@ -147,10 +151,12 @@ impl LockLayer {
 
     /// How long the lock is kept at least, counted from when it was acquired, also after the response; see
     /// [`LockPolicy::with_at_least`].
+    ///
+    /// With more than [`max_hold`](Self::max_hold), or than a week, each request is refused with 500, and the log
+    /// says why. A table has its policies checked when they are given.
     pub fn at_least(mut self, at_least: Duration) -> Self {
-        let rule = self.rule();
-        rule.policy = rule.policy.with_at_least(at_least);
-        self
+        self.at_least = Some(at_least);
+        self.bounded()
     }
 
     /// Lets so many requests hold the lock at a time, in all processes together; see
@@ -392,6 +398,8 @@ impl LockLayer {
     ///
     /// It is asked for once the lock was refused, and the answer waits for that, for one response timeout of
     /// the provider at most; where it is not known, or the lock is free by then, the answer is as without this.
+    /// Of the holders of a lock with [permits](Self::permits) it is any. Where the lock was released already and is
+    /// [kept](lock_core::Holder::until), `Retry-After` is not before it opens.
     ///
     /// ```
     /// # use lock_core::{LockError, LockProvider, memory::MemoryBackend};

@@ -110,6 +110,7 @@ macro_rules! conformance {
             }
             permits {
                 so_many_hold_it_at_a_time_and_no_more [29]
+                tries_that_meet_find_a_permit_each [29]
                 two_clients_and_many_tasks_are_never_more_than_so_many [5 29]
                 a_waiter_is_served_by_whichever_slot_is_freed [29]
                 each_permit_has_a_token_of_its_slot [23 29]

@@ -8,7 +8,7 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use tokio::task::coop;
-use tokio::time::{Instant, Sleep, sleep};
+use tokio::time::{Instant, Sleep, sleep, timeout};
 
 use crate::backend::{Granted, Held};
 use crate::lease::{Lease, LossReason, Registration};
@@ -77,6 +77,42 @@ pub(super) fn watch(held: &Granted) -> impl Future<Output = ()> + Send + use<> {
         if let Some((held, reason)) = lost.await {
             held.forfeit(reason).await;
         }
+    }
+}
+
+/// Completes when a lease ends.
+pub(super) async fn ended(lease: Lease) {
+    let mut place = Place {
+        lease,
+        registration: Registration::default(),
+    };
+    loop {
+        let Place {
+            lease,
+            registration,
+        } = &mut place;
+        let look = lease.next_look();
+        let lost = poll_fn(|cx| lease.poll_lost(registration, cx.waker()));
+        match look {
+            None => {
+                lost.await;
+                return;
+            }
+            Some(look) if timeout(look, lost).await.is_ok() => return,
+            Some(_) => {}
+        }
+    }
+}
+
+/// The place of a task that waits for the end of a lease.
+struct Place {
+    lease: Lease,
+    registration: Registration,
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.lease.unregister(&mut self.registration);
     }
 }
 

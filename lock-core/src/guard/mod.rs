@@ -3,6 +3,7 @@
 mod cohort;
 mod guards;
 mod hold;
+mod kept;
 mod losses;
 mod lost;
 mod overtime;
@@ -69,6 +70,11 @@ impl LockGuard {
     /// Bounds the hold as the policy says, from now on.
     pub(crate) fn follow(&self, policy: &LockPolicy) {
         self.held.follow(policy);
+    }
+
+    /// Releases the lock of a guard that no caller has seen: it is not kept.
+    pub(crate) fn give_back(&self) {
+        self.held.give_back();
     }
 
     /// Since when the lock is held.

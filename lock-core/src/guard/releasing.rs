@@ -7,13 +7,13 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use tokio::runtime::Handle;
-use tokio::time::{Instant, sleep_until, timeout};
+use tokio::time::{Instant, timeout};
 
-use super::overtime;
+use super::kept;
 use super::seat::Seat;
 use crate::backend::{Granted, Held};
-use crate::lease::LossReason;
-use crate::provider::Closing;
+use crate::lease::{Lease, LossReason};
+use crate::provider::Shared;
 use crate::queue::Stage;
 use crate::{LockError, observe};
 
@@ -25,10 +25,19 @@ impl Held {
     /// Releases in the background, if that has not begun. The next in line is called when
     /// the release was answered, or immediately where no runtime is current.
     pub(crate) fn finish(self: &Arc<Self>) {
+        self.finish_until(self.hold.kept_until());
+    }
+
+    /// The same for a hold that no caller has seen: it is not kept.
+    pub(crate) fn give_back(self: &Arc<Self>) {
+        self.finish_until(None);
+    }
+
+    fn finish_until(self: &Arc<Self>, kept_until: Option<Instant>) {
         let Some(seat) = self.hold.take_seat() else {
             return;
         };
-        let Ok(releasing) = self.leave(seat) else {
+        let Ok(releasing) = self.leave(seat, kept_until) else {
             return;
         };
         if let Ok(runtime) = Handle::try_current() {
@@ -45,13 +54,17 @@ impl Held {
     /// Starts the release; `Err` is one that is over already, with how it ended.
     pub(super) fn start_release(self: &Arc<Self>) -> Result<Releasing, Result<(), LockError>> {
         match self.hold.take_seat() {
-            Some(seat) => self.leave(seat),
+            Some(seat) => self.leave(seat, self.hold.kept_until()),
             // Taken away by `forfeit`.
             None => Err(self.check()),
         }
     }
 
-    fn leave(self: &Arc<Self>, seat: Seat) -> Result<Releasing, Result<(), LockError>> {
+    fn leave(
+        self: &Arc<Self>,
+        seat: Seat,
+        kept_until: Option<Instant>,
+    ) -> Result<Releasing, Result<(), LockError>> {
         let mut valid = self.check();
         if valid.is_ok() {
             // From here on a loss does not count, but for one that the release itself finds.
@@ -63,10 +76,10 @@ impl Held {
         };
         // What has the grant, if this has it no more.
         let mut next = None;
-        if let Some(until) = self.hold.kept_until().filter(|_| valid.is_ok()) {
+        if let Some(until) = kept_until.filter(|_| valid.is_ok()) {
             // The store keeps it once it is released, or we keep the grant: neither is handed over.
             if !self.slot().keep() {
-                leaving.keep(until);
+                kept::keep(leaving, until);
                 return Err(Ok(()));
             }
         } else if valid.is_ok() {
@@ -115,7 +128,7 @@ impl Held {
     }
 }
 
-type Answer = Pin<Box<dyn Future<Output = Result<(), LockError>> + Send>>;
+pub(super) type Answer = Pin<Box<dyn Future<Output = Result<(), LockError>> + Send>>;
 
 /// A release that the backend has not answered yet.
 pub(super) struct Releasing {
@@ -149,9 +162,29 @@ impl Releasing {
 }
 
 /// Calls the next in line when it is dropped, be it that the release was answered or not.
-struct Leaving {
+pub(super) struct Leaving {
     held: Granted,
     seat: Option<Seat>,
+}
+
+impl Leaving {
+    /// The hold is over for its holder and for a shutdown, and the turn stays: where it is asked in now, if it is.
+    pub(super) fn stay(&mut self) -> Option<Arc<Shared>> {
+        let hold = &self.held.hold;
+        let seat = self.seat.as_mut()?;
+        seat.close(|| hold.held_for(), hold.latch.get().is_some());
+        seat.turn.stage(Stage::Waiting);
+        Some(Arc::clone(&seat.shared))
+    }
+
+    /// Releases the grant, once.
+    pub(super) fn release(&self) -> Option<Answer> {
+        self.held.slot().release()
+    }
+
+    pub(super) fn lease(&self) -> &Lease {
+        &self.held.hold.lease
+    }
 }
 
 enum HandOver {
@@ -197,47 +230,6 @@ impl Leaving {
                 HandOver::Undone(next)
             }
         }
-    }
-
-    /// Keeps the grant until then, without a holder: the store has no clock for that. The next in line is
-    /// called after its release, as after any other.
-    fn keep(mut self, until: Instant) {
-        let hold = &self.held.hold;
-        let Some(seat) = &mut self.seat else { return };
-        // The hold is over for its holder, and for the shutdown.
-        seat.close(|| hold.held_for(), hold.latch.get().is_some());
-        seat.turn.stage(Stage::Waiting);
-        let shared = Arc::clone(&seat.shared);
-        let kept = Kept(self);
-        let Ok(runtime) = Handle::try_current() else {
-            return overtime::after(until.into_std(), move || drop(kept));
-        };
-        runtime.spawn(async move {
-            tokio::select! {
-                () = sleep_until(until) => {}
-                () = Closing::of(&shared) => {}
-            }
-            if let Some(answer) = kept.release() {
-                // Unanswered, it goes on by itself.
-                let _ = timeout(shared.response_timeout, answer).await;
-            }
-        });
-    }
-}
-
-/// A grant that is kept after its hold. Dropped, which the end of its runtime does as well, it is released,
-/// and then the next in line is called.
-struct Kept(Leaving);
-
-impl Kept {
-    fn release(&self) -> Option<Answer> {
-        self.0.held.slot().release()
-    }
-}
-
-impl Drop for Kept {
-    fn drop(&mut self) {
-        drop(self.release());
     }
 }
 

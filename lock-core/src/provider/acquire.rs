@@ -79,7 +79,7 @@ impl Acquire {
 pub(super) enum Waiting {
     /// With the first poll, under a policy of its own.
     From(LockPolicy),
-    /// It has begun, for several locks. Their policy bounds the hold of all once all are held, this one does not.
+    /// It has begun, for several locks. The policy says what is asked of the store; it is followed once all are held.
     Within(Wait, LockPolicy, Group),
 }
 
@@ -126,6 +126,14 @@ impl Acquire {
                 self.0 = State::Over(result);
                 Poll::Pending
             }
+        }
+    }
+}
+
+impl Drop for Acquire {
+    fn drop(&mut self) {
+        if let State::Over(Ok(guard)) = &self.0 {
+            guard.give_back();
         }
     }
 }
@@ -214,8 +222,9 @@ pub(super) struct Caller {
     name: LockName,
     keys: Arc<Keys>,
     wait: Wait,
-    /// What the hold follows from its begin on.
     policy: LockPolicy,
+    /// Whether the hold follows the policy from its begin on.
+    is_alone: bool,
     /// For the watch over the order of locks, where that is on.
     asking: Option<Asking>,
     span: Span,
@@ -237,12 +246,12 @@ impl Caller {
         waiting: Waiting,
         waker: &Waker,
     ) -> Self {
-        let (wait, policy, group) = match waiting {
+        let (wait, policy, group, is_alone) = match waiting {
             Waiting::From(policy) => {
                 let wait = Wait::new(policy, shared.response_timeout);
-                (wait, policy, Group::default())
+                (wait, policy, Group::default(), true)
             }
-            Waiting::Within(wait, policy, group) => (wait, policy, group),
+            Waiting::Within(wait, policy, group) => (wait, policy, group, false),
         };
         let keys = shared.observer.keys(name.label());
         let asking = shared.nesting.asks(&name, !wait.zero, group, waker);
@@ -253,6 +262,7 @@ impl Caller {
             keys,
             wait,
             policy,
+            is_alone,
             asking,
             span,
             reported: false,
@@ -269,6 +279,7 @@ impl Caller {
             keys,
             wait,
             policy,
+            is_alone,
             asking,
             ..
         } = self;
@@ -277,12 +288,13 @@ impl Caller {
                 if let (Some(asking), Some(held)) = (asking, Arc::get_mut(&mut granted)) {
                     held.hold.watch_order(shared.nesting.granted(asking, name));
                 }
-                let held = seat(shared, Arc::clone(keys), turn, granted);
-                held.follow(policy);
-                let guard = LockGuard::new(held);
+                let guard = LockGuard::new(seat(shared, Arc::clone(keys), turn, granted));
                 // After the hold is known: a shutdown that has not seen it is seen here.
                 if shared.is_closing() {
                     return self.conclude(Err(LockError::closed()));
+                }
+                if *is_alone {
+                    guard.follow(policy);
                 }
                 // The clock was read a moment ago.
                 let waited = wait.waited_until(guard.since());
@@ -378,7 +390,13 @@ impl Caller {
         match gift {
             Some(granted) if self.takes(&granted) => return Ok((turn, granted)),
             // Given back before we ask: we would meet ourselves.
-            stale => drop(stale),
+            Some(granted) => {
+                if let Some(release) = granted.slot().release() {
+                    // Unanswered, it goes on by itself.
+                    let _ = until(self.wait.give_up(), release).await;
+                }
+            }
+            None => {}
         }
         let begun = self.shared.backend.begin(self.request());
         self.ask(self.exchange(turn, begun)).await

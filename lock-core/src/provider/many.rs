@@ -76,15 +76,13 @@ impl LockProvider {
         let policy = policy.into();
         policy.check()?;
         let wait = Wait::new(policy, self.shared.response_timeout);
-        // The time to hold them begins when there are all.
-        let unbounded = policy.without_max_hold();
         let group = self.shared.nesting.group();
         let mut guards = Vec::with_capacity(names.len());
         let mut at_once = 1;
         while let Some(rest) = names.get(guards.len()..).filter(|rest| !rest.is_empty()) {
             let next = &rest[..at_once.min(rest.len())];
             if next.len() > 1 {
-                let had = self.try_in_order(next, wait, unbounded, group).await?;
+                let had = self.try_in_order(next, wait, policy, group).await?;
                 let is_all = had.len() == next.len();
                 guards.extend(had);
                 if is_all {
@@ -94,15 +92,15 @@ impl LockProvider {
             }
             // The first that is not free is waited for in its line, with those before it and no other.
             let first = names[guards.len()].clone();
-            guards.push(Acquire::within(self.clone(), first, wait, unbounded, group).await?);
+            guards.push(Acquire::within(self.clone(), first, wait, policy, group).await?);
             at_once = 2;
         }
-        // Held for as long as all of them are.
+        // The first can have been lost while the last was waited for.
+        guards.iter().try_for_each(LockGuard::check)?;
+        // The time to hold them begins when there are all; a part of them is not kept for a caller that never had all.
         guards
             .iter()
             .for_each(|guard: &LockGuard| guard.follow(&policy));
-        // The first can have been lost while the last was waited for.
-        guards.iter().try_for_each(LockGuard::check)?;
         Ok(LockGuards::new(guards))
     }
 

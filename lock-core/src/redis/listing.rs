@@ -1,6 +1,7 @@
 //! Which locks the servers have, over connections for that one question.
 
 use std::collections::HashSet;
+use std::time::Duration;
 
 use ::redis::aio::MultiplexedConnection;
 use ::redis::{Value, cmd, from_redis_value, pipe};
@@ -86,9 +87,10 @@ async fn look(
     questions.cmd("TIME");
     for key in &keys {
         questions.cmd("GETRANGE").arg(key).arg(0).arg(LONGEST);
+        questions.cmd("PTTL").arg(key);
     }
     let within = settings.connect_timeout();
-    let asking = connection.send_packed_commands(&questions, 0, keys.len() + 1);
+    let asking = connection.send_packed_commands(&questions, 0, 2 * keys.len() + 1);
     let answers = timeout(within, asking)
         .await
         .map_err(|_| LockError::unanswered())?;
@@ -99,19 +101,25 @@ async fn look(
     let time = answers.next().and_then(|time| from_redis_value(time).ok());
     let (seconds, micros): (u64, u64) = time.ok_or_else(LockError::unanswered)?;
     let time = seconds.saturating_mul(1_000_000).saturating_add(micros);
-    let locks = keys
-        .into_iter()
-        .zip(answers)
-        .filter_map(|(key, answer)| match answer {
-            Value::BulkString(value) if !value.is_empty() => {
-                let lock = ListedLock::new(key, value::holder(&value, time));
-                Some(match value::is_awaited(&value) {
-                    Some(is_awaited) => lock.with_awaited(is_awaited),
-                    None => lock,
-                })
-            }
-            // Released since, or moved to another node.
-            _ => None,
-        });
+    let answers: Vec<_> = answers.collect();
+    let locks =
+        keys.into_iter()
+            .zip(answers.chunks(2))
+            .filter_map(|(key, answers)| match answers {
+                [Value::BulkString(value), Value::Int(left)] if !value.is_empty() => {
+                    let mut holder = value::holder(value, time);
+                    if value::is_kept(value) {
+                        holder = holder
+                            .opening_after(Duration::from_millis(left.max(&0).unsigned_abs()));
+                    }
+                    let lock = ListedLock::new(key, holder);
+                    Some(match value::is_awaited(value) {
+                        Some(is_awaited) => lock.with_awaited(is_awaited),
+                        None => lock,
+                    })
+                }
+                // Released since, or moved to another node.
+                _ => None,
+            });
     Ok(locks.collect())
 }

@@ -42,6 +42,11 @@ pub(super) fn holder(value: &[u8], time: u64) -> Holder {
     }
 }
 
+/// Whether it is of a lock that was released and is kept.
+pub(super) fn is_kept(value: &[u8]) -> bool {
+    value.len() > OWNER && value[..OWNER].iter().all(|digit| *digit == b'0')
+}
+
 /// Whether another client waits, where this is of a lock.
 pub(super) fn is_awaited(value: &[u8]) -> Option<bool> {
     match value.get(OWNER)? {

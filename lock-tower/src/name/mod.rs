@@ -123,11 +123,7 @@ impl Naming {
         locks: &LockProvider,
         name: LockName,
     ) -> Result<DistributedLock, LockError> {
-        let lock = locks.lock(name)?;
-        Ok(match self.template.permit_count()? {
-            Some(number) => lock.permits(number),
-            None => lock,
-        })
+        lock_of(&self.template, locks, name)
     }
 
     /// Whether the template names this parameter, and nothing gives it yet.
@@ -221,6 +217,19 @@ impl Naming {
             None => Ok(()),
         }
     }
+}
+
+/// The lock of this name that a template stands for: so many permits of it, where the template says how many.
+pub(crate) fn lock_of(
+    template: &LockTemplate,
+    locks: &LockProvider,
+    name: LockName,
+) -> Result<DistributedLock, LockError> {
+    let lock = locks.lock(name)?;
+    Ok(match template.permit_count()? {
+        Some(number) => lock.permits(number),
+        None => lock,
+    })
 }
 
 impl fmt::Debug for Naming {

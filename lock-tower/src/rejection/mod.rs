@@ -4,7 +4,7 @@ mod grpc;
 
 use std::error::Error as StdError;
 use std::fmt;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
 use http::{HeaderMap, Method, Response, StatusCode, Uri};
@@ -81,11 +81,12 @@ pub(crate) struct Asked {
 
 impl LockRejection {
     pub(crate) fn new(error: LockError, mut asked: Asked) -> Self {
-        Self {
-            holder: asked.holder.take(),
+        let holder = asked.holder.take();
+        let rejection = Self {
             asked: Some(Box::new(asked)),
             ..error.into()
-        }
+        };
+        rejection.with_holder(holder)
     }
 
     pub(crate) fn with_status(mut self, status: Option<StatusCode>) -> Self {
@@ -176,7 +177,8 @@ impl LockRejection {
         self.holder.as_ref()
     }
 
-    /// The same answer, which tells its client the instance that holds the lock, in the member `holder`.
+    /// The same answer, which tells its client the instance that holds the lock, in the member `holder`. Where the
+    /// lock is [kept](Holder::until), it is worth trying again once it has opened.
     ///
     #[cfg_attr(feature = "axum", doc = "```")]
     #[cfg_attr(not(feature = "axum"), doc = "```ignore")]
@@ -200,6 +202,10 @@ impl LockRejection {
     #[must_use]
     pub fn with_holder(mut self, holder: impl Into<Option<Holder>>) -> Self {
         self.holder = holder.into();
+        let until = self.holder.as_ref().and_then(Holder::until);
+        if let Some(left) = until.and_then(|until| until.duration_since(SystemTime::now()).ok()) {
+            self.retry_after = self.retry_after.map(|after| left.saturating_add(after));
+        }
         self
     }
 

@@ -1,6 +1,6 @@
 //! That an answer names who holds the lock: where that was asked for, and nowhere else.
 
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use axum::Router;
 use axum::routing;
@@ -121,4 +121,36 @@ async fn a_rejection_of_a_handler_names_whom_it_is_given() {
         let headers = rejection.to_grpc_response().headers().clone();
         assert!(!headers.contains_key("distributed-lock-holder"));
     }
+}
+
+/// Any of those that have a permit.
+#[tokio::test]
+async fn an_answer_names_a_holder_of_a_permit() {
+    let (locks, other) = shop();
+    let lock = other.lock(NAME).unwrap().permits(2);
+    let _held = [
+        lock.acquire(Duration::ZERO).await.unwrap(),
+        lock.acquire(Duration::ZERO).await.unwrap(),
+    ];
+    let layer = locks.layer(TEMPLATE).permits(2).name_holder();
+    let service = routing::post(async || "done").route_layer(layer);
+    let router = Router::new().route(PROCESS, service);
+    let response = post(&router, URI).await;
+    assert_eq!(response.status(), StatusCode::CONFLICT);
+    assert_eq!(json(response).await["holder"], "10.0.0.5:8080");
+}
+
+#[tokio::test]
+async fn a_kept_lock_is_worth_another_try_once_it_opens() {
+    const LEFT: Duration = Duration::from_secs(50);
+    let kept = Holder::new(LockMode::Exclusive).with_until(SystemTime::now() + LEFT);
+    let refused = LockRejection::from(LockError::contended()).with_holder(kept);
+    assert!(refused.retry_after().unwrap() >= LEFT);
+    let after = refused.to_response().headers()["retry-after"].clone();
+    let after: u64 = after.to_str().unwrap().parse().unwrap();
+    assert!((50..=54).contains(&after), "{after}");
+    // No time after which the outcome would be known.
+    let kept = Holder::new(LockMode::Exclusive).with_until(SystemTime::now() + LEFT);
+    let unknown = LockRejection::from(LockError::contended().with_outcome_unknown());
+    assert_eq!(unknown.with_holder(kept).retry_after(), None);
 }

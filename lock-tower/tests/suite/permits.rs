@@ -113,3 +113,21 @@ fn a_table_refuses_a_policy_that_keeps_longer_than_it_holds() {
     let error = table.unwrap_err();
     assert!(error.is_misconfigured(), "{error}");
 }
+
+#[tokio::test(start_paused = true)]
+async fn at_least_and_policy_go_together_in_either_order() {
+    const KEPT: Duration = Duration::from_secs(50);
+    let policy = LockPolicy::background_job();
+    for is_first in [true, false] {
+        let (locks, work) = (Locks::new(), Work::new());
+        let layer = locks.layer(TEMPLATE);
+        let layer = match is_first {
+            true => layer.at_least(KEPT).policy(policy),
+            false => layer.policy(policy).at_least(KEPT),
+        };
+        let router = router(layer, &work);
+        work.let_end();
+        assert_eq!(post(&router, URI).await.status(), StatusCode::OK);
+        assert_eq!(post(&router, URI).await.status(), StatusCode::CONFLICT);
+    }
+}

@@ -196,3 +196,24 @@ pub async fn permits_of_a_process_that_is_killed_are_granted<S: Store>(harness: 
     children[0].release().await;
     drop((take(&lock).await, granted));
 }
+
+/// Each of those who try once, and all at a time, finds one of the slots that are free; also where none was ever held.
+pub async fn tries_that_meet_find_a_permit_each<S: Store>(harness: Harness<S>) {
+    const ROUNDS: usize = 20;
+    let mut clients = Vec::new();
+    for _ in 0..PERMITS {
+        clients.push(harness.client().await);
+    }
+    for _ in 0..ROUNDS {
+        let name = harness.name();
+        let mut tries = JoinSet::new();
+        for client in &clients {
+            tries.spawn(permits(client, &name, PERMITS).acquire_owned(Duration::ZERO));
+        }
+        let granted = tries.join_all().await;
+        let guards: Vec<_> = granted.into_iter().map(Result::unwrap).collect();
+        for guard in guards {
+            guard.release().await.unwrap();
+        }
+    }
+}

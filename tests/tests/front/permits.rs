@@ -468,3 +468,52 @@ fn an_acquire_of_a_permit_is_no_larger_than_that_of_a_lock() {
     let plain = client.lock(name()).unwrap().acquire_owned(s(1));
     assert_eq!(size(&plain), size(&permits(&client, 5).acquire_owned(s(1))));
 }
+
+/// This process stood still while the answer was on its way: of the other slots it knows nothing.
+#[tokio::test(start_paused = true)]
+async fn a_permit_that_came_too_late_says_nothing_of_the_others() {
+    for wait in [ms(0), s(60)] {
+        let scripted = ScriptedBackend::new();
+        let lock = permits(&scripted.client(), 2);
+        scripted.tries([Play::DoneThenLate(ms(100))]);
+        let acquiring = tokio::spawn(lock.acquire_owned(wait));
+        sleep(ms(50)).await;
+        let tried = [slot(1), slot(2)]
+            .into_iter()
+            .find(|slot| scripted.tried(slot) > 0);
+        scripted.expire(&tried.unwrap());
+        let guard = acquiring.await.unwrap().expect("the other one is free");
+        assert!(guard.is_valid());
+    }
+}
+
+/// As of a cluster of which one node is down.
+#[tokio::test(start_paused = true)]
+async fn a_free_permit_is_granted_although_another_slot_has_no_answer() {
+    let scripted = ScriptedBackend::new();
+    let lock = permits(&scripted.client(), 2);
+    scripted.tries([Play::Fail("no route")]);
+    let (elapsed, guard) = timed(lock.acquire(Duration::ZERO)).await;
+    took(elapsed, ms(0));
+    assert!(guard.unwrap().is_valid());
+    // None is free.
+    scripted.every_try(Play::Fail("no route"));
+    let error = lock.acquire(Duration::ZERO).await.unwrap_err();
+    assert!(error.is_unavailable(), "{error}");
+    assert!(error.to_string().contains("no route"), "{error}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn any_holder_of_a_permit_is_named() {
+    let store = MemoryBackend::new();
+    let client = LockProvider::new(store.clone().with_instance("web-1").unwrap());
+    let lock = permits(&LockProvider::new(store), 5);
+    assert_eq!(lock.holder().await.unwrap(), None);
+    let _one = take(&permits(&client, 5), 1).await;
+    let holder = lock.holder().await.unwrap().unwrap();
+    assert_eq!(holder.instance(), Some("web-1"));
+    let plain = client.holder(name()).await.unwrap();
+    assert_eq!(plain, None, "it is another lock");
+    let error = permits(&client, 0).holder().await.unwrap_err();
+    assert!(error.is_misconfigured(), "{error}");
+}

@@ -61,7 +61,15 @@ async fn a_kept_lock_has_no_owner_and_says_until_when() {
     let holder = there.holder(NAME).await.unwrap().unwrap();
     let until = holder.until().unwrap().duration_since(SystemTime::now());
     assert!(until.unwrap() > LONG - LEASE, "{holder:?}");
-    assert!(token(&take(&there).await).await > issued);
+    let listed = there.list(10).await.unwrap();
+    assert_eq!(listed.locks().len(), 1);
+    let left = listed.locks()[0].holder().until().unwrap();
+    let left = left.duration_since(SystemTime::now()).unwrap();
+    assert!(left > LONG - LEASE && left <= LONG, "{left:?}");
+    let next = take(&there).await;
+    assert!(token(&next).await > issued);
+    next.release().await.unwrap();
+    assert_eq!(there.list(10).await.unwrap().locks().len(), 0);
 }
 
 /// A waiter learns that it is not as long as the lease.

@@ -165,26 +165,35 @@ async fn claim(
     };
     let answer =
         answer.ok_or_else(|| LockError::unanswered_since(asked, shared.response_timeout))?;
-    let mut found = None;
-    match answer {
-        Ok(granted) => {
-            for (position, granted) in granted {
-                let Some(turn) = claim.turns[position].take() else {
-                    continue;
-                };
-                if found.is_none() && granted.is_fresh() {
-                    found = Some((turn, granted));
-                } else {
-                    detach(settle(granted, turn, shared.response_timeout));
-                }
+    let found = answer.and_then(|granted| {
+        let (mut found, mut is_stale) = (None, false);
+        for (position, granted) in granted {
+            let Some(turn) = claim.turns[position].take() else {
+                continue;
+            };
+            let is_fresh = granted.is_fresh();
+            if is_fresh && found.is_none() {
+                found = Some((turn, granted));
+            } else {
+                is_stale |= !is_fresh;
+                detach(settle(granted, turn, shared.response_timeout));
             }
         }
-        Err(error) if error.is_unavailable() && !wait.is_over() => {
-            seeking.failed(error, Instant::now());
+        match found {
+            // This process stood still on its way here, and of the others nothing is known.
+            None if is_stale => Err(LockError::unanswered()),
+            found => Ok(found),
         }
-        Err(error) => return Err(error),
-    }
-    let is_known = found.is_none() && seeking.error().is_none();
+    });
+    let is_known = matches!(found, Ok(None));
+    let found = match found {
+        // The store can have answered for some of them: each is asked for alone, also by a try that does not wait.
+        Err(error) if error.is_unavailable() => {
+            seeking.failed(error, Instant::now());
+            None
+        }
+        found => found?,
+    };
     for (name, turn) in names.into_iter().zip(claim.turns.drain(..)) {
         if let Some(turn) = turn {
             seeking.put_back(&name, turn, is_known);

@@ -22,6 +22,7 @@ use crate::queue::{Called, Entry, Stage};
 const AT_FIRST: usize = 8;
 
 type Changed = Pin<Box<dyn Future<Output = ()> + Send>>;
+type Released = Pin<Box<dyn Future<Output = Result<(), LockError>> + Send>>;
 
 /// The slots of one lock that were looked at, in an order of chance, and what is under way for each.
 pub(in crate::provider) struct Seeking {
@@ -51,6 +52,8 @@ enum State {
     Away,
     /// It is held or asked for in this process.
     InLine(Ticket),
+    /// What we were handed does not serve: it goes back before we ask, or we would meet ourselves.
+    GivingBack(Turn, Released),
     /// Ours to ask for; whether it was held when that was last known.
     Free(Turn, bool),
     Asking(Exchange, Changed),
@@ -99,10 +102,16 @@ impl Seeking {
         self.slots.len() > known
     }
 
-    /// Another seeker goes on.
+    /// Another seeker goes on, under a policy of its own: it takes over no try, and gets in line where the one before
+    /// would not wait.
     pub(super) fn begin(&mut self) {
         self.error = None;
         self.line_knows = false;
+        for slot in &mut self.slots {
+            if matches!(slot.state, State::Asking(..) | State::Refused) {
+                slot.state = State::Away;
+            }
+        }
     }
 
     /// Gets in line for those that we have no place in line for.
@@ -138,10 +147,6 @@ impl Seeking {
             let delays = self.delays.get_or_insert_with(|| BACKOFF.build());
             self.failed_until = delays.next().and_then(|delay| now.checked_add(delay));
         }
-    }
-
-    pub(super) fn error(&self) -> Option<&LockError> {
-        self.error.as_ref()
     }
 
     /// Why it is not known whether a slot is free.
@@ -218,10 +223,10 @@ impl Seeking {
                             Some(granted) if caller.takes(&granted) => {
                                 return Poll::Ready(Ok((turn, granted)));
                             }
-                            stale => {
-                                drop(stale);
-                                (State::Free(turn, false), true)
-                            }
+                            gift => match gift.and_then(|granted| granted.slot().release()) {
+                                Some(released) => (State::GivingBack(turn, released), true),
+                                None => (State::Free(turn, false), true),
+                            },
                         },
                         Poll::Ready(Called::Refused) => (State::Refused, false),
                         Poll::Ready(Called::Closed) => {
@@ -230,6 +235,11 @@ impl Seeking {
                         Poll::Pending => (State::InLine(ticket), false),
                     }
                 }
+                State::GivingBack(turn, mut released) => match released.as_mut().poll(cx) {
+                    // Unanswered or not: the try tells.
+                    Poll::Ready(_) => (State::Free(turn, false), true),
+                    Poll::Pending => (State::GivingBack(turn, released), false),
+                },
                 // Not known once the wait is over: what was called is asked for, as a try that does not wait.
                 State::Free(turn, true) if is_over => (State::Free(turn, true), false),
                 State::Free(turn, is_held) if was_asked => {
@@ -309,10 +319,8 @@ impl Seeking {
     /// Leaves what the next seeker can go on with: places in line, and registrations. A try under way goes on
     /// by itself, and the next seeker is behind it in the line of its slot.
     pub(super) fn leave(&mut self, shared: &Arc<Shared>) {
+        self.begin();
         for slot in &mut self.slots {
-            if matches!(slot.state, State::Asking(..) | State::Refused) {
-                slot.state = State::Away;
-            }
             if matches!(slot.state, State::Away) {
                 slot.get_in_line(shared, false);
             }
@@ -353,7 +361,7 @@ impl Slot {
             State::InLine(ticket) => ticket.is_held(),
             State::Free(_, is_held) | State::Waiting { is_held, .. } => *is_held,
             State::Refused => true,
-            State::Away | State::Asking(..) => false,
+            State::Away | State::GivingBack(..) | State::Asking(..) => false,
         }
     }
 
@@ -361,8 +369,21 @@ impl Slot {
     fn is_asked(&self) -> bool {
         match &self.state {
             State::InLine(ticket) => !ticket.is_held(),
-            State::Asking(..) => true,
+            State::GivingBack(..) | State::Asking(..) => true,
             _ => false,
         }
+    }
+}
+
+#[cfg(all(test, not(lock_model)))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_next_seeker_gets_in_line_where_one_that_did_not_wait_was_refused() {
+        let mut seeking = Seeking::new(&"export:run:7".parse().unwrap(), 2);
+        seeking.slots[0].state = State::Refused;
+        seeking.begin();
+        assert!(matches!(seeking.slots[0].state, State::Away));
     }
 }

@@ -9,7 +9,6 @@ use crate::redis::command::{Acquire, HeldLock, Release, Token, WhoHolds};
 use crate::redis::key::{millis, prefix};
 use crate::redis::scripts::{EXCHANGE, HOLDERS, RENEW, TOKEN};
 use crate::redis::settings::Settings;
-use crate::server::leased::left_of;
 
 /// What goes to the server beside the locks.
 pub(in crate::redis) struct Extra {
@@ -59,7 +58,7 @@ impl Exchange<'_> {
         let lease = self.settings.lease;
         let locks = || {
             let releases = of.releases.iter();
-            let releases = releases.map(|r| (&r.key, r.owner, left_of(r.kept_until, self.now)));
+            let releases = releases.map(|r| (&r.key, r.owner, r.kept_for(self.now)));
             let acquires = of.acquires.iter();
             let longer = |at_least: Option<Duration>| at_least.filter(|time| *time > lease);
             releases.chain(acquires.map(move |a| (&a.key, a.owner, longer(a.at_least))))
@@ -123,7 +122,7 @@ pub(super) fn renew(
     }
     call.arg(not_after).arg(millis(lease));
     for lock in locks {
-        let longer = left_of(lock.kept_until, now).filter(|left| *left > lease);
+        let longer = lock.kept_for(now).filter(|left| *left > lease);
         arg_with_time(&mut call, &lock.owner.text(), longer);
     }
     call

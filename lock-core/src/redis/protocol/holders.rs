@@ -1,6 +1,6 @@
 //! What the answers to questions for holders mean.
 
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use ::redis::Value;
 
@@ -48,11 +48,7 @@ impl RedisProtocol {
                 [Value::BulkString(value), Value::Int(left)] => {
                     let holder = value::holder(value, time.unsigned_abs());
                     let left = Duration::from_millis(left.unsigned_abs());
-                    let until = SystemTime::now().checked_add(left);
-                    Told::Holder(Some(match until {
-                        Some(until) => holder.with_until(until),
-                        None => holder,
-                    }))
+                    Told::Holder(Some(holder.opening_after(left)))
                 }
                 _ => Told::Again,
             },

@@ -57,7 +57,7 @@ impl<K: LockKey> Releases for KeyReleases<K> {
             key: hold.key.clone(),
             owner: hold.owner,
             reply: reply.map(|reply| (reply, lease.clone())),
-            until: self.clock.now() + self.terms.lease(),
+            until: (self.clock.now() + self.terms.lease()).max(hold.kept_until.unwrap_or_default()),
             kept_until: hold.kept_until.filter(|_| hold.is_kept),
             sent_to: None,
             ghost: None,

@@ -22,6 +22,18 @@ pub(crate) struct HeldLock<K> {
     pub(crate) kept_until: Option<Duration>,
 }
 
+impl<K> HeldLock<K> {
+    /// For how long it is to be kept from now on, if it is.
+    pub(crate) fn kept_for(&self, now: Duration) -> Option<Duration> {
+        left_of(self.kept_until, now)
+    }
+}
+
+/// What is left of a time, if anything is.
+pub(super) fn left_of(until: Option<Duration>, now: Duration) -> Option<Duration> {
+    until?.checked_sub(now).filter(|left| !left.is_zero())
+}
+
 impl<K> Default for Held<K> {
     fn default() -> Self {
         Self(Mutex::default())

@@ -16,6 +16,6 @@ pub(crate) use grant::{Client, HoldCommand, KeyGrant, KeyReleases};
 pub(crate) use held::{Held, HeldLock};
 pub(crate) use key::{LockKey, Owner};
 pub(crate) use question::WhoHolds;
-pub(crate) use release::{Release, left_of};
+pub(crate) use release::Release;
 pub(crate) use request::{Acquire, Answer, Claim, Command, Given, Probe, Reply, WaiterTable};
 pub(crate) use token::Token;

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use super::held::left_of;
 use super::key::{LockKey, Owner};
 use crate::LockError;
 use crate::backend::Lease;
@@ -23,12 +24,12 @@ pub(crate) struct Release<K> {
     pub(crate) ghost: Option<Duration>,
 }
 
-/// What is left of a time, if anything is.
-pub(crate) fn left_of(until: Option<Duration>, now: Duration) -> Option<Duration> {
-    until?.checked_sub(now).filter(|left| !left.is_zero())
-}
-
 impl<K: LockKey> Release<K> {
+    /// For how long the lock stays closed from now on, if it does.
+    pub(crate) fn kept_for(&self, now: Duration) -> Option<Duration> {
+        left_of(self.kept_until, now)
+    }
+
     /// The same once more, and after how long: the acquire may come after this.
     pub(crate) fn again(&mut self, now: Duration) -> Option<(Duration, Self)> {
         let after = self.ghost.take()?.checked_sub(now)?;

@@ -8,7 +8,7 @@ use super::TableProtocol;
 use crate::postgres::lease_table::request::{Ask, Hold, Request, Wish};
 use crate::postgres::lease_table::sql::Lease;
 use crate::postgres::lease_table::waiters::{Acquire, HeldLock, TableKey, Token};
-use crate::server::leased::{Owner, left_of};
+use crate::server::leased::Owner;
 use crate::server::protocol::{Batch, Sent};
 
 impl TableProtocol {
@@ -16,7 +16,7 @@ impl TableProtocol {
         let releases = batch.releases.iter();
         let releases: Vec<_> = releases
             .map(|release| {
-                let kept = left_of(release.kept_until, sent.at);
+                let kept = release.kept_for(sent.at);
                 hold(&release.key, release.owner, kept)
             })
             .collect();
@@ -40,7 +40,7 @@ impl TableProtocol {
     pub(super) fn renewal_request(&self, sent: Sent, locks: &[HeldLock]) -> (Request, i64) {
         let holds: Vec<_> = locks
             .iter()
-            .map(|lock| hold(&lock.key, lock.owner, left_of(lock.kept_until, sent.at)))
+            .map(|lock| hold(&lock.key, lock.owner, lock.kept_for(sent.at)))
             .collect();
         let renewals = &holds;
         self.request(
