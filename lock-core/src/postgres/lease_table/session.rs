@@ -210,7 +210,7 @@ impl Answer {
 }
 
 /// A holder, as its row names it, that was granted the lock so many microseconds ago.
-fn holder(instance: &str, age: Option<i64>) -> Holder {
+pub(super) fn holder(instance: &str, age: Option<i64>) -> Holder {
     let holder = Holder::new(LockMode::Exclusive).with_instance(instance);
     // A clock that was put back is no reason to say that it was granted in the future.
     let age = age.map(|age| Duration::from_micros(age.max(0).unsigned_abs()));
