@@ -4,14 +4,14 @@ use std::ffi::OsString;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use clap::{ArgAction, Args, Parser, Subcommand};
+use clap::{ArgAction, Args, Parser, Subcommand, value_parser};
 use clap_complete::Shell;
 use lock_core::LockName;
 
 const ENVIRONMENT: &str = "\
 ENVIRONMENT:
   DATABASE_URL, REDIS_URL       the servers; Redis given, Redis holds the locks, else PostgreSQL, else files
-  LOCK_PROVIDER                 `postgres`, `redis` or `file`: this one, or no start
+  LOCK_PROVIDER                 `postgres`, `postgres-table`, `redis` or `file`: this one, or no start
   LOCK_NAMESPACE, LOCK_INSTANCE, LOCK_DIR, LOCK_NAME_SECRET, LOCK_SWITCH, LOCK_MARKER
                                 as for the services that use the same locks
   NO_COLOR                      no colours, also on a terminal";
@@ -27,6 +27,12 @@ A process that leaves the group (setsid, a daemon) is not reached by either. Wha
 when it ends is neither stopped nor locked. A job that is put aside (Ctrl-Z) for longer than the lease of its
 lock, 30 s on a server, has lost the lock, and is ended when it goes on.
 
+With --at-least Redis keeps the lock closed by itself. PostgreSQL and files do not: there dlock ends when the
+time is over, with the status of the command, and if it is stopped before, the lock is free.
+
+With --permits each holder has a slot, which is a lock of its own: LOCK_NAME is NAME#SLOT, and tokens grow from
+holder to holder of one slot.
+
 EXIT STATUS:
   that of the command; 128+n where signal n has ended it
    0  with --skip: another process holds the lock
@@ -40,7 +46,8 @@ EXIT STATUS:
 
 EXAMPLES:
   dlock run job:nightly --wait 5s -- ./backup.sh --full
-  dlock run job:report --skip -- ./report.sh        from cron, on several machines";
+  dlock run job:report --skip --at-least 50s -- ./report.sh     from cron, each minute on several machines
+  dlock run export:run:acme --permits 2 -- ./export.sh acme     two at a time";
 
 /// Runs commands under distributed locks, and tells who holds what.
 #[derive(Debug, Parser)]
@@ -106,6 +113,13 @@ pub(crate) struct Run {
     /// Counts the lock as lost once it was held for so long, which stops the command.
     #[arg(long, value_name = "TIME", value_parser = duration)]
     pub(crate) max_hold: Option<Duration>,
+    /// Keeps the lock closed for so long from when it was acquired, also after the command has ended: a short
+    /// job that several machines start runs once for each tick.
+    #[arg(long, value_name = "TIME", value_parser = duration)]
+    pub(crate) at_least: Option<Duration>,
+    /// Lets so many commands hold the lock at a time, on all machines together; each gives the same number.
+    #[arg(long, value_name = "COUNT", value_parser = value_parser!(u16).range(1..=256))]
+    pub(crate) permits: Option<u16>,
     /// The time from SIGTERM to SIGKILL when the lock is lost.
     #[arg(long, value_name = "TIME", value_parser = duration, default_value = "10s")]
     pub(crate) grace: Duration,
@@ -124,7 +138,10 @@ pub(crate) struct Holder {
     /// The lock: ENTITY:OPERATION:ID, or job:NAME.
     #[arg(value_name = "NAME")]
     pub(crate) name: LockName,
-    /// One object of JSON, or null.
+    /// Of a lock with so many permits, which slots are held by whom.
+    #[arg(long, value_name = "COUNT", value_parser = value_parser!(u16).range(1..=256))]
+    pub(crate) permits: Option<u16>,
+    /// One object of JSON, or null; with --permits a list of the slots.
     #[arg(long)]
     pub(crate) json: bool,
 }

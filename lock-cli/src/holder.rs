@@ -1,8 +1,9 @@
 //! `dlock holder`: who holds a lock.
 
 use std::io::{self, Write};
+use std::time::SystemTime;
 
-use lock_core::{Holder as Found, LockMode};
+use lock_core::{Holder as Found, LockError, LockMode, LockName, LockProvider};
 use serde::Serialize;
 
 use crate::cli::{Holder, Store};
@@ -16,7 +17,7 @@ const FREE: u8 = 1;
 pub(crate) async fn holder(store: &Store, arguments: &Holder) -> Ending {
     let found = match connect(store).await {
         Ok(locks) => {
-            let found = locks.holder(&arguments.name).await;
+            let found = ask(&locks, arguments).await;
             close(&locks).await;
             found
         }
@@ -26,25 +27,57 @@ pub(crate) async fn holder(store: &Store, arguments: &Holder) -> Ending {
         Ok(found) => found,
         Err(error) => return Ending::failed(&error),
     };
-    let printed = match arguments.json {
-        true => output::json(&found.as_ref().map(Row::of)),
-        false => {
-            let said = match &found {
-                Some(found) => format!("{} is held by {}", arguments.name, in_words(found)),
-                None => format!("{} is free", arguments.name),
-            };
-            writeln!(io::stdout().lock(), "{said}")
-        }
+    let printed = match (arguments.json, arguments.permits, &found[..]) {
+        (true, None, [(_, holder)]) => output::json(&holder.as_ref().map(Row::of)),
+        (true, ..) => output::json(&found.iter().map(Slot::of).collect::<Vec<_>>()),
+        (false, ..) => print(&found),
     };
     match Ending::of_output(printed) {
-        Ending::SUCCESS if found.is_none() => Ending::Status(FREE),
+        Ending::SUCCESS if found.iter().all(|(_, holder)| holder.is_none()) => Ending::Status(FREE),
         ending => ending,
     }
 }
 
-/// Who, for how long, and how.
+/// A lock, and who holds it.
+type Asked = (LockName, Option<Found>);
+
+/// Asks for the lock, or for each slot of its permits.
+async fn ask(locks: &LockProvider, arguments: &Holder) -> Result<Vec<Asked>, LockError> {
+    let names = match arguments.permits {
+        Some(permits) => {
+            let lock = locks.lock(&arguments.name)?.permits(permits.into());
+            lock.slots().collect()
+        }
+        None => vec![arguments.name.clone()],
+    };
+    let mut found = Vec::with_capacity(names.len());
+    for name in names {
+        let holder = locks.holder(&name).await?;
+        found.push((name, holder));
+    }
+    Ok(found)
+}
+
+fn print(found: &[Asked]) -> io::Result<()> {
+    let mut out = io::stdout().lock();
+    for (name, holder) in found {
+        match holder {
+            Some(holder) => writeln!(out, "{name} is {}", in_words(holder))?,
+            None => writeln!(out, "{name} is free")?,
+        }
+    }
+    Ok(())
+}
+
+/// Held by whom, for how long, and how; or kept, after its release.
 pub(crate) fn in_words(holder: &Found) -> String {
-    let mut words = holder.instance().unwrap_or("an unnamed process").to_owned();
+    let instance = holder.instance().unwrap_or("an unnamed process");
+    if let Some(until) = holder.until() {
+        let left = until.duration_since(SystemTime::now()).unwrap_or_default();
+        let left = output::in_seconds(left);
+        return format!("kept closed for {left} more, released by {instance}");
+    }
+    let mut words = format!("held by {instance}");
     if let Some(since) = holder.since() {
         words.push_str(&format!(" for {}", output::age(since)));
     }
@@ -67,6 +100,8 @@ pub(crate) fn mode(holder: &Found) -> &'static str {
 struct Row<'a> {
     instance: Option<&'a str>,
     since: Option<String>,
+    /// When it opens, if it was released already.
+    until: Option<String>,
     mode: &'static str,
 }
 
@@ -75,7 +110,24 @@ impl<'a> Row<'a> {
         Self {
             instance: holder.instance(),
             since: holder.since().map(output::time),
+            until: holder.until().map(output::time),
             mode: mode(holder),
+        }
+    }
+}
+
+/// A slot in JSON.
+#[derive(Serialize)]
+struct Slot<'a> {
+    name: &'a str,
+    holder: Option<Row<'a>>,
+}
+
+impl<'a> Slot<'a> {
+    fn of((name, holder): &'a Asked) -> Self {
+        Self {
+            name: name.as_str(),
+            holder: holder.as_ref().map(Row::of),
         }
     }
 }

@@ -129,6 +129,8 @@ struct Row<'a> {
     key: &'a str,
     instance: Option<&'a str>,
     since: Option<String>,
+    /// When it opens, if it was released already.
+    until: Option<String>,
     mode: &'static str,
     awaited: Option<bool>,
 }
@@ -140,6 +142,7 @@ impl<'a> Row<'a> {
             key: lock.key(),
             instance: lock.holder().instance(),
             since: lock.holder().since().map(output::time),
+            until: lock.holder().until().map(output::time),
             mode: mode(lock.holder()),
             awaited: lock.is_awaited(),
         }

@@ -51,8 +51,12 @@ pub(crate) fn json(value: &impl Serialize) -> io::Result<()> {
 
 /// For how long, as people say it.
 pub(crate) fn age(since: SystemTime) -> String {
-    let age = since.elapsed().unwrap_or_default();
-    humantime::format_duration(Duration::from_secs(age.as_secs())).to_string()
+    in_seconds(since.elapsed().unwrap_or_default())
+}
+
+/// A duration without its fractions of a second.
+pub(crate) fn in_seconds(duration: Duration) -> String {
+    humantime::format_duration(Duration::from_secs(duration.as_secs())).to_string()
 }
 
 /// A time of the day in UTC, as machines read it.

@@ -70,14 +70,14 @@ impl ListedLock {
         self
     }
 
-    /// What stands for the lock in the store: the key of Redis, the advisory key of PostgreSQL, the name of the
-    /// lock file, each of which is a hash over the namespace and the name.
+    /// What stands for the lock in the store: the key of Redis, the advisory key of PostgreSQL, the key of the row
+    /// in a lease table, the name of the lock file. Each is a hash over the namespace and the name.
     #[must_use]
     pub fn key(&self) -> &str {
         &self.key
     }
 
-    /// Its name. Stores that others can look into have a hash alone, so `None` but for those in memory.
+    /// Its name, where the store has that: a lease table, and the memory of this process.
     #[must_use]
     pub fn name(&self) -> Option<&LockName> {
         self.name.as_ref()
@@ -90,7 +90,7 @@ impl ListedLock {
     }
 
     /// Whether a process has waited for it since this holder has it; `None` where the store does not tell:
-    /// PostgreSQL.
+    /// PostgreSQL, and a lease table of processes that poll.
     #[must_use]
     pub fn is_awaited(&self) -> Option<bool> {
         self.is_awaited

@@ -108,6 +108,14 @@ macro_rules! conformance {
                 a_holder_in_another_process_is_named_until_its_end [28]
                 who_holds_a_lock_is_not_told_after_a_shutdown [28]
             }
+            listing {
+                held_locks_are_listed_and_released_ones_are_not [31]
+                a_lock_that_is_awaited_is_listed_as_such [31]
+                the_slots_of_permits_are_listed [29 31]
+                a_lock_that_is_kept_is_listed [31]
+                a_listing_has_no_more_than_its_limit [31]
+                nothing_is_listed_after_a_shutdown [31]
+            }
             permits {
                 so_many_hold_it_at_a_time_and_no_more [29]
                 tries_that_meet_find_a_permit_each [29]

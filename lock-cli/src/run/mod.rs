@@ -18,8 +18,10 @@
 //! - `dlock` is frozen (SIGSTOP) for longer than its lease: the command runs on meanwhile, and is stopped when
 //!   `dlock` goes on. The fencing token protects what is written until then.
 //! - The command has ended: only then the lock is released. That release says whether it was ours to the end.
+//!   With `--at-least` it stays closed after that: see [`keeping`].
 
 mod child;
+mod keeping;
 mod launcher;
 mod progress;
 mod signals;
@@ -28,12 +30,14 @@ mod terminal;
 mod watchdog;
 
 use std::ffi::OsString;
+use std::io;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use lock_core::{LockError, LockGuard, LockPolicy, LockProvider};
+use lock_core::{LockGuard, LockPolicy, LockProvider};
 
 use self::child::Child;
+use self::keeping::Kept;
 use self::progress::Progress;
 use self::signals::Signals;
 use self::supervise::{Ended, supervise};
@@ -41,9 +45,9 @@ use self::terminal::Terminal;
 use self::watchdog::Watchdog;
 use crate::cli::{Run, Store};
 use crate::connect::{close, connect};
-use crate::ending::{Ending, HELD, LOST};
+use crate::ending::{Ending, HELD, LOST, USAGE, with_causes};
 use crate::events;
-use crate::output::say;
+use crate::output::{say, warn};
 
 /// The processes that `dlock` starts for itself, by their first argument.
 pub(crate) fn helper(arguments: &[OsString]) -> Option<ExitCode> {
@@ -56,6 +60,11 @@ pub(crate) fn helper(arguments: &[OsString]) -> Option<ExitCode> {
 }
 
 pub(crate) async fn run(store: &Store, arguments: &Run) -> Ending {
+    let policy = policy(arguments);
+    if let Err(error) = policy.check() {
+        say(&with_causes(&error));
+        return Ending::Status(USAGE);
+    }
     let terminal = Terminal::open();
     let mut signals = match Signals::listen() {
         Ok(signals) => signals,
@@ -71,115 +80,132 @@ pub(crate) async fn run(store: &Store, arguments: &Run) -> Ending {
         Err(error) => return Ending::failed(&error),
     };
     let acquired = tokio::select! {
-        acquired = acquire(&locks, arguments) => acquired,
+        acquired = acquire(&locks, arguments, policy) => acquired,
         signal = signals.ending(&terminal) => Err(Ending::Signal(signal)),
     };
     let ending = match acquired {
-        Ok(guard) => with_lock(guard, arguments, &mut signals, &terminal).await,
+        Ok(guard) => {
+            let kept = Kept::of(&guard, policy);
+            match with_lock(guard, arguments, &mut signals, &terminal).await {
+                Ok(ending) => kept.stay(&locks, ending, &mut signals, &terminal).await,
+                Err(ending) => ending,
+            }
+        }
         Err(ending) => ending,
     };
     close(&locks).await;
     ending
 }
 
-/// Waits for the lock; on a terminal it tells what for.
-async fn acquire(locks: &LockProvider, arguments: &Run) -> Result<LockGuard, Ending> {
+fn policy(arguments: &Run) -> LockPolicy {
     let once = arguments.skip.then_some(Duration::ZERO);
     let wait = arguments.wait.or(once).unwrap_or(Duration::MAX);
     let mut policy = LockPolicy::default().with_wait(wait);
     if let Some(max_hold) = arguments.max_hold {
         policy = policy.with_max_hold(max_hold);
     }
-    let progress = Progress::new(locks, &arguments.name);
+    if let Some(at_least) = arguments.at_least {
+        policy = policy.with_at_least(at_least);
+    }
+    policy
+}
+
+/// Waits for the lock; on a terminal it tells what for.
+async fn acquire(
+    locks: &LockProvider,
+    arguments: &Run,
+    policy: LockPolicy,
+) -> Result<LockGuard, Ending> {
+    let lock = locks.lock(&arguments.name);
+    let mut lock = lock.map_err(|error| Ending::failed(&error))?;
+    if let Some(permits) = arguments.permits {
+        lock = lock.permits(permits.into());
+    }
+    let progress = Progress::new(locks, arguments);
     let acquired = tokio::select! {
-        acquired = locks.try_acquire(&arguments.name, policy) => acquired,
+        acquired = lock.try_acquire(policy) => acquired,
         never = progress.show() => match never {},
     };
     drop(progress);
     match acquired {
         Ok(Some(guard)) => Ok(guard),
-        Ok(None) => Err(held(locks, arguments, wait).await),
+        Ok(None) => Err(held(locks, arguments, policy.wait()).await),
         Err(error) => Err(Ending::failed(&error)),
     }
 }
 
 /// Another process holds the lock.
 async fn held(locks: &LockProvider, arguments: &Run, wait: Duration) -> Ending {
-    // It may be free by now, or the store may not tell.
-    let holder = locks.holder(&arguments.name).await.ok().flatten();
-    let by = holder.map_or_else(
-        || "another process".to_owned(),
-        |holder| crate::holder::in_words(&holder),
-    );
     let name = &arguments.name;
+    let held = match arguments.permits {
+        Some(permits) => format!("all {permits} permits of {name} are taken"),
+        None => {
+            // It may be free by now, or the store may not tell.
+            let holder = locks.holder(name).await.ok().flatten();
+            let words = holder.map(|holder| crate::holder::in_words(&holder));
+            format!(
+                "{name} is {}",
+                words.as_deref().unwrap_or("held by another process")
+            )
+        }
+    };
     if arguments.skip {
-        say(&format!("skipped: {name} is held by {by}"));
+        say(&format!("skipped: {held}"));
         return Ending::SUCCESS;
     }
     let waited = match wait {
         Duration::ZERO => String::new(),
         wait => format!(", also after {}", humantime::format_duration(wait)),
     };
-    say(&format!("{name} is held by {by}{waited}"));
+    say(&format!("{held}{waited}"));
     Ending::Status(HELD)
 }
 
-/// Runs the command and releases the lock.
+/// Runs the command and releases the lock; the ending of the command, if the lock was ours to its end.
 async fn with_lock(
     guard: LockGuard,
     arguments: &Run,
     signals: &mut Signals,
     terminal: &Terminal,
-) -> Ending {
-    let token = match guard.fencing_token().await {
-        Ok(token) => token,
-        Err(error) => return Ending::failed(&error),
-    };
+) -> Result<Ending, Ending> {
+    let token = guard.fencing_token().await;
+    let token = token.map_err(|error| Ending::failed(&error))?;
     events::quiet();
     let environment = [
-        ("LOCK_NAME", arguments.name.to_string()),
+        // With permits that of the slot, whose tokens can be compared.
+        ("LOCK_NAME", guard.name().to_string()),
         ("LOCK_FENCING_TOKEN", token.to_string()),
     ];
+    let not_started = |error: io::Error| Ending::system("start a process", &error);
     // First: from its first moment on the command is under it.
-    let mut watchdog = match Watchdog::start() {
-        Ok(watchdog) => watchdog,
-        Err(error) => return Ending::system("start a process", &error),
-    };
-    let child = match Child::start(&arguments.command, environment) {
-        Ok(child) => child,
-        Err(error) => return Ending::system("start a process", &error),
-    };
+    let mut watchdog = Watchdog::start().map_err(not_started)?;
+    let child = Child::start(&arguments.command, environment).map_err(not_started)?;
     watchdog.guard(&child);
     let ended = supervise(&child, &guard, arguments.grace, signals, terminal).await;
     // From here on what is left of the group is none of ours.
     watchdog.dismiss();
     match ended {
-        Ended::Lost => Ending::Status(LOST),
+        Ended::Lost => Err(Ending::Status(LOST)),
         Ended::By(ending) => released(guard, ending).await,
     }
 }
 
-/// The ending of the command, if the lock was ours to its end.
-async fn released(guard: LockGuard, ending: Ending) -> Ending {
+async fn released(guard: LockGuard, ending: Ending) -> Result<Ending, Ending> {
     match guard.release().await {
-        Ok(()) => ending,
+        Ok(()) => Ok(ending),
         Err(error) if error.is_lost() => {
             say(&format!(
                 "the lock was lost before the command ended: {error}"
             ));
-            Ending::Status(LOST)
+            Err(Ending::Status(LOST))
         }
         Err(error) => {
             // Up to here it was ours; it ends with its lease.
-            warn_unreleased(&error);
-            ending
+            warn(&format!(
+                "the lock could not be released, and is held until its lease ends: {}",
+                with_causes(&error)
+            ));
+            Err(ending)
         }
     }
-}
-
-fn warn_unreleased(error: &LockError) {
-    crate::output::warn(&format!(
-        "the lock could not be released, and is held until its lease ends: {}",
-        crate::ending::with_causes(error)
-    ));
 }

@@ -9,6 +9,7 @@ use lock_core::{LockName, LockProvider};
 use rustix::termios::tcgetwinsize;
 use tokio::time::sleep;
 
+use crate::cli::Run;
 use crate::holder::in_words;
 
 /// Before the first line, and between two: a wait that is shorter is not worth one.
@@ -19,15 +20,17 @@ const EVERY: Duration = Duration::from_secs(1);
 pub(super) struct Progress<'a> {
     locks: &'a LockProvider,
     name: &'a LockName,
+    permits: Option<u16>,
     is_terminal: bool,
     is_shown: Cell<bool>,
 }
 
 impl<'a> Progress<'a> {
-    pub(super) fn new(locks: &'a LockProvider, name: &'a LockName) -> Self {
+    pub(super) fn new(locks: &'a LockProvider, arguments: &'a Run) -> Self {
         Self {
             locks,
-            name,
+            name: &arguments.name,
+            permits: arguments.permits,
             is_terminal: io::stderr().is_terminal(),
             is_shown: Cell::new(false),
         }
@@ -40,12 +43,21 @@ impl<'a> Progress<'a> {
             if !self.is_terminal {
                 continue;
             }
-            // It is free, or the store does not tell, or does not answer, which the acquire says.
-            let holder = self.locks.holder(self.name).await.ok().flatten();
-            let by = holder.map(|holder| format!(", held by {}", in_words(&holder)));
-            let name = self.name;
+            let line = self.line().await;
             self.is_shown.set(true);
-            write(&format!("waiting for {name}{}", by.unwrap_or_default()));
+            write(&line);
+        }
+    }
+
+    async fn line(&self) -> String {
+        let name = self.name;
+        if let Some(permits) = self.permits {
+            return format!("waiting for {name}, all {permits} permits are taken");
+        }
+        // It is free, or the store does not tell, or does not answer, which the acquire says.
+        match self.locks.holder(name).await.ok().flatten() {
+            Some(holder) => format!("waiting for {name}, {}", in_words(&holder)),
+            None => format!("waiting for {name}"),
         }
     }
 }

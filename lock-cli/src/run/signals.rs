@@ -28,9 +28,15 @@ const PASSED_ON: [Signal; 10] = [
 /// Those which end no process that does not handle them.
 const HARMLESS: [Signal; 4] = [Signal::CHILD, Signal::CONT, Signal::TSTP, Signal::WINCH];
 
+/// Those by which users and supervisors end a program.
+const ENDING: [Signal; 4] = [Signal::HUP, Signal::INT, Signal::QUIT, Signal::TERM];
+
 /// Signals, as they come.
 #[derive(Debug)]
-pub(super) struct Signals(Vec<(Signal, Stream)>);
+pub(super) struct Signals {
+    streams: Vec<(Signal, Stream)>,
+    has_ending: bool,
+}
 
 impl Signals {
     /// Those that this process was started to ignore (by nohup(1), say) stay ignored, here and in the
@@ -44,14 +50,27 @@ impl Signals {
             let stream = signal(SignalKind::from_raw(heard.as_raw()))?;
             Ok((heard, stream))
         };
-        heard.map(listen).collect::<io::Result<_>>().map(Self)
+        Ok(Self {
+            streams: heard.map(listen).collect::<io::Result<_>>()?,
+            has_ending: false,
+        })
+    }
+
+    /// Whether one has come that is to end this process, also if it was passed on.
+    pub(super) fn has_ending(&self) -> bool {
+        self.has_ending
     }
 
     /// The next one. Cancel safe.
     pub(super) async fn next(&mut self) -> Signal {
+        let Self {
+            streams,
+            has_ending,
+        } = self;
         poll_fn(|cx| {
-            for (signal, stream) in &mut self.0 {
+            for (signal, stream) in streams.iter_mut() {
                 if let Poll::Ready(Some(())) = stream.poll_recv(cx) {
+                    *has_ending |= ENDING.contains(signal);
                     return Poll::Ready(*signal);
                 }
             }

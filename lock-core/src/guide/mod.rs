@@ -6,6 +6,7 @@
 //! [jobs]: self::jobs
 //! [naming]: self::naming
 //! [nesting]: self::nesting
+//! [operating]: self::operating
 //! [permits]: self::permits
 //! [poolers]: self::poolers
 //! [security]: self::security
@@ -35,6 +36,7 @@ macro_rules! pages {
         /// [jobs]: crate::guide::jobs
         /// [naming]: crate::guide::naming
         /// [nesting]: crate::guide::nesting
+        /// [operating]: crate::guide::operating
         /// [permits]: crate::guide::permits
         /// [poolers]: crate::guide::poolers
         /// [security]: crate::guide::security
@@ -47,6 +49,7 @@ macro_rules! pages {
         /// [`LockPolicy::long_operation`]: crate::LockPolicy::long_operation
         /// [`LockProvider::claim`]: crate::LockProvider::claim
         /// [`LockProvider::lead`]: crate::LockProvider::lead
+        /// [`LockProvider::list`]: crate::LockProvider::list
         /// [`LockSettings`]: crate::LockSettings
         /// [`max_hold`]: crate::LockPolicy::with_max_hold
         /// [`local_handover`]: crate::LockProviderBuilder::local_handover
@@ -71,6 +74,7 @@ pages! {
     jobs "jobs.md";
     naming "naming.md";
     nesting "nesting.md";
+    operating "operating.md";
     permits "permits.md";
     poolers "poolers.md";
     security "security.md" concat!("\n```sql\n", include_str!("../postgres/grants.sql"), "```");

@@ -455,16 +455,15 @@ pub(super) fn holders(keys: impl Iterator<Item = (i64, bool)>) -> String {
     )
 }
 
-/// What is held exclusively in this database, by whichever program: a row for each, with the key as
-/// [`AdvisoryKey`](super::AdvisoryKey) has it and what the session is called, no more than so many. It needs
-/// the rights of recovery.
+/// What is held exclusively in this database, by whichever program: a row for each, with the two halves of the
+/// key, which kind of key it is, and what the session is called; no more than so many. It needs the rights of
+/// recovery.
 pub(super) fn listing(limit: usize) -> String {
     format!(
         as_who_logged_in!(
-            "SELECT CASE l.objsubid WHEN 1 THEN ((l.classid::int8 << 32) | l.objid::int8)::text \
-             ELSE l.classid::int8::bit(32)::int4::text || ', ' || l.objid::int8::bit(32)::int4::text END, a.application_name \
-             FROM pg_locks AS l JOIN pg_stat_activity AS a ON a.pid = l.pid \
-             WHERE l.locktype = 'advisory' AND l.granted AND l.mode = 'ExclusiveLock' \
+            "SELECT l.classid::int8, l.objid::int8, l.objsubid, a.application_name \
+             FROM pg_locks AS l, pg_stat_activity AS a \
+             WHERE l.locktype = 'advisory' AND l.granted AND l.mode = 'ExclusiveLock' AND a.pid = l.pid \
              AND a.datname = current_database() LIMIT {limit}"
         ),
         limit = i64::try_from(limit).unwrap_or(i64::MAX)

@@ -35,9 +35,12 @@ impl LockProvider {
     /// - PostgreSQL: a statement over `pg_locks` on the session of the locks. It lists all advisory locks that
     ///   are held exclusively in the database, also those of programs without this library, and those that
     ///   are held in transactions.
+    /// - The lease table: a statement over the rows, over a connection for this call. It alone has names.
     /// - Redis: a `SCAN` over the keys of each master, over a connection for this call, for which the user
     ///   needs the right; locks do not need it.
     /// - Files: a look at each file in the directory.
+    ///
+    /// A lock that is [kept](crate::LockPolicy::with_at_least) after its release is listed as one that is held.
     ///
     /// # Errors
     ///

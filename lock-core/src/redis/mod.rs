@@ -158,8 +158,9 @@
 //!     +spublish +ssubscribe +sunsubscribe +cluster|keyslot +cluster|myid +cluster|slots
 //! ```
 //!
-//! `+select` as well for a database other than 0, and `+wait` for [replicas](RedisBuilder::replicas). A
-//! refusal says which right is missing, and this line. Keys are hashes of namespace and name: no pattern
+//! `+select` as well for a database other than 0, `+wait` for [replicas](RedisBuilder::replicas), and `+scan`
+//! for [`LockProvider::list`](crate::LockProvider::list), which reads the keys of all that is held. A refusal
+//! says which right is missing, and the line that gives it. Keys are hashes of namespace and name: no pattern
 //! of keys keeps the users of two namespaces apart, which takes two servers.
 //!
 //! # Passwords that change

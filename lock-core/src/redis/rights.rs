@@ -17,6 +17,8 @@ const CLUSTER: &str =
 /// For a database other than 0.
 const DATABASE: &str = "+select";
 const REPLICAS: &str = "+wait";
+/// For a list of all that is held, which locks do not need.
+const LISTING: &str = "+scan";
 
 /// Where nothing is a key, a channel or a command of its own.
 pub(super) const SCRIPTS: &str = "";
@@ -83,6 +85,13 @@ impl<'a> Asked<'a> {
         source: impl Into<Box<dyn Error + Send + Sync>>,
     ) -> LockError {
         let user = User(self.settings);
+        if named(said).as_deref() == Some("SCAN") || self.command.starts_with("SCAN ") {
+            return LockError::misconfigured(format!(
+                "the Redis server does not let the user `{user}` run `SCAN`, which a list of what is held needs \
+                 and locks do not; give it that: `ACL SETUSER {user} {LISTING}`"
+            ))
+            .with_source(source);
+        }
         let lacks = if said.contains("channel") {
             "use the channels `lock:*`".to_owned()
         } else if said.contains(" key") {
@@ -205,7 +214,7 @@ mod tests {
             let documented = documented.join(" ");
             assert!(documented.contains(line), "{line}");
         }
-        for right in [DATABASE, REPLICAS] {
+        for right in [DATABASE, REPLICAS, LISTING] {
             assert!(DOCS.contains(&format!("`{right}`")), "{right}");
         }
     }
@@ -255,6 +264,15 @@ mod tests {
         );
         assert!(single.contains("`ACL SETUSER default ~lock:*"), "{single}");
         assert!(!single.contains("ssubscribe"), "{single}");
+        let listing = said(
+            "SCAN 0 MATCH lock:*",
+            "has no permissions to run the 'scan' command",
+            None,
+        );
+        assert!(
+            listing.ends_with("`ACL SETUSER default +scan`"),
+            "{listing}"
+        );
         let channels = said("SUBSCRIBE", "no permissions to access a channel", None);
         assert!(channels.contains("channels `lock:*`"), "{channels}");
         assert!(channels.contains("in a cluster `ACL SETUSER"), "{channels}");

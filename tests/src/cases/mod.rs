@@ -12,6 +12,7 @@ pub mod exclusion;
 pub mod hand_over;
 pub mod holding;
 pub mod leaving;
+pub mod listing;
 pub mod loss;
 pub mod many;
 pub mod names;

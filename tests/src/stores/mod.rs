@@ -72,6 +72,11 @@ pub trait Store: Send + Sync + Sized + 'static {
     /// Takes away all locks of all clients together, as the end of their connections does.
     fn lose_all(&self) -> impl Future<Output = ()> + Send;
 
+    /// Gives the clients the right to list what is held, where locks do not need it.
+    fn allow_listing(&self) -> impl Future<Output = ()> + Send {
+        async {}
+    }
+
     /// How many connections, and the like, of backends there are.
     fn open_connections(&self) -> impl Future<Output = usize> + Send;
 

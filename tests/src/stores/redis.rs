@@ -68,6 +68,15 @@ pub async fn redis_user(server: &RedisServer, user: &str, rights: &[impl AsRef<s
     let () = server.ask(&command).await.unwrap();
 }
 
+/// Lets the user of the stores run through the keys of a server.
+async fn allow_scan(server: &RedisServer) {
+    let (user, _) = USER.split_once(':').unwrap();
+    let () = server
+        .ask(&["ACL", "SETUSER", user, "+scan"])
+        .await
+        .unwrap();
+}
+
 impl RedisStore {
     /// The server.
     #[must_use]
@@ -150,6 +159,10 @@ impl Store for RedisStore {
         let () = self.0.ask(&["FLUSHALL"]).await.unwrap();
     }
 
+    async fn allow_listing(&self) {
+        allow_scan(&self.0).await;
+    }
+
     async fn open_connections(&self) -> usize {
         connections(&self.0).await
     }
@@ -210,6 +223,12 @@ impl Store for RedisClusterStore {
         }
     }
 
+    async fn allow_listing(&self) {
+        for node in self.0.nodes() {
+            allow_scan(node).await;
+        }
+    }
+
     async fn open_connections(&self) -> usize {
         let mut all = 0;
         for node in self.0.nodes() {
@@ -261,6 +280,10 @@ impl Store for RedisSentinelStore {
 
     async fn lose_all(&self) {
         self.server.lose_all().await;
+    }
+
+    async fn allow_listing(&self) {
+        self.server.allow_listing().await;
     }
 
     async fn open_connections(&self) -> usize {

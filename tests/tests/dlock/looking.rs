@@ -57,10 +57,13 @@ async fn held_locks_are_listed_as_a_table_and_as_json() {
         };
         assert_eq!(lock["instance"], "web-3:4711");
         let key = lock["key"].as_str().unwrap();
+        let shown = lock["name"].as_str().unwrap_or(key);
+        // A table alone has names.
+        assert_eq!(lock["name"] == "job:one", place.is_table(), "{listed}");
         let table = text(&place.output(&["list"]).await.stdout);
         assert!(table.starts_with("NAME OR KEY"), "{table}");
         assert!(
-            table.contains(key) && table.contains("web-3:4711"),
+            table.contains(shown) && table.contains("web-3:4711"),
             "{table}"
         );
         // No colours where no person looks.
@@ -87,6 +90,17 @@ async fn a_doctor_finds_stores_that_are_well() {
         let checks = examined["checks"].as_array().unwrap();
         let has = |check: &str| checks.iter().any(|made| made["check"] == check);
         let of_store: &[&str] = match () {
+            () if place.is_table() => &[
+                "login",
+                "server",
+                "table",
+                "rights",
+                "pooler",
+                "lease",
+                "clock",
+                "notifications",
+                "marker",
+            ],
             () if place.postgres.is_some() => &[
                 "login",
                 "server",

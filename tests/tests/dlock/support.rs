@@ -86,8 +86,26 @@ impl Place {
         assert!(server.terminate_backends("distributed_lock").await > 0);
     }
 
-    pub(crate) async fn all() -> [Self; 3] {
-        [Self::files(), Self::postgres().await, Self::redis().await]
+    /// The same server, with the locks in a table.
+    pub(crate) async fn table() -> Self {
+        let mut place = Self::postgres().await;
+        let provider = ("LOCK_PROVIDER", "postgres-table".to_owned());
+        place.environment.push(provider);
+        place
+    }
+
+    /// Whether the locks are rows.
+    pub(crate) fn is_table(&self) -> bool {
+        (self.environment.iter()).any(|(_, value)| value == "postgres-table")
+    }
+
+    pub(crate) async fn all() -> [Self; 4] {
+        [
+            Self::files(),
+            Self::postgres().await,
+            Self::table().await,
+            Self::redis().await,
+        ]
     }
 
     /// `dlock`, not started yet.

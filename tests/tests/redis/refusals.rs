@@ -224,6 +224,28 @@ async fn a_user_who_lacks_a_right_in_a_cluster_is_refused_and_told_which_and_wha
     each_is_needed(cluster.nodes(), || RedisBackend::builder(&url)).await;
 }
 
+/// The locks of a user that may not list them are as those of any.
+#[tokio::test]
+async fn a_list_without_the_right_to_scan_says_what_gives_it() {
+    let server = RedisServer::start().await;
+    redis_user(&server, USER, &[""; 0]).await;
+    let url = server.url_for(USER);
+    let rights = redis_rights(RedisBackend::builder(&url), false).await;
+    redis_user(&server, USER, &rights).await;
+    let here = client(&url).await;
+    let guard = take(&here).await;
+    let error = here.list(10).await.unwrap_err();
+    assert!(error.is_misconfigured(), "{}", text(&error));
+    let said = error.to_string();
+    assert!(said.ends_with("`ACL SETUSER app +scan`"), "{said}");
+    let () = server
+        .ask(&["ACL", "SETUSER", "app", "+scan"])
+        .await
+        .unwrap();
+    assert_eq!(here.list(10).await.unwrap().locks().len(), 1);
+    guard.release().await.unwrap();
+}
+
 /// As an administrator changes rights while it runs.
 #[tokio::test]
 async fn rights_that_are_taken_away_later_are_named_by_the_next_acquire() {

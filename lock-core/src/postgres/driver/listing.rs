@@ -26,14 +26,16 @@ impl Driver {
             Ok(rows) => {
                 let mut locks = Vec::with_capacity(rows.len());
                 for row in &rows {
-                    let name: Option<&str> = value(row, 1)?;
+                    let (high, low): (i64, i64) = (value(row, 0)?, value(row, 1)?);
+                    let key = key(high, low, value(row, 2)?);
+                    let name: Option<&str> = value(row, 3)?;
                     let instance = self
                         .config
                         .target
                         .name
                         .instance_in(name.unwrap_or_default());
                     let holder = Holder::new(LockMode::Exclusive).with_instance(instance);
-                    locks.push(ListedLock::new(value::<&str>(row, 0)?, holder));
+                    locks.push(ListedLock::new(key, holder));
                 }
                 Ok(locks)
             }
@@ -43,5 +45,29 @@ impl Driver {
         };
         let _ = reply.send(answer);
         Ok(true)
+    }
+}
+
+/// The key as arguments of the functions for advisory locks, from its halves, each of 32 bits: one number, or
+/// two.
+fn key(high: i64, low: i64, kind: i16) -> String {
+    let half = |half: i64| half as i32;
+    match kind {
+        1 => (high << 32 | low).to_string(),
+        _ => format!("{}, {}", half(high), half(low)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn keys_are_one_number_or_two() {
+        const MOST: i64 = 0xffff_ffff;
+        assert_eq!(key(0, 42, 1), "42");
+        assert_eq!(key(MOST, MOST, 1), "-1");
+        assert_eq!(key(0x8000_0000, 0, 1), i64::MIN.to_string());
+        assert_eq!(key(3, MOST, 2), "3, -1");
     }
 }

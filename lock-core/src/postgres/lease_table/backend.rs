@@ -11,13 +11,14 @@ use super::builder::LeaseTableBuilder;
 use super::fence::fence;
 use super::grant::LeaseTableGrant;
 use super::key::RowKey;
+use super::listing::list;
 use super::protocol::KIND;
 use super::shared::Opened;
 use super::waiters::{Acquire, Claim, Command, TableKey, WhoHolds};
 use crate::backend::{Attempt, Backend, LockRequest, Providers};
 use crate::server::PATIENCE;
 use crate::server::leased::{Answer, Reply};
-use crate::{Holder, LockError, LockGuard, LockName, LossReason, oneshot};
+use crate::{Holder, Listing, LockError, LockGuard, LockName, LossReason, oneshot};
 
 /// How many locks one request of a claim asks for at most.
 const CLAIMED: usize = 1_024;
@@ -246,6 +247,11 @@ impl Backend for LeaseTable {
         };
         shared.queues.requests.push(Command::WhoHolds(question));
         client.answered(answer).await
+    }
+
+    async fn list(&self, limit: usize) -> Result<Listing, LockError> {
+        let held = list(&self.opened, limit).await?;
+        Ok(Listing::new(held, limit))
     }
 
     async fn health(&self) -> Result<(), LockError> {

@@ -34,6 +34,7 @@
 
 mod backend;
 mod builder;
+mod checks;
 mod connections;
 mod direct;
 mod fence;
@@ -41,6 +42,7 @@ mod grant;
 mod identity;
 mod key;
 mod listening;
+mod listing;
 mod literal;
 mod mark;
 mod names;

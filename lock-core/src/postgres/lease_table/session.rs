@@ -226,17 +226,15 @@ impl Answer {
 
 /// A holder, as its row names it, that was granted the lock so many microseconds ago; the lock opens in so many
 /// milliseconds, if it is kept closed after its release.
-fn holder(instance: &str, age: Option<i64>, left: Option<i64>) -> Holder {
+pub(super) fn holder(instance: &str, age: Option<i64>, left: Option<i64>) -> Holder {
     let mut holder = Holder::new(LockMode::Exclusive).with_instance(instance);
-    let now = SystemTime::now();
     // A clock that was put back is no reason to say that it was granted in the future.
     let age = age.map(|age| Duration::from_micros(age.max(0).unsigned_abs()));
-    if let Some(since) = age.and_then(|age| now.checked_sub(age)) {
+    if let Some(since) = age.and_then(|age| SystemTime::now().checked_sub(age)) {
         holder = holder.with_since(since);
     }
-    let left = left.map(|left| Duration::from_millis(left.unsigned_abs()));
-    match left.and_then(|left| now.checked_add(left)) {
-        Some(until) => holder.with_until(until),
+    match left {
+        Some(left) => holder.opening_after(Duration::from_millis(left.max(0).unsigned_abs())),
         None => holder,
     }
 }

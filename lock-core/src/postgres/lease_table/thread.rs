@@ -6,6 +6,7 @@ use std::sync::{Arc, Weak};
 use sqlx::postgres::PgListener;
 use tokio::time::timeout;
 
+use super::checks;
 use super::listening::{self, keep_listening};
 use super::mark::RowMark;
 use super::protocol::{Effects, TableProtocol};
@@ -116,6 +117,7 @@ async fn open(shared: &Shared) -> Result<Ready, LockError> {
         Some(direct) => Some(listening::open(shared, direct, &table).await?),
         None => None,
     };
+    checks::tell(shared, &table, seen);
     Ok(Ready {
         table,
         seen,
