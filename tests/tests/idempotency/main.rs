@@ -11,6 +11,7 @@ mod faults;
 mod outages;
 mod pooler;
 mod postgres;
+mod redis;
 mod requests;
 mod store_in;
 mod stores;
