@@ -8,6 +8,7 @@ mod clocks;
 mod concurrency;
 mod crashes;
 mod faults;
+mod handlers;
 mod outages;
 mod pooler;
 mod postgres;

@@ -106,7 +106,11 @@ impl PostgresStore {
         if run(&mut **tx, put).await.map_err(refused)?.is_empty() {
             let rows = run(&mut **tx, self.table.get(&asking.record)).await;
             return Err(match record(&rows.map_err(refused)?)? {
-                Some(first) => StoreInError(Why::Stored(Box::new(stored(asking.replay(&first))))),
+                Some(first) => {
+                    let mut response = asking.replay(&first);
+                    response.extensions_mut().insert(Stored(asking.record));
+                    StoreInError(Why::Stored(Box::new(response)))
+                }
                 None => LockError::lost(
                     "a later request with this key was here, and its record has ended",
                 )
@@ -114,7 +118,7 @@ impl PostgresStore {
             });
         }
         self.tidy();
-        parts.extensions.insert(Stored);
+        parts.extensions.insert(Stored(asking.record));
         Ok(Response::from_parts(parts, Full::new(data)))
     }
 }
@@ -125,12 +129,6 @@ fn too_large(error: BoxError) -> LockError {
          layer, or answer less",
     )
     .with_source(error)
-}
-
-/// A response that the layer stores no further.
-fn stored(mut response: Response<Bytes>) -> Response<Bytes> {
-    response.extensions_mut().insert(Stored);
-    response
 }
 
 /// Why a response was not stored in a transaction: another request has stored one under the key, or the
