@@ -14,6 +14,7 @@ mod pooler;
 mod postgres;
 mod redis;
 mod requests;
+mod settings;
 mod store_in;
 mod stores;
 mod support;
