@@ -1,7 +1,10 @@
 //! The answers of the layer, other than those of a lock.
 
+use std::error::Error;
+
 use bytes::Bytes;
 use http::{Response, StatusCode};
+use lock_core::__private::Repeated;
 use lock_core::answer::{Answer, Mistakes, Problem};
 use lock_core::{LockError, LockErrorKind};
 use lock_tower::LockRejection;
@@ -66,7 +69,16 @@ pub(crate) fn store_failed(error: &LockError, route: &Route) -> Response<Bytes> 
         MISTAKES.log(error);
         Problem::new(Answer::to(error))
     } else {
-        tracing::debug!(%error, "a request is refused: the store of idempotency keys failed");
+        static FAILED: Repeated = Repeated::new();
+        let name = route.pattern().unwrap_or_default();
+        FAILED.happened(name, |times| {
+            tracing::warn!(
+                route = name,
+                times,
+                error = error as &dyn Error,
+                "requests with an idempotency key are refused: the store of the keys failed"
+            );
+        });
         Problem::other(
             StatusCode::SERVICE_UNAVAILABLE,
             "urn:distributed-lock:problem:idempotency-store-unavailable",
@@ -85,12 +97,15 @@ pub(crate) fn store_failed(error: &LockError, route: &Route) -> Response<Bytes> 
 pub(crate) fn scope_failed(error: LockError, route: &Route) -> Response<Bytes> {
     match error.kind() {
         LockErrorKind::InvalidName => Wrong::ScopeMissing.to_response(route),
-        LockErrorKind::Misconfigured => {
-            MISTAKES.log(&error);
-            LockRejection::from(error).to_response()
-        }
+        LockErrorKind::Misconfigured => mistaken(error),
         _ => LockRejection::from(error).to_response(),
     }
+}
+
+/// The answer where the layer is set up wrongly: what is wrong is in the log.
+pub(crate) fn mistaken(error: LockError) -> Response<Bytes> {
+    MISTAKES.log(&error);
+    LockRejection::from(error).to_response()
 }
 
 /// The answer to a request that has no lock: of one whose key is in use it says that.

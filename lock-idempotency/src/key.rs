@@ -39,6 +39,8 @@ pub(crate) struct Asking {
     pub(crate) record: RecordKey,
     pub(crate) fingerprint: Fingerprint,
     pub(crate) route: Route,
+    /// The lock of a layer outside, which the handler is to see as its own.
+    pub(crate) held_outside: Option<HeldLock>,
     pub(crate) settings: Arc<Settings>,
 }
 
@@ -62,7 +64,8 @@ impl IdempotencyKey {
         &self.asking.fingerprint
     }
 
-    /// The lock that the request holds.
+    /// The lock of the key. The extractor `HeldLock` gives the one of a `LockLayer`, never this: its token says
+    /// nothing of the resource that the handler writes.
     #[must_use]
     pub fn held(&self) -> &HeldLock {
         &self.held

@@ -63,7 +63,7 @@ impl IdempotencyLayer {
     /// another. So there is no default. Take the scope from what the authentication outside this layer has
     /// found, never from what a client can choose. A service with one caller says so: `|_| "all"`.
     ///
-    /// A request for which the scope is `None`, or an error, is answered 400.
+    /// A request for which the scope is `None`, empty, or an error, is answered 400.
     ///
     /// ```
     /// # use lock_core::{LockError, LockProvider, memory::MemoryBackend};
@@ -124,7 +124,8 @@ impl IdempotencyLayer {
     }
 
     /// How long a response is replayed. After that, a request with its key is a new one: longer than clients
-    /// retry, queues and people included.
+    /// retry, queues and people included. With less than a millisecond requests with a key are answered 500, and
+    /// the log says why.
     ///
     /// # Default
     ///
@@ -135,7 +136,8 @@ impl IdempotencyLayer {
     }
 
     /// How long a request waits while the first with its key is in progress, and how long the lock of a key
-    /// is held at most. A request that has waited gets what the first was answered.
+    /// is held at most. A request that has waited gets what the first was answered. A handler that takes longer
+    /// than the lock is held is stopped in its work, and a retry runs again.
     ///
     /// ```
     /// # use std::time::Duration;
@@ -182,10 +184,13 @@ impl IdempotencyLayer {
     ///
     /// # Default
     ///
-    /// `Cache-Control`, `Content-Disposition`, `Content-Encoding`, `Content-Language`, `Content-Type`, `ETag`,
-    /// `Last-Modified`, `Link`, `Location`.
+    /// `Allow`, `Cache-Control`, `Content-Disposition`, `Content-Encoding`, `Content-Language`,
+    /// `Content-Location`, `Content-Type`, `ETag`, `Last-Modified`, `Link`, `Location`.
     pub fn keep_header(mut self, name: HeaderName) -> Self {
-        self.settings().kept_headers.push(name);
+        let kept = &mut self.settings().kept_headers;
+        if !kept.contains(&name) {
+            kept.push(name);
+        }
         self
     }
 
@@ -206,7 +211,7 @@ impl IdempotencyLayer {
     ///
     /// # Default
     ///
-    /// 2xx, 3xx and 4xx but 401, 408, 409, 425 and 429.
+    /// 2xx, 3xx and 4xx but 401, 408, 409, 421, 423, 425 and 429.
     pub fn keep_statuses<F>(mut self, keeps: F) -> Self
     where
         F: Fn(StatusCode) -> bool + Send + Sync + 'static,

@@ -47,7 +47,8 @@
 //!   with PostgreSQL or Redis.
 //! - **An answer that was stored is replayed** for its lifetime, 24 h unless set, to the same caller, for the
 //!   same request: scope, route, key, method, path with query, and body.
-//! - **No handler runs when the store or the lock cannot be reached**: that is 503.
+//! - **No handler runs when the store or the lock cannot be reached**, nor where the store can be read alone:
+//!   that is 503.
 //! - **At least once.** A process that dies between the effect and the record has done the work and cannot
 //!   say so: a retry does it again. So does a lock that is lost while the handler runs.
 #![cfg_attr(
@@ -89,13 +90,17 @@
 //!
 //! An answer that was sent before has the header `Idempotent-Replayed: true`.
 //!
+//! Requests are the same byte for byte: JSON in another order, a query with one parameter more and a multipart
+//! body with another boundary are other requests. Headers and the host are not compared; what they choose, such as
+//! a tenant, belongs into the scope.
+//!
 //! # What is stored
 //!
 //! The status, headers of a list ([`keep_header`](IdempotencyLayer::keep_header); no cookies), and the body up
-//! to 64 KiB, by default of 2xx, 3xx and 4xx. Not stored, so that a retry runs: 5xx, 401, 408, 409, 425, 429
-//! and whatever a lock has refused. A response of unknown size is read to its end before it is sent,
-//! up to the cap; a larger one, and `text/event-stream`, is sent as it is made, and not stored, with a warning
-//! in the log.
+//! to 64 KiB, by default of 2xx, 3xx and 4xx. Not stored, so that a retry runs: 5xx, 401, 408, 409, 421, 423,
+//! 425, 429 and whatever a lock has refused. A response of unknown size is read to its end before it is sent,
+//! up to the cap; a larger one, `text/event-stream` and `application/grpc` are sent as they are made, and not
+//! stored, with a warning in the log.
 //!
 //! The store has hashes of scope, route, key and payload, and the answer as it was sent: it needs the
 //! protection that the answers do.

@@ -112,7 +112,7 @@ impl Record {
             }
             let name = HeaderName::from_bytes(&bytes.split_to(name)).ok()?;
             let value = HeaderValue::from_maybe_shared(bytes.split_to(value)).ok()?;
-            headers.append(name, value);
+            headers.try_append(name, value).ok()?;
         }
         Some(Self {
             fingerprint: Fingerprint::from_bytes(fingerprint),
@@ -169,6 +169,14 @@ mod tests {
                 "{length} bytes"
             );
         }
+        // More headers than a map can have: one that counts them itself panics.
+        let mut crowded = bytes[..35].to_vec();
+        crowded.put_u16(u16::MAX);
+        for number in 0..u32::from(u16::MAX) {
+            crowded.put_slice(&[0, 8, 0, 0, 0, 0]);
+            crowded.put_slice(format!("h{number:07}").as_bytes());
+        }
+        assert!(Record::decode(crowded).is_err());
         let mut other = bytes.to_vec();
         other[0] = VERSION + 1;
         assert!(

@@ -1,6 +1,7 @@
 //! The handler under the lock of its key: looks again, runs, stores.
 
 use std::collections::VecDeque;
+use std::error::Error;
 use std::fmt;
 use std::future::{Future, poll_fn};
 use std::mem;
@@ -10,7 +11,7 @@ use std::task::{Context, Poll, ready};
 
 use bytes::{BufMut, Bytes, BytesMut};
 use http::header::CONTENT_TYPE;
-use http::{Request, Response};
+use http::{HeaderValue, Request, Response};
 use http_body::{Body, Frame, SizeHint};
 use lock_core::__private::Repeated;
 use lock_core::LockErrorKind;
@@ -19,7 +20,7 @@ use tower_service::Service;
 
 use crate::answer::out_of_place;
 use crate::key::Asking;
-use crate::{BoxError, IdempotencyKey};
+use crate::{BoxError, IdempotencyKey, Record, RecordKey};
 
 /// Runs the service inside and stores its response; [`Idempotency`](crate::Idempotency) calls it under the
 /// lock of the key.
@@ -31,9 +32,10 @@ pub struct Recording<S> {
     inner: S,
 }
 
-/// The response is stored already, in the transaction of its handler.
+/// The response is stored already under this key, in the transaction of its handler. A handler can return that
+/// of another, which it has called.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Stored;
+pub(crate) struct Stored(pub(crate) RecordKey);
 
 impl<S> Recording<S> {
     pub(crate) fn new(inner: S) -> Self {
@@ -74,7 +76,8 @@ where
 
     fn call(&mut self, mut request: Request<B>) -> Self::Future {
         let asking = request.extensions_mut().remove::<Arc<Asking>>();
-        let held = request.extensions().get::<HeldLock>().cloned();
+        // A handler that asks for its lock means that of the resource, and fences with its token.
+        let held = request.extensions_mut().remove::<HeldLock>();
         let (Some(asking), Some(held)) = (asking, held) else {
             let response = LockRejection::from(out_of_place()).to_response();
             return Box::pin(async move { Ok(response.map(RecordedBody::whole)) });
@@ -91,6 +94,9 @@ where
                 asking: Arc::clone(&asking),
                 held,
             };
+            if let Some(held) = &asking.held_outside {
+                request.extensions_mut().insert(held.clone());
+            }
             request.extensions_mut().insert(key);
             let response = ready.call(request).await?;
             Ok(asking.store(response).await)
@@ -107,17 +113,15 @@ impl Asking {
     {
         let settings = &self.settings;
         let (parts, body) = response.into_parts();
-        let is_stored = parts.extensions.get::<Stored>().is_some();
+        let stored = parts.extensions.get::<Stored>();
+        let is_stored = stored.is_some_and(|stored| stored.0 == self.record);
         // A lock inside refused it, or lost it.
         let is_refused = parts.extensions.get::<LockErrorKind>().is_some();
         if is_stored || is_refused || !(settings.keeps_status)(parts.status) {
             return Response::from_parts(parts, RecordedBody::unread(body));
         }
         let limit = settings.response_limit;
-        let content = parts.headers.get(CONTENT_TYPE);
-        let is_endless =
-            content.is_some_and(|kind| kind.as_bytes().starts_with(b"text/event-stream"));
-        if is_endless || body.size_hint().lower() > limit as u64 {
+        if is_streamed(parts.headers.get(CONTENT_TYPE)) || body.size_hint().lower() > limit as u64 {
             self.not_stored(limit);
             return Response::from_parts(parts, RecordedBody::unread(body));
         }
@@ -129,20 +133,49 @@ impl Asking {
             }
         };
         let record = settings.record(self.fingerprint, &parts, data.clone());
-        if let Err(error) = settings.put(&self.record, &record).await {
+        match settings.put(&self.record, &record).await {
+            Ok(true) => {}
+            Ok(false) => {
+                if let Some(response) = self.stored_by_another(&record).await {
+                    return response.map(RecordedBody::whole);
+                }
+            }
             // The work is done, and the client may know. A retry would do it again, and the lock
             // cannot be kept for it.
-            static FAILED: Repeated = Repeated::new();
-            FAILED.happened(self.name(), |times| {
-                tracing::error!(
-                    route = self.name(),
-                    times,
-                    %error,
-                    "a response could not be stored: a request that is sent again runs again"
-                );
-            });
+            Err(error) => {
+                static FAILED: Repeated = Repeated::new();
+                FAILED.happened(self.name(), |times| {
+                    tracing::error!(
+                        route = self.name(),
+                        times,
+                        error = &error as &dyn Error,
+                        "a response could not be stored: a request that is sent again runs again"
+                    );
+                });
+            }
         }
         Response::from_parts(parts, RecordedBody::whole(data))
+    }
+
+    /// The stored response to the same request, where it is another than this one: a holder that had lost the
+    /// lock came first. One key has one answer, that which every retry gets.
+    async fn stored_by_another(&self, record: &Record) -> Option<Response<Bytes>> {
+        let first = self.settings.find(&self.record).await.ok().flatten()?;
+        if first == *record {
+            return None;
+        }
+        static TWICE: Repeated = Repeated::new();
+        TWICE.happened(self.name(), |times| {
+            tracing::error!(
+                route = self.name(),
+                times,
+                record = %self.record,
+                "a request stored its response while another with its idempotency key ran: look whether the \
+                 work was done twice"
+            );
+        });
+        // To another payload the answer would be that nothing was done.
+        (*first.fingerprint() == self.fingerprint).then(|| first.to_response())
     }
 
     fn not_stored(&self, limit: usize) {
@@ -161,6 +194,18 @@ impl Asking {
     fn name(&self) -> &str {
         self.route.pattern().unwrap_or_default()
     }
+}
+
+/// Whether a body of this kind is sent as it is made: events come one by one, and the status of a call of gRPC
+/// comes after its body or, without one, in headers that are not kept.
+fn is_streamed(kind: Option<&HeaderValue>) -> bool {
+    kind.is_some_and(|kind| {
+        let kind = kind.as_bytes().to_ascii_lowercase();
+        // The web's gRPC has its status in the body.
+        let grpc = kind.strip_prefix(b"application/grpc");
+        let is_grpc = grpc.is_some_and(|rest| !rest.starts_with(b"-web"));
+        is_grpc || kind.starts_with(b"text/event-stream")
+    })
 }
 
 type Frames = VecDeque<Result<Frame<Bytes>, BoxError>>;

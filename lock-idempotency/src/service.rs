@@ -11,8 +11,9 @@ use bytes::Bytes;
 use http::request::Parts;
 use http::{Request, Response};
 use http_body::Body;
+use lock_core::LockError;
 use lock_tower::__private::{Rest, body_problem, body_too_large};
-use lock_tower::Lock;
+use lock_tower::{HeldLock, Lock};
 use tower_service::Service;
 
 use crate::answer::{self, Wrong};
@@ -70,7 +71,8 @@ impl<S> Idempotency<S> {
 }
 
 impl Head {
-    fn of(parts: &Parts, settings: &Settings) -> Self {
+    /// `outside` is the key of a layer around this one.
+    fn of(parts: &Parts, outside: Option<&IdempotencyKey>, settings: &Settings) -> Self {
         if parts.method.is_safe() {
             return Self::Unkeyed;
         }
@@ -83,14 +85,26 @@ impl Head {
             Ok(None) => return Self::Unkeyed,
             Err(header::BadKey) => return Self::Refused(Wrong::KeyInvalid.to_response(&route)),
         };
-        match (settings.scope)(parts) {
-            Ok(Some(scope)) => {
-                let record = RecordKey::new(&scope, route.pattern().unwrap_or_default(), &key);
-                Self::Keyed { key, record, route }
-            }
-            Ok(None) => Self::Refused(Wrong::ScopeMissing.to_response(&route)),
-            Err(error) => Self::Refused(answer::scope_failed(error, &route)),
+        let scope = match (settings.scope)(parts) {
+            // An empty one is that of every caller who is not known.
+            Ok(Some(scope)) if !scope.is_empty() => scope,
+            Ok(_) => return Self::Refused(Wrong::ScopeMissing.to_response(&route)),
+            Err(error) => return Self::Refused(answer::scope_failed(error, &route)),
+        };
+        if settings.keeps_nothing() {
+            return Self::Refused(answer::mistaken(LockError::misconfigured(
+                "the `lifetime` of idempotency keys is less than a millisecond, so that no answer would be \
+                 replayed; give it hours",
+            )));
         }
+        let record = RecordKey::new(&scope, route.pattern().unwrap_or_default(), &key);
+        // It would wait for the lock that the request has.
+        if outside.is_some_and(|outside| *outside.record() == record) {
+            return Self::Refused(answer::mistaken(LockError::misconfigured(
+                "two layers of idempotency keys with the same scope stand around one handler; take one away",
+            )));
+        }
+        Self::Keyed { key, record, route }
     }
 }
 
@@ -116,8 +130,8 @@ where
     fn call(&mut self, request: Request<B>) -> Self::Future {
         let (mut parts, body) = request.into_parts();
         // A handler that asks for its key must not take that of a layer outside for it.
-        parts.extensions.remove::<IdempotencyKey>();
-        match Head::of(&parts, &self.settings) {
+        let outside = parts.extensions.remove::<IdempotencyKey>();
+        match Head::of(&parts, outside.as_ref(), &self.settings) {
             Head::Unkeyed => {
                 let request = Request::from_parts(parts, RequestBody::unread(body));
                 let response = self.get_mut().call(request);
@@ -144,6 +158,7 @@ where
                         record,
                         fingerprint,
                         route,
+                        held_outside: parts.extensions.remove::<HeldLock>(),
                         settings,
                     });
                     if let Some(response) = asking.answer().await {

@@ -14,11 +14,13 @@ use crate::store::ErasedStore;
 use crate::{Fingerprint, Record, RecordKey};
 
 /// Of these a client needs the same again. No cookies, and nothing of the one connection or moment.
-const KEPT: [HeaderName; 9] = [
+const KEPT: [HeaderName; 11] = [
+    header::ALLOW,
     header::CACHE_CONTROL,
     header::CONTENT_DISPOSITION,
     header::CONTENT_ENCODING,
     header::CONTENT_LANGUAGE,
+    header::CONTENT_LOCATION,
     header::CONTENT_TYPE,
     header::ETAG,
     header::LAST_MODIFIED,
@@ -57,6 +59,11 @@ impl Settings {
             keeps_status: Arc::new(keeps_status),
             store_timeout: Duration::from_secs(2),
         }
+    }
+
+    /// A lifetime that every store counts as over.
+    pub(crate) fn keeps_nothing(&self) -> bool {
+        self.lifetime.as_millis() == 0
     }
 
     pub(crate) async fn find(&self, key: &RecordKey) -> Result<Option<Record>, LockError> {
@@ -101,7 +108,7 @@ impl Settings {
 /// Answers that a retry would have again. The others say that nothing was done yet, or that it is unknown.
 pub(crate) fn keeps_status(status: StatusCode) -> bool {
     let is_final = status.is_success() || status.is_redirection() || status.is_client_error();
-    is_final && !matches!(status.as_u16(), 401 | 408 | 409 | 425 | 429)
+    is_final && !matches!(status.as_u16(), 401 | 408 | 409 | 421 | 423 | 425 | 429)
 }
 
 impl fmt::Debug for Settings {

@@ -31,9 +31,12 @@ const LONGEST: Duration = Duration::from_secs(100 * 365 * 24 * 60 * 60);
 ///
 /// - A record lives as long as Redis keeps it: a server that evicts (`maxmemory-policy` other than
 ///   `noeviction`), restarts without persistence, or fails over asynchronously forgets records, and a retry
-///   runs again.
+///   runs again. [`connect`](Self::connect) refuses one that evicts.
 /// - Lifetimes are counted by the clock of the server.
-/// - One `GET` for each look, one `SET .. PX .. NX` for each record.
+/// - One `GETEX` for each look, one `SET .. PX .. NX` for each record, of Redis 6.2 or newer. A look is a write
+///   for the server, so that no replica answers it, which may lag and keeps no record: requests are answered 503.
+/// - What its user needs: `ACL SETUSER app ~lock-idempotency:* +getex +set`, with your prefix, and `+info` for
+///   `connect` to see what it connects to.
 #[derive(Clone)]
 pub struct RedisStore<C = ConnectionManager> {
     connection: C,
@@ -47,7 +50,8 @@ impl RedisStore {
     ///
     /// # Errors
     ///
-    /// [`Misconfigured`](lock_core::LockErrorKind::Misconfigured) when the string is wrong,
+    /// [`Misconfigured`](lock_core::LockErrorKind::Misconfigured) when the string is wrong, and when the server
+    /// says that it evicts keys, is a replica or a node of a cluster;
     /// [`Unavailable`](lock_core::LockErrorKind::Unavailable) when the server does not answer.
     ///
     /// # Cancel safety
@@ -58,8 +62,52 @@ impl RedisStore {
         // An outage is answered, and not waited for: each request tries anew.
         let config = ConnectionManagerConfig::new().set_number_of_retries(1);
         let connection = ConnectionManager::new_with_config(client, config).await;
-        Ok(Self::new(connection.map_err(refused)?))
+        let mut connection = connection.map_err(refused)?;
+        match redis::cmd("INFO")
+            .query_async::<String>(&mut connection)
+            .await
+        {
+            Ok(info) => judge(&info)?,
+            // A user without the right to ask is let through: `new` does not ask either.
+            Err(error) if error.code() == Some("NOPERM") || is_unknown(&error) => {}
+            Err(error) => return Err(refused(error)),
+        }
+        Ok(Self::new(connection))
     }
+}
+
+/// Refuses a server that would forget records, or cannot store them.
+fn judge(info: &str) -> Result<(), LockError> {
+    let field = |name: &str| {
+        let mut lines = info
+            .lines()
+            .filter_map(|line| line.trim_end().split_once(':'));
+        lines.find_map(|(key, value)| (key == name).then_some(value))
+    };
+    if field("cluster_enabled") == Some("1") {
+        return Err(node_of_a_cluster());
+    }
+    if field("role").is_some_and(|role| role != "master") {
+        return Err(LockError::misconfigured(
+            "the Redis server of the idempotency keys is a read-only replica; connect to its master, by a name \
+             that follows it in a fail-over",
+        ));
+    }
+    match field("maxmemory_policy") {
+        None | Some("noeviction") => Ok(()),
+        Some(policy) => Err(LockError::misconfigured(format!(
+            "the Redis server of the idempotency keys evicts keys when its memory is full (`maxmemory-policy` is \
+             `{policy}`), and a request whose record is gone runs again: set it to `noeviction`, or give \
+             `RedisStore::new` a connection, which takes the server as it is"
+        ))),
+    }
+}
+
+fn node_of_a_cluster() -> LockError {
+    LockError::misconfigured(
+        "the Redis server of the idempotency keys is a node of a cluster; give `RedisStore::new` a connection of \
+         the driver's `cluster::ClusterClient`",
+    )
 }
 
 impl<C> RedisStore<C> {
@@ -101,7 +149,9 @@ where
     C: ConnectionLike + Clone + Send + Sync + 'static,
 {
     async fn get(&self, key: &RecordKey) -> Result<Option<Record>, LockError> {
-        let found: Option<Vec<u8>> = self.ask(&Cmd::get(self.key(key))).await?;
+        // `GETEX` without an option changes nothing, and is refused where nothing can be changed.
+        let look = redis::cmd("GETEX").arg(self.key(key)).take();
+        let found: Option<Vec<u8>> = self.ask(&look).await?;
         found.map(Record::decode).transpose()
     }
 
@@ -121,11 +171,32 @@ where
     }
 }
 
+/// Whether the server does not have the command.
+fn is_unknown(error: &RedisError) -> bool {
+    error.to_string().contains("unknown command")
+}
+
 fn refused(error: RedisError) -> LockError {
-    LockError::unavailable(
-        "the server of the idempotency keys did not answer, or refused; see the source",
-    )
-    .with_source(error)
+    let says = match error.code() {
+        Some("NOPERM") => LockError::misconfigured(
+            "the user of the Redis server needs rights to the idempotency keys; run, for the user in place of \
+             `app` and with the prefix of the store: ACL SETUSER app ~lock-idempotency:* +getex +set",
+        ),
+        Some("NOAUTH" | "WRONGPASS") => LockError::misconfigured(
+            "the Redis server of the idempotency keys refused the user or the password; correct them",
+        ),
+        Some("MOVED" | "ASK" | "CROSSSLOT") => node_of_a_cluster(),
+        Some("READONLY") => LockError::unavailable(
+            "the Redis server of the idempotency keys is a read-only replica; connect to its master",
+        ),
+        _ if is_unknown(&error) => LockError::misconfigured(
+            "the Redis server of the idempotency keys does not have the command `GETEX`; use Redis 6.2 or newer",
+        ),
+        _ => LockError::unavailable(
+            "the server of the idempotency keys did not answer, or refused; see the source",
+        ),
+    };
+    says.with_source(error)
 }
 
 impl<C> fmt::Debug for RedisStore<C> {

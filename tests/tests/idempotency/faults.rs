@@ -5,10 +5,12 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
+use bytes::Bytes;
 use lock_core::memory::MemoryBackend;
 use lock_core::{LockError, LockName, LockProvider};
 use lock_idempotency::{IdempotencyStore, MemoryStore, Record, RecordKey};
 use lock_tests::Log;
+use tracing::Level;
 
 use crate::support::{Answer, KEY, Service, layer_over};
 
@@ -21,6 +23,8 @@ enum Does {
     Fails,
     Hangs,
     IsSetUpWrongly,
+    /// Another has stored under the key just before: this response, or the one that is stored here.
+    ComesSecondTo(Option<&'static str>),
 }
 
 /// A store whose calls follow a script.
@@ -40,12 +44,14 @@ impl Scripted {
         }
     }
 
-    async fn call(&self) -> Result<(), LockError> {
+    async fn call(&self) -> Result<Does, LockError> {
         match (self.script)(self.calls.fetch_add(1, Ordering::SeqCst) + 1) {
-            Does::Answers => Ok(()),
-            Does::Fails => Err(LockError::unavailable("it is down")),
+            Does::Fails => {
+                Err(LockError::unavailable("it is down").with_source("the disk is full"))
+            }
             Does::Hangs => pending().await,
             Does::IsSetUpWrongly => Err(LockError::misconfigured("the table `secret` is missing")),
+            does => Ok(does),
         }
     }
 }
@@ -62,7 +68,14 @@ impl IdempotencyStore for Scripted {
         record: &Record,
         lifetime: Duration,
     ) -> Result<bool, LockError> {
-        self.call().await?;
+        if let Does::ComesSecondTo(other) = self.call().await? {
+            let other = other.map(|place| {
+                let response = axum::http::Response::builder().header("location", place);
+                Record::new(*record.fingerprint(), response.body(Bytes::new()).unwrap())
+            });
+            let first = other.as_ref().unwrap_or(record);
+            assert!(self.store.put(key, first, lifetime).await?);
+        }
         self.store.put(key, record, lifetime).await
     }
 }
@@ -194,4 +207,65 @@ async fn without_its_lock_nothing_runs() {
     // A replay needs no lock.
     assert!(Answer::of(service.payment()).await.is_replay());
     assert_eq!(service.runs(), 1);
+}
+
+/// A holder that was frozen while it stored, and lost its lock, can be done first.
+#[tokio::test]
+async fn what_another_has_stored_meanwhile_is_the_one_answer() {
+    let log = Log::of_process();
+    let service = service(|call| {
+        if call == 3 {
+            Does::ComesSecondTo(Some("/payments/of-another"))
+        } else {
+            Does::Answers
+        }
+    })
+    .await;
+    for _ in 0..2 {
+        let answer = Answer::of(service.payment()).await;
+        assert!(answer.is_replay());
+        assert_eq!(answer.headers["location"], "/payments/of-another");
+    }
+    assert_eq!(service.runs(), 1);
+    assert_eq!(log.count("whether the work was done twice"), 1);
+}
+
+#[tokio::test]
+async fn what_is_stored_already_is_no_other_answer() {
+    let log = Log::of_process();
+    let service = service(|call| {
+        if call == 3 {
+            Does::ComesSecondTo(None)
+        } else {
+            Does::Answers
+        }
+    })
+    .await;
+    assert!(!Answer::of(service.payment()).await.is_replay());
+    assert_eq!(log.count("whether the work was done twice"), 0);
+    assert!(Answer::of(service.payment()).await.is_replay());
+}
+
+#[tokio::test]
+async fn a_store_that_is_down_is_a_line_in_the_log_with_its_cause() {
+    let log = Log::of_process();
+    let service = service(|call| {
+        if call <= 3 || call == 6 {
+            Does::Fails
+        } else {
+            Does::Answers
+        }
+    })
+    .await;
+    for _ in 0..3 {
+        assert_eq!(Answer::of(service.payment()).await.status, 503);
+    }
+    assert_eq!(Answer::of(service.payment()).await.status, 201);
+    let warnings: Vec<_> = log
+        .text()
+        .lines()
+        .filter(|line| line.contains("the disk is full"))
+        .filter_map(|line| line.split_whitespace().nth(1)?.parse::<Level>().ok())
+        .collect();
+    assert_eq!(warnings, [Level::WARN, Level::ERROR]);
 }

@@ -167,7 +167,10 @@ async fn a_status_that_says_nothing_was_done_runs_again() {
     };
     for (statuses, is_kept) in [
         (&[200, 201, 204, 303, 400, 403, 404, 410, 422][..], true),
-        (&[401, 408, 409, 425, 429, 500, 502, 503][..], false),
+        (
+            &[401, 408, 409, 421, 423, 425, 429, 500, 502, 503][..],
+            false,
+        ),
     ] {
         for status in statuses {
             let before = service.runs();
@@ -205,4 +208,19 @@ async fn headers_and_statuses_are_what_was_configured() {
     );
     send("201").await;
     assert!(!send("201").await.is_replay());
+}
+
+#[tokio::test]
+async fn a_header_that_is_named_twice_is_replayed_once() {
+    let names = ["location", "set-cookie", "set-cookie"];
+    let layer = names.into_iter().fold(layer(), |layer, name| {
+        layer.keep_header(HeaderName::from_static(name))
+    });
+    let service = Service::start(layer).await;
+    Answer::of(service.payment()).await;
+    let again = Answer::of(service.payment()).await;
+    assert!(again.is_replay());
+    for name in names {
+        assert_eq!(again.headers.get_all(name).iter().count(), 1, "{name}");
+    }
 }

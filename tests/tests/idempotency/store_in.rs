@@ -1,6 +1,7 @@
 //! Records in the transaction of the effect, where locks do not help.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use axum::Router;
@@ -11,7 +12,9 @@ use axum::routing::post;
 use bytes::Bytes;
 use lock_core::LockProvider;
 use lock_core::memory::MemoryBackend;
-use lock_idempotency::{IdempotencyKey, IdempotencyLayer, PostgresStore, StoreInError};
+use lock_idempotency::{
+    IdempotencyKey, IdempotencyLayer, MemoryStore, PostgresStore, StoreInError,
+};
 use lock_tests::servers::PostgresServer;
 use sqlx::{PgPool, Row};
 use tokio::sync::Barrier;
@@ -226,4 +229,25 @@ async fn a_holder_that_lost_its_lock_stores_nothing() {
     let records = sqlx::query_scalar("SELECT count(*) FROM distributed_lock_idempotency");
     let records: i64 = records.fetch_one(&shop.pool).await.unwrap();
     assert_eq!(records, 0);
+}
+
+/// What was stored under the key of a call is not stored under that of its caller.
+#[tokio::test]
+async fn a_handler_that_answers_what_another_has_stored_is_stored() {
+    let server = PostgresServer::start().await;
+    let shop = Shop::open(&server.url()).await;
+    let calls = Arc::new(AtomicUsize::new(0));
+    let handler = {
+        let inner = shop.instance();
+        move || async move {
+            let call = calls.fetch_add(1, Ordering::SeqCst);
+            send(&inner, &format!("call-{call}"), &[], "x").await
+        }
+    };
+    let locks = LockProvider::new(MemoryBackend::new());
+    let layer = IdempotencyLayer::new(locks, MemoryStore::new(), |_| "all").unwrap();
+    let app = Router::new().route("/payments", post(handler).route_layer(layer));
+    assert!(!is_replay(&ask(&app, "x-now", "x").await));
+    assert!(is_replay(&ask(&app, "x-now", "x").await));
+    assert_eq!(shop.paid().await, 1);
 }

@@ -8,14 +8,16 @@ use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use data_encoding::HEXLOWER;
 use lock_core::LockError;
-use sqlx::{AssertSqlSafe, PgExecutor, PgPool, Row};
+use sqlx::postgres::PgRow;
+use sqlx::{AssertSqlSafe, PgConnection, PgExecutor, PgPool, Row};
 use tokio::runtime::Handle;
 use tokio::time::Instant;
 
 use crate::{IdempotencyStore, Record, RecordKey};
-use errors::{not_created, refused};
-use sql::{BATCH, Table};
+use errors::read_only;
+use sql::{BATCH, BEGIN, Table};
 pub use store_in::StoreInError;
 
 /// How often an instance removes what has ended.
@@ -38,12 +40,17 @@ const CLEANED_EVERY: Duration = Duration::from_secs(60);
 ///
 /// - The table is made when there is none. A role that may not create tables gets an error that has the SQL,
 ///   which is [`MIGRATION`](Self::MIGRATION).
-/// - One statement for each look and each record, by the simple protocol: it works behind a transaction pooler
-///   (PgBouncer, RDS Proxy, Supavisor), and prepares nothing.
+/// - One statement for each look, and a transaction of its own for each record: it works behind a transaction
+///   pooler (PgBouncer, RDS Proxy, Supavisor), and prepares nothing that stays. Records are parameters of
+///   statements, whose text the driver logs.
+/// - A server where nothing can be stored (a standby, a read-only role) is down: requests are answered 503.
+/// - Services that share a table share its keys, too: give each a [schema](Self::in_schema), or write its name
+///   into the scope.
 /// - Lifetimes are counted by the clock of the server. A step of it forward ends records early: keep the
 ///   lifetime longer than a clock can be wrong.
 /// - What has ended is never replayed. It is deleted in the background, 1,000 rows at a time, by the instances
-///   that store: each looks every minute. [`clean_up`](Self::clean_up) does it where nothing is stored.
+///   that have requests with keys: each looks every minute. [`clean_up`](Self::clean_up) does it where there are
+///   none.
 /// - A table that is asynchronously replicated can lose records of the last moments in a fail-over, and with
 ///   them effects of the same database.
 #[derive(Clone)]
@@ -85,7 +92,8 @@ impl PostgresStore {
     /// # Errors
     ///
     /// [`Misconfigured`](lock_core::LockErrorKind::Misconfigured), with the SQL, when the role may not create
-    /// the table; [`Unavailable`](lock_core::LockErrorKind::Unavailable) when the server does not answer.
+    /// the table or lacks a right to it, and when a table of this name is another;
+    /// [`Unavailable`](lock_core::LockErrorKind::Unavailable) when the server does not answer, or is read-only.
     ///
     /// # Cancel safety
     ///
@@ -108,13 +116,16 @@ impl PostgresStore {
     }
 
     async fn open(pool: PgPool, table: Table) -> Result<Self, LockError> {
+        let refused = |error| table.refused(error);
         // A role without the right to create is right where the table is there.
         let found = run(&pool, table.look_for()).await.map_err(refused)?;
         let is_there = found.first().map_or(Ok(false), |row| row.try_get(0));
         if !is_there.map_err(refused)? {
             let made = run(&pool, table.create()).await;
-            made.map_err(|error| not_created(error, &table))?;
+            made.map_err(|error| table.not_created(error))?;
         }
+        // What can be read and not written is no store: each handler would run again.
+        run(&pool, table.rehearse()).await.map_err(refused)?;
         Ok(Self {
             pool,
             table: Arc::new(table),
@@ -136,14 +147,33 @@ impl PostgresStore {
     pub async fn clean_up(&self) -> Result<u64, LockError> {
         let mut total = 0;
         loop {
-            let sql = AssertSqlSafe(self.table.clean_up());
-            let deleted = sqlx::raw_sql(sql).execute(&self.pool).await;
-            let deleted = deleted.map_err(refused)?.rows_affected();
+            let deleted = self.clean_some().await;
+            let deleted = deleted.map_err(|error| self.table.refused(error))?;
             total += deleted;
             if deleted < BATCH {
                 return Ok(total);
             }
         }
+    }
+
+    async fn clean_some(&self) -> Result<u64, sqlx::Error> {
+        let mut tx = self.pool.begin_with(BEGIN).await?;
+        let deleted = sqlx::raw_sql(AssertSqlSafe(self.table.clean_up()));
+        let deleted = deleted.execute(&mut *tx).await?.rows_affected();
+        tx.commit().await?;
+        Ok(deleted)
+    }
+
+    async fn store(
+        &self,
+        key: &RecordKey,
+        record: &Record,
+        lifetime: Duration,
+    ) -> Result<bool, sqlx::Error> {
+        let mut tx = self.pool.begin_with(BEGIN).await?;
+        let is_stored = put(&mut tx, self.table.put(key, lifetime, None), record).await?;
+        tx.commit().await?;
+        Ok(is_stored)
     }
 
     /// Cleans up in the background, where that is due.
@@ -171,26 +201,50 @@ impl PostgresStore {
 }
 
 /// Runs one text of SQL, whose every literal is ours.
-async fn run(
-    executor: impl PgExecutor<'_>,
-    sql: String,
-) -> Result<Vec<sqlx::postgres::PgRow>, sqlx::Error> {
+async fn run(executor: impl PgExecutor<'_>, sql: String) -> Result<Vec<PgRow>, sqlx::Error> {
     sqlx::raw_sql(AssertSqlSafe(sql)).fetch_all(executor).await
 }
 
-/// The record in the first column, if there is a row.
-fn record(rows: &[sqlx::postgres::PgRow]) -> Result<Option<Record>, LockError> {
-    let Some(row) = rows.first() else {
-        return Ok(None);
-    };
-    let bytes: Vec<u8> = row.try_get(0).map_err(refused)?;
-    Record::decode(bytes).map(Some)
+/// Stores the record in the transaction of this connection; `false` when there is one.
+async fn put(
+    connection: &mut PgConnection,
+    sql: String,
+    record: &Record,
+) -> Result<bool, sqlx::Error> {
+    // Without a name: a pooler may know it from another client.
+    let put = sqlx::query(AssertSqlSafe(sql)).persistent(false);
+    let stored = put.bind(&record.encode()[..]);
+    Ok(stored.fetch_optional(connection).await?.is_some())
+}
+
+impl Table {
+    /// The record of this key, if there is one.
+    async fn find(
+        &self,
+        executor: impl PgExecutor<'_>,
+        key: &RecordKey,
+    ) -> Result<Option<Record>, LockError> {
+        let refused = |error| self.refused(error);
+        let look = sqlx::raw_sql(AssertSqlSafe(self.get(key)));
+        let row = look.fetch_one(executor).await.map_err(refused)?;
+        let digits: Option<&str> = row.try_get(0).map_err(refused)?;
+        match digits {
+            // What are no digits is no record.
+            Some(digits) => {
+                let bytes = HEXLOWER.decode(digits.as_bytes()).unwrap_or_default();
+                Record::decode(bytes).map(Some)
+            }
+            None if row.try_get(1).map_err(refused)? => Err(read_only()),
+            None => Ok(None),
+        }
+    }
 }
 
 impl IdempotencyStore for PostgresStore {
     async fn get(&self, key: &RecordKey) -> Result<Option<Record>, LockError> {
-        let rows = run(&self.pool, self.table.get(key)).await;
-        record(&rows.map_err(refused)?)
+        let found = self.table.find(&self.pool, key).await?;
+        self.tidy();
+        Ok(found)
     }
 
     async fn put(
@@ -199,10 +253,8 @@ impl IdempotencyStore for PostgresStore {
         record: &Record,
         lifetime: Duration,
     ) -> Result<bool, LockError> {
-        let rows = run(&self.pool, self.table.put(key, record, lifetime, None)).await;
-        let is_stored = !rows.map_err(refused)?.is_empty();
-        self.tidy();
-        Ok(is_stored)
+        let is_stored = self.store(key, record, lifetime).await;
+        is_stored.map_err(|error| self.table.refused(error))
     }
 }
 

@@ -2,15 +2,15 @@
 //!
 //! Each is one text for the simple protocol, with literals that are ours: hexadecimal digits and integers.
 //! A prepared statement would be parsed and executed in two exchanges, between which a transaction pooler may
-//! serve another client. Names of PostgreSQL's own are qualified: the caller's path can lead to a
-//! neighbour's first.
+//! serve another client. The one that stores has a parameter all the same, and runs in a transaction: the driver
+//! logs the text of statements, and a text with the record would have what clients were answered. Names of
+//! PostgreSQL's own are qualified: the caller's path can lead to a neighbour's first.
 
 use std::time::Duration;
 
-use data_encoding::HEXLOWER;
 use lock_core::{FencingToken, LockError};
 
-use crate::{Record, RecordKey};
+use crate::RecordKey;
 
 const TABLE: &str = "distributed_lock_idempotency";
 
@@ -38,6 +38,10 @@ CREATE INDEX IF NOT EXISTS distributed_lock_idempotency_ends ON distributed_lock
 /// meets the key of a lock; these are arbitrary, and the same in every version.
 const ALONE: &str = "SELECT pg_catalog.pg_advisory_xact_lock(1684827491, 2)";
 
+/// The transaction of a statement that writes. In a stricter one, which a role can have by default, a cleaning
+/// beside it would make it fail.
+pub(super) const BEGIN: &str = "BEGIN ISOLATION LEVEL READ COMMITTED";
+
 /// The table, by its name as SQL has it.
 pub(super) struct Table(String);
 
@@ -59,6 +63,11 @@ impl Table {
         &self.0
     }
 
+    /// As SQL has it, where one was given.
+    pub(super) fn schema(&self) -> Option<&str> {
+        self.0.strip_suffix(TABLE)?.strip_suffix('.')
+    }
+
     pub(super) fn migration(&self) -> String {
         // The name of the index takes no schema: it is where its table is.
         let table = format!("EXISTS {TABLE} (");
@@ -78,39 +87,59 @@ impl Table {
         format!("{ALONE}; {}", self.migration())
     }
 
+    /// Gives one row: the record in hexadecimal digits, which every `bytea_output` leaves alone, if there is one,
+    /// and whether nothing can be stored here.
     pub(super) fn get(&self, key: &RecordKey) -> String {
         let (table, key) = (&self.0, id(key));
         format!(
-            "SELECT record FROM {table} WHERE id OPERATOR(pg_catalog.=) {key} \
-             AND expires_at OPERATOR(pg_catalog.>) {NOW}"
+            "SELECT (SELECT pg_catalog.encode(record, 'hex') FROM {table} \
+               WHERE id OPERATOR(pg_catalog.=) {key} AND expires_at OPERATOR(pg_catalog.>) {NOW}), \
+             pg_catalog.current_setting('transaction_read_only') OPERATOR(pg_catalog.=) 'on'"
         )
     }
 
-    /// Gives a row when the record was stored. One that has ended makes room; with a token, only where no
-    /// later holder of the lock has been.
+    /// Gives a row when the record, its parameter, was stored. One that has ended makes room; with a token, only
+    /// where no later holder of the lock has been.
     pub(super) fn put(
         &self,
         key: &RecordKey,
-        record: &Record,
         lifetime: Duration,
         token: Option<FencingToken>,
     ) -> String {
-        let (table, key, record) = (&self.0, id(key), bytes(&record.encode()));
-        let millis = lifetime.min(LONGEST).as_millis();
+        let (key, millis) = (id(key), lifetime.min(LONGEST).as_millis());
         let number = token.map_or(0, FencingToken::get);
         let is_newer = match token {
             Some(_) => "AND old.token OPERATOR(pg_catalog.<=) excluded.token",
             None => "",
         };
+        let until = format!(
+            "{NOW} OPERATOR(pg_catalog.+) \
+             ({millis} OPERATOR(pg_catalog.*) '1 millisecond'::pg_catalog.interval)"
+        );
+        self.insert(&format!("VALUES ({key}, $1, {number}, {until})"), is_newer)
+    }
+
+    fn insert(&self, rows: &str, is_newer: &str) -> String {
+        let table = &self.0;
         format!(
-            "INSERT INTO {table} AS old (id, record, token, expires_at) \
-             VALUES ({key}, {record}, {number}, {NOW} OPERATOR(pg_catalog.+) \
-               ({millis} OPERATOR(pg_catalog.*) '1 millisecond'::pg_catalog.interval)) \
+            "INSERT INTO {table} AS old (id, record, token, expires_at) {rows} \
              ON CONFLICT (id) DO UPDATE SET record = excluded.record, token = excluded.token, \
                stored_at = excluded.stored_at, expires_at = excluded.expires_at \
              WHERE old.expires_at OPERATOR(pg_catalog.<=) {NOW} {is_newer} \
              RETURNING 1"
         )
+    }
+
+    /// Stores and deletes nothing, and fails where the table, the rights of the role or the server would let
+    /// nothing be stored or deleted.
+    pub(super) fn rehearse(&self) -> String {
+        let none =
+            format!("SELECT ''::pg_catalog.bytea, ''::pg_catalog.bytea, 0, {NOW} WHERE false");
+        let insert = self.insert(
+            &none,
+            "AND old.token OPERATOR(pg_catalog.<=) excluded.token",
+        );
+        format!("{insert}; DELETE FROM {} WHERE false", self.0)
     }
 
     pub(super) fn clean_up(&self) -> String {
@@ -123,13 +152,9 @@ impl Table {
     }
 }
 
-fn id(key: &RecordKey) -> String {
-    bytes(key.as_bytes())
-}
-
 /// Right whatever `standard_conforming_strings` is.
-fn bytes(bytes: &[u8]) -> String {
-    format!("pg_catalog.decode('{}', 'hex')", HEXLOWER.encode(bytes))
+fn id(key: &RecordKey) -> String {
+    format!("pg_catalog.decode('{key}', 'hex')")
 }
 
 #[cfg(test)]
@@ -145,6 +170,10 @@ mod tests {
         assert!(migration.contains(&format!("NOT EXISTS {TABLE}_ends ON")));
         let plain = Table::new(None).expect("no schema");
         assert_eq!(plain.migration(), MIGRATION);
+        assert_eq!(
+            (table.schema(), plain.schema()),
+            (Some("\"bil\"\"ling\""), None)
+        );
         assert!(Table::new(Some("")).is_err());
     }
 }

@@ -9,7 +9,7 @@ use http_body_util::{BodyExt, Full, Limited};
 use lock_core::LockError;
 use sqlx::{Postgres, Transaction};
 
-use super::{PostgresStore, errors::refused, record, run};
+use super::{PostgresStore, put};
 use crate::recording::Stored;
 use crate::{BoxError, IdempotencyKey};
 
@@ -55,7 +55,8 @@ impl PostgresStore {
     /// ```
     ///
     /// The transaction may be of any connection to the database of this store; its table is found by the
-    /// `search_path` of that connection, or in the [schema](Self::in_schema) given.
+    /// `search_path` of that connection, or in the [schema](Self::in_schema) given. Store once in a transaction, and
+    /// not in a savepoint without the effect: what is rolled back is not stored.
     ///
     /// # Why there is one effect
     ///
@@ -100,21 +101,25 @@ impl PostgresStore {
             .into());
         }
         let new = settings.record(asking.fingerprint, &parts, data.clone());
-        let put = self
+        let sql = self
             .table
-            .put(&asking.record, &new, settings.lifetime, Some(token));
-        if run(&mut **tx, put).await.map_err(refused)?.is_empty() {
-            let rows = run(&mut **tx, self.table.get(&asking.record)).await;
-            return Err(match record(&rows.map_err(refused)?)? {
-                Some(first) => StoreInError(Why::Stored(Box::new(stored(asking.replay(&first))))),
+            .put(&asking.record, settings.lifetime, Some(token));
+        let is_stored = put(tx, sql, &new).await;
+        if !is_stored.map_err(|error| self.table.refused(error))? {
+            return Err(match self.table.find(&mut **tx, &asking.record).await? {
+                Some(first) => {
+                    let mut response = asking.replay(&first);
+                    response.extensions_mut().insert(Stored(asking.record));
+                    StoreInError(Why::Stored(Box::new(response)))
+                }
                 None => LockError::lost(
-                    "a later request with this key was here, and its record has ended",
+                    "a later request with this key was here, and its record has ended; where the locks have \
+                     moved to a backend with lower fencing tokens, try again when it is deleted, in minutes",
                 )
                 .into(),
             });
         }
-        self.tidy();
-        parts.extensions.insert(Stored);
+        parts.extensions.insert(Stored(asking.record));
         Ok(Response::from_parts(parts, Full::new(data)))
     }
 }
@@ -125,12 +130,6 @@ fn too_large(error: BoxError) -> LockError {
          layer, or answer less",
     )
     .with_source(error)
-}
-
-/// A response that the layer stores no further.
-fn stored(mut response: Response<Bytes>) -> Response<Bytes> {
-    response.extensions_mut().insert(Stored);
-    response
 }
 
 /// Why a response was not stored in a transaction: another request has stored one under the key, or the
