@@ -52,6 +52,7 @@ mod session;
 mod setup;
 mod shared;
 mod sql;
+mod statements;
 mod thread;
 mod unanswered;
 mod upkeep;
