@@ -24,8 +24,8 @@ impl fmt::Display for Text<'_> {
 pub(super) fn texts<'a>(texts: impl Iterator<Item = &'a str> + Clone) -> String {
     let (begin, end, is_plain) = match texts.clone().all(|text| text.bytes().all(is_plain)) {
         // One value, which the server reads faster than an expression for each.
-        true => ("'{", "}'::text[]", true),
-        false => ("ARRAY[", "]::text[]", false),
+        true => ("'{", "}'", true),
+        false => ("ARRAY[", "]", false),
     };
     let mut array = String::from(begin);
     for (at, text) in texts.enumerate() {
@@ -70,14 +70,14 @@ mod tests {
         assert_eq!(Text("").to_string(), "''");
         assert_eq!(Name("a\"b").to_string(), "\"a\"\"b\"");
         let several = ["a:b", ""];
-        assert_eq!(texts(several.into_iter()), r#"'{"a:b",""}'::text[]"#);
+        assert_eq!(texts(several.into_iter()), r#"'{"a:b",""}'"#);
     }
 
     #[test]
     fn texts_of_which_one_is_not_plain_are_each_an_expression() {
         let several = ["a:b", "a\"b"];
         let [plain, other] = several.map(|text| Text(text).to_string());
-        let expected = format!("ARRAY[{plain},{other}]::text[]");
+        let expected = format!("ARRAY[{plain},{other}]");
         assert_eq!(texts(several.into_iter()), expected);
     }
 

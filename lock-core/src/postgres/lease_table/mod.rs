@@ -54,6 +54,7 @@ mod session;
 mod setup;
 mod shared;
 mod sql;
+mod statements;
 mod thread;
 mod unanswered;
 mod upkeep;

@@ -7,7 +7,8 @@ use super::key::RowKey;
 use super::literal::{Text, texts};
 use super::mark::RowMark;
 use super::setup::Table;
-use super::sql::{Lease, Of};
+use super::sql::{BEGIN, Lease, Of};
+use super::statements::{Call, Form};
 
 /// A lock and who holds it, or asks for it: the owner is of one acquire, at random, and never used again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -53,87 +54,140 @@ pub struct Ask<'a> {
     pub are_deaf: bool,
 }
 
-/// A request to the table: its text, and its number, which the answer repeats.
+/// A request to the table. Its answer repeats its number.
 #[derive(Clone, Debug)]
 pub struct Request {
     pub(super) number: i64,
-    pub(super) text: String,
+    pub(super) table: Table,
+    /// Before the head.
+    note: String,
+    /// After it.
+    steps: Vec<Step>,
+}
+
+#[derive(Clone, Debug)]
+enum Step {
+    Frequent(Call),
+    /// With the semicolon before it.
+    Other(String),
+}
+
+impl Request {
+    /// The statements, which are one transaction.
+    pub(super) fn text(&self, form: Form) -> String {
+        let (of, statements) = (self.table.of(), self.table.statements());
+        let mut text = format!("{BEGIN}{}{}", statements.teaching(form), self.note);
+        let head = Call::Head([self.number.to_string()]);
+        statements.write(&head, form, &of, &mut text);
+        for step in &self.steps {
+            match step {
+                Step::Frequent(call) => {
+                    text += "; ";
+                    statements.write(call, form, &of, &mut text);
+                }
+                Step::Other(other) => text += other,
+            }
+        }
+        text
+    }
 }
 
 impl Table {
+    fn request<const N: usize>(&self, number: i64, steps: [Step; N]) -> Request {
+        Request {
+            number,
+            table: self.clone(),
+            note: String::new(),
+            steps: steps.into(),
+        }
+    }
+
     /// A request for all of this, in one exchange and one transaction.
     #[must_use]
     pub fn ask(&self, number: i64, ask: Ask<'_>, lease: Lease<'_>) -> Request {
         let of = self.of();
-        let note = ask.note.map(|has_jumped| (lease.length, has_jumped));
-        let mut text = of.begin(number, note);
+        let note = |has_jumped| of.quarantine(lease.length, has_jumped) + "; ";
+        let mut request = self.request(number, []);
+        request.note = ask.note.map_or_else(String::new, note);
+        let steps = &mut request.steps;
         if !ask.late.is_empty() {
-            text += &of.bring_back(&list(ask.late));
+            steps.push(Step::Other(of.bring_back(&list(ask.late))));
         }
         if !ask.releases.is_empty() {
-            text += &of.release(&rows(ask.releases, Duration::ZERO), ask.are_deaf);
+            let [keys, owners, lasts] = columns(ask.releases.iter().copied(), Duration::ZERO);
+            let deaf = ask.are_deaf.to_string();
+            steps.push(Step::Frequent(Call::Release([keys, owners, lasts, deaf])));
         }
+        let not_after = lease.not_after.to_string();
         if !ask.renewals.is_empty() {
-            text += &of.renew(&rows(ask.renewals, lease.length), lease.not_after);
+            let [keys, owners, lasts] = columns(ask.renewals.iter().copied(), lease.length);
+            let call = Call::Renew([keys, owners, lasts, not_after.clone()]);
+            steps.push(Step::Frequent(call));
         }
         if !ask.tokens.is_empty() {
-            text += &of.issue(&rows(ask.tokens, lease.length), lease.not_after);
+            let [keys, owners, _] = columns(ask.tokens.iter().copied(), lease.length);
+            let issue = of.issue([&keys, &owners, &not_after]);
+            steps.push(Step::Other(issue));
         }
         if !ask.acquires.is_empty() {
-            let wishes = wishes(ask.acquires, lease);
+            let wishes = ask.acquires.iter();
+            let [keys, owners, lasts] = columns(wishes.clone().map(|wish| wish.hold), lease.length);
+            let awaited = wishes.clone().enumerate();
+            let awaited = awaited.filter(|(_, wish)| wish.is_awaited);
             // The server takes no greater number than it has.
-            let limit = ask.limit.map(|limit| limit.min(ask.acquires.len()));
-            let awaited = (ask.acquires.iter().enumerate()).filter(|(_, wish)| wish.is_awaited);
-            let awaited = list(awaited.map(|(place, _)| place));
-            text += &of.acquire(&wishes, limit, lease, &awaited);
+            let limit = (ask.limit.unwrap_or(usize::MAX)).min(ask.acquires.len());
+            steps.push(Step::Frequent(Call::Acquire([
+                keys,
+                owners,
+                lasts,
+                texts(wishes.map(|wish| wish.name)),
+                Text(lease.namespace).to_string(),
+                Text(lease.holder).to_string(),
+                not_after,
+                limit.to_string(),
+                array(awaited.map(|(place, _)| place)),
+            ])));
         }
-        Request { number, text }
+        request
     }
 
     /// A request that looks which of these are free, or will be so soon.
     #[must_use]
     pub fn look(&self, number: i64, keys: &[RowKey], soon: Duration) -> Request {
-        let of = self.of();
-        let text = of.begin(number, None) + &of.look(&places(keys), soon.as_millis());
-        Request { number, text }
+        let call = Call::Look([array(keys), milliseconds(soon).to_string()]);
+        self.request(number, [Step::Frequent(call)])
     }
 
     /// A request that looks who holds these.
     #[must_use]
     pub fn who_holds(&self, number: i64, keys: &[RowKey]) -> Request {
-        let of = self.of();
-        let text = of.begin(number, None) + &of.who_holds(&places(keys));
-        Request { number, text }
+        let looking = self.of().who_holds(&array(keys));
+        self.request(number, [Step::Other(looking)])
     }
 
     /// A request that leaves the mark of this process, or keeps it, and looks for marks of other providers.
     pub(super) fn mark(&self, number: i64, mark: &RowMark, holder: &str) -> Request {
-        let of = self.of();
-        let mut text = of.begin(number, None);
-        text += &of.mark(mark.key(), mark.namespace(), holder, RowMark::LASTS);
-        text += &Of::marks_of_others(&mark.others());
-        Request { number, text }
+        let marking = (self.of()).mark(mark.key(), mark.namespace(), holder, RowMark::LASTS);
+        let looking = Of::marks_of_others(&mark.others());
+        self.request(number, [Step::Other(marking), Step::Other(looking)])
     }
 
     /// A request that notifies those who listen to this channel.
     pub(super) fn notify(&self, number: i64, channel: &str) -> Request {
-        let text = self.of().begin(number, None) + &Of::notify(channel);
-        Request { number, text }
+        self.request(number, [Step::Other(Of::notify(channel))])
     }
 
     /// A request that withdraws the mark of this process.
     pub(super) fn unmark(&self, number: i64, mark: &RowMark) -> Request {
-        let of = self.of();
-        let text = of.begin(number, None) + &of.unmark(mark.key());
-        Request { number, text }
+        let withdrawing = self.of().unmark(mark.key());
+        self.request(number, [Step::Other(withdrawing)])
     }
 
     /// A request that removes rows that were free for long.
     #[must_use]
     pub fn sweep(&self, number: i64) -> Request {
-        let of = self.of();
-        let text = of.begin(number, None) + &of.sweep();
-        Request { number, text }
+        let removing = self.of().sweep();
+        self.request(number, [Step::Other(removing)])
     }
 }
 
@@ -148,43 +202,19 @@ fn list(values: impl IntoIterator<Item = impl Display>) -> String {
     list
 }
 
-/// Keys by their places from 0.
-fn places(keys: &[RowKey]) -> String {
-    format!(
-        "SELECT key, (place - 1)::int4 AS place FROM unnest('{{{}}}'::uuid[]) WITH ORDINALITY AS a(key, place)",
-        list(keys)
-    )
+/// The same, as the server reads it: one value, which takes it less time than a row for each lock.
+fn array(values: impl IntoIterator<Item = impl Display>) -> String {
+    format!("'{{{}}}'", list(values))
 }
 
-/// The columns that all locks have, as arrays: one value each, which the server reads faster than a row for each
-/// lock.
-fn columns(holds: impl Iterator<Item = Hold> + Clone, lease: Duration) -> String {
+/// Keys, owners, and for how long each lasts, which is a lease at least.
+fn columns(holds: impl Iterator<Item = Hold> + Clone, lease: Duration) -> [String; 3] {
     let lasts = |hold: Hold| milliseconds(hold.at_least.map_or(lease, |least| least.max(lease)));
-    format!(
-        "'{{{}}}'::uuid[], '{{{}}}'::uuid[], '{{{}}}'::int4[]",
-        list(holds.clone().map(|hold| hold.key)),
-        list(holds.clone().map(|hold| Owner(hold.owner))),
-        list(holds.map(lasts))
-    )
-}
-
-/// Locks by their places from 0.
-fn rows(holds: &[Hold], lease: Duration) -> String {
-    format!(
-        "SELECT key, owner, lasts, (place - 1)::int4 AS place \
-         FROM unnest({}) WITH ORDINALITY AS a(key, owner, lasts, place)",
-        columns(holds.iter().copied(), lease)
-    )
-}
-
-fn wishes(wishes: &[Wish<'_>], lease: Lease<'_>) -> String {
-    format!(
-        "SELECT key, owner, lasts, (place - 1)::int4 AS place, {} AS namespace, name \
-         FROM unnest({}, {}) WITH ORDINALITY AS a(key, owner, lasts, name, place)",
-        Text(lease.namespace),
-        columns(wishes.iter().map(|wish| wish.hold), lease.length),
-        texts(wishes.iter().map(|wish| wish.name))
-    )
+    [
+        array(holds.clone().map(|hold| hold.key)),
+        array(holds.clone().map(|hold| Owner(hold.owner))),
+        array(holds.map(lasts)),
+    ]
 }
 
 /// As a `uuid` is read.

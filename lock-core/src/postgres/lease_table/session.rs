@@ -8,6 +8,8 @@ use sqlx::{AssertSqlSafe, Error, Row};
 
 use super::request::Request;
 use super::sql::kind;
+use super::statements::Form;
+use crate::postgres::sqlstate::sqlstate;
 use crate::{Holder, LockMode};
 
 /// A place in what was asked, as answers have it.
@@ -88,7 +90,8 @@ impl Failure {
     }
 }
 
-/// Sends a request over this connection, in one exchange.
+/// Sends a request over this connection, in one exchange; in another where the server was not taught what it names, and
+/// has done nothing.
 ///
 /// # Errors
 ///
@@ -98,10 +101,36 @@ impl Failure {
 ///
 /// Not cancel safe: what the request does is unknown then, and the connection is busy until it is answered.
 pub async fn run(connection: &mut PgConnection, request: Request) -> Result<Answer, Failure> {
-    let Request { number, text } = request;
-    let sent = sqlx::raw_sql(AssertSqlSafe(text));
+    let statements = request.table.statements();
+    let first = statements.form();
+    let mut form = first;
+    loop {
+        let refused = match send(connection, &request, form).await {
+            Ok(answer) => {
+                if form != first {
+                    statements.has_helped(form);
+                }
+                return Ok(answer);
+            }
+            Err(Failure::Refused(error)) => error,
+            Err(failure) => return Err(failure),
+        };
+        let code = sqlstate(&refused);
+        match code.and_then(|code| statements.instead(form, &code)) {
+            Some(other) => form = other,
+            None => return Err(Failure::Refused(refused)),
+        }
+    }
+}
+
+async fn send(
+    connection: &mut PgConnection,
+    request: &Request,
+    form: Form,
+) -> Result<Answer, Failure> {
+    let sent = sqlx::raw_sql(AssertSqlSafe(request.text(form)));
     let rows = sent.fetch_all(connection).await.map_err(Failure::of)?;
-    Answer::read(number, &rows).ok_or(Failure::Nonsense)
+    Answer::read(request.number, &rows).ok_or(Failure::Nonsense)
 }
 
 impl Answer {

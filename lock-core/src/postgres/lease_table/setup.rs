@@ -1,6 +1,7 @@
 //! The table: makes it, and refuses what is not it.
 
 use std::borrow::Cow;
+use std::sync::Arc;
 use std::time::Duration;
 
 use sqlx::postgres::{PgConnection, PgDatabaseError, PgRow};
@@ -11,6 +12,7 @@ use super::key::RowKey;
 use super::literal::{Name, Text};
 use super::names::{COMMENT, VERSION};
 use super::sql::Of;
+use super::statements::Statements;
 use crate::LockError;
 use crate::postgres::pooler_words;
 use crate::postgres::sqlstate::sqlstate;
@@ -42,23 +44,43 @@ pub struct Setup {
 
 /// A table that was found to be one of locks.
 #[derive(Clone, Debug)]
-pub struct Table {
+pub struct Table(Arc<Found>);
+
+#[derive(Debug)]
+struct Found {
     /// Schema and table, quoted.
     name: String,
     identity: Identity,
+    statements: Statements,
 }
 
 impl Table {
+    fn new(name: String, identity: Identity) -> Self {
+        let statements = Statements::of(&Of {
+            table: &name,
+            identity,
+        });
+        Self(Arc::new(Found {
+            name,
+            identity,
+            statements,
+        }))
+    }
+
     pub(super) fn of(&self) -> Of<'_> {
         Of {
-            table: &self.name,
-            identity: self.identity,
+            table: &self.0.name,
+            identity: self.0.identity,
         }
+    }
+
+    pub(super) fn statements(&self) -> &Statements {
+        &self.0.statements
     }
 
     /// Schema and table, quoted.
     pub(super) fn name(&self) -> &str {
-        &self.name
+        &self.0.name
     }
 }
 
@@ -149,13 +171,10 @@ ON CONFLICT (key) DO NOTHING;"
             return Err(LockError::misconfigured(wrong));
         }
         let identity = self.introduce(connection, &found.name, lease).await?;
-        Ok(Table {
-            name: found.name,
-            identity,
-        })
+        Ok(Table::new(found.name, identity))
     }
 
-    async fn make(&self, connection: &mut PgConnection) -> Result<Found, LockError> {
+    async fn make(&self, connection: &mut PgConnection) -> Result<AsItIs, LockError> {
         let sql = self.sql();
         if !self.create {
             return Err(LockError::misconfigured(format!(
@@ -189,7 +208,7 @@ ON CONFLICT (key) DO NOTHING;"
     }
 
     /// The table as it is, if there is one.
-    async fn look(&self, connection: &mut PgConnection) -> Result<Option<Found>, LockError> {
+    async fn look(&self, connection: &mut PgConnection) -> Result<Option<AsItIs>, LockError> {
         let rows = ask(connection, look(&self.name())).await.map_err(refused)?;
         let row = rows.first().ok_or_else(unreadable)?;
         let version: i32 = row.try_get(0).map_err(refused)?;
@@ -203,7 +222,7 @@ ON CONFLICT (key) DO NOTHING;"
                 "the server is a standby, which takes no locks; give the address of the primary",
             ));
         }
-        Found::read(row).map_err(refused)
+        AsItIs::read(row).map_err(refused)
     }
 
     /// Notes which server this is, if no client has, and takes what was noted for how to tell it from others:
@@ -279,7 +298,7 @@ fn look(name: &str) -> String {
 }
 
 /// The table as it is.
-struct Found {
+struct AsItIs {
     name: String,
     comment: Option<String>,
     is_logged: bool,
@@ -289,7 +308,7 @@ struct Found {
     types: Vec<i64>,
 }
 
-impl Found {
+impl AsItIs {
     fn read(row: &PgRow) -> Result<Option<Self>, sqlx::Error> {
         let Some(name) = row.try_get(2)? else {
             return Ok(None);

@@ -179,7 +179,7 @@ async fn a_claim_takes_no_more_than_it_asks_for() {
 /// A pooler can give the session to another client between two exchanges of one: each request is one message,
 /// of the simple protocol.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn nothing_is_prepared_behind_a_pooler() {
+async fn each_request_is_one_message_of_the_simple_protocol() {
     let bed = Bed::new().await;
     let tap = Wiretap::to(bed.bouncer.address()).await;
     let options: PgConnectOptions = bed.bouncer.url().parse().unwrap();

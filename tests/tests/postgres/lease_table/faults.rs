@@ -150,7 +150,7 @@ async fn a_lock_on_a_server_that_only_reads_now_is_lost_for_that() {
     server.kill().await;
     network.lead_to(standby.address());
     assert_eq!(guard.lost().await, LossReason::ReadOnly);
-    let lock = here.lock(order()).unwrap();
+    let lock = here.lock(numbered(1)).unwrap();
     let refused = lock.acquire(ZERO).await.unwrap_err();
     assert!(refused.is_unavailable(), "{refused}");
     assert!(refused.to_string().contains("standby"), "{refused}");

@@ -11,6 +11,7 @@ mod reference;
 mod rules;
 mod server;
 mod setup;
+mod statements;
 
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
@@ -68,6 +69,17 @@ impl Bed {
             table: self.table.clone(),
             lease: LEASE,
         }
+    }
+
+    /// One of a role that may not use the language in which sessions are taught statements.
+    async fn client_without_language(&self) -> Client {
+        self.write(
+            "REVOKE USAGE ON LANGUAGE plpgsql FROM PUBLIC; \
+             GRANT SELECT, INSERT, UPDATE, DELETE ON leases TO app",
+        )
+        .await;
+        self.client_at(&self.server.url_for("app", "postgres"))
+            .await
     }
 
     /// The one value of a query.

@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use lock_core::postgres::lease_table::{Acquired, Ask, Hold, Released};
 use lock_tests::seed;
 
-use super::{Bed, hold, number, wish};
+use super::{Bed, Client, hold, number, wish};
 
 const NAMES: usize = 5;
 const REQUESTS: usize = 600;
@@ -32,7 +32,19 @@ impl Row {
 #[tokio::test]
 async fn requests_at_random_do_what_the_rules_say() {
     let bed = Bed::new().await;
-    let mut client = bed.client().await;
+    let client = bed.client().await;
+    ask_at_random(bed, client).await;
+}
+
+/// A session that cannot be taught statements is sent them in full.
+#[tokio::test]
+async fn requests_that_are_spelled_do_what_the_rules_say() {
+    let bed = Bed::new().await;
+    let client = bed.client_without_language().await;
+    ask_at_random(bed, client).await;
+}
+
+async fn ask_at_random(bed: Bed, mut client: Client) {
     let mut random = fastrand::Rng::with_seed(seed());
     let mut rows: HashMap<usize, Row> = HashMap::new();
     // All that were ever asked for: most of them are held no more.
@@ -92,7 +104,7 @@ async fn requests_at_random_do_what_the_rules_say() {
 }
 
 async fn check(
-    client: &mut super::Client,
+    client: &mut Client,
     rows: &mut HashMap<usize, Row>,
     releases: &[(usize, Hold)],
     renewals: &[(usize, Hold)],

@@ -1,11 +1,10 @@
 //! What is done with the rows of locks.
 //!
-//! The locks of a statement are `(key, owner, lasts)`, by their places from 0: how many milliseconds each lasts
-//! without a renewal.
+//! The locks of a statement are arrays: of keys, of owners, and of how many milliseconds each lasts without a
+//! renewal. Answers name them by their places from 0.
 
-use super::{Lease, MICROS, Of, kind, left};
+use super::{MICROS, Of, kind, left};
 use crate::postgres::lease_table::key::RowKey;
-use crate::postgres::lease_table::literal::Text;
 use crate::postgres::lease_table::names::CHANNEL;
 
 /// Whom a lock is of that is kept after its release: no acquire has it.
@@ -19,24 +18,33 @@ const EXPIRES: &str = "clock_timestamp() + a.lasts * interval '1 ms'";
 const IS_TOO_LATE: &str =
     "l.expires > clock_timestamp() + (l.lease + 1000::int8) * interval '1 ms'";
 
+/// Locks that are asked for, by their places.
+fn asked(keys: &str, owners: &str, lasts: &str) -> String {
+    format!(
+        "SELECT key, owner, lasts, (place - 1)::int4 AS place \
+         FROM unnest({keys}::uuid[], {owners}::uuid[], {lasts}::int4[]) \
+          WITH ORDINALITY AS a(key, owner, lasts, place)"
+    )
+}
+
 impl Of<'_> {
     /// Releases these locks. A row that has expired and was not taken is free after it as well, but was not held.
     /// One that lasts stays closed for as long, without an owner, if it was held.
     ///
-    /// Processes that listen are notified of those that they wait for, unless they `are_deaf`: also where it stays
+    /// Processes that listen are notified of those that they wait for, unless they are `deaf`: also where it stays
     /// closed, so that they learn until when.
-    pub(in crate::postgres::lease_table) fn release(&self, rows: &str, are_deaf: bool) -> String {
-        let table = self.table;
+    pub(in crate::postgres::lease_table) fn release(
+        &self,
+        [keys, owners, lasts, deaf]: [&str; 4],
+    ) -> String {
+        let (table, asked) = (self.table, asked(keys, owners, lasts));
         // Together with the commit of this transaction. `void` has a value.
-        let notified = match are_deaf {
-            true => "NULL::int8".to_owned(),
-            false => format!(
-                "CASE WHEN freed.awaited \
-                 THEN (pg_notify('{CHANNEL}', freed.key::text) IS NOT NULL)::int4::int8 END"
-            ),
-        };
+        let notified = format!(
+            "CASE WHEN freed.awaited AND NOT {deaf}::bool \
+             THEN (pg_notify('{CHANNEL}', freed.key::text) IS NOT NULL)::int4::int8 END"
+        );
         format!(
-            "; WITH asked AS ({rows}), \
+            "WITH asked AS ({asked}), \
              own AS (SELECT l.key, a.place, l.expires > clock_timestamp() AS was_held, l.awaited, \
                CASE WHEN l.expires > clock_timestamp() THEN a.lasts ELSE 0 END AS lasts \
               FROM asked AS a JOIN {table} AS l ON l.key = a.key WHERE l.owner = a.owner \
@@ -53,12 +61,15 @@ impl Of<'_> {
     }
 
     /// Renews the leases of these: what has expired is not revived.
-    pub(in crate::postgres::lease_table) fn renew(&self, rows: &str, not_after: i64) -> String {
-        let table = self.table;
+    pub(in crate::postgres::lease_table) fn renew(
+        &self,
+        [keys, owners, lasts, not_after]: [&str; 4],
+    ) -> String {
+        let (table, asked) = (self.table, asked(keys, owners, lasts));
         format!(
-            "; WITH asked AS ({rows}), \
+            "WITH asked AS ({asked}), \
              own AS (SELECT l.key, a.place, a.lasts FROM asked AS a JOIN {table} AS l ON l.key = a.key \
-              WHERE l.owner = a.owner AND l.expires > clock_timestamp() AND {MICROS} <= {not_after} \
+              WHERE l.owner = a.owner AND l.expires > clock_timestamp() AND {MICROS} <= {not_after}::int8 \
               ORDER BY l.key FOR NO KEY UPDATE OF l), \
              renewed AS (UPDATE {table} AS l SET lease = a.lasts, expires = {EXPIRES} \
               FROM own AS a WHERE l.key = a.key RETURNING a.place) \
@@ -67,8 +78,8 @@ impl Of<'_> {
         )
     }
 
-    /// Acquires those that are free, up to the limit; these have `namespace` and `name` as well. What the same
-    /// owner has been granted already is granted to it again.
+    /// Acquires those that are free, up to the limit. What the same owner has been granted already is granted to it
+    /// again.
     ///
     /// A row is passed over that another transaction has locked: a client that takes it now, or a transaction
     /// of a user that is [fenced](crate::postgres::lease_table::fence()) by it. Rows that are missing are made in
@@ -79,43 +90,33 @@ impl Of<'_> {
     /// a lock is polled.
     pub(in crate::postgres::lease_table) fn acquire(
         &self,
-        rows: &str,
-        limit: Option<usize>,
-        Lease {
-            not_after, holder, ..
-        }: Lease<'_>,
-        awaited: &str,
+        [
+            keys,
+            owners,
+            lasts,
+            names,
+            namespace,
+            holder,
+            not_after,
+            limit,
+            awaited,
+        ]: [&str; 9],
     ) -> String {
         const IS_FREE: &str =
             "(l.owner IS NULL OR l.expires <= clock_timestamp() OR l.owner = a.owner)";
         const IS_ANOTHERS: &str = "l.owner <> a.owner AND l.expires > clock_timestamp()";
         const IS_ITS_OWN: &str = "l.owner = a.owner AND l.expires > clock_timestamp()";
         let (table, identity, server) = (self.table, self.identity.sql(), RowKey::SERVER);
-        let holder = Text(holder);
-        let noted = match awaited {
-            "" => String::new(),
-            places => format!(
-                ", wanted AS MATERIALIZED (SELECT l.key FROM asked AS a JOIN {table} AS l ON l.key = a.key \
-                  CROSS JOIN server WHERE a.place = ANY ('{{{places}}}'::int4[]) \
-                  AND {IS_ANOTHERS} AND NOT l.awaited FOR NO KEY UPDATE OF l SKIP LOCKED), \
-                 noted AS (UPDATE {table} AS l SET awaited = true FROM wanted WHERE l.key = wanted.key)"
-            ),
-        };
-        let (of_free, of_made) = match limit {
-            None => (String::new(), String::new()),
-            Some(limit) => (
-                format!("LIMIT {limit}"),
-                format!("LIMIT greatest({limit} - (SELECT count(*) FROM free), 0)"),
-            ),
-        };
         format!(
-            "; WITH asked AS ({rows}), \
+            "WITH asked AS (SELECT key, owner, lasts, name, (place - 1)::int4 AS place \
+              FROM unnest({keys}::uuid[], {owners}::uuid[], {lasts}::int4[], {names}::text[]) \
+               WITH ORDINALITY AS a(key, owner, lasts, name, place)), \
              server AS MATERIALIZED (SELECT server.token FROM {table} AS server \
               WHERE server.key = '{server}'::uuid AND server.holder = {identity} \
-              AND server.expires <= clock_timestamp() AND {MICROS} <= {not_after}), \
+              AND server.expires <= clock_timestamp() AND {MICROS} <= {not_after}::int8), \
              free AS MATERIALIZED (SELECT l.key, a.place FROM asked AS a JOIN {table} AS l ON l.key = a.key \
-              CROSS JOIN server WHERE {IS_FREE} {of_free} FOR UPDATE OF l SKIP LOCKED), \
-             taken AS (UPDATE {table} AS l SET owner = a.owner, holder = {holder}, lease = a.lasts, \
+              CROSS JOIN server WHERE {IS_FREE} LIMIT {limit}::int8 FOR UPDATE OF l SKIP LOCKED), \
+             taken AS (UPDATE {table} AS l SET owner = a.owner, holder = {holder}::text, lease = a.lasts, \
               expires = {EXPIRES}, \
               acquired = CASE WHEN {IS_ITS_OWN} THEN l.acquired ELSE clock_timestamp() END, \
               token = CASE WHEN {IS_ITS_OWN} THEN l.token \
@@ -123,10 +124,15 @@ impl Of<'_> {
               FROM free AS f JOIN asked AS a ON a.place = f.place CROSS JOIN server \
               WHERE l.key = f.key AND {IS_FREE} RETURNING a.place, l.token), \
              made AS (INSERT INTO {table} AS l (key, namespace, name, owner, holder, lease, expires, acquired, token) \
-              SELECT a.key, a.namespace, a.name, a.owner, {holder}, a.lasts, {EXPIRES}, clock_timestamp(), \
+              SELECT a.key, {namespace}::text, a.name, a.owner, {holder}::text, a.lasts, {EXPIRES}, clock_timestamp(), \
                greatest(server.token + 1, {MICROS}) \
               FROM asked AS a CROSS JOIN server WHERE NOT EXISTS (SELECT FROM {table} AS l WHERE l.key = a.key) \
-              ORDER BY a.key {of_made} ON CONFLICT (key) DO NOTHING RETURNING l.key, l.owner, l.token){noted} \
+              ORDER BY a.key LIMIT greatest({limit}::int8 - (SELECT count(*) FROM free), 0) \
+              ON CONFLICT (key) DO NOTHING RETURNING l.key, l.owner, l.token), \
+             wanted AS MATERIALIZED (SELECT l.key FROM asked AS a JOIN {table} AS l ON l.key = a.key \
+              CROSS JOIN server WHERE a.place = ANY ({awaited}::int4[]) \
+              AND {IS_ANOTHERS} AND NOT l.awaited FOR NO KEY UPDATE OF l SKIP LOCKED), \
+             noted AS (UPDATE {table} AS l SET awaited = true FROM wanted WHERE l.key = wanted.key) \
              SELECT {kind}, a.place, coalesce(taken.token, made.token), \
               CASE WHEN l.owner IS NULL THEN NULL WHEN {IS_TOO_LATE} THEN -1 ELSE {left} END \
              FROM asked AS a LEFT JOIN taken ON taken.place = a.place \
@@ -150,14 +156,18 @@ impl Of<'_> {
     }
 
     /// Issues another token for each of these that is held: greater than all that the lock has had.
-    pub(in crate::postgres::lease_table) fn issue(&self, rows: &str, not_after: i64) -> String {
+    pub(in crate::postgres::lease_table) fn issue(
+        &self,
+        [keys, owners, not_after]: [&str; 3],
+    ) -> String {
         let (table, identity, server) = (self.table, self.identity.sql(), RowKey::SERVER);
         format!(
-            "; WITH asked AS ({rows}), \
+            "; WITH asked AS (SELECT key, owner, (place - 1)::int4 AS place \
+              FROM unnest({keys}::uuid[], {owners}::uuid[]) WITH ORDINALITY AS a(key, owner, place)), \
              server AS MATERIALIZED (SELECT server.token FROM {table} AS server \
               WHERE server.key = '{server}'::uuid AND server.holder = {identity}), \
              own AS (SELECT l.key, a.place FROM asked AS a JOIN {table} AS l ON l.key = a.key CROSS JOIN server \
-              WHERE l.owner = a.owner AND l.expires > clock_timestamp() AND {MICROS} <= {not_after} \
+              WHERE l.owner = a.owner AND l.expires > clock_timestamp() AND {MICROS} <= {not_after}::int8 \
               ORDER BY l.key FOR NO KEY UPDATE OF l), \
              issued AS (UPDATE {table} AS l SET token = greatest(l.token + 1, server.token + 1, {MICROS}) \
               FROM own CROSS JOIN server WHERE l.key = own.key RETURNING own.place, l.token) \

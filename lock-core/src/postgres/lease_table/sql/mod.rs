@@ -65,11 +65,14 @@ pub(super) struct Of<'a> {
 }
 
 /// A request begins: as all of them are, whatever the role and the database have set. It waits for no
-/// standby, and for others no longer than a moment.
-const BEGIN: &str = "SET TRANSACTION ISOLATION LEVEL READ COMMITTED, READ WRITE; \
+/// standby, and for others no longer than a moment. Plans are made once, and for a table of any size.
+pub(super) const BEGIN: &str = "SET TRANSACTION ISOLATION LEVEL READ COMMITTED, READ WRITE; \
      SET LOCAL search_path = pg_catalog, pg_temp; \
      SET LOCAL synchronous_commit = local; \
-     SET LOCAL lock_timeout = 500; ";
+     SET LOCAL lock_timeout = 500; \
+     SET LOCAL plan_cache_mode = force_generic_plan; \
+     SET LOCAL enable_seqscan = off; \
+     SET LOCAL jit = off; ";
 
 /// The time, in microseconds since 1970.
 const MICROS: &str = "(extract(epoch FROM clock_timestamp()) * 1000000)::int8";
@@ -89,15 +92,11 @@ fn milliseconds(lease: Duration) -> u128 {
 }
 
 impl Of<'_> {
-    /// What is the same in each request: its number, which the answer repeats, and what the server is, after
-    /// it was noted if there is something to note.
-    pub(super) fn begin(&self, number: i64, note: Option<(Duration, bool)>) -> String {
+    /// What is the same in each request: its number, which the answer repeats, and what the server is.
+    pub(super) fn head(&self, [number]: [&str; 1]) -> String {
         let (table, identity, server) = (self.table, self.identity.sql(), RowKey::SERVER);
-        let note = note.map_or_else(String::new, |(lease, has_jumped)| {
-            self.quarantine(lease, has_jumped) + "; "
-        });
         format!(
-            "{BEGIN}{note}SELECT {head}, {number}::int8, {MICROS}, \
+            "SELECT {head}, {number}::int8, {MICROS}, \
              (SELECT CASE WHEN server.holder = {identity} \
               THEN {left} \
               ELSE -1 END FROM {table} AS server WHERE server.key = '{server}'::uuid)",

@@ -24,7 +24,11 @@ impl Of<'_> {
     ///
     /// Tokens go on where those of another server can have come to, although its clock may have been ahead and
     /// the last grants may be lacking here.
-    pub(super) fn quarantine(&self, lease: Duration, has_jumped: bool) -> String {
+    pub(in crate::postgres::lease_table) fn quarantine(
+        &self,
+        lease: Duration,
+        has_jumped: bool,
+    ) -> String {
         let (table, identity, server) = (self.table, self.identity.sql(), RowKey::SERVER);
         let whole = format!(
             "greatest({}, server.lease) * interval '1 ms'",
