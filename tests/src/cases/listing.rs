@@ -37,7 +37,7 @@ async fn new_one(client: &LockProvider, known: &BTreeSet<String>) -> ListedLock 
     listed.into_values().next().unwrap()
 }
 
-/// By each client, whoever holds them, under a key for each name that stays the same.
+/// By each client, also those of others, under a key for each name that stays the same.
 pub async fn held_locks_are_listed_and_released_ones_are_not<S: Store>(harness: Harness<S>) {
     let (here, there) = (harness.client().await, harness.client().await);
     harness.store.allow_listing().await;
