@@ -10,9 +10,9 @@ use std::task::{Wake, Waker};
 use tokio::runtime::Handle;
 use tokio::time::{Instant, sleep_until, timeout};
 
+use super::leaving::Leaving;
 use super::lost::ended;
 use super::overtime;
-use super::releasing::Leaving;
 use crate::lease::Registration;
 use crate::provider::{Closing, Shared};
 

@@ -4,6 +4,7 @@ mod cohort;
 mod guards;
 mod hold;
 mod kept;
+mod leaving;
 mod losses;
 mod lost;
 mod overtime;

@@ -1,7 +1,6 @@
 //! The end of a hold: released, handed over to the next in line, or taken away.
 
-use std::future::Future;
-use std::pin::{Pin, pin};
+use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -10,11 +9,10 @@ use tokio::runtime::Handle;
 use tokio::time::{Instant, timeout};
 
 use super::kept;
+use super::leaving::{Answer, HandOver, Leaving};
 use super::seat::Seat;
-use crate::backend::{Granted, Held};
-use crate::lease::{Lease, LossReason};
-use crate::provider::Shared;
-use crate::queue::Stage;
+use crate::backend::Held;
+use crate::lease::LossReason;
 use crate::{LockError, observe};
 
 /// How long the work of a lock that was taken away has to stop by itself, before the lock is
@@ -128,8 +126,6 @@ impl Held {
     }
 }
 
-pub(super) type Answer = Pin<Box<dyn Future<Output = Result<(), LockError>> + Send>>;
-
 /// A release that the backend has not answered yet.
 pub(super) struct Releasing {
     answer: Answer,
@@ -158,86 +154,5 @@ impl Releasing {
                 error.with_lock(name).with_outcome_unknown()
             })
         })
-    }
-}
-
-/// Calls the next in line when it is dropped, be it that the release was answered or not.
-pub(super) struct Leaving {
-    held: Granted,
-    seat: Option<Seat>,
-}
-
-impl Leaving {
-    /// The hold is over for its holder and for a shutdown, and the turn stays: where it is asked in now, if it is.
-    pub(super) fn stay(&mut self) -> Option<Arc<Shared>> {
-        let hold = &self.held.hold;
-        let seat = self.seat.as_mut()?;
-        seat.close(|| hold.held_for(), hold.latch.get().is_some());
-        seat.turn.stage(Stage::Waiting);
-        Some(Arc::clone(&seat.shared))
-    }
-
-    /// Releases the grant, once.
-    pub(super) fn release(&self) -> Option<Answer> {
-        self.held.slot().release()
-    }
-
-    pub(super) fn lease(&self) -> &Lease {
-        &self.held.hold.lease
-    }
-}
-
-enum HandOver {
-    Done,
-    /// The next in line has left meanwhile, or the time is over: this has the grant.
-    Undone(Granted),
-    No,
-}
-
-impl Leaving {
-    /// Hands the lock over to the next in line, if there is one and the lock may stay in this process.
-    fn hand_over(&mut self) -> HandOver {
-        let hold = &self.held.hold;
-        let Some(seat) = self.seat.as_mut().filter(|seat| seat.turn.is_awaited()) else {
-            return HandOver::No;
-        };
-        let Some(until) = (hold.cohort.open_until()).filter(|_| hold.lease.is_lasting()) else {
-            return HandOver::No;
-        };
-        let Some(mut next) = self.held.slot().hand_over(hold.next()) else {
-            return HandOver::No;
-        };
-        let has_joined = Arc::get_mut(&mut next).is_some_and(|next| {
-            let (cohort, queue) = (&mut next.hold.cohort, &seat.shared.queue);
-            cohort.join(&hold.cohort, queue, &hold.name)
-        });
-        if !has_joined {
-            return HandOver::Undone(next);
-        }
-        // Before the next holder is reported.
-        seat.close(|| hold.held_for(), hold.latch.get().is_some());
-        let Some(seat) = self.seat.take() else {
-            return HandOver::Undone(next);
-        };
-        let cohort = next.hold.cohort.clone();
-        match seat.turn.hand_over(next, until) {
-            Ok(()) => {
-                cohort.take_back_if_late(&seat.shared.queue, &hold.name);
-                HandOver::Done
-            }
-            Err((turn, next)) => {
-                self.seat = Some(Seat { turn, ..seat });
-                HandOver::Undone(next)
-            }
-        }
-    }
-}
-
-impl Drop for Leaving {
-    fn drop(&mut self) {
-        if let Some(mut seat) = self.seat.take() {
-            let hold = &self.held.hold;
-            seat.close(|| hold.held_for(), hold.latch.get().is_some());
-        }
     }
 }

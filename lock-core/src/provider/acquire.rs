@@ -27,8 +27,6 @@ use crate::permits::Permits;
 use crate::queue::{self, Called, Entry, Stage};
 use crate::{LockError, LockGuard, LockName, LockPolicy, trace};
 
-pub(super) use seeking::Seeking;
-
 /// Between tries of a backend that is unavailable.
 const BACKOFF: ExponentialBuilder = ExponentialBuilder::new()
     .with_min_delay(Duration::from_millis(10))

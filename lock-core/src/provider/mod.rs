@@ -9,35 +9,33 @@ mod connect;
 mod exchange;
 mod holder;
 mod installed;
+mod lines;
 mod list;
 mod many;
 mod server;
 mod shutdown;
+mod slots;
 mod wait;
 
 use std::fmt;
-use std::sync::{Arc, Weak};
+use std::sync::Arc;
 use std::task::{Poll, Waker};
 use std::time::Duration;
 
 pub use acquire::Acquire;
-use acquire::Seeking;
 pub use builder::LockProviderBuilder;
 pub(crate) use closing::Closing;
+pub(crate) use lines::{Queue, Turn};
 pub use server::Server;
 pub use shutdown::Shutdown;
+use slots::Seeking;
 
-use crate::backend::{Backend, DynBackend, Granted, Held, erase};
+use crate::backend::{Backend, DynBackend, erase};
 use crate::health::Companion;
 use crate::lease::{Latch, Registration};
 use crate::nesting::Watch;
 use crate::observe::Observer;
 use crate::{DistributedLock, Health, LockError, LockName, queue};
-
-/// The queue of locks: grants are handed on, holders are known by their hold.
-pub(crate) type Queue = queue::Queue<LockName, Granted, Weak<Held>>;
-pub(crate) type Turn = queue::Turn<LockName, Granted, Weak<Held>>;
-pub(crate) type Ticket = queue::Ticket<LockName, Granted, Weak<Held>>;
 
 /// The queue of those who seek one of so many slots: what the first has found out goes to the next.
 type Seekers = queue::Queue<(LockName, usize), Seeking, ()>;

@@ -23,13 +23,13 @@ use std::task::Poll;
 use tokio::time::Instant;
 use tracing::Instrument;
 
-use super::seeking::Seeking;
 use super::{Caller, Started, request};
 use crate::LockError;
 use crate::backend::Granted;
 use crate::provider::claim::Claim;
 use crate::provider::closing::Closing;
 use crate::provider::exchange::{detach, settle};
+use crate::provider::slots::Seeking;
 use crate::provider::wait::until;
 use crate::provider::{SeekersTurn, Shared, Turn};
 use crate::queue::Entry;

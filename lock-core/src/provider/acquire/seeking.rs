@@ -1,143 +1,26 @@
-//! What is known of the slots of a lock with permits, and what is under way for them.
+//! Looking for a slot of a lock with permits that is free: what is done with [what is known](Seeking).
 
-use std::future::Future;
 use std::mem;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
-use backon::{BackoffBuilder, ExponentialBackoff};
+use backon::BackoffBuilder;
 use tokio::time::Instant;
 
 use super::{BACKOFF, Caller, request, watched};
 use crate::LockError;
 use crate::backend::{Attempt, Granted};
-use crate::name::LockName;
-use crate::provider::exchange::Exchange;
-use crate::provider::{SeekersTurn, Shared, Ticket, Turn};
+use crate::provider::slots::{Seeking, Slot, State};
+use crate::provider::{SeekersTurn, Shared, Turn};
 use crate::queue::{Called, Entry, Stage};
 
-/// So many slots are asked for in the first question, the others in a second one: few have more, and of many
-/// most are free.
-const AT_FIRST: usize = 8;
-
-type Changed = Pin<Box<dyn Future<Output = ()> + Send>>;
-type Released = Pin<Box<dyn Future<Output = Result<(), LockError>> + Send>>;
-
-/// The slots of one lock that were looked at, in an order of chance, and what is under way for each.
-pub(in crate::provider) struct Seeking {
-    lock: LockName,
-    permits: usize,
-    /// The number of the first slot, from 0.
-    first: usize,
-    slots: Vec<Slot>,
-    /// Why the last question had no answer, in the time of this seeker.
-    error: Option<LockError>,
-    /// Between tries of a store that does not answer, and the end of the present pause.
-    delays: Option<ExponentialBackoff>,
-    failed_until: Option<Instant>,
-    /// Whether the line knows that all slots are held.
-    line_knows: bool,
-}
-
-struct Slot {
-    name: LockName,
-    state: State,
-}
-
-#[derive(Default)]
-enum State {
-    /// We have no place in its line.
-    #[default]
-    Away,
-    /// It is held or asked for in this process.
-    InLine(Ticket),
-    /// What we were handed does not serve: it goes back before we ask, or we would meet ourselves.
-    GivingBack(Turn, Released),
-    /// Ours to ask for; whether it was held when that was last known.
-    Free(Turn, bool),
-    Asking(Exchange, Changed),
-    /// Another process holds it, or it is not known who does.
-    Waiting {
-        turn: Turn,
-        changed: Changed,
-        retry_at: Option<Instant>,
-        is_held: bool,
-    },
-    /// It is held, and we do not wait.
-    Refused,
-}
-
 impl Seeking {
-    /// Nothing is known of so many slots.
-    pub(super) fn new(lock: &LockName, permits: usize) -> Self {
-        let mut seeking = Self {
-            lock: lock.clone(),
-            permits,
-            first: fastrand::usize(..permits),
-            slots: Vec::new(),
-            error: None,
-            delays: None,
-            failed_until: None,
-            line_knows: false,
-        };
-        seeking.add(AT_FIRST.min(permits));
-        seeking
-    }
-
-    fn add(&mut self, until: usize) {
-        for number in self.slots.len()..until {
-            let number = 1 + (self.first + number) % self.permits;
-            self.slots.push(Slot {
-                name: self.lock.slot(number),
-                state: State::Away,
-            });
-        }
-    }
-
-    /// False if there are no more.
-    pub(super) fn look_at_more(&mut self) -> bool {
-        let known = self.slots.len();
-        self.add(self.permits);
-        self.slots.len() > known
-    }
-
-    /// Another seeker goes on, under a policy of its own: it takes over no try, and gets in line where the one before
-    /// would not wait.
-    pub(super) fn begin(&mut self) {
-        self.error = None;
-        self.line_knows = false;
-        for slot in &mut self.slots {
-            if matches!(slot.state, State::Asking(..) | State::Refused) {
-                slot.state = State::Away;
-            }
-        }
-    }
-
     /// Gets in line for those that we have no place in line for.
     pub(super) fn enter(&mut self, caller: &Caller) -> Result<(), LockError> {
         let is_only = self.permits == 1;
         let mut slots = self.slots.iter_mut();
         slots.try_for_each(|slot| slot.enter(caller, is_only))
-    }
-
-    /// Takes the turns of the slots that can be asked for, and of which nothing is known.
-    pub(super) fn take_free(&mut self) -> (Vec<LockName>, Vec<Turn>) {
-        let free = self.slots.iter_mut().filter_map(|slot| {
-            match mem::take(&mut slot.state) {
-                State::Free(turn, false) => return Some((slot.name.clone(), turn)),
-                other => slot.state = other,
-            }
-            None
-        });
-        free.unzip()
-    }
-
-    /// Puts the turn of a slot back that was asked for and not granted.
-    pub(super) fn put_back(&mut self, name: &LockName, turn: Turn, is_held: bool) {
-        if let Some(slot) = self.slots.iter_mut().find(|slot| slot.name == *name) {
-            slot.state = State::Free(turn, is_held);
-        }
     }
 
     /// Notes that a question was not answered: it is asked again after a pause, one for all slots.
@@ -147,20 +30,6 @@ impl Seeking {
             let delays = self.delays.get_or_insert_with(|| BACKOFF.build());
             self.failed_until = delays.next().and_then(|delay| now.checked_add(delay));
         }
-    }
-
-    /// Why it is not known whether a slot is free.
-    pub(super) fn unanswered(&mut self) -> LockError {
-        self.error.take().unwrap_or_else(LockError::unanswered)
-    }
-
-    /// When a slot is asked for again although nothing was heard of it.
-    pub(super) fn retry_at(&self) -> Option<Instant> {
-        let times = self.slots.iter().filter_map(|slot| match &slot.state {
-            State::Waiting { retry_at, .. } => *retry_at,
-            _ => None,
-        });
-        times.min()
     }
 
     /// Asks for each slot when it may be free. Ready with the first that is granted; once the wait is over
@@ -252,9 +121,9 @@ impl Seeking {
                     let request = request(slot.name.clone(), &caller.policy);
                     let changed = shared.backend.changed(&request);
                     let exchange = caller.exchange(turn, shared.backend.begin(request));
-                    (State::Asking(exchange, changed), true)
+                    (State::Asking(Box::pin(exchange), changed), true)
                 }
-                State::Asking(mut exchange, changed) => match Pin::new(&mut exchange).poll(cx) {
+                State::Asking(mut exchange, changed) => match exchange.as_mut().poll(cx) {
                     Poll::Ready((turn, answer)) => {
                         let now = Instant::now();
                         let (retry_at, is_held) = match answer {
@@ -353,37 +222,5 @@ impl Slot {
         };
         self.state = state;
         holder.and_then(watched)
-    }
-
-    /// Whether it is known to be held.
-    fn is_held(&self) -> bool {
-        match &self.state {
-            State::InLine(ticket) => ticket.is_held(),
-            State::Free(_, is_held) | State::Waiting { is_held, .. } => *is_held,
-            State::Refused => true,
-            State::Away | State::GivingBack(..) | State::Asking(..) => false,
-        }
-    }
-
-    /// Whether an answer is due.
-    fn is_asked(&self) -> bool {
-        match &self.state {
-            State::InLine(ticket) => !ticket.is_held(),
-            State::GivingBack(..) | State::Asking(..) => true,
-            _ => false,
-        }
-    }
-}
-
-#[cfg(all(test, not(lock_model)))]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_next_seeker_gets_in_line_where_one_that_did_not_wait_was_refused() {
-        let mut seeking = Seeking::new(&"export:run:7".parse().unwrap(), 2);
-        seeking.slots[0].state = State::Refused;
-        seeking.begin();
-        assert!(matches!(seeking.slots[0].state, State::Away));
     }
 }
