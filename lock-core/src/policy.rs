@@ -92,8 +92,8 @@ impl LockPolicy {
     ///
     /// - The release answers as without it. Until the time is over the lock is contended for every caller, in
     ///   this process as well; those that wait are granted it then.
-    /// - Redis keeps it, by the clock of the server: also after a crash of the process and after its end. Where a
-    ///   server loses its data, it is free after the quarantine.
+    /// - Redis and the lease table of PostgreSQL keep it, by the clock of the server: also after a crash of the process
+    ///   and after its end. Where a server loses its data, it is free after the quarantine.
     /// - With the other backends the process keeps it, while it and the runtime of the release live: its end
     ///   frees the lock, as do a crash and a [shutdown](crate::LockProvider::shutdown) of the provider. The lock
     ///   stays the server's lock of its session meanwhile, or that of the file. A backend whose store has a clock
