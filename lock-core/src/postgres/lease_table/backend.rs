@@ -55,11 +55,16 @@ const CLAIMED: usize = 1_024;
 ///   by the server's clock. The client counts from before it asked and takes a margin off. The row outlives
 ///   connections, the pooler and a restart of the server: guards stay valid over these for as long as they are
 ///   renewed in time.
-/// - **Each request is one message and one transaction**, for all that many tasks ask for at a time. No statement is
-///   prepared, so that a pooler cannot give the session to another client in between; and each transaction sets
-///   what it needs, whatever the role or the database have set.
+/// - **Each request is one message and one transaction**, for all that many tasks ask for at a time, so that a pooler
+///   cannot give the session to another client in between; and each transaction sets what it needs, whatever the
+///   role or the database have set.
 /// - **What comes late does nothing.** An acquire, a renewal or a token that reaches the server after the client has
 ///   given it up changes no row, and a lease that has ended is never revived.
+/// - **A lock that is [kept](crate::LockPolicy::with_at_least)** is granted for that time where it is longer than the
+///   lease, and its release leaves the row without an owner until then: nothing but the server is needed to keep it
+///   closed.
+/// - **A server that only reads now**, as a standby does to which an address leads, renews nothing: what is held is
+///   lost at the end of its lease, as [`ReadOnly`](LossReason::ReadOnly), unless the primary is reached before.
 /// - **A server that may have forgotten grants nothing for one lease**: one that was promoted, restored from a backup,
 ///   or restarted with `fsync = off`; and one whose clock has jumped. What it still knows is renewed meanwhile.
 /// - **Tokens** are a column: each is greater than all earlier ones of the lock, also after the row was removed, and
@@ -68,7 +73,8 @@ const CLAIMED: usize = 1_024;
 /// # Waiting
 ///
 /// All waiters of a process are one statement, first after 50 ms and then after pauses that double up to 1 s; a
-/// refusal and a release in the process begin anew. With [`listen_url`](LeaseTableBuilder::listen_url) a release is
+/// refusal and a release in the process begin anew, and a lock that ends without a release is asked for when it
+/// ends. With [`listen_url`](LeaseTableBuilder::listen_url) a release is
 /// notified to the processes that wait for it, within milliseconds; a release that no process waits for notifies
 /// none.
 ///
@@ -78,6 +84,10 @@ const CLAIMED: usize = 1_024;
 /// when the first process connects; for a role that may not make it, the error has the SQL, for a migration. The
 /// role needs SELECT, INSERT, UPDATE and DELETE on the table, which is not to be UNLOGGED, and belongs to one
 /// version of this library, which its comment names. Rows that were free for an hour are removed.
+///
+/// Sessions of the server keep the plans of the frequent statements, as prepared statements whose names begin with
+/// `distributed_lock_`. A session that a pooler has just opened, or that was made to forget them, is taught them: now
+/// and then its log has an error that says that such a statement does not exist.
 ///
 /// # Who holds a lock
 ///

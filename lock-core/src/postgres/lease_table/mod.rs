@@ -1,8 +1,8 @@
 //! Locks as rows of a table, for servers that are reached through a transaction pooler.
 //!
 //! - [`RowKey`] is what a lock is known by; `literal` writes values into statements.
-//! - `sql` is what a request does in the server, `request` makes one of many locks, and
-//!   `session` sends it and reads the answer.
+//! - `sql` is what a request does in the server, `request` makes one of many locks, `statements` has their plans
+//!   kept, and `session` sends it and reads the answer.
 //! - [`Setup`] makes the table, and refuses what is not it.
 //! - [`fence()`] keeps the row in a transaction of the caller's.
 //!
@@ -15,6 +15,9 @@
 //! has looked at its clock, which is later. A request that reaches the server after its *not after* does
 //! nothing.
 //!
+//! A lock that is kept after its release has an owner of zeros, which no acquire is: so it is neither free nor
+//! renewed, and ends by itself.
+//!
 //! Rows outlive a restart. A server that may lack some, since it was promoted, restored or does not sync, has
 //! another identity than its own row says: none is granted there for the longest lease. So is it where a
 //! client has seen the clock of the server jump.
@@ -24,13 +27,14 @@
 //! The driver of PostgreSQL sends a prepared statement in two exchanges, and between them a transaction
 //! pooler may give the session to another client: then that client's statement runs with these values. So
 //! each request is one message of the simple protocol, whose statements are one transaction: they reach one
-//! session, together, and after an error none of them has done anything.
+//! session, together, and after an error none of them has done anything. That holds for those that a session was
+//! taught by `PREPARE` of SQL as well: they are named, with their values, in the same message.
 //!
 //! # Waking waiters
 //!
 //! NOTIFY goes through a pooler, LISTEN does not. A process with a direct connection listens over that, and marks
-//! rows that it is refused as *awaited*; the release of such a row notifies in its own transaction. A process
-//! without one polls.
+//! rows that its waiters are refused as *awaited*; the release of such a row notifies in its own transaction. A
+//! process without one polls. Rows that end without a release are looked at when they end.
 
 mod backend;
 mod builder;
