@@ -17,6 +17,7 @@ use super::names::CHANNEL;
 use super::session::Failure;
 use super::setup::Table;
 use super::shared::Shared;
+use super::sql::KEPT_ON;
 use super::waiters::Command;
 use crate::outage::{Outage, SoFar};
 use crate::panics::{catch, catch_async};
@@ -156,8 +157,14 @@ async fn hear(shared: &Shared, mut listener: PgListener) -> String {
 
 /// A lock was released, if it is one: any role can notify.
 fn wake(shared: &Shared, payload: &str) {
-    let waited = RowKey::parse(payload).and_then(|key| shared.waiters.0.waited_key(&key));
+    let kept = payload.strip_suffix(KEPT_ON);
+    let waited = RowKey::parse(kept.unwrap_or(payload));
+    let waited = waited.and_then(|key| shared.waiters.0.waited_key(&key));
     if let Some(key) = waited {
+        if kept.is_some() {
+            // Its waiters ask when it opens, each for itself.
+            return shared.waiters.0.wake(&key);
+        }
         let queues = &shared.queues;
         queues.requests.push(Command::AcquireForWaiting(key));
     }

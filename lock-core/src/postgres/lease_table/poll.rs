@@ -35,9 +35,11 @@ impl Poll {
         self.next = None;
     }
 
-    /// The look has ended: the next comes later, and not with those of other processes.
-    pub(super) fn ended(&mut self) {
-        self.next = Some(Instant::now() + self.pause.mul_f64(0.75 + fastrand::f64() / 2.0));
+    /// The look has ended: the next comes later, and not with those of other processes; or when a lock opens that is
+    /// kept until then.
+    pub(super) fn ended(&mut self, opens: Option<Duration>) {
+        let pause = self.pause.mul_f64(0.75 + fastrand::f64() / 2.0);
+        self.next = Some(Instant::now() + opens.map_or(pause, |opens| opens.min(pause)));
         self.pause = (self.pause * 2).min(LONGEST);
     }
 

@@ -38,6 +38,7 @@ pub struct Answer {
     acquired: HashMap<i32, (Option<i64>, Option<i64>)>,
     issued: HashMap<i32, i64>,
     free: HashSet<i32>,
+    opens: Option<Duration>,
     marked: Option<i32>,
     holders: HashMap<i32, Holder>,
 }
@@ -126,6 +127,7 @@ impl Answer {
             acquired: HashMap::new(),
             issued: HashMap::new(),
             free: HashSet::new(),
+            opens: None,
             marked: None,
             holders: HashMap::new(),
         };
@@ -139,7 +141,13 @@ impl Answer {
                 }
                 kind::RENEWED => drop(answer.renewed.insert(place)),
                 kind::ACQUIRED => drop(answer.acquired.insert(place, (one, other))),
-                kind::FREE => drop(answer.free.insert(place)),
+                kind::FREE => match one {
+                    None => drop(answer.free.insert(place)),
+                    Some(left) => {
+                        let left = Duration::from_millis(left.max(0).unsigned_abs());
+                        answer.opens = answer.opens.into_iter().chain([left]).min();
+                    }
+                },
                 kind::MARKED => answer.marked = Some(place),
                 kind::NOTIFIED => {}
                 kind::HELD_BY => {
@@ -200,6 +208,11 @@ impl Answer {
     #[must_use]
     pub fn holder(&self, place: i32) -> Option<&Holder> {
         self.holders.get(&place)
+    }
+
+    /// After how long the first of the locks opens that were looked at and are kept.
+    pub(super) fn opens(&self) -> Option<Duration> {
+        self.opens
     }
 
     /// Whether the lock at this place was free when it was looked at.

@@ -27,6 +27,9 @@ const KEPT: &str = "interval '1 hour'";
 /// Whose a lock is that was released and is kept until it expires: no acquire has this owner.
 pub(super) const NO_OWNER: &str = "'00000000-0000-0000-0000-000000000000'";
 
+/// What follows the key in the notification of such a release.
+pub(super) const KEPT_ON: &str = " kept";
+
 /// How many rows one sweep removes at most.
 const SWEPT: usize = 1_000;
 
@@ -44,7 +47,7 @@ pub(super) mod kind {
     pub(crate) const ACQUIRED: i32 = 3;
     /// Place, and the token, of those alone that are held.
     pub(crate) const ISSUED: i32 = 4;
-    /// Place, of those alone that are free.
+    /// Place, of those alone that are free, or kept: then in how many milliseconds they open.
     pub(crate) const FREE: i32 = 5;
     /// Position of a key of advisory locks that a session holds.
     pub(crate) const MARKED: i32 = 6;
@@ -127,7 +130,8 @@ impl Of<'_> {
             true => "NULL::int8".to_owned(),
             false => format!(
                 "CASE WHEN freed.awaited \
-                 THEN (pg_notify('{CHANNEL}', freed.key::text) IS NOT NULL)::int4::int8 END"
+                 THEN (pg_notify('{CHANNEL}', freed.key::text || CASE WHEN freed.kept IS NULL THEN '' ELSE '{KEPT_ON}' END) \
+                 IS NOT NULL)::int4::int8 END"
             ),
         };
         format!(
@@ -139,7 +143,7 @@ impl Of<'_> {
              freed AS (UPDATE {table} AS l SET awaited = false, lease = coalesce(own.kept, l.lease), \
                owner = CASE WHEN own.kept IS NOT NULL THEN {NO_OWNER}::uuid END, \
                expires = clock_timestamp() + coalesce(own.kept, 0) * interval '1 ms' \
-              FROM own WHERE l.key = own.key RETURNING l.key, own.place, own.was_held, own.awaited) \
+              FROM own WHERE l.key = own.key RETURNING l.key, own.place, own.was_held, own.awaited, own.kept) \
              SELECT {kind}, a.place, (CASE WHEN freed.place IS NOT NULL THEN freed.was_held::int4 \
               WHEN l.owner IS NOT NULL AND l.owner NOT IN (a.owner, {NO_OWNER}::uuid) \
                AND l.expires > clock_timestamp() THEN 2 \
@@ -338,15 +342,18 @@ impl Of<'_> {
         format!("; DELETE FROM {} WHERE key = '{key}'::uuid", self.table)
     }
 
-    /// Looks which of these, `(place, 'key'::uuid)`, are free, and locks none.
+    /// Looks which of these, `(place, 'key'::uuid)`, are free, or will be when they were kept for long enough, and locks
+    /// none.
     pub(super) fn look(&self, rows: &str) -> String {
         let table = self.table;
         format!(
             "; WITH asked(place, key) AS (VALUES {rows}) \
-             SELECT {kind}, a.place, NULL::int8, NULL::int8 \
+             SELECT {kind}, a.place, CASE WHEN l.expires > clock_timestamp() AND l.owner IS NOT NULL THEN {left} END, \
+              NULL::int8 \
              FROM asked AS a LEFT JOIN {table} AS l ON l.key = a.key \
-             WHERE l.owner IS NULL OR l.expires <= clock_timestamp()",
+             WHERE l.owner IS NULL OR l.owner = {NO_OWNER}::uuid OR l.expires <= clock_timestamp()",
             kind = kind::FREE,
+            left = left("l.expires"),
         )
     }
 

@@ -101,7 +101,7 @@ impl Upkeep {
         drop(waiters.take_left());
         let keys = waiters.keys();
         if keys.is_empty() {
-            self.poll.ended();
+            self.poll.ended(None);
             return None;
         }
         self.poll.begun();
@@ -117,7 +117,8 @@ impl Upkeep {
     }
 
     fn polled(&mut self, keys: Vec<TableKey>, answer: Result<Answer, Unanswered>) {
-        self.poll.ended();
+        let opens = answer.as_ref().ok().and_then(Answer::opens);
+        self.poll.ended(opens);
         match answer {
             Ok(answer) => {
                 let free = (keys.into_iter().enumerate())
