@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use sqlx::{PgPool, Postgres, Transaction};
+use tokio::time::Instant;
 
 use super::KIND;
 use super::builder::PostgresBuilder;
@@ -185,8 +186,14 @@ impl Backend for PostgresBackend {
             .iter()
             .map(|request| self.keys(request.name()))
             .collect();
-        self.ask(|reply| Request::Claim { keys, limit, reply })
-            .await
+        let asked = Instant::now();
+        self.ask(|reply| Request::Claim {
+            keys,
+            limit,
+            asked,
+            reply,
+        })
+        .await
     }
 
     fn changed(&self, request: &LockRequest) -> impl Future<Output = ()> + Send + 'static {

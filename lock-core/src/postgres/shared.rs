@@ -2,6 +2,8 @@
 
 use std::sync::{Arc, Mutex, PoisonError};
 
+use tokio::time::Instant;
+
 use super::held::{HoldCommand, PostgresGrant};
 use super::key::Keys;
 use super::transaction::DatabaseIdentity;
@@ -20,6 +22,7 @@ pub(super) enum Request {
     Claim {
         keys: Vec<Keys>,
         limit: usize,
+        asked: Instant,
         reply: Reply<Vec<(usize, PostgresGrant)>>,
     },
     Holder {

@@ -175,7 +175,8 @@ fn a_shutdown_frees_what_is_kept_outside_of_a_runtime() {
     assert!(!runtime.block_on(is_free(&there)));
     let end = async { timeout(s(10), here.shutdown(s(40))).await };
     runtime.block_on(end).expect("nothing is waited for");
-    assert!(runtime.block_on(is_free(&there)));
+    let waited = runtime.block_on(there.acquire(name(), s(10)));
+    assert!(waited.unwrap().is_valid());
 }
 
 /// A loss as well.

@@ -11,11 +11,12 @@ use super::lane::Lane;
 use super::users::Users;
 use crate::LockError;
 use crate::backend::Attempt;
-use crate::hand_over::HandOver;
+use crate::hand_over::{HAND_OVER, HandOver};
 use crate::server::leased::{
     Acquire, Claim, Command, HoldCommand, Release, Reply, Token, WhoHolds,
 };
 use crate::server::protocol::Protocol;
+use crate::server::terms::PATIENCE;
 
 /// Commands: by lane, put off, or left to other processes for a moment.
 pub(super) struct Pending<P: Protocol> {
@@ -67,7 +68,7 @@ impl<P: Protocol> Pending<P> {
             },
             Command::Claim(claim) => match protocol.refuses() {
                 Some(error) => claim.fail(|| error.duplicate()),
-                None => self.claim(claim, protocol),
+                None => self.claim(claim, protocol, users.clock.now()),
             },
             Command::Release(release) => self.release(release, protocol),
             Command::Token(token) => self.tokens.push(token),
@@ -102,7 +103,15 @@ impl<P: Protocol> Pending<P> {
         }
     }
 
-    fn claim(&mut self, mut claim: Claim<P::Waiters>, protocol: &P) {
+    /// One that is new waits for the end of the windows that there are: what is left to others can be free by then.
+    fn claim(&mut self, mut claim: Claim<P::Waiters>, protocol: &P, now: Duration) {
+        let windows = claim.acquires.iter();
+        let windows = windows.filter_map(|acquire| self.handed_over_until(&acquire.key));
+        if let Some(until) = windows.max()
+            && now + PATIENCE < claim.until() + HAND_OVER
+        {
+            return self.delayed.put(until, Command::Claim(claim));
+        }
         let handed_over = |acquire: &mut Acquire<_>| self.handed_over_until(&acquire.key).is_some();
         for acquire in claim.acquires.extract_if(.., handed_over) {
             acquire.reply.send(Ok(Attempt::Held { retry_in: None }));
