@@ -200,10 +200,14 @@ async fn stressed(seconds: u32, subject: &impl Subject) -> Verdict {
     let campaign = Campaign::new(SECOND * seconds);
     let verdict = campaign.run(STRESSER, subject).await.assert_clean();
     assert!(verdict.counts.acquires.done > 100, "{verdict}");
-    let faults = verdict.counts.faults.keys();
-    let injected = faults.filter(|name| **name != STARVED).count();
-    assert_eq!(injected, subject.faults().len(), "{verdict}");
+    assert_eq!(injected(&verdict), subject.faults().len(), "{verdict}");
     verdict
+}
+
+/// How many kinds of faults there were, without what a busy machine adds.
+fn injected(verdict: &Verdict) -> usize {
+    let faults = verdict.counts.faults.keys();
+    faults.filter(|name| **name != STARVED).count()
 }
 
 /// A frozen holder of a file stays its only holder, and loses nothing.
@@ -251,7 +255,7 @@ async fn stressed_with_permits(seconds: u32, subject: &impl Subject) {
     };
     let verdict = campaign.run(STRESSER, subject).await.assert_clean();
     assert!(verdict.counts.acquires.done > 100, "{verdict}");
-    assert_eq!(verdict.counts.faults.len(), 2, "{verdict}");
+    assert_eq!(injected(&verdict), 2, "{verdict}");
 }
 
 #[tokio::test]

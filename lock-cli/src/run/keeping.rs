@@ -1,6 +1,6 @@
 //! A lock that stays closed for longer than its command ran: `--at-least`.
 //!
-//! A store with a clock for that, as Redis, keeps it by itself. For the others the process of the holder does,
+//! A store with a clock for that, Redis or a lease table, keeps it by itself. For the others the process of the holder does,
 //! so that `dlock` stays until the time is over; what ends it before leaves the lock free.
 
 use std::io::{self, IsTerminal};

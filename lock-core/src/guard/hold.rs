@@ -37,8 +37,8 @@ pub(crate) struct Hold {
     pub(super) cohort: Cohort,
     /// The end of `max_hold`.
     pub(crate) until: OnceLock<Instant>,
-    /// Until when it is kept, also after the release.
-    kept_until: OnceLock<Instant>,
+    /// Until when it is kept, also after the release. In a box, which few have.
+    kept_until: OnceLock<Box<Instant>>,
     token: OnceCell<FencingToken>,
     /// Cancelled at the loss; made when it is first asked for.
     cancellation: OnceLock<CancellationToken>,
@@ -93,7 +93,7 @@ impl Hold {
 
     /// Until when it is kept after a release now.
     pub(super) fn kept_until(&self) -> Option<Instant> {
-        let until = self.kept_until.get().copied();
+        let until = self.kept_until.get().map(|until| **until);
         until.filter(|until| Instant::now() < *until)
     }
 
@@ -184,7 +184,7 @@ impl Held {
         let since = self.hold.since();
         if let Some(until) = (policy.at_least()).and_then(|at_least| since?.checked_add(at_least)) {
             // The first time is kept.
-            let _ = self.hold.kept_until.set(until);
+            let _ = self.hold.kept_until.set(Box::new(until));
         }
         let until = (policy.max_hold()).and_then(|max_hold| Instant::now().checked_add(max_hold));
         if let Some(until) = until

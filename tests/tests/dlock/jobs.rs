@@ -45,11 +45,7 @@ async fn a_lock_is_kept_for_at_least_so_long_after_its_command() {
 
 #[tokio::test]
 async fn a_dlock_that_is_stopped_while_it_keeps_a_lock_frees_it() {
-    for place in [
-        Place::files(),
-        Place::postgres().await,
-        Place::table().await,
-    ] {
+    for place in [Place::files(), Place::postgres().await] {
         let running = place.start(&["--at-least", "10min"], "echo $$").await;
         until_gone(&pids(&running.first)).await;
         let held = place.run(&["--wait", "0", "--", "true"]).await;
@@ -64,31 +60,32 @@ async fn a_dlock_that_is_stopped_while_it_keeps_a_lock_frees_it() {
 }
 
 #[tokio::test]
-async fn redis_keeps_a_lock_also_when_its_dlock_was_killed() {
-    let place = Place::redis().await;
-    let ended = place.run(&["--at-least", "10min", "--", "true"]).await;
-    assert!(ended.status.success(), "it need not stay");
-    let killed = place
-        .start(
-            &["--permits", "1", "--at-least", "10min"],
-            "echo $$; read line",
-        )
-        .await;
-    killed.signal(Signal::KILL);
-    assert_eq!(killed.ended().await.0.signal(), Some(9));
-    for permits in [&[][..], &["--permits", "1"]] {
-        let words = [&["--wait", "0"], permits, &["--", "true"]].concat();
-        let held = place.run(&words).await;
-        assert_eq!(held.status.code(), Some(75), "{}", text(&held.stderr));
+async fn a_store_that_keeps_a_lock_does_so_when_its_dlock_was_killed() {
+    for place in [Place::redis().await, Place::table().await] {
+        let ended = place.run(&["--at-least", "10min", "--", "true"]).await;
+        assert!(ended.status.success(), "it need not stay");
+        let killed = place
+            .start(
+                &["--permits", "1", "--at-least", "10min"],
+                "echo $$; read line",
+            )
+            .await;
+        killed.signal(Signal::KILL);
+        assert_eq!(killed.ended().await.0.signal(), Some(9));
+        for permits in [&[][..], &["--permits", "1"]] {
+            let words = [&["--wait", "0"], permits, &["--", "true"]].concat();
+            let held = place.run(&words).await;
+            assert_eq!(held.status.code(), Some(75), "{}", text(&held.stderr));
+        }
+        let holder = place.output(&["holder", "job:one", "--json"]).await;
+        let holder: Value = serde_json::from_slice(&holder.stdout).unwrap();
+        assert!(holder["until"].is_string(), "{holder}");
+        let said = place.output(&["holder", "job:one"]).await;
+        assert!(
+            text(&said.stdout).starts_with("job:one is kept closed for 9m"),
+            "{said:?}"
+        );
     }
-    let holder = place.output(&["holder", "job:one", "--json"]).await;
-    let holder: Value = serde_json::from_slice(&holder.stdout).unwrap();
-    assert!(holder["until"].is_string(), "{holder}");
-    let said = place.output(&["holder", "job:one"]).await;
-    assert!(
-        text(&said.stdout).starts_with("job:one is kept closed for 9m"),
-        "{said:?}"
-    );
 }
 
 #[tokio::test]

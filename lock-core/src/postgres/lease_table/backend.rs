@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::future::Future;
+use std::mem;
 use std::sync::Arc;
 
 use sqlx::{PgPool, Postgres, Transaction};
@@ -22,6 +23,10 @@ use crate::{Holder, Listing, LockError, LockGuard, LockName, LossReason, oneshot
 
 /// How many locks one request of a claim asks for at most.
 const CLAIMED: usize = 1_024;
+
+/// How often a claim asks for locks of which no answer says that they are held: a transaction of a user can have
+/// locked their rows for long.
+const LOOKS: usize = 5;
 
 /// Locks as rows of a table in PostgreSQL: they work behind transaction poolers.
 ///
@@ -226,17 +231,26 @@ impl Backend for LeaseTable {
         let Opened { shared, client, .. } = &*self.opened;
         let mut granted = Vec::new();
         for (chunk, requests) in requests.chunks(CLAIMED).enumerate() {
-            if granted.len() >= limit {
-                break;
-            }
-            let asked = requests.iter().map(|request| self.acquire(request));
-            let (acquires, answers): (Vec<_>, Vec<_>) = asked.unzip();
-            let limit = limit - granted.len();
-            let claim = Claim { acquires, limit };
-            shared.queues.requests.push(Command::Claim(claim));
-            for (at, answer) in answers.into_iter().enumerate() {
-                if let Attempt::Granted(grant) = client.answered(answer).await? {
-                    granted.push((chunk * CLAIMED + at, LeaseTableGrant(grant)));
+            let mut unknown: Vec<_> = (0..requests.len()).collect();
+            // Rows that another transaction takes or makes are passed over: for as long as this claim wants one
+            // of them, others may be free.
+            for _ in 0..LOOKS {
+                if granted.len() >= limit || unknown.is_empty() {
+                    break;
+                }
+                let asked = unknown.iter().map(|at| self.acquire(&requests[*at]));
+                let (acquires, answers): (Vec<_>, Vec<_>) = asked.unzip();
+                let limit = limit - granted.len();
+                let claim = Claim { acquires, limit };
+                shared.queues.requests.push(Command::Claim(claim));
+                for (at, answer) in mem::take(&mut unknown).into_iter().zip(answers) {
+                    match client.answered(answer).await? {
+                        Attempt::Granted(grant) => {
+                            granted.push((chunk * CLAIMED + at, LeaseTableGrant(grant)));
+                        }
+                        Attempt::Held { retry_in: None } => unknown.push(at),
+                        Attempt::Held { .. } => {}
+                    }
                 }
             }
         }

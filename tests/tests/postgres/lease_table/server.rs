@@ -24,7 +24,7 @@ async fn note(client: &mut Client, has_jumped: bool) {
         .await;
 }
 
-/// Also where a restart alone would be none: there it is told by its timeline.
+/// Also where a restart alone would be none: its timeline tells there.
 #[tokio::test]
 async fn a_server_that_was_promoted_grants_nothing_for_a_lease() {
     for fsync in ["on", "off"] {

@@ -78,11 +78,11 @@ pub(super) const BEGIN: &str = "SET TRANSACTION ISOLATION LEVEL READ COMMITTED, 
 const MICROS: &str = "(extract(epoch FROM clock_timestamp()) * 1000000)::int8";
 
 /// How many milliseconds are left until this time, as a row has it. Operators can write any: `infinity` cannot be
-/// subtracted from, and no client counts on more than a day.
+/// subtracted from, and no lock is kept for longer than a week.
 pub(super) fn left(expires: &str) -> String {
     format!(
         "greatest(0, ceil(extract(epoch FROM \
-          greatest(clock_timestamp(), least({expires}, clock_timestamp() + interval '1 day')) \
+          greatest(clock_timestamp(), least({expires}, clock_timestamp() + interval '8 days')) \
           - clock_timestamp()) * 1000))::int8"
     )
 }
