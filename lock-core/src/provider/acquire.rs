@@ -390,8 +390,8 @@ impl Caller {
             // Given back before we ask: we would meet ourselves.
             Some(granted) => {
                 if let Some(release) = granted.slot().release() {
-                    // Unanswered, it goes on by itself.
-                    let _ = until(self.wait.give_up(), release).await;
+                    // Unanswered, it goes on by itself. Boxed: few callers come here, and all would be larger.
+                    let _ = Box::pin(until(self.wait.give_up(), release)).await;
                 }
             }
             None => {}

@@ -38,6 +38,13 @@ CREATE INDEX IF NOT EXISTS distributed_lock_idempotency_ends ON distributed_lock
 /// meets the key of a lock; these are arbitrary, and the same in every version.
 const ALONE: &str = "SELECT pg_catalog.pg_advisory_xact_lock(1684827491, 2)";
 
+/// No holder of the lock has come later. A record that has ended a minute ago says nothing of that any more: it is
+/// deleted about then, and the locks may have moved to a backend whose tokens are lower.
+const IS_NEWER: &str = "\
+    AND (old.token OPERATOR(pg_catalog.<=) excluded.token \
+      OR old.expires_at OPERATOR(pg_catalog.<=) \
+        (pg_catalog.clock_timestamp() OPERATOR(pg_catalog.-) '1 minute'::pg_catalog.interval))";
+
 /// The transaction of a statement that writes. In a stricter one, which a role can have by default, a cleaning
 /// beside it would make it fail.
 pub(super) const BEGIN: &str = "BEGIN ISOLATION LEVEL READ COMMITTED";
@@ -99,7 +106,7 @@ impl Table {
     }
 
     /// Gives a row when the record, its parameter, was stored. One that has ended makes room; with a token, only
-    /// where no later holder of the lock has been.
+    /// where no later holder of the lock has been in the last minute.
     pub(super) fn put(
         &self,
         key: &RecordKey,
@@ -108,10 +115,7 @@ impl Table {
     ) -> String {
         let (key, millis) = (id(key), lifetime.min(LONGEST).as_millis());
         let number = token.map_or(0, FencingToken::get);
-        let is_newer = match token {
-            Some(_) => "AND old.token OPERATOR(pg_catalog.<=) excluded.token",
-            None => "",
-        };
+        let is_newer = token.map_or("", |_| IS_NEWER);
         let until = format!(
             "{NOW} OPERATOR(pg_catalog.+) \
              ({millis} OPERATOR(pg_catalog.*) '1 millisecond'::pg_catalog.interval)"
@@ -135,10 +139,7 @@ impl Table {
     pub(super) fn rehearse(&self) -> String {
         let none =
             format!("SELECT ''::pg_catalog.bytea, ''::pg_catalog.bytea, 0, {NOW} WHERE false");
-        let insert = self.insert(
-            &none,
-            "AND old.token OPERATOR(pg_catalog.<=) excluded.token",
-        );
+        let insert = self.insert(&none, IS_NEWER);
         format!("{insert}; DELETE FROM {} WHERE false", self.0)
     }
 

@@ -64,7 +64,7 @@ impl PostgresStore {
     /// any other waits for that one, and is refused. That holds whatever became of the locks: a holder
     /// that was frozen, and lost its lock to another request, is refused if the other has committed, and has the
     /// one effect if it has not. A holder whose lock is lost is refused before it writes, and the fencing token in
-    /// the row keeps one that comes after the lifetime of a later record from taking its place.
+    /// the row keeps one that comes in the first minute after the lifetime of a later record from taking its place.
     ///
     /// The status and headers are stored as the layer would; the status is stored whatever it is.
     ///
@@ -113,8 +113,8 @@ impl PostgresStore {
                     StoreInError(Why::Stored(Box::new(response)))
                 }
                 None => LockError::lost(
-                    "a later request with this key was here, and its record has ended; where the locks have \
-                     moved to a backend with lower fencing tokens, try again when it is deleted, in minutes",
+                    "a later request with this key was here, and its record has ended; try again in a minute, \
+                     if the locks have moved to a backend with lower fencing tokens",
                 )
                 .into(),
             });
