@@ -66,3 +66,53 @@ impl Poll {
         }
     }
 }
+
+#[cfg(all(test, not(lock_model)))]
+mod tests {
+    use super::*;
+
+    /// One that has waited for long.
+    fn seldom() -> Poll {
+        let mut poll = Poll::new();
+        for _ in 0..8 {
+            poll.begun();
+            poll.ended(None);
+        }
+        poll
+    }
+
+    fn pause(poll: &Poll) -> Duration {
+        poll.next().unwrap() - Instant::now()
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_look_is_not_later_than_the_end_of_a_lock() {
+        let left = Duration::from_millis(300);
+        let mut poll = seldom();
+        assert!(pause(&poll) > left);
+        poll.begun();
+        poll.ended(Some(left));
+        assert_eq!(pause(&poll), left);
+        // Not again and again for locks that end one after the other.
+        poll.begun();
+        poll.ended(Some(Duration::from_millis(1)));
+        assert_eq!(pause(&poll), BEFORE_END);
+        // One that ends later than the next look is looked at again.
+        poll.begun();
+        poll.ended(Some(SOON));
+        assert!(pause(&poll) < SOON);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_refusal_begins_anew_and_knows_the_end() {
+        let mut poll = seldom();
+        poll.hurry(None);
+        assert_eq!(pause(&poll), SHORTEST);
+        poll.hurry(Some(SHORTEST / 2));
+        assert_eq!(pause(&poll), SHORTEST / 2);
+        // A look that is under way says it itself.
+        poll.begun();
+        poll.hurry(Some(SHORTEST / 2));
+        assert!(poll.next().is_none());
+    }
+}
