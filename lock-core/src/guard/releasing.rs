@@ -206,7 +206,7 @@ impl Leaving {
         let Some(seat) = &mut self.seat else { return };
         // The hold is over for its holder, and for the shutdown.
         seat.close(|| hold.held_for(), hold.latch.get().is_some());
-        seat.turn.stage(Stage::Waiting);
+        seat.turn.stage(Stage::Kept);
         let shared = Arc::clone(&seat.shared);
         let kept = Kept(self);
         let Ok(runtime) = Handle::try_current() else {
