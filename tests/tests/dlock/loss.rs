@@ -51,7 +51,10 @@ async fn a_key_that_was_deleted_stops_the_command_with_70() {
     assert_eq!(deleted, 1);
     let (status, said) = running.ended().await;
     assert_eq!(status.code(), Some(70), "{said}");
-    assert!(said.contains("job:one was lost (the store no longer has it"), "{said}");
+    assert!(
+        said.contains("job:one was lost (the store no longer has it"),
+        "{said}"
+    );
 }
 
 #[tokio::test]
