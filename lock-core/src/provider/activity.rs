@@ -29,7 +29,12 @@ impl LockProvider {
         let of_queue = shared.queue.lines().into_iter();
         let of_queue = of_queue.map(|(name, stage, waiting)| {
             let (held_for, waiting) = match stage {
-                Stage::Holding(held) => (held.upgrade().map(|held| held.hold.held_for()), waiting),
+                Stage::Holding(held) => {
+                    // One that is lost is not held, also while its guard lives.
+                    let held = held.upgrade();
+                    let held = held.filter(|held| held.hold.latch.get().is_none());
+                    (held.map(|held| held.hold.held_for()), waiting)
+                }
                 Stage::Kept => (None, waiting),
                 Stage::Asking | Stage::Waiting => (None, waiting + 1),
             };
