@@ -106,6 +106,7 @@ extern crate self as lock_core;
 #[doc(hidden)]
 #[path = "private.rs"]
 pub mod __private;
+mod activity;
 #[cfg(feature = "http")]
 pub mod answer;
 pub mod backend;
@@ -160,6 +161,7 @@ mod sync;
 mod token;
 mod trace;
 
+pub use activity::{Activity, LabelActivity, LocalLock, RecentLoss};
 #[cfg(any(feature = "postgres", feature = "redis"))]
 pub use credentials::Credentials;
 pub use error::{LockError, LockErrorKind};

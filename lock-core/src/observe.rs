@@ -15,14 +15,14 @@
 //! was `contended`. Keys are built once per label and backend; a cycle costs no allocation here.
 
 use std::collections::{BTreeMap, HashMap};
-use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock, Weak};
 use std::time::Duration;
 
 use metrics::{Key, Label, Level, Metadata, with_recorder};
 
 use crate::outage::Crowd;
-use crate::{LockErrorKind, LossReason};
+use crate::{LabelActivity, LockErrorKind, LossReason};
 
 /// Labels beyond this many are counted together: a label per entity is bounded, but a mistake
 /// (an entity made from user input) must not cost a series each.
@@ -117,6 +117,8 @@ pub(crate) struct Keys {
 struct Counts {
     held: AtomicI64,
     waiting: AtomicI64,
+    contended: AtomicU64,
+    failed: AtomicU64,
 }
 
 impl Counts {
@@ -178,6 +180,14 @@ impl Observer {
         let new = || Arc::new(Keys::new(self.backend, label));
         Arc::clone(known.entry(label.into()).or_insert_with(new))
     }
+
+    /// What each label has come to.
+    pub(crate) fn labels(&self) -> Vec<LabelActivity> {
+        let known = self.keys.read().unwrap_or_else(PoisonError::into_inner);
+        (known.iter())
+            .map(|(label, keys)| keys.activity(label))
+            .collect()
+    }
 }
 
 impl Keys {
@@ -207,6 +217,30 @@ impl Keys {
     pub(crate) fn acquired(&self, outcome: AcquireOutcome, after: Duration) {
         let key = &self.acquire[outcome as usize];
         with_recorder(|recorder| recorder.register_histogram(key, &METADATA).record(after));
+        let refused = match outcome {
+            AcquireOutcome::Contended => &self.counts.contended,
+            AcquireOutcome::Unavailable | AcquireOutcome::Failed => &self.counts.failed,
+            // What is well, or no fault, costs nothing here.
+            AcquireOutcome::Acquired | AcquireOutcome::Cancelled | AcquireOutcome::Closed => return,
+        };
+        refused.fetch_add(1, Ordering::Relaxed);
+    }
+
+    fn activity(&self, label: &str) -> LabelActivity {
+        let Counts {
+            held,
+            waiting,
+            contended,
+            failed,
+        } = &*self.counts;
+        let now = |count: &AtomicI64| count.load(Ordering::Relaxed).max(0).unsigned_abs();
+        LabelActivity {
+            label: label.into(),
+            held: now(held),
+            waiting: now(waiting),
+            contended: contended.load(Ordering::Relaxed),
+            failed: failed.load(Ordering::Relaxed),
+        }
     }
 
     pub(crate) fn held_for(&self, outcome: HoldOutcome, duration: Duration) {

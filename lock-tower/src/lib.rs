@@ -201,6 +201,7 @@
 //! - `axum` (default): route parameters, `RouteLocks`, the extractor, the response, and the routes
 //!   for probes in `health`. Without it:
 //!   [`LockLayer::key`] and [`LockLayer::param`].
+//! - `console`: the page for operators in `console`, who holds what.
 
 // Which feature an item needs, in the documentation of docs.rs.
 #![cfg_attr(docsrs, feature(doc_cfg))]
@@ -212,6 +213,8 @@ pub mod __private {
     pub use crate::rejection::{body_problem, body_too_large};
 }
 mod body;
+#[cfg(feature = "console")]
+pub mod console;
 mod disconnect;
 mod future;
 #[cfg(feature = "axum")]

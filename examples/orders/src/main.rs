@@ -18,6 +18,7 @@
 //! | `GET /orders/{id}` | `order:read:<id>` where it is in no cache | [by hand](order_cache) |
 //! | `PUT /orders/{id}` | none: the version decides | |
 //! | `GET /health`, `/health/live`, `/health/ready`, `/metrics` | none | |
+//! | `GET /locks`, `/locks.json`: who holds what, in a browser | none | [the page](lock_tower::console) |
 //! | every 2 s | `job:cleanup-tokens`, skipped where another instance is at it | the macro |
 //!
 //! Environment: `BIND` (default `127.0.0.1:3000`), `RUST_LOG`, and where the locks are, as

@@ -28,6 +28,7 @@ pub(crate) fn greet(address: SocketAddr) {
   curl -i -X POST 'http://{address}/orders/1/process?work_ms=2000'
   curl -i -X POST 'http://{address}/payments/7/refund?work_ms=2000'
   curl -i -X POST 'http://{address}/payments/8/refund?work_ms=2000' -H 'idempotency-key: 1' --oauth2-bearer ann
-  curl -i 'http://{address}/accounts/transfer?work_ms=2000' -H 'content-type: application/json' -d '{{\"from\":\"alice\",\"to\":\"bob\",\"amount\":5}}'"
+  curl -i 'http://{address}/accounts/transfer?work_ms=2000' -H 'content-type: application/json' -d '{{\"from\":\"alice\",\"to\":\"bob\",\"amount\":5}}'
+Who holds what: http://{address}/locks"
     );
 }

@@ -33,7 +33,7 @@ impl Leaving {
         let hold = &self.held.hold;
         let seat = self.seat.as_mut()?;
         seat.close(|| hold.held_for(), hold.latch.get().is_some());
-        seat.turn.stage(Stage::Waiting);
+        seat.turn.stage(Stage::Kept);
         Some(Arc::clone(&seat.shared))
     }
 

@@ -24,6 +24,7 @@ use tokio_util::sync::CancellationToken;
 pub(crate) use cohort::hand_on;
 pub use guards::LockGuards;
 pub(crate) use hold::{Hold, seat};
+pub(crate) use losses::lately_lost;
 pub use lost::Lost;
 pub(crate) use releasing::STOPPING;
 pub use settle::Settle;

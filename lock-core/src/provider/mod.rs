@@ -1,6 +1,7 @@
 //! What applications hold: a backend, joined to the queue, the policies and the metrics.
 
 mod acquire;
+mod activity;
 mod builder;
 mod by_name;
 mod claim;

@@ -15,13 +15,15 @@ pub(crate) enum Stage<H> {
     Waiting,
     /// The owner holds the lock.
     Holding(H),
+    /// It was released, and is kept closed for some time.
+    Kept,
 }
 
 impl<H: Clone> Stage<H> {
     pub(super) fn holder(&self) -> Option<H> {
         match self {
             Self::Holding(holder) => Some(holder.clone()),
-            Self::Asking | Self::Waiting => None,
+            Self::Asking | Self::Waiting | Self::Kept => None,
         }
     }
 }

@@ -171,6 +171,16 @@ impl<K: Key, G, H: Clone> Queue<K, G, H> {
             .collect()
     }
 
+    /// Each line: its name, what its owner does, and how many wait behind it. Copies: what a caller does with
+    /// a holder can end its hold, which takes the lock of the lines.
+    pub(crate) fn lines(&self) -> Vec<(K, Stage<H>, usize)> {
+        let lines = lock(&self.lines);
+        let lines = lines.lines.iter();
+        lines
+            .map(|(key, line)| (key.clone(), line.stage.clone(), line.waiting.len()))
+            .collect()
+    }
+
     fn turn(self: &Arc<Self>, key: &K, ticket: u64) -> Turn<K, G, H> {
         Turn::of_owner(Arc::clone(self), key.clone(), ticket)
     }

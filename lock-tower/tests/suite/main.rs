@@ -8,6 +8,8 @@
 mod answers;
 #[cfg(feature = "axum")]
 mod bodies;
+#[cfg(feature = "console")]
+mod console;
 #[cfg(feature = "axum")]
 mod detached;
 #[cfg(feature = "axum")]

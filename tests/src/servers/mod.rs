@@ -2,7 +2,7 @@
 //!
 //! - [`PostgresServer`] and its standbys, [`PgBouncer`] or [`Pgpool`] in front of them.
 //! - [`RedisServer`] and its replicas, [`RedisCluster`], [`RedisSentinels`].
-//! - [`Nginx`] in front of a server of HTTP.
+//! - [`Nginx`] in front of a server of HTTP, [`Chromedriver`] and the browser behind it.
 //! - [`Proxy`], which delays, holds, swallows, changes and resets what goes through it.
 //! - [`Lan`]: network namespaces with a router between them that can go silent.
 //!
@@ -24,6 +24,7 @@
 //! ```
 
 mod certificates;
+mod chromedriver;
 mod clock;
 mod daemon;
 mod guardian;
@@ -43,6 +44,7 @@ mod redis_sentinels;
 mod template;
 mod wiretap;
 
+pub use chromedriver::Chromedriver;
 pub use daemon::{Daemon, Server};
 pub use keep::guard;
 pub use lan::{Lan, NetworkNamespace};

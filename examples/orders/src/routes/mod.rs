@@ -11,7 +11,7 @@ use axum::Router;
 use axum::extract::FromRef;
 use axum::routing::{get, post};
 use lock_core::{Leader, LockError, LockPolicy, LockProvider};
-use lock_tower::{RouteLocks, health};
+use lock_tower::{RouteLocks, console, health};
 use metrics_exporter_prometheus::PrometheusHandle;
 
 use crate::order_store::OrderStore;
@@ -61,6 +61,8 @@ pub(crate) fn router(
         .route("/users/{email}/login", post(users::login))
         .route("/accounts/transfer", post(accounts::transfer))
         .route("/metrics", get(metrics::show))
-        .merge(health::router(locks))
+        .merge(health::router(locks.clone()))
+        // A service that is not on this machine alone has it behind a login.
+        .merge(console::router(locks))
         .with_state(state))
 }

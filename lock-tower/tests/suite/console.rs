@@ -1,0 +1,120 @@
+//! The operators' page: what its JSON has, and what it costs the store.
+
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use axum::Router;
+use axum::body::Body;
+use futures_util::future::join_all;
+use http::Request;
+use http_body_util::BodyExt;
+use lock_core::memory::MemoryBackend;
+use lock_core::{LockName, LockProvider};
+use lock_tower::console::{self, Console};
+use serde_json::{Value, json};
+use tower::ServiceExt;
+
+async fn get(app: &Router, path: &str) -> Vec<u8> {
+    let request = Request::get(path).body(Body::empty()).unwrap();
+    let answer = app.clone().oneshot(request).await.unwrap();
+    assert_eq!(answer.status(), 200, "{path}");
+    answer
+        .into_body()
+        .collect()
+        .await
+        .unwrap()
+        .to_bytes()
+        .to_vec()
+}
+
+async fn shown(app: &Router) -> Value {
+    serde_json::from_slice(&get(app, "/locks.json").await).unwrap()
+}
+
+fn members(value: &Value) -> Vec<&str> {
+    value
+        .as_object()
+        .unwrap()
+        .keys()
+        .map(String::as_str)
+        .collect()
+}
+
+/// Programs rely on them.
+#[tokio::test]
+async fn the_members_of_the_json_are_as_documented() {
+    let store = MemoryBackend::new().with_instance("web-1:4711").unwrap();
+    let locks = LockProvider::new(store.clone());
+    let lost = locks
+        .acquire("report:rebuild:7", Duration::ZERO)
+        .await
+        .unwrap();
+    assert!(store.revoke(lost.name()));
+    lost.lost().await;
+    let _held = locks
+        .acquire("order:process:42", Duration::ZERO)
+        .await
+        .unwrap();
+    let shown = shown(&console::router(locks)).await;
+    fn sorted(of: &str) -> Vec<&str> {
+        let mut names: Vec<_> = of.split(' ').collect();
+        names.sort_unstable();
+        names
+    }
+    let has = |value: &Value, of: &str| {
+        let mut found = members(value);
+        found.sort_unstable();
+        assert_eq!(found, sorted(of), "{value}");
+    };
+    has(&shown, "backend taken_at store here lost templates");
+    has(&shown["store"], "error listed complete locks instances");
+    let lock = &shown["store"]["locks"][0];
+    has(lock, "key name instance held_ms opens_in_ms mode awaited");
+    has(&shown["store"]["instances"][0], "instance locks");
+    has(&shown["here"][0], "lock name held_ms waiting");
+    has(&shown["lost"][0], "lock name at held_ms reason");
+    has(&shown["templates"][0], "lock held waiting contended failed");
+    assert_eq!(shown["backend"], "memory");
+    assert_eq!(lock["instance"], "web-1:4711");
+    assert_eq!(shown["here"][0]["lock"], "order:process");
+    assert_eq!(shown["lost"][0]["reason"], "revoked");
+}
+
+#[tokio::test]
+async fn names_are_shown_where_that_was_asked_for_alone() {
+    let locks = LockProvider::new(MemoryBackend::new());
+    let name = LockName::new("user", "login", "ann@example.com").unwrap();
+    let _held = locks.acquire(name, Duration::ZERO).await.unwrap();
+    for (has_names, app) in [
+        (false, console::router(locks.clone())),
+        (true, Console::new(locks.clone()).names(true).into_router()),
+    ] {
+        for path in ["/locks", "/locks.json"] {
+            let text = String::from_utf8(get(&app, path).await).unwrap();
+            // The key of a store in memory is the name.
+            let named = text
+                .replace("user:login:ann@example.com", "NAME")
+                .contains("NAME");
+            assert_eq!(named, has_names, "{path}: {text}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn many_that_look_within_a_second_ask_the_store_once() {
+    let locks = LockProvider::new(MemoryBackend::new());
+    let app: Router = console::router(locks.clone());
+    let times = AtomicUsize::new(0);
+    let looks = (0..50).map(async |_| {
+        let shown = shown(&app).await;
+        times.fetch_add(1, Ordering::Relaxed);
+        shown["taken_at"].clone()
+    });
+    let mut taken = join_all(looks).await;
+    assert_eq!(times.into_inner(), 50);
+    taken.dedup();
+    assert!(taken.len() <= 2, "{taken:?}");
+    let _held = locks.acquire("job:nightly", Duration::ZERO).await.unwrap();
+    tokio::time::sleep(Duration::from_millis(1_100)).await;
+    assert_eq!(shown(&app).await["store"]["listed"], json!(1));
+}
