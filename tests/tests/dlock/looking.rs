@@ -126,7 +126,7 @@ async fn a_doctor_finds_stores_that_are_well() {
                 .iter()
                 .chain(&["health", "round trip", "lock", "holder", "fencing token"])
         {
-            assert!(has(check), "{check}: {examined:?}");
+            assert!(has(check), "{check}: {said}");
         }
     }
 }
