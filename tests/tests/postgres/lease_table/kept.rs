@@ -3,6 +3,8 @@
 use std::time::{Duration, SystemTime};
 
 use lock_core::postgres::lease_table::{Acquired, Ask, Released, fence};
+use lock_core::{LockPolicy, LockProvider};
+use lock_tests::{LeaseTableStore, Store};
 
 use super::{Bed, Client, LEASE, hold, kept, number};
 
@@ -119,4 +121,22 @@ async fn a_kept_lock_does_not_change_hands_in_one_request() {
     let answer = client.ask(ask).await;
     assert_eq!(answer.released(0), Released::Free);
     assert!(matches!(answer.acquired(0), Acquired::Held(Some(_))));
+}
+
+/// By a process that lives: the renewals of the lease leave the time as it is.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn renewals_do_not_shorten_the_time_of_a_kept_row() {
+    let store = LeaseTableStore::open().await;
+    let client = LockProvider::new(store.backend().await);
+    let policy = LockPolicy::background_job().with_at_least(SHORT);
+    let guard = client.acquire("order:process:42", policy).await.unwrap();
+    tokio::time::sleep(LeaseTableStore::LEASE.unwrap() * 3 / 2).await;
+    assert!(guard.is_valid(), "it was renewed");
+    let left = "SELECT extract(epoch FROM expires - clock_timestamp())::float8 \
+                FROM distributed_lock_leases WHERE name = 'order:process:42'";
+    let left: f64 = sqlx::query_scalar(left)
+        .fetch_one(store.pool())
+        .await
+        .unwrap();
+    assert!(left > SHORT.as_secs_f64() / 2.0, "{left}");
 }
