@@ -269,11 +269,6 @@ async fn permits_of_killed_and_frozen_processes_are_no_more_over_postgres() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn permits_of_killed_and_frozen_processes_are_no_more_over_a_table() {
-    stressed_with_permits(16, &ChaosLeaseTable::open().await).await;
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn permits_of_killed_and_frozen_processes_are_no_more_over_redis() {
     stressed_with_permits(16, &ChaosRedis::open().await).await;
 }

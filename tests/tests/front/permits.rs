@@ -476,6 +476,8 @@ async fn a_permit_that_came_too_late_says_nothing_of_the_others() {
         let scripted = ScriptedBackend::new();
         let lock = permits(&scripted.client(), 2);
         scripted.tries([Play::DoneThenLate(ms(100))]);
+        // That one stays held.
+        scripted.every_release(Play::Hang);
         let acquiring = tokio::spawn(lock.acquire_owned(wait));
         sleep(ms(50)).await;
         let tried = [slot(1), slot(2)]
