@@ -85,7 +85,7 @@ fn glance(shown: &Snapshot) -> Markup {
                 dd {
                     @if shown.store.error.is_some() { (UNKNOWN) } @else {
                         (shown.store.listed) @if !shown.store.complete { "+" }
-                        small { "by " (shown.store.instances.len()) " instances" }
+                        small { "by " (shown.store.instances.len()) @if shown.store.instances.len() == 1 { " instance" } @else { " instances" } }
                     }
                 }
             }

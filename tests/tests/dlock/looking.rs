@@ -88,9 +88,9 @@ async fn a_doctor_finds_stores_that_are_well() {
         // On a machine that is busy a store can be slow.
         let is_well = |made: &Value| made["result"] == "passed" || made["check"] == "round trip";
         assert!(checks.iter().all(is_well), "{examined}");
-        let examined = place.output(&["doctor"]).await;
-        let said = text(&examined.stdout);
-        assert!(matches!(examined.status.code(), Some(0 | 1)), "{said}");
+        let printed = place.output(&["doctor"]).await;
+        let said = text(&printed.stdout);
+        assert!(matches!(printed.status.code(), Some(0 | 1)), "{said}");
         assert!(said.starts_with("ok  ") && !said.contains("FAIL"), "{said}");
         let has = |check: &str| checks.iter().any(|made| made["check"] == check);
         let of_store: &[&str] = match () {
