@@ -10,7 +10,7 @@ use std::sync::{Arc, Weak};
 use std::task::{Context, Poll, Waker, ready};
 use std::time::Duration;
 
-use backon::{BackoffBuilder, ExponentialBuilder};
+use backon::{BackoffBuilder, ExponentialBackoff, ExponentialBuilder};
 use tokio::task::coop;
 use tokio::time::{Instant, sleep_until};
 use tracing::{Instrument, Span};
@@ -409,7 +409,8 @@ impl Caller {
         let Self { shared, wait, .. } = self;
         let request = self.request();
         let mut changed = None;
-        let mut backoff = None;
+        // Boxed: most callers have no use for it.
+        let mut backoff: Option<Box<ExponentialBackoff>> = None;
         loop {
             let asked = std::time::Instant::now();
             // Left alone, the exchange goes on by itself when it is dropped here.
@@ -441,7 +442,7 @@ impl Caller {
                     turn.stage(Stage::Asking);
                 }
                 Err(error) if error.is_unavailable() && !wait.is_over() => {
-                    let delays = backoff.get_or_insert_with(|| BACKOFF.build());
+                    let delays = backoff.get_or_insert_with(|| Box::new(BACKOFF.build()));
                     let retry = delays.next().map(|delay| Instant::now() + delay);
                     // A registration is used up, also here: what is granted to it is not left lying. A
                     // store that is back says so to those who are registered.

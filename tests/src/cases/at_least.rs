@@ -168,24 +168,36 @@ pub async fn what_a_process_keeps_that_is_killed_ends_with_it_or_in_time<S: Stor
 pub async fn late_timers_do_not_run_a_short_job_again<S: Store>(harness: Harness<S>) {
     const TICK: Duration = Duration::from_secs(1);
     const APART: Duration = Duration::from_millis(300);
+    const KEPT: Duration = Duration::from_millis(800);
     let name = harness.name();
-    let asked = format!("acquire {name} 0 at_least=800");
+    let asked = format!("acquire {name} 0 at_least={}", KEPT.as_millis());
     let ticks = seconds(Duration::from_secs(5)).as_secs();
     let mut children = Vec::new();
     for _ in 0..3 {
         children.push(harness.child().await);
     }
     let start = Instant::now();
+    let mut last: Option<Instant> = None;
+    let mut was_late = false;
     for tick in 0..u32::try_from(ticks).unwrap() {
-        let mut runs = 0;
+        let (mut runs, mut is_late) = (0, false);
         for (number, child) in (0..).zip(&mut children) {
-            sleep_until(start + TICK * tick + APART * number).await;
+            let due = start + TICK * tick + APART * number;
+            sleep_until(due).await;
+            let began = Instant::now();
             if child.ask(&asked).await == "granted" {
+                let since = last.map(|last| last.elapsed());
+                assert!(since.is_none_or(|since| since >= KEPT), "{since:?}");
+                last = Some(began);
                 runs += 1;
                 sleep(Duration::from_millis(5)).await;
                 child.release().await;
             }
+            // A tick and the next are 200 ms further apart than the lock is kept: the machine may be later.
+            is_late |= due.elapsed() > (TICK - KEPT) / 2;
         }
-        assert_eq!(runs, 1, "at tick {tick}");
+        // What is late is in the way of the next tick, and comes after the end of its own.
+        assert!(runs == 1 || is_late || was_late, "{runs} at tick {tick}");
+        was_late = is_late;
     }
 }
