@@ -7,7 +7,9 @@
 //! # Rules
 //!
 //! 1. **At most one live grant per name**, for all clients: two providers over one backend, or the
-//!    same one twice. A backend never grants again what it has granted and not taken back.
+//!    same one twice. A backend never grants again what it has granted and not taken back. Where it has
+//!    [readers](Backend::SHARED): any number of live grants that were asked for as
+//!    [shared](crate::LockMode::Shared), or one exclusive one, and never both.
 //! 2. **Validity counts from before the request.** A [`Lease`] must end, on its clock, before the
 //!    store can give the lock to another client.
 //! 3. **A dropped grant is released**, without a runtime and without blocking: the release is
@@ -154,6 +156,14 @@ pub trait Backend: Send + Sync + 'static {
     /// completes its release: true for a store in memory, never for one behind a socket. The
     /// library then allocates no future for either.
     const IMMEDIATE: bool = false;
+
+    /// Whether it grants locks that are [shared](LockRequest::mode). As provided it does not: the library asks
+    /// for none then, and tells the caller that the set-up is wrong.
+    ///
+    /// A backend that does grants no shared lock while a request for the exclusive one
+    /// [waits](Self::changed), in any process: readers that come and go would keep a writer out for ever. A writer that
+    /// waited and has gone, or has crashed, keeps readers out no longer than a lease.
+    const SHARED: bool = false;
 
     /// Tries once to take the lock, without waiting for its holder.
     ///
