@@ -40,6 +40,7 @@ impl Activity {
 pub struct LocalLock {
     pub(crate) name: LockName,
     pub(crate) held_for: Option<Duration>,
+    pub(crate) readers: usize,
     pub(crate) waiting: usize,
 }
 
@@ -50,11 +51,17 @@ impl LocalLock {
         &self.name
     }
 
-    /// For how long a task holds it; `None` while none does, and after a release that
-    /// [keeps](crate::LockPolicy::with_at_least) it.
+    /// For how long a task holds it, of several [readers](Self::readers) the first; `None` while none does, and
+    /// after a release that [keeps](crate::LockPolicy::with_at_least) it.
     #[must_use]
     pub fn held_for(&self) -> Option<Duration> {
         self.held_for
+    }
+
+    /// How many tasks hold it [together](crate::DistributedLock::shared); zero where one holds it alone.
+    #[must_use]
+    pub fn readers(&self) -> usize {
+        self.readers
     }
 
     /// How many tasks wait for it, the one included that asks the store.

@@ -158,6 +158,7 @@ mod registration;
 mod server;
 mod settings;
 mod sync;
+mod terms;
 mod token;
 mod trace;
 

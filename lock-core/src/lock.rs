@@ -4,6 +4,7 @@ use std::fmt;
 use std::future::Future;
 
 use crate::permits::Permits;
+use crate::terms::Terms;
 use crate::{Acquire, Holder, LockError, LockGuard, LockName, LockPolicy, LockProvider};
 
 /// A lock by its name, not held yet. From [`LockProvider::lock`].
@@ -36,7 +37,7 @@ use crate::{Acquire, Holder, LockError, LockGuard, LockName, LockPolicy, LockPro
 pub struct DistributedLock {
     provider: LockProvider,
     name: LockName,
-    permits: Option<Permits>,
+    terms: Terms,
 }
 
 impl DistributedLock {
@@ -44,7 +45,7 @@ impl DistributedLock {
         Self {
             provider,
             name,
-            permits: None,
+            terms: Terms::EXCLUSIVE,
         }
     }
 
@@ -104,7 +105,65 @@ impl DistributedLock {
     /// [`Unavailable`](crate::LockErrorKind::Unavailable) when none is free and the store did not answer for
     /// one.
     pub fn permits(mut self, number: usize) -> Self {
-        self.permits = Some(Permits::new(number));
+        self.terms = self.terms.with_permits(Permits::new(number));
+        self
+    }
+
+    /// The same lock for readers: any number of them hold it together, in all processes, and none of them
+    /// while another caller holds it without `shared`, which is called the writer.
+    ///
+    /// For what many look at and few change: a catalogue that requests read and an import replaces, a schema
+    /// that jobs rely on and a migration alters.
+    ///
+    /// ```
+    /// # use std::time::Duration;
+    /// # use lock_core::{LockError, LockProvider, memory::MemoryBackend};
+    /// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), LockError> {
+    /// # let locks = LockProvider::new(MemoryBackend::new());
+    /// let write = locks.lock("catalog:read:7")?;
+    /// let read = write.clone().shared();
+    ///
+    /// let one = read.acquire(Duration::from_secs(5)).await?;
+    /// let other = read.acquire(Duration::from_secs(5)).await?;
+    /// assert!(write.try_acquire(Duration::ZERO).await?.is_none());
+    ///
+    /// one.release().await?;
+    /// other.release().await?;
+    /// let import = write.acquire(Duration::from_secs(5)).await?;
+    /// assert!(read.try_acquire(Duration::ZERO).await?.is_none());
+    /// # import.release().await?;
+    /// # Ok(()) }
+    /// ```
+    ///
+    /// Each reader has a lease and a loss of its own: one that crashes, or loses its lock, leaves the others as
+    /// they are.
+    ///
+    /// # Waiting
+    ///
+    /// A writer that waits keeps new readers out, in all processes, so that readers that come and go do not starve
+    /// it; it is granted the lock when the last reader that held it has released it. If it gives up, the readers
+    /// go on. Callers of one process are served in the order of their calls, readers that follow each other
+    /// together.
+    ///
+    /// A try that does not wait is granted the lock for a reader unless a writer holds it or waits for it.
+    ///
+    /// A reader does not become a writer: release the lock, acquire it without `shared`, and look again at what
+    /// was read, since another writer may have been first. A task that reads, and reads the same lock again
+    /// before it has released it, waits for itself where a writer came in between.
+    ///
+    /// # Tokens
+    ///
+    /// Tokens order writers, so that [`fencing_token`](LockGuard::fencing_token) of a reader is
+    /// [`Misconfigured`](crate::LockErrorKind::Misconfigured). Those of writers grow across the readers between
+    /// them.
+    ///
+    /// # Errors
+    ///
+    /// None here; each acquire is [`Misconfigured`](crate::LockErrorKind::Misconfigured), and nothing is asked of
+    /// the store, where the backend [has no readers](crate::backend::Backend::SHARED), together with
+    /// [`permits`](Self::permits), and under a policy with [`at_least`](LockPolicy::with_at_least).
+    pub fn shared(mut self) -> Self {
+        self.terms = self.terms.shared();
         self
     }
 
@@ -126,7 +185,10 @@ impl DistributedLock {
     /// # Ok::<(), LockError>(())
     /// ```
     pub fn slots(&self) -> impl Iterator<Item = LockName> {
-        let number = self.permits.and_then(|permits| permits.check().ok());
+        let number = self
+            .terms
+            .permits()
+            .and_then(|permits| permits.check().ok());
         (1..=number.unwrap_or_default()).map(|slot| self.name.slot(slot))
     }
 
@@ -161,7 +223,7 @@ impl DistributedLock {
     ///
     /// As [`LockProvider::holder`].
     pub async fn holder(&self) -> Result<Option<Holder>, LockError> {
-        let Some(permits) = self.permits else {
+        let Some(permits) = self.terms.permits() else {
             return self.provider.holder(self.name.clone()).await;
         };
         let number = permits
@@ -250,7 +312,7 @@ impl DistributedLock {
     /// As [`try_acquire`](Self::try_acquire), when it is polled.
     pub fn acquire_owned(&self, policy: impl Into<LockPolicy>) -> Acquire {
         let (provider, name) = (self.provider.clone(), self.name.clone());
-        Acquire::new(provider, name, self.permits, policy.into())
+        Acquire::new(provider, name, self.terms, policy.into())
     }
 
     /// Acquires the lock, runs `work` as long as the lock is ours, and releases it. A release that
@@ -346,7 +408,8 @@ impl fmt::Debug for DistributedLock {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("DistributedLock")
             .field("lock", &self.name.label())
-            .field("permits", &self.permits)
+            .field("permits", &self.terms.permits())
+            .field("mode", &self.terms.mode())
             .finish_non_exhaustive()
     }
 }

@@ -22,6 +22,7 @@ pub use crate::provider::Server;
 pub use tokio::task::coop::consume_budget;
 
 use crate::permits::Permits;
+use crate::terms::Terms;
 use crate::{Acquire, LockError, LockGuard, LockGuards, LockName, LockPolicy, LockProvider};
 
 /// A return type that can say that the lock was refused, or lost.
@@ -183,7 +184,7 @@ pub fn installed() -> Result<&'static LockProvider, LockError> {
 pub struct Lock {
     provider: LockProvider,
     name: LockName,
-    permits: Option<Permits>,
+    terms: Terms,
 }
 
 /// The lock of this name, or the first reason why there is none.
@@ -198,7 +199,7 @@ pub fn lock(
     Ok(Lock {
         provider: provider?.clone(),
         name: name?,
-        permits: None,
+        terms: Terms::EXCLUSIVE,
     })
 }
 
@@ -206,13 +207,20 @@ impl Lock {
     /// One of so many permits of the lock.
     #[must_use]
     pub fn permits(mut self, number: usize) -> Self {
-        self.permits = Some(Permits::new(number));
+        self.terms = self.terms.with_permits(Permits::new(number));
+        self
+    }
+
+    /// Together with others that ask for it so.
+    #[must_use]
+    pub fn shared(mut self) -> Self {
+        self.terms = self.terms.shared();
         self
     }
 
     /// Acquires the lock.
     pub fn acquire(self, policy: LockPolicy) -> Acquire {
-        Acquire::new(self.provider, self.name, self.permits, policy)
+        Acquire::new(self.provider, self.name, self.terms, policy)
     }
 }
 

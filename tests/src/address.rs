@@ -85,7 +85,7 @@ fn millis(number: &str) -> Result<Duration, ParseIntError> {
 }
 
 /// What guards do not tell: until when their locks are theirs. The latest lease of each name, since
-/// a provider has one hold of a name at a time.
+/// a provider has one writer of a name at a time. Of several readers it is that of the last, which ends last.
 #[derive(Clone, Default)]
 pub struct Leases(Arc<Mutex<HashMap<LockName, Lease>>>);
 
@@ -120,6 +120,7 @@ impl<B: Backend> Backend for Watched<B> {
 
     const KIND: &'static str = B::KIND;
     const IMMEDIATE: bool = B::IMMEDIATE;
+    const SHARED: bool = B::SHARED;
 
     async fn try_acquire(&self, request: &LockRequest) -> Result<Attempt<B::Grant>, LockError> {
         let attempt = self.backend.try_acquire(request).await?;

@@ -136,6 +136,23 @@ macro_rules! conformance {
                 what_a_process_keeps_that_is_killed_ends_with_it_or_in_time [17 30]
                 late_timers_do_not_run_a_short_job_again [16 30]
             }
+            readers {
+                readers_hold_it_together_and_never_with_a_writer [32]
+                tries_of_readers_that_meet_are_all_granted [2 32]
+                readers_and_writers_are_never_inside_together [5 32]
+                a_writer_that_waits_keeps_new_readers_out [32]
+                readers_go_on_when_the_writer_gives_up_that_kept_them_out [3 8 32]
+                a_writer_is_served_when_the_last_reader_releases [3 32]
+                many_readers_of_two_clients_hold_it_at_once [32]
+                a_reader_that_is_lost_says_so_and_lets_a_writer_in [19 32]
+                a_reader_whose_process_is_killed_lets_a_writer_in [17 32]
+                a_writer_whose_process_is_killed_while_it_waits_lets_readers_in [17 32]
+                a_reader_that_is_dropped_lets_a_writer_in [7 32]
+                readers_and_writers_that_leave_at_any_time_leak_nothing [8 32]
+                tokens_of_writers_grow_across_readers_which_have_none [23 32]
+                readers_are_named_and_listed_as_such [28 31 32]
+                a_shutdown_waits_for_readers_and_takes_the_lock_from_those_that_stay [27 32]
+            }
             names {
                 every_name_that_is_accepted_works [12]
                 names_that_differ_in_the_last_byte_or_in_case_are_different [12]

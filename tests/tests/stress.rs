@@ -4,7 +4,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use lock_core::backend::{BootClock, Clock, TokioClock};
+use lock_core::backend::{Backend, BootClock, Clock, TokioClock};
 use lock_core::memory::MemoryBackend;
 use lock_tests::address::Opened;
 use lock_tests::chaos::{
@@ -48,6 +48,7 @@ fn history(bug: Bug, resource: MemoryResource, seed: u64) -> Vec<Event> {
     let clock: Arc<dyn Clock> = Arc::new(TokioClock::new());
     let crowd = InProcess {
         workers: 1,
+        readers: 0,
         locks: 2,
         lasts: 20 * SECOND,
         pausing: Some((20, LEASE * 2)),
@@ -80,6 +81,7 @@ fn raced(bug: Bug) -> Verdict {
         .build();
     let crowd = InProcess {
         workers: 2,
+        readers: 0,
         locks: 2,
         lasts: SECOND,
         pausing: None,
@@ -177,6 +179,7 @@ fn a_resource_without_a_fence_is_caught() {
 async fn clients_of_one_process_are_served_in_order_over_memory() {
     let crowd = InProcess {
         workers: 8,
+        readers: 0,
         locks: 2,
         lasts: 2 * SECOND,
         pausing: None,
@@ -192,6 +195,30 @@ async fn clients_of_one_process_are_served_in_order_over_memory() {
     let verdict = judge(&working.await, &rules).assert_clean();
     println!("{verdict}");
     assert!(verdict.counts.acquires.done > 100, "{verdict}");
+}
+
+/// Of three clients, each with 21 readers and a writer on one lock.
+#[tokio::test]
+async fn readers_and_writers_of_three_clients_keep_the_promises_over_memory() {
+    let crowd = InProcess {
+        workers: 22,
+        readers: 21,
+        locks: 1,
+        lasts: 3 * SECOND,
+        pausing: None,
+        free_within: FREE_WITHIN,
+        seed: seed(),
+    };
+    let memory = MemoryBackend::new();
+    let clients = (0..3).map(|_| Opened::over(memory.clone())).collect();
+    let working = crowd.work(clients, MemoryResource::default(), Arc::new(BootClock));
+    let rules = Rules::default()
+        .free_within(FREE_WITHIN)
+        .fifo(Duration::ZERO);
+    let verdict = judge(&working.await, &rules).assert_clean();
+    println!("{verdict}");
+    let counts = &verdict.counts;
+    assert!(counts.reads > 100 && counts.writes.done > 10, "{verdict}");
 }
 
 /// Processes that compete for so many seconds while everything happens to them that can.
@@ -271,6 +298,36 @@ async fn permits_of_killed_and_frozen_processes_are_no_more_over_postgres() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn permits_of_killed_and_frozen_processes_are_no_more_over_redis() {
     stressed_with_permits(16, &ChaosRedis::open().await).await;
+}
+
+/// Three processes, each with 21 readers and a writer on one lock, while everything happens to them that can. For a
+/// store without readers it does nothing.
+#[allow(clippy::print_stdout, reason = "the report of a run")]
+async fn stressed_with_readers<S: Subject>(seconds: u32, subject: &S) {
+    if !S::Backend::SHARED {
+        return;
+    }
+    let campaign = Campaign {
+        processes: 3,
+        clients: 22,
+        readers: 21,
+        locks: 1,
+        ..Campaign::new(SECOND * seconds)
+    };
+    let verdict = campaign.run(STRESSER, subject).await.assert_clean();
+    println!("{verdict}");
+    let counts = &verdict.counts;
+    assert!(counts.reads > 100 && counts.writes.done > 10, "{verdict}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn readers_and_writers_of_three_processes_keep_the_promises_over_postgres() {
+    stressed_with_readers(20, &ChaosPostgres::open().await).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn readers_and_writers_of_three_processes_keep_the_promises_over_redis() {
+    stressed_with_readers(20, &ChaosRedis::open().await).await;
 }
 
 /// Whatever takes the place of the master, while that is dead, frozen or goes on.

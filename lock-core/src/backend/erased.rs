@@ -9,7 +9,7 @@ use std::task::{Context, Poll, Waker};
 use super::providers::Member;
 use super::{Attempt, Backend, Grant, LockRequest};
 use crate::guard::Hold;
-use crate::{Holder, Listing, LockError, LockName};
+use crate::{Holder, Listing, LockError, LockMode, LockName};
 
 type BoxFuture<T> = Pin<Box<dyn Future<Output = T> + Send>>;
 
@@ -86,8 +86,8 @@ impl<B: Backend> Slot for GrantSlot<B> {
     }
 }
 
-fn hold<B: Backend>(name: LockName, grant: B::Grant) -> Granted {
-    join::<B>(Hold::new(name, grant.lease().clone()), grant)
+fn hold<B: Backend>(name: LockName, mode: LockMode, grant: B::Grant) -> Granted {
+    join::<B>(Hold::new(name, mode, grant.lease().clone()), grant)
 }
 
 fn join<B: Backend>(hold: Hold, grant: B::Grant) -> Granted {
@@ -98,6 +98,8 @@ fn join<B: Backend>(hold: Hold, grant: B::Grant) -> Granted {
 /// A [`Backend`] without its type.
 pub(crate) trait DynBackend: Send + Sync {
     fn kind(&self) -> &'static str;
+    /// Whether it grants locks that are shared.
+    fn has_readers(&self) -> bool;
     fn begin(&self, request: LockRequest) -> Begun;
     fn begin_many(&self, requests: Vec<LockRequest>, limit: usize) -> ManyCommand;
     fn changed(&self, request: &LockRequest) -> BoxFuture<()>;
@@ -124,11 +126,14 @@ struct Erased<B> {
 
 /// The same answer with the grant in the form that the library keeps.
 fn held<B: Backend>(
-    name: LockName,
+    request: LockRequest,
     answer: Result<Attempt<B::Grant>, LockError>,
 ) -> Result<Attempt<Granted>, LockError> {
     Ok(match answer? {
-        Attempt::Granted(grant) => Attempt::Granted(hold::<B>(name, grant)),
+        Attempt::Granted(grant) => {
+            let mode = request.mode();
+            Attempt::Granted(hold::<B>(request.into_name(), mode, grant))
+        }
         Attempt::Held { retry_in } => Attempt::Held { retry_in },
     })
 }
@@ -138,18 +143,22 @@ impl<B: Backend> DynBackend for Erased<B> {
         B::KIND
     }
 
+    fn has_readers(&self) -> bool {
+        B::SHARED
+    }
+
     fn begin(&self, request: LockRequest) -> Begun {
         if B::IMMEDIATE {
             let mut cx = Context::from_waker(Waker::noop());
             let answer = pin!(self.backend.try_acquire(&request)).poll(&mut cx);
             if let Poll::Ready(answer) = answer {
-                return Begun::Ready(held::<B>(request.into_name(), answer));
+                return Begun::Ready(held::<B>(request, answer));
             }
         }
         let backend = Arc::clone(&self.backend);
         Begun::Pending(Box::pin(async move {
             let answer = backend.try_acquire(&request).await;
-            held::<B>(request.into_name(), answer)
+            held::<B>(request, answer)
         }))
     }
 
@@ -158,10 +167,9 @@ impl<B: Backend> DynBackend for Erased<B> {
         Box::pin(async move {
             let granted = backend.try_acquire_many(&requests, limit).await?;
             let hold = |(position, grant): (usize, _)| {
-                (
-                    position,
-                    hold::<B>(requests[position].name().clone(), grant),
-                )
+                let request = &requests[position];
+                let granted = hold::<B>(request.name().clone(), request.mode(), grant);
+                (position, granted)
             };
             Ok(granted.into_iter().map(hold).collect())
         })

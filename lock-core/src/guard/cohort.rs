@@ -45,10 +45,11 @@ pub(super) struct Cohort {
 }
 
 /// Hands a grant that no caller awaits to the next in line, which can be a task that does not take it: it is
-/// taken back then. Both come back where there is none in line, or no runtime to take it back in time.
+/// taken back then. Both come back where there is none in line, or it asks for the other mode, or there is no
+/// runtime to take it back in time.
 pub(crate) fn hand_on(turn: Turn, mut granted: Granted) -> Result<(), (Turn, Granted)> {
     let (queue, name) = (Arc::clone(turn.queue()), granted.hold.name.clone());
-    let held = Arc::get_mut(&mut granted).filter(|_| turn.is_awaited());
+    let held = Arc::get_mut(&mut granted).filter(|held| turn.is_awaited_as(held.hold.mode));
     let cohort = held.and_then(|held| {
         let cohort = &mut held.hold.cohort;
         let until = Instant::now() + LENT;

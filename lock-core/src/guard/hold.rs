@@ -18,17 +18,18 @@ use super::cohort::Cohort;
 use super::losses;
 use super::lost::{Lost, watch};
 use super::overtime;
-use super::seat::{Account, Seat, Watchdog};
+use super::seat::{Account, Place, Seat, Watchdog};
 use crate::backend::{Granted, Held};
 use crate::lease::{Latch, Lease, LossReason, Registration};
 use crate::nesting::Mark;
 use crate::observe::{self, Keys};
 use crate::provider::{Shared, Turn};
 use crate::queue::Stage;
-use crate::{FencingToken, LockError, LockName, LockPolicy, trace};
+use crate::{FencingToken, LockError, LockMode, LockName, LockPolicy, trace};
 
 pub(crate) struct Hold {
     pub(crate) name: LockName,
+    pub(crate) mode: LockMode,
     pub(crate) lease: Lease,
     /// Why this hold was lost, once that was seen.
     pub(crate) latch: Latch,
@@ -54,9 +55,10 @@ pub(crate) struct Hold {
 }
 
 impl Hold {
-    pub(crate) fn new(name: LockName, lease: Lease) -> Self {
+    pub(crate) fn new(name: LockName, mode: LockMode, lease: Lease) -> Self {
         Self {
             name,
+            mode,
             lease,
             latch: Latch::new(),
             since: None,
@@ -75,7 +77,7 @@ impl Hold {
 
     /// For the next holder of the same grant.
     pub(super) fn next(&self) -> Self {
-        Self::new(self.name.clone(), self.lease.clone())
+        Self::new(self.name.clone(), self.mode, self.lease.clone())
     }
 
     pub(crate) fn watch_order(&mut self, mark: Option<Mark>) {
@@ -143,7 +145,7 @@ impl Wake for Cancel {
     }
 }
 
-/// Joins a grant to the turn that it was asked for in.
+/// Joins a grant to the turn that it was asked for in, which a reader passes on.
 pub(crate) fn seat(
     shared: &Arc<Shared>,
     keys: Arc<Keys>,
@@ -156,20 +158,29 @@ pub(crate) fn seat(
     hold.since = Some(now);
     hold.cohort.begin(now, shared.local_handover);
     keys.held(1);
-    // The seat stays locked until the hold is known: a caller that gets in line by then finds it.
-    let mut place = granted.hold.seat();
-    let seat = place.insert(Seat {
-        turn,
+    let account = Account {
+        keys,
+        span: trace::holding(shared.backend.kind(), &granted.hold.name),
+    };
+    let seat = |place| Seat {
+        place,
         shared: Arc::clone(shared),
         watching: None,
-        account: Some(Account {
-            keys,
-            span: trace::holding(shared.backend.kind(), &granted.hold.name),
-        }),
-    });
-    let holding = Stage::Holding(Arc::downgrade(&granted));
-    let (is_awaited, refused) = seat.turn.stage_unwoken(holding);
-    drop(place);
+        account: Some(account),
+    };
+    let holder = Arc::downgrade(&granted);
+    // The seat stays locked until the hold is known: a caller that gets in line by then finds it.
+    let mut own = granted.hold.seat();
+    if granted.hold.mode == LockMode::Shared {
+        let (reading, next) = turn.read(holder);
+        *own = Some(seat(Place::Reading(reading)));
+        drop(own);
+        next.wake();
+        return granted;
+    }
+    let (is_awaited, refused) = turn.stage_unwoken(Stage::Holding(holder));
+    *own = Some(seat(Place::Turn(turn)));
+    drop(own);
     refused.wake();
     if is_awaited {
         granted.watch();
@@ -290,6 +301,13 @@ impl Held {
     pub(crate) async fn fencing_token(self: &Arc<Self>) -> Result<FencingToken, LockError> {
         // The token is known after the first call.
         consume_budget().await;
+        if self.hold.mode == LockMode::Shared {
+            let error = LockError::misconfigured(
+                "a reader has no fencing token: tokens order writers, and readers hold the lock together; \
+                 acquire the lock without `shared` for work that needs one",
+            );
+            return Err(error.with_lock(&self.hold.name));
+        }
         self.check()?;
         // Nothing is asked of the server, so that there is no answer to bound, nor a loss to wait for.
         if let Some(token) = self.hold.token.get() {

@@ -4,12 +4,12 @@ use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
 
-use super::seat::Seat;
-use crate::LockError;
+use super::seat::{Place, Seat};
 use crate::backend::Granted;
 use crate::lease::Lease;
 use crate::provider::Shared;
 use crate::queue::Stage;
+use crate::{LockError, LockMode};
 
 pub(super) type Answer = Pin<Box<dyn Future<Output = Result<(), LockError>> + Send>>;
 
@@ -33,7 +33,10 @@ impl Leaving {
         let hold = &self.held.hold;
         let seat = self.seat.as_mut()?;
         seat.close(|| hold.held_for(), hold.latch.get().is_some());
-        seat.turn.stage(Stage::Kept);
+        // A reader is not kept: it closes the lock to no other reader.
+        if let Place::Turn(turn) = &seat.place {
+            turn.stage(Stage::Kept);
+        }
         Some(Arc::clone(&seat.shared))
     }
 
@@ -46,10 +49,15 @@ impl Leaving {
         &self.held.hold.lease
     }
 
-    /// Hands the lock over to the next in line, if there is one and the lock may stay in this process.
+    /// Hands the lock over from a writer to the next in line, if that is a writer and the lock may stay in this
+    /// process.
     pub(super) fn hand_over(&mut self) -> HandOver {
         let hold = &self.held.hold;
-        let Some(seat) = self.seat.as_mut().filter(|seat| seat.turn.is_awaited()) else {
+        let is_next = |place: &Place| match place {
+            Place::Turn(turn) => turn.is_awaited_as(LockMode::Exclusive),
+            Place::Reading(_) => false,
+        };
+        let Some(seat) = self.seat.as_mut().filter(|seat| is_next(&seat.place)) else {
             return HandOver::No;
         };
         let Some(until) = (hold.cohort.open_until()).filter(|_| hold.lease.is_lasting()) else {
@@ -70,14 +78,19 @@ impl Leaving {
         let Some(seat) = self.seat.take() else {
             return HandOver::Undone(next);
         };
+        let Place::Turn(turn) = seat.place else {
+            self.seat = Some(seat);
+            return HandOver::Undone(next);
+        };
         let cohort = next.hold.cohort.clone();
-        match seat.turn.hand_over(next, until) {
+        match turn.hand_over(next, until) {
             Ok(()) => {
                 cohort.take_back_if_late(&seat.shared.queue, &hold.name);
                 HandOver::Done
             }
             Err((turn, next)) => {
-                self.seat = Some(Seat { turn, ..seat });
+                let place = Place::Turn(turn);
+                self.seat = Some(Seat { place, ..seat });
                 HandOver::Undone(next)
             }
         }

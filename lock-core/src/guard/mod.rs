@@ -195,6 +195,8 @@ impl LockGuard {
     /// [`Lost`](crate::LockErrorKind::Lost) when the lock is not ours any more,
     /// [`Unavailable`](crate::LockErrorKind::Unavailable) when the backend did not answer. What was
     /// done under the lock before is done: [`LockError::is_outcome_unknown`].
+    /// [`Misconfigured`](crate::LockErrorKind::Misconfigured) for a [reader](crate::DistributedLock::shared):
+    /// tokens order writers.
     ///
     /// # Cancel safety
     ///

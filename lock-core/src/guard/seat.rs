@@ -1,4 +1,4 @@
-//! The place of a hold in its provider: the turn that it was asked for in, and where it is reported.
+//! The place of a hold in its provider: its place in line, and where it is reported.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -9,17 +9,25 @@ use tracing::Span;
 
 use super::overtime;
 use crate::observe::{HoldOutcome, Keys};
-use crate::provider::{Shared, Turn};
+use crate::provider::{Reading, Shared, Turn};
 use crate::trace;
 
 /// What makes a grant a hold of a provider: it is there until the release.
 pub(super) struct Seat {
-    pub(super) turn: Turn,
+    pub(super) place: Place,
     pub(super) shared: Arc<Shared>,
     /// Where it is used; a box is smaller where it is not.
     pub(super) watching: Option<Box<Watching>>,
     /// Until the end of the hold is reported.
     pub(super) account: Option<Account>,
+}
+
+/// The place in the line of the lock.
+pub(super) enum Place {
+    /// Of a writer, before all that wait.
+    Turn(Turn),
+    /// Of a reader, which has passed its turn on.
+    Reading(#[expect(dead_code, reason = "its drop leaves the line")] Reading),
 }
 
 /// What frees the lock once it is lost, although the guard is kept.

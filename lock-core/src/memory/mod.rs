@@ -31,10 +31,10 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use self::store::{Granting, Store};
+use self::store::{Client, Granting, Store};
 use crate::backend::{Attempt, Backend, Clock, Grant, Lease, LockRequest};
 use crate::instance::{Instance, LONGEST};
-use crate::{Holder, Listing, LockError, LockName, LossReason};
+use crate::{Holder, Listing, LockError, LockMode, LockName, LossReason};
 
 /// Locks of one process. See the [module](self).
 pub struct MemoryBackend {
@@ -143,7 +143,8 @@ impl MemoryBackend {
         }
     }
 
-    /// Takes the lock away from its holder, as an administrator would; whether it was held.
+    /// Takes the lock away from its holder, or from all of its readers, as an administrator would; whether it was
+    /// held.
     pub fn revoke(&self, name: &LockName) -> bool {
         self.shared.store.revoke(name, LossReason::Revoked)
     }
@@ -154,10 +155,15 @@ impl MemoryBackend {
         self.shared.available.store(available, Ordering::Release);
     }
 
-    /// How many locks are held.
+    /// How many locks are held; one that several read counts once.
     #[must_use]
     pub fn held(&self) -> usize {
         self.shared.store.held()
+    }
+
+    fn client(&self, mode: LockMode) -> Client {
+        let number = self.client;
+        Client { number, mode }
     }
 
     fn check_available(&self) -> Result<(), LockError> {
@@ -230,16 +236,17 @@ impl Backend for MemoryBackend {
     type Grant = MemoryGrant;
     const KIND: &'static str = "memory";
     const IMMEDIATE: bool = true;
+    const SHARED: bool = true;
 
     async fn try_acquire(&self, request: &LockRequest) -> Result<Attempt<MemoryGrant>, LockError> {
-        let name = request.name();
         self.check_available()?;
         let lease = self.shared.lease();
+        let (client, store) = (self.client(request.mode()), &self.shared.store);
         Ok(
-            match (self.shared.store).try_take(self.client, self.instance, name, &lease) {
+            match store.try_take(client, self.instance, request.name(), &lease) {
                 Granting::Granted(id) => Attempt::Granted(MemoryGrant {
                     backend: Arc::clone(&self.shared),
-                    name: name.clone(),
+                    name: request.name().clone(),
                     id,
                     lease,
                 }),
@@ -251,7 +258,8 @@ impl Backend for MemoryBackend {
     fn changed(&self, request: &LockRequest) -> impl Future<Output = ()> + Send + 'static {
         let name = request.name();
         let shared = Arc::clone(&self.shared);
-        let (registration, changed) = shared.store.register(self.client, name);
+        let client = self.client(request.mode());
+        let (registration, changed) = shared.store.register(client, name);
         let leaving = store::Leaving {
             shared,
             name: name.clone(),

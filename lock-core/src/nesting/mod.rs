@@ -38,7 +38,7 @@ use self::orders::Orders;
 pub(crate) use self::scope::Protection;
 #[cfg(feature = "postgres")]
 pub(crate) use self::transaction::transaction_waits;
-use crate::LockName;
+use crate::{LockMode, LockName};
 
 /// So many locks of one flow are watched.
 const MAX_HELD: usize = 16;
@@ -183,8 +183,14 @@ impl Watch {
         })
     }
 
-    /// What is asked for is held, by a hold of this mark. Whether this was reported before.
-    pub(crate) fn waits_behind(&self, asking: &Asking, name: &LockName, holder: &Mark) {
+    /// What is asked for in this mode is held in that, by a hold of this mark. A reader waits for another only
+    /// through a writer that is between them.
+    pub(crate) fn waits_behind(
+        &self,
+        asking: &Asking,
+        (name, mode): (&LockName, LockMode),
+        (holder, held_in): (&Mark, LockMode),
+    ) {
         if !asking.waits || !std::ptr::eq(self, &*holder.watch) {
             return;
         }
@@ -198,11 +204,25 @@ impl Watch {
         let is_bare = holder.flow == asking.flow && holding.protects == 0;
         if (is_inside || is_bare) && orders.note_deadlock(name) {
             drop(board);
-            tracing::warn!(
-                lock = name.label(),
-                "a task waits for a lock that it has taken and not released: locks are not \
-                 re-entrant, and unless another task has the guard, it waits for itself"
-            );
+            let lock = name.label();
+            match (mode, held_in) {
+                (LockMode::Exclusive, LockMode::Shared) => tracing::warn!(
+                    lock,
+                    "a task that reads waits for the same lock as a writer: a reader does not become a writer, \
+                     and unless another task has the guard, it waits for itself; release the one before the \
+                     other is acquired"
+                ),
+                (LockMode::Shared, LockMode::Shared) => tracing::warn!(
+                    lock,
+                    "a task that reads waits to read the same lock again, behind a writer that waits for its \
+                     release: unless another task has the guard, it waits for itself; use the guard that it has"
+                ),
+                _ => tracing::warn!(
+                    lock,
+                    "a task waits for a lock that it has taken and not released: locks are not \
+                     re-entrant, and unless another task has the guard, it waits for itself"
+                ),
+            }
         }
     }
 }

@@ -23,9 +23,9 @@ use crate::backend::{Attempt, Begun, Granted, Held, LockRequest};
 use crate::guard::seat;
 use crate::nesting::{Asking, Group};
 use crate::observe::{AcquireOutcome, Keys};
-use crate::permits::Permits;
 use crate::queue::{self, Called, Entry, Stage};
-use crate::{LockError, LockGuard, LockName, LockPolicy, trace};
+use crate::terms::Terms;
+use crate::{LockError, LockGuard, LockMode, LockName, LockPolicy, trace};
 
 /// Between tries of a backend that is unavailable.
 const BACKOFF: ExponentialBuilder = ExponentialBuilder::new()
@@ -43,7 +43,7 @@ const BACKOFF: ExponentialBuilder = ExponentialBuilder::new()
 pub struct Acquire(State);
 
 enum State {
-    Start(LockProvider, LockName, Option<Permits>, Waiting),
+    Start(LockProvider, LockName, Terms, Waiting),
     Slow(Pin<Box<dyn Future<Output = Result<LockGuard, LockError>> + Send>>),
     /// Not given yet. Dropped, it is released.
     Over(Result<LockGuard, LockError>),
@@ -54,10 +54,10 @@ impl Acquire {
     pub(crate) fn new(
         provider: LockProvider,
         name: LockName,
-        permits: Option<Permits>,
+        terms: Terms,
         policy: LockPolicy,
     ) -> Self {
-        Self(State::Start(provider, name, permits, Waiting::From(policy)))
+        Self(State::Start(provider, name, terms, Waiting::From(policy)))
     }
 
     /// With a deadline that others share.
@@ -69,7 +69,7 @@ impl Acquire {
         group: Group,
     ) -> Self {
         let waiting = Waiting::Within(wait, policy, group);
-        Self(State::Start(provider, name, None, waiting))
+        Self(State::Start(provider, name, Terms::EXCLUSIVE, waiting))
     }
 }
 
@@ -87,8 +87,8 @@ impl Future for Acquire {
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let state = std::mem::replace(&mut self.0, State::Done);
         let mut slow = match state {
-            State::Start(provider, name, permits, waiting) => {
-                match start(provider.shared, name, permits, waiting, cx) {
+            State::Start(provider, name, terms, waiting) => {
+                match start(provider.shared, name, terms, waiting, cx) {
                     Started::Over(result) => return self.give(result, cx),
                     Started::Slow(slow) => slow,
                 }
@@ -151,19 +151,19 @@ enum Started {
 fn start(
     shared: Arc<Shared>,
     name: LockName,
-    permits: Option<Permits>,
+    terms: Terms,
     waiting: Waiting,
     cx: &Context<'_>,
 ) -> Started {
-    let mut caller = Caller::new(shared, name, waiting, cx.waker());
-    let checked = (caller.policy.check()).and_then(|()| permits.map(Permits::check).transpose());
-    match checked {
+    let mut caller = Caller::new(shared, name, terms.mode(), waiting, cx.waker());
+    match terms.check(&caller.policy, &*caller.shared.backend) {
         Ok(None) => {}
         Ok(Some(permits)) => return permits::start(caller, permits),
         Err(error) => return Started::Over(caller.conclude(Err(error))),
     }
     let span = caller.span.clone();
-    match caller.shared.queue.enter(&caller.name, caller.wait.zero) {
+    let (mode, is_impatient) = (caller.mode, caller.wait.zero);
+    match (caller.shared.queue).enter(&caller.name, mode, is_impatient) {
         Entry::Turn(turn) => match caller.shared.backend.begin(caller.request()) {
             Begun::Ready(Ok(Attempt::Granted(granted))) => {
                 Started::Over(caller.conclude(Ok((turn, granted))))
@@ -181,6 +181,9 @@ fn start(
         Entry::Ticket(mut ticket, holder) => {
             if let Some(held) = holder.and_then(watched) {
                 caller.waits_behind(&held);
+            }
+            if caller.asking.is_some() {
+                caller.waits_behind_readers(ticket.awaited_readers());
             }
             Started::Slow(Box::pin(async move {
                 let waiting = caller.keys.waiting();
@@ -201,7 +204,7 @@ fn start(
     }
 }
 
-/// What is asked of the store under a policy.
+/// What is asked of the store under a policy, by one who would hold the lock alone.
 pub(super) fn request(name: LockName, policy: &LockPolicy) -> LockRequest {
     LockRequest::new(name).with_at_least(policy.at_least())
 }
@@ -218,6 +221,7 @@ pub(super) fn watched(holder: Weak<Held>) -> Option<Granted> {
 pub(super) struct Caller {
     shared: Arc<Shared>,
     name: LockName,
+    mode: LockMode,
     keys: Arc<Keys>,
     wait: Wait,
     policy: LockPolicy,
@@ -241,6 +245,7 @@ impl Caller {
     pub(super) fn new(
         shared: Arc<Shared>,
         name: LockName,
+        mode: LockMode,
         waiting: Waiting,
         waker: &Waker,
     ) -> Self {
@@ -257,6 +262,7 @@ impl Caller {
         Self {
             shared,
             name,
+            mode,
             keys,
             wait,
             policy,
@@ -313,7 +319,15 @@ impl Caller {
             && held.loss().is_none()
         {
             let nesting = &self.shared.nesting;
-            nesting.waits_behind(asking, &self.name, holder);
+            nesting.waits_behind(asking, (&self.name, self.mode), (holder, held.hold.mode));
+        }
+    }
+
+    /// Tasks of this process read, and it is their end that is waited for. They are watched as
+    /// [others](watched) are.
+    fn waits_behind_readers(&self, readers: Vec<Weak<Held>>) {
+        for held in readers.into_iter().filter_map(watched) {
+            self.waits_behind(&held);
         }
     }
 
@@ -328,7 +342,7 @@ impl Caller {
     }
 
     fn request(&self) -> LockRequest {
-        request(self.name.clone(), &self.policy)
+        request(self.name.clone(), &self.policy).with_mode(self.mode)
     }
 
     fn exchange(&self, turn: Turn, begun: Begun) -> Exchange {
@@ -373,10 +387,10 @@ impl Caller {
         }
     }
 
-    /// Whether a grant that another has asked for serves: not where the lock is to be kept, which the store was
-    /// not asked for.
+    /// Whether a grant that another has asked for serves: not one of the other mode, nor where the lock is to be
+    /// kept, which the store was not asked for.
     fn takes(&self, granted: &Granted) -> bool {
-        granted.is_fresh() && self.policy.at_least().is_none()
+        granted.is_fresh() && granted.hold.mode == self.mode && self.policy.at_least().is_none()
     }
 
     /// Takes what a caller that left before us was granted, or asks.
@@ -430,14 +444,19 @@ impl Caller {
                 Ok(Attempt::Granted(granted)) => return Ok((turn, granted)),
                 Ok(Attempt::Held { retry_in }) => {
                     backoff = None;
-                    turn.stage(Stage::Waiting);
+                    if changed.is_none() {
+                        self.waits_behind_readers(turn.readers());
+                    }
                     if wait.is_over() {
+                        turn.refuse_impatient();
                         return Err(LockError::contended());
                     }
-                    if let Some(changed) = changed.take() {
+                    turn.stage(Stage::Waiting);
+                    if let Some(changed) = &mut changed {
                         let retry = retry_in.and_then(|retry| Instant::now().checked_add(retry));
                         self.pause(retry, changed).await?;
                     }
+                    // The one before ends after this: a writer that waits keeps readers out all the time.
                     changed = Some(shared.backend.changed(&request));
                     turn.stage(Stage::Asking);
                 }

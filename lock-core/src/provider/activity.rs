@@ -1,7 +1,11 @@
 //! What this process does with its locks.
 
+use std::sync::Weak;
+use std::time::Duration;
+
 use super::LockProvider;
 use crate::activity::{Activity, LocalLock};
+use crate::backend::Held;
 use crate::guard;
 use crate::queue::Stage;
 
@@ -27,29 +31,28 @@ impl LockProvider {
     pub fn activity(&self) -> Activity {
         let shared = &self.shared;
         let of_queue = shared.queue.lines().into_iter();
-        let of_queue = of_queue.map(|(name, stage, waiting)| {
-            let (held_for, waiting) = match stage {
-                Stage::Holding(held) => {
-                    // One that is lost is not held, also while its guard lives.
-                    let held = held.upgrade();
-                    let held = held.filter(|held| held.hold.latch.get().is_none());
-                    (held.map(|held| held.hold.held_for()), waiting)
-                }
-                Stage::Kept => (None, waiting),
-                Stage::Asking | Stage::Waiting => (None, waiting + 1),
+        let of_queue = of_queue.map(|line| {
+            let asks = matches!(line.stage, Some(Stage::Asking | Stage::Waiting));
+            let writer = match line.stage {
+                Some(Stage::Holding(held)) => held_for(&held),
+                _ => None,
             };
+            // The first since longest.
+            let read_for: Vec<_> = line.readers.iter().filter_map(held_for).collect();
             LocalLock {
-                name,
-                held_for,
-                waiting,
+                name: line.key,
+                held_for: writer.or_else(|| read_for.first().copied()),
+                readers: read_for.len(),
+                waiting: line.waiting + usize::from(asks),
             }
         });
         // They seek a permit, the first of them in the store.
         let seekers = shared.seekers.lines().into_iter();
-        let seekers = seekers.map(|((name, _), _, waiting)| LocalLock {
-            name,
+        let seekers = seekers.map(|line| LocalLock {
+            name: line.key.0,
             held_for: None,
-            waiting: waiting + 1,
+            readers: 0,
+            waiting: line.waiting + 1,
         });
         Activity {
             locks: of_queue.chain(seekers).collect(),
@@ -57,4 +60,11 @@ impl LockProvider {
             labels: shared.observer.labels(),
         }
     }
+}
+
+/// For how long it is held. One that is lost is not, also while its guard lives.
+fn held_for(held: &Weak<Held>) -> Option<Duration> {
+    let held = held.upgrade()?;
+    let is_lost = held.hold.latch.get().is_some();
+    (!is_lost).then(|| held.hold.held_for())
 }

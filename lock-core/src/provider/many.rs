@@ -19,7 +19,7 @@ use crate::backend::LockRequest;
 use crate::guard::seat;
 use crate::nesting::Group;
 use crate::observe::AcquireOutcome;
-use crate::{LockError, LockGuard, LockGuards, LockName, LockPolicy, trace};
+use crate::{LockError, LockGuard, LockGuards, LockMode, LockName, LockPolicy, trace};
 
 /// How many locks of an `acquire_all` are asked for in one question, at most. It begins with one, and
 /// doubles while all are free: where many are held, few are taken only to be given back.
@@ -260,7 +260,7 @@ impl LockProvider {
             }
             let (shared, name) = (Arc::clone(shared), names[position].clone());
             let waiting = Waiting::Within(wait, policy, group);
-            let mut caller = Caller::new(shared, name, waiting, &waker);
+            let mut caller = Caller::new(shared, name, LockMode::Exclusive, waiting, &waker);
             guards.push(caller.conclude(Ok((turn, granted)))?);
         }
         Ok(guards)

@@ -26,7 +26,7 @@ use std::time::Duration;
 pub use acquire::Acquire;
 pub use builder::LockProviderBuilder;
 pub(crate) use closing::Closing;
-pub(crate) use lines::{Queue, Turn};
+pub(crate) use lines::{Queue, Reading, Turn};
 pub use server::Server;
 pub use shutdown::Shutdown;
 use slots::Seeking;

@@ -1,10 +1,9 @@
 //! The line of one name.
 
 use std::collections::BTreeMap;
-use std::mem;
 use std::task::Waker;
 
-use crate::panics;
+use crate::{LockMode, panics};
 
 /// What the owner of a line is doing.
 #[derive(Clone, Debug)]
@@ -28,34 +27,77 @@ impl<H: Clone> Stage<H> {
     }
 }
 
-/// Of a name: its owner, and who waits behind it.
+/// Of a name: its owner, who waits behind it, and who reads.
 pub(super) struct Line<G, H> {
-    pub(super) owner: u64,
-    pub(super) stage: Stage<H>,
+    /// None while only readers hold the lock: then none waits.
+    pub(super) owner: Option<Owner<H>>,
     /// A grant on its way to the owner.
     pub(super) gift: Option<G>,
+    /// Who holds the lock without the turn, by ticket, so the first since longest.
+    pub(super) readers: BTreeMap<u64, H>,
     /// By ticket, so in order of arrival.
     pub(super) waiting: BTreeMap<u64, Waiter>,
     /// How many of them are impatient.
     pub(super) impatient: usize,
 }
 
+/// Who has the turn.
+pub(super) struct Owner<H> {
+    pub(super) ticket: u64,
+    pub(super) mode: LockMode,
+    pub(super) stage: Stage<H>,
+}
+
 /// A ticket that is not called yet.
 pub(super) struct Waiter {
     pub(super) waker: Option<Waker>,
+    pub(super) mode: LockMode,
     /// Does not wait for the holder any more, only for the answer that is due.
     pub(super) impatient: bool,
 }
 
-impl<G, H> Line<G, H> {
-    pub(super) fn owned_by(owner: u64) -> Self {
+impl<H> Owner<H> {
+    pub(super) fn new(ticket: u64, mode: LockMode) -> Self {
         Self {
-            owner,
+            ticket,
+            mode,
             stage: Stage::Asking,
+        }
+    }
+}
+
+impl<G, H> Line<G, H> {
+    pub(super) fn owned_by(owner: Owner<H>) -> Self {
+        Self {
+            owner: Some(owner),
             gift: None,
+            readers: BTreeMap::new(),
             waiting: BTreeMap::new(),
             impatient: 0,
         }
+    }
+
+    /// Whether this is the ticket of the owner.
+    pub(super) fn is_owned_by(&self, ticket: u64) -> bool {
+        let owner = self.owner.as_ref();
+        owner.is_some_and(|owner| owner.ticket == ticket)
+    }
+
+    /// Whether it is known that the owner does not get the lock now, or has it.
+    pub(super) fn is_known(&self) -> bool {
+        let owner = self.owner.as_ref();
+        owner.is_some_and(|owner| !matches!(owner.stage, Stage::Asking))
+    }
+
+    /// How the next in line would hold the lock.
+    pub(super) fn next_mode(&self) -> Option<LockMode> {
+        let (_, waiter) = self.waiting.first_key_value()?;
+        Some(waiter.mode)
+    }
+
+    /// Whether no caller has the turn or holds the lock.
+    pub(super) fn is_over(&self) -> bool {
+        self.owner.is_none() && self.readers.is_empty()
     }
 
     fn pop_first(&mut self) -> Option<(u64, Waiter)> {
@@ -67,8 +109,7 @@ impl<G, H> Line<G, H> {
     /// Makes the next in line the owner, to be woken by the caller outside the lock.
     pub(super) fn call_next(&mut self) -> Option<Waiter> {
         let (ticket, waiter) = self.pop_first()?;
-        self.owner = ticket;
-        self.stage = Stage::Asking;
+        self.owner = Some(Owner::new(ticket, waiter.mode));
         Some(waiter)
     }
 
@@ -80,14 +121,18 @@ impl<G, H> Line<G, H> {
         waiter
     }
 
-    /// Takes those out of line who wait only for the answer that is now known.
-    pub(super) fn refuse_impatient(&mut self) -> Vec<Waiter> {
-        if mem::take(&mut self.impatient) == 0 {
+    /// Takes those out of line who wait only for the answer that is now known: of all modes, or the writers.
+    pub(super) fn refuse_impatient(&mut self, also_readers: bool) -> Vec<Waiter> {
+        if self.impatient == 0 {
             return Vec::new();
         }
-        (self.waiting.extract_if(.., |_, waiter| waiter.impatient))
-            .map(|(_, waiter)| waiter)
-            .collect()
+        let is_refused = |waiter: &mut Waiter| {
+            waiter.impatient && (also_readers || waiter.mode == LockMode::Exclusive)
+        };
+        let refused = self.waiting.extract_if(.., |_, waiter| is_refused(waiter));
+        let refused: Vec<_> = refused.map(|(_, waiter)| waiter).collect();
+        self.impatient -= refused.len();
+        refused
     }
 }
 

@@ -1,22 +1,30 @@
 //! The in-process queue: one line per name, first come, first served.
 //!
 //! The first in the line of a name has the *turn*: it alone may ask the backend for the
-//! lock, and it keeps the turn while it holds the lock. A thousand tasks that wait for one name are
-//! one waiter for the backend.
+//! lock. A writer keeps the turn while it holds the lock; a reader [passes it on](Turn::read) as soon as it
+//! was granted the lock. So any number of readers hold together, a writer that waits keeps those behind it in
+//! line, and all are served in the order of their calls. A thousand tasks that wait for one name are one
+//! waiter for the backend.
 //!
 //! # Why at most one has the turn of a name
 //!
-//! A line has one `owner`, a ticket that is never used twice. It is set when the line begins, and
-//! changed only by [`Turn::pass`], which consumes the one [`Turn`] of the present owner. A ticket
-//! becomes a turn only while it is the owner, and by that it is used up: [`Ticket`] gives up its
-//! claim when it answers. A ticket that is dropped before it saw that it had become the owner passes
-//! the turn on. All of it happens under one lock.
+//! A line has at most one `owner`, a ticket that is never used twice. It is set when the line begins or has
+//! none, and changed only by what consumes the one [`Turn`] of the present owner: its drop, a grant that is
+//! handed on with it, and [`Turn::read`]. A ticket becomes a turn only while it is the owner, and by that it is
+//! used up: [`Ticket`] gives up its claim when it answers. A ticket that is dropped before it saw that it had
+//! become the owner passes the turn on. All of it happens under one lock.
+//!
+//! # Why a line with readers ends once
+//!
+//! A reader is in the line from [`Turn::read`] until its [`Reading`] is dropped, once. The line goes when the
+//! last of its owner and its readers does; while it has none of the first, none waits in it, since a caller
+//! that comes then becomes the owner. So a queue that is closed and [empty](Queue::emptied) has no holder.
 //!
 //! # Grants that are handed on
 //!
 //! A grant is in the line, for its owner, only from [`Turn::hand_on`] or [`Turn::hand_over`] until the
 //! owner takes it with the turn, leaves it to the next, or [`Queue::recall`] takes it: it is received or
-//! comes back, once.
+//! comes back, once. A grant that is left to the next can be of the other mode: the caller looks.
 
 mod line;
 #[cfg(all(test, lock_model))]
@@ -35,10 +43,11 @@ use std::sync::Arc;
 use tokio::sync::Notify;
 
 pub(crate) use self::line::Stage;
-use self::line::{Line, Waiter};
+use self::line::{Line, Owner, Waiter};
 pub(crate) use self::ticket::{Called, Ticket};
-pub(crate) use self::turn::Turn;
-use crate::sync::{Mutex, lock};
+pub(crate) use self::turn::{Reading, Turn};
+use crate::LockMode;
+use crate::sync::{Mutex, MutexGuard, lock};
 
 /// The lines of all names. `G` is a grant that is handed on, `H` what identifies a holder.
 pub(crate) struct Queue<K, G, H> {
@@ -55,7 +64,7 @@ struct Lines<K, G, H> {
 
 /// The answer to [`Queue::enter`].
 pub(crate) enum Entry<K: Key, G, H> {
-    /// The line was empty.
+    /// No caller had the turn.
     Turn(Turn<K, G, H>),
     /// Others are before us; and who holds the lock, if a task here does.
     Ticket(Ticket<K, G, H>, Option<H>),
@@ -64,6 +73,17 @@ pub(crate) enum Entry<K: Key, G, H> {
     Refused(Option<H>),
     /// The queue is closed.
     Closed,
+}
+
+/// What a line looked like.
+pub(crate) struct LineView<K, H> {
+    pub(crate) key: K,
+    /// What its owner does; none while only readers hold the lock.
+    pub(crate) stage: Option<Stage<H>>,
+    /// Who holds the lock without the turn, the first since longest.
+    pub(crate) readers: Vec<H>,
+    /// How many wait behind the owner.
+    pub(crate) waiting: usize,
 }
 
 /// What lines are named by.
@@ -83,7 +103,12 @@ impl<K: Key, G, H: Clone> Queue<K, G, H> {
     }
 
     /// Gets in line. A caller that is `impatient` leaves as soon as it is known that the lock is held.
-    pub(crate) fn enter(self: &Arc<Self>, key: &K, impatient: bool) -> Entry<K, G, H> {
+    pub(crate) fn enter(
+        self: &Arc<Self>,
+        key: &K,
+        mode: LockMode,
+        impatient: bool,
+    ) -> Entry<K, G, H> {
         let mut lines = lock(&self.lines);
         if lines.closed {
             return Entry::Closed;
@@ -91,16 +116,25 @@ impl<K: Key, G, H: Clone> Queue<K, G, H> {
         lines.last_ticket += 1;
         let ticket = lines.last_ticket;
         let Some(line) = lines.lines.get_mut(key) else {
-            lines.lines.insert(key.clone(), Line::owned_by(ticket));
+            let line = Line::owned_by(Owner::new(ticket, mode));
+            lines.lines.insert(key.clone(), line);
             return Entry::Turn(self.turn(key, ticket));
         };
-        if impatient && !matches!(line.stage, Stage::Asking) {
-            return Entry::Refused(line.stage.holder());
+        let Some(owner) = &line.owner else {
+            line.owner = Some(Owner::new(ticket, mode));
+            return Entry::Turn(self.turn(key, ticket));
+        };
+        let holder = owner.stage.holder();
+        if impatient && line.is_known() {
+            return Entry::Refused(holder);
         }
         line.impatient += usize::from(impatient);
-        let waker = None;
-        line.waiting.insert(ticket, Waiter { waker, impatient });
-        let holder = line.stage.holder();
+        let waiter = Waiter {
+            waker: None,
+            mode,
+            impatient,
+        };
+        line.waiting.insert(ticket, waiter);
         let ticket = Ticket {
             queue: Arc::clone(self),
             key: key.clone(),
@@ -109,18 +143,25 @@ impl<K: Key, G, H: Clone> Queue<K, G, H> {
         Entry::Ticket(ticket, holder)
     }
 
-    /// The turn of this name, if the line is empty; else who holds the lock, if a task here does.
+    /// The turn of this name for a writer, if no caller has it; else who holds the lock, if a task here does.
+    /// Where readers hold it, the backend says so.
     pub(crate) fn try_enter(self: &Arc<Self>, key: &K) -> Result<Turn<K, G, H>, Option<H>> {
         let mut lines = lock(&self.lines);
         if lines.closed {
             return Err(None);
         }
-        if let Some(line) = lines.lines.get(key) {
-            return Err(line.stage.holder());
-        }
         lines.last_ticket += 1;
-        let ticket = lines.last_ticket;
-        lines.lines.insert(key.clone(), Line::owned_by(ticket));
+        let owner = Owner::new(lines.last_ticket, LockMode::Exclusive);
+        let ticket = owner.ticket;
+        match lines.lines.get_mut(key) {
+            None => {
+                lines.lines.insert(key.clone(), Line::owned_by(owner));
+            }
+            Some(line) => match &line.owner {
+                Some(owner) => return Err(owner.stage.holder()),
+                None => line.owner = Some(owner),
+            },
+        }
         Ok(self.turn(key, ticket))
     }
 
@@ -142,7 +183,7 @@ impl<K: Key, G, H: Clone> Queue<K, G, H> {
         lock(&self.lines).closed
     }
 
-    /// Completes when no caller has a turn any more, in a queue that is closed.
+    /// Completes when no caller has a turn or reads any more, in a queue that is closed.
     pub(crate) async fn emptied(&self) {
         loop {
             let mut emptied = pin!(self.emptied.notified());
@@ -164,21 +205,28 @@ impl<K: Key, G, H: Clone> Queue<K, G, H> {
         lines.lines.get_mut(key)?.gift.take_if(|gift| is_due(gift))
     }
 
-    /// Who holds a lock.
+    /// Who holds a lock: those with a turn, and readers.
     pub(crate) fn holders(&self) -> Vec<H> {
-        (lock(&self.lines).lines.values())
-            .filter_map(|line| line.stage.holder())
-            .collect()
+        let lines = lock(&self.lines);
+        let holders = lines.lines.values().flat_map(|line| {
+            let owner = line.owner.as_ref();
+            let writer = owner.and_then(|owner| owner.stage.holder());
+            writer.into_iter().chain(line.readers.values().cloned())
+        });
+        holders.collect()
     }
 
-    /// Each line: its name, what its owner does, and how many wait behind it. Copies: what a caller does with
-    /// a holder can end its hold, which takes the lock of the lines.
-    pub(crate) fn lines(&self) -> Vec<(K, Stage<H>, usize)> {
+    /// Each line. Copies: what a caller does with a holder can end its hold, which takes the lock of the
+    /// lines.
+    pub(crate) fn lines(&self) -> Vec<LineView<K, H>> {
         let lines = lock(&self.lines);
-        let lines = lines.lines.iter();
-        lines
-            .map(|(key, line)| (key.clone(), line.stage.clone(), line.waiting.len()))
-            .collect()
+        let lines = lines.lines.iter().map(|(key, line)| LineView {
+            key: key.clone(),
+            stage: line.owner.as_ref().map(|owner| owner.stage.clone()),
+            readers: line.readers.values().cloned().collect(),
+            waiting: line.waiting.len(),
+        });
+        lines.collect()
     }
 
     fn turn(self: &Arc<Self>, key: &K, ticket: u64) -> Turn<K, G, H> {
@@ -206,18 +254,58 @@ impl<K: Key, G, H> Queue<K, G, H> {
     fn pass(&self, key: &K, ticket: u64) -> Option<G> {
         let mut lines = lock(&self.lines);
         let line = lines.lines.get_mut(key)?;
-        debug_assert_eq!(line.owner, ticket, "only the owner passes the turn on");
+        debug_assert!(
+            line.is_owned_by(ticket),
+            "only the owner passes the turn on"
+        );
         if let Some(next) = line.call_next() {
             drop(lines);
             next.wake();
             return None;
         }
-        let line = lines.lines.remove(key);
+        line.owner = None;
+        let gift = line.gift.take();
+        self.end_if_over(lines, key);
+        gift
+    }
+
+    /// Makes the owner a reader, and the next in line the owner, to be woken by the caller outside the lock.
+    fn read(&self, key: &K, ticket: u64, holder: H) -> Option<Waiter> {
+        let mut lines = lock(&self.lines);
+        let line = lines.lines.get_mut(key)?;
+        debug_assert!(
+            line.is_owned_by(ticket),
+            "only the owner passes the turn on"
+        );
+        line.readers.insert(ticket, holder);
+        let next = line.call_next();
+        if next.is_none() {
+            line.owner = None;
+        }
+        next
+    }
+
+    /// A reader holds the lock no more.
+    fn end_reading(&self, key: &K, ticket: u64) {
+        let mut lines = lock(&self.lines);
+        let Some(line) = lines.lines.get_mut(key) else {
+            return;
+        };
+        let holder = line.readers.remove(&ticket);
+        self.end_if_over(lines, key);
+        // Outside the lock: it can be the last that knows of the hold.
+        drop(holder);
+    }
+
+    /// Ends a line that no caller needs any more.
+    fn end_if_over(&self, mut lines: MutexGuard<'_, Lines<K, G, H>>, key: &K) {
+        if lines.lines.get(key).is_some_and(Line::is_over) {
+            lines.lines.remove(key);
+        }
         let is_end = lines.closed && lines.lines.is_empty();
         drop(lines);
         if is_end {
             self.emptied.notify_waiters();
         }
-        line.and_then(|line| line.gift)
     }
 }

@@ -9,6 +9,7 @@ use loom::thread;
 use tokio::time::{Duration, Instant};
 
 use super::{Called, Entry, Stage};
+use crate::LockMode;
 
 type Queue = super::Queue<&'static str, Gift, ()>;
 type Turn = super::Turn<&'static str, Gift, ()>;
@@ -31,14 +32,14 @@ impl Drop for Gift {
 }
 
 fn first(queue: &Arc<Queue>) -> Turn {
-    match queue.enter(&KEY, false) {
+    match queue.enter(&KEY, LockMode::Exclusive, false) {
         Entry::Turn(turn) => turn,
         _ => panic!("the line was empty"),
     }
 }
 
 fn ticket(queue: &Arc<Queue>, impatient: bool) -> Ticket {
-    match queue.enter(&KEY, impatient) {
+    match queue.enter(&KEY, LockMode::Exclusive, impatient) {
         Entry::Ticket(ticket, _) => ticket,
         _ => panic!("somebody was in line"),
     }
@@ -46,7 +47,7 @@ fn ticket(queue: &Arc<Queue>, impatient: bool) -> Ticket {
 
 /// Two at most: loom gives up on threads beyond a few.
 fn pass_through(queue: &Arc<Queue>, inside: &AtomicUsize) {
-    let turn = match queue.enter(&KEY, false) {
+    let turn = match queue.enter(&KEY, LockMode::Exclusive, false) {
         Entry::Turn(turn) => turn,
         Entry::Ticket(ticket, _) => match block_on(ticket) {
             Called::Turn(turn, None) => turn,
@@ -154,7 +155,10 @@ fn model_a_closed_queue_sends_everybody_away() {
         closing.join().unwrap();
         leaving.join().unwrap();
         assert!(queue.is_empty());
-        assert!(matches!(queue.enter(&KEY, false), Entry::Closed));
+        assert!(matches!(
+            queue.enter(&KEY, LockMode::Exclusive, false),
+            Entry::Closed
+        ));
     });
 }
 
@@ -165,7 +169,7 @@ fn hold_and_hand_over(queue: &Arc<Queue>, granted: &AtomicUsize, back: &Arc<Atom
         assert_eq!(before, back.load(SeqCst), "asked for what is held here");
         Gift(Arc::clone(back))
     };
-    let (turn, gift) = match queue.enter(&KEY, false) {
+    let (turn, gift) = match queue.enter(&KEY, LockMode::Exclusive, false) {
         Entry::Turn(turn) => (turn, None),
         Entry::Ticket(ticket, _) => match block_on(ticket) {
             Called::Turn(turn, gift) => (turn, gift),
@@ -241,6 +245,141 @@ fn model_what_is_handed_over_to_one_who_leaves_is_given_back_once() {
         drop(leaves);
         giving.join().unwrap();
         recalling.join().unwrap();
+        assert_eq!(given_back.load(SeqCst), 1);
+        assert!(queue.is_empty());
+    });
+}
+
+/// Enters, and gives the turn that it is called with.
+fn turn_as(queue: &Arc<Queue>, mode: LockMode) -> Turn {
+    match queue.enter(&KEY, mode, false) {
+        Entry::Turn(turn) => turn,
+        Entry::Ticket(ticket, _) => match block_on(ticket) {
+            Called::Turn(turn, None) => turn,
+            _ => panic!("nobody gave, refused or closed"),
+        },
+        _ => panic!("nobody refused or closed"),
+    }
+}
+
+/// Reads: alone in asking, and together with others in holding.
+fn read_through(queue: &Arc<Queue>, asking: &AtomicUsize) {
+    let turn = turn_as(queue, LockMode::Shared);
+    assert_eq!(asking.fetch_add(1, SeqCst), 0, "two have the turn");
+    asking.fetch_sub(1, SeqCst);
+    let (reading, next) = turn.read(());
+    next.wake();
+    assert!(!queue.is_empty(), "one reads");
+    drop(reading);
+}
+
+#[test]
+fn model_readers_ask_one_by_one_and_the_line_ends_with_the_last() {
+    let mut model = loom::model::Builder::new();
+    model.preemption_bound = Some(3);
+    model.check(|| {
+        let (queue, asking) = (Queue::new(), Arc::new(AtomicUsize::new(0)));
+        let others: Vec<_> = (0..2)
+            .map(|_| {
+                let (queue, asking) = (Arc::clone(&queue), Arc::clone(&asking));
+                thread::spawn(move || read_through(&queue, &asking))
+            })
+            .collect();
+        read_through(&queue, &asking);
+        for other in others {
+            other.join().unwrap();
+        }
+        assert!(queue.is_empty());
+    });
+}
+
+#[test]
+fn model_a_writer_among_readers_has_the_turn_alone_and_nobody_is_forgotten() {
+    let mut model = loom::model::Builder::new();
+    model.preemption_bound = Some(3);
+    model.check(|| {
+        let (queue, asking) = (Queue::new(), Arc::new(AtomicUsize::new(0)));
+        let reader = {
+            let (queue, asking) = (Arc::clone(&queue), Arc::clone(&asking));
+            thread::spawn(move || read_through(&queue, &asking))
+        };
+        let writer = {
+            let (queue, asking) = (Arc::clone(&queue), Arc::clone(&asking));
+            thread::spawn(move || pass_through(&queue, &asking))
+        };
+        read_through(&queue, &asking);
+        reader.join().unwrap();
+        writer.join().unwrap();
+        assert!(queue.is_empty());
+    });
+}
+
+#[test]
+fn model_a_turn_that_a_reader_passes_to_one_who_leaves_goes_on() {
+    loom::model(|| {
+        let queue = Queue::new();
+        let turn = first(&queue);
+        let leaves = ticket(&queue, false);
+        let stays = ticket(&queue, false);
+        let reading = thread::spawn(move || {
+            let (reading, next) = turn.read(());
+            next.wake();
+            reading
+        });
+        let leaving = thread::spawn(move || drop(leaves));
+        let Called::Turn(writer, _) = block_on(stays) else {
+            panic!("nobody refused or closed");
+        };
+        leaving.join().unwrap();
+        let reading = reading.join().unwrap();
+        assert_eq!(writer.readers().len(), 1);
+        drop(writer);
+        assert!(!queue.is_empty(), "one reads");
+        drop(reading);
+        assert!(queue.is_empty());
+    });
+}
+
+#[test]
+fn model_a_line_that_its_last_reader_leaves_is_there_for_who_enters() {
+    loom::model(|| {
+        let queue = Queue::new();
+        let (reading, next) = first(&queue).read(());
+        next.wake();
+        let leaving = thread::spawn(move || drop(reading));
+        let turn = turn_as(&queue, LockMode::Exclusive);
+        assert!(queue.try_enter(&KEY).is_err(), "two have the turn");
+        leaving.join().unwrap();
+        assert!(queue.try_enter(&KEY).is_err(), "two have the turn");
+        drop(turn);
+        assert!(queue.is_empty());
+    });
+}
+
+#[test]
+fn model_a_reader_that_was_handed_a_grant_passes_the_turn_on() {
+    loom::model(|| {
+        let (queue, given_back) = (Queue::new(), Arc::new(AtomicUsize::new(0)));
+        let turn = first(&queue);
+        let Entry::Ticket(reads, _) = queue.enter(&KEY, LockMode::Shared, false) else {
+            panic!("somebody was in line");
+        };
+        let waits = ticket(&queue, false);
+        let gift = Gift(Arc::clone(&given_back));
+        let giving = thread::spawn(move || drop(turn.hand_on(gift)));
+        let waiting = thread::spawn(move || match block_on(waits) {
+            // What was not taken comes along, once.
+            Called::Turn(turn, gift) => drop((gift, turn)),
+            _ => panic!("nobody refused or closed"),
+        });
+        if let Called::Turn(turn, gift) = block_on(reads) {
+            let (reading, next) = turn.read(());
+            next.wake();
+            assert!(gift.is_some());
+            drop((gift, reading));
+        }
+        giving.join().unwrap();
+        waiting.join().unwrap();
         assert_eq!(given_back.load(SeqCst), 1);
         assert!(queue.is_empty());
     });

@@ -9,7 +9,11 @@ use super::*;
 type Line = Queue<u8, &'static str, ()>;
 
 fn enter(queue: &Arc<Line>, impatient: bool) -> Ticket<u8, &'static str, ()> {
-    match queue.enter(&1, impatient) {
+    enter_as(queue, LockMode::Exclusive, impatient)
+}
+
+fn enter_as(queue: &Arc<Line>, mode: LockMode, impatient: bool) -> Ticket<u8, &'static str, ()> {
+    match queue.enter(&1, mode, impatient) {
         Entry::Ticket(ticket, _) => ticket,
         _ => panic!("somebody is in line"),
     }
@@ -76,7 +80,10 @@ fn the_impatient_wait_for_an_answer_and_not_for_the_holder() {
     turn.stage(Stage::Holding(()));
     assert!(matches!(poll(&mut impatient), Poll::Ready(Called::Refused)));
     // Those who do not wait learn as well who holds the lock: a hold that is lost is theirs to end.
-    assert!(matches!(queue.enter(&1, true), Entry::Refused(Some(()))));
+    assert!(matches!(
+        queue.enter(&1, LockMode::Exclusive, true),
+        Entry::Refused(Some(()))
+    ));
     assert!(matches!(queue.try_enter(&1), Err(Some(()))));
     assert!(poll(&mut patient).is_pending());
     patient.hurry();
@@ -90,7 +97,10 @@ fn a_closed_queue_lets_nobody_in_but_those_who_are() {
     let mut waits = enter(&queue, false);
     queue.close();
     assert!(matches!(poll(&mut waits), Poll::Ready(Called::Closed)));
-    assert!(matches!(queue.enter(&2, false), Entry::Closed));
+    assert!(matches!(
+        queue.enter(&2, LockMode::Exclusive, false),
+        Entry::Closed
+    ));
     assert!(queue.try_enter(&2).is_err());
     turn.stage(Stage::Holding(()));
     assert_eq!(queue.holders().len(), 1);
@@ -127,4 +137,131 @@ fn a_grant_that_was_not_taken_is_recalled_when_it_is_due() {
     assert_eq!(queue.recall(&1, |_| true), None);
     assert!(matches!(poll(&mut a), Poll::Ready(Called::Turn(_, None))));
     assert!(queue.is_empty());
+}
+
+/// The turn of a caller that has become the owner.
+fn called(ticket: &mut Ticket<u8, &'static str, ()>) -> Turn<u8, &'static str, ()> {
+    match poll(ticket) {
+        Poll::Ready(Called::Turn(turn, None)) => turn,
+        _ => panic!("it is the next"),
+    }
+}
+
+fn read(turn: Turn<u8, &'static str, ()>) -> Reading<u8, &'static str, ()> {
+    let (reading, next) = turn.read(());
+    next.wake();
+    reading
+}
+
+#[test]
+fn a_reader_passes_the_turn_on_and_stays_in_the_line() {
+    let queue = Line::new();
+    let turn = first(&queue);
+    let [mut reader, mut writer, mut behind] =
+        [LockMode::Shared, LockMode::Exclusive, LockMode::Shared]
+            .map(|mode| enter_as(&queue, mode, false));
+    let one = read(turn);
+    let other = read(called(&mut reader));
+    let turn = called(&mut writer);
+    turn.stage(Stage::Waiting);
+    assert!(poll(&mut behind).is_pending(), "the writer keeps the turn");
+    assert_eq!(turn.readers().len(), 2);
+    assert_eq!(behind.awaited_readers().len(), 2);
+    drop(one);
+    assert_eq!((turn.readers().len(), queue.holders().len()), (1, 1));
+    drop(turn);
+    drop(read(called(&mut behind)));
+    assert!(!queue.is_empty(), "one reads");
+    drop(other);
+    assert!(queue.is_empty());
+}
+
+#[test]
+fn while_only_readers_hold_the_next_caller_has_the_turn() {
+    let queue = Line::new();
+    let reading = read(first(&queue));
+    for mode in [LockMode::Shared, LockMode::Exclusive] {
+        // It does not wait, and is not refused either: the backend knows.
+        let Entry::Turn(turn) = queue.enter(&1, mode, true) else {
+            panic!("no caller has the turn");
+        };
+        assert!(queue.try_enter(&1).is_err());
+        drop(turn);
+    }
+    drop(first(&queue));
+    drop(reading);
+    assert!(queue.is_empty());
+}
+
+#[test]
+fn a_writer_that_does_not_wait_takes_no_impatient_reader_with_it() {
+    let queue = Line::new();
+    let reading = read(first(&queue));
+    let Entry::Turn(turn) = queue.enter(&1, LockMode::Exclusive, true) else {
+        panic!("no caller has the turn");
+    };
+    let (mut reader, mut writer) = (
+        enter_as(&queue, LockMode::Shared, true),
+        enter_as(&queue, LockMode::Exclusive, true),
+    );
+    turn.refuse_impatient();
+    assert!(matches!(poll(&mut writer), Poll::Ready(Called::Refused)));
+    assert!(poll(&mut reader).is_pending());
+    drop(turn);
+    let turn = called(&mut reader);
+    let mut behind =
+        [LockMode::Shared, LockMode::Exclusive].map(|mode| enter_as(&queue, mode, true));
+    // What a reader is refused for is in the way of all.
+    turn.refuse_impatient();
+    for ticket in &mut behind {
+        assert!(matches!(poll(ticket), Poll::Ready(Called::Refused)));
+    }
+    drop((turn, reading));
+    assert!(queue.is_empty());
+}
+
+#[test]
+fn a_writer_that_waits_refuses_all_who_do_not() {
+    let queue = Line::new();
+    let reading = read(first(&queue));
+    let Entry::Turn(turn) = queue.enter(&1, LockMode::Exclusive, false) else {
+        panic!("no caller has the turn");
+    };
+    let mut reader = enter_as(&queue, LockMode::Shared, true);
+    turn.stage(Stage::Waiting);
+    assert!(matches!(poll(&mut reader), Poll::Ready(Called::Refused)));
+    assert!(matches!(
+        queue.enter(&1, LockMode::Shared, true),
+        Entry::Refused(None)
+    ));
+    drop((turn, reading));
+    assert!(queue.is_empty());
+}
+
+#[test]
+fn who_is_next_in_line_says_how_it_would_hold() {
+    let queue = Line::new();
+    let turn = first(&queue);
+    assert!(!turn.is_awaited_as(LockMode::Shared) && !turn.is_awaited_as(LockMode::Exclusive));
+    let (_reader, _writer) = (
+        enter_as(&queue, LockMode::Shared, false),
+        enter_as(&queue, LockMode::Exclusive, false),
+    );
+    assert!(turn.is_awaited_as(LockMode::Shared) && !turn.is_awaited_as(LockMode::Exclusive));
+}
+
+#[tokio::test]
+async fn a_closed_queue_is_emptied_by_its_last_reader() {
+    let queue = Line::new();
+    let [one, other] = [(); 2].map(|()| read(first(&queue)));
+    queue.close();
+    drop(one);
+    let mut emptied = std::pin::pin!(queue.emptied());
+    assert!(futures_poll(emptied.as_mut()).is_pending());
+    drop(other);
+    emptied.await;
+}
+
+fn futures_poll(future: Pin<&mut impl Future<Output = ()>>) -> Poll<()> {
+    future.poll(&mut Context::from_waker(Waker::noop()))
 }

@@ -6,9 +6,10 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
-use super::line::Stage;
+use super::line::Line;
 use super::turn::Turn;
 use super::{Key, Queue};
+use crate::LockMode;
 use crate::sync::lock;
 
 /// How waiting in line ended.
@@ -35,7 +36,26 @@ impl<K: Key, G, H> Ticket<K, G, H> {
     pub(crate) fn is_held(&self) -> bool {
         let lines = lock(&self.queue.lines);
         let line = lines.lines.get(&self.key);
-        line.is_some_and(|line| !matches!(line.stage, Stage::Asking))
+        line.is_some_and(Line::is_known)
+    }
+
+    /// Who reads, and is waited for by this ticket: it is a writer's, or behind one that has the turn.
+    pub(crate) fn awaited_readers(&self) -> Vec<H>
+    where
+        H: Clone,
+    {
+        let lines = lock(&self.queue.lines);
+        let line = lines.lines.get(&self.key);
+        let Some((line, ticket)) = line.zip(self.ticket) else {
+            return Vec::new();
+        };
+        let own = line.waiting.get(&ticket).map(|waiter| waiter.mode);
+        let first = line.owner.as_ref().map(|owner| owner.mode);
+        if [own, first].contains(&Some(LockMode::Exclusive)) {
+            line.readers.values().cloned().collect()
+        } else {
+            Vec::new()
+        }
     }
 
     /// Waits no longer than until it is known whether the lock is held.
@@ -45,7 +65,7 @@ impl<K: Key, G, H> Ticket<K, G, H> {
         let Some(line) = lines.lines.get_mut(&self.key) else {
             return;
         };
-        if !matches!(line.stage, Stage::Asking) {
+        if line.is_known() {
             let left = line.remove(ticket);
             drop(lines);
             drop(left);
@@ -68,7 +88,7 @@ impl<K: Key, G, H> Future for Ticket<K, G, H> {
         let mut lines = lock(&this.queue.lines);
         let closed = lines.closed;
         if let Some(line) = lines.lines.get_mut(&this.key) {
-            if line.owner == ticket {
+            if line.is_owned_by(ticket) {
                 let gift = line.gift.take();
                 drop(lines);
                 this.ticket = None;
@@ -102,7 +122,7 @@ impl<K: Key, G, H> Drop for Ticket<K, G, H> {
         let Some(line) = lines.lines.get_mut(&self.key) else {
             return;
         };
-        if line.owner == ticket {
+        if line.is_owned_by(ticket) {
             drop(lines);
             // A gift that is not wanted is dropped here, outside the lock, which releases it.
             drop(self.queue.pass(&self.key, ticket));

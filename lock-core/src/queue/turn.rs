@@ -5,8 +5,9 @@ use std::sync::Arc;
 
 use tokio::time::Instant;
 
-use super::line::{Stage, Waiter};
+use super::line::{Line, Stage, Waiter};
 use super::{Key, Queue};
+use crate::LockMode;
 use crate::sync::lock;
 
 /// Those who were taken out of line, to be woken.
@@ -16,6 +17,18 @@ pub(crate) struct Refused(Vec<Waiter>);
 impl Refused {
     pub(crate) fn wake(self) {
         self.0.into_iter().for_each(Waiter::wake);
+    }
+}
+
+/// The next in line, who has the turn now, to be woken.
+#[must_use = "the next in line is to be woken"]
+pub(crate) struct Next(Option<Waiter>);
+
+impl Next {
+    pub(crate) fn wake(self) {
+        if let Some(waiter) = self.0 {
+            waiter.wake();
+        }
     }
 }
 
@@ -53,14 +66,37 @@ impl<K: Key, G, H> Turn<K, G, H> {
         let Some(line) = lines.lines.get_mut(&self.key) else {
             return (false, Refused(Vec::new()));
         };
-        let is_known = !matches!(stage, Stage::Asking);
-        line.stage = stage;
-        let refused = if is_known {
-            line.refuse_impatient()
+        if let Some(owner) = &mut line.owner {
+            owner.stage = stage;
+        }
+        let refused = if line.is_known() {
+            line.refuse_impatient(true)
         } else {
             Vec::new()
         };
         (!line.waiting.is_empty(), Refused(refused))
+    }
+
+    /// The backend refused the owner, which does not wait: those who do not wait either would be refused as
+    /// well. Readers that are behind a writer would not, for all that is known: they ask for themselves.
+    pub(crate) fn refuse_impatient(&self) {
+        let mut lines = lock(&self.queue.lines);
+        let Some(line) = lines.lines.get_mut(&self.key) else {
+            return;
+        };
+        let owner = line.owner.as_ref();
+        let also_readers = owner.is_some_and(|owner| owner.mode == LockMode::Shared);
+        let refused = Refused(line.refuse_impatient(also_readers));
+        drop(lines);
+        refused.wake();
+    }
+
+    /// The owner was granted the lock as a reader: the turn goes to the next in line, to be woken by a caller
+    /// with a lock of its own outside of it. Tells as well whether there is one.
+    pub(crate) fn read(mut self, holder: H) -> (Reading<K, G, H>, Next) {
+        self.passed = true;
+        let next = self.queue.read(&self.key, self.ticket, holder);
+        (Reading(self), Next(next))
     }
 
     pub(crate) fn queue(&self) -> &Arc<Queue<K, G, H>> {
@@ -72,6 +108,24 @@ impl<K: Key, G, H> Turn<K, G, H> {
         let lines = lock(&self.queue.lines);
         let line = lines.lines.get(&self.key);
         line.is_some_and(|line| !line.waiting.is_empty())
+    }
+
+    /// Whether the next in line would hold the lock so.
+    pub(crate) fn is_awaited_as(&self, mode: LockMode) -> bool {
+        let lines = lock(&self.queue.lines);
+        let line = lines.lines.get(&self.key);
+        line.and_then(Line::next_mode) == Some(mode)
+    }
+
+    /// Who reads meanwhile.
+    pub(crate) fn readers(&self) -> Vec<H>
+    where
+        H: Clone,
+    {
+        let lines = lock(&self.queue.lines);
+        let line = lines.lines.get(&self.key).into_iter();
+        line.flat_map(|line| line.readers.values().cloned())
+            .collect()
     }
 
     /// Hands a grant to the next in line, with the turn. Both come back if the line is empty.
@@ -110,5 +164,15 @@ impl<K: Key, G, H> fmt::Debug for Turn<K, G, H> {
         f.debug_struct("Turn")
             .field("ticket", &self.ticket)
             .finish_non_exhaustive()
+    }
+}
+
+/// The place of a reader that holds the lock and has passed the turn on. Dropping it leaves the line.
+#[must_use = "a reader that is dropped leaves the line"]
+pub(crate) struct Reading<K: Key, G, H>(Turn<K, G, H>);
+
+impl<K: Key, G, H> Drop for Reading<K, G, H> {
+    fn drop(&mut self) {
+        self.0.queue.end_reading(&self.0.key, self.0.ticket);
     }
 }

@@ -6,6 +6,7 @@
 //! acquire NAME WAIT_MS        granted | contended | error KIND; behind it may follow
 //!     permits=N               one of so many
 //!     at_least=MS             kept so long
+//!     shared                  together with other readers
 //! when NAME WAIT_MS           granted AT, in nanoseconds of CLOCK_BOOTTIME
 //! token | valid | release     token N | valid BOOL | released | error KIND
 //! write URL GUARDED BALANCE    written | refused, see `lock_tests::row`
@@ -66,6 +67,7 @@ async fn main() -> Result<(), Box<dyn Error + Send + Sync>> {
                         Some(("at_least", millis)) => {
                             policy = policy.with_at_least(Duration::from_millis(millis.parse()?));
                         }
+                        None if *option == "shared" => lock = lock.shared(),
                         _ => return Err(format!("unknown option `{option}`").into()),
                     }
                 }

@@ -2,11 +2,11 @@
 //! `stop`.
 //!
 //! ```text
-//! stresser ADDRESS RESOURCE HISTORY PROCESS SEED CLIENTS PERMITS KEPT NAME..
+//! stresser ADDRESS RESOURCE HISTORY PROCESS SEED CLIENTS READERS PERMITS KEPT NAME..
 //! ```
 //!
 //! Its clients share the locks NAME.. with those of other processes, so many of which hold one at a time as PERMITS
-//! says; 0 for locks without permits. One client more keeps the lock KEPT
+//! says; 0 for locks without permits. The first READERS of them read. One client more keeps the lock KEPT
 //! nearly all the time, so that a fault that costs locks always finds one.
 
 use std::error::Error;
@@ -18,7 +18,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use fastrand::Rng;
-use lock_core::LockName;
+use lock_core::{LockMode, LockName};
 use lock_tests::address;
 use lock_tests::chaos::{FileResource, Locks, Permits, Worker};
 use lock_tests::checker::Journal;
@@ -44,13 +44,14 @@ async fn main() -> Result<(), Box<dyn Error + Send + Sync>> {
         process,
         seed,
         clients,
+        readers,
         permits,
         kept,
         names @ ..,
     ] = arguments.as_slice()
     else {
         return Err(
-            "usage: stresser ADDRESS RESOURCE HISTORY PROCESS SEED CLIENTS PERMITS KEPT NAME.."
+            "usage: stresser ADDRESS RESOURCE HISTORY PROCESS SEED CLIENTS READERS PERMITS KEPT NAME.."
                 .into(),
         );
     };
@@ -66,11 +67,15 @@ async fn main() -> Result<(), Box<dyn Error + Send + Sync>> {
 
     let mut workers = JoinSet::new();
     let permits: usize = permits.parse()?;
-    for _ in 0..clients.parse()? {
+    let readers: usize = readers.parse()?;
+    for place in 0..clients.parse()? {
         let (names, lingering) = (names.clone(), Some((SELDOM, LINGERING)));
         let rng = rng.fork();
         if permits == 0 {
-            let worker = worker(locks.clone(), &resource, &journal, names, rng, lingering);
+            let mut worker = worker(locks.clone(), &resource, &journal, names, rng, lingering);
+            if place < readers {
+                worker.mode = LockMode::Shared;
+            }
             workers.spawn(worker.work(Arc::clone(&stop)));
         } else {
             let locks = Permits(locks.clone(), permits);
@@ -99,6 +104,7 @@ fn worker<L: Locks>(
         resource: resource.clone(),
         journal: journal.clone(),
         names,
+        mode: LockMode::Exclusive,
         rng,
         pausing: None,
         lingering,

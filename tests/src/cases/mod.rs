@@ -19,6 +19,7 @@ pub mod names;
 pub mod ownership;
 pub mod permits;
 pub mod processes;
+pub mod readers;
 pub mod tokens;
 pub mod waiting;
 pub mod wakers;

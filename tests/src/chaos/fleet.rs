@@ -30,6 +30,8 @@ pub(super) struct Setting {
     pub(super) resource: String,
     pub(super) histories: PathBuf,
     pub(super) clients: usize,
+    /// How many of them read.
+    pub(super) readers: usize,
     /// The locks that all want.
     pub(super) names: Vec<LockName>,
     /// How many may hold each of these at a time, where that is more than one.
@@ -85,6 +87,7 @@ impl Fleet {
             name.clone(),
             seed.to_string(),
             setting.clients.to_string(),
+            setting.readers.to_string(),
             setting.permits.unwrap_or_default().to_string(),
             setting.kept[place].to_string(),
         ];

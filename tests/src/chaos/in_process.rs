@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use fastrand::Rng;
+use lock_core::LockMode;
 use lock_core::backend::Clock;
 use tokio::task::JoinSet;
 use tokio::time::sleep;
@@ -21,6 +22,8 @@ use crate::checker::{Action, Event, HEALED, Journal, Stage};
 pub struct InProcess {
     /// How many workers each client has.
     pub workers: usize,
+    /// How many of these read what the others write.
+    pub readers: usize,
     /// How many locks they want.
     pub locks: usize,
     /// For how long they work.
@@ -47,12 +50,16 @@ impl InProcess {
         let stop = Arc::new(AtomicBool::new(false));
         let mut workers = JoinSet::new();
         for (number, client) in clients.iter().enumerate() {
-            for _ in 0..self.workers {
+            for place in 0..self.workers {
                 let worker = Worker {
                     locks: client.clone(),
                     resource: resource.clone(),
                     journal: journal.of(&format!("client {number}")),
                     names: names.clone(),
+                    mode: match place < self.readers {
+                        true => LockMode::Shared,
+                        false => LockMode::Exclusive,
+                    },
                     rng: rng.fork(),
                     pausing: self.pausing,
                     lingering: None,

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use lock_core::backend::{Attempt, Backend, Grant, Lease, LockRequest};
-use lock_core::{LockError, LockGuard, LockName};
+use lock_core::{LockError, LockGuard, LockMode, LockName};
 use tokio::time::{Instant, sleep, timeout_at};
 
 use crate::address::Opened;
@@ -22,7 +22,7 @@ pub trait Locks: Clone + Send + Sync + 'static {
     /// Whether what is granted is a slot of the lock that was asked for, which has a name of its own.
     const HAS_SLOTS: bool = false;
 
-    /// Takes a lock; `None` when another held it for the whole wait.
+    /// Takes a lock in this mode; `None` when another held it for the whole wait.
     ///
     /// # Errors
     ///
@@ -30,6 +30,7 @@ pub trait Locks: Clone + Send + Sync + 'static {
     fn acquire(
         &self,
         name: &LockName,
+        mode: LockMode,
         wait: Duration,
     ) -> impl Future<Output = Result<Option<Self::Held>, LockError>> + Send;
 }
@@ -71,9 +72,15 @@ impl Locks for Opened {
     async fn acquire(
         &self,
         name: &LockName,
+        mode: LockMode,
         wait: Duration,
     ) -> Result<Option<Self::Held>, LockError> {
-        let guard = self.locks.lock(name)?.try_acquire(wait).await?;
+        let lock = self.locks.lock(name)?;
+        let lock = match mode {
+            LockMode::Shared => lock.shared(),
+            _ => lock,
+        };
+        let guard = lock.try_acquire(wait).await?;
         Ok(guard.map(|guard| (guard, self.leases.of(name))))
     }
 }
@@ -90,6 +97,7 @@ impl Locks for Permits {
     async fn acquire(
         &self,
         name: &LockName,
+        _: LockMode,
         wait: Duration,
     ) -> Result<Option<Self::Held>, LockError> {
         let Self(opened, number) = self;
@@ -158,10 +166,11 @@ impl<B: Backend> Locks for Bare<B> {
     async fn acquire(
         &self,
         name: &LockName,
+        mode: LockMode,
         wait: Duration,
     ) -> Result<Option<Self::Held>, LockError> {
         let deadline = Instant::now() + wait;
-        let request = LockRequest::new(name.clone());
+        let request = LockRequest::new(name.clone()).with_mode(mode);
         loop {
             // Registered before the try, so that no release is missed.
             let changed = self.0.changed(&request);

@@ -33,7 +33,7 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use fastrand::Rng;
-use lock_core::LockName;
+use lock_core::{LockMode, LockName};
 use tempfile::TempDir;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep_until};
@@ -77,6 +77,8 @@ pub struct Campaign {
     pub processes: usize,
     /// How many clients each has.
     pub clients: usize,
+    /// How many of these read what the others write.
+    pub readers: usize,
     /// How many locks they share. Each process keeps one more to itself.
     pub locks: usize,
     /// How many may hold each of these at a time, where that is more than one. Then nothing but processes is broken.
@@ -102,6 +104,7 @@ impl Campaign {
             every: Duration::from_secs(2),
             processes: 4,
             clients: 2,
+            readers: 0,
             locks: 4,
             permits: None,
             seed,
@@ -127,6 +130,7 @@ impl Campaign {
             resource: format!("file:{}", resources.display()),
             histories: directory.path().to_owned(),
             clients: self.clients,
+            readers: self.readers,
             names: shared.clone(),
             permits: self.permits,
             kept: kept.clone(),
@@ -237,7 +241,7 @@ pub(crate) async fn try_all(
         let (locks, name, operation) = (locks.clone(), name.clone(), journal.operation(name));
         tries.spawn(async move {
             operation.ask(wait);
-            let Ok(Some(held)) = locks.acquire(&name, wait).await else {
+            let Ok(Some(held)) = locks.acquire(&name, LockMode::Exclusive, wait).await else {
                 return operation.note(Action::Acquire, Stage::Fail);
             };
             operation.note(Action::Acquire, Stage::Ok);

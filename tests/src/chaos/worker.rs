@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use fastrand::Rng;
-use lock_core::LockName;
+use lock_core::{LockMode, LockName};
 use tokio::select;
 use tokio::time::{Instant, sleep, timeout_at};
 
@@ -34,6 +34,8 @@ pub struct Worker<L, R> {
     pub journal: Journal,
     /// The locks.
     pub names: Vec<LockName>,
+    /// How it holds them.
+    pub mode: LockMode,
     /// Its choices.
     pub rng: Rng,
     /// Every how many holds it stands still, and for how long, as a frozen process does.
@@ -61,7 +63,7 @@ impl<L: Locks, R: Resource> Worker<L, R> {
             let asked = self.journal.now();
             // Which of several slots it is for is known with the grant.
             let asking = (!L::HAS_SLOTS).then(|| self.ask(&name, asked, wait));
-            match self.locks.acquire(&name, wait).await {
+            match self.locks.acquire(&name, self.mode, wait).await {
                 Ok(Some(held)) => {
                     holds += 1;
                     let name = held.slot().cloned().unwrap_or(name);
@@ -96,7 +98,8 @@ impl<L: Locks, R: Resource> Worker<L, R> {
     }
 
     fn ask(&self, name: &LockName, at: u64, wait: Duration) -> Operation {
-        let operation = self.journal.operation(name);
+        let is_reader = self.mode == LockMode::Shared;
+        let operation = self.journal.operation(name).shared(is_reader);
         operation.asked(at, wait);
         operation
     }
@@ -110,7 +113,11 @@ impl<L: Locks, R: Resource> Worker<L, R> {
         pause: Option<Duration>,
         stop: &AtomicBool,
     ) {
-        let token = held.token().await.ok();
+        let token = match self.mode {
+            // It reads, and writes nothing.
+            LockMode::Shared => None,
+            _ => held.token().await.ok(),
+        };
         if let Some(lasts) = pause {
             let fault = self.journal.named(PAUSE, name);
             fault.note(Action::Fault, Stage::Invoke);

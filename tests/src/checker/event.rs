@@ -35,6 +35,9 @@ pub struct Event {
     /// How far it has come.
     #[serde(rename = "type")]
     pub stage: Stage,
+    /// Of the invoke of an acquire: whether it is a reader's.
+    #[serde(default, skip_serializing_if = "is_not")]
+    pub shared: bool,
     /// The fencing token, from the first event after it was issued. Of the resource's word: the
     /// number.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -43,6 +46,11 @@ pub struct Event {
     /// invoke of an acquire: until when it waits.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub valid_until_ns: Option<u64>,
+}
+
+#[allow(clippy::trivially_copy_pass_by_ref, reason = "serde asks for it")]
+fn is_not(shared: &bool) -> bool {
+    !shared
 }
 
 /// What is done.

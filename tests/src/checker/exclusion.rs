@@ -1,5 +1,5 @@
 //! The times from each grant to when the holder gave up, was notified, or knew that its lock had ended
-//! are disjoint.
+//! are disjoint, but for those of readers with each other.
 
 use std::time::Duration;
 
@@ -13,9 +13,10 @@ pub(super) fn check(timeline: &Timeline<'_>, counts: &mut Counts, violations: &m
             .filter_map(|attempt| Some((attempt.granted()?.t_ns, attempt)))
             .collect();
         holds.sort_by_key(|(granted, _)| *granted);
-        let mut longest: Option<&Attempt<'_>> = None;
+        let mut longest = Longest::default();
         for (granted, hold) in holds {
-            if let Some(before) = longest.filter(|before| before.end() > granted) {
+            let excluded = longest.excluding(hold);
+            if let Some(before) = excluded.filter(|before| before.end() > granted) {
                 let overlap =
                     Duration::from_nanos(before.end().min(hold.end()).saturating_sub(granted));
                 if overlap.is_zero() {
@@ -24,7 +25,11 @@ pub(super) fn check(timeline: &Timeline<'_>, counts: &mut Counts, violations: &m
                     counts.overlaps_excused += 1;
                     counts.longest_overlap = counts.longest_overlap.max(overlap);
                 } else {
-                    let what = format!("two were inside at once, for {overlap:.1?}");
+                    let who = match before.is_reader() || hold.is_reader() {
+                        true => "a reader and a writer",
+                        false => "two",
+                    };
+                    let what = format!("{who} were inside at once, for {overlap:.1?}");
                     let fault = timeline.last_fault_before(granted);
                     let events = [
                         fault.map(|fault| fault.begun),
@@ -38,9 +43,33 @@ pub(super) fn check(timeline: &Timeline<'_>, counts: &mut Counts, violations: &m
                     violations.push(Violation::new(Check::Exclusion, what, events));
                 }
             }
-            if longest.is_none_or(|before| before.end() < hold.end()) {
-                longest = Some(hold);
-            }
+            longest.add(hold);
+        }
+    }
+}
+
+/// Of the holds so far, those that end last.
+#[derive(Default)]
+struct Longest<'a, 'h> {
+    writer: Option<&'a Attempt<'h>>,
+    reader: Option<&'a Attempt<'h>>,
+}
+
+impl<'a, 'h> Longest<'a, 'h> {
+    /// The one that ends last, of those beside which there can be no such hold.
+    fn excluding(&self, hold: &Attempt<'_>) -> Option<&'a Attempt<'h>> {
+        let readers = self.reader.filter(|_| !hold.is_reader());
+        let both = self.writer.into_iter().chain(readers);
+        both.max_by_key(|before| before.end())
+    }
+
+    fn add(&mut self, hold: &'a Attempt<'h>) {
+        let same = match hold.is_reader() {
+            true => &mut self.reader,
+            false => &mut self.writer,
+        };
+        if same.is_none_or(|before| before.end() < hold.end()) {
+            *same = Some(hold);
         }
     }
 }

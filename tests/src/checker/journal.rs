@@ -85,6 +85,7 @@ impl Journal {
             journal: self.clone(),
             op: number.to_string(),
             lock: lock.to_string(),
+            shared: false,
         }
     }
 
@@ -96,6 +97,7 @@ impl Journal {
             journal: self.clone(),
             op: op.to_owned(),
             lock: lock.to_string(),
+            shared: false,
         }
     }
 
@@ -171,9 +173,18 @@ pub struct Operation {
     journal: Journal,
     op: String,
     lock: String,
+    /// Whether it is a reader's.
+    shared: bool,
 }
 
 impl Operation {
+    /// The same operation as a reader's.
+    #[must_use]
+    pub fn shared(mut self, shared: bool) -> Self {
+        self.shared = shared;
+        self
+    }
+
     /// Writes down a step.
     pub fn note(&self, f: Action, stage: Stage) {
         self.write(f, stage, None, None);
@@ -202,6 +213,7 @@ impl Operation {
             lock: self.lock.clone(),
             f,
             stage,
+            shared: self.shared && f == Action::Acquire && stage == Stage::Invoke,
             token,
             valid_until_ns: until,
         });
@@ -216,6 +228,7 @@ impl Operation {
             lock: self.lock.clone(),
             f: Action::Fault,
             stage,
+            shared: false,
             token: None,
             valid_until_ns: None,
         };

@@ -102,6 +102,12 @@ impl<'a, 'h> Order<'a, 'h> {
         if !fault.hits(holder) || gave_up <= by || self.granted_between(from, by) {
             return None;
         }
+        // Others read meanwhile.
+        let mut others = self.grants[..before].iter();
+        let is_beside = |other: &Attempt<'_>| !fault.hits(other) && other.end() > from;
+        if holder.is_reader() && others.any(|(_, other)| is_beside(other)) {
+            return None;
+        }
         let asked = self
             .attempts
             .partition_point(|attempt| attempt.asked.t_ns < from);

@@ -23,6 +23,11 @@ pub(super) fn check(
             if counts.waited.is_none() || waited > counts.longest_wait {
                 (counts.longest_wait, counts.waited) = (waited, Some(granted.clone()));
             }
+            if attempt.is_reader() {
+                counts.reads += 1;
+            } else {
+                counts.longest_wait_to_write = counts.longest_wait_to_write.max(waited);
+            }
             // A lock that was lost may be granted to the next before its first holder looks.
             if let Some(apart) = rules.fifo
                 && attempt.loss().is_none()
@@ -35,7 +40,11 @@ pub(super) fn check(
                 });
             }
         }
-        for (first, second) in processes.into_values().flat_map(overtaken) {
+        let overtaken = processes.into_values().flat_map(overtaken);
+        // Two readers hold together: which of them is seen to hold first is chance.
+        let overtaken =
+            overtaken.filter(|(first, second)| !(first.is_reader() && second.is_reader()));
+        for (first, second) in overtaken {
             let what = "who asked later was served earlier, in one process";
             let events = [
                 Some(first.asked),

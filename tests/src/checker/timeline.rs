@@ -85,6 +85,11 @@ impl<'h> Attempt<'h> {
         }
     }
 
+    /// Whether it holds together with others of its kind.
+    pub(super) fn is_reader(&self) -> bool {
+        self.asked.shared
+    }
+
     /// The grant, if it was granted.
     pub(super) fn granted(&self) -> Option<&'h Event> {
         self.answer.filter(|answer| answer.stage == Stage::Ok)

@@ -116,6 +116,10 @@ pub struct Counts {
     pub faults: BTreeMap<String, usize>,
     /// Holds that were lost and heard of it.
     pub losses: usize,
+    /// Grants to readers.
+    pub reads: usize,
+    /// The longest wait of a writer that was served, over all processes.
+    pub longest_wait_to_write: Duration,
     /// The longest wait of one who was served, over all processes.
     pub longest_wait: Duration,
     /// Whose wait that was: the event of the grant.
@@ -172,6 +176,8 @@ impl fmt::Display for Verdict {
             writes,
             faults,
             losses,
+            reads,
+            longest_wait_to_write,
             longest_wait,
             waited,
             overlaps_excused,
@@ -194,6 +200,10 @@ impl fmt::Display for Verdict {
             write!(f, ", of {process} {op} for {lock}")?;
         }
         writeln!(f)?;
+        if *reads > 0 {
+            writeln!(f, "reads             {reads}")?;
+            writeln!(f, "longest to write  {longest_wait_to_write:.1?}")?;
+        }
         write!(f, "overlaps excused  {overlaps_excused}")?;
         if *overlaps_excused > 0 {
             write!(f, ", up to {longest_overlap:.1?}")?;

@@ -122,6 +122,7 @@ impl Receipt {
             lock: "one for all".to_owned(),
             f,
             stage,
+            shared: false,
             token,
             valid_until_ns: None,
         };

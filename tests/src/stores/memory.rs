@@ -54,6 +54,14 @@ impl Store for MemoryStore {
             ONE_PROCESS,
         ),
         (
+            "a_reader_whose_process_is_killed_lets_a_writer_in",
+            ONE_PROCESS,
+        ),
+        (
+            "a_writer_whose_process_is_killed_while_it_waits_lets_readers_in",
+            ONE_PROCESS,
+        ),
+        (
             "the_loss_of_everything_is_seen_by_every_guard",
             "there is no connection to lose",
         ),

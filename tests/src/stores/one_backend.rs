@@ -30,6 +30,7 @@ impl<B: Backend> Backend for OneBackend<B> {
 
     const KIND: &'static str = B::KIND;
     const IMMEDIATE: bool = B::IMMEDIATE;
+    const SHARED: bool = B::SHARED;
 
     async fn try_acquire(&self, request: &LockRequest) -> Result<Attempt<B::Grant>, LockError> {
         self.0.try_acquire(request).await

@@ -209,6 +209,7 @@ async fn no_lock_is_held_by_two_where_an_address_comes_to_lead_to_two_masters() 
     }
     let crowd = InProcess {
         workers: 2,
+        readers: 0,
         locks: 2,
         lasts: SPLIT,
         pausing: None,

@@ -37,7 +37,7 @@ use crate::queue::Entry;
 /// Gets in line for one of so many slots.
 pub(super) fn start(mut caller: Caller, permits: usize) -> Started {
     let key = (caller.name.clone(), permits);
-    let place = match caller.shared.seekers.enter(&key, caller.wait.zero) {
+    let place = match (caller.shared.seekers).enter(&key, caller.mode, caller.wait.zero) {
         Entry::Turn(turn) => Ok(turn),
         Entry::Ticket(ticket, _) => Err(ticket),
         Entry::Refused(_) => return Started::Over(caller.conclude(Err(LockError::contended()))),

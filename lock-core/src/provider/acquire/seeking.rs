@@ -9,11 +9,11 @@ use backon::BackoffBuilder;
 use tokio::time::Instant;
 
 use super::{BACKOFF, Caller, request, watched};
-use crate::LockError;
 use crate::backend::{Attempt, Granted};
 use crate::provider::slots::{Seeking, Slot, State};
 use crate::provider::{SeekersTurn, Shared, Turn};
 use crate::queue::{Called, Entry, Stage};
+use crate::{LockError, LockMode};
 
 impl Seeking {
     /// Gets in line for those that we have no place in line for.
@@ -214,12 +214,13 @@ impl Slot {
 
     /// Gets in line, unless the queue is closed; gives who holds the slot, if a task here does.
     fn get_in_line(&mut self, shared: &Arc<Shared>, is_impatient: bool) -> Option<Granted> {
-        let (state, holder) = match shared.queue.enter(&self.name, is_impatient) {
-            Entry::Turn(turn) => (State::Free(turn, false), None),
-            Entry::Ticket(ticket, holder) => (State::InLine(ticket), holder),
-            Entry::Refused(holder) => (State::Refused, holder),
-            Entry::Closed => (State::Away, None),
-        };
+        let (state, holder) =
+            match (shared.queue).enter(&self.name, LockMode::Exclusive, is_impatient) {
+                Entry::Turn(turn) => (State::Free(turn, false), None),
+                Entry::Ticket(ticket, holder) => (State::InLine(ticket), holder),
+                Entry::Refused(holder) => (State::Refused, holder),
+                Entry::Closed => (State::Away, None),
+            };
         self.state = state;
         holder.and_then(watched)
     }

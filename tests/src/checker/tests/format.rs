@@ -12,6 +12,7 @@ fn an_event_is_a_line_of_json_as_it_is_documented() {
         lock: "order:process:42".to_owned(),
         f: Action::Release,
         stage: Stage::Invoke,
+        shared: false,
         token: Some(u64::MAX),
         valid_until_ns: Some(9),
     };
@@ -153,6 +154,7 @@ fn the_checks_of_a_long_history_take_no_long_time() {
                 lock: "x".to_owned(),
                 f,
                 stage,
+                shared: false,
                 token,
                 valid_until_ns: None,
             });

@@ -3,6 +3,7 @@
 mod clients;
 mod faults;
 mod format;
+mod readers;
 
 use std::time::Duration;
 
@@ -15,7 +16,7 @@ const fn ms(milliseconds: u64) -> Duration {
 /// A history of lines such as
 ///
 /// ```text
-/// 5 a/1 acquire invoke @lock #token <until
+/// 5 a/1 acquire invoke @lock #token <until shared
 /// ```
 ///
 /// with times in milliseconds. The lock is `x` if none is given, and for faults none.
@@ -39,10 +40,15 @@ fn event(line: &str) -> Event {
         lock: if f == Action::Fault { "" } else { "x" }.to_owned(),
         f,
         stage,
+        shared: false,
         token: None,
         valid_until_ns: None,
     };
     for word in words {
+        if word == "shared" {
+            event.shared = true;
+            continue;
+        }
         match word.split_at(1) {
             ("@", lock) => event.lock = lock.to_owned(),
             ("#", token) => event.token = Some(token.parse().unwrap()),
