@@ -19,8 +19,8 @@ const KEYS: &str = "lock:{b*}:v1-*";
 /// How many keys the server looks at in one call, which takes it less than a millisecond.
 const STEP: usize = 1_000;
 
-/// How many readers of a lock are listed at most: those that end last.
-const READERS: isize = 1_000;
+/// How many readers of a lock are listed at most.
+const READERS: usize = 1_000;
 
 /// What a lock has and more; others can write to the key.
 const LONGEST: usize = 127;
@@ -106,21 +106,24 @@ async fn readers(
     let mut questions = pipe();
     for (key, _) in &shared {
         let set = format!("{key}:readers");
-        // Those whose shares end last.
-        questions.cmd("ZRANGE").arg(set).arg(-READERS).arg(-1);
-        questions.arg("WITHSCORES");
+        questions.cmd("ZRANGE").arg(set).arg(time).arg("+inf");
+        questions.arg("BYSCORE").arg("LIMIT").arg(0).arg(READERS);
     }
     let answers = ask_all(connection, &questions, settings).await?;
     let mut listed = Vec::new();
     for ((key, is_awaited), answer) in shared.into_iter().zip(answers) {
-        let Ok(members) = from_redis_value::<Vec<(Vec<u8>, f64)>>(answer) else {
+        let Value::Array(members) = answer else {
             continue;
         };
-        let lasting = members.iter().filter(|(_, ends)| *ends > time as f64);
-        listed.extend(lasting.map(|(member, _)| {
-            let lock = ListedLock::new(key.clone(), value::reader(member));
-            is_awaited.map_or(lock.clone(), |is_awaited| lock.with_awaited(is_awaited))
-        }));
+        for member in members {
+            if let Value::BulkString(member) = member {
+                let lock = ListedLock::new(&*key, value::reader(&member));
+                listed.push(match is_awaited {
+                    Some(is_awaited) => lock.with_awaited(is_awaited),
+                    None => lock,
+                });
+            }
+        }
     }
     Ok(listed)
 }

@@ -190,7 +190,6 @@ fn a_rule_of_readers_that_is_left_out_makes_a_writer_beside_them() {
     use readers::Rule;
     for rule in [
         Rule::LockLasts,
-        Rule::RenewalCompares,
         Rule::SetIsThere,
         Rule::ThisClock,
         Rule::ClocksMix,

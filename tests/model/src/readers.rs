@@ -22,13 +22,11 @@ const END: u8 = 2 * LEASE;
 pub(crate) enum Rule {
     /// A lock that readers hold lasts as long as its longest share.
     LockLasts,
-    /// Shares are renewed only where readers hold the lock.
-    RenewalCompares,
     /// A set that is missing says nothing of its shares.
     SetIsThere,
     /// The times of another server's clock say nothing.
     ThisClock,
-    /// A lock with shares that were renewed elsewhere is never again one of a single clock.
+    /// A lock with shares that were granted or renewed elsewhere is never again one of a single clock.
     ClocksMix,
     /// A release removes the lock only with its last share.
     LastRemoves,
@@ -133,6 +131,16 @@ impl State {
         }
     }
 
+    /// A share is about to end by the clock of this server.
+    fn mixes(&mut self, rules: &Readers) {
+        if let Some(lock) = &mut self.lock
+            && lock.clock_of != Some(self.server)
+            && rules.keep(Rule::ClocksMix)
+        {
+            lock.clock_of = None;
+        }
+    }
+
     /// Whether no share of this lock lasts any more, as far as the server can tell.
     fn is_over(&self, rules: &Readers, lock: Lock) -> bool {
         if self.set_is_away {
@@ -146,7 +154,7 @@ impl State {
     fn acquire_share(&mut self, rules: &Readers, client: usize, sent: u8) {
         match self.lock {
             Some(lock) if !lock.is_read => return,
-            Some(_) => {}
+            Some(_) => self.mixes(rules),
             None => {
                 self.shares.clear();
                 self.lock = Some(Lock {
@@ -179,17 +187,10 @@ impl State {
 
     fn renew_share(&mut self, rules: &Readers, client: usize, sent: u8) {
         let is_read = self.lock.is_some_and(|lock| lock.is_read);
-        let compares = rules.keep(Rule::RenewalCompares);
-        if !self.shares.contains_key(&client) || compares && !is_read {
+        if !self.shares.contains_key(&client) || !is_read {
             return;
         }
-        let (server, mixes) = (self.server, rules.keep(Rule::ClocksMix));
-        if let Some(lock) = &mut self.lock
-            && lock.clock_of != Some(server)
-            && mixes
-        {
-            lock.clock_of = None;
-        }
+        self.mixes(rules);
         self.shares.insert(client, self.clock() + LEASE);
         self.lasts(rules);
         if self.is_valid(client) {

@@ -125,7 +125,9 @@ fn shared<'a>(locks: impl Iterator<Item = (&'a Key, Owner)>) -> Vec<String> {
 /// An owner, with what a reader is called, or a time of its own where it has one.
 fn arg_with(call: &mut Cmd, text: &[u8], owner: Owner, instance: &str, time: Option<Duration>) {
     match owner.part {
-        Part::Share => drop(call.arg([text, instance.as_bytes()].concat())),
+        Part::Share => {
+            call.arg([text, instance.as_bytes()].concat());
+        }
         Part::Whole | Part::Place => arg_with_time(call, text, time),
     }
 }

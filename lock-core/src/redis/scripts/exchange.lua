@@ -35,7 +35,7 @@
 -- granted or renewed with it, or was removed. It is removed by the last release of a share, or here: where the set is
 -- there, and all shares in it have ended. A set that is missing says nothing: its slot is being moved. Nor do the times of
 -- another server, whose clock differs: the value of the lock ends with the server that granted the first share, until a
--- share is renewed elsewhere; then what has not been released ends with the lock, which keeps its time in a move. Shares are
+-- share is granted or renewed elsewhere; then what has not been released ends with the lock, which keeps its time in a move. Shares are
 -- granted and renewed only with READERS; the first is granted with SET NX, beside no writer, and removes what is left of
 -- earlier ones: a share that was removed, or is of an earlier lock, is not renewed and not released.
 --   Which master this is, and what it may lack, is asked before, for shares as for locks: in a quarantine neither is granted,
@@ -181,6 +181,8 @@ local function of_readers()
       if sub(found, -25) == by_this_clock() then
         -- What has ended.
         call('ZREMRANGEBYSCORE', set, '(-' .. text(now), text(now))
+      elseif sub(found, -8) ~= ' readers' then
+        call('SET', key, sub(found, 1, -26) .. ' readers', 'KEEPTTL')
       end
     else
       local first = try('SET', key, READERS .. ' ' .. value .. by_this_clock(), 'PX', lease, 'NX')

@@ -365,4 +365,56 @@ mod tests {
         assert!(waiting.is_subscribed(&key()));
         drop(again);
     }
+
+    #[test]
+    fn a_place_is_given_back_a_moment_after_the_last_writer_has_left() {
+        let (waiting, now) = (Arc::<Waiting>::default(), Instant::now());
+        let reader = register(&waiting, &key(), LockMode::Shared);
+        let writer = register(&waiting, &key(), LockMode::Exclusive);
+        // Over two connections, and one of them twice.
+        assert!(
+            [7, 8, 7]
+                .iter()
+                .all(|via| !waiting.took_place(&key(), *via))
+        );
+        assert!(waiting.has_writers(&key()) && waiting.work(now).give_back.is_empty());
+        drop(writer);
+        // One that is refused once more registers again.
+        assert!(waiting.work(now).give_back.is_empty());
+        let again = register(&waiting, &key(), LockMode::Exclusive);
+        assert!(waiting.work(Instant::now() + LINGER).give_back.is_empty());
+        drop(again);
+        let work = waiting.work(Instant::now() + LINGER);
+        assert_eq!(work.give_back, [(key(), 7), (key(), 8)]);
+        assert!(work.leave.is_empty(), "the reader waits on");
+        assert!(waiting.work(Instant::now() + LINGER).give_back.is_empty());
+        assert!(waiting.took_place(&key(), 9), "none waits for it");
+        drop(reader);
+    }
+
+    #[test]
+    fn a_writer_that_is_granted_the_lock_gives_back_its_place() {
+        let waiting = Arc::<Waiting>::default();
+        assert!(waiting.needs_no_place(&key()).is_empty());
+        let writer = register(&waiting, &key(), LockMode::Exclusive);
+        assert!(!waiting.took_place(&key(), 7));
+        assert_eq!(waiting.needs_no_place(&key()), [7]);
+        drop(writer);
+        let work = waiting.work(Instant::now() + LINGER);
+        assert!(work.give_back.is_empty());
+    }
+
+    #[test]
+    fn readers_are_woken_together_and_writers_are_tried_for() {
+        let waiting = Arc::<Waiting>::default();
+        let readers = [(); 2].map(|()| register(&waiting, &key(), LockMode::Shared));
+        assert!(waiting.waited_at(&key().text).is_none());
+        let mut writer = register(&waiting, &key(), LockMode::Exclusive);
+        waiting.wake_readers(&key().text);
+        for reader in readers {
+            assert!(reader.now_or_never().is_some());
+        }
+        assert!((&mut writer).now_or_never().is_none());
+        assert_eq!(waiting.waited_at(&key().text), Some(key()));
+    }
 }

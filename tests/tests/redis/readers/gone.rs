@@ -20,7 +20,7 @@ async fn behind(proxy: &Proxy, server: &RedisServer) -> RedisBackend {
     backend(&proxy.url(&server.url()), LEASE).await
 }
 
-async fn cut_off(proxy: &Proxy) {
+fn cut_off(proxy: &Proxy) {
     proxy.hold(Direction::ToServer);
 }
 
@@ -34,7 +34,7 @@ async fn a_reader_that_is_gone_ends_with_its_own_lease_while_others_renew() {
     );
     let ended = take(&gone, &reads()).await;
     let held = take(&lives, &reads()).await;
-    cut_off(&proxy).await;
+    cut_off(&proxy);
     // Before the server can give its share away.
     assert_eq!(lost(&ended).await, LossReason::Expired);
     sleep(LEASE).await;
@@ -56,7 +56,7 @@ async fn a_writer_waits_a_lease_for_readers_that_are_all_gone() {
         backend(&server.url(), LEASE).await,
     );
     let ended = [take(&gone, &reads()).await, take(&gone, &reads()).await];
-    cut_off(&proxy).await;
+    cut_off(&proxy);
     let writer = wait_for(&lives, &writes()).await;
     for grant in &ended {
         assert!(!grant.lease().is_valid(), "beside a writer");
@@ -85,7 +85,7 @@ async fn the_place_of_a_writer_that_is_gone_ends_with_a_lease() {
     });
     eventually("it has its place", async || places(&server).await == 1).await;
     assert!(is_refused(&lives, &reads()).await);
-    cut_off(&proxy).await;
+    cut_off(&proxy);
     let next = timeout(PATIENCE, wait_for(&lives, &reads())).await.unwrap();
     assert!(held.lease().is_valid() && next.lease().is_valid());
     writer.abort();
