@@ -1,6 +1,6 @@
 //! Readers beside a writer: a lock that readers hold, its set of shares, and a slot that is moved to a server whose clock
-//! differs and back, in every order of events of two readers and a writer. That answers come late, and what a server may
-//! have forgotten, is in the other worlds: a share and a lock are the same there.
+//! differs and back, in every order of events of two readers and a writer. That answers come late, that messages are
+//! doubled, and what a server may have forgotten, is in the other worlds: a share and a lock are the same there.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -15,7 +15,7 @@ const WRITER: usize = 2;
 const MOVES: u8 = 2;
 
 /// Until when the world is looked at.
-const END: u8 = 2 * LEASE;
+const END: u8 = LEASE + 2;
 
 /// A rule that can be taken away.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -72,8 +72,6 @@ pub(crate) struct State {
     /// Until when each guard is valid, once it was granted.
     guards: [Option<u8>; 3],
     has_asked: [bool; 3],
-    /// Whether its acquire was answered: a copy that comes later makes no guard.
-    was_answered: [bool; 3],
     on_the_way: BTreeSet<Message>,
     was_early: bool,
     was_elsewhere: bool,
@@ -86,8 +84,6 @@ pub(crate) enum Action {
     Renew(usize),
     Release(usize),
     Arrive(Message),
-    /// It arrives, and a copy of it later.
-    ArriveTwice(Message),
     MoveSet,
     MoveLock,
 }
@@ -116,10 +112,7 @@ impl State {
     }
 
     fn grant(&mut self, client: usize, sent: u8) {
-        let was_answered = std::mem::replace(&mut self.was_answered[client], true);
-        if !was_answered {
-            self.guards[client] = Some(sent + LEASE - MARGIN);
-        }
+        self.guards[client] = self.guards[client].max(Some(sent + LEASE - MARGIN));
     }
 
     fn lasts(&mut self, rules: &Readers) {
@@ -194,7 +187,7 @@ impl State {
         self.shares.insert(client, self.clock() + LEASE);
         self.lasts(rules);
         if self.is_valid(client) {
-            self.guards[client] = self.guards[client].max(Some(sent + LEASE - MARGIN));
+            self.grant(client, sent);
         }
     }
 
@@ -208,6 +201,28 @@ impl State {
         {
             self.lock = None;
         }
+    }
+
+    /// Forgets what has no effect any more, so that states that differ in nothing else are one.
+    fn settle(&mut self) {
+        let now = self.now;
+        for guard in &mut self.guards {
+            guard.take_if(|until| *until <= now);
+        }
+        if self.lock.is_none_or(|lock| !lock.is_read) {
+            // The first share that is granted clears them, and none of them is renewed before.
+            self.shares.clear();
+        }
+        let (shares, lock) = (&self.shares, self.lock);
+        self.on_the_way.retain(|message| match message {
+            // It comes too late.
+            Message::Acquire { sent, .. } => now <= sent + PATIENCE,
+            Message::Renew { client, sent } => {
+                now <= sent + PATIENCE && shares.contains_key(client)
+            }
+            Message::Release { client: WRITER } => lock.is_some_and(|lock| !lock.is_read),
+            Message::Release { client } => shares.contains_key(client),
+        });
     }
 
     fn arrive(&mut self, rules: &Readers, message: Message) {
@@ -242,7 +257,6 @@ impl Model for Readers {
             shares: BTreeMap::new(),
             guards: [None; 3],
             has_asked: [false; 3],
-            was_answered: [false; 3],
             on_the_way: BTreeSet::new(),
             was_early: false,
             was_elsewhere: false,
@@ -267,7 +281,6 @@ impl Model for Readers {
         }
         for message in &state.on_the_way {
             actions.push(Action::Arrive(*message));
-            actions.push(Action::ArriveTwice(*message));
         }
         if state.moves < MOVES && state.lock.is_some() {
             actions.push(match state.set_is_away {
@@ -301,7 +314,6 @@ impl Model for Readers {
                 state.on_the_way.remove(&message);
                 state.arrive(self, message);
             }
-            Action::ArriveTwice(message) => state.arrive(self, message),
             Action::MoveSet => state.set_is_away = true,
             Action::MoveLock => {
                 state.set_is_away = false;
@@ -309,12 +321,7 @@ impl Model for Readers {
                 state.moves += 1;
             }
         }
-        // What comes too late does nothing.
-        let now = state.now;
-        state.on_the_way.retain(|message| match message {
-            Message::Acquire { sent, .. } | Message::Renew { sent, .. } => now <= sent + PATIENCE,
-            Message::Release { .. } => true,
-        });
+        state.settle();
         (state != *last).then_some(state)
     }
 

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use lock_core::LossReason;
-use lock_core::backend::{Backend, Grant};
+use lock_core::backend::Grant;
 use lock_core::redis::RedisBackend;
 use lock_tests::eventually;
 use lock_tests::servers::{Direction, Proxy, RedisServer, Server};

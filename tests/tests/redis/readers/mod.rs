@@ -185,7 +185,8 @@ async fn writers_alone_run_no_command_for_readers() {
     );
     for _ in 0..3 {
         let held = take(&one, &writes()).await;
-        let (next, ()) = tokio::join!(wait_for(&two, &writes()), async {
+        let request = writes();
+        let (next, ()) = tokio::join!(wait_for(&two, &request), async {
             sleep(LEASE / 2).await;
             held.release().await.unwrap();
         });
