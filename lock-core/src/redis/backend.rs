@@ -103,6 +103,7 @@ impl RedisBackend {
         let (reply, answer) = oneshot::channel();
         let mut acquire = Acquire::new(Arc::clone(&self.client), key, Reply::Caller(reply));
         acquire.at_least = of.at_least();
+        acquire.part = of.mode().into();
         (acquire, answer)
     }
 }
@@ -129,6 +130,8 @@ impl Backend for RedisBackend {
     type Grant = RedisGrant;
 
     const KIND: &'static str = KIND;
+
+    const SHARED: bool = true;
 
     async fn try_acquire(&self, request: &LockRequest) -> Result<Attempt<RedisGrant>, LockError> {
         let key = self.key(request);
@@ -188,7 +191,7 @@ impl Backend for RedisBackend {
     }
 
     fn changed(&self, request: &LockRequest) -> impl Future<Output = ()> + Send + 'static {
-        super::waiting::register(&self.shared.waiting, &self.key(request))
+        super::waiting::register(&self.shared.waiting, &self.key(request), request.mode())
     }
 
     async fn holder(&self, name: &LockName) -> Result<Option<Holder>, LockError> {

@@ -8,7 +8,7 @@ use data_encoding::BASE32_NOPAD;
 use sha2::{Digest, Sha256};
 
 use crate::LockName;
-use crate::server::leased::Owner;
+use crate::server::leased::{Owner, Part};
 
 /// How many hash tags the keys carry.
 pub(super) const BUCKETS: usize = 256;
@@ -62,10 +62,23 @@ fn digest_of(namespace: &str, name: &str) -> (u8, String) {
     (digest[0], stem)
 }
 
-/// What the value of a lock of this owner begins with: the owner and a space.
-pub(super) fn prefix(owner: Owner) -> [u8; 33] {
-    let mut prefix = [b' '; 33];
+/// The set of readers beside a lock: no key of a lock ends so.
+pub(super) fn readers(lock: &Key) -> String {
+    format!("{}:readers", lock.text)
+}
+
+/// An owner as the scripts are told of it, with what it has or asks for: a space, with which the value of a lock begins,
+/// for the lock, `&` for a share of it, and `?` for the place of a writer that waits, or for the lock where it has one or
+/// is to be given one.
+pub(super) fn prefix(owner: Owner, is_waiting: bool) -> [u8; 33] {
+    let mut prefix = [0; 33];
     prefix[..32].copy_from_slice(&owner.text());
+    prefix[32] = match owner.part {
+        Part::Whole if is_waiting => b'?',
+        Part::Whole => b' ',
+        Part::Share => b'&',
+        Part::Place => b'?',
+    };
     prefix
 }
 
@@ -128,11 +141,21 @@ mod tests {
     }
 
     #[test]
-    fn a_value_begins_with_the_owner_and_a_space() {
-        let owner = Owner {
-            connection: 1 << 63,
-            number: 0xab,
-        };
-        assert_eq!(prefix(owner), *b"800000000000000000000000000000ab ");
+    fn an_owner_is_followed_by_what_it_asks_for() {
+        for (part, is_waiting, sign) in [
+            (Part::Whole, false, ' '),
+            (Part::Whole, true, '?'),
+            (Part::Share, false, '&'),
+            (Part::Share, true, '&'),
+            (Part::Place, false, '?'),
+        ] {
+            let owner = Owner {
+                connection: 1 << 63,
+                number: 0xab,
+                part,
+            };
+            let text = format!("800000000000000000000000000000ab{sign}");
+            assert_eq!(prefix(owner, is_waiting), *text.as_bytes());
+        }
     }
 }

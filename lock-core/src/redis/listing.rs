@@ -4,7 +4,7 @@ use std::collections::HashSet;
 use std::time::Duration;
 
 use ::redis::aio::MultiplexedConnection;
-use ::redis::{Value, cmd, from_redis_value, pipe};
+use ::redis::{Pipeline, Value, cmd, from_redis_value, pipe};
 use tokio::time::timeout;
 
 use super::connect::{ask, open};
@@ -18,6 +18,9 @@ const KEYS: &str = "lock:{b*}:v1-*";
 
 /// How many keys the server looks at in one call, which takes it less than a millisecond.
 const STEP: usize = 1_000;
+
+/// How many readers of a lock are listed at most.
+const READERS: usize = 1_000;
 
 /// What a lock has and more; others can write to the key.
 const LONGEST: usize = 127;
@@ -74,6 +77,57 @@ async fn scan(
     Ok(keys)
 }
 
+/// Sends these, and gives the answers.
+async fn ask_all(
+    connection: &mut MultiplexedConnection,
+    questions: &Pipeline,
+    settings: &Settings,
+) -> Result<Vec<Value>, LockError> {
+    let within = settings.connect_timeout();
+    let asking = connection.send_packed_commands(questions, 0, questions.len());
+    let answers = timeout(within, asking)
+        .await
+        .map_err(|_| LockError::unanswered())?;
+    answers.map_err(|error| {
+        LockError::unavailable("the Redis server did not tell its locks").with_source(error)
+    })
+}
+
+/// The readers that hold these at this time, each with its lock; a lock is listed as often.
+async fn readers(
+    connection: &mut MultiplexedConnection,
+    shared: Vec<(String, Option<bool>)>,
+    time: u64,
+    settings: &Settings,
+) -> Result<Vec<ListedLock>, LockError> {
+    if shared.is_empty() {
+        return Ok(Vec::new());
+    }
+    let mut questions = pipe();
+    for (key, _) in &shared {
+        let set = format!("{key}:readers");
+        questions.cmd("ZRANGE").arg(set).arg(time).arg("+inf");
+        questions.arg("BYSCORE").arg("LIMIT").arg(0).arg(READERS);
+    }
+    let answers = ask_all(connection, &questions, settings).await?;
+    let mut listed = Vec::new();
+    for ((key, is_awaited), answer) in shared.into_iter().zip(answers) {
+        let Value::Array(members) = answer else {
+            continue;
+        };
+        for member in members {
+            if let Value::BulkString(member) = member {
+                let lock = ListedLock::new(&*key, value::reader(&member));
+                listed.push(match is_awaited {
+                    Some(is_awaited) => lock.with_awaited(is_awaited),
+                    None => lock,
+                });
+            }
+        }
+    }
+    Ok(listed)
+}
+
 /// Those of these which are still there.
 async fn look(
     connection: &mut MultiplexedConnection,
@@ -89,23 +143,21 @@ async fn look(
         questions.cmd("GETRANGE").arg(key).arg(0).arg(LONGEST);
         questions.cmd("PTTL").arg(key);
     }
-    let within = settings.connect_timeout();
-    let asking = connection.send_packed_commands(&questions, 0, 2 * keys.len() + 1);
-    let answers = timeout(within, asking)
-        .await
-        .map_err(|_| LockError::unanswered())?;
-    let answers = answers.map_err(|error| {
-        LockError::unavailable("the Redis server did not tell its locks").with_source(error)
-    })?;
+    let answers = ask_all(connection, &questions, settings).await?;
     let mut answers = answers.into_iter();
     let time = answers.next().and_then(|time| from_redis_value(time).ok());
     let (seconds, micros): (u64, u64) = time.ok_or_else(LockError::unanswered)?;
     let time = seconds.saturating_mul(1_000_000).saturating_add(micros);
     let answers: Vec<_> = answers.collect();
+    let mut shared = Vec::new();
     let locks =
         keys.into_iter()
             .zip(answers.chunks(2))
             .filter_map(|(key, answers)| match answers {
+                [Value::BulkString(value), _] if value::is_shared(value) => {
+                    shared.push((key, value::is_awaited(value)));
+                    None
+                }
                 [Value::BulkString(value), Value::Int(left)] if !value.is_empty() => {
                     let mut holder = value::holder(value, time);
                     if value::is_kept(value) {
@@ -121,5 +173,7 @@ async fn look(
                 // Released since, or moved to another node.
                 _ => None,
             });
-    Ok(locks.collect())
+    let mut locks: Vec<_> = locks.collect();
+    locks.extend(readers(connection, shared, time, settings).await?);
+    Ok(locks)
 }

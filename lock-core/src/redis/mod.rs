@@ -32,6 +32,12 @@
 //!   for, and the thread that learns of a release tries immediately for the waiters; what ends without
 //!   a release is asked for when it ends. A client that is refused leaves a mark at the lock, and a lock
 //!   without a mark is released without a message.
+//! - **Readers.** A lock that is [shared](crate::LockMode::Shared) has a set of readers beside its key (`..:readers`), with
+//!   when the share of each ends: one that crashed ends with its own lease, while others renew theirs. A writer that
+//!   waits while there are readers has a place in that set, and no share is granted until it was granted the lock, waits no
+//!   longer, or has not asked for a lease. Behind another writer, and while no reader waits, it has none: a reader
+//!   that asks in the moment of the release can come first. To earlier versions of this library a lock of readers is one
+//!   that is held, which their writers wait for. Writers alone run no other command than before.
 //! - **A lock that is [kept](crate::LockPolicy::with_at_least)** is granted for that time where it is longer than
 //!   the lease. Its release leaves a key without an owner, which ends by itself, so that nothing but the server is
 //!   needed to keep it closed.
@@ -148,17 +154,17 @@
 //!
 //! ```text
 //! ACL SETUSER app ~lock:* &lock:* +del +evalsha +getrange +info +pexpire +pttl +script|load +set +time
-//!     +publish +subscribe +unsubscribe
+//!     +zadd +zrange +zrem +zremrangebyscore +zscore +publish +subscribe +unsubscribe
 //! ```
 //!
 //! and on each node of a cluster:
 //!
 //! ```text
 //! ACL SETUSER app ~lock:* &lock:* +del +evalsha +getrange +info +pexpire +pttl +script|load +set +time
-//!     +spublish +ssubscribe +sunsubscribe +cluster|keyslot +cluster|myid +cluster|slots
+//!     +zadd +zrange +zrem +zremrangebyscore +zscore +spublish +ssubscribe +sunsubscribe +cluster|keyslot +cluster|myid +cluster|slots
 //! ```
 //!
-//! `+select` as well for a database other than 0, `+wait` for [replicas](RedisBuilder::replicas), and `+scan`
+//! The commands with `z` are for [shared](crate::LockMode::Shared) locks alone. `+select` as well for a database other than 0, `+wait` for [replicas](RedisBuilder::replicas), and `+scan`
 //! for [`LockProvider::list`](crate::LockProvider::list), which reads the keys of all that is held. A refusal
 //! says which right is missing, and the line that gives it. Keys are hashes of namespace and name: no pattern
 //! of keys keeps the users of two namespaces apart, which takes two servers.

@@ -9,8 +9,8 @@ use super::settings::Settings;
 use crate::LockError;
 
 /// On a server of either kind. `AUTH` and `HELLO` are everyone's.
-const ALL: &str =
-    "~lock:* &lock:* +del +evalsha +getrange +info +pexpire +pttl +script|load +set +time";
+const ALL: &str = "~lock:* &lock:* +del +evalsha +getrange +info +pexpire +pttl +script|load +set +time \
+     +zadd +zrange +zrem +zremrangebyscore +zscore";
 const SINGLE: &str = "+publish +subscribe +unsubscribe";
 const CLUSTER: &str =
     "+spublish +ssubscribe +sunsubscribe +cluster|keyslot +cluster|myid +cluster|slots";

@@ -3,7 +3,7 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock, Weak};
 
-use super::command::{Client, Command};
+use super::command::{Client, Command, Release};
 use super::key::Key;
 use super::sentinel::Sentinels;
 use super::servers::Servers;
@@ -13,7 +13,7 @@ use super::waiting::Waiting;
 use crate::backend::{BootClock, Clock};
 use crate::server::Queues;
 use crate::server::driver::Users;
-use crate::server::leased::{Held, HoldCommand, KeyReleases, Owner};
+use crate::server::leased::{Held, HoldCommand, KeyReleases, Owner, Part};
 
 pub(super) struct Shared {
     pub(super) settings: Settings,
@@ -73,6 +73,26 @@ impl Shared {
         Owner {
             connection,
             number: self.owners.fetch_add(1, Ordering::Relaxed),
+            ..Owner::default()
         }
+    }
+
+    /// Has the driver give back the place that a writer had before readers, which was taken over this connection. It
+    /// ends by itself in a lease.
+    pub(super) fn give_back_place(&self, key: Key, connection: u64) {
+        let release = Release {
+            key,
+            owner: Owner {
+                connection,
+                number: 0,
+                part: Part::Place,
+            },
+            reply: None,
+            until: self.clock.now() + self.settings.lease,
+            kept_until: None,
+            sent_to: None,
+            ghost: None,
+        };
+        self.queues.requests.push(Command::Release(release));
     }
 }

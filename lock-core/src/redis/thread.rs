@@ -138,6 +138,7 @@ mod tests {
     use super::super::key::Key;
     use super::super::waiting::register;
     use super::*;
+    use crate::LockMode;
 
     struct Panics;
 
@@ -155,7 +156,7 @@ mod tests {
             text: "lock:{b7}:v1-one".into(),
             bucket: 7,
         };
-        let mut waits = pin!(register(&shared.waiting, &key));
+        let mut waits = pin!(register(&shared.waiting, &key, LockMode::Exclusive));
         let waker = Arc::new(Panics).into();
         let polled = waits.as_mut().poll(&mut Context::from_waker(&waker));
         assert!(polled.is_pending());

@@ -4,7 +4,9 @@
 //! space, by how much the token was ahead of the server's time when it was granted, in microseconds; a
 //! space, and the instance of the holder.
 //!
-//! A lock that is kept after its release has an owner of zeros, which no acquire is, and ends by itself.
+//! A lock that is kept after its release has an owner of zeros, which no acquire is, and ends by itself. One that readers
+//! hold has an owner of `f`s, and a set of readers beside it: each is its owner, `&` and its instance, by when its share
+//! ends. What follows the owner in the value is of the first of them.
 //!
 //! The scripts decide by the owner alone. What follows the token is for [`holder`](crate::LockProvider::holder)
 //! and for people. Versions of this library before it was there read 64 bytes, to the end of the token, and
@@ -27,8 +29,31 @@ pub(super) fn signature(instance: &Instance) -> Arc<str> {
     format!(" 0 {}", instance.as_str()).into()
 }
 
+/// The instance in a signature.
+pub(super) fn instance(signature: &str) -> &str {
+    signature.get(3..).unwrap_or_default()
+}
+
+/// Whether it is of a lock that readers hold.
+pub(super) fn is_shared(value: &[u8]) -> bool {
+    value.len() > OWNER && value[..OWNER].iter().all(|digit| *digit == b'f')
+}
+
+/// The reader that is called so in the set of a lock.
+pub(super) fn reader(member: &[u8]) -> Holder {
+    let holder = Holder::new(LockMode::Shared);
+    let instance = member.get(OWNER + 1..).map(str::from_utf8);
+    match instance {
+        Some(Ok(instance)) => holder.with_instance(instance),
+        _ => holder,
+    }
+}
+
 /// Who holds what has this value, at this time of the server (microseconds).
 pub(super) fn holder(value: &[u8], time: u64) -> Holder {
+    if is_shared(value) {
+        return Holder::new(LockMode::Shared);
+    }
     let holder = Holder::new(LockMode::Exclusive);
     let Some((token, ahead, instance)) = str::from_utf8(value).ok().and_then(read) else {
         return holder;

@@ -97,7 +97,8 @@ pub(crate) trait Protocol: Sized + Send + 'static {
     /// When a connection of a lane can be made again.
     fn retry_at(&self, lane: usize) -> Option<Instant>;
 
-    /// For an acquire that is sent over this connection; never the same again.
+    /// For an acquire that is sent over this connection; never the same again. The driver adds of which
+    /// [part](super::leased::Part) it is.
     fn new_owner(&mut self, link: LinkId) -> Owner;
 
     /// Sends a batch.

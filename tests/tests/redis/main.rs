@@ -24,6 +24,7 @@ mod lost_update;
 mod neighbours;
 mod outages;
 mod panics;
+mod readers;
 mod refusals;
 mod refused_writes;
 mod renewals;

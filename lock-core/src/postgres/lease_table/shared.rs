@@ -73,6 +73,7 @@ impl Shared {
         Owner {
             connection: entropy::bytes().map_or(self.identity, u64::from_ne_bytes),
             number: self.owners.fetch_add(1, Ordering::Relaxed),
+            ..Owner::default()
         }
     }
 

@@ -19,6 +19,9 @@ pub(super) const FOREIGN: &str = "foreign";
 /// What the script that issues tokens says where the server key is of another server, or missing.
 pub(super) const ANOTHER: &str = "another";
 
+/// What the script says of a writer that has a place before readers now, and then after how long it asks again (ms).
+const WAITS: &str = "waits ";
+
 /// What is said of a token that no script of ours issues.
 pub(super) const UNBELIEVABLE: &str = "a token that is far ahead of its clock";
 
@@ -37,6 +40,12 @@ pub(super) fn believable(answer: i64, time: u64) -> Result<i64, String> {
 /// How long the server says that it takes; no lease and no quarantine takes longer than a day.
 pub(super) fn pause(millis: i64) -> Duration {
     Duration::from_millis(millis.unsigned_abs()).min(*LEASES.end())
+}
+
+/// After how long a writer asks again that is refused and has a place before readers now.
+pub(super) fn waits(answer: &Result<i64, String>) -> Option<Duration> {
+    let after = answer.as_ref().err()?.strip_prefix(WAITS)?;
+    Some(pause(after.parse().ok()?))
 }
 
 /// The answer to a batch: what it says of all, and of those locks that were not simply released or acquired.

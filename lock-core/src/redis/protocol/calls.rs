@@ -6,9 +6,12 @@ use ::redis::Cmd;
 
 use super::moves::Proof;
 use crate::redis::command::{Acquire, HeldLock, Release, Token, WhoHolds};
-use crate::redis::key::{millis, prefix};
+use crate::redis::key::{Key, millis, prefix, readers};
 use crate::redis::scripts::{EXCHANGE, HOLDERS, RENEW, TOKEN};
 use crate::redis::settings::Settings;
+use crate::redis::value::instance;
+use crate::redis::waiting::Waiting;
+use crate::server::leased::{Owner, Part};
 
 /// What goes to the server beside the locks.
 pub(in crate::redis) struct Extra {
@@ -41,6 +44,8 @@ pub(in crate::redis) struct Content<'a> {
     /// Whether it is asked if locks could be granted.
     pub(super) is_probe: bool,
     pub(super) extra: Option<&'a Extra>,
+    /// Says which of the acquires are of writers that wait.
+    pub(super) waiting: Option<&'a Waiting>,
 }
 
 impl Content<'_> {
@@ -56,19 +61,16 @@ impl Content<'_> {
 impl Exchange<'_> {
     pub(in crate::redis) fn call(&self, of: &Content<'_>) -> Cmd {
         let lease = self.settings.lease;
-        let locks = || {
-            let releases = of.releases.iter();
-            let releases = releases.map(|r| (&r.key, r.owner, r.kept_for(self.now)));
-            let acquires = of.acquires.iter();
-            let longer = |at_least: Option<Duration>| at_least.filter(|time| *time > lease);
-            releases.chain(acquires.map(move |a| (&a.key, a.owner, longer(a.at_least))))
-        };
+        let releases = of.releases.iter().map(|r| (&r.key, r.owner));
+        let locks = releases.chain(of.acquires.iter().map(|a| (&a.key, a.owner)));
         let count = of.releases.len() + of.acquires.len();
-        let mut call = EXCHANGE.call(1 + count, 12 + count);
+        let shared = shared(locks.clone());
+        let mut call = EXCHANGE.call(1 + count + shared.len(), 12 + count);
         call.arg(self.server_key);
-        locks().for_each(|(key, ..)| {
+        for (key, _) in locks {
             call.arg(&*key.text);
-        });
+        }
+        call.arg(shared);
         call.arg(self.not_after)
             .arg(millis(lease))
             .arg(millis(self.settings.quarantine))
@@ -92,10 +94,41 @@ impl Exchange<'_> {
             [] => "",
             _ => &*self.settings.signature,
         });
-        locks().for_each(|(_, owner, time)| {
-            arg_with_time(&mut call, &prefix(owner), time);
-        });
+        let instance = instance(&self.settings.signature);
+        for release in of.releases {
+            let prefix = prefix(release.owner, false);
+            arg_with(
+                &mut call,
+                &prefix,
+                release.owner,
+                instance,
+                release.kept_for(self.now),
+            );
+        }
+        let waits = |acquire: &Acquire| of.waiting.is_some_and(|w| w.has_writers(&acquire.key));
+        for acquire in of.acquires {
+            let longer = acquire.at_least.filter(|time| *time > lease);
+            let is_waiting = acquire.part == Part::Whole && waits(acquire);
+            let prefix = prefix(acquire.owner, is_waiting);
+            arg_with(&mut call, &prefix, acquire.owner, instance, longer);
+        }
         call
+    }
+}
+
+/// The sets of readers of those of these that are shared.
+fn shared<'a>(locks: impl Iterator<Item = (&'a Key, Owner)>) -> Vec<String> {
+    let shared = locks.filter(|(_, owner)| owner.part != Part::Whole);
+    shared.map(|(key, _)| readers(key)).collect()
+}
+
+/// An owner, with what a reader is called, or a time of its own where it has one.
+fn arg_with(call: &mut Cmd, text: &[u8], owner: Owner, instance: &str, time: Option<Duration>) {
+    match owner.part {
+        Part::Share => {
+            call.arg([text, instance.as_bytes()].concat());
+        }
+        Part::Whole | Part::Place => arg_with_time(call, text, time),
     }
 }
 
@@ -111,19 +144,27 @@ fn arg_with_time(call: &mut Cmd, owner: &[u8], time: Option<Duration>) {
 pub(super) fn renew(
     server_key: &str,
     not_after: u64,
-    lease: Duration,
+    settings: &Settings,
     now: Duration,
     locks: &[HeldLock],
 ) -> Cmd {
-    let mut call = RENEW.call(1 + locks.len(), 2 + locks.len());
+    let (lease, instance) = (settings.lease, instance(&settings.signature));
+    let shared = shared(locks.iter().map(|lock| (&lock.key, lock.owner)));
+    let mut call = RENEW.call(1 + locks.len() + shared.len(), 2 + locks.len());
     call.arg(server_key);
     for lock in locks {
         call.arg(&*lock.key.text);
     }
-    call.arg(not_after).arg(millis(lease));
+    call.arg(shared).arg(not_after).arg(millis(lease));
     for lock in locks {
         let longer = lock.kept_for(now).filter(|left| *left > lease);
-        arg_with_time(&mut call, &lock.owner.text(), longer);
+        let prefix = prefix(lock.owner, false);
+        // A writer's has no space behind it here.
+        let text = match lock.owner.part {
+            Part::Share => &prefix[..],
+            Part::Whole | Part::Place => &prefix[..32],
+        };
+        arg_with(&mut call, text, lock.owner, instance, longer);
     }
     call
 }

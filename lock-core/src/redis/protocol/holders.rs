@@ -43,8 +43,11 @@ impl RedisProtocol {
                 Told::Holder(Some(value::holder(&value, time.unsigned_abs())))
             }
             Value::Int(0) => Told::Holder(None),
-            // Released, and closed for so long.
+            // Held by this reader and others, or released, and closed for so long.
             Value::Array(kept) => match &kept[..] {
+                [Value::BulkString(_), Value::BulkString(reader)] => {
+                    Told::Holder(Some(value::reader(reader)))
+                }
                 [Value::BulkString(value), Value::Int(left)] => {
                     let holder = value::holder(value, time.unsigned_abs());
                     let left = Duration::from_millis(left.unsigned_abs());

@@ -34,7 +34,7 @@ use ::redis::{ConnectionAddr, ConnectionInfo, Value};
 use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 
-use self::answers::{Answers, MOVED, pause};
+use self::answers::{Answers, MOVED, pause, waits};
 use self::calls::Extra;
 use self::moves::Masters;
 use self::quarantine::Quarantine;
@@ -52,7 +52,7 @@ use super::topology::Topology;
 use super::waiting::Waiting;
 use crate::server::PATIENCE;
 use crate::server::clock::Jump;
-use crate::server::leased::{Given, Owner};
+use crate::server::leased::{Given, Owner, Part};
 use crate::server::link::LinkId;
 use crate::server::protocol::{
     self, Acquired, Batch, Effect, Failed, Issued, Protocol, Refusal, Released, Renewal, Sent,
@@ -217,6 +217,7 @@ impl Protocol for RedisProtocol {
             limit: batch.limit,
             is_probe: !batch.probes.is_empty(),
             extra: batch.extra.as_ref(),
+            waiting: Some(&self.shared.waiting),
         });
         let locks = batch.locks();
         async move {
@@ -288,10 +289,24 @@ impl Protocol for RedisProtocol {
             return Acquired::Void(Refusal::Held { retry_in });
         }
         let answer = answers.of_acquire(place);
+        if let Some(retry_in) = waits(&answer) {
+            let connection = acquire.owner.connection;
+            if self.shared.waiting.took_place(&acquire.key, connection) {
+                self.shared.give_back_place(acquire.key.clone(), connection);
+            }
+            let retry_in = Some(retry_in);
+            return Acquired::Refused(Refusal::Held { retry_in });
+        }
         let server_key = &self.upkeep.nodes.lane(sent.lane).server_key;
         let acquired = (self.verdicts).acquired(server_key, &acquire.key, answer, answers.time);
         if matches!(acquired, Acquired::Granted(_)) && !self.upkeep.mastery.may_grant() {
             return Acquired::Void(Refusal::Error(LockError::unanswered()));
+        }
+        if matches!(acquired, Acquired::Granted(_)) && acquire.part == Part::Whole {
+            // With the release of the lock or before it: readers that come after that are not refused for it.
+            for connection in self.shared.waiting.needs_no_place(&acquire.key) {
+                self.shared.give_back_place(acquire.key.clone(), connection);
+            }
         }
         acquired
     }
@@ -342,7 +357,7 @@ impl Protocol for RedisProtocol {
         let within = settings.answer_within();
         let not_after = self.upkeep.nodes.not_after(sent, within);
         let server_key = &self.upkeep.nodes.lane(sent.lane).server_key;
-        let call = calls::renew(server_key, not_after, settings.lease, sent.at, locks);
+        let call = calls::renew(server_key, not_after, settings, sent.at, locks);
         // The time alone: it came too late.
         let whole = [1, locks.len() + 1];
         async move {

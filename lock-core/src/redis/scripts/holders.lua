@@ -2,10 +2,12 @@
 --
 -- KEYS: the locks. ARGV: the number of the call.
 -- Reply: the number of the call and the time (us), then for each lock its value, or 0 where there is none. Of one that
---        stays closed after its release the value and for how long (ms).
+--        stays closed after its release the value and for how long (ms); of one that readers hold the value, and the reader
+--        whose share lasts longest as its set has it.
 
 -- As in exchange.lua.
 local NO_OWNER = '00000000000000000000000000000000'
+local READERS, SET = 'ffffffffffffffffffffffffffffffff', ':readers'
 
 local time = redis.call('TIME')
 local reply = { { tonumber(ARGV[1]), time[1] * 1000000 + time[2] } }
@@ -22,6 +24,12 @@ for i, key in ipairs(KEYS) do
     value = 0
   elseif string.sub(value, 1, 32) == NO_OWNER then
     value = { value, math.max(redis.call('PTTL', key), 0) }
+  elseif string.sub(value, 1, 32) == READERS then
+    local last = redis.pcall('ZRANGE', key .. SET, '-1', '-1', 'WITHSCORES')
+    if last[1] then
+      -- Without one that has not ended it is free.
+      value = tonumber(last[2]) > reply[1][2] and { value, last[1] } or 0
+    end
   end
   reply[i + 1] = value
 end

@@ -219,8 +219,12 @@ impl Subscriber {
             self.shared.waiting.put_back(&asked);
         }
         let mut work = self.shared.waiting.work(now);
+        (work.ask.iter()).for_each(|key| self.shared.waiting.wake_readers(&key.text));
         let ask = work.ask.drain(..).map(Command::AcquireForWaiting);
         self.shared.queues.requests.push_all(ask);
+        for (key, connection) in work.give_back.drain(..) {
+            self.shared.give_back_place(key, connection);
+        }
         let mut missing = Vec::new();
         for node in 0..self.nodes.len() {
             let of_node = |key: &mut Key| self.node_of(key.bucket) == node;
@@ -331,6 +335,7 @@ impl Subscriber {
         };
         match push.kind {
             PushKind::Message | PushKind::SMessage => {
+                self.shared.waiting.wake_readers(channel);
                 let waited = self.shared.waiting.waited_at(channel);
                 // Of one that stays closed: its waiters ask when it opens, each for itself.
                 let is_kept = matches!(push.data.get(1), Some(Value::BulkString(message)) if !message.is_empty());

@@ -1,4 +1,5 @@
-//! The channels of releases: which are to be subscribed to, which are confirmed, which are to be left.
+//! The channels of releases: which are to be subscribed to, which are confirmed, which are to be left. And the places
+//! that writers who wait at them have before readers: which are not needed any more.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
@@ -6,6 +7,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
+use crate::LockMode;
 use crate::redis::key::Key;
 
 /// How long a channel is kept that has no waiter: one that is refused once more registers again.
@@ -31,6 +33,8 @@ pub(super) struct Channels {
     left: VecDeque<(Instant, Arc<str>)>,
     /// Counts the times that something was given out to be subscribed to.
     last_asked: u64,
+    /// Left by the last writer that waited, with its place.
+    left_by_writers: VecDeque<(Instant, Arc<str>)>,
     /// How many are confirmed.
     confirmed: usize,
     /// When it is looked for locks whose channels are not.
@@ -43,6 +47,11 @@ struct Channel {
     /// How many wait here, or were woken and wait for the answer to their try.
     listeners: usize,
     left_at: Option<Instant>,
+    /// How many of them are writers.
+    writers: usize,
+    left_by_writers_at: Option<Instant>,
+    /// The places of these.
+    places: Vec<u64>,
     /// When the lock is asked for while the channel is not confirmed, and how long after that once more.
     ask_at: Instant,
     pause: Duration,
@@ -55,6 +64,9 @@ impl Channel {
             state: State::Unknown,
             listeners: 0,
             left_at: None,
+            writers: 0,
+            left_by_writers_at: None,
+            places: Vec::new(),
             ask_at: Instant::now() + UNHEARD.0,
             pause: UNHEARD.0,
         }
@@ -85,13 +97,15 @@ pub(in crate::redis) struct Work {
     pub(in crate::redis) leave: Vec<Key>,
     /// To be asked for: no message would come.
     pub(in crate::redis) ask: Vec<Key>,
+    /// Places to give back, each with the connection that it was taken over.
+    pub(in crate::redis) give_back: Vec<(Key, u64)>,
     /// When to look again.
     pub(in crate::redis) again: Option<Instant>,
 }
 
 impl Channels {
     /// One more waits here; says whether the channel is to be subscribed to.
-    pub(super) fn listen(&mut self, key: &Key) -> bool {
+    pub(super) fn listen(&mut self, key: &Key, mode: LockMode) -> bool {
         let entry = self.by_text.entry(Arc::clone(&key.text));
         let channel = entry.or_insert_with(|| {
             self.news.push(Arc::clone(&key.text));
@@ -99,21 +113,79 @@ impl Channels {
         });
         channel.listeners += 1;
         channel.left_at = None;
+        if mode == LockMode::Exclusive {
+            channel.writers += 1;
+            channel.left_by_writers_at = None;
+        }
         channel.state == State::Unknown
     }
 
-    /// One waits here no longer; says whether the channel is now the first of those to be given up.
-    pub(super) fn stop_listening(&mut self, text: &Arc<str>, now: Instant) -> bool {
+    /// One waits here no longer; says whether the channel, or a place at it, is now the first of those to be given up.
+    pub(super) fn stop_listening(&mut self, text: &Arc<str>, mode: LockMode, now: Instant) -> bool {
         let Some(channel) = self.by_text.get_mut(text) else {
             return false;
         };
-        channel.listeners -= 1;
-        if channel.listeners > 0 {
-            return false;
+        let mut is_first = false;
+        if mode == LockMode::Exclusive {
+            channel.writers -= 1;
+            if channel.writers == 0 && !channel.places.is_empty() {
+                channel.left_by_writers_at = Some(now);
+                self.left_by_writers.push_back((now, Arc::clone(text)));
+                is_first = self.left_by_writers.len() == 1;
+            }
         }
-        channel.left_at = Some(now);
-        self.left.push_back((now, Arc::clone(text)));
-        self.left.len() == 1
+        channel.listeners -= 1;
+        if channel.listeners == 0 {
+            channel.left_at = Some(now);
+            self.left.push_back((now, Arc::clone(text)));
+            is_first |= self.left.len() == 1;
+        }
+        is_first
+    }
+
+    /// Whether a writer waits here, or was woken and waits for the answer to its try.
+    pub(super) fn has_writers(&self, text: &str) -> bool {
+        let channel = self.by_text.get(text);
+        channel.is_some_and(|channel| channel.writers > 0)
+    }
+
+    /// A writer has a place, which was taken over this connection; says whether it is to be given back already, since
+    /// none waits any more.
+    pub(super) fn took_place(&mut self, key: &Key, connection: u64) -> bool {
+        let channel = self.by_text.get_mut(&key.text);
+        let Some(channel) = channel.filter(|channel| channel.writers > 0) else {
+            return true;
+        };
+        if !channel.places.contains(&connection) {
+            channel.places.push(connection);
+        }
+        false
+    }
+
+    /// A writer was granted the lock: the places that are to be given back. Another one that waits takes its place with
+    /// its next try.
+    pub(super) fn needs_no_place(&mut self, key: &Key) -> Vec<u64> {
+        let channel = self.by_text.get_mut(&key.text);
+        let places = channel.map(|channel| std::mem::take(&mut channel.places));
+        places.unwrap_or_default()
+    }
+
+    /// Gives up the places that the last writer has left long enough ago: one that is woken and refused once more
+    /// registers again.
+    fn unneeded(&mut self, now: Instant) -> Vec<(Key, u64)> {
+        let mut unneeded = Vec::new();
+        while let Some((left, text)) =
+            (self.left_by_writers).pop_front_if(|(left, _)| *left + LINGER <= now)
+        {
+            let channel = self.by_text.get_mut(&text);
+            if let Some(channel) = channel.filter(|it| it.left_by_writers_at == Some(left)) {
+                let (places, bucket) = (std::mem::take(&mut channel.places), channel.bucket);
+                let key = Key { text, bucket };
+                let places = places.into_iter();
+                unneeded.extend(places.map(|connection| (key.clone(), connection)));
+            }
+        }
+        unneeded
     }
 
     pub(super) fn is_confirmed(&self, text: &str) -> bool {
@@ -123,9 +195,11 @@ impl Channels {
 
     /// What there is to do now; each channel is given once.
     pub(super) fn work(&mut self, now: Instant) -> Work {
+        let give_back = self.unneeded(now);
         let leave = self.given_up(now);
         let ask = self.unheard(now);
-        let due = self.left.front().map(|(left, _)| *left + LINGER);
+        let left = [self.left.front(), self.left_by_writers.front()];
+        let due = left.into_iter().flatten().map(|(left, _)| *left + LINGER);
         self.last_asked += 1;
         let number = self.last_asked;
         let mut subscribe = Vec::new();
@@ -143,7 +217,8 @@ impl Channels {
             number,
             leave,
             ask,
-            again: due.into_iter().chain(self.look_at).min(),
+            give_back,
+            again: due.chain(self.look_at).min(),
         }
     }
 

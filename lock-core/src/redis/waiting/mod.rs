@@ -3,10 +3,13 @@
 //! A waiter relies on the messages of its channel only while the server has confirmed that it sends them.
 //! Until then, and again when the connection that they came over is lost, its lock is asked for from time
 //! to time: a release goes unnoticed no longer than that.
+//!
+//! The driver tries for the writers, and wakes the readers of a lock together: each tries for itself.
 
 mod channels;
 
 use std::pin::Pin;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll};
 
@@ -16,13 +19,18 @@ use tokio::time::Instant;
 use self::channels::Channels;
 pub(super) use self::channels::{Asked, Work};
 use super::key::Key;
+use crate::LockMode;
 use crate::backend::LockRequest;
 use crate::server::leased::{KeyGrant, WaiterTable};
 use crate::server::{Waiter, Waiters};
 
 /// The waiters, by the texts of their keys and with their buckets, and the channels of releases.
 pub(super) struct Waiting {
-    waiters: Arc<Waiters<Arc<str>, u8, KeyGrant<Key>>>,
+    writers: Arc<Waiters<Arc<str>, u8, KeyGrant<Key>>>,
+    /// Nothing is parked for these.
+    readers: Arc<Waiters<Arc<str>, u8, KeyGrant<Key>>>,
+    /// Whether a writer has had a place before readers; where there are no readers none has.
+    had_places: AtomicBool,
     channels: Mutex<Channels>,
     /// There is something to subscribe to, or to leave.
     pub(super) changed: Arc<Notify>,
@@ -32,7 +40,9 @@ impl Default for Waiting {
     fn default() -> Self {
         let changed = Arc::<Notify>::default();
         Self {
-            waiters: Arc::new(Waiters::new(Arc::clone(&changed))),
+            writers: Arc::new(Waiters::new(Arc::clone(&changed))),
+            readers: Arc::new(Waiters::new(Arc::clone(&changed))),
+            had_places: AtomicBool::new(false),
             channels: Mutex::default(),
             changed,
         }
@@ -40,11 +50,16 @@ impl Default for Waiting {
 }
 
 /// Completes when the lock may be free. Registered when this returns.
-pub(super) fn register(waiting: &Arc<Waiting>, key: &Key) -> Listener {
-    let waiter = (waiting.waiters).register(Arc::clone(&key.text), key.bucket);
-    waiting.listen(key);
+pub(super) fn register(waiting: &Arc<Waiting>, key: &Key, mode: LockMode) -> Listener {
+    let table = match mode {
+        LockMode::Exclusive => &waiting.writers,
+        LockMode::Shared => &waiting.readers,
+    };
+    let waiter = table.register(Arc::clone(&key.text), key.bucket);
+    waiting.listen(key, mode);
     Listener {
         waiter,
+        mode,
         waiting: Arc::clone(waiting),
         text: Arc::clone(&key.text),
     }
@@ -56,6 +71,7 @@ pub(super) fn register(waiting: &Arc<Waiting>, key: &Key) -> Listener {
 /// subscribe, be woken by the confirmation and try again.
 pub(super) struct Listener {
     waiter: Waiter<Arc<str>, u8, KeyGrant<Key>>,
+    mode: LockMode,
     waiting: Arc<Waiting>,
     text: Arc<str>,
 }
@@ -70,7 +86,7 @@ impl Future for Listener {
 
 impl Drop for Listener {
     fn drop(&mut self) {
-        self.waiting.stop_listening(&self.text);
+        self.waiting.stop_listening(&self.text, self.mode);
     }
 }
 
@@ -78,11 +94,11 @@ impl WaiterTable for Waiting {
     type Key = Key;
 
     fn is_waited_for(&self, key: &Key) -> bool {
-        self.waiters.is_waited_for(&key.text)
+        self.writers.is_waited_for(&key.text)
     }
 
     fn park(&self, key: &Key, grant: KeyGrant<Key>) {
-        drop(self.waiters.park(&key.text, grant));
+        drop(self.writers.park(&key.text, grant));
         self.changed.notify_one();
     }
 
@@ -91,7 +107,8 @@ impl WaiterTable for Waiting {
     }
 
     fn wake_all(&self) {
-        self.waiters.wake_all();
+        self.writers.wake_all();
+        self.readers.wake_all();
     }
 }
 
@@ -101,31 +118,62 @@ impl Waiting {
     }
 
     /// There is a waiter for this, which is registered already.
-    fn listen(&self, key: &Key) {
-        let is_to_be_subscribed = self.channels().listen(key);
+    fn listen(&self, key: &Key, mode: LockMode) {
+        let is_to_be_subscribed = self.channels().listen(key, mode);
         if is_to_be_subscribed {
             self.changed.notify_one();
         }
     }
 
-    fn stop_listening(&self, text: &Arc<str>) {
-        let is_first_left = self.channels().stop_listening(text, Instant::now());
+    fn stop_listening(&self, text: &Arc<str>, mode: LockMode) {
+        let is_first_left = (self.channels()).stop_listening(text, mode, Instant::now());
         // Otherwise the subscriber has a timer for the first of them already.
         if is_first_left {
             self.changed.notify_one();
         }
     }
 
-    /// What is awaited at this channel.
+    /// What writers wait for at this channel.
     pub(super) fn waited_at(&self, channel: &str) -> Option<Key> {
-        let bucket = self.waiters.about(channel)?;
+        let bucket = self.writers.about(channel)?;
         let text = channel.into();
         Some(Key { text, bucket })
     }
 
+    /// The readers that wait at this channel are to try.
+    pub(super) fn wake_readers(&self, channel: &str) {
+        if self.readers.is_waited_for(channel) {
+            self.readers.wake(&channel.into());
+        }
+    }
+
+    /// Whether a writer waits for this, or was woken and waits for the answer to its try.
+    pub(super) fn has_writers(&self, key: &Key) -> bool {
+        self.channels().has_writers(&key.text)
+    }
+
+    /// A writer has a place before readers, which was taken over this connection; says whether it is to be given back
+    /// already.
+    pub(super) fn took_place(&self, key: &Key, connection: u64) -> bool {
+        self.had_places.store(true, Ordering::Relaxed);
+        self.channels().took_place(key, connection)
+    }
+
+    /// A writer was granted this: the places to give back, each by the connection that it was taken over. The thread
+    /// that settles answers is the one that has noted them.
+    pub(super) fn needs_no_place(&self, key: &Key) -> Vec<u64> {
+        match self.had_places.load(Ordering::Relaxed) {
+            true => self.channels().needs_no_place(key),
+            false => Vec::new(),
+        }
+    }
+
     /// What was acquired for the waiters, is still held, and serves this request.
     pub(super) fn take_for(&self, key: &Key, request: &LockRequest) -> Option<KeyGrant<Key>> {
-        self.waiters.take_for(&key.text, request)
+        match request.mode() {
+            LockMode::Exclusive => self.writers.take_for(&key.text, request),
+            LockMode::Shared => None,
+        }
     }
 
     /// Whether messages of this channel come here.
@@ -135,9 +183,9 @@ impl Waiting {
 
     /// What there is to do now; each channel is given once.
     pub(super) fn work(&self, now: Instant) -> Work {
-        let swept = self.waiters.sweep();
+        let swept = self.writers.sweep();
         // Channels count their listeners themselves.
-        drop(self.waiters.take_left());
+        drop((self.writers.take_left(), self.readers.take_left()));
         let mut work = self.channels().work(now);
         work.again = work.again.into_iter().chain(swept).min();
         work
@@ -167,7 +215,8 @@ impl Waiting {
 
     /// Its waiters are to try.
     fn wake(&self, key: &Arc<str>) {
-        self.waiters.wake(key);
+        self.writers.wake(key);
+        self.readers.wake(key);
         self.changed.notify_one();
     }
 
@@ -219,7 +268,7 @@ mod tests {
     #[test]
     fn a_late_confirmation_of_a_connection_that_is_lost_does_not_count() {
         let (waiting, now) = (Arc::<Waiting>::default(), Instant::now());
-        let watch = register(&waiting, &key());
+        let watch = register(&waiting, &key(), LockMode::Exclusive);
         let first = ask(&waiting, now);
         waiting.forget(|_, _| true);
         let second = ask(&waiting, now);
@@ -229,13 +278,13 @@ mod tests {
     #[test]
     fn a_late_confirmation_of_a_channel_that_was_left_since_does_not_count() {
         let (waiting, now) = (Arc::<Waiting>::default(), Instant::now());
-        let watch = register(&waiting, &key());
+        let watch = register(&waiting, &key(), LockMode::Exclusive);
         let first = ask(&waiting, now);
         drop(watch);
         let left = Instant::now();
         assert!(waiting.work(now).leave.is_empty());
         assert_eq!(waiting.work(left + LINGER).leave.len(), 1);
-        let watch = register(&waiting, &key());
+        let watch = register(&waiting, &key(), LockMode::Exclusive);
         let second = ask(&waiting, left + LINGER);
         only_the_second_counts(&waiting, [first, second], watch);
     }
@@ -243,9 +292,9 @@ mod tests {
     #[test]
     fn a_channel_is_kept_when_a_waiter_comes_back() {
         let (waiting, now) = (Arc::<Waiting>::default(), Instant::now());
-        drop(register(&waiting, &key()));
+        drop(register(&waiting, &key(), LockMode::Exclusive));
         ask(&waiting, now);
-        let watch = register(&waiting, &key());
+        let watch = register(&waiting, &key(), LockMode::Exclusive);
         assert!(waiting.work(now + LINGER).leave.is_empty());
         drop(watch);
         ask(&waiting, now);
@@ -261,7 +310,7 @@ mod tests {
             let times = (from..to).map(|ms| start + Duration::from_millis(ms));
             times.map(|now| waiting.work(now).ask.len()).sum::<usize>()
         };
-        let watch = register(&waiting, &key());
+        let watch = register(&waiting, &key(), LockMode::Exclusive);
         let first = ask(&waiting, start);
         // Made a moment after the start.
         assert_eq!(asked_in(1, 100), 0);
@@ -282,7 +331,9 @@ mod tests {
             text: format!("lock:{{b7}}:v1-{id}").into(),
             bucket: 7,
         });
-        let watches: Vec<_> = keys.map(|key| register(&waiting, &key)).collect();
+        let watches: Vec<_> = keys
+            .map(|key| register(&waiting, &key, LockMode::Exclusive))
+            .collect();
         let mut asked = std::collections::HashSet::new();
         for second in 1..=2 {
             let mut count = 0;
@@ -300,7 +351,7 @@ mod tests {
     #[test]
     fn a_channel_is_kept_while_the_try_of_a_waiter_that_was_woken_is_not_answered() {
         let waiting = Arc::<Waiting>::default();
-        let mut woken = register(&waiting, &key());
+        let mut woken = register(&waiting, &key(), LockMode::Exclusive);
         let asked = ask(&waiting, Instant::now());
         waiting.confirmed(&asked);
         assert!((&mut woken).now_or_never().is_some());
@@ -308,10 +359,62 @@ mod tests {
         assert!(waiting.work(later).leave.is_empty());
         // Refused, it registers again and needs no other subscription.
         drop(woken);
-        let again = register(&waiting, &key());
+        let again = register(&waiting, &key(), LockMode::Exclusive);
         let work = waiting.work(later);
         assert!(work.leave.is_empty() && work.subscribe.is_empty());
         assert!(waiting.is_subscribed(&key()));
         drop(again);
+    }
+
+    #[test]
+    fn a_place_is_given_back_a_moment_after_the_last_writer_has_left() {
+        let (waiting, now) = (Arc::<Waiting>::default(), Instant::now());
+        let reader = register(&waiting, &key(), LockMode::Shared);
+        let writer = register(&waiting, &key(), LockMode::Exclusive);
+        // Over two connections, and one of them twice.
+        assert!(
+            [7, 8, 7]
+                .iter()
+                .all(|via| !waiting.took_place(&key(), *via))
+        );
+        assert!(waiting.has_writers(&key()) && waiting.work(now).give_back.is_empty());
+        drop(writer);
+        // One that is refused once more registers again.
+        assert!(waiting.work(now).give_back.is_empty());
+        let again = register(&waiting, &key(), LockMode::Exclusive);
+        assert!(waiting.work(Instant::now() + LINGER).give_back.is_empty());
+        drop(again);
+        let work = waiting.work(Instant::now() + LINGER);
+        assert_eq!(work.give_back, [(key(), 7), (key(), 8)]);
+        assert!(work.leave.is_empty(), "the reader waits on");
+        assert!(waiting.work(Instant::now() + LINGER).give_back.is_empty());
+        assert!(waiting.took_place(&key(), 9), "none waits for it");
+        drop(reader);
+    }
+
+    #[test]
+    fn a_writer_that_is_granted_the_lock_gives_back_its_place() {
+        let waiting = Arc::<Waiting>::default();
+        assert!(waiting.needs_no_place(&key()).is_empty());
+        let writer = register(&waiting, &key(), LockMode::Exclusive);
+        assert!(!waiting.took_place(&key(), 7));
+        assert_eq!(waiting.needs_no_place(&key()), [7]);
+        drop(writer);
+        let work = waiting.work(Instant::now() + LINGER);
+        assert!(work.give_back.is_empty());
+    }
+
+    #[test]
+    fn readers_are_woken_together_and_writers_are_tried_for() {
+        let waiting = Arc::<Waiting>::default();
+        let readers = [(); 2].map(|()| register(&waiting, &key(), LockMode::Shared));
+        assert!(waiting.waited_at(&key().text).is_none());
+        let mut writer = register(&waiting, &key(), LockMode::Exclusive);
+        waiting.wake_readers(&key().text);
+        for reader in readers {
+            assert!(reader.now_or_never().is_some());
+        }
+        assert!((&mut writer).now_or_never().is_none());
+        assert_eq!(waiting.waited_at(&key().text), Some(key()));
     }
 }

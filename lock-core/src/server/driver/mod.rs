@@ -35,7 +35,7 @@ use self::pending::Pending;
 use self::renewals::Renewals;
 use self::spins::Spins;
 use super::Queues;
-use super::leased::{Command, HeldLock, HoldCommand, Token};
+use super::leased::{Command, HeldLock, HoldCommand, Owner, Token};
 use super::protocol::{Batch, Call, Effect, Effects, Ended, Protocol, Sent};
 use super::terms::PATIENCE;
 use crate::LockError;
@@ -370,7 +370,10 @@ fn exchange<P: Protocol>(
     mut batch: Batch<P>,
 ) -> Call<P> {
     for acquire in &mut batch.acquires {
-        acquire.owner = protocol.new_owner(sent.link);
+        acquire.owner = Owner {
+            part: acquire.part,
+            ..protocol.new_owner(sent.link)
+        };
     }
     let exchanging = protocol.exchange(connection, sent, &batch);
     Box::pin(async move {

@@ -2,6 +2,8 @@
 
 use std::hash::Hash;
 
+use crate::LockMode;
+
 /// What the driver knows a lock by.
 pub(crate) trait LockKey: Clone + Eq + Hash + Send + Sync + 'static {}
 
@@ -16,6 +18,34 @@ pub(crate) struct Owner {
     pub(crate) connection: u64,
     /// Of the acquire, counted in the process.
     pub(crate) number: u64,
+    pub(crate) part: Part,
+}
+
+/// What an owner has of a lock, or asks for. It goes with the owner wherever that goes: what is renewed, given back
+/// or asked for again is of the same part.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[cfg_attr(
+    not(feature = "redis"),
+    allow(dead_code, reason = "Redis alone has readers")
+)]
+pub(crate) enum Part {
+    /// All of it.
+    #[default]
+    Whole,
+    /// A share, beside those of other readers.
+    Share,
+    /// The place of a writer that waits, before readers that come later. Where the store has such, it is taken with
+    /// an acquire that is refused, and given back with a release.
+    Place,
+}
+
+impl From<LockMode> for Part {
+    fn from(mode: LockMode) -> Self {
+        match mode {
+            LockMode::Exclusive => Self::Whole,
+            LockMode::Shared => Self::Share,
+        }
+    }
 }
 
 impl Owner {
@@ -49,7 +79,12 @@ mod tests {
             (u64::MAX, 0x0123_4567_89ab_cdef),
             (1 << 63, u64::MAX),
         ] {
-            let owner = Owner { connection, number };
+            let part = Part::Whole;
+            let owner = Owner {
+                connection,
+                number,
+                part,
+            };
             let text = format!("{connection:016x}{number:016x}");
             assert_eq!(owner.text(), *text.as_bytes());
         }

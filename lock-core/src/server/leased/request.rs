@@ -6,7 +6,7 @@ use std::time::Duration;
 use tokio::sync::mpsc;
 
 use super::grant::{Client, Hold, KeyGrant};
-use super::key::{LockKey, Owner};
+use super::key::{LockKey, Owner, Part};
 use super::question::WhoHolds;
 use super::release::Release;
 use super::token::Token;
@@ -49,6 +49,7 @@ pub(crate) type Answer<K> = Result<Attempt<KeyGrant<K>>, LockError>;
 pub(crate) struct Acquire<W: WaiterTable> {
     pub(crate) client: Arc<Client<W::Key>>,
     pub(crate) key: W::Key,
+    pub(crate) part: Part,
     /// Of the copy that was sent last.
     pub(crate) owner: Owner,
     pub(crate) reply: Reply<W>,
@@ -64,6 +65,7 @@ impl<W: WaiterTable> Acquire<W> {
             until: client.releases.clock.now() + PATIENCE,
             client,
             key,
+            part: Part::Whole,
             owner: Owner::default(),
             reply,
             at_least: None,
