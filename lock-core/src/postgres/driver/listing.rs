@@ -21,7 +21,7 @@ impl Driver {
             return Ok(true);
         }
         let statement = AssertSqlSafe(sql::listing(limit.saturating_add(1)));
-        let answer = session.run_beside(&*self.shared.waiters, statement).await;
+        let answer = session.run_beside(&*self.shared, statement).await;
         let answer = match answer {
             Ok(rows) => {
                 let mut locks = Vec::with_capacity(rows.len());
