@@ -5,8 +5,6 @@
 //! it was meant for, and its answer there begins with a value that is not NULL: a proxy that moves us
 //! to another one makes it answer NULL, or nothing.
 
-use super::key::WANTED;
-
 pub(super) use super::key::EVERYTHING;
 
 /// The channel of releases.
@@ -564,7 +562,7 @@ pub(super) fn holders(keys: impl Iterator<Item = (i64, bool)>) -> String {
     )
 }
 
-/// What is held exclusively in this database, by whichever program, but for what keeps readers out: a row for each, with the two halves of the
+/// What is held exclusively in this database, by whichever program: a row for each, with the two halves of the
 /// key, which kind of key it is, and what the session is called; no more than so many. It needs the rights of
 /// recovery.
 pub(super) fn listing(limit: usize) -> String {
@@ -573,9 +571,8 @@ pub(super) fn listing(limit: usize) -> String {
             "SELECT l.classid::int8, l.objid::int8, l.objsubid, a.application_name \
              FROM pg_locks AS l, pg_stat_activity AS a \
              WHERE l.locktype = 'advisory' AND l.granted AND l.mode = 'ExclusiveLock' AND a.pid = l.pid \
-             AND a.datname = current_database() AND NOT (l.objsubid = 1 AND l.objid = '{wanted}'::oid) LIMIT {limit}"
+             AND a.datname = current_database() LIMIT {limit}"
         ),
-        wanted = WANTED,
         limit = i64::try_from(limit).unwrap_or(i64::MAX)
     )
 }
