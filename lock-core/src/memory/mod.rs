@@ -27,7 +27,7 @@ mod store;
 
 use std::fmt;
 use std::future::{Future, ready};
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -40,14 +40,14 @@ use crate::{Holder, Listing, LockError, LockMode, LockName, LossReason};
 pub struct MemoryBackend {
     shared: Arc<Shared>,
     /// Which clone this is.
-    client: u64,
+    client: u32,
     /// What it is called, by its number in the store.
     instance: u16,
 }
 
 struct Shared {
     store: Store,
-    clients: AtomicU64,
+    clients: AtomicU32,
     tokens: AtomicU64,
     available: AtomicBool,
     leases: Option<(Duration, Arc<dyn Clock>)>,
@@ -132,7 +132,7 @@ impl MemoryBackend {
         Self {
             shared: Arc::new(Shared {
                 store,
-                clients: AtomicU64::new(1),
+                clients: AtomicU32::new(1),
                 tokens: AtomicU64::new(0),
                 available: AtomicBool::new(true),
                 leases,

@@ -28,10 +28,10 @@ struct Table {
     instances: Vec<String>,
 }
 
-/// Which clone asks, and how it would hold the lock.
+/// Which clone asks, and how it would hold the lock. In few bytes: there is one for each waiter.
 #[derive(Clone, Copy)]
 pub(super) struct Client {
-    pub(super) number: u64,
+    pub(super) number: u32,
     pub(super) mode: LockMode,
 }
 

@@ -27,25 +27,18 @@ impl<H: Clone> Stage<H> {
     }
 }
 
-/// Of a name: its owner, who waits behind it, and who reads.
+/// Of a name: its owner, and who waits behind it.
 pub(super) struct Line<G, H> {
-    /// None while only readers hold the lock: then none waits.
-    pub(super) owner: Option<Owner<H>>,
+    pub(super) owner: u64,
+    /// How the owner would hold the lock, or does.
+    pub(super) mode: LockMode,
+    pub(super) stage: Stage<H>,
     /// A grant on its way to the owner.
     pub(super) gift: Option<G>,
-    /// Who holds the lock without the turn, by ticket, so the first since longest.
-    pub(super) readers: BTreeMap<u64, H>,
     /// By ticket, so in order of arrival.
     pub(super) waiting: BTreeMap<u64, Waiter>,
     /// How many of them are impatient.
-    pub(super) impatient: usize,
-}
-
-/// Who has the turn.
-pub(super) struct Owner<H> {
-    pub(super) ticket: u64,
-    pub(super) mode: LockMode,
-    pub(super) stage: Stage<H>,
+    pub(super) impatient: u32,
 }
 
 /// A ticket that is not called yet.
@@ -56,37 +49,21 @@ pub(super) struct Waiter {
     pub(super) impatient: bool,
 }
 
-impl<H> Owner<H> {
-    pub(super) fn new(ticket: u64, mode: LockMode) -> Self {
+impl<G, H> Line<G, H> {
+    pub(super) fn owned_by(owner: u64, mode: LockMode) -> Self {
         Self {
-            ticket,
+            owner,
             mode,
             stage: Stage::Asking,
-        }
-    }
-}
-
-impl<G, H> Line<G, H> {
-    pub(super) fn owned_by(owner: Owner<H>) -> Self {
-        Self {
-            owner: Some(owner),
             gift: None,
-            readers: BTreeMap::new(),
             waiting: BTreeMap::new(),
             impatient: 0,
         }
     }
 
-    /// Whether this is the ticket of the owner.
-    pub(super) fn is_owned_by(&self, ticket: u64) -> bool {
-        let owner = self.owner.as_ref();
-        owner.is_some_and(|owner| owner.ticket == ticket)
-    }
-
     /// Whether it is known that the owner does not get the lock now, or has it.
     pub(super) fn is_known(&self) -> bool {
-        let owner = self.owner.as_ref();
-        owner.is_some_and(|owner| !matches!(owner.stage, Stage::Asking))
+        !matches!(self.stage, Stage::Asking)
     }
 
     /// How the next in line would hold the lock.
@@ -95,21 +72,18 @@ impl<G, H> Line<G, H> {
         Some(waiter.mode)
     }
 
-    /// Whether no caller has the turn or holds the lock.
-    pub(super) fn is_over(&self) -> bool {
-        self.owner.is_none() && self.readers.is_empty()
-    }
-
     fn pop_first(&mut self) -> Option<(u64, Waiter)> {
         let first = self.waiting.pop_first();
-        self.impatient -= usize::from(first.as_ref().is_some_and(|(_, waiter)| waiter.impatient));
+        self.impatient -= u32::from(first.as_ref().is_some_and(|(_, waiter)| waiter.impatient));
         first
     }
 
     /// Makes the next in line the owner, to be woken by the caller outside the lock.
     pub(super) fn call_next(&mut self) -> Option<Waiter> {
         let (ticket, waiter) = self.pop_first()?;
-        self.owner = Some(Owner::new(ticket, waiter.mode));
+        self.owner = ticket;
+        self.mode = waiter.mode;
+        self.stage = Stage::Asking;
         Some(waiter)
     }
 
@@ -117,7 +91,7 @@ impl<G, H> Line<G, H> {
     #[must_use]
     pub(super) fn remove(&mut self, ticket: u64) -> Option<Waiter> {
         let waiter = self.waiting.remove(&ticket);
-        self.impatient -= usize::from(waiter.as_ref().is_some_and(|waiter| waiter.impatient));
+        self.impatient -= u32::from(waiter.as_ref().is_some_and(|waiter| waiter.impatient));
         waiter
     }
 
@@ -131,7 +105,8 @@ impl<G, H> Line<G, H> {
         };
         let refused = self.waiting.extract_if(.., |_, waiter| is_refused(waiter));
         let refused: Vec<_> = refused.map(|(_, waiter)| waiter).collect();
-        self.impatient -= refused.len();
+        // So many at most were counted.
+        self.impatient -= u32::try_from(refused.len()).unwrap_or(self.impatient);
         refused
     }
 }

@@ -8,17 +8,18 @@
 //!
 //! # Why at most one has the turn of a name
 //!
-//! A line has at most one `owner`, a ticket that is never used twice. It is set when the line begins or has
-//! none, and changed only by what consumes the one [`Turn`] of the present owner: its drop, a grant that is
-//! handed on with it, and [`Turn::read`]. A ticket becomes a turn only while it is the owner, and by that it is
+//! A line has one `owner`, a ticket that is never used twice. It is set when the line begins, and changed only by
+//! what consumes the one [`Turn`] of the present owner: its drop, a grant that is handed on with it, and
+//! [`Turn::read`]. A ticket becomes a turn only while it is the owner, and by that it is
 //! used up: [`Ticket`] gives up its claim when it answers. A ticket that is dropped before it saw that it had
 //! become the owner passes the turn on. All of it happens under one lock.
 //!
-//! # Why a line with readers ends once
+//! # Why no reader is forgotten
 //!
-//! A reader is in the line from [`Turn::read`] until its [`Reading`] is dropped, once. The line goes when the
-//! last of its owner and its readers does; while it has none of the first, none waits in it, since a caller
-//! that comes then becomes the owner. So a queue that is closed and [empty](Queue::emptied) has no holder.
+//! A reader is known from [`Turn::read`], which adds it under the lock under which it passes its turn on, until
+//! its [`Reading`] is dropped, once. It has no place in the line, which ends with the turn of the last in it: a
+//! caller that comes while only readers hold the lock begins another. A queue is [empty](Queue::emptied) when
+//! it has neither lines nor readers, and so no holder.
 //!
 //! # Grants that are handed on
 //!
@@ -43,7 +44,7 @@ use std::sync::Arc;
 use tokio::sync::Notify;
 
 pub(crate) use self::line::Stage;
-use self::line::{Line, Owner, Waiter};
+use self::line::{Line, Waiter};
 pub(crate) use self::ticket::{Called, Ticket};
 pub(crate) use self::turn::{Reading, Turn};
 use crate::LockMode;
@@ -58,6 +59,8 @@ pub(crate) struct Queue<K, G, H> {
 
 struct Lines<K, G, H> {
     lines: HashMap<K, Line<G, H>>,
+    /// Who holds a lock without its turn, by ticket, so the first since longest; of each at least one.
+    readers: HashMap<K, BTreeMap<u64, H>>,
     last_ticket: u64,
     closed: bool,
 }
@@ -95,6 +98,7 @@ impl<K: Key, G, H: Clone> Queue<K, G, H> {
         Arc::new(Self {
             lines: Mutex::new(Lines {
                 lines: HashMap::new(),
+                readers: HashMap::new(),
                 last_ticket: 0,
                 closed: false,
             }),
@@ -116,19 +120,16 @@ impl<K: Key, G, H: Clone> Queue<K, G, H> {
         lines.last_ticket += 1;
         let ticket = lines.last_ticket;
         let Some(line) = lines.lines.get_mut(key) else {
-            let line = Line::owned_by(Owner::new(ticket, mode));
-            lines.lines.insert(key.clone(), line);
+            lines
+                .lines
+                .insert(key.clone(), Line::owned_by(ticket, mode));
             return Entry::Turn(self.turn(key, ticket));
         };
-        let Some(owner) = &line.owner else {
-            line.owner = Some(Owner::new(ticket, mode));
-            return Entry::Turn(self.turn(key, ticket));
-        };
-        let holder = owner.stage.holder();
+        let holder = line.stage.holder();
         if impatient && line.is_known() {
             return Entry::Refused(holder);
         }
-        line.impatient += usize::from(impatient);
+        line.impatient += u32::from(impatient);
         let waiter = Waiter {
             waker: None,
             mode,
@@ -150,18 +151,13 @@ impl<K: Key, G, H: Clone> Queue<K, G, H> {
         if lines.closed {
             return Err(None);
         }
-        lines.last_ticket += 1;
-        let owner = Owner::new(lines.last_ticket, LockMode::Exclusive);
-        let ticket = owner.ticket;
-        match lines.lines.get_mut(key) {
-            None => {
-                lines.lines.insert(key.clone(), Line::owned_by(owner));
-            }
-            Some(line) => match &line.owner {
-                Some(owner) => return Err(owner.stage.holder()),
-                None => line.owner = Some(owner),
-            },
+        if let Some(line) = lines.lines.get(key) {
+            return Err(line.stage.holder());
         }
+        lines.last_ticket += 1;
+        let ticket = lines.last_ticket;
+        let line = Line::owned_by(ticket, LockMode::Exclusive);
+        lines.lines.insert(key.clone(), line);
         Ok(self.turn(key, ticket))
     }
 
@@ -196,7 +192,7 @@ impl<K: Key, G, H: Clone> Queue<K, G, H> {
     }
 
     fn is_empty(&self) -> bool {
-        lock(&self.lines).lines.is_empty()
+        lock(&self.lines).is_empty()
     }
 
     /// Takes a grant back that its owner has not taken, if it is due. The owner asks for itself then.
@@ -208,25 +204,35 @@ impl<K: Key, G, H: Clone> Queue<K, G, H> {
     /// Who holds a lock: those with a turn, and readers.
     pub(crate) fn holders(&self) -> Vec<H> {
         let lines = lock(&self.lines);
-        let holders = lines.lines.values().flat_map(|line| {
-            let owner = line.owner.as_ref();
-            let writer = owner.and_then(|owner| owner.stage.holder());
-            writer.into_iter().chain(line.readers.values().cloned())
-        });
-        holders.collect()
+        let writers = lines.lines.values().filter_map(|line| line.stage.holder());
+        let readers = lines.readers.values().flat_map(BTreeMap::values).cloned();
+        writers.chain(readers).collect()
     }
 
-    /// Each line. Copies: what a caller does with a holder can end its hold, which takes the lock of the
-    /// lines.
+    /// Each name that a caller is in line for or reads. Copies: what a caller does with a holder can end its
+    /// hold, which takes the lock of the lines.
     pub(crate) fn lines(&self) -> Vec<LineView<K, H>> {
         let lines = lock(&self.lines);
-        let lines = lines.lines.iter().map(|(key, line)| LineView {
+        let in_line = lines.lines.iter().map(|(key, line)| LineView {
             key: key.clone(),
-            stage: line.owner.as_ref().map(|owner| owner.stage.clone()),
-            readers: line.readers.values().cloned().collect(),
+            stage: Some(line.stage.clone()),
+            readers: lines.readers_of(key),
             waiting: line.waiting.len(),
         });
-        lines.collect()
+        let only_read = lines.readers.keys();
+        let only_read = only_read.filter(|key| !lines.lines.contains_key(key));
+        let only_read = only_read.map(|key| LineView {
+            key: key.clone(),
+            stage: None,
+            readers: lines.readers_of(key),
+            waiting: 0,
+        });
+        in_line.chain(only_read).collect()
+    }
+
+    /// Who reads.
+    fn readers(&self, key: &K) -> Vec<H> {
+        lock(&self.lines).readers_of(key)
     }
 
     fn turn(self: &Arc<Self>, key: &K, ticket: u64) -> Turn<K, G, H> {
@@ -254,33 +260,27 @@ impl<K: Key, G, H> Queue<K, G, H> {
     fn pass(&self, key: &K, ticket: u64) -> Option<G> {
         let mut lines = lock(&self.lines);
         let line = lines.lines.get_mut(key)?;
-        debug_assert!(
-            line.is_owned_by(ticket),
-            "only the owner passes the turn on"
-        );
+        debug_assert_eq!(line.owner, ticket, "only the owner passes the turn on");
         if let Some(next) = line.call_next() {
             drop(lines);
             next.wake();
             return None;
         }
-        line.owner = None;
-        let gift = line.gift.take();
-        self.end_if_over(lines, key);
-        gift
+        let line = lines.lines.remove(key);
+        self.tell_if_emptied(lines);
+        line.and_then(|line| line.gift)
     }
 
     /// Makes the owner a reader, and the next in line the owner, to be woken by the caller outside the lock.
     fn read(&self, key: &K, ticket: u64, holder: H) -> Option<Waiter> {
         let mut lines = lock(&self.lines);
+        let readers = lines.readers.entry(key.clone()).or_default();
+        readers.insert(ticket, holder);
         let line = lines.lines.get_mut(key)?;
-        debug_assert!(
-            line.is_owned_by(ticket),
-            "only the owner passes the turn on"
-        );
-        line.readers.insert(ticket, holder);
+        debug_assert_eq!(line.owner, ticket, "only the owner passes the turn on");
         let next = line.call_next();
         if next.is_none() {
-            line.owner = None;
+            lines.lines.remove(key);
         }
         next
     }
@@ -288,24 +288,37 @@ impl<K: Key, G, H> Queue<K, G, H> {
     /// A reader holds the lock no more.
     fn end_reading(&self, key: &K, ticket: u64) {
         let mut lines = lock(&self.lines);
-        let Some(line) = lines.lines.get_mut(key) else {
+        let Some(readers) = lines.readers.get_mut(key) else {
             return;
         };
-        let holder = line.readers.remove(&ticket);
-        self.end_if_over(lines, key);
+        let holder = readers.remove(&ticket);
+        if readers.is_empty() {
+            lines.readers.remove(key);
+        }
+        self.tell_if_emptied(lines);
         // Outside the lock: it can be the last that knows of the hold.
         drop(holder);
     }
 
-    /// Ends a line that no caller needs any more.
-    fn end_if_over(&self, mut lines: MutexGuard<'_, Lines<K, G, H>>, key: &K) {
-        if lines.lines.get(key).is_some_and(Line::is_over) {
-            lines.lines.remove(key);
-        }
-        let is_end = lines.closed && lines.lines.is_empty();
+    fn tell_if_emptied(&self, lines: MutexGuard<'_, Lines<K, G, H>>) {
+        let is_end = lines.closed && lines.is_empty();
         drop(lines);
         if is_end {
             self.emptied.notify_waiters();
         }
+    }
+}
+
+impl<K: Key, G, H> Lines<K, G, H> {
+    fn is_empty(&self) -> bool {
+        self.lines.is_empty() && self.readers.is_empty()
+    }
+
+    fn readers_of(&self, key: &K) -> Vec<H>
+    where
+        H: Clone,
+    {
+        let readers = self.readers.get(key).into_iter();
+        readers.flat_map(BTreeMap::values).cloned().collect()
     }
 }

@@ -46,15 +46,13 @@ impl<K: Key, G, H> Ticket<K, G, H> {
     {
         let lines = lock(&self.queue.lines);
         let line = lines.lines.get(&self.key);
-        let Some((line, ticket)) = line.zip(self.ticket) else {
-            return Vec::new();
-        };
-        let own = line.waiting.get(&ticket).map(|waiter| waiter.mode);
-        let first = line.owner.as_ref().map(|owner| owner.mode);
-        if [own, first].contains(&Some(LockMode::Exclusive)) {
-            line.readers.values().cloned().collect()
-        } else {
-            Vec::new()
+        let is_awaiting = line.zip(self.ticket).is_some_and(|(line, ticket)| {
+            let own = line.waiting.get(&ticket).map(|waiter| waiter.mode);
+            [own, Some(line.mode)].contains(&Some(LockMode::Exclusive))
+        });
+        match is_awaiting {
+            true => lines.readers_of(&self.key),
+            false => Vec::new(),
         }
     }
 
@@ -88,7 +86,7 @@ impl<K: Key, G, H> Future for Ticket<K, G, H> {
         let mut lines = lock(&this.queue.lines);
         let closed = lines.closed;
         if let Some(line) = lines.lines.get_mut(&this.key) {
-            if line.is_owned_by(ticket) {
+            if line.owner == ticket {
                 let gift = line.gift.take();
                 drop(lines);
                 this.ticket = None;
@@ -122,7 +120,7 @@ impl<K: Key, G, H> Drop for Ticket<K, G, H> {
         let Some(line) = lines.lines.get_mut(&self.key) else {
             return;
         };
-        if line.is_owned_by(ticket) {
+        if line.owner == ticket {
             drop(lines);
             // A gift that is not wanted is dropped here, outside the lock, which releases it.
             drop(self.queue.pass(&self.key, ticket));

@@ -66,9 +66,7 @@ impl<K: Key, G, H> Turn<K, G, H> {
         let Some(line) = lines.lines.get_mut(&self.key) else {
             return (false, Refused(Vec::new()));
         };
-        if let Some(owner) = &mut line.owner {
-            owner.stage = stage;
-        }
+        line.stage = stage;
         let refused = if line.is_known() {
             line.refuse_impatient(true)
         } else {
@@ -84,19 +82,23 @@ impl<K: Key, G, H> Turn<K, G, H> {
         let Some(line) = lines.lines.get_mut(&self.key) else {
             return;
         };
-        let owner = line.owner.as_ref();
-        let also_readers = owner.is_some_and(|owner| owner.mode == LockMode::Shared);
+        let also_readers = line.mode == LockMode::Shared;
         let refused = Refused(line.refuse_impatient(also_readers));
         drop(lines);
         refused.wake();
     }
 
     /// The owner was granted the lock as a reader: the turn goes to the next in line, to be woken by a caller
-    /// with a lock of its own outside of it. Tells as well whether there is one.
+    /// with a lock of its own outside of it.
     pub(crate) fn read(mut self, holder: H) -> (Reading<K, G, H>, Next) {
         self.passed = true;
         let next = self.queue.read(&self.key, self.ticket, holder);
-        (Reading(self), Next(next))
+        let reading = Reading {
+            queue: Arc::clone(&self.queue),
+            key: self.key.clone(),
+            ticket: self.ticket,
+        };
+        (reading, Next(next))
     }
 
     pub(crate) fn queue(&self) -> &Arc<Queue<K, G, H>> {
@@ -122,10 +124,7 @@ impl<K: Key, G, H> Turn<K, G, H> {
     where
         H: Clone,
     {
-        let lines = lock(&self.queue.lines);
-        let line = lines.lines.get(&self.key).into_iter();
-        line.flat_map(|line| line.readers.values().cloned())
-            .collect()
+        self.queue.readers(&self.key)
     }
 
     /// Hands a grant to the next in line, with the turn. Both come back if the line is empty.
@@ -167,12 +166,16 @@ impl<K: Key, G, H> fmt::Debug for Turn<K, G, H> {
     }
 }
 
-/// The place of a reader that holds the lock and has passed the turn on. Dropping it leaves the line.
-#[must_use = "a reader that is dropped leaves the line"]
-pub(crate) struct Reading<K: Key, G, H>(Turn<K, G, H>);
+/// A reader that holds the lock and has passed the turn on. Dropping it forgets the reader.
+#[must_use = "a reader that is dropped is forgotten"]
+pub(crate) struct Reading<K: Key, G, H> {
+    queue: Arc<Queue<K, G, H>>,
+    key: K,
+    ticket: u64,
+}
 
 impl<K: Key, G, H> Drop for Reading<K, G, H> {
     fn drop(&mut self) {
-        self.0.queue.end_reading(&self.0.key, self.0.ticket);
+        self.queue.end_reading(&self.key, self.ticket);
     }
 }

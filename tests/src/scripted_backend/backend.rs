@@ -75,6 +75,7 @@ impl Backend for ScriptedBackendBackend {
     type Grant = ScriptedBackendGrant;
 
     const KIND: &'static str = "scripted";
+    const SHARED: bool = true;
 
     async fn try_acquire(
         &self,
@@ -84,7 +85,7 @@ impl Backend for ScriptedBackendBackend {
         self.stage.table.asked(name, self.connection);
         let _under_way = UnderWay(self, name);
         // A grant that is not received is dropped with the answer, and so given back.
-        let take = || match self.stage.table.take(name) {
+        let take = || match self.stage.table.take(request) {
             Attempt::Granted((number, lease)) => Attempt::Granted(ScriptedBackendGrant {
                 stage: Arc::clone(&self.stage),
                 name: name.clone(),

@@ -126,7 +126,7 @@ impl ScriptedBackend {
         self.0.curtain.send_modify(|times| *times += 1);
     }
 
-    /// Takes a lock away from its holder, which is notified.
+    /// Takes a lock away from its holder, of several readers the first, which is notified.
     pub fn lose(&self, name: &LockName, reason: LossReason) {
         self.0.table.lose(name, reason);
     }
@@ -146,7 +146,7 @@ impl ScriptedBackend {
         self.0.table.rumour();
     }
 
-    /// How many locks are held.
+    /// How many locks are held, by one holder each.
     #[must_use]
     pub fn held(&self) -> usize {
         self.0.table.held()

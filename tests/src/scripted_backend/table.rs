@@ -1,11 +1,11 @@
 //! The locks that a scripted backend keeps.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use lock_core::LockName;
-use lock_core::backend::{Attempt, Lease, LossReason};
+use lock_core::backend::{Attempt, Lease, LockRequest, LossReason};
 use tokio::sync::Notify;
 use tokio::sync::futures::OwnedNotified;
 
@@ -18,13 +18,27 @@ pub(super) struct Table {
 
 #[derive(Debug, Default)]
 struct Rows {
-    holders: HashMap<LockName, (u64, Lease)>,
+    writers: HashMap<LockName, (u64, Lease)>,
+    /// Never beside a writer of the same name, nor without one reader at least.
+    readers: HashMap<LockName, BTreeMap<u64, Lease>>,
     tried: HashMap<LockName, u32>,
     under_way: HashMap<(LockName, usize), u32>,
     most_under_way: u32,
     last: u64,
     /// When to ask again; changes are notified while there is none.
     retry_in: Option<Duration>,
+}
+
+impl Rows {
+    /// The writer, or the first of the readers.
+    fn holder(&self, name: &LockName) -> (u64, Lease) {
+        let reader = || {
+            let (number, lease) = self.readers.get(name)?.first_key_value()?;
+            Some((*number, lease.clone()))
+        };
+        let holder = self.writers.get(name).cloned().or_else(reader);
+        holder.expect("a lock that is to be lost is held")
+    }
 }
 
 impl Table {
@@ -50,30 +64,45 @@ impl Table {
         }
     }
 
-    pub(super) fn take(&self, name: &LockName) -> Attempt<(u64, Lease)> {
+    pub(super) fn take(&self, request: &LockRequest) -> Attempt<(u64, Lease)> {
+        let (name, is_shared) = (request.name(), request.is_shared());
         let mut rows = self.rows();
-        if rows.holders.contains_key(name) {
+        let is_read = rows.readers.contains_key(name);
+        if rows.writers.contains_key(name) || (is_read && !is_shared) {
             return Attempt::Held {
                 retry_in: rows.retry_in,
             };
         }
         rows.last += 1;
         let hold = (rows.last, Lease::unbounded());
-        rows.holders.insert(name.clone(), hold.clone());
+        if is_shared {
+            let readers = rows.readers.entry(name.clone()).or_default();
+            readers.insert(hold.0, hold.1.clone());
+        } else {
+            rows.writers.insert(name.clone(), hold.clone());
+        }
         Attempt::Granted(hold)
     }
 
-    /// Ends the hold with this number, if it is the present one; whether it was.
+    /// Ends the hold with this number, if it is a present one; whether it was.
     pub(super) fn free(&self, name: &LockName, number: u64) -> bool {
         let mut rows = self.rows();
-        if rows
-            .holders
+        let was_writer = rows
+            .writers
             .get(name)
-            .is_none_or(|(holder, _)| *holder != number)
-        {
+            .is_some_and(|(writer, _)| *writer == number);
+        let readers = rows.readers.get_mut(name);
+        if was_writer {
+            rows.writers.remove(name);
+        } else if let Some(readers) = readers.filter(|readers| readers.contains_key(&number)) {
+            readers.remove(&number);
+            if !readers.is_empty() {
+                return true;
+            }
+            rows.readers.remove(name);
+        } else {
             return false;
         }
-        rows.holders.remove(name);
         let silent = rows.retry_in.is_some();
         drop(rows);
         if !silent {
@@ -87,15 +116,13 @@ impl Table {
     }
 
     pub(super) fn lose(&self, name: &LockName, reason: LossReason) {
-        let held = self.rows().holders.get(name).cloned();
-        let (number, lease) = held.expect("a lock that is to be lost is held");
+        let (number, lease) = self.rows().holder(name);
         lease.lose(reason);
         self.free(name, number);
     }
 
     pub(super) fn lease_of(&self, name: &LockName) -> Lease {
-        let (_, lease) = &self.rows().holders[name];
-        lease.clone()
+        self.rows().holder(name).1
     }
 
     pub(super) fn changed(&self) -> std::pin::Pin<Box<OwnedNotified>> {
@@ -115,7 +142,9 @@ impl Table {
     }
 
     pub(super) fn held(&self) -> usize {
-        self.rows().holders.len()
+        let rows = self.rows();
+        let readers = rows.readers.values().map(BTreeMap::len);
+        rows.writers.len() + readers.sum::<usize>()
     }
 
     pub(super) fn tried(&self, name: &LockName) -> u32 {

@@ -351,3 +351,63 @@ async fn thousands_of_guards_of_one_task_are_no_burden() {
     late.at_most(Duration::from_secs(5)).await;
     scene.assert_silent();
 }
+
+/// A lock that this task reads, and a writer in another task that waits for it.
+async fn read_before_a_writer(scene: &Scene) -> (LockGuard, tokio::task::JoinHandle<()>) {
+    let reader = scene.locks.lock(ORDER).unwrap().shared();
+    let guard = reader.acquire(WAIT).await.unwrap();
+    let locks = scene.locks.clone();
+    let writer = tokio::spawn(async move { drop(take(&locks, ORDER).await) });
+    lock_tests::eventually("the writer waits", || async {
+        let tried = reader.try_acquire(Duration::ZERO).await;
+        tried.unwrap().is_none()
+    })
+    .await;
+    (guard, writer)
+}
+
+#[tokio::test]
+async fn two_readers_of_a_task_are_no_deadlock() {
+    let scene = Scene::new();
+    let reader = scene.locks.lock(ORDER).unwrap().shared();
+    let one = reader.acquire(WAIT).await.unwrap();
+    let other = reader.acquire(WAIT).await.unwrap();
+    drop((one, other));
+    scene.assert_silent();
+}
+
+#[tokio::test]
+async fn a_reader_that_waits_behind_a_writer_for_itself_is_reported() {
+    let scene = Scene::new();
+    let (guard, writer) = read_before_a_writer(&scene).await;
+    scene.assert_silent();
+    let reader = scene.locks.lock(ORDER).unwrap().shared();
+    let again = reader.try_acquire(Duration::from_millis(20)).await.unwrap();
+    assert!(again.is_none());
+    assert_eq!(scene.log.count("waits to read the same lock again"), 1);
+    drop(guard);
+    writer.await.unwrap();
+}
+
+#[tokio::test]
+async fn a_reader_of_another_task_behind_a_writer_is_not_reported() {
+    let scene = Scene::new();
+    let (guard, writer) = read_before_a_writer(&scene).await;
+    let reader = scene.locks.lock(ORDER).unwrap().shared();
+    let other = in_a_task(async move { reader.try_acquire(Duration::from_millis(20)).await });
+    assert!(other.await.unwrap().is_none());
+    drop(guard);
+    writer.await.unwrap();
+    scene.assert_silent();
+}
+
+#[tokio::test]
+async fn a_reader_that_waits_to_write_is_reported() {
+    let scene = Scene::new();
+    let lock = scene.locks.lock(ORDER).unwrap();
+    let guard = lock.clone().shared().acquire(WAIT).await.unwrap();
+    let upgraded = lock.try_acquire(Duration::from_millis(20)).await.unwrap();
+    assert!(upgraded.is_none());
+    assert_eq!(scene.log.count("a reader does not become a writer"), 1);
+    drop(guard);
+}
