@@ -241,7 +241,10 @@ mod tests {
         }
         assert_eq!(Keys::new("", "everything").lock, EVERYTHING);
         assert_eq!(Keys::new("", "order:process:42").want, 3953804133743545940);
-        assert_eq!(Keys::new("shop", "order:process:42").want, 7202854328032382548);
+        assert_eq!(
+            Keys::new("shop", "order:process:42").want,
+            7202854328032382548
+        );
     }
 
     #[test]

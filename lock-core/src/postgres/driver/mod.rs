@@ -315,8 +315,8 @@ impl Driver {
 
     fn until_next(&self, session: &Session) -> Duration {
         let now = Instant::now();
-        let fallback = (!self.shared.is_empty())
-            .then(|| self.next_fallback.saturating_duration_since(now));
+        let fallback =
+            (!self.shared.is_empty()).then(|| self.next_fallback.saturating_duration_since(now));
         let handed_over = self.handed_over.next_end();
         let handed_over = handed_over.map(|until| until.saturating_duration_since(now));
         let rest = self.until_rest(session);

@@ -129,11 +129,9 @@ impl Driver {
             let payload: Vec<_> = keys.iter().map(|key| format!("{key:x}")).collect();
             let payload = payload.join(",");
             let told = session
-                .run(
-                    &*self.shared,
-                    const { Statement::new(sql::TELL) },
-                    |tell| tell.bind(&payload),
-                )
+                .run(&*self.shared, const { Statement::new(sql::TELL) }, |tell| {
+                    tell.bind(&payload)
+                })
                 .await;
             match told {
                 Ok(_) | Err(Failed::Statement(_)) => {}

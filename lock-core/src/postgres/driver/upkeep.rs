@@ -83,10 +83,7 @@ impl Driver {
         let key = self.config.target.terms.lease_key();
         let shared = self.config.target.name.shared();
         let reaped = session
-            .run_beside(
-                &*self.shared,
-                AssertSqlSafe(sql::reap(lease, key, shared)),
-            )
+            .run_beside(&*self.shared, AssertSqlSafe(sql::reap(lease, key, shared)))
             .await;
         match reaped {
             Ok(rows) => {

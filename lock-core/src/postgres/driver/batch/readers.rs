@@ -193,12 +193,7 @@ impl Driver {
     }
 
     /// The statement failed, and what it did was undone.
-    pub(super) fn reading_failed(
-        &mut self,
-        readers: Readers,
-        goes_again: bool,
-        error: &LockError,
-    ) {
+    pub(super) fn reading_failed(&mut self, readers: Readers, goes_again: bool, error: &LockError) {
         let key = readers.keys.lock;
         if !readers.is_joining {
             self.keys.remove(&key);
