@@ -10,9 +10,10 @@ use tokio::time::Instant;
 
 use super::KIND;
 use super::builder::PostgresBuilder;
+use super::errors;
 use super::held::{Client, PostgresGrant};
 use super::key::{AdvisoryKey, Keys};
-use super::key_scheme::Names;
+use super::key_scheme::{KeyScheme, Names};
 use super::shared::{Request, Shared};
 use super::transaction;
 use crate::backend::{Attempt, Backend, LockRequest, Providers};
@@ -160,12 +161,22 @@ impl Backend for PostgresBackend {
     type Grant = PostgresGrant;
 
     const KIND: &'static str = KIND;
+    const SHARED: bool = true;
 
     async fn try_acquire(
         &self,
         request: &LockRequest,
     ) -> Result<Attempt<PostgresGrant>, LockError> {
         let keys = self.keys(request.name());
+        if request.is_shared() {
+            if self.names.scheme != KeyScheme::default() {
+                return Err(errors::no_readers());
+            }
+            if let Some(grant) = self.shared.readers.take_valid(&keys.lock) {
+                return Ok(Attempt::Granted(grant));
+            }
+            return self.ask(|reply| Request::Read { keys, reply }).await;
+        }
         // What the driver has acquired for the waiters.
         if let Some(grant) = self.shared.waiters.take_valid(&keys.lock)
             // A pair and a bigint of the same bits are two locks: the other one goes back. A process that waits
@@ -198,7 +209,11 @@ impl Backend for PostgresBackend {
 
     fn changed(&self, request: &LockRequest) -> impl Future<Output = ()> + Send + 'static {
         let keys = self.keys(request.name());
-        self.shared.waiters.register(keys.lock, keys)
+        let waiters = match request.is_shared() {
+            true => &self.shared.readers,
+            false => &self.shared.waiters,
+        };
+        waiters.register(keys.lock, keys)
     }
 
     async fn holder(&self, name: &LockName) -> Result<Option<Holder>, LockError> {

@@ -262,6 +262,12 @@ pub(super) fn full(cap: usize, held: usize) -> LockError {
     ))
 }
 
+pub(super) fn no_readers() -> LockError {
+    LockError::misconfigured(
+        "the locks of `KeyScheme::Medallion` have no readers here; take the lock exclusively, or use the default keys",
+    )
+}
+
 pub(super) fn not_ours() -> LockError {
     LockError::lost("this session no longer holds the lock")
 }

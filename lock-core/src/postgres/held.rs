@@ -16,6 +16,8 @@ use crate::server::{self, Releases, Reply, ServerGrant};
 pub(super) struct Hold {
     pub(super) keys: Keys,
     pub(super) owner: u64,
+    /// Whether others hold the lock as well.
+    pub(super) is_shared: bool,
 }
 
 /// What a grant asks of the driver.

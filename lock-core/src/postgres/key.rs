@@ -112,7 +112,14 @@ pub(super) struct Keys {
     pub(super) is_pair: bool,
     /// Held shared by every session that waits for it.
     pub(super) wait: i64,
+    /// Held by a session that waits for it exclusively while readers hold it: see [`WANTED`].
+    pub(super) want: i64,
 }
+
+/// The lower half (`objid`) of each key that keeps readers out while a writer waits. By that it is told from the
+/// keys of locks where they are listed. The upper half is of the name; of names that share one, a writer that waits
+/// for one keeps readers from the others as well for that time.
+pub(super) const WANTED: i64 = 0x5741_4e54;
 
 /// The advisory lock key that a session holds shared when it waits for more names than it registers
 /// one by one: as the key of a lock, over the text `everything`, which is no name.
@@ -133,7 +140,8 @@ pub(super) fn mark_key(namespace: &str, provider: &str) -> i64 {
 
 impl Keys {
     /// The advisory lock keys of a lock: the first and the second 64 bits, big-endian and as signed
-    /// numbers, of SHA-256 over `"lock-postgres-v1" NUL namespace NUL name`.
+    /// numbers, of SHA-256 over `"lock-postgres-v1" NUL namespace NUL name`, and the next 32 bits before
+    /// [`WANTED`].
     ///
     /// Two names that share a key exclude each other, which is safe; by chance that happens to one pair
     /// in 2^64.
@@ -152,6 +160,7 @@ impl Keys {
             lock: word(0),
             is_pair: false,
             wait: word(8),
+            want: word(16) & !0xffff_ffff | WANTED,
         }
     }
 
@@ -162,10 +171,11 @@ impl Keys {
             AdvisoryKey::Bigint(key) => (key, false),
             AdvisoryKey::Pair(high, low) => ((i64::from(high) << 32) | i64::from(low as u32), true),
         };
+        let of_waiters = Self::new("", &format!("waiters {key}"));
         Self {
             lock,
             is_pair,
-            wait: Self::new("", &format!("waiters {key}")).wait,
+            ..of_waiters
         }
     }
 
@@ -224,16 +234,17 @@ mod tests {
         ];
         for (namespace, name, lock, wait) in vectors {
             let name = name.parse().unwrap();
-            let keys = Keys {
-                lock,
-                is_pair: false,
-                wait,
-            };
             let made = Keys::new(namespace, LockName::as_str(&name));
-            assert_eq!(made, keys, "{namespace} {name}");
+            assert_eq!((made.lock, made.wait), (lock, wait), "{namespace} {name}");
+            assert!(!made.is_pair);
             assert_eq!(advisory_key_in(namespace, &name), lock);
         }
         assert_eq!(Keys::new("", "everything").lock, EVERYTHING);
+        assert_eq!(Keys::new("", "order:process:42").want, 3953804133743545940);
+        assert_eq!(
+            Keys::new("shop", "order:process:42").want,
+            7202854328032382548
+        );
     }
 
     #[test]

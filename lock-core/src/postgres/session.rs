@@ -14,7 +14,7 @@ use super::sql;
 use super::statement::{self, Bound, Statement};
 use super::wire::Wire;
 use crate::backend::{BootClock, Clock, Lease, LossReason};
-use crate::server::{AdaptiveSpin, LeaseTerms, Waiters};
+use crate::server::{AdaptiveSpin, LeaseTerms};
 
 /// When a statement is out for this long, waiters try for themselves: they are to report that the server
 /// does not answer, and not that the lock is held.
@@ -28,20 +28,6 @@ pub(super) trait KeyWaiters {
     fn are_for(&self, key: i64) -> bool;
 
     fn wake_all(&self);
-}
-
-impl<A: Copy, G> KeyWaiters for Waiters<i64, A, G> {
-    fn is_empty(&self) -> bool {
-        self.is_empty()
-    }
-
-    fn are_for(&self, key: i64) -> bool {
-        self.is_waited_for(&key)
-    }
-
-    fn wake_all(&self) {
-        self.wake_all();
-    }
 }
 
 /// A session that takes no locks has none.

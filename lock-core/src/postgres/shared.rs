@@ -6,6 +6,7 @@ use tokio::time::Instant;
 
 use super::held::{HoldCommand, PostgresGrant};
 use super::key::Keys;
+use super::session::KeyWaiters;
 use super::transaction::DatabaseIdentity;
 use crate::backend::Attempt;
 use crate::panics::catch;
@@ -15,6 +16,11 @@ use crate::{Holder, ListedLock};
 /// What the backend asks of the driver.
 pub(super) enum Request {
     Try {
+        keys: Keys,
+        reply: Reply<Attempt<PostgresGrant>>,
+    },
+    /// A try of a reader.
+    Read {
         keys: Keys,
         reply: Reply<Attempt<PostgresGrant>>,
     },
@@ -45,7 +51,10 @@ pub(super) type Waiters = server::Waiters<i64, Keys, PostgresGrant>;
 /// What callers and the driver share.
 pub(super) struct Shared {
     pub(super) queues: Queues<Request, HoldCommand>,
+    /// Those that wait for a lock that they alone are to hold.
     pub(super) waiters: Arc<Waiters>,
+    /// Those that wait for a lock to hold it with others.
+    pub(super) readers: Arc<Waiters>,
     /// Where the session is, while there is one.
     home: Mutex<Option<DatabaseIdentity>>,
 }
@@ -54,10 +63,11 @@ impl Default for Shared {
     fn default() -> Self {
         let queues = Queues::default();
         // A waiter that leaves may have been registered on the server.
-        let waiters = Arc::new(Waiters::new(queues.signal.bell()));
+        let waiters = || Arc::new(Waiters::new(queues.signal.bell()));
         Self {
+            waiters: waiters(),
+            readers: waiters(),
             queues,
-            waiters,
             home: Mutex::default(),
         }
     }
@@ -78,7 +88,23 @@ impl Shared {
     pub(super) fn abandon(&self) {
         self.queues.abandon();
         // It runs wakers, which are the application's and can panic.
-        let _ = catch(|| self.waiters.wake_all());
+        let _ = catch(|| self.wake_all());
         self.queues.stop.done();
+    }
+}
+
+/// Of both kinds.
+impl KeyWaiters for Shared {
+    fn is_empty(&self) -> bool {
+        self.waiters.is_empty() && self.readers.is_empty()
+    }
+
+    fn are_for(&self, key: i64) -> bool {
+        self.waiters.is_waited_for(&key) || self.readers.is_waited_for(&key)
+    }
+
+    fn wake_all(&self) {
+        self.waiters.wake_all();
+        self.readers.wake_all();
     }
 }

@@ -29,14 +29,26 @@ pub(super) enum Step {
     TryRegistered = 4,
     /// Not waiting any more.
     Unregister = 5,
-    /// Register as waiting for everything.
-    RegisterForEverything = 6,
+    /// Register as waiting, also for everything.
+    Register = 6,
     /// After the releases: notify those that wait for everything.
     TellEverybody = 7,
     /// Try to lock, unless another session waits.
     TryPolitely = 8,
     /// Unlock, and tell none: the server takes no notifications.
     ReleaseQuietly = 9,
+    /// Keep new readers out.
+    Want = 10,
+    /// Keep them out no more.
+    Unwant = 11,
+    /// Try to lock for a reader.
+    Read = 12,
+    /// Look whether another reader may join those of this session.
+    Join = 13,
+    /// Unlock after the last reader, and notify the waiters.
+    ReleaseRead = 14,
+    /// The same, and tell none.
+    ReleaseReadQuietly = 15,
 }
 
 /// The answers: one letter a row.
@@ -47,6 +59,10 @@ pub(super) mod answer {
     pub(crate) const HELD: u8 = b'h';
     /// Another holds the lock; we are registered as waiting.
     pub(crate) const REGISTERED: u8 = b'r';
+    /// As [`HELD`], and the holders are readers.
+    pub(crate) const READ: u8 = b's';
+    /// As [`REGISTERED`], and the holders are readers.
+    pub(crate) const REGISTERED_BESIDE_READERS: u8 = b'q';
     /// Unlocked; another session waits, and was notified.
     pub(crate) const AWAITED: u8 = b'w';
     /// There was nothing of ours to unlock.
@@ -116,6 +132,75 @@ macro_rules! try_lock {
 macro_rules! unlock {
     ($k:literal) => {
         concat!("pg_catalog.pg_advisory_unlock(", $k, ")")
+    };
+}
+
+macro_rules! unlock_shared {
+    ($k:literal) => {
+        concat!("pg_catalog.pg_advisory_unlock_shared(", $k, ")")
+    };
+}
+
+// After a refusal: whether readers are what holds it, which a shared lock for a moment tells. They leave that room.
+// What is free again by then is notified, since its release finds the registration.
+macro_rules! whose {
+    (try_lock, $k:literal, $no:literal, $readers:literal) => {
+        concat!(
+            "CASE WHEN pg_catalog.pg_try_advisory_lock_shared(",
+            $k,
+            ") THEN CASE WHEN ",
+            unlock_shared!($k),
+            " THEN '",
+            $readers,
+            "' END ELSE '",
+            $no,
+            "' END"
+        )
+    };
+    // Pairs have no readers.
+    (try_lock_either, $k:literal, $no:literal, $readers:literal) => {
+        concat!(
+            "CASE WHEN p THEN '",
+            $no,
+            "' ELSE ",
+            whose!(try_lock, $k, $no, $readers),
+            " END"
+        )
+    };
+}
+
+// A reader comes in unless another session wants the lock for itself: that is looked at by a shared lock for a
+// moment, which keeps no other reader from looking.
+macro_rules! as_reader {
+    ($want:literal, $then:expr) => {
+        concat!(
+            "CASE WHEN pg_catalog.pg_try_advisory_lock_shared(",
+            $want,
+            ") THEN CASE WHEN ",
+            unlock_shared!($want),
+            " THEN ",
+            $then,
+            " END ELSE 'h' END"
+        )
+    };
+}
+
+macro_rules! read {
+    ($k:literal, $want:literal) => {
+        as_reader!(
+            $want,
+            concat!(
+                "CASE WHEN pg_catalog.pg_try_advisory_lock_shared(",
+                $k,
+                ") THEN 'g' ELSE 'h' END"
+            )
+        )
+    };
+}
+
+macro_rules! join {
+    ($want:literal) => {
+        as_reader!($want, "'g'")
     };
 }
 
@@ -193,15 +278,15 @@ macro_rules! attempt {
 }
 
 macro_rules! attempt_registered {
-    ($try:ident, $k:literal, $w:literal, $else:literal) => {
+    ($try:ident, $k:literal, $w:literal, $else:literal, $readers:literal) => {
         concat!(
             "CASE WHEN ",
             $try!($k),
             " THEN CASE WHEN pg_catalog.pg_advisory_unlock_shared(",
             $w,
-            ") THEN 'g' ELSE 'g' END ELSE '",
-            $else,
-            "' END"
+            ") THEN 'g' ELSE 'g' END ELSE ",
+            whose!($try, $k, $else, $readers),
+            " END"
         )
     };
 }
@@ -212,7 +297,7 @@ macro_rules! register_and_try {
             "CASE WHEN pg_catalog.pg_try_advisory_lock_shared(",
             $w,
             ") THEN ",
-            attempt_registered!($try, $k, $w, "r"),
+            attempt_registered!($try, $k, $w, "r", "q"),
             " ELSE ",
             attempt!($try, $k),
             " END"
@@ -232,16 +317,18 @@ macro_rules! alone {
     };
 }
 
+macro_rules! release_alone {
+    ($unlock:ident) => {
+        alone!(concat!(
+            release!($unlock, "$2", "$3"),
+            " || ",
+            tell_everybody!("$4", "pg_catalog.to_hex($2)")
+        ))
+    };
+}
+
 /// A batch of one release: session, key, waiters' key, the key of all.
-pub(super) const RELEASE: &str = concat!(
-    "SELECT CASE WHEN ",
-    in_our_session!(),
-    " THEN ",
-    release!(unlock, "$2", "$3"),
-    " || ",
-    tell_everybody!("$4", "pg_catalog.to_hex($2)"),
-    " END"
-);
+pub(super) const RELEASE: &str = release_alone!(unlock);
 
 /// A batch of one try: session, key. Alone, as a caller without company is, a try needs neither the arrays of a batch
 /// nor a scan of them.
@@ -251,7 +338,16 @@ pub(super) const TRY: &str = alone!(attempt!(try_lock, "$2"));
 pub(super) const REGISTER_AND_TRY: &str = alone!(register_and_try!(try_lock, "$2", "$3"));
 
 /// A batch of one try after a registration: session, key, waiters' key.
-pub(super) const TRY_REGISTERED: &str = alone!(attempt_registered!(try_lock, "$2", "$3", "h"));
+pub(super) const TRY_REGISTERED: &str = alone!(attempt_registered!(try_lock, "$2", "$3", "h", "s"));
+
+/// A batch of one try of a reader: session, key, the key of a writer that waits.
+pub(super) const READ: &str = alone!(read!("$2", "$3"));
+
+/// A batch of one reader that joins others: session, the key of a writer that waits.
+pub(super) const JOIN: &str = alone!(join!("$2"));
+
+/// A batch of one release after the last reader: as [`RELEASE`].
+pub(super) const RELEASE_READ: &str = release_alone!(unlock_shared);
 
 macro_rules! batch {
     ($try:ident, $unlock:ident, $rows:literal) => {
@@ -264,7 +360,7 @@ macro_rules! batch {
             " WHEN 3 THEN ",
             register_and_try!($try, "k", "w"),
             " WHEN 4 THEN ",
-            attempt_registered!($try, "k", "w", "h"),
+            attempt_registered!($try, "k", "w", "h", "s"),
             " WHEN 5 THEN CASE WHEN pg_catalog.pg_advisory_unlock_shared(w) THEN 'u' ELSE 'u' END",
             " WHEN 6 THEN CASE WHEN pg_catalog.pg_try_advisory_lock_shared(w) THEN 'r' ELSE 'h' END",
             " WHEN 8 THEN CASE WHEN pg_catalog.pg_try_advisory_lock(w) THEN CASE WHEN pg_catalog.pg_advisory_unlock(w) ",
@@ -273,10 +369,21 @@ macro_rules! batch {
             " END ELSE 'h' END ELSE 'h' END ",
             "WHEN 9 THEN CASE WHEN ",
             $unlock!("k"),
+            " THEN 'u' ELSE 'n' END",
+            " WHEN 10 THEN CASE WHEN pg_catalog.pg_try_advisory_lock(w) THEN 'r' ELSE 'h' END",
+            " WHEN 11 THEN CASE WHEN pg_catalog.pg_advisory_unlock(w) THEN 'u' ELSE 'u' END",
+            " WHEN 12 THEN ",
+            read!("k", "w"),
+            " WHEN 13 THEN ",
+            join!("w"),
+            " WHEN 14 THEN ",
+            release!(unlock_shared, "k", "w"),
+            " WHEN 15 THEN CASE WHEN ",
+            unlock_shared!("k"),
             " THEN 'u' ELSE 'n' END WHEN 7 THEN ",
             tell_everybody!(
                 "w",
-                "(SELECT pg_catalog.string_agg(pg_catalog.to_hex(r.k), ',') FROM unnest($2::int2[], $3::int8[]) AS r(op, k) WHERE r.op = 1)"
+                "(SELECT pg_catalog.string_agg(pg_catalog.to_hex(r.k), ',') FROM unnest($2::int2[], $3::int8[]) AS r(op, k) WHERE r.op IN (1, 14))"
             ),
             " END, '') FROM unnest($2::int2[], $3::int8[], $4::int8[]",
             $rows,

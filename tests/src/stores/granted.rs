@@ -71,6 +71,7 @@ impl Store for GrantedStore {
     const LEASE: Option<Duration> = PostgresStore::LEASE;
     const NOTICED_WITHIN: Duration = PostgresStore::NOTICED_WITHIN;
     const GRANTED_AFTER_A_KILL: Duration = PostgresStore::GRANTED_AFTER_A_KILL;
+    const LISTS_READERS: bool = PostgresStore::LISTS_READERS;
 
     async fn open() -> Self {
         let store = PostgresStore::open().await;

@@ -43,6 +43,9 @@ pub trait Store: Send + Sync + Sized + 'static {
     /// How long it may take until the lock of a killed process is granted.
     const GRANTED_AFTER_A_KILL: Duration;
 
+    /// Whether readers are listed beside writers.
+    const LISTS_READERS: bool = true;
+
     /// Whether the store itself keeps a lock that is to be kept, also when its process has ended.
     const KEEPS: bool = false;
 

@@ -53,7 +53,7 @@ impl PostgresStore {
             "SELECT pg_terminate_backend(pid) FROM pg_stat_activity AS a \
              WHERE application_name ~ '^distributed_lock( |$)' AND ($1 IS NULL OR EXISTS ( \
                SELECT FROM pg_locks AS l WHERE l.pid = a.pid AND l.locktype = 'advisory' \
-               AND l.mode = 'ExclusiveLock' AND ((l.classid::int8 << 32) | l.objid::int8) = $1))",
+               AND ((l.classid::int8 << 32) | l.objid::int8) = $1))",
         );
         let ended = ended.bind(key).fetch_all(&self.pool).await.unwrap();
         ended.into_iter().filter(|ended| *ended).count()
@@ -86,6 +86,7 @@ impl Store for PostgresStore {
     const LEASE: Option<Duration> = Some(LEASE);
     const NOTICED_WITHIN: Duration = Duration::from_millis(50);
     const GRANTED_AFTER_A_KILL: Duration = Duration::from_millis(500);
+    const LISTS_READERS: bool = false;
 
     async fn open() -> Self {
         // Room for ten thousand locks in a quarter of the table.

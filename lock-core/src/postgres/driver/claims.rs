@@ -76,7 +76,7 @@ impl Driver {
             true => const { Statement::new(sql::CLAIM_WITH_PAIRS) },
         };
         let answer = session
-            .run(&*self.shared.waiters, statement, |claim| {
+            .run(&*self.shared, statement, |claim| {
                 let claim = claim.bind(&tried).bind(at_most);
                 if has_pairs { claim.bind(&pairs) } else { claim }
             })

@@ -36,7 +36,7 @@ impl Driver {
             .map(|(keys, _)| ((keys.lock, keys.is_pair), ()))
             .collect();
         let statement = AssertSqlSafe(sql::holders(keys.into_keys()));
-        let answer = session.run_beside(&*self.shared.waiters, statement).await;
+        let answer = session.run_beside(&*self.shared, statement).await;
         let answer = match answer {
             Ok(rows) => {
                 let mut holders = HashMap::new();

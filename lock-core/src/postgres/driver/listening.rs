@@ -19,7 +19,7 @@ use tokio::time::Instant;
 
 use super::Driver;
 use crate::outage::SoFar;
-use crate::postgres::session::{Failed, Session};
+use crate::postgres::session::{Failed, KeyWaiters, Session};
 
 /// How long there is no waiter before a session stops listening: one that waits now and then would pay for
 /// both statements each time.
@@ -32,7 +32,7 @@ impl Driver {
         if !session.is_deaf() {
             return Ok(());
         }
-        match session.listen(&*self.shared.waiters).await {
+        match session.listen(&*self.shared).await {
             Ok(()) => {
                 self.deaf.over(|lasted| {
                     tracing::info!(?lasted, "listening for releases in PostgreSQL again");
@@ -61,10 +61,10 @@ impl Driver {
             return Ok(());
         }
         self.last_waited = now;
-        if !self.shared.waiters.is_empty() {
+        if !self.shared.is_empty() {
             return Ok(());
         }
-        match session.unlisten(&*self.shared.waiters).await {
+        match session.unlisten(&*self.shared).await {
             // It is tried again.
             Ok(()) | Err(Failed::Statement(_)) => Ok(()),
             Err(lost) => Err(lost),

@@ -1,13 +1,18 @@
-//! What is held in the database: what `pg_locks` and `pg_stat_activity` say.
+//! What is held in the database: what `pg_locks` and `pg_stat_activity` say. Of locks that are held shared they do not
+//! say which are readers: the keys of waiters and of leases are held so as well.
 
 use sqlx::AssertSqlSafe;
 
 use super::Driver;
 use crate::postgres::errors;
+use crate::postgres::key::WANTED;
 use crate::postgres::session::{Failed, Session, value};
 use crate::postgres::shared::Request;
 use crate::postgres::sql;
 use crate::{Holder, ListedLock, LockMode};
+
+/// What `pg_locks` calls a key that is one number (`objsubid`).
+const BIGINT: i16 = 1;
 
 impl Driver {
     /// Answers those who have asked, each with a statement. Tells whether there were any.
@@ -21,13 +26,18 @@ impl Driver {
             return Ok(true);
         }
         let statement = AssertSqlSafe(sql::listing(limit.saturating_add(1)));
-        let answer = session.run_beside(&*self.shared.waiters, statement).await;
+        let answer = session.run_beside(&*self.shared, statement).await;
         let answer = match answer {
             Ok(rows) => {
                 let mut locks = Vec::with_capacity(rows.len());
                 for row in &rows {
                     let (high, low): (i64, i64) = (value(row, 0)?, value(row, 1)?);
-                    let key = key(high, low, value(row, 2)?);
+                    let kind = value(row, 2)?;
+                    // A writer that waits, and holds nothing.
+                    if kind == BIGINT && low == WANTED {
+                        continue;
+                    }
+                    let key = key(high, low, kind);
                     let name: Option<&str> = value(row, 3)?;
                     let instance = self
                         .config
@@ -53,7 +63,7 @@ impl Driver {
 fn key(high: i64, low: i64, kind: i16) -> String {
     let half = |half: i64| half as i32;
     match kind {
-        1 => (high << 32 | low).to_string(),
+        BIGINT => (high << 32 | low).to_string(),
         _ => format!("{}, {}", half(high), half(low)),
     }
 }

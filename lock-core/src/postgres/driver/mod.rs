@@ -14,6 +14,19 @@
 //! that no caller here has, or has asked for, and a key is in a statement once. One that asks meanwhile
 //! is answered that it is held, or waits for the unlock that is on the wire. Owners have numbers that are
 //! never used twice: a release by an owner that is not the present one does nothing.
+//!
+//! # Readers
+//!
+//! The server keeps one shared lock for all readers of this session, which is there from before the first is granted
+//! to after the last was released: while the driver has readers of a key, it sends no try of it for a writer, and
+//! no reader is granted while a writer here has it. A session that holds neither cannot tell them apart for others: the
+//! server does, by the two modes of one key.
+//!
+//! A writer that waits and is refused because of readers takes a second key, [`Keys::want`], and holds it until it
+//! has the lock or waits no more. Each try of a reader, also one that joins readers of its own session, looks at that
+//! key first, by holding it shared for a moment: of several writers one has it, which is enough, and readers do not
+//! disturb each other. A writer whose try of it meets such a look has it with a later try. The end of its session
+//! ends it.
 
 mod batch;
 mod claims;
@@ -37,7 +50,7 @@ use super::connect::Target;
 use super::held::{Client, Hold, HoldCommand, SessionReleases};
 use super::key::Keys;
 use super::login_options::LoginOptions;
-use super::session::{Failed, Session};
+use super::session::{Failed, KeyWaiters, Session};
 use super::shared::{Request, Shared};
 use super::system::Home;
 use crate::LockError;
@@ -76,11 +89,12 @@ pub(super) async fn start(config: Config) -> Result<(Arc<Shared>, Arc<Client>), 
 }
 
 /// Who has a key.
-#[derive(Clone, Copy, PartialEq, Eq)]
 enum State {
     /// A try is on the wire.
     Trying,
     Held(u64),
+    /// Held shared, by these owners. There is always one, and none is on the wire.
+    Reading(HashSet<u64>),
     /// An unlock is on the wire.
     Releasing,
 }
@@ -124,6 +138,14 @@ struct Driver {
     due: BTreeSet<i64>,
     /// The one of them that was tried last.
     last_due: i64,
+    /// Keys to try for waiting readers.
+    due_readers: BTreeSet<i64>,
+    /// Keys that readers are kept from, since a writer here waits, with the key that does it.
+    wanted: HashMap<i64, i64>,
+    /// Keys that are to be such.
+    to_want: Vec<Keys>,
+    /// Keys that no writer here waits for any more: readers elsewhere are to be told.
+    given_up: Vec<i64>,
     /// Whether those left no room for the tries of callers.
     has_put_off: bool,
     /// Whether a lock was refused since sessions that stand still were looked for: one of them can hold it.
@@ -175,6 +197,10 @@ impl Driver {
             is_registered_for_everything: false,
             due: BTreeSet::new(),
             last_due: i64::MAX,
+            due_readers: BTreeSet::new(),
+            wanted: HashMap::new(),
+            to_want: Vec::new(),
+            given_up: Vec::new(),
             has_put_off: false,
             was_refused: false,
             handed_over: HandOver::default(),
@@ -226,7 +252,7 @@ impl Driver {
     async fn idle(&mut self, session: &mut Session) -> Event {
         let pause = self.until_next(session);
         let started = Instant::now();
-        let mut notified = pin!(session.notified(&*self.shared.waiters));
+        let mut notified = pin!(session.notified(&*self.shared));
         let at_once = self.spin.look(started, |cx| {
             if self.shared.queues.has_some() {
                 return Poll::Ready(Event::Asked);
@@ -249,6 +275,7 @@ impl Driver {
     /// One round: a statement of each kind for which there is something to do. Tells whether there
     /// was.
     async fn work(&mut self, session: &mut Session) -> Result<bool, Failed> {
+        self.due_readers.extend(&session.heard);
         self.due.append(&mut session.heard);
         if std::mem::take(&mut session.has_missed) {
             self.try_for_all();
@@ -269,26 +296,27 @@ impl Driver {
     fn try_for_all(&mut self) {
         let waited = self.shared.waiters.waited_for();
         self.due.extend(waited.iter().map(|keys| keys.lock));
+        let waited = self.shared.readers.waited_for();
+        self.due_readers.extend(waited.iter().map(|keys| keys.lock));
         self.next_fallback = Instant::now() + FALLBACK;
     }
 
     fn look_at_the_clock(&mut self) {
         let now = Instant::now();
         while let Some(key) = self.handed_over.take_ended(now) {
-            if self.shared.waiters.is_waited_for(&key) {
-                self.due.insert(key);
-            }
+            self.make_due(key);
         }
         if self.next_fallback <= now {
             self.shared.waiters.sweep();
+            self.shared.readers.sweep();
             self.try_for_all();
         }
     }
 
     fn until_next(&self, session: &Session) -> Duration {
         let now = Instant::now();
-        let fallback = (!self.shared.waiters.is_empty())
-            .then(|| self.next_fallback.saturating_duration_since(now));
+        let fallback =
+            (!self.shared.is_empty()).then(|| self.next_fallback.saturating_duration_since(now));
         let handed_over = self.handed_over.next_end();
         let handed_over = handed_over.map(|until| until.saturating_duration_since(now));
         let rest = self.until_rest(session);
@@ -307,24 +335,36 @@ impl Driver {
     }
 
     /// A hold that is new.
-    fn new_hold(&mut self, keys: Keys) -> Hold {
+    fn new_hold(&mut self, keys: Keys, is_shared: bool) -> Hold {
         self.last_owner += 1;
         Hold {
             keys,
             owner: self.last_owner,
+            is_shared,
         }
     }
 
     fn is_held_by(&self, hold: Hold) -> bool {
-        self.keys.get(&hold.keys.lock) == Some(&State::Held(hold.owner))
+        match self.keys.get(&hold.keys.lock) {
+            Some(State::Held(owner)) => *owner == hold.owner,
+            Some(State::Reading(owners)) => owners.contains(&hold.owner),
+            _ => false,
+        }
     }
 
-    /// Keys that a live hold has.
-    fn held(&self) -> HashSet<i64> {
-        let held = self
-            .keys
-            .iter()
-            .filter(|(_, state)| matches!(state, State::Held(_)));
-        held.map(|(key, _)| *key).collect()
+    /// A key that may have become free is tried for those that wait for it.
+    fn make_due(&mut self, key: i64) {
+        if self.shared.waiters.is_waited_for(&key) {
+            self.due.insert(key);
+        }
+        if self.shared.readers.is_waited_for(&key) {
+            self.due_readers.insert(key);
+        }
+    }
+
+    /// Keys of which a state is so.
+    fn keys_with(&self, is_so: impl Fn(&State) -> bool) -> HashSet<i64> {
+        let keys = self.keys.iter().filter(|(_, state)| is_so(state));
+        keys.map(|(key, _)| *key).collect()
     }
 }

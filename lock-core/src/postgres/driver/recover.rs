@@ -6,7 +6,7 @@
 
 use std::collections::HashSet;
 
-use super::Driver;
+use super::{Driver, State};
 use crate::backend::LossReason;
 use crate::postgres::mark::Mark;
 use crate::postgres::session::{Failed, Session, value};
@@ -34,7 +34,8 @@ impl Driver {
         session: &mut Session,
         mut told: Option<Vec<i64>>,
     ) -> Result<(), Failed> {
-        let held = self.held();
+        let held = self.keys_with(|state| matches!(state, State::Held(_)));
+        let read = self.keys_with(|state| matches!(state, State::Reading(_)));
         for _ in 0..ROUNDS {
             let locks = match self.audit(session).await {
                 Ok(locks) => locks,
@@ -43,23 +44,28 @@ impl Driver {
             };
             let (exclusive, shared): (Vec<_>, Vec<_>) =
                 locks.into_iter().partition(|lock| lock.is_exclusive);
+            let known: HashSet<i64> = exclusive.iter().map(|lock| lock.key).collect();
+            self.wanted.retain(|_, want| known.contains(want));
+            let wanted: HashSet<i64> = self.wanted.values().copied().collect();
             // A pair is no stray of the bigint with its bits: while one is held the other is not tried.
             let (strays, pairs): (Vec<i64>, Vec<bool>) = exclusive
                 .into_iter()
-                .filter(|lock| !held.contains(&lock.key))
+                .filter(|lock| !held.contains(&lock.key) && !wanted.contains(&lock.key))
                 .map(|lock| (lock.key, lock.is_pair))
                 .unzip();
             let shared: HashSet<i64> = shared.into_iter().map(|lock| lock.key).collect();
-            let unknown = self.take_registrations(&shared);
+            let mut unknown = self.take_registrations(&shared);
+            unknown.retain(|key| !read.contains(key));
             if strays.is_empty() && unknown.is_empty() {
                 return self.tell(session, &told.unwrap_or_default()).await;
             }
             if let Some(told) = &mut told {
-                told.extend(&strays);
+                // Of readers, too. That none waits for what were registrations costs nothing.
+                told.extend(strays.iter().chain(&unknown));
             }
             let swept = session
                 .run(
-                    &*self.shared.waiters,
+                    &*self.shared,
                     const { Statement::new(sql::SWEEP) },
                     |sweep| sweep.bind(&strays).bind(&unknown).bind(&pairs),
                 )
@@ -76,7 +82,7 @@ impl Driver {
     async fn audit(&self, session: &mut Session) -> Result<Vec<AuditedLock>, Failed> {
         let rows = session
             .run(
-                &*self.shared.waiters,
+                &*self.shared,
                 const { Statement::new(sql::AUDIT) },
                 |audit| audit,
             )
@@ -118,16 +124,14 @@ impl Driver {
 
     /// Tells that keys were unlocked. Not taken in time, it is left to the fallback of those who
     /// wait.
-    async fn tell(&mut self, session: &mut Session, keys: &[i64]) -> Result<(), Failed> {
+    pub(super) async fn tell(&mut self, session: &mut Session, keys: &[i64]) -> Result<(), Failed> {
         for keys in keys.chunks(sql::RELEASES) {
             let payload: Vec<_> = keys.iter().map(|key| format!("{key:x}")).collect();
             let payload = payload.join(",");
             let told = session
-                .run(
-                    &*self.shared.waiters,
-                    const { Statement::new(sql::TELL) },
-                    |tell| tell.bind(&payload),
-                )
+                .run(&*self.shared, const { Statement::new(sql::TELL) }, |tell| {
+                    tell.bind(&payload)
+                })
                 .await;
             match told {
                 Ok(_) | Err(Failed::Statement(_)) => {}

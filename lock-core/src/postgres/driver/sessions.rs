@@ -16,7 +16,7 @@ use crate::postgres::connect::Opened;
 use crate::postgres::errors;
 use crate::postgres::held::HoldCommand;
 use crate::postgres::place::place;
-use crate::postgres::session::Session;
+use crate::postgres::session::{KeyWaiters, Session};
 use crate::postgres::shared::{Request, Shared};
 use crate::server::{BackOff, worker};
 
@@ -124,7 +124,8 @@ impl Driver {
         };
         // Before anything else: no caller may count on it while we look for another one.
         session.lease.lose(reason);
-        let held = self.keys.values().filter(|s| matches!(s, State::Held(_)));
+        let is_held = |state: &&State| matches!(state, State::Held(_) | State::Reading(_));
+        let held = self.keys.values().filter(is_held);
         let (locks, server) = (held.count(), place(&self.config.target.options));
         self.losses.failed(|SoFar { failures, lasting }| {
             tracing::warn!(
@@ -141,9 +142,13 @@ impl Driver {
         self.shared.set_home(None);
         self.keys.clear();
         self.registered.clear();
+        self.wanted.clear();
+        self.to_want.clear();
+        self.given_up.clear();
         self.is_registered_for_everything = false;
         self.handed_over.clear();
         self.due.clear();
+        self.due_readers.clear();
         self.forget_left();
         self.next_fallback = Instant::now();
     }
@@ -229,6 +234,7 @@ impl Driver {
     /// Without a session there is nothing to unregister.
     fn forget_left(&self) {
         drop(self.shared.waiters.take_left());
+        drop(self.shared.readers.take_left());
     }
 
     /// Without a session all requests fail with its error; waiters are woken, and try for themselves.
@@ -237,7 +243,9 @@ impl Driver {
         for request in self.backlog.drain(..) {
             let refused = || error.duplicate_as_unavailable();
             match request {
-                Request::Try { reply, .. } => drop(reply.send(Err(refused()))),
+                Request::Try { reply, .. } | Request::Read { reply, .. } => {
+                    drop(reply.send(Err(refused())));
+                }
                 Request::Claim { reply, .. } => drop(reply.send(Err(refused()))),
                 Request::Holder { reply, .. } => drop(reply.send(Err(refused()))),
                 Request::List { reply, .. } => drop(reply.send(Err(refused()))),
@@ -252,7 +260,7 @@ impl Driver {
                 HoldCommand::Token { reply, .. } => drop(reply.send(Err(errors::not_ours()))),
             }
         }
-        self.shared.waiters.wake_all();
+        self.shared.wake_all();
         self.forget_left();
     }
 }

@@ -41,7 +41,7 @@ impl Driver {
         }
         let answer = session
             .run(
-                &*self.shared.waiters,
+                &*self.shared,
                 const { Statement::new(sql::TOKEN) },
                 |token| token,
             )

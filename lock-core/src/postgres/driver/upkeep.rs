@@ -9,7 +9,7 @@ use super::Driver;
 use crate::hand_over::HAND_OVER;
 use crate::observe;
 use crate::outage::SoFar;
-use crate::postgres::session::{Failed, Session, value};
+use crate::postgres::session::{Failed, KeyWaiters, Session, value};
 use crate::postgres::shared::Request;
 use crate::postgres::{KIND, errors, sql};
 
@@ -28,7 +28,7 @@ impl Driver {
             return Ok(false);
         }
         // Those who have asked are answered by the next session where this one is over.
-        let result = match session.beat(&*self.shared.waiters).await {
+        let result = match session.beat(&*self.shared).await {
             Ok(()) => {
                 observe::renew_headroom(KIND, session.headroom);
                 self.heartbeats.over(|lasted| {
@@ -76,17 +76,14 @@ impl Driver {
             return Ok(());
         }
         self.next_reap = now + REAP;
-        if !std::mem::take(&mut self.was_refused) && self.shared.waiters.is_empty() {
+        if !std::mem::take(&mut self.was_refused) && self.shared.is_empty() {
             return Ok(());
         }
         let lease = i64::try_from(self.config.target.terms.lease_ms()).unwrap_or(i64::MAX);
         let key = self.config.target.terms.lease_key();
         let shared = self.config.target.name.shared();
         let reaped = session
-            .run_beside(
-                &*self.shared.waiters,
-                AssertSqlSafe(sql::reap(lease, key, shared)),
-            )
+            .run_beside(&*self.shared, AssertSqlSafe(sql::reap(lease, key, shared)))
             .await;
         match reaped {
             Ok(rows) => {

@@ -10,7 +10,7 @@ use crate::postgres::driver::{Driver, State};
 use crate::postgres::errors;
 use crate::postgres::held::{Hold, HoldCommand, PostgresGrant};
 use crate::postgres::key::Keys;
-use crate::postgres::session::Session;
+use crate::postgres::session::{KeyWaiters, Session};
 use crate::postgres::shared::Request;
 use crate::postgres::sql::{self, Step};
 use crate::server::Reply;
@@ -31,10 +31,11 @@ impl Driver {
                 token @ HoldCommand::Token { .. } => self.of_grants.push(token),
             }
         }
-        let mut tries = Vec::new();
+        let (mut tries, mut reads) = (Vec::new(), Vec::new());
         for request in std::mem::take(&mut self.backlog) {
             match request {
                 Request::Try { keys, reply } => tries.push((keys, reply)),
+                Request::Read { keys, reply } => reads.push((keys, reply)),
                 other => self.backlog.push(other),
             }
         }
@@ -42,16 +43,24 @@ impl Driver {
             batch.push_wait(Step::TellEverybody, sql::EVERYTHING, Row::TellEverybody);
         }
         self.add_unregistrations(&mut batch);
+        for keys in std::mem::take(&mut self.to_want) {
+            self.want(&mut batch, keys);
+        }
         // Where there is not room for both, they take turns.
         let callers_first = std::mem::take(&mut self.has_put_off);
         if !callers_first {
             self.add_due(&mut batch, session);
+            self.add_due_readers(&mut batch, session);
         }
         for (keys, reply) in tries {
             self.add_try(&mut batch, session, keys, reply);
         }
+        for (keys, reply) in reads {
+            self.add_read(&mut batch, session, keys, reply);
+        }
         if callers_first {
             self.add_due(&mut batch, session);
+            self.add_due_readers(&mut batch, session);
         } else {
             self.has_put_off = batch.has_put_off;
         }
@@ -61,30 +70,42 @@ impl Driver {
     fn add_release(&mut self, batch: &mut Batch, hold: Hold, reply: Option<Reply<()>>) {
         if !self.is_held_by(hold) {
             reply.map(|reply| reply.send(Err(errors::not_ours())));
+        } else if self.leave_readers(hold) {
+            reply.map(|reply| reply.send(Ok(())));
         } else if batch.releases == sql::RELEASES {
             self.of_grants.push(HoldCommand::Release { hold, reply });
         } else {
             batch.releases += 1;
             self.keys.insert(hold.keys.lock, State::Releasing);
-            let step = match self.quiet_until {
-                None => Step::Release,
-                Some(_) => Step::ReleaseQuietly,
+            let step = match (hold.is_shared, self.quiet_until) {
+                (false, None) => Step::Release,
+                (false, Some(_)) => Step::ReleaseQuietly,
+                (true, None) => Step::ReleaseRead,
+                (true, Some(_)) => Step::ReleaseReadQuietly,
             };
             batch.push(step, hold.keys, Row::Release(hold, reply));
         }
     }
 
     fn add_unregistrations(&mut self, batch: &mut Batch) {
-        for key in self.shared.waiters.take_left() {
-            if self.shared.waiters.is_waited_for(&key) {
+        let mut left = self.shared.waiters.take_left();
+        left.extend(self.shared.readers.take_left());
+        for key in left {
+            let writers_wait = self.shared.waiters.is_waited_for(&key);
+            let readers_wait = self.shared.readers.is_waited_for(&key);
+            if !writers_wait {
+                self.due.remove(&key);
+                self.want_no_more(batch, key);
+            }
+            if writers_wait || readers_wait {
                 continue;
             }
-            self.due.remove(&key);
+            self.due_readers.remove(&key);
             if let Some(wait) = self.registered.remove(&key) {
                 batch.push_wait(Step::Unregister, wait, Row::Unregister);
             }
         }
-        if self.is_registered_for_everything && self.shared.waiters.is_empty() {
+        if self.is_registered_for_everything && self.shared.is_empty() {
             self.is_registered_for_everything = false;
             batch.push_wait(Step::Unregister, sql::EVERYTHING, Row::Unregister);
         }
@@ -100,10 +121,16 @@ impl Driver {
             }
             self.due.remove(&key);
             self.last_due = key;
-            let is_free = !self.keys.contains_key(&key) && self.handed_over.get(&key).is_none();
+            let Some(keys) = self.shared.waiters.about(&key) else {
+                continue;
+            };
             // When we hold it ourselves, its release makes it due again.
-            if is_free && let Some(keys) = self.shared.waiters.about(&key) {
-                self.add_watched_try(batch, keys, Row::Watched(keys));
+            match self.keys.get(&key) {
+                None if self.handed_over.get(&key).is_none() => {
+                    self.add_watched_try(batch, keys, Row::Watched(keys));
+                }
+                Some(State::Reading(_)) => self.want(batch, keys),
+                _ => {}
             }
         }
     }
@@ -131,7 +158,12 @@ impl Driver {
                 self.backlog.push(Request::Try { keys, reply });
                 return;
             }
-            Some(State::Held(_) | State::Trying) => {
+            Some(State::Reading(_)) if self.shared.waiters.is_waited_for(&keys.lock) => {
+                self.want(batch, keys);
+                let _ = reply.send(Ok(Attempt::Held { retry_in: None }));
+                return;
+            }
+            Some(State::Held(_) | State::Trying | State::Reading(_)) => {
                 let _ = reply.send(Ok(Attempt::Held { retry_in: None }));
                 return;
             }
@@ -154,7 +186,7 @@ impl Driver {
         }
     }
 
-    fn push_try(&mut self, batch: &mut Batch, step: Step, keys: Keys, row: Row) {
+    pub(super) fn push_try(&mut self, batch: &mut Batch, step: Step, keys: Keys, row: Row) {
         self.keys.insert(keys.lock, State::Trying);
         batch.tries += 1;
         batch.push(step, keys, row);
@@ -166,18 +198,26 @@ impl Driver {
         batch.is_for_waiting = true;
         let step = if self.registered.contains_key(&lock) {
             Step::TryRegistered
-        } else if self.registered.len() < REGISTRATIONS {
+        } else if self.has_room_to_register(batch) {
             // Counted now, so that one batch does not go over the limit.
             self.registered.insert(lock, wait);
             Step::RegisterAndTry
         } else {
-            if !self.is_registered_for_everything {
-                self.is_registered_for_everything = true;
-                let (step, row) = (Step::RegisterForEverything, Row::RegisterForEverything);
-                batch.push_wait(step, sql::EVERYTHING, row);
-            }
             Step::Try
         };
         self.push_try(batch, step, keys, row);
+    }
+
+    /// Whether a name can be registered for by itself. Where not, the process registers for everything.
+    pub(super) fn has_room_to_register(&mut self, batch: &mut Batch) -> bool {
+        if self.registered.len() < REGISTRATIONS {
+            return true;
+        }
+        if !self.is_registered_for_everything {
+            self.is_registered_for_everything = true;
+            let (step, row) = (Step::Register, Row::RegisterForEverything);
+            batch.push_wait(step, sql::EVERYTHING, row);
+        }
+        false
     }
 }

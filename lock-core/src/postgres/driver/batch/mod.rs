@@ -1,6 +1,7 @@
 //! The statement that carries most commands: releases, registrations, tries.
 
 mod collect;
+mod readers;
 mod rows;
 mod settle;
 
@@ -29,7 +30,7 @@ impl Driver {
         }
         let form = batch.form();
         let rows = session
-            .run(&*self.shared.waiters, form.statement(), |query| {
+            .run(&*self.shared, form.statement(), |query| {
                 batch.bind(form, query)
             })
             .await;
@@ -38,6 +39,7 @@ impl Driver {
         match answers {
             Ok(answers) if answers.len() == batch.rows.len() => {
                 self.settle(session, batch, answers.as_bytes());
+                self.tell_of_given_up(session).await?;
                 Ok(true)
             }
             Ok(_) => {
@@ -62,6 +64,7 @@ impl Driver {
         for row in batch.rows {
             match row {
                 Row::Try(keys, reply) => first.push(Request::Try { keys, reply }),
+                Row::Read(readers) => first.extend(readers.into_requests()),
                 Row::Release(_, Some(reply)) => drop(reply.send(Err(errors::not_ours()))),
                 _ => {}
             }
@@ -111,12 +114,18 @@ impl Driver {
                     self.keys.remove(&keys.lock);
                     let _ = reply.send(Err(error.duplicate()));
                 }
+                Row::Read(readers) => self.reading_failed(readers, is_refused, &error),
                 Row::Watched(keys) => {
                     self.keys.remove(&keys.lock);
                     // They ask for themselves, and hear why it does not work.
                     self.shared.waiters.wake(&keys.lock);
                 }
-                Row::Unregister | Row::RegisterForEverything | Row::TellEverybody => {}
+                Row::Unregister
+                | Row::RegisterForEverything
+                | Row::RegisterReaders(_)
+                | Row::Want(_)
+                | Row::Unwant(_)
+                | Row::TellEverybody => {}
             }
         }
         Ok(())

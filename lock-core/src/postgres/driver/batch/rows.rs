@@ -1,5 +1,7 @@
 //! The rows of one statement, and how they are sent.
 
+use std::collections::HashMap;
+
 use crate::backend::Attempt;
 use crate::postgres::held::{Hold, PostgresGrant};
 use crate::postgres::key::Keys;
@@ -22,6 +24,8 @@ pub(super) struct Batch {
     pub(super) rows: Vec<Row>,
     pub(super) releases: usize,
     pub(super) tries: usize,
+    /// Where the row of a key is that is tried for readers.
+    pub(super) reads: HashMap<i64, usize>,
     /// Whether it has a try of a waiter, who waits on if it is refused.
     pub(super) is_for_waiting: bool,
     /// Whether there was no room for the try of a caller.
@@ -33,9 +37,24 @@ pub(super) enum Row {
     Try(Keys, Reply<Attempt<PostgresGrant>>),
     /// For a waiter.
     Watched(Keys),
+    Read(Readers),
+    /// Registers a process whose readers wait for this key.
+    RegisterReaders(i64),
+    Want(Keys),
+    Unwant(i64),
     Unregister,
     RegisterForEverything,
     TellEverybody,
+}
+
+/// All readers of this process that ask for a key together.
+pub(super) struct Readers {
+    pub(super) keys: Keys,
+    /// Whether the session has the lock already.
+    pub(super) is_joining: bool,
+    pub(super) replies: Vec<Reply<Attempt<PostgresGrant>>>,
+    /// Whether one of them waits.
+    pub(super) is_watched: bool,
 }
 
 impl Batch {
@@ -50,16 +69,13 @@ impl Batch {
 
     /// A step that has to do with the key of waiters alone.
     pub(super) fn push_wait(&mut self, step: Step, wait: i64, row: Row) {
-        let (lock, is_pair) = (0, false);
-        self.push(
-            step,
-            Keys {
-                lock,
-                is_pair,
-                wait,
-            },
-            row,
-        );
+        let keys = Keys {
+            lock: 0,
+            is_pair: false,
+            wait,
+            want: 0,
+        };
+        self.push(step, keys, row);
     }
 
     pub(super) fn is_full(&self) -> bool {
@@ -71,6 +87,9 @@ impl Batch {
 #[derive(Clone, Copy)]
 pub(super) enum Form {
     Release,
+    ReleaseRead,
+    Read,
+    Join,
     Try,
     RegisterAndTry,
     TryRegistered,
@@ -82,7 +101,14 @@ impl Batch {
     pub(super) fn form(&self) -> Form {
         match self.rows.as_slice() {
             _ if self.has_pairs => Form::WithPairs,
-            [Row::Release(..), Row::TellEverybody] => Form::Release,
+            [Row::Release(hold, _), Row::TellEverybody] => match hold.is_shared {
+                true => Form::ReleaseRead,
+                false => Form::Release,
+            },
+            [Row::Read(readers)] => match readers.is_joining {
+                true => Form::Join,
+                false => Form::Read,
+            },
             [_] if self.steps[0] == Step::Try as i16 => Form::Try,
             [_] if self.steps[0] == Step::RegisterAndTry as i16 => Form::RegisterAndTry,
             [_] if self.steps[0] == Step::TryRegistered as i16 => Form::TryRegistered,
@@ -94,8 +120,9 @@ impl Batch {
         let (lock, wait) = (self.locks[0], self.waits[0]);
         match form {
             Form::Try => query.bind(lock),
-            Form::RegisterAndTry | Form::TryRegistered => query.bind(lock).bind(wait),
-            Form::Release => query.bind(lock).bind(wait).bind(sql::EVERYTHING),
+            Form::Join => query.bind(wait),
+            Form::Read | Form::RegisterAndTry | Form::TryRegistered => query.bind(lock).bind(wait),
+            Form::Release | Form::ReleaseRead => query.bind(lock).bind(wait).bind(sql::EVERYTHING),
             Form::Any | Form::WithPairs => {
                 let rows = query.bind(&self.steps).bind(&self.locks).bind(&self.waits);
                 let rows = rows.bind(sql::EVERYTHING);
@@ -112,6 +139,9 @@ impl Form {
     pub(super) fn statement(self) -> Statement {
         match self {
             Self::Release => const { Statement::new(sql::RELEASE) },
+            Self::ReleaseRead => const { Statement::new(sql::RELEASE_READ) },
+            Self::Read => const { Statement::new(sql::READ) },
+            Self::Join => const { Statement::new(sql::JOIN) },
             Self::Try => const { Statement::new(sql::TRY) },
             Self::RegisterAndTry => const { Statement::new(sql::REGISTER_AND_TRY) },
             Self::TryRegistered => const { Statement::new(sql::TRY_REGISTERED) },

@@ -18,7 +18,7 @@ use crate::server::Reply;
 const FAIR_EVERY: u32 = 8;
 
 /// What one caller is answered, and where. Dropped, a grant gives its lock back.
-enum Answered {
+pub(super) enum Answered {
     Release(Reply<()>, Result<(), LockError>),
     Try(Reply<Attempt<PostgresGrant>>, Attempt<PostgresGrant>),
 }
@@ -58,11 +58,20 @@ impl Driver {
                         drop(self.shared.waiters.park(&keys.lock, grant));
                     }
                 }
+                Row::Read(readers) => self.settle_read(session, readers, *answer, &mut replies),
+                Row::RegisterReaders(key) if *answer == answer::HELD => {
+                    self.registered.remove(&key);
+                }
+                // Another writer keeps readers out, or a reader has looked at that moment: the next refusal tries again.
+                Row::Want(keys) if *answer == answer::HELD => {
+                    self.wanted.remove(&keys.lock);
+                }
+                Row::Unwant(key) => self.settle_unwant(key),
                 Row::RegisterForEverything => {
                     self.is_registered_for_everything = *answer == answer::REGISTERED;
                 }
                 Row::TellEverybody if *answer == answer::AWAITED => self.be_fair(&released),
-                Row::Unregister | Row::TellEverybody => {}
+                Row::Unregister | Row::TellEverybody | Row::RegisterReaders(_) | Row::Want(_) => {}
             }
         }
         // All in a row: a worker of the application that is woken for the first finds the others, and does
@@ -105,8 +114,8 @@ impl Driver {
         self.keys.remove(&key);
         if answer == answer::AWAITED {
             self.handed_over.begin(key, (), Instant::now());
-        } else if self.shared.waiters.is_waited_for(&key) {
-            self.due.insert(key);
+        } else {
+            self.make_due(key);
         }
         match answer {
             answer::NOT_OURS => Err(errors::not_ours()),
@@ -133,6 +142,9 @@ impl Driver {
         }
         self.keys.remove(&key);
         self.was_refused = true;
+        if matches!(answer, answer::READ | answer::REGISTERED_BESIDE_READERS) {
+            self.to_want.push(keys);
+        }
         // A session that checked for waiters at that moment kept us from registering: the fallback does it.
         if step == Step::RegisterAndTry as i16 && answer == answer::HELD {
             self.registered.remove(&key);
@@ -150,7 +162,7 @@ impl Driver {
         session: &Session,
         keys: Keys,
     ) -> Option<PostgresGrant> {
-        let hold = self.new_hold(keys);
+        let hold = self.new_hold(keys, false);
         self.keys.insert(keys.lock, State::Held(hold.owner));
         let client = self.client.upgrade()?;
         Some(PostgresGrant::new(client, hold, session.lease.clone()))
