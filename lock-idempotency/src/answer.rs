@@ -3,7 +3,7 @@
 use std::error::Error;
 
 use bytes::Bytes;
-use http::{Response, StatusCode};
+use http::{HeaderName, Response, StatusCode};
 use lock_core::__private::Repeated;
 use lock_core::answer::{Answer, Mistakes, Problem};
 use lock_core::{LockError, LockErrorKind};
@@ -16,30 +16,36 @@ static MISTAKES: Mistakes = Mistakes::new();
 
 /// What is wrong with a request, and its answer.
 #[derive(Clone, Copy, Debug)]
-pub(crate) enum Wrong {
-    KeyMissing,
-    KeyInvalid,
+pub(crate) enum Wrong<'a> {
+    /// The header of this name is not there.
+    KeyMissing(&'a HeaderName),
+    /// The header of this name is no key.
+    KeyInvalid(&'a HeaderName),
     ScopeMissing,
     Reused,
 }
 
-impl Wrong {
+impl Wrong<'_> {
     pub(crate) fn to_response(self, route: &Route) -> Response<Bytes> {
         let problem = match self {
-            Self::KeyMissing => Problem::other(
+            Self::KeyMissing(header) => Problem::other(
                 StatusCode::BAD_REQUEST,
                 "urn:distributed-lock:problem:idempotency-key-missing",
                 "Idempotency key missing",
-                "This request needs a key of its own, such as a UUID, in the header for idempotency keys; \
-                 send the same key with each retry. Nothing was done.",
+                format!(
+                    "This request needs a key of its own, such as a UUID, in the header `{header}`; send the \
+                     same key with each retry. Nothing was done."
+                ),
                 "idempotency-key-missing",
             ),
-            Self::KeyInvalid => Problem::other(
+            Self::KeyInvalid(header) => Problem::other(
                 StatusCode::BAD_REQUEST,
                 "urn:distributed-lock:problem:idempotency-key-invalid",
                 "Not an idempotency key",
-                "A key is one header with 1 to 255 visible ASCII characters, bare or in double quotes. \
-                 Nothing was done.",
+                format!(
+                    "A key is one header `{header}` with 1 to 255 visible ASCII characters, bare or in double \
+                     quotes. Nothing was done."
+                ),
                 "idempotency-key-invalid",
             ),
             Self::ScopeMissing => Problem::other(

@@ -80,10 +80,14 @@ impl Head {
         let key = match header::key(&parts.headers, &settings.header) {
             Ok(Some(key)) => key,
             Ok(None) if settings.is_required => {
-                return Self::Refused(Wrong::KeyMissing.to_response(&route));
+                let missing = Wrong::KeyMissing(&settings.header);
+                return Self::Refused(missing.to_response(&route));
             }
             Ok(None) => return Self::Unkeyed,
-            Err(header::BadKey) => return Self::Refused(Wrong::KeyInvalid.to_response(&route)),
+            Err(header::BadKey) => {
+                let invalid = Wrong::KeyInvalid(&settings.header);
+                return Self::Refused(invalid.to_response(&route));
+            }
         };
         let scope = match (settings.scope)(parts) {
             // An empty one is that of every caller who is not known.

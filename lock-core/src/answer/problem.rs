@@ -1,5 +1,6 @@
 //! The body of an answer: RFC 9457, "Problem Details for HTTP APIs".
 
+use std::borrow::Cow;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -24,7 +25,7 @@ pub struct Problem<'a> {
     #[serde(serialize_with = "number")]
     status: StatusCode,
     #[serde(skip_serializing_if = "Option::is_none")]
-    detail: Option<&'static str>,
+    detail: Option<Cow<'a, str>>,
     #[serde(skip_serializing_if = "Option::is_none")]
     instance: Option<&'a str>,
     reason: &'static str,
@@ -55,7 +56,7 @@ impl<'a> Problem<'a> {
             r#type: answer.r#type,
             title: answer.title,
             status: answer.status,
-            detail: answer.detail,
+            detail: answer.detail.map(Cow::Borrowed),
             instance: None,
             reason: answer.reason,
             lock: None,
@@ -71,14 +72,14 @@ impl<'a> Problem<'a> {
         status: StatusCode,
         r#type: &'static str,
         title: &'static str,
-        detail: &'static str,
+        detail: impl Into<Cow<'a, str>>,
         reason: &'static str,
     ) -> Self {
         Self {
             r#type,
             title,
             status,
-            detail: Some(detail),
+            detail: Some(detail.into()),
             instance: None,
             reason,
             lock: None,
@@ -102,7 +103,7 @@ impl<'a> Problem<'a> {
     /// With the lock, by its template. A problem without a `detail` does not show it: what is wrong with a
     /// set-up is for the log.
     pub fn lock(mut self, template: &'a str) -> Self {
-        self.lock = self.detail.map(|_| template);
+        self.lock = self.detail.is_some().then_some(template);
         self
     }
 

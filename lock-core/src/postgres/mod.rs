@@ -167,6 +167,7 @@ pub use key_scheme::KeyScheme;
 pub(crate) use lease_table::REGISTRATION as TABLE_REGISTRATION;
 pub use lease_table::{LeaseTable, LeaseTableBuilder};
 pub(crate) use registration::REGISTRATION;
+pub use url::connect_options;
 #[cfg(all(test, feature = "redis"))]
 pub(crate) use url::parse as parse_url;
 

@@ -8,6 +8,7 @@ use std::str::FromStr;
 use sqlx::postgres::PgConnectOptions;
 use url::Url;
 
+use super::place::warn_unless_verified;
 use super::trust::Trust;
 use super::url_forms::{SEVERAL_HOSTS, other_form};
 use crate::server::hostless::without_host;
@@ -132,6 +133,33 @@ const SSL_MODES: [&str; 6] = [
     "verify-ca",
     "verify-full",
 ];
+
+/// The options of a connection to the server at this URL, which is read as
+/// [`PostgresBackend::connect`](super::PostgresBackend::connect) reads it: for what else a service does with that
+/// server, such as a pool. Nothing is connected.
+///
+/// A server on another machine whose certificate is not verified is warned of in the log.
+///
+/// ```
+/// use lock_core::postgres::connect_options;
+/// use lock_core::postgres::sqlx::PgPool;
+///
+/// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), lock_core::LockError> {
+/// let options = connect_options("postgres://app@db.internal/shop?sslmode=verify-full")?;
+/// let pool = PgPool::connect_lazy_with(options);
+/// # let _ = pool;
+/// # Ok(()) }
+/// ```
+///
+/// # Errors
+///
+/// [`Misconfigured`](crate::LockErrorKind::Misconfigured) when the URL is wrong. No error repeats it: it has the
+/// password in it.
+pub fn connect_options(url: &str) -> Result<PgConnectOptions, LockError> {
+    let options = parse(url)?;
+    warn_unless_verified(&options);
+    Ok(options)
+}
 
 /// Reads `postgres://user:password@host:port/database?option=value`. No error repeats the text: it
 /// has the password in it.

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use lock_core::LockError;
 use redis::aio::{ConnectionLike, ConnectionManager, ConnectionManagerConfig};
-use redis::{Cmd, FromRedisValue, RedisError};
+use redis::{Cmd, FromRedisValue, RedisError, RedisResult};
 
 use crate::{IdempotencyStore, Record, RecordKey};
 
@@ -33,10 +33,12 @@ const LONGEST: Duration = Duration::from_secs(100 * 365 * 24 * 60 * 60);
 ///   `noeviction`), restarts without persistence, or fails over asynchronously forgets records, and a retry
 ///   runs again. [`connect`](Self::connect) refuses one that evicts.
 /// - Lifetimes are counted by the clock of the server.
-/// - One `GETEX` for each look, one `SET .. PX .. NX` for each record, of Redis 6.2 or newer. A look is a write
-///   for the server, so that no replica answers it, which may lag and keeps no record: requests are answered 503.
-/// - What its user needs: `ACL SETUSER app ~lock-idempotency:* +getex +set`, with your prefix, and `+info` for
-///   `connect` to see what it connects to.
+/// - One round trip for each look (`GETEX`, and a `SETRANGE` of nothing), one `SET .. PX .. NX` for each record, of
+///   Redis 6.2 or newer. A look is a write for the server, and one that needs memory, though neither changes
+///   anything: where no record could be stored (a replica, a memory that is full), no handler runs, and requests
+///   are answered 503. Records that are there are replayed all the same.
+/// - What its user needs: `ACL SETUSER app ~lock-idempotency:* +getex +set +setrange`, with your prefix, and `+info`
+///   for `connect` to see what it connects to.
 #[derive(Clone)]
 pub struct RedisStore<C = ConnectionManager> {
     connection: C,
@@ -149,10 +151,19 @@ where
     C: ConnectionLike + Clone + Send + Sync + 'static,
 {
     async fn get(&self, key: &RecordKey) -> Result<Option<Record>, LockError> {
-        // `GETEX` without an option changes nothing, and is refused where nothing can be changed.
-        let look = redis::cmd("GETEX").arg(self.key(key)).take();
-        let found: Option<Vec<u8>> = self.ask(&look).await?;
-        found.map(Record::decode).transpose()
+        let key = self.key(key);
+        let mut look = redis::pipe();
+        // Without an option it changes nothing, and is refused where nothing can be changed.
+        look.cmd("GETEX").arg(&key);
+        // Nothing written over nothing: refused where the memory is full, as the record would be.
+        look.cmd("SETRANGE").arg(&key).arg(0).arg("");
+        look.ignore_errors();
+        let mut connection = self.connection.clone();
+        let (found, has_room): Look = look.query_async(&mut connection).await.map_err(refused)?;
+        match found.map_err(refused)? {
+            Some(record) => Record::decode(record).map(Some),
+            None => has_room.map(|_| None).map_err(refused),
+        }
     }
 
     async fn put(
@@ -171,6 +182,9 @@ where
     }
 }
 
+/// What is stored, and whether more could be.
+type Look = (RedisResult<Option<Vec<u8>>>, RedisResult<u64>);
+
 /// Whether the server does not have the command.
 fn is_unknown(error: &RedisError) -> bool {
     error.to_string().contains("unknown command")
@@ -180,7 +194,7 @@ fn refused(error: RedisError) -> LockError {
     let says = match error.code() {
         Some("NOPERM") => LockError::misconfigured(
             "the user of the Redis server needs rights to the idempotency keys; run, for the user in place of \
-             `app` and with the prefix of the store: ACL SETUSER app ~lock-idempotency:* +getex +set",
+             `app` and with the prefix of the store: ACL SETUSER app ~lock-idempotency:* +getex +set +setrange",
         ),
         Some("NOAUTH" | "WRONGPASS") => LockError::misconfigured(
             "the Redis server of the idempotency keys refused the user or the password; correct them",
@@ -188,6 +202,10 @@ fn refused(error: RedisError) -> LockError {
         Some("MOVED" | "ASK" | "CROSSSLOT") => node_of_a_cluster(),
         Some("READONLY") => LockError::unavailable(
             "the Redis server of the idempotency keys is a read-only replica; connect to its master",
+        ),
+        Some("OOM") => LockError::unavailable(
+            "the memory of the Redis server of the idempotency keys is full, and it keeps no more; give it more \
+             (`maxmemory`)",
         ),
         _ if is_unknown(&error) => LockError::misconfigured(
             "the Redis server of the idempotency keys does not have the command `GETEX`; use Redis 6.2 or newer",

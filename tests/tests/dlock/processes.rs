@@ -6,8 +6,10 @@ use std::process::Stdio;
 use lock_tests::eventually;
 use lock_tests::servers::{descendants, lives};
 use rustix::process::{Signal, getpid, kill_process};
+use tokio::process::Command;
+use tokio::time::timeout;
 
-use crate::support::{Place, Running, pids, until_gone};
+use crate::support::{PATIENCE, Place, Running, pids, text, until_gone};
 
 #[tokio::test]
 async fn nothing_runs_on_when_dlock_is_killed() {
@@ -159,7 +161,7 @@ async fn what_nohup_had_ignored_stays_ignored() {
         "kill -HUP $$; echo alive",
     ]);
     let dlock = dlock.as_std();
-    let mut nohup = tokio::process::Command::new("nohup");
+    let mut nohup = Command::new("nohup");
     nohup.arg(dlock.get_program()).args(dlock.get_args());
     nohup.envs(
         dlock
@@ -170,4 +172,29 @@ async fn what_nohup_had_ignored_stays_ignored() {
     let running = Running::spawn(nohup).await;
     assert_eq!(running.first, "alive");
     assert!(running.ended().await.0.success());
+}
+
+/// As where a container or a CI job is entered from outside: the group and the session that this process was
+/// started in have no number in its namespace.
+#[tokio::test]
+async fn a_dlock_in_another_namespace_than_its_shell_runs_its_command() {
+    let place = Place::files();
+    // It is stopped once, and goes on.
+    let script = "(sleep 0.3; kill -CONT $$) & kill -STOP $$; wait; echo went on; exit 7";
+    let dlock = place.dlock(&["run", "job:one", "--", "sh", "-c", script]);
+    let dlock = dlock.as_std();
+    let mut unshare = Command::new("unshare");
+    unshare
+        .args(["--pid", "--fork", "--kill-child=KILL"])
+        // So that `dlock` is not the first process there.
+        .args(["sh", "-c", "\"$@\"; exit $?", "sh"])
+        .arg(dlock.get_program())
+        .args(dlock.get_args())
+        .envs(dlock.get_envs().filter_map(|(name, value)| Some((name, value?))))
+        .stdin(Stdio::null())
+        .kill_on_drop(true);
+    let output = timeout(PATIENCE, unshare.output()).await;
+    let output = output.expect("it ends").unwrap();
+    assert_eq!(output.status.code(), Some(7), "{}", text(&output.stderr));
+    assert_eq!(text(&output.stdout), "went on\n");
 }

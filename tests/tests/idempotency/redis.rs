@@ -38,6 +38,30 @@ async fn a_replica_runs_nothing() {
     assert!(Answer::of(service.payment()).await.is_replay());
 }
 
+/// The look would be answered and the record refused: each retry would run again.
+#[tokio::test]
+async fn a_server_whose_memory_is_full_replays_and_runs_nothing() {
+    let server = RedisServer::start().await;
+    let store = RedisStore::connect(&server.url()).await.unwrap();
+    let locks = LockProvider::new(MemoryBackend::new());
+    let service = Service::start(layer_over(locks, store)).await;
+    assert_eq!(Answer::of(service.payment()).await.status, 201);
+    let memory = async |limit: &str| {
+        let () = (server.ask(&["CONFIG", "SET", "maxmemory", limit]).await).unwrap();
+    };
+    memory("1").await;
+    let refused = Answer::of(service.with_key("other")).await;
+    assert_eq!(
+        (refused.status, &*refused.reason(), service.runs()),
+        (503, "idempotency-store-unavailable", 1)
+    );
+    assert!(Answer::of(service.payment()).await.is_replay());
+    let keys: Vec<String> = server.ask(&["KEYS", "*"]).await.unwrap();
+    assert_eq!(keys.len(), 1, "a look leaves nothing behind");
+    memory("0").await;
+    assert_eq!(Answer::of(service.with_key("other")).await.status, 201);
+}
+
 #[tokio::test]
 async fn a_server_that_evicts_or_is_a_node_of_a_cluster_is_refused() {
     for (setting, says) in [
@@ -65,12 +89,15 @@ async fn the_documented_rights_are_enough_and_errors_name_them() {
         RedisStore::connect(&url).await.unwrap()
     };
     let key = &RecordKey::new("ann", "/payments", "a");
-    let app = user("app", &["~lock-idempotency:*", "+getex", "+set"]).await;
+    let app = user("app", &["~lock-idempotency:*", "+getex", "+set", "+setrange"]).await;
     assert_eq!(app.get(key).await.unwrap(), None);
     assert!(app.put(key, &record(), LONG).await.unwrap());
     assert_eq!(app.get(key).await.unwrap(), Some(record()));
     let poor = user("poor", &["~lock-idempotency:*", "+get", "+info"]).await;
     let refused = poor.get(key).await.unwrap_err();
     assert!(refused.is_misconfigured(), "{refused:?}");
-    assert!(refused.to_string().contains("+getex +set"), "{refused}");
+    assert!(
+        refused.to_string().contains("+getex +set +setrange"),
+        "{refused}"
+    );
 }

@@ -118,6 +118,8 @@ async fn a_key_that_is_missing_or_malformed_is_400() {
         (missing.status, &*missing.reason()),
         (400, "idempotency-key-missing")
     );
+    let says = String::from_utf8_lossy(&missing.body);
+    assert!(says.contains("the header `idempotency-key`"), "{says}");
     let long = "k".repeat(256);
     for bad in ["", "\"open", "two words", &long] {
         for service in [&free, &strict] {

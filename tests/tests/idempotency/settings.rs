@@ -34,6 +34,20 @@ async fn server_with(sql: &[&'static str]) -> (PostgresServer, PgPool) {
 }
 
 #[tokio::test]
+async fn urls_are_read_as_those_of_locks() {
+    for (url, says) in [
+        ("postgres://db/shop?sslmod=verify-full", "sslmode"),
+        ("host=db user=app", "postgres://"),
+        ("postgres://app:s3cr3t#1@db/shop", "percent-encoded"),
+    ] {
+        let refused = PostgresStore::connect(url).await.unwrap_err();
+        assert!(refused.is_misconfigured(), "{refused:?}");
+        assert!(refused.to_string().contains(says), "{refused}");
+        assert!(!format!("{refused:?}").contains("s3cr3t"), "{refused:?}");
+    }
+}
+
+#[tokio::test]
 async fn a_standby_is_refused() {
     let primary = PostgresServer::start().await;
     PostgresStore::connect(&primary.url()).await.unwrap();

@@ -67,22 +67,20 @@ impl PostgresStore {
     /// Roles that use the store need SELECT, INSERT, UPDATE and DELETE on it.
     pub const MIGRATION: &str = sql::MIGRATION;
 
-    /// Connects to the database at this URL, with a pool of its own, and makes the table when there is none.
+    /// Connects to the database at this URL, with a pool of its own, and makes the table when there is none. The
+    /// URL is read, and TLS is warned of, as that of the
+    /// [locks](lock_core::postgres::PostgresBackend::connect).
     ///
     /// # Errors
     ///
     /// As [`from_pool`](Self::from_pool), and [`Misconfigured`](lock_core::LockErrorKind::Misconfigured) when
-    /// the URL is none.
+    /// the URL is wrong.
     ///
     /// # Cancel safety
     ///
     /// Dropping the future leaves either the whole table or none.
     pub async fn connect(url: &str) -> Result<Self, LockError> {
-        let options = url.parse().map_err(|_| {
-            LockError::misconfigured(
-                "the address of the store of idempotency keys is no `postgres://` URL",
-            )
-        })?;
+        let options = lock_core::postgres::connect_options(url)?;
         Self::from_pool(PgPool::connect_lazy_with(options)).await
     }
 
