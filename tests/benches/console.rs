@@ -4,6 +4,7 @@
 //! Requests are calls of the router, without sockets. The store is asked in each: none of it is cached.
 
 #![allow(clippy::unwrap_used, reason = "a benchmark that fails ends")]
+#![allow(clippy::print_stdout, reason = "the figures are what it is for")]
 
 use std::time::{Duration, Instant};
 
