@@ -163,6 +163,10 @@ pub trait Backend: Send + Sync + 'static {
     /// A backend that does grants no shared lock while a request for the exclusive one
     /// [waits](Self::changed), in any process: readers that come and go would keep a writer out for ever. A writer that
     /// waited and has gone, or has crashed, keeps readers out no longer than a lease.
+    ///
+    /// A request waits from its refusal and [registration](Self::changed) to the end of that registration. The library
+    /// registers a request that goes on waiting anew before the registration that it had ends, so that a writer is
+    /// registered all the time, but for the moment from its wake-up until its task runs.
     const SHARED: bool = false;
 
     /// Tries once to take the lock, without waiting for its holder.
@@ -312,6 +316,7 @@ pub trait Grant: Send + Sync + 'static {
 
     /// A number greater than what any earlier holder of this name was given, and less than what any
     /// later one will be. Called while the lease is valid, and again only when no answer came.
+    /// Never called for a grant that is [shared](crate::LockMode::Shared).
     ///
     /// # Errors
     ///
@@ -324,7 +329,7 @@ pub trait Grant: Send + Sync + 'static {
     ///
     /// Called when a holder releases the lock while a task of the same provider waits for it, and the
     /// [time for that](crate::LockProviderBuilder::local_handover) is not over. Worth it where a release and
-    /// an acquire are slow: behind a socket.
+    /// an acquire are slow: behind a socket. Never called for a grant that is shared, nor for a reader that waits.
     fn hand_over(&mut self) -> bool {
         false
     }

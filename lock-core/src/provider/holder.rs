@@ -35,6 +35,7 @@ impl LockProvider {
     /// - A holder that has crashed is named until its lock is free: for PostgreSQL and files until its
     ///   connection or process is gone, for Redis until its lease has ended.
     /// - An instance that was started anew under the same name is not told from the one before.
+    /// - Of several [readers](crate::DistributedLock::shared) any is named.
     /// - A lock with permits is as many locks as it has [slots](crate::DistributedLock::slots): ask for these, or for
     ///   any of them by [`DistributedLock::holder`](crate::DistributedLock::holder).
     /// - A child that was forked, and goes on with the file locks of its parent, is named as its parent; what

@@ -40,7 +40,8 @@ impl LockProvider {
     ///   needs the right; locks do not need it.
     /// - Files: a look at each file in the directory.
     ///
-    /// A lock that is [kept](crate::LockPolicy::with_at_least) after its release is listed as one that is held.
+    /// A lock that is [kept](crate::LockPolicy::with_at_least) after its release is listed as one that is held. One that
+    /// several [read](crate::DistributedLock::shared) is listed once for each reader that the store tells from the others.
     ///
     /// # Errors
     ///

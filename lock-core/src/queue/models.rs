@@ -367,20 +367,20 @@ fn model_a_reader_that_was_handed_a_grant_passes_the_turn_on() {
         let waits = ticket(&queue, false);
         let gift = Gift(Arc::clone(&given_back));
         let giving = thread::spawn(move || drop(turn.hand_on(gift)));
-        let waiting = thread::spawn(move || match block_on(waits) {
-            // What was not taken comes along, once.
-            Called::Turn(turn, gift) => drop((gift, turn)),
-            _ => panic!("nobody refused or closed"),
-        });
-        if let Called::Turn(turn, gift) = block_on(reads) {
-            let (reading, next) = turn.read(());
-            next.wake();
-            assert!(gift.is_some());
-            drop((gift, reading));
-        }
+        let Called::Turn(turn, Some(gift)) = block_on(reads) else {
+            panic!("it was handed over");
+        };
+        let (reading, next) = turn.read(());
+        next.wake();
+        let leaving = thread::spawn(move || drop((gift, reading)));
+        let Called::Turn(turn, None) = block_on(waits) else {
+            panic!("nobody gave, refused or closed");
+        };
         giving.join().unwrap();
-        waiting.join().unwrap();
+        leaving.join().unwrap();
         assert_eq!(given_back.load(SeqCst), 1);
+        assert!(turn.readers().is_empty());
+        drop(turn);
         assert!(queue.is_empty());
     });
 }

@@ -20,6 +20,7 @@ pub mod ownership;
 pub mod permits;
 pub mod processes;
 pub mod readers;
+mod reading;
 pub mod tokens;
 pub mod waiting;
 pub mod wakers;

@@ -6,99 +6,16 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use fastrand::Rng;
-use lock_core::backend::Backend;
-use lock_core::{
-    Acquire, DistributedLock, LockError, LockGuard, LockMode, LockName, LockProvider, LossReason,
-};
+use lock_core::{LockError, LockGuard, LockMode, LossReason};
 use tokio::sync::{Barrier, oneshot};
-use tokio::task::{JoinHandle, JoinSet, yield_now};
+use tokio::task::{JoinSet, yield_now};
 use tokio::time::timeout;
 
+use super::reading::{
+    Sides, granted, is_readable, line_up, read, reader, spawn_reader, spawn_writer,
+};
 use super::{PATIENCE, take, wait_for};
 use crate::{Harness, Store, eventually, is_held, seed};
-
-/// A lock as two clients see it, one of which readers and writers share with each other.
-struct Sides {
-    here: LockProvider,
-    there: LockProvider,
-    name: LockName,
-}
-
-impl Sides {
-    /// None for a store without readers, which says so to each that would be one.
-    async fn of<S: Store>(harness: &Harness<S>) -> Option<Self> {
-        let sides = Self {
-            here: harness.client().await,
-            there: harness.client().await,
-            name: harness.name(),
-        };
-        if S::Backend::SHARED {
-            return Some(sides);
-        }
-        let read = reader(&sides.here, &sides.name);
-        for wait in [Duration::ZERO, PATIENCE] {
-            let error = read.acquire(wait).await.unwrap_err();
-            assert!(error.is_misconfigured(), "{error}");
-            assert!(error.to_string().contains("`shared`"), "{error}");
-            assert_eq!(error.lock(), Some(&sides.name));
-        }
-        assert!(!is_held(&sides.here, &sides.name).await);
-        None
-    }
-
-    fn clients(&self) -> [&LockProvider; 2] {
-        [&self.here, &self.there]
-    }
-
-    /// Returns when a writer waits for readers: from then on no other reader gets in.
-    async fn a_writer_waits(&self) {
-        for client in self.clients() {
-            eventually("the writer keeps readers out", || async {
-                !is_readable(client, &self.name).await
-            })
-            .await;
-        }
-    }
-}
-
-fn reader(client: &LockProvider, name: &LockName) -> DistributedLock {
-    client.lock(name).unwrap().shared()
-}
-
-/// Reads a lock that no writer holds or waits for.
-async fn read(client: &LockProvider, name: &LockName) -> LockGuard {
-    reader(client, name).acquire(Duration::ZERO).await.unwrap()
-}
-
-async fn is_readable(client: &LockProvider, name: &LockName) -> bool {
-    match reader(client, name).try_acquire(Duration::ZERO).await {
-        Ok(Some(guard)) => guard.release().await.is_ok(),
-        Ok(None) => false,
-        Err(error) => panic!("{error}"),
-    }
-}
-
-fn spawn(acquire: Acquire) -> JoinHandle<Result<LockGuard, LockError>> {
-    tokio::spawn(acquire)
-}
-
-fn spawn_reader(
-    client: &LockProvider,
-    name: &LockName,
-) -> JoinHandle<Result<LockGuard, LockError>> {
-    spawn(reader(client, name).acquire_owned(PATIENCE))
-}
-
-fn spawn_writer(
-    client: &LockProvider,
-    name: &LockName,
-) -> JoinHandle<Result<LockGuard, LockError>> {
-    spawn(client.lock(name).unwrap().acquire_owned(PATIENCE))
-}
-
-async fn granted(waiting: JoinHandle<Result<LockGuard, LockError>>) -> LockGuard {
-    waiting.await.unwrap().unwrap()
-}
 
 /// Readers of two clients, and then writers of both: neither lets the other in.
 pub async fn readers_hold_it_together_and_never_with_a_writer<S: Store>(harness: Harness<S>) {
@@ -190,7 +107,7 @@ pub async fn a_writer_that_waits_keeps_new_readers_out<S: Store>(harness: Harnes
         let first = read(reading, name).await;
         let writer = spawn_writer(writing, name);
         sides.a_writer_waits().await;
-        let behind = [spawn_reader(here, name), spawn_reader(there, name)];
+        let behind = [line_up(here, name).await, line_up(there, name).await];
         assert!(first.is_valid() && !writer.is_finished());
         first.release().await.unwrap();
         let writer = granted(writer).await;
@@ -214,7 +131,7 @@ pub async fn readers_go_on_when_the_writer_gives_up_that_kept_them_out<S: Store>
         let first = read(here, name).await;
         let writer = spawn_writer(writing, name);
         sides.a_writer_waits().await;
-        let behind = [spawn_reader(here, name), spawn_reader(there, name)];
+        let behind = [line_up(here, name).await, line_up(there, name).await];
         writer.abort();
         assert!(writer.await.unwrap_err().is_cancelled());
         for reader in behind {

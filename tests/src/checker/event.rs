@@ -1,5 +1,7 @@
 //! What a history is made of.
 
+use std::ops::Not;
+
 use serde::{Deserialize, Serialize};
 
 /// The [`op`](Event::op) of the event that tells that nothing is broken any more.
@@ -36,7 +38,7 @@ pub struct Event {
     #[serde(rename = "type")]
     pub stage: Stage,
     /// Of the invoke of an acquire: whether it is a reader's.
-    #[serde(default, skip_serializing_if = "is_not")]
+    #[serde(default, skip_serializing_if = "Not::not")]
     pub shared: bool,
     /// The fencing token, from the first event after it was issued. Of the resource's word: the
     /// number.
@@ -46,11 +48,6 @@ pub struct Event {
     /// invoke of an acquire: until when it waits.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub valid_until_ns: Option<u64>,
-}
-
-#[allow(clippy::trivially_copy_pass_by_ref, reason = "serde asks for it")]
-fn is_not(shared: &bool) -> bool {
-    !shared
 }
 
 /// What is done.

@@ -211,7 +211,7 @@ async fn a_writer_hands_over_to_a_writer_and_releases_for_a_reader() {
         "the store knows that it is a reader"
     );
     assert!(is_readable(&client).await);
-    // A reader hands nothing over, whoever is next.
+    // A reader hands nothing over, also not to a writer that is next.
     let last = start(&client, s(60)).await;
     yield_now().await;
     let before = scripted.tried(&name());
