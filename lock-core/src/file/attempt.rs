@@ -7,10 +7,11 @@ use std::time::Duration;
 use super::grant::FileGrant;
 use super::keeper::Held;
 use super::lock_file::{self, LockFile, Taken};
+use super::read_lock;
 use super::signature::Signature;
 use super::store::Store;
-use crate::LockError;
 use crate::backend::Lease;
+use crate::{LockError, LockMode};
 
 /// When a waiter tries again that was not notified of a change.
 const RETRY_FIRST: Duration = Duration::from_millis(1);
@@ -31,6 +32,7 @@ pub(super) enum Outcome {
 pub(super) fn try_take(
     store: &Arc<Store>,
     name: &Arc<str>,
+    mode: LockMode,
     signature: &Signature,
 ) -> Result<Outcome, LockError> {
     if let Some(left) = store.hand_overs.remaining(name) {
@@ -40,11 +42,16 @@ pub(super) fn try_take(
         // The other has taken it.
         store.hand_overs.end(name);
     }
+    let (directory, process) = (&store.directory, std::process::id());
     let awaits = store.watch.is_awaited(name);
-    match lock_file::take(&store.directory, name, awaits) {
-        Ok(Taken::Ours(file)) => grant(store, Arc::clone(name), file, signature),
+    let taken = match mode {
+        LockMode::Exclusive => take_alone(store, name, &signature.line(process), awaits),
+        LockMode::Shared => read_lock::take(directory, name, &signature.record(process), awaits),
+    };
+    match taken {
+        Ok(Taken::Ours(file)) => grant(store, Arc::clone(name), file, process),
         // In a directory that was replaced no release would ever be noticed.
-        Ok(Taken::Theirs(held_for)) => Ok(if store.directory.is_in_place()? {
+        Ok(Taken::Theirs(held_for) | Taken::Read(held_for)) => Ok(if directory.is_in_place()? {
             held(store, held_for)
         } else {
             Outcome::Displaced
@@ -60,6 +67,20 @@ pub(super) fn try_take(
     }
 }
 
+/// The try of a writer. One that waits and is refused for readers keeps new ones out from now on.
+fn take_alone(store: &Store, name: &str, line: &str, awaits: bool) -> Result<Taken, LockError> {
+    let taken = lock_file::take(&store.directory, name, awaits)?;
+    match &taken {
+        Taken::Ours(file) => {
+            file.sign(line);
+            store.writers.serve(name);
+        }
+        Taken::Read(_) => store.writers.close(name)?,
+        Taken::Theirs(_) => {}
+    }
+    Ok(taken)
+}
+
 fn held(store: &Store, held_for: Duration) -> Outcome {
     let awaited = u32::try_from(store.watch.awaited()).unwrap_or(u32::MAX);
     let later = RETRY_LATER.max(RETRY_SHARE.saturating_mul(awaited));
@@ -71,10 +92,8 @@ fn grant(
     store: &Arc<Store>,
     name: Arc<str>,
     file: LockFile,
-    signature: &Signature,
+    process: u32,
 ) -> Result<Outcome, LockError> {
-    let process = std::process::id();
-    file.sign(&signature.line(process));
     let held = Arc::new(Held {
         name,
         file,

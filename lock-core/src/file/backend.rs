@@ -268,9 +268,10 @@ impl Inner {
         ))
     }
 
-    fn try_acquire(&self, name: &LockName) -> Result<Attempt<FileGrant>, LockError> {
+    fn try_acquire(&self, request: &LockRequest) -> Result<Attempt<FileGrant>, LockError> {
         let store = self.store()?;
-        match try_take(&store, &self.file_name(name), &self.signature)? {
+        let name = self.file_name(request.name());
+        match try_take(&store, &name, request.mode(), &self.signature)? {
             Outcome::Granted(grant) => Ok(Attempt::Granted(grant)),
             Outcome::Held(retry_in) => Ok(Attempt::Held {
                 retry_in: Some(retry_in),
@@ -287,18 +288,23 @@ impl Backend for FileBackend {
 
     const IMMEDIATE: bool = true;
 
+    const SHARED: bool = true;
+
     async fn try_acquire(&self, request: &LockRequest) -> Result<Attempt<FileGrant>, LockError> {
-        self.0.try_acquire(request.name())
+        self.0.try_acquire(request)
     }
 
     fn changed(&self, request: &LockRequest) -> impl Future<Output = ()> + Send + 'static {
         // An error is the next try's to tell.
-        let store = self.0.store().ok();
-        let registration =
-            store.map(|store| store.watch.register(self.0.file_name(request.name())));
+        let registered = self.0.store().ok().map(|store| {
+            let name = self.0.file_name(request.name());
+            let is_writer = !request.is_shared();
+            let writer = is_writer.then(|| store.writers.begin(Arc::clone(&name)));
+            (store.watch.register(name), writer)
+        });
         async move {
-            match registration {
-                Some(registration) => registration.changed().await,
+            match registered {
+                Some((registration, _writer)) => registration.changed().await,
                 None => pending().await,
             }
         }

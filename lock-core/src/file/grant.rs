@@ -49,7 +49,12 @@ impl FileGrant {
         if !is_ours {
             return Ok(());
         }
-        let awaited = || self.store.hand_overs.begin(&held.name);
+        let awaited = || {
+            // Where a writer waits for readers, its turnstile sees to that.
+            if !held.file.is_shared() {
+                self.store.hand_overs.begin(&held.name);
+            }
+        };
         let released = held
             .file
             .release(&self.store.directory, &held.name, awaited);
@@ -83,6 +88,11 @@ impl Grant for FileGrant {
     fn fencing_token(&self) -> impl Future<Output = Result<u64, LockError>> + Send + 'static {
         let (tokens, held) = (Arc::clone(&self.store.tokens), Arc::clone(&self.held));
         async move {
+            if held.file.is_shared() {
+                return Err(LockError::misconfigured(
+                    "a reader has no fencing token: tokens order writers",
+                ));
+            }
             held.check()?;
             let token = tokens.next().await?;
             // After it was issued: if the lock is still ours now, every later holder is given a
@@ -99,7 +109,7 @@ impl Grant for FileGrant {
 
     /// Each token is the next of the directory. Not in a forked child, whose parent has the lock.
     fn hand_over(&mut self) -> bool {
-        std::process::id() == self.held.process
+        std::process::id() == self.held.process && !self.held.file.is_shared()
     }
 }
 

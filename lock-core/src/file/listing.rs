@@ -55,7 +55,7 @@ mod tests {
                         file.sign("distributed_lock v1 web-1:7\n");
                         file
                     }
-                    Taken::Theirs(_) => panic!("another process holds it"),
+                    Taken::Theirs(_) | Taken::Read(_) => panic!("another process holds it"),
                 },
             )
             .collect();

@@ -1,17 +1,20 @@
-//! One lock: an exclusive `flock` on the file that a name stands for.
+//! One lock: a `flock` on the file that a name stands for. A writer's is exclusive, and here; a reader's is
+//! shared, and in `read_lock`.
 //!
-//! # Why at most one holds a name
+//! # Why a writer holds a name alone
 //!
-//! A name is held by the process that locks the inode that the name leads to. One that has
+//! A name is held by the processes that lock the inode that the name leads to. One that has
 //! locked an inode then looks whether the name still leads to it, and starts again if it does not.
 //!
-//! 1. A name is taken away from an inode only by a process that has the lock of that inode and has
-//!    seen, since it got it, that the name leads there: by its holder, when it releases. Files are
+//! 1. A name is taken away from an inode only by a process that has the exclusive lock of that inode and has
+//!    seen, since it got it, that the name leads there: by its writer, when it releases, by the last of its
+//!    readers, or by one who clears away what a process has left that died. Files are
 //!    created only where there is none, and never linked or renamed.
-//! 2. So while H holds, the name leads to the inode that H has locked, until H unlinks it. That is
-//!    the moment of the release; the unlock after it matters to no new process.
+//! 2. So while H holds, as a writer or a reader, the name leads to the inode that H has locked, until H gives its
+//!    lock up. For a writer that is the moment at which it unlinks the file; the unlock after it matters to no
+//!    new process.
 //! 3. Another holder would have to have locked the inode that it saw the name lead to while H
-//!    holds. By 2 that is the inode of H, and the kernel locks it for one only.
+//!    holds. By 2 that is the inode of H, which the kernel locks for one writer, or for readers, and never both.
 //! 4. An inode that was unlinked never gets a name again. Its number can be used again, but not
 //!    while a process has it open, and the one that compares has it open.
 //!
@@ -23,16 +26,16 @@
 //! inotify tells apart from those that only tried, its time says since when the lock is held, and
 //! no process has asked for it yet.
 
-use std::fs::{File, Metadata, TryLockError};
-use std::os::unix::fs::{FileExt, MetadataExt};
+use std::fs::{File, Metadata};
+use std::os::unix::fs::MetadataExt;
 use std::time::Duration;
 
-use rustix::fs::{Dir, Mode, OFlags, RawMode, Stat, fchmod};
+use rustix::fs::{Mode, OFlags, RawMode, Stat, fchmod};
 use rustix::io::Errno;
 
 use super::directory::{Directory, FileId, age};
-use super::key::is_file_stem;
-use super::signature::is_of_a_lock;
+use super::flock::{convert, try_lock};
+use super::signature;
 use crate::LockError;
 
 /// How the names of lock files end; other files in the directory are not locks.
@@ -40,22 +43,21 @@ pub(super) const SUFFIX: &str = ".lock";
 
 /// Set in the mode of a lock file when another waits for it: a mark that needs no descriptor, that
 /// a crash of the waiter cannot leave behind for long, since it goes with the file.
-const AWAITED: Mode = Mode::XUSR;
+pub(super) const AWAITED: Mode = Mode::XUSR;
+
+/// Set as well when a reader waits for it, so that writers that wait know of readers.
+pub(super) const AWAITED_BY_READERS: Mode = Mode::XUSR.union(Mode::XGRP);
 
 /// How often a try starts again when files come and go under it. Each time another process got on.
-const ROUNDS: u32 = 16;
-
-/// Files that have not been locked for this long are tidied away when the directory is opened.
-const LEFT_BEHIND: Duration = Duration::from_secs(600);
-
-/// No more than this many are looked at.
-const TIDY_LIMIT: usize = 10_000;
+pub(super) const ROUNDS: u32 = 16;
 
 /// The lock of a name, ours. Dropping it closes the file and nothing else.
 #[derive(Debug)]
 pub(super) struct LockFile {
     file: File,
     id: FileId,
+    /// What a reader has written into the file, which others read as well.
+    record: Option<Box<str>>,
 }
 
 /// The answer to a try.
@@ -63,6 +65,8 @@ pub(super) enum Taken {
     Ours(LockFile),
     /// Held by another for this long.
     Theirs(Duration),
+    /// The same, and readers hold it, or wait as the caller does.
+    Read(Duration),
 }
 
 /// What a release found.
@@ -71,7 +75,7 @@ pub(super) struct Released {
     pub(super) ours: bool,
 }
 
-/// Tries once to take the lock of this name. `awaits`: if it is held, tell its holder that
+/// Tries once to take the lock of this name for a writer. `awaits`: if it is held, tell its holder that
 /// another process waits.
 pub(super) fn take(directory: &Directory, name: &str, awaits: bool) -> Result<Taken, LockError> {
     for _ in 0..ROUNDS {
@@ -82,12 +86,12 @@ pub(super) fn take(directory: &Directory, name: &str, awaits: bool) -> Result<Ta
                     return Ok(Taken::Theirs(Duration::ZERO));
                 }
                 if let Some(id) = leads_to(directory, name, &file)? {
-                    return Ok(Taken::Ours(LockFile { file, id }));
+                    return Ok(Taken::Ours(LockFile::of_writer(file, id)));
                 }
             }
             Err(Errno::EXIST) => {
-                if let Some(held_for) = try_existing(directory, name, awaits)? {
-                    return Ok(Taken::Theirs(held_for));
+                if let Some(held) = try_existing(directory, name, awaits)? {
+                    return Ok(held);
                 }
             }
             Err(error) => return Err(directory.failed("create a lock file")(error)),
@@ -96,50 +100,77 @@ pub(super) fn take(directory: &Directory, name: &str, awaits: bool) -> Result<Ta
     Ok(Taken::Theirs(Duration::ZERO))
 }
 
-/// For how long the file of this name has been locked; `None` if there was none, or one that was
-/// left behind, which is then gone.
+/// How the file of this name is held; `None` if there was none, or one that was left behind, which is then gone.
 fn try_existing(
     directory: &Directory,
     name: &str,
     awaits: bool,
-) -> Result<Option<Duration>, LockError> {
+) -> Result<Option<Taken>, LockError> {
     // For reading: the end of a try is no news to those who watch for the end of a holder.
     let file = match directory.open_file(name, OFlags::RDONLY | OFlags::NONBLOCK) {
         Ok(file) => file,
         Err(Errno::NOENT) => return Ok(None),
         Err(error) => return Err(directory.failed("open a lock file")(error)),
     };
-    if try_lock(directory, &file)? {
-        if leads_to(directory, name, &file)?.is_some() {
-            directory
-                .unlink(name)
-                .map_err(directory.failed("remove a lock file"))?;
-        }
-        // Explicitly, see `release`.
-        file.unlock().map_err(directory.failed("unlock a file"))?;
+    if clear(directory, name, &file)? {
         return Ok(None);
     }
-    if awaits {
-        let marked = fchmod(&file, Mode::RUSR | Mode::WUSR | AWAITED);
-        marked.map_err(directory.failed("mark a lock file"))?;
+    let mark = if awaits { AWAITED } else { Mode::empty() };
+    let metadata = mark_as(directory, &file, mark)?;
+    if metadata.nlink() == 0 {
+        return Ok(None);
     }
-    // After the mark: the holder looks for one after it has unlinked the file.
-    let metadata = file
-        .metadata()
-        .map_err(directory.failed("look at a lock file"))?;
-    Ok((metadata.nlink() > 0).then(|| age(&metadata)))
+    let has_readers = awaits
+        && (mode_of(&metadata).contains(AWAITED_BY_READERS) || signature::is_of_readers(&file));
+    let held_for = age(&metadata);
+    Ok(Some(if has_readers {
+        Taken::Read(held_for)
+    } else {
+        Taken::Theirs(held_for)
+    }))
 }
 
-fn try_lock(directory: &Directory, file: &File) -> Result<bool, LockError> {
-    match file.try_lock() {
-        Ok(()) => Ok(true),
-        Err(TryLockError::WouldBlock) => Ok(false),
-        Err(TryLockError::Error(error)) => Err(directory.failed("lock a file")(error)),
+/// Removes the file of a name that no process locks, and gives true; false for one that is locked.
+pub(super) fn clear(directory: &Directory, name: &str, file: &File) -> Result<bool, LockError> {
+    if !try_lock(directory, file)? {
+        return Ok(false);
     }
+    if leads_to(directory, name, file)?.is_some() {
+        directory
+            .unlink(name)
+            .map_err(directory.failed("remove a lock file"))?;
+    }
+    // Explicitly, see `release`.
+    file.unlock().map_err(directory.failed("unlock a file"))?;
+    Ok(true)
+}
+
+/// Sets this in the mode of the file, and looks at it.
+pub(super) fn mark_as(
+    directory: &Directory,
+    file: &File,
+    mark: Mode,
+) -> Result<Metadata, LockError> {
+    let look = || {
+        let metadata = file.metadata();
+        metadata.map_err(directory.failed("look at a lock file"))
+    };
+    let metadata = look()?;
+    let mode = mode_of(&metadata);
+    if mode.contains(mark) {
+        return Ok(metadata);
+    }
+    fchmod(file, mode | mark).map_err(directory.failed("mark a lock file"))?;
+    // After the mark: the holder looks for one after it has unlinked the file.
+    look()
 }
 
 /// The second look: which file this is, if the name leads to it.
-fn leads_to(directory: &Directory, name: &str, file: &File) -> Result<Option<FileId>, LockError> {
+pub(super) fn leads_to(
+    directory: &Directory,
+    name: &str,
+    file: &File,
+) -> Result<Option<FileId>, LockError> {
     let metadata = file
         .metadata()
         .map_err(directory.failed("look at a lock file"))?;
@@ -151,6 +182,21 @@ fn leads_to(directory: &Directory, name: &str, file: &File) -> Result<Option<Fil
 }
 
 impl LockFile {
+    fn of_writer(file: File, id: FileId) -> Self {
+        let record = None;
+        Self { file, id, record }
+    }
+
+    /// Of a reader, whose record is in the file.
+    pub(super) fn of_reader(file: File, id: FileId, record: &str) -> Self {
+        let record = Some(record.into());
+        Self { file, id, record }
+    }
+
+    pub(super) fn is_shared(&self) -> bool {
+        self.record.is_some()
+    }
+
     /// Whether the name still leads to our file, and whether another process waits for it.
     pub(super) fn look(&self, directory: &Directory, name: &str) -> Result<Look, LockError> {
         let named = directory.look(name)?;
@@ -163,11 +209,10 @@ impl LockFile {
 
     /// Says who holds it, to those who look.
     pub(super) fn sign(&self, line: &str) {
-        // In one call. It fails where the disk is full, and then the holder is not named.
-        let _ = self.file.write_all_at(line.as_bytes(), 0);
+        signature::write(&self.file, line);
     }
 
-    /// Releases the lock. `awaited` is called, at most once, if another waits for it: before
+    /// Releases the lock. `awaited` is called, at most once, if another waits for a lock that is free now: before
     /// any process can take it if possible.
     pub(super) fn release(
         &self,
@@ -176,33 +221,67 @@ impl LockFile {
         awaited: impl Fn(),
     ) -> Result<Released, LockError> {
         let look = self.look(directory, name);
-        let unlinked = match &look {
-            Ok(look) if look.in_place => {
-                if look.awaited {
-                    awaited();
-                }
-                let unlinked = directory.unlink(name);
-                // One that was marked in between: a process that marks it later sees that it is unlinked.
-                if !look.awaited
-                    && self
-                        .file
-                        .metadata()
-                        .is_ok_and(|metadata| has_mark(mode_of(&metadata)))
-                {
-                    awaited();
-                }
-                unlinked
+        let ours = look.as_ref().is_ok_and(|look| look.in_place);
+        let unlinked = match &self.record {
+            None => match &look {
+                Ok(look) if look.in_place => self.unlink(directory, name, *look, awaited),
+                // What the name leads to now is not ours to remove.
+                _ => Ok(()),
+            },
+            Some(record) => {
+                signature::withdraw(&self.file, record);
+                self.leave(directory, name, awaited)
             }
-            // What the name leads to now is not ours to remove.
-            _ => Ok(()),
         };
         // Explicitly: a child that was forked meanwhile has the file open as well, and would keep
         // the lock when we close ours.
         let unlocked = self.file.unlock();
-        let ours = look?.in_place;
-        unlinked.map_err(directory.failed("remove a lock file"))?;
+        look?;
+        unlinked?;
         unlocked.map_err(directory.failed("unlock a file"))?;
         Ok(Released { ours })
+    }
+
+    /// The last of the readers removes the file, as its writer: the exclusive lock shows that it is the last.
+    fn leave(
+        &self,
+        directory: &Directory,
+        name: &str,
+        awaited: impl Fn(),
+    ) -> Result<(), LockError> {
+        if !convert(directory, &self.file)? {
+            return Ok(());
+        }
+        // Anew: for a moment it was not locked by us at all.
+        let look = self.look(directory, name)?;
+        if look.in_place {
+            self.unlink(directory, name, look, awaited)?;
+        }
+        Ok(())
+    }
+
+    /// Takes the name away from the file, which is exclusively ours.
+    fn unlink(
+        &self,
+        directory: &Directory,
+        name: &str,
+        look: Look,
+        awaited: impl Fn(),
+    ) -> Result<(), LockError> {
+        if look.awaited {
+            awaited();
+        }
+        let unlinked = directory.unlink(name);
+        // One that was marked in between: a process that marks it later sees that it is unlinked.
+        if !look.awaited
+            && self
+                .file
+                .metadata()
+                .is_ok_and(|metadata| has_mark(mode_of(&metadata)))
+        {
+            awaited();
+        }
+        unlinked.map_err(directory.failed("remove a lock file"))
     }
 }
 
@@ -230,44 +309,6 @@ pub(super) struct Look {
     pub(super) awaited: bool,
 }
 
-/// Removes files that processes left behind when they died; those of names which are never locked
-/// again would stay for good. What another program has put into the directory is not touched, also where
-/// it ends as lock files do (`Cargo.lock`).
-pub(super) fn tidy(directory: &Directory) -> Result<(), LockError> {
-    let list = directory.open_file(".", OFlags::RDONLY | OFlags::DIRECTORY);
-    let list = list.map_err(directory.failed("list the files"))?;
-    let entries = Dir::new(list).map_err(directory.failed("list the files"))?;
-    for entry in entries.take(TIDY_LIMIT) {
-        let entry = entry.map_err(directory.failed("list the files"))?;
-        let Ok(name) = entry.file_name().to_str() else {
-            continue;
-        };
-        if name.strip_suffix(SUFFIX).is_some_and(is_file_stem) {
-            tidy_one(directory, name)?;
-        }
-    }
-    Ok(())
-}
-
-fn tidy_one(directory: &Directory, name: &str) -> Result<(), LockError> {
-    let Ok(file) = directory.open_file(name, OFlags::RDONLY | OFlags::NONBLOCK) else {
-        return Ok(());
-    };
-    let left_behind = file.metadata().is_ok_and(|metadata| {
-        metadata.is_file() && age(&metadata) >= LEFT_BEHIND && is_of_a_lock(&file)
-    });
-    if left_behind && file.try_lock().is_ok() {
-        if leads_to(directory, name, &file)?.is_some() {
-            directory
-                .unlink(name)
-                .map_err(directory.failed("remove a lock file"))?;
-        }
-        // Not being unlocked when it is closed would only matter to a forked child's copy.
-        let _ = file.unlock();
-    }
-    Ok(())
-}
-
 #[cfg(test)]
 pub(super) mod tests {
     use std::cell::Cell;
@@ -287,7 +328,7 @@ pub(super) mod tests {
     pub(in crate::file) fn ours(directory: &Directory) -> LockFile {
         match take(directory, NAME, false).unwrap() {
             Taken::Ours(file) => file,
-            Taken::Theirs(_) => panic!("another process holds it"),
+            Taken::Theirs(_) | Taken::Read(_) => panic!("another process holds it"),
         }
     }
 
@@ -372,38 +413,5 @@ pub(super) mod tests {
         let later = ours(&directory);
         assert_eq!(release(&file, &directory), (false, 0));
         assert!(later.look(&directory, NAME).unwrap().in_place);
-    }
-
-    #[test]
-    fn what_is_no_lock_file_is_not_tidied_away() {
-        let (base, directory) = directory();
-        let old = SystemTime::now() - 365 * 24 * 6 * LEFT_BEHIND;
-        let [gone, held, folder, written, signed] =
-            ["b", "c", "d", "e", "f"].map(|byte| format!("v1-{}.lock", byte.repeat(32)));
-        let empty = ["tokens", "notes", "yarn.lock", "v1-b.lock", &gone, &held];
-        for (name, text) in (empty.map(|name| (name, "")).into_iter()).chain([
-            ("Cargo.lock", "version = 4"),
-            (&written, "by another program"),
-            (&signed, "distributed_lock v1 web-1:7\n"),
-        ]) {
-            let path = base.path().join("locks").join(name);
-            std::fs::write(&path, text).unwrap();
-            let file = File::options().write(true).open(&path).unwrap();
-            file.set_modified(old).unwrap();
-        }
-        std::fs::create_dir(base.path().join("locks").join(&folder)).unwrap();
-        let holder = directory.open_file(&held, OFlags::RDONLY).unwrap();
-        holder.try_lock().unwrap();
-        tidy(&directory).unwrap();
-        let mut left: Vec<_> = std::fs::read_dir(base.path().join("locks"))
-            .unwrap()
-            .map(|entry| entry.unwrap().file_name().into_string().unwrap())
-            .collect();
-        left.sort();
-        let others = ["Cargo.lock", "notes", "tokens", "v1-b.lock"];
-        let others = others
-            .into_iter()
-            .chain([&*held, &*folder, &*written, "yarn.lock"]);
-        assert_eq!(left, others.collect::<Vec<_>>());
     }
 }

@@ -47,11 +47,23 @@
 //! go first: for up to 5 ms, or until the other has taken the lock, our own tries are answered with
 //! "held". Another thread looks after what is held; it ends when nothing is.
 //!
+//! # Readers
+//!
+//! [Readers](crate::DistributedLock::shared) lock one file together, each by a descriptor of its own, and the last to
+//! leave removes it. A reader that dies is gone as any holder is.
+//!
+//! A writer that was refused for readers keeps new ones out, in all processes, by a file of its own in the directory,
+//! `v1-….wait`, and one descriptor for each process and lock. It does so until it is granted the lock, gives up, or its
+//! process ends; after it has given up readers can be refused for up to 20 ms more. A try of a reader that was
+//! under way when the writer came may still be granted. A writer that waits for a writer keeps readers out from its
+//! next try on after one of them has begun to wait: 50 ms later at most.
+//!
 //! # Who holds a lock
 //!
 //! A holder writes which [instance](FileBackendBuilder::instance) it is into its lock file, for
 //! [`holder`](crate::LockProvider::holder) and for people; nothing is decided by that. Its lock is the
-//! kernel's, with or without the text, which is missing where the disk is full.
+//! kernel's, with or without the text, which is missing where the disk is full. Readers have one text for all of them:
+//! the instance that came last, until it leaves; a list has one row for them.
 //!
 //! # Tokens
 //!
@@ -89,6 +101,7 @@ mod blocking;
 mod directory;
 mod errors;
 mod file_system;
+mod flock;
 mod grant;
 mod hand_over;
 mod keeper;
@@ -96,10 +109,14 @@ mod key;
 mod listing;
 mod lock_file;
 mod parents;
+mod read_lock;
 mod registration;
 mod signature;
 mod store;
+mod tidy;
 mod token;
+mod turnstile;
+mod waiting_writers;
 mod watch;
 
 pub use backend::{FileBackend, FileBackendBuilder};

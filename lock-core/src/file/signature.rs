@@ -12,9 +12,17 @@
 //! takes to sign, as earlier versions leave them. A file in the making is never tried. So what a look can meet
 //! is another process that clears away what a dead one has left: that takes the lock for held, as it does when
 //! two processes clear it away together, and tries again.
+//!
+//! A file that readers have signed is tried exclusively, which succeeds only when all of them have gone. A reader
+//! that comes in this moment knows that by the record, and tries again.
+//!
+//! # Readers
+//!
+//! Readers have one file, and one record in it: that of the reader which came last, until it leaves. All records are
+//! of one length, so that each covers the one before.
 
 use std::borrow::Cow;
-use std::fs::{File, TryLockError};
+use std::fs::{File, Metadata};
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::time::Duration;
 
@@ -22,6 +30,7 @@ use rustix::fs::OFlags;
 use rustix::io::Errno;
 
 use super::directory::{Directory, age};
+use super::flock::{try_lock, try_share};
 use crate::instance::{Instance, LONGEST};
 use crate::{Holder, LockError, LockMode};
 
@@ -31,10 +40,17 @@ const HEAD: &str = "distributed_lock v1 ";
 /// Longer than between the creation of a file and its signature.
 const IN_THE_MAKING: Duration = Duration::from_millis(20);
 
+/// What follows it in the record of a reader. An instance has no blank.
+const READERS: &str = "shared ";
+
+/// How long a record is, which no signature of a writer exceeds.
+const RECORD: usize = HEAD.len() + READERS.len() + LONGEST + 1;
+
 /// Of this process.
 #[derive(Debug)]
 pub(super) struct Signature {
     line: String,
+    record: String,
     /// The process that it names, where it names one.
     process: Option<u32>,
 }
@@ -43,21 +59,103 @@ impl Signature {
     pub(super) fn of(instance: &Instance) -> Self {
         Self {
             line: line(instance),
+            record: record(instance),
             process: instance.is_default().then(std::process::id),
         }
     }
 
-    /// What is written by the process of this number: a child that was forked has another one.
+    /// What is written by the process of this number, as a writer: a child that was forked has another one.
     pub(super) fn line(&self, process: u32) -> Cow<'_, str> {
-        match self.process {
-            Some(named) if named != process => line(&Instance::of_process(LONGEST)).into(),
-            _ => (&*self.line).into(),
+        match self.other_than_named(process) {
+            Some(instance) => line(&instance).into(),
+            None => (&*self.line).into(),
         }
+    }
+
+    /// The same of a reader.
+    pub(super) fn record(&self, process: u32) -> Cow<'_, str> {
+        match self.other_than_named(process) {
+            Some(instance) => record(&instance).into(),
+            None => (&*self.record).into(),
+        }
+    }
+
+    fn other_than_named(&self, process: u32) -> Option<Instance> {
+        let is_other = self.process.is_some_and(|named| named != process);
+        is_other.then(|| Instance::of_process(LONGEST))
     }
 }
 
 fn line(instance: &Instance) -> String {
     format!("{HEAD}{}\n", instance.as_str())
+}
+
+pub(super) fn record(instance: &Instance) -> String {
+    record_of(instance.as_str())
+}
+
+fn record_of(instance: &str) -> String {
+    format!("{HEAD}{READERS}{instance:<LONGEST$}\n")
+}
+
+/// Writes a line or a record into a lock file that is ours.
+pub(super) fn write(file: &File, text: &str) {
+    // In one call. It fails where the disk is full, and then the holder is not named.
+    let _ = file.write_all_at(text.as_bytes(), 0);
+}
+
+/// Takes the name of a reader that leaves out of the record, if it is the one there.
+pub(super) fn withdraw(file: &File, record: &str) {
+    if text_of(file).is_some_and(|text| text == record) {
+        write(file, &record_of(""));
+    }
+}
+
+/// What stands in a lock file.
+#[derive(Debug, PartialEq)]
+pub(super) enum Signed {
+    Writer(String),
+    /// With the instance of one of them, or none where that one has left.
+    Readers(Option<String>),
+    /// Nothing yet, or nothing whole.
+    No,
+}
+
+pub(super) fn read(file: &File) -> Signed {
+    let text = text_of(file).unwrap_or_default();
+    let Some(text) = text.strip_prefix(HEAD) else {
+        return Signed::No;
+    };
+    if let Some(instance) = text.strip_prefix(READERS) {
+        let instance = instance.trim_end();
+        return Signed::Readers((!instance.is_empty()).then(|| instance.to_owned()));
+    }
+    match text.strip_suffix('\n') {
+        Some(instance) => Signed::Writer(instance.to_owned()),
+        None => Signed::No,
+    }
+}
+
+/// Whether readers were the last that wrote to this file.
+pub(super) fn is_of_readers(file: &File) -> bool {
+    matches!(read(file), Signed::Readers(_))
+}
+
+/// Whether its holder may not have come to sign it.
+pub(super) fn is_in_the_making(signed: &Signed, metadata: &Metadata) -> bool {
+    *signed == Signed::No && age(metadata) < IN_THE_MAKING
+}
+
+/// Whether a lock was the last that was written to this file, if anything was.
+pub(super) fn is_of_a_lock(file: &File) -> bool {
+    text_of(file).is_some_and(|text| text.starts_with(HEAD) || HEAD.starts_with(&text))
+}
+
+/// No more than a signature has.
+fn text_of(file: &File) -> Option<String> {
+    let mut text = [0; RECORD + 1];
+    let length = file.read_at(&mut text, 0).ok()?;
+    String::from_utf8(text[..length].to_vec()).ok()
 }
 
 /// What a look at a lock file has found.
@@ -76,7 +174,7 @@ pub(super) fn look(directory: &Directory, name: &str, is_last: bool) -> Result<S
         Err(Errno::NOENT) => return Ok(Seen::Free),
         Err(error) => return Err(directory.failed("open a lock file")(error)),
     };
-    let signed = read(&file).and_then(instance_in);
+    let signed = read(&file);
     // After the signature: what is unlinked now had it.
     let metadata = file
         .metadata()
@@ -84,20 +182,25 @@ pub(super) fn look(directory: &Directory, name: &str, is_last: bool) -> Result<S
     if metadata.nlink() == 0 {
         return Ok(Seen::Free);
     }
-    if signed.is_none() && !is_last && age(&metadata) < IN_THE_MAKING {
+    if !is_last && is_in_the_making(&signed, &metadata) {
         return Ok(Seen::Unsigned);
     }
-    match file.try_lock_shared() {
-        Err(TryLockError::WouldBlock) => {}
-        Err(TryLockError::Error(error)) => return Err(directory.failed("lock a file")(error)),
-        Ok(()) => {
-            // Explicitly: a child that is forked in this moment has the file open as well.
-            file.unlock().map_err(directory.failed("unlock a file"))?;
-            return Ok(Seen::Free);
-        }
+    let is_free = match signed {
+        Signed::Readers(_) => try_lock(directory, &file)?,
+        Signed::Writer(_) | Signed::No => try_share(directory, &file)?,
+    };
+    if is_free {
+        // Explicitly: a child that is forked in this moment has the file open as well.
+        file.unlock().map_err(directory.failed("unlock a file"))?;
+        return Ok(Seen::Free);
     }
-    let mut holder = Holder::new(LockMode::Exclusive);
-    if let Some(instance) = signed {
+    let (mode, instance) = match signed {
+        Signed::Writer(instance) => (LockMode::Exclusive, Some(instance)),
+        Signed::Readers(instance) => (LockMode::Shared, instance),
+        Signed::No => (LockMode::Exclusive, None),
+    };
+    let mut holder = Holder::new(mode);
+    if let Some(instance) = instance {
         holder = holder.with_instance(&instance);
     }
     if let Ok(since) = metadata.modified() {
@@ -106,27 +209,12 @@ pub(super) fn look(directory: &Directory, name: &str, is_last: bool) -> Result<S
     Ok(Seen::Held(holder))
 }
 
-/// Whether a lock was the last that was written to this file, if anything was.
-pub(super) fn is_of_a_lock(file: &File) -> bool {
-    read(file).is_some_and(|text| text.starts_with(HEAD) || HEAD.starts_with(&text))
-}
-
-/// No more than a signature has.
-fn read(file: &File) -> Option<String> {
-    let mut text = [0; HEAD.len() + LONGEST + 2];
-    let length = file.read_at(&mut text, 0).ok()?;
-    String::from_utf8(text[..length].to_vec()).ok()
-}
-
-fn instance_in(text: String) -> Option<String> {
-    let instance = text.strip_prefix(HEAD)?.strip_suffix('\n')?;
-    Some(instance.to_owned())
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::file::lock_file::Taken;
     use crate::file::lock_file::tests::{NAME, directory, ours};
+    use crate::file::read_lock;
 
     fn instance(seen: Seen) -> Option<String> {
         match seen {
@@ -183,6 +271,7 @@ mod tests {
             "distributed_lock v1 web 1\n",
             "distributed_lock v1 a\nb\n",
             "distributed_lock v2 web-1:7\n",
+            "distributed_lock v1 shared",
             "pid 7\n",
             &long,
         ] {
@@ -201,9 +290,55 @@ mod tests {
         let parents = Signature {
             process: Some(process + 1),
             line: "of the parent".to_owned(),
+            record: "of the parent".to_owned(),
         };
         assert!(parents.line(process).ends_with(&format!(":{process}\n")));
+        let read = parents.record(process).trim_end().to_owned();
+        assert!(read.ends_with(&format!(":{process}")), "{read}");
         let given = Signature::of(&Instance::of("web-1").unwrap());
         assert_eq!(given.line(process + 1), "distributed_lock v1 web-1\n");
+    }
+
+    #[test]
+    fn readers_are_named_by_the_last_that_came_until_it_leaves() {
+        let (_base, directory) = directory();
+        let read = |instance: &str| {
+            let record = record(&Instance::of(instance).unwrap());
+            match read_lock::take(&directory, NAME, &record, false).unwrap() {
+                Taken::Ours(file) => file,
+                Taken::Theirs(_) | Taken::Read(_) => panic!("no writer holds it"),
+            }
+        };
+        let see = || match look(&directory, NAME, false).unwrap() {
+            Seen::Held(holder) => {
+                assert_eq!(holder.mode(), LockMode::Shared);
+                Some(holder.instance().map(str::to_owned))
+            }
+            _ => None,
+        };
+        let named = |instance: &str| Some(Some(instance.to_owned()));
+        let long = "x".repeat(LONGEST);
+        let one = read(&long);
+        assert_eq!(see(), named(&long));
+        let other = read("web-1");
+        assert_eq!(see(), named("web-1"));
+        other.release(&directory, NAME, || ()).unwrap();
+        assert_eq!(see(), Some(None), "it is not known which");
+        let other = read("web-1");
+        one.release(&directory, NAME, || ()).unwrap();
+        assert_eq!(see(), named("web-1"));
+        // The looks were in no reader's way, nor are they in a writer's.
+        other.release(&directory, NAME, || ()).unwrap();
+        assert_eq!(see(), None);
+        drop(ours(&directory));
+    }
+
+    #[test]
+    fn an_instance_that_is_called_as_readers_are_is_a_writer() {
+        let (_base, directory) = directory();
+        let file = ours(&directory);
+        file.sign(&line(&Instance::of("shared").unwrap()));
+        let seen = look(&directory, NAME, false).unwrap();
+        assert_eq!(instance(seen).as_deref(), Some("shared"));
     }
 }

@@ -6,8 +6,9 @@ use std::sync::Arc;
 use super::directory::Directory;
 use super::hand_over::HandOvers;
 use super::keeper::Keeper;
-use super::lock_file;
+use super::tidy::tidy;
 use super::token::Tokens;
+use super::waiting_writers::WaitingWriters;
 use super::watch::Watch;
 use crate::LockError;
 use crate::checked::passed;
@@ -17,6 +18,7 @@ pub(super) struct Store {
     pub(super) directory: Arc<Directory>,
     pub(super) hand_overs: Arc<HandOvers>,
     pub(super) watch: Arc<Watch>,
+    pub(super) writers: Arc<WaitingWriters>,
     pub(super) keeper: Arc<Keeper>,
     pub(super) tokens: Arc<Tokens>,
 }
@@ -24,7 +26,7 @@ pub(super) struct Store {
 impl Store {
     pub(super) fn open(path: &Path, polls: bool) -> Result<Self, LockError> {
         let directory = Arc::new(Directory::open(path)?);
-        lock_file::tidy(&directory)?;
+        tidy(&directory)?;
         directory.probe()?;
         passed!(
             "directory",
@@ -44,6 +46,7 @@ impl Store {
         );
         Ok(Self {
             watch: Watch::new(path, polls, Arc::clone(&hand_overs)),
+            writers: Arc::new(WaitingWriters::new(Arc::clone(&directory))),
             keeper: Arc::new(Keeper::new(Arc::clone(&directory))),
             tokens: Arc::new(Tokens::new(Arc::clone(&directory))),
             hand_overs,

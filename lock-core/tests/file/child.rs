@@ -9,12 +9,12 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use lock_core::backend::{Attempt, Backend, Grant};
-use lock_core::file::FileBackend;
+use lock_core::file::{FileBackend, FileGrant};
 use lock_core::{LockErrorKind, LockProvider};
 use rustix::process::{Pid, Resource, Rlimit, Signal, kill_process, setrlimit};
 use rustix::time::{ClockId, clock_gettime};
 
-use crate::support::{Detector, at_once, block_on, request, take};
+use crate::support::{Detector, at_once, block_on, read, request, take};
 
 const ROLE: &str = "LOCK_TEST_ROLE";
 const BASE: &str = "LOCK_TEST_BASE";
@@ -151,7 +151,10 @@ fn role() {
     let locks = base.join("locks");
     let argument = env::var(ARGUMENT).unwrap();
     match &*role {
-        "hold" => hold(&FileBackend::open(locks).unwrap(), &argument),
+        "hold" => hold(&FileBackend::open(locks).unwrap(), &argument, take),
+        "read" => hold(&FileBackend::open(locks).unwrap(), &argument, read),
+        "wait" => wait(&FileBackend::open(locks).unwrap(), &argument),
+        "read-and-write" => crate::readers::read_and_write(base, &argument),
         "hold-with-a-child" => hold_with_a_child(&FileBackend::open(locks).unwrap(), &argument),
         "hammer" => hammer(base, &argument),
         "tokens" => tokens(base, &argument),
@@ -173,12 +176,20 @@ fn wait_for_a_line() {
 }
 
 /// Holds a lock until it is ordered to release it, and lives until it is ordered to end.
-fn hold(backend: &FileBackend, lock: &str) {
+fn hold(backend: &FileBackend, lock: &str, take: fn(&FileBackend, &str) -> Option<FileGrant>) {
     let grant = take(backend, lock).expect("a free lock");
     report("held");
     wait_for_a_line();
     drop(grant);
     report("released");
+    wait_for_a_line();
+}
+
+/// Waits for a lock as a writer whom readers are in the way, and does nothing else.
+fn wait(backend: &FileBackend, lock: &str) {
+    let _registered = Box::pin(backend.changed(&request(lock)));
+    assert!(take(backend, lock).is_none());
+    report("waits");
     wait_for_a_line();
 }
 

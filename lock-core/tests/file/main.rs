@@ -8,5 +8,6 @@ mod exclusion;
 mod fairness;
 mod limits;
 mod processes;
+mod readers;
 mod support;
 mod tokens;

@@ -10,9 +10,9 @@ use std::task::{Context, Poll, Wake, Waker};
 use std::thread::{self, Thread};
 use std::time::{Duration, Instant};
 
-use lock_core::LockName;
 use lock_core::backend::{Attempt, Backend, Lease, LockRequest};
 use lock_core::file::{FileBackend, FileGrant};
+use lock_core::{LockMode, LockName};
 
 /// A directory to keep lock directories in.
 pub(crate) struct Base(tempfile::TempDir);
@@ -34,13 +34,16 @@ impl Base {
         FileBackend::open(self.locks()).unwrap()
     }
 
-    /// The lock files that are there.
+    /// The lock files that are there, and those of writers that wait.
     pub(crate) fn lock_files(&self) -> Vec<PathBuf> {
         let files = fs::read_dir(self.locks())
             .unwrap()
             .map(|entry| entry.unwrap().path());
         files
-            .filter(|path| path.extension().is_some_and(|end| end == "lock"))
+            .filter(|path| {
+                path.extension()
+                    .is_some_and(|end| end == "lock" || end == "wait")
+            })
             .collect()
     }
 }
@@ -60,6 +63,14 @@ pub(crate) fn at_once<F: Future>(future: F) -> F::Output {
 /// One try.
 pub(crate) fn take(backend: &FileBackend, lock: &str) -> Option<FileGrant> {
     match at_once(backend.try_acquire(&request(lock))).unwrap() {
+        Attempt::Granted(grant) => Some(grant),
+        Attempt::Held { .. } => None,
+    }
+}
+
+/// The same of a reader.
+pub(crate) fn read(backend: &FileBackend, lock: &str) -> Option<FileGrant> {
+    match at_once(backend.try_acquire(&request(lock).with_mode(LockMode::Shared))).unwrap() {
         Attempt::Granted(grant) => Some(grant),
         Attempt::Held { .. } => None,
     }

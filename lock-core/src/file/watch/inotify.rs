@@ -4,8 +4,9 @@
 //! a caller waits until the backend and all that wait through it are gone. The directory is watched
 //! only while a caller waits, since each release costs something for each that watches.
 //!
-//! A release removes the file, a holder that dies closes one that it had open for writing; a
-//! try that fails opens for reading only. What is missed (an overflow, a limit of inotify) is found by the
+//! A release removes the file, a holder that dies closes one that it had open for writing, and so does a reader that
+//! leaves others; a try that fails opens for reading only. The same goes for the file of writers that
+//! [wait](super::super::turnstile). What is missed (an overflow, a limit of inotify) is found by the
 //! next try of the waiter.
 
 use std::mem::MaybeUninit;
@@ -18,6 +19,7 @@ use rustix::fs::inotify::{self, CreateFlags, Event, ReadFlags, Reader, WatchFlag
 use rustix::io::Errno;
 
 use super::{Shared, State};
+use crate::file::turnstile;
 use crate::panics::catch;
 
 /// The kernel tells that a file is closed a moment before it drops its lock.
@@ -123,7 +125,10 @@ impl Shared {
         let Some(name) = event.file_name().and_then(|name| name.to_str().ok()) else {
             return;
         };
-        let waiting = state.names.get(name).map(|name| Arc::clone(&name.changed));
+        // Readers wait for the writers as well that wait.
+        let lock = turnstile::lock_of(name);
+        let waiting = state.names.get(lock.as_deref().unwrap_or(name));
+        let waiting = waiting.map(|name| Arc::clone(&name.changed));
         drop(state);
         if kind.contains(ReadFlags::CREATE) && !self.hand_overs.end(name) {
             return;

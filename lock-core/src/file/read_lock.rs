@@ -1,0 +1,266 @@
+//! The lock of a reader: a shared `flock` on the file that a name stands for.
+//!
+//! Readers of one name lock one file together. The first creates it, the others join, and the last to leave removes
+//! it. Why no writer holds the name meanwhile is argued in [`lock_file`](super::lock_file).
+//!
+//! A file that no process locks was left behind. A reader clears it away, as a writer does, so that a file says
+//! since when it is held. For that it tries the exclusive lock, as does the last reader when it leaves; a reader that
+//! comes in this moment finds the file of readers locked by one process, and tries again: no writer holds such a
+//! file, since writers hold those alone that they have created.
+
+use std::fs::File;
+use std::os::unix::fs::MetadataExt;
+use std::thread;
+use std::time::Duration;
+
+use rustix::fs::{Mode, OFlags};
+use rustix::io::Errno;
+
+use super::directory::{Directory, FileId, age};
+use super::flock::try_share;
+use super::lock_file::{AWAITED_BY_READERS, LockFile, Taken, clear, leads_to, mark_as};
+use super::signature;
+use super::turnstile;
+use crate::LockError;
+
+/// How often a try starts again when files come and go under it.
+const ROUNDS: u32 = 12;
+
+/// After so many of them it pauses between two: a process that it meets, on its way to remove the file, can have lost
+/// its processor.
+const SWIFT: u32 = 4;
+
+/// The first of these pauses. Each next is twice as long, and all together are some 13 ms.
+const PAUSE: Duration = Duration::from_micros(50);
+
+/// Tries once to take the lock of this name for a reader, who writes this record. `awaits`: if a writer holds it, tell
+/// it that another process waits.
+pub(super) fn take(
+    directory: &Directory,
+    name: &str,
+    record: &str,
+    awaits: bool,
+) -> Result<Taken, LockError> {
+    for round in 0..ROUNDS {
+        // In each round: a writer can have come to wait since.
+        if let Some(closed_for) = turnstile::closed_for(directory, name)? {
+            return Ok(Taken::Theirs(closed_for));
+        }
+        match directory.open_file(name, OFlags::RDWR | OFlags::CREATE | OFlags::EXCL) {
+            Ok(file) => {
+                if let Some(id) = share(directory, name, &file)? {
+                    return Ok(ours(file, id, record));
+                }
+            }
+            Err(Errno::EXIST) => {
+                if let Some(taken) = join(directory, name, record, awaits)? {
+                    return Ok(taken);
+                }
+            }
+            Err(error) => return Err(directory.failed("create a lock file")(error)),
+        }
+        if let Some(doubled) = round.checked_sub(SWIFT) {
+            thread::sleep(PAUSE * 2_u32.pow(doubled));
+        }
+    }
+    Ok(Taken::Theirs(Duration::ZERO))
+}
+
+/// Joins the readers that hold the file of this name; `None` where it is to be tried again: there was none, it was
+/// left behind and is gone, or it is just being cleared away.
+fn join(
+    directory: &Directory,
+    name: &str,
+    record: &str,
+    awaits: bool,
+) -> Result<Option<Taken>, LockError> {
+    // For reading, see `lock_file`.
+    let file = match directory.open_file(name, OFlags::RDONLY | OFlags::NONBLOCK) {
+        Ok(file) => file,
+        Err(Errno::NOENT) => return Ok(None),
+        Err(error) => return Err(directory.failed("open a lock file")(error)),
+    };
+    let signed = signature::read(&file);
+    let metadata = mark_as(directory, &file, Mode::empty())?;
+    // One in the making is not locked yet, and its creator lives.
+    if !signature::is_in_the_making(&signed, &metadata) && clear(directory, name, &file)? {
+        return Ok(None);
+    }
+    if let Some(id) = share(directory, name, &file)? {
+        let own = open_again(directory, name, id);
+        // Explicitly: a forked child has the file open as well.
+        file.unlock().map_err(directory.failed("unlock a file"))?;
+        return Ok(own?.map(|own| ours(own, id, record)));
+    }
+    // Anew: the first reader can have come to sign it since, and leave by now.
+    if signature::is_of_readers(&file) {
+        return Ok(None);
+    }
+    let mark = if awaits {
+        AWAITED_BY_READERS
+    } else {
+        Mode::empty()
+    };
+    let metadata = mark_as(directory, &file, mark)?;
+    Ok((metadata.nlink() > 0).then(|| Taken::Theirs(age(&metadata))))
+}
+
+/// Locks the file together with others; which it is, if the name leads to it.
+fn share(directory: &Directory, name: &str, file: &File) -> Result<Option<FileId>, LockError> {
+    if !try_share(directory, file)? {
+        return Ok(None);
+    }
+    let id = leads_to(directory, name, file)?;
+    if id.is_none() {
+        // Explicitly: a forked child has the file open as well.
+        file.unlock().map_err(directory.failed("unlock a file"))?;
+    }
+    Ok(id)
+}
+
+/// The file of this name, which is locked by us, once more and for writing: by that the end of a holder is told from
+/// that of a try. `None` if another program has removed it.
+fn open_again(directory: &Directory, name: &str, id: FileId) -> Result<Option<File>, LockError> {
+    let file = match directory.open_file(name, OFlags::RDWR | OFlags::NONBLOCK) {
+        Ok(file) => file,
+        Err(Errno::NOENT) => return Ok(None),
+        Err(error) => return Err(directory.failed("open a lock file")(error)),
+    };
+    let shared = share(directory, name, &file)?;
+    Ok(shared.filter(|again| *again == id).map(|_| file))
+}
+
+fn ours(file: File, id: FileId, record: &str) -> Taken {
+    signature::write(&file, record);
+    Taken::Ours(LockFile::of_reader(file, id, record))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::cell::Cell;
+    use std::time::SystemTime;
+
+    use super::super::lock_file;
+    use super::super::lock_file::tests::{NAME, directory, ours as writers};
+    use super::*;
+    use crate::instance::Instance;
+
+    fn record(instance: &str) -> String {
+        signature::record(&Instance::of(instance).unwrap())
+    }
+
+    fn try_read(directory: &Directory) -> Option<LockFile> {
+        match take(directory, NAME, &record("web-1:7"), true).unwrap() {
+            Taken::Ours(file) => Some(file),
+            Taken::Theirs(_) | Taken::Read(_) => None,
+        }
+    }
+
+    fn reader(directory: &Directory) -> LockFile {
+        try_read(directory).expect("no writer holds it")
+    }
+
+    fn is_there(base: &tempfile::TempDir) -> bool {
+        base.path().join("locks").join(NAME).exists()
+    }
+
+    #[test]
+    fn the_last_of_the_readers_removes_the_file_whoever_was_first() {
+        let (base, directory) = directory();
+        for order in [[0, 1, 2], [2, 1, 0], [1, 0, 2]] {
+            let readers = [(); 3].map(|()| reader(&directory));
+            for (left, reader) in order.into_iter().enumerate() {
+                assert!(is_there(&base));
+                let released = readers[reader].release(&directory, NAME, || ()).unwrap();
+                assert!(released.ours);
+                assert_eq!(is_there(&base), left < 2);
+            }
+            drop(writers(&directory));
+        }
+    }
+
+    #[test]
+    fn a_writer_is_refused_by_readers_and_readers_by_a_writer() {
+        let (_base, directory) = directory();
+        let one = reader(&directory);
+        let other = reader(&directory);
+        let try_write = || lock_file::take(&directory, NAME, true).unwrap();
+        assert!(matches!(try_write(), Taken::Read(_)));
+        one.release(&directory, NAME, || ()).unwrap();
+        assert!(matches!(try_write(), Taken::Read(_)));
+        let awaited = Cell::new(0);
+        let tell = || awaited.set(awaited.get() + 1);
+        other.release(&directory, NAME, tell).unwrap();
+        assert_eq!(awaited.get(), 1);
+        let writer = writers(&directory);
+        assert!(try_read(&directory).is_none());
+        writer.release(&directory, NAME, || ()).unwrap();
+        drop(reader(&directory));
+    }
+
+    #[test]
+    fn a_writer_that_waits_behind_a_writer_knows_of_readers_that_wait() {
+        let (_base, directory) = directory();
+        let _writer = writers(&directory);
+        let try_write = || lock_file::take(&directory, NAME, true).unwrap();
+        assert!(matches!(try_write(), Taken::Theirs(_)));
+        assert!(try_read(&directory).is_none());
+        // Also after another writer has said that it waits.
+        assert!(matches!(try_write(), Taken::Read(_)));
+        assert!(matches!(try_write(), Taken::Read(_)));
+    }
+
+    #[test]
+    fn a_reader_is_kept_out_while_a_writer_waits() {
+        let (base, directory) = directory();
+        let first = reader(&directory);
+        let closed = turnstile::close(&directory, NAME).unwrap().unwrap();
+        assert!(try_read(&directory).is_none());
+        first.release(&directory, NAME, || ()).unwrap();
+        assert!(try_read(&directory).is_none() && !is_there(&base));
+        closed.open(&directory).unwrap();
+        drop(reader(&directory));
+    }
+
+    #[test]
+    fn what_dead_readers_have_left_is_cleared_away_and_not_joined() {
+        let (_base, directory) = directory();
+        let dead = reader(&directory);
+        let old = SystemTime::now() - Duration::from_secs(100);
+        let file = directory.open_file(NAME, OFlags::RDWR).unwrap();
+        file.set_modified(old).unwrap();
+        // As the kernel closes it.
+        drop((dead, file));
+        let _reader = reader(&directory);
+        let Taken::Read(held_for) = lock_file::take(&directory, NAME, true).unwrap() else {
+            panic!("a reader holds it");
+        };
+        assert!(held_for < Duration::from_secs(50));
+    }
+
+    #[test]
+    fn the_file_of_a_writer_that_has_died_is_not_joined() {
+        let (_base, directory) = directory();
+        for line in ["distributed_lock v1 web-1:7\n", ""] {
+            let writer = writers(&directory);
+            writer.sign(line);
+            drop(writer);
+            let one = reader(&directory);
+            assert!(matches!(
+                lock_file::take(&directory, NAME, true).unwrap(),
+                Taken::Read(_)
+            ));
+            one.release(&directory, NAME, || ()).unwrap();
+        }
+    }
+
+    #[test]
+    fn a_file_that_is_not_the_readers_any_more_is_not_removed() {
+        let (_base, directory) = directory();
+        let reader = reader(&directory);
+        directory.unlink(NAME).unwrap();
+        let later = writers(&directory);
+        assert!(!reader.release(&directory, NAME, || ()).unwrap().ours);
+        assert!(later.look(&directory, NAME).unwrap().in_place);
+    }
+}
