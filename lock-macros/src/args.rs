@@ -9,9 +9,9 @@ use crate::errors::Errors;
 use crate::suggest::{list, nearest};
 
 /// Every option, in the order in which messages list them.
-const OPTIONS: [&str; 11] = [
-    "provider", "policy", "wait", "max_hold", "at_least", "permits", "busy", "refused", "skip",
-    "guard", "crate",
+const OPTIONS: [&str; 12] = [
+    "provider", "policy", "wait", "max_hold", "at_least", "permits", "shared", "busy", "refused",
+    "skip", "guard", "crate",
 ];
 
 /// An option that is a duration of the policy.
@@ -48,7 +48,7 @@ pub(crate) const TIMES: [TimeOption; 3] = [
 ];
 
 /// Words of other lock libraries, and ours for the same thing.
-const FAMILIAR: [(&str, &str); 27] = [
+const FAMILIAR: [(&str, &str); 31] = [
     ("timeout", "wait"),
     ("wait_time", "wait"),
     ("max_wait", "wait"),
@@ -65,6 +65,10 @@ const FAMILIAR: [(&str, &str); 27] = [
     ("concurrency", "permits"),
     ("max_concurrency", "permits"),
     ("slots", "permits"),
+    ("read", "shared"),
+    ("reader", "shared"),
+    ("readers", "shared"),
+    ("share", "shared"),
     ("locks", "provider"),
     ("backend", "provider"),
     ("store", "provider"),
@@ -87,6 +91,8 @@ pub(crate) struct Args {
     /// As in [`TIMES`].
     pub(crate) times: [Option<Expr>; TIMES.len()],
     pub(crate) permits: Option<Expr>,
+    /// The word itself, to point at.
+    pub(crate) shared: Option<Ident>,
     pub(crate) busy: Option<Expr>,
     pub(crate) refused: Option<Expr>,
     /// The word itself, to point at.
@@ -156,10 +162,11 @@ impl Args {
                 equals(&key, input)?;
                 set(&mut self.krate, &key, input.call(Path::parse_mod_style)?)
             }
-            "skip" if !at_end(input) => Err(Error::new(
+            "shared" | "skip" if !at_end(input) => Err(Error::new(
                 key.span(),
-                "`skip` takes no value: write just `skip`",
+                format!("`{name}` takes no value: write just `{name}`"),
             )),
+            "shared" => set(&mut self.shared, &key, key.clone()),
             "skip" => set(&mut self.skip, &key, key.clone()),
             _ => Err(unknown(&key, input)),
         }
@@ -265,7 +272,7 @@ mod tests {
         let (args, errors) = Args::parse(quote! {
             "order:process:<id>", "order:ship:<id>", provider = self.locks,
             policy = background_job, wait = "5s", max_hold = self.bound(), guard = held,
-            at_least = "1s", permits = 5,
+            at_least = "1s", permits = 5, shared,
             busy = Err(Busy { id, since: 0 }), refused = |error| page(error, 1),
             crate = my::locks,
         });
@@ -275,6 +282,7 @@ mod tests {
         assert_eq!(args.guard.unwrap(), "held");
         assert_eq!(args.krate.unwrap().segments.len(), 2);
         assert!(args.skip.is_none());
+        assert_eq!(args.shared.unwrap(), "shared");
         assert!(args.permits.is_some() && args.times.iter().all(Option::is_some));
     }
 

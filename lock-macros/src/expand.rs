@@ -5,6 +5,7 @@
 //!     let refuse = <R as Refused>::refused;                   // or what `refused =`, `skip` say
 //!     let lock = match lock(provider(&PROVIDER), NAME) { .. };    // borrows nothing of ARGS
 //!     let lock = lock.permits(N);                                 // with `permits =`
+//!     let lock = lock.shared();                                   // with `shared`
 //!     let policy = POLICY;                                        // its temporaries end here
 //!     let guard = match lock.acquire(policy).await { .. };
 //!     let outcome = {
@@ -63,6 +64,8 @@ pub(crate) fn locked(plan: &Plan, body: &Body) -> TokenStream {
         let number = attribute.tokens(permits);
         quote_spanned!(permits.span()=> let #lock = #lock.permits(#number);)
     });
+    let shared = (plan.shared.as_ref())
+        .map(|shared| quote_spanned!(shared.span()=> let #lock = #lock.shared();));
     let busy = plan.busy.as_ref().map(|busy| {
         let busy = attribute.tokens(busy);
         quote!(::core::result::Result::Err(#error) if #error.is_contended() => return #busy,)
@@ -87,6 +90,7 @@ pub(crate) fn locked(plan: &Plan, body: &Body) -> TokenStream {
             }
         };
         #permits
+        #shared
         let #wait = #policy;
         let #guard = match #lock.acquire(#wait).await {
             ::core::result::Result::Ok(#guard) => #guard,

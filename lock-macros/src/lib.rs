@@ -111,6 +111,7 @@ use crate::validate::Plan;
 /// | `max_hold = "1m"` | how long to hold it before it is given up as lost | as long as the body takes |
 /// | `at_least = "50s"` | how long to keep it from when it was acquired, also after the body | no longer than the body takes |
 /// | `permits = 5` | so many may hold the lock at a time, in all processes together: 1 to 256, or a `usize` | one |
+/// | `shared` | this is a reader: any number of them hold the lock together, and none while a function without `shared` does | the lock is held alone |
 /// | `busy = EXPR` | what to return when another has the lock | as every refusal |
 /// | `refused = \|error\| EXPR` | what to return whenever the body did not run to its end | the error, by `From<LockError>` |
 /// | `skip` | that another has the lock is no error: the call does nothing | |
@@ -225,6 +226,33 @@ use crate::validate::Plan;
 /// }
 /// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), LockError> {
 /// # export(&LockProvider::new(MemoryBackend::new()), "acme").await
+/// # }
+/// ```
+///
+/// # Readers
+///
+/// With `shared` a function holds its lock together with all others that have `shared` and the same name, in all
+/// processes, and never beside one that has not, which is called the writer. A writer that waits is not
+/// overtaken by readers that come later. A reader has no fencing token; see
+/// [`DistributedLock::shared`](../lock_core/struct.DistributedLock.html#method.shared).
+///
+/// ```
+/// # use lock_core::{LockError, LockProvider, distributed_lock, memory::MemoryBackend};
+/// #[distributed_lock("catalog:read:<id>", shared)]
+/// async fn price(locks: &LockProvider, id: u64) -> Result<u32, LockError> {
+/// #   let _ = (locks, id);
+///     Ok(12) // of one catalogue: no import is half done
+/// }
+///
+/// #[distributed_lock("catalog:read:<id>")]
+/// async fn import(locks: &LockProvider, id: u64) -> Result<(), LockError> {
+/// #   let _ = (locks, id);
+///     Ok(()) // alone
+/// }
+/// # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), LockError> {
+/// # let locks = LockProvider::new(MemoryBackend::new());
+/// # assert_eq!(price(&locks, 1).await?, 12);
+/// # import(&locks, 1).await
 /// # }
 /// ```
 ///

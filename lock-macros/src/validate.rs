@@ -31,6 +31,8 @@ pub(crate) struct Plan {
     pub(crate) provider: Provider,
     pub(crate) policy: Policy,
     pub(crate) permits: Option<Expr>,
+    /// The word of the attribute, where the lock is held together with others.
+    pub(crate) shared: Option<Ident>,
     pub(crate) busy: Option<Expr>,
     pub(crate) refusal: Refusal,
     pub(crate) guard: Option<Ident>,
@@ -79,6 +81,7 @@ impl Plan {
             policy,
             times,
             permits,
+            shared,
             busy,
             refused,
             skip,
@@ -110,6 +113,15 @@ impl Plan {
         };
         errors.ok(lasting(&policy.times));
         errors.ok(permitted(permits.as_ref(), templates.len()));
+        if let Some(shared) = &shared {
+            let is_kept = (policy.times.iter()).any(|(setter, _)| *setter == "with_at_least");
+            errors.ok(sharable(
+                shared,
+                permits.is_some(),
+                is_kept,
+                templates.len(),
+            ));
+        }
         errors.ok(free(guard.as_ref(), params));
         if provider.is_none() {
             errors.ok(provides(params));
@@ -127,6 +139,7 @@ impl Plan {
             },
             policy,
             permits,
+            shared,
             busy,
             refusal: refusal.unwrap_or(Refusal::Converted),
             guard,
@@ -301,6 +314,21 @@ fn permitted(permits: Option<&Expr>, templates: usize) -> Result<()> {
          may hold the lock at a time"
     );
     Err(Error::new_spanned(permits, message))
+}
+
+/// Whether there can be readers of such a lock.
+fn sharable(shared: &Ident, has_permits: bool, is_kept: bool, templates: usize) -> Result<()> {
+    let message = if has_permits {
+        "`shared` and `permits` do not go together: any number of readers hold the lock together; keep one of \
+         them"
+    } else if is_kept {
+        "`shared` and `at_least` do not go together: a reader closes the lock to no other reader; keep one of them"
+    } else if templates > 1 {
+        "`shared` goes with one lock: of several, take those that are shared by hand, inside"
+    } else {
+        return Ok(());
+    };
+    Err(Error::new(shared.span(), message))
 }
 
 fn free(guard: Option<&Ident>, params: &Params) -> Result<()> {

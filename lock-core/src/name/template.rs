@@ -36,6 +36,7 @@ use crate::permits::Permits;
 pub struct LockTemplate {
     inner: Arc<Inner>,
     permits: Option<Permits>,
+    is_shared: bool,
 }
 
 struct Inner {
@@ -111,6 +112,7 @@ impl LockTemplate {
         Ok(Self {
             inner: Arc::new(inner),
             permits: None,
+            is_shared: false,
         })
     }
 
@@ -136,12 +138,46 @@ impl LockTemplate {
         self
     }
 
+    /// The same template for readers, as [`DistributedLock::shared`](crate::DistributedLock::shared) says. For
+    /// the layers of `lock-tower`, which are given a template; the names that it [fills](Self::fill) are as
+    /// without.
+    ///
+    /// Together with [`permits`](Self::permits) it is an error of the layer or the table that the template is
+    /// given to.
+    ///
+    /// ```
+    /// use lock_core::LockTemplate;
+    ///
+    /// let template = LockTemplate::parse("catalog:read:<id>")?.shared();
+    /// assert!(template.is_shared());
+    /// # Ok::<(), lock_core::LockError>(())
+    /// ```
+    #[must_use]
+    pub fn shared(mut self) -> Self {
+        self.is_shared = true;
+        self
+    }
+
+    /// Whether its locks are those of [readers](Self::shared).
+    #[must_use]
+    pub fn is_shared(&self) -> bool {
+        self.is_shared
+    }
+
     /// How many [permits](Self::permits) its locks have, if they have any.
     ///
     /// # Errors
     ///
-    /// [`Misconfigured`](crate::LockErrorKind::Misconfigured) when there cannot be so many.
+    /// [`Misconfigured`](crate::LockErrorKind::Misconfigured) when there cannot be so many, or the template is
+    /// [shared](Self::shared) as well.
     pub fn permit_count(&self) -> Result<Option<usize>, LockError> {
+        if self.is_shared && self.permits.is_some() {
+            return Err(LockError::misconfigured(format!(
+                "the template `{}` is `shared` and has `permits`: any number of readers hold a lock together; take \
+                 one of the two off",
+                Shown(self.as_str())
+            )));
+        }
         self.permits.map(Permits::check).transpose()
     }
 
@@ -375,7 +411,9 @@ impl AsRef<str> for LockTemplate {
 
 impl PartialEq for LockTemplate {
     fn eq(&self, other: &Self) -> bool {
-        self.as_str() == other.as_str() && self.permits == other.permits
+        self.as_str() == other.as_str()
+            && self.permits == other.permits
+            && self.is_shared == other.is_shared
     }
 }
 

@@ -62,6 +62,8 @@ mod release;
 mod several_names;
 #[path = "pass/shadowed_prelude.rs"]
 mod shadowed_prelude;
+#[path = "pass/shared.rs"]
+mod shared;
 #[path = "pass/skip.rs"]
 mod skip;
 
@@ -96,7 +98,7 @@ cases! {
     async_trait busy cancellation debug_handler entry_points functions futures_are_send generics
     guard hashed impl_trait instrument lifetimes lock_name loss panics parameters_live patterns
     permits policies provider question_mark_and_return receivers recursion refused release several_names
-    shadowed_prelude skip
+    shadowed_prelude shared skip
 }
 
 #[test]
