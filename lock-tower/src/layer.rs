@@ -178,6 +178,35 @@ impl LockLayer {
         self
     }
 
+    /// Lets any number of requests hold the lock together, in all processes, and none while a holder without
+    /// `shared` has it; see [`DistributedLock::shared`](lock_core::DistributedLock::shared).
+    ///
+    /// ```
+    /// # use axum::{Router, routing::{get, post}};
+    /// # use lock_core::{LockError, LockProvider, memory::MemoryBackend};
+    /// # use lock_tower::LockLayer;
+    /// # let locks = LockProvider::new(MemoryBackend::new());
+    /// let read = LockLayer::new(locks.clone(), "catalog:read:<id>")?.shared();
+    /// let import = LockLayer::new(locks, "catalog:read:<id>")?;
+    /// let app: Router = Router::new()
+    ///     .route("/catalogs/{id}", get(async || "prices").route_layer(read))
+    ///     .route("/catalogs/{id}/import", post(async || "imported").route_layer(import));
+    /// # Ok::<(), LockError>(())
+    /// ```
+    ///
+    /// A request that meets a writer, or a writer that waits, waits as any request for its lock, and is answered 409
+    /// when the wait is over. The answer to a GET holds the lock until its body is sent, as every answer does
+    /// ([`hold_until`](Self::hold_until)): a client that reads slowly keeps writers waiting for so long;
+    /// [`max_hold`](Self::max_hold) bounds it.
+    ///
+    /// Together with [`permits`](Self::permits) or [`at_least`](Self::at_least), or over a backend that has no
+    /// readers, each request is refused with 500, and the log says why. A template that has both
+    /// ([`LockTemplate::shared`], [`LockTemplate::permits`]) is an error of [`new`](Self::new).
+    pub fn shared(mut self) -> Self {
+        self.rule().naming.set_shared();
+        self
+    }
+
     /// Locks requests with this method, and with those of further calls, and lets all others pass
     /// unlocked. GET covers HEAD.
     ///

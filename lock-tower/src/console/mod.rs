@@ -44,7 +44,7 @@
 //!         "held_ms": 12000, "opens_in_ms": null, "mode": "exclusive", "awaited": true } ],
 //!     "instances": [ { "instance": "web-3:4711", "locks": 2 } ] },
 //!   "here": [
-//!     { "lock": "order:process:<id>", "name": null, "held_ms": 12000, "waiting": 3 } ],
+//!     { "lock": "order:process:<id>", "name": null, "held_ms": 12000, "readers": 0, "waiting": 3 } ],
 //!   "lost": [
 //!     { "lock": "job:nightly", "name": null, "at": "2026-03-01T11:58:00.000Z", "held_ms": 90000,
 //!       "reason": "disconnected" } ],
@@ -57,7 +57,9 @@
 //! - `store`: what is held in all namespaces. `error` says why that is not known; `listed` is how many were found,
 //!   `complete` whether that is all; `locks` are the 200 of them that are held longest. `awaited` and `held_ms` are
 //!   `null` where the store does not tell, as PostgreSQL.
-//! - `here`: what this instance holds (`held_ms`), and how many of its tasks wait for it.
+//!   A lock that is read has `mode` `shared`, and a row for each reader that the store can tell.
+//! - `here`: what this instance holds (`held_ms`), how many of its tasks hold it as `readers`, together, and how many
+//!   wait for it.
 //! - `lost`: the last 50 losses of this process, the latest first, with the reasons of
 //!   [`LossReason::as_str`](lock_core::LossReason::as_str).
 //! - `templates`: what of each is held and awaited here now, and how many acquires were contended or failed since the

@@ -153,6 +153,7 @@ fn here(here: &[Here]) -> Markup {
             tr {
                 (named(&lock.lock, lock.name.as_deref()))
                 td.number { (time(lock.held_ms)) }
+                td { (mode(lock)) }
                 td.number { (lock.waiting) }
             }
         }
@@ -160,8 +161,18 @@ fn here(here: &[Here]) -> Markup {
     html! {
         section aria-labelledby="here" {
             h2 #here { "Held and awaited by this instance" }
-            (table("here", &["Lock", "Held for", "Tasks that wait"], rows, "Nothing is held or awaited here."))
+            (table("here", &["Lock", "Held for", "Mode", "Tasks that wait"], rows, "Nothing is held or awaited here."))
         }
+    }
+}
+
+/// How tasks of this instance hold it, as the store calls that.
+fn mode(lock: &Here) -> String {
+    match (lock.held_ms, lock.readers) {
+        (None, _) => UNKNOWN.to_owned(),
+        (_, 0) => "exclusive".to_owned(),
+        (_, 1) => "shared".to_owned(),
+        (_, readers) => format!("shared by {readers}"),
     }
 }
 

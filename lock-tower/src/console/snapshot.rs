@@ -68,6 +68,7 @@ pub(super) struct Here {
     pub(super) lock: String,
     pub(super) name: Option<String>,
     pub(super) held_ms: Option<u64>,
+    pub(super) readers: usize,
     pub(super) waiting: usize,
 }
 
@@ -207,6 +208,7 @@ impl Latest {
             lock: lock.name().label().to_owned(),
             name: self.name(lock.name()),
             held_ms: lock.held_for().map(millis),
+            readers: lock.readers(),
             waiting: lock.waiting(),
         });
         here.collect()

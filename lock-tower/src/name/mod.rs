@@ -117,7 +117,11 @@ impl Naming {
         self.template = self.template.clone().permits(number);
     }
 
-    /// The lock of this name, or so many permits of it.
+    pub(crate) fn set_shared(&mut self) {
+        self.template = self.template.clone().shared();
+    }
+
+    /// The lock of this name, or so many permits of it, or for a reader.
     pub(crate) fn lock(
         &self,
         locks: &LockProvider,
@@ -219,7 +223,8 @@ impl Naming {
     }
 }
 
-/// The lock of this name that a template stands for: so many permits of it, where the template says how many.
+/// The lock of this name that a template stands for: so many permits of it, where the template says how many, or for
+/// a reader, where it is shared.
 pub(crate) fn lock_of(
     template: &LockTemplate,
     locks: &LockProvider,
@@ -228,6 +233,7 @@ pub(crate) fn lock_of(
     let lock = locks.lock(name)?;
     Ok(match template.permit_count()? {
         Some(number) => lock.permits(number),
+        None if template.is_shared() => lock.shared(),
         None => lock,
     })
 }

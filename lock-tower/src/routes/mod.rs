@@ -68,6 +68,21 @@ use table::Table;
 /// # Ok::<(), LockError>(())
 /// ```
 ///
+/// So it does where requests are readers, that hold their lock together: entries of one name with and without
+/// [`shared`](LockTemplate::shared).
+///
+/// ```
+/// # use http::Method;
+/// # use lock_core::{LockError, LockPolicy, LockProvider, LockTemplate, memory::MemoryBackend};
+/// # use lock_tower::RouteLocks;
+/// # let locks = LockProvider::new(MemoryBackend::new());
+/// let catalog = LockTemplate::parse("catalog:read:<id>")?;
+/// let locks = RouteLocks::new(locks)
+///     .route(Method::GET, "/catalogs/{id}", catalog.clone().shared(), LockPolicy::user_request())?
+///     .route(Method::POST, "/catalogs/{id}/import", catalog, LockPolicy::user_request())?;
+/// # Ok::<(), LockError>(())
+/// ```
+///
 /// Settings are for all entries, and [`param`](Self::param)s for all that name them, before the call and after
 /// it. A second `param` of the same name is for the entries after it.
 ///
@@ -114,7 +129,7 @@ impl RouteLocks {
     ///
     /// [`InvalidName`](lock_core::LockErrorKind::InvalidName) when the template is not valid;
     /// [`Misconfigured`](lock_core::LockErrorKind::Misconfigured) when there cannot be so many permits or such a
-    /// policy, when the path is not a valid route path, when it lacks a parameter that the template names (and that no
+    /// policy, or neither for [readers](LockTemplate::shared), when the path is not a valid route path, when it lacks a parameter that the template names (and that no
     /// [`param`](Self::param) before this gives), and when the route has an entry already.
     pub fn route<T>(
         mut self,
@@ -173,6 +188,13 @@ impl RouteLocks {
     {
         let mut naming = Naming::new(template)?;
         policy.check()?;
+        if naming.template().is_shared() && policy.at_least().is_some() {
+            return Err(LockError::misconfigured(format!(
+                "the template `{}` is `shared`, and its policy has `at_least`: a reader closes the lock to no other \
+                 reader; take one of the two off",
+                naming.template()
+            )));
+        }
         self.table().params.take(&mut naming);
         if let Some(missing) = naming.route_params().find(|name| !path.has_param(name)) {
             let method = method

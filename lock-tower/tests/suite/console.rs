@@ -71,7 +71,7 @@ async fn the_members_of_the_json_are_as_documented() {
     let lock = &shown["store"]["locks"][0];
     has(lock, "key name instance held_ms opens_in_ms mode awaited");
     has(&shown["store"]["instances"][0], "instance locks");
-    has(&shown["here"][0], "lock name held_ms waiting");
+    has(&shown["here"][0], "lock name held_ms readers waiting");
     has(&shown["lost"][0], "lock name at held_ms reason");
     has(&shown["templates"][0], "lock held waiting contended failed");
     assert_eq!(shown["backend"], "memory");
@@ -98,6 +98,21 @@ async fn names_are_shown_where_that_was_asked_for_alone() {
             assert_eq!(named, has_names, "{path}: {text}");
         }
     }
+}
+
+#[tokio::test]
+async fn a_lock_that_is_read_is_shown_as_shared() {
+    let locks = LockProvider::new(MemoryBackend::new());
+    let lock = locks.lock("catalog:read:7").unwrap().shared();
+    let _one = lock.acquire(Duration::ZERO).await.unwrap();
+    let _other = lock.acquire(Duration::ZERO).await.unwrap();
+    let app: Router = console::router(locks);
+    let shown = shown(&app).await;
+    let stored = shown["store"]["locks"].as_array().unwrap();
+    assert!(stored.iter().all(|lock| lock["mode"] == "shared"));
+    assert_eq!((stored.len(), &shown["here"][0]["readers"]), (2, &json!(2)));
+    let page = String::from_utf8(get(&app, "/locks").await).unwrap();
+    assert!(page.contains("shared by 2"), "{page}");
 }
 
 #[tokio::test]

@@ -40,6 +40,8 @@ mod permits;
 #[cfg(feature = "axum")]
 mod placement;
 #[cfg(feature = "axum")]
+mod readers;
+#[cfg(feature = "axum")]
 mod refusals;
 #[cfg(feature = "axum")]
 mod releases;
