@@ -33,6 +33,10 @@ time is over, with the status of the command, and if it is stopped before, the l
 With --permits each holder has a slot, which is a lock of its own: LOCK_NAME is NAME#SLOT, and tokens grow from
 holder to holder of one slot.
 
+With --shared the command is a reader: it runs together with the others that have --shared, and never beside one
+that has not. LOCK_FENCING_TOKEN is not there: tokens order those that hold a lock alone. What waits to hold the lock
+alone keeps out readers that come later.
+
 EXIT STATUS:
   that of the command; 128+n where signal n has ended it
    0  with --skip: another process holds the lock
@@ -47,7 +51,9 @@ EXIT STATUS:
 EXAMPLES:
   dlock run job:nightly --wait 5s -- ./backup.sh --full
   dlock run job:report --skip --at-least 50s -- ./report.sh     from cron, each minute on several machines
-  dlock run export:run:acme --permits 2 -- ./export.sh acme     two at a time";
+  dlock run export:run:acme --permits 2 -- ./export.sh acme     two at a time
+  dlock run catalog:read:7 --shared -- ./report.sh 7            beside other readers, and no import
+  dlock run catalog:read:7 -- ./import.sh 7                     alone";
 
 /// Runs commands under distributed locks, and tells who holds what.
 #[derive(Debug, Parser)]
@@ -120,6 +126,10 @@ pub(crate) struct Run {
     /// Lets so many commands hold the lock at a time, on all machines together; each gives the same number.
     #[arg(long, value_name = "COUNT", value_parser = value_parser!(u16).range(1..=256))]
     pub(crate) permits: Option<u16>,
+    /// Holds the lock together with all that have this option too, on all machines, and never beside one that has
+    /// not.
+    #[arg(long, conflicts_with_all = ["permits", "at_least"])]
+    pub(crate) shared: bool,
     /// The time from SIGTERM to SIGKILL when the lock is lost.
     #[arg(long, value_name = "TIME", value_parser = duration, default_value = "10s")]
     pub(crate) grace: Duration,

@@ -82,7 +82,16 @@ pub(crate) fn in_words(holder: &Found) -> String {
         words.push_str(&format!(" for {}", output::age(since)));
     }
     if holder.mode() != LockMode::Exclusive {
-        words.push_str(", together with others");
+        words.push_str(", shared with others that read");
+    }
+    words
+}
+
+/// The same for one that is refused or waits. Readers are in the way of a reader when a writer waits for them.
+pub(crate) fn in_the_way(holder: &Found, is_reader: bool) -> String {
+    let mut words = in_words(holder);
+    if is_reader && holder.mode() == LockMode::Shared {
+        words.push_str(", and one that waits for them to hold it alone is first");
     }
     words
 }

@@ -30,17 +30,23 @@ pub(super) enum Change {
 }
 
 impl Child {
-    /// Starts the command in a process group of its own.
+    /// Starts the command in a process group of its own, with these variables, and without those that have no value.
     pub(super) fn start(
         command: &[OsString],
-        environment: [(&str, String); 2],
+        environment: [(&str, Option<String>); 2],
     ) -> io::Result<Self> {
         adopt_orphans();
-        let child = own_program()
+        let mut program = own_program();
+        for (name, value) in environment {
+            match value {
+                Some(value) => program.env(name, value),
+                None => program.env_remove(name),
+            };
+        }
+        let child = program
             .arg(launcher::ASKED)
             .arg(getpid().to_string())
             .args(command)
-            .envs(environment)
             .process_group(0)
             .spawn()?;
         // It is waited for by its number.

@@ -121,6 +121,9 @@ async fn acquire(
     if let Some(permits) = arguments.permits {
         lock = lock.permits(permits.into());
     }
+    if arguments.shared {
+        lock = lock.shared();
+    }
     let progress = Progress::new(locks, arguments);
     let acquired = tokio::select! {
         acquired = lock.try_acquire(policy) => acquired,
@@ -142,7 +145,7 @@ async fn held(locks: &LockProvider, arguments: &Run, wait: Duration) -> Ending {
         None => {
             // It may be free by now, or the store may not tell.
             let holder = locks.holder(name).await.ok().flatten();
-            let words = holder.map(|holder| crate::holder::in_words(&holder));
+            let words = holder.map(|holder| crate::holder::in_the_way(&holder, arguments.shared));
             format!(
                 "{name} is {}",
                 words.as_deref().unwrap_or("held by another process")
@@ -168,13 +171,19 @@ async fn with_lock(
     signals: &mut Signals,
     terminal: &Terminal,
 ) -> Result<Ending, Ending> {
-    let token = guard.fencing_token().await;
-    let token = token.map_err(|error| Ending::failed(&error))?;
+    // A reader has none, and not that of a `dlock` around this one either.
+    let token = match arguments.shared {
+        true => None,
+        false => {
+            let token = guard.fencing_token().await;
+            Some(token.map_err(|error| Ending::failed(&error))?)
+        }
+    };
     events::quiet();
     let environment = [
         // With permits that of the slot, whose tokens can be compared.
-        ("LOCK_NAME", guard.name().to_string()),
-        ("LOCK_FENCING_TOKEN", token.to_string()),
+        ("LOCK_NAME", Some(guard.name().to_string())),
+        ("LOCK_FENCING_TOKEN", token.map(|token| token.to_string())),
     ];
     let not_started = |error: io::Error| Ending::system("start a process", &error);
     // First: from its first moment on the command is under it.

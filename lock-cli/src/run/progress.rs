@@ -10,7 +10,7 @@ use rustix::termios::tcgetwinsize;
 use tokio::time::sleep;
 
 use crate::cli::Run;
-use crate::holder::in_words;
+use crate::holder::in_the_way;
 
 /// Before the first line, and between two: a wait that is shorter is not worth one.
 const EVERY: Duration = Duration::from_secs(1);
@@ -21,6 +21,7 @@ pub(super) struct Progress<'a> {
     locks: &'a LockProvider,
     name: &'a LockName,
     permits: Option<u16>,
+    is_shared: bool,
     is_terminal: bool,
     is_shown: Cell<bool>,
 }
@@ -31,6 +32,7 @@ impl<'a> Progress<'a> {
             locks,
             name: &arguments.name,
             permits: arguments.permits,
+            is_shared: arguments.shared,
             is_terminal: io::stderr().is_terminal(),
             is_shown: Cell::new(false),
         }
@@ -56,7 +58,10 @@ impl<'a> Progress<'a> {
         }
         // It is free, or the store does not tell, or does not answer, which the acquire says.
         match self.locks.holder(name).await.ok().flatten() {
-            Some(holder) => format!("waiting for {name}, {}", in_words(&holder)),
+            Some(holder) => format!(
+                "waiting for {name}, {}",
+                in_the_way(&holder, self.is_shared)
+            ),
             None => format!("waiting for {name}"),
         }
     }

@@ -152,6 +152,8 @@ async fn times_and_numbers_that_cannot_be_are_wrong_usage() {
         &["--at-least", "8d"],
         &["--permits", "0"],
         &["--permits", "257"],
+        &["--shared", "--permits", "2"],
+        &["--at-least", "1s", "--shared"],
     ] {
         let words = [options, &["--", "echo", "ran"]].concat();
         let output = place.run(&words).await;

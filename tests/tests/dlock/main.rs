@@ -6,6 +6,7 @@ mod jobs;
 mod looking;
 mod loss;
 mod processes;
+mod readers;
 mod running;
 mod support;
 mod terminal;
