@@ -9,6 +9,7 @@
 //! [operating]: self::operating
 //! [permits]: self::permits
 //! [poolers]: self::poolers
+//! [readers]: self::readers
 //! [security]: self::security
 //! [servers]: self::servers
 //! [testing]: self::testing
@@ -39,6 +40,7 @@ macro_rules! pages {
         /// [operating]: crate::guide::operating
         /// [permits]: crate::guide::permits
         /// [poolers]: crate::guide::poolers
+        /// [readers]: crate::guide::readers
         /// [security]: crate::guide::security
         /// [servers]: crate::guide::servers
         /// [testing]: crate::guide::testing
@@ -77,6 +79,7 @@ pages! {
     operating "operating.md";
     permits "permits.md";
     poolers "poolers.md";
+    readers "readers.md";
     security "security.md" concat!("\n```sql\n", include_str!("../postgres/grants.sql"), "```");
     servers "servers.md";
     testing "testing.md";
