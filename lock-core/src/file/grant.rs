@@ -49,10 +49,9 @@ impl FileGrant {
         if !is_ours {
             return Ok(());
         }
-        // A writer of this process may be the one who waits for its readers.
-        let is_left = !held.file.is_shared() || !self.store.watch.is_awaited(&held.name);
         let awaited = || {
-            if is_left {
+            // Where a writer waits for readers, its turnstile sees to that.
+            if !held.file.is_shared() {
                 self.store.hand_overs.begin(&held.name);
             }
         };

@@ -18,14 +18,19 @@ use rustix::io::Errno;
 
 use super::directory::{Directory, FileId, age};
 use super::flock::try_share;
-use super::lock_file::{AWAITED_BY_READERS, LockFile, ROUNDS, Taken, clear, leads_to, mark_as};
+use super::lock_file::{AWAITED_BY_READERS, LockFile, Taken, clear, leads_to, mark_as};
 use super::signature;
 use super::turnstile;
 use crate::LockError;
 
-/// From this round on a try lets the process go on that it meets, which may have lost its processor.
-const PATIENT_FROM: u32 = 4;
+/// How often a try starts again when files come and go under it.
+const ROUNDS: u32 = 12;
 
+/// After so many of them it pauses between two: a process that it meets, on its way to remove the file, can have lost
+/// its processor.
+const SWIFT: u32 = 4;
+
+/// The first of these pauses. Each next is twice as long, and all together are some 13 ms.
 const PAUSE: Duration = Duration::from_micros(50);
 
 /// Tries once to take the lock of this name for a reader, who writes this record. `awaits`: if a writer holds it, tell
@@ -54,8 +59,8 @@ pub(super) fn take(
             }
             Err(error) => return Err(directory.failed("create a lock file")(error)),
         }
-        if round >= PATIENT_FROM {
-            thread::sleep(PAUSE);
+        if let Some(doubled) = round.checked_sub(SWIFT) {
+            thread::sleep(PAUSE * 2_u32.pow(doubled));
         }
     }
     Ok(Taken::Theirs(Duration::ZERO))

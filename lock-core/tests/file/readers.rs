@@ -205,6 +205,20 @@ fn a_writer_that_tries_again_and_again_is_not_overtaken_between_two_tries() {
 }
 
 #[test]
+fn a_lock_that_a_writer_no_longer_waits_for_is_free_as_soon_as_it_is_released() {
+    let base = Base::new();
+    let (one, other) = (base.backend(), base.backend());
+    let first = read(&one, LOCK).unwrap();
+    let changed = other.changed(&request(LOCK));
+    assert!(take(&other, LOCK).is_none());
+    drop(changed);
+    until("readers are let in", || read(&other, LOCK).is_some());
+    drop(first);
+    drop(read(&one, LOCK).unwrap());
+    drop(take(&one, LOCK).unwrap());
+}
+
+#[test]
 fn a_writer_that_waits_for_a_writer_is_not_overtaken_by_a_reader_that_waits() {
     let base = Base::new();
     let (one, other, reading) = (base.backend(), base.backend(), base.backend());

@@ -1,7 +1,5 @@
 //! Commands that hold a lock together, and such as hold it alone.
 
-use std::time::Duration;
-
 use lock_tests::eventually;
 use rustix::process::Signal;
 use serde_json::Value;
@@ -114,11 +112,12 @@ async fn a_command_that_waits_to_write_keeps_new_readers_out_until_it_is_killed(
 #[tokio::test]
 async fn a_reader_has_no_token_of_a_command_around_it() {
     let place = Place::files();
+    let dlock = place_of_dlock(&place);
     let words = [
         "run",
         "job:outer",
         "--",
-        place_of_dlock(&place).as_str(),
+        &*dlock,
         "run",
         "job:one",
         "--shared",
