@@ -255,6 +255,18 @@ mod tests {
     }
 
     #[test]
+    fn a_file_that_is_cleared_away_before_it_is_locked_is_not_held() {
+        let (_base, directory) = directory();
+        let flags = OFlags::RDWR | OFlags::CREATE | OFlags::EXCL;
+        let created = directory.open_file(NAME, flags).unwrap();
+        // As by a process that takes it for one that was left behind.
+        assert!(clear(&directory, NAME, &created).unwrap());
+        assert_eq!(share(&directory, NAME, &created).unwrap(), None);
+        let _writer = writers(&directory);
+        assert_eq!(share(&directory, NAME, &created).unwrap(), None);
+    }
+
+    #[test]
     fn a_file_that_is_not_the_readers_any_more_is_not_removed() {
         let (_base, directory) = directory();
         let reader = reader(&directory);
