@@ -3,8 +3,8 @@
 //! Readers of one name lock one file together. The first creates it, the others join, and the last to leave removes
 //! it. Why no writer holds the name meanwhile is argued in [`lock_file`](super::lock_file).
 //!
-//! A file that no process locks was left behind. A reader clears it away, as a writer does, so that a file says
-//! since when it is held. For that it tries the exclusive lock, as does the last reader when it leaves; a reader that
+//! A file that no process locks was left behind. A reader clears it away, as a writer does: its marks are not for the
+//! next holder. For that it tries the exclusive lock, as does the last reader when it leaves; a reader that
 //! comes in this moment finds the file of readers locked by one process, and tries again: no writer holds such a
 //! file, since writers hold those alone that they have created.
 
@@ -138,7 +138,6 @@ fn ours(file: File, id: FileId, record: &str) -> Taken {
 #[cfg(test)]
 mod tests {
     use std::cell::Cell;
-    use std::time::SystemTime;
 
     use super::super::lock_file;
     use super::super::lock_file::tests::{NAME, directory, ours as writers};
@@ -226,16 +225,13 @@ mod tests {
     fn what_dead_readers_have_left_is_cleared_away_and_not_joined() {
         let (_base, directory) = directory();
         let dead = reader(&directory);
-        let old = SystemTime::now() - Duration::from_secs(100);
-        let file = directory.open_file(NAME, OFlags::RDWR).unwrap();
-        file.set_modified(old).unwrap();
+        // A writer has waited for it.
+        let refused = lock_file::take(&directory, NAME, true).unwrap();
+        assert!(matches!(refused, Taken::Read(_)));
         // As the kernel closes it.
-        drop((dead, file));
-        let _reader = reader(&directory);
-        let Taken::Read(held_for) = lock_file::take(&directory, NAME, true).unwrap() else {
-            panic!("a reader holds it");
-        };
-        assert!(held_for < Duration::from_secs(50));
+        drop(dead);
+        let reader = reader(&directory);
+        assert!(!reader.look(&directory, NAME).unwrap().awaited);
     }
 
     #[test]
@@ -252,6 +248,18 @@ mod tests {
             ));
             one.release(&directory, NAME, || ()).unwrap();
         }
+    }
+
+    #[test]
+    fn a_file_that_is_cleared_away_before_it_is_locked_is_not_held() {
+        let (_base, directory) = directory();
+        let flags = OFlags::RDWR | OFlags::CREATE | OFlags::EXCL;
+        let created = directory.open_file(NAME, flags).unwrap();
+        // As by a process that takes it for one that was left behind.
+        assert!(clear(&directory, NAME, &created).unwrap());
+        assert_eq!(share(&directory, NAME, &created).unwrap(), None);
+        let _writer = writers(&directory);
+        assert_eq!(share(&directory, NAME, &created).unwrap(), None);
     }
 
     #[test]

@@ -244,7 +244,7 @@ struct Marks {
     place: u64,
 }
 
-const PLACES: u64 = 16;
+const PLACES: usize = 16;
 
 impl Marks {
     fn open(base: &Path, place: u64) -> Self {
@@ -267,7 +267,7 @@ impl Marks {
     fn visit(&self, mark: u8) {
         self.set(mark);
         for _ in 0..3 {
-            let mut all = [0; PLACES as usize];
+            let mut all = [0; PLACES];
             let length = self.file.read_at(&mut all, 0).unwrap();
             for (place, other) in (0..).zip(&all[..length]) {
                 let is_wrong =
