@@ -1,7 +1,7 @@
 //! The protocol of leased keys, which Redis' scripts and their client follow, in every order of events of
 //! a small world: two clients, one of whose clocks loses a tick, one lock, one server that stalls, starts
 //! again empty or from old data, or is replaced by its replica, and messages that are late, doubled or
-//! lost; and, in worlds of their own, who is woken by a release, and readers beside a writer. What the model says of times holds for all: only their order counts.
+//! lost; and, in a world of its own, who is woken by a release. What the model says of times holds for all: only their order counts.
 //!
 //! A change of the protocol is made here first. Each rule has a control: without it, the promise that it
 //! is for is seen to break.
@@ -12,7 +12,6 @@ mod carried;
 mod client;
 mod messages;
 mod protocol;
-mod readers;
 mod rules;
 mod sentinels;
 mod server;
@@ -23,7 +22,6 @@ use stateright::{Checker, HasDiscoveries, Model};
 
 use messages::Messages;
 use protocol::{Protocol, Scenario, promise};
-use readers::Readers;
 use rules::Rule;
 
 /// Every promise holds in every state, and the world is not empty: what can happen, happens.
@@ -175,28 +173,6 @@ fn a_rule_of_messages_that_is_left_out_lets_a_client_sleep() {
     ] {
         let broken = messages::promise::AWAKE;
         let world = Messages::new(Some(rule));
-        assert!(is_broken(world, broken), "{rule:?}");
-    }
-}
-
-#[test]
-fn no_writer_is_granted_a_lock_beside_readers() {
-    let checker = Readers::new(None).checker().spawn_bfs().join();
-    checker.assert_properties();
-}
-
-#[test]
-fn a_rule_of_readers_that_is_left_out_makes_a_writer_beside_them() {
-    use readers::Rule;
-    for rule in [
-        Rule::LockLasts,
-        Rule::SetIsThere,
-        Rule::ThisClock,
-        Rule::ClocksMix,
-        Rule::LastRemoves,
-    ] {
-        let broken = readers::promise::EXCLUSION;
-        let world = Readers::new(Some(rule));
         assert!(is_broken(world, broken), "{rule:?}");
     }
 }
