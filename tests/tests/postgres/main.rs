@@ -38,6 +38,7 @@ mod panics;
 mod pgpool;
 mod poolers;
 mod read_only;
+mod readers;
 mod reconnect;
 mod refusals;
 mod role_settings;

@@ -168,3 +168,17 @@ async fn keys_without_a_namespace_are_refused_one() {
     let error = refused.unwrap_err();
     assert!(error.is_misconfigured() && error.to_string().contains("key_text"));
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn there_are_no_readers_beside_services_that_know_of_none() {
+    let store = PostgresStore::open().await;
+    let client = client(&store).await;
+    let lock = client.lock("order:process:42").unwrap().shared();
+    let error = lock.acquire(PATIENCE).await.unwrap_err();
+    assert!(error.is_misconfigured(), "{error}");
+    assert!(
+        error.to_string().contains("KeyScheme::Medallion"),
+        "{error}"
+    );
+    drop(take(&client, name("order:process:42")).await);
+}
