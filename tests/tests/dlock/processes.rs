@@ -190,7 +190,11 @@ async fn a_dlock_in_another_namespace_than_its_shell_runs_its_command() {
         .args(["sh", "-c", "\"$@\"; exit $?", "sh"])
         .arg(dlock.get_program())
         .args(dlock.get_args())
-        .envs(dlock.get_envs().filter_map(|(name, value)| Some((name, value?))))
+        .envs(
+            dlock
+                .get_envs()
+                .filter_map(|(name, value)| Some((name, value?))),
+        )
         .stdin(Stdio::null())
         .kill_on_drop(true);
     let output = timeout(PATIENCE, unshare.output()).await;

@@ -89,7 +89,11 @@ async fn the_documented_rights_are_enough_and_errors_name_them() {
         RedisStore::connect(&url).await.unwrap()
     };
     let key = &RecordKey::new("ann", "/payments", "a");
-    let app = user("app", &["~lock-idempotency:*", "+getex", "+set", "+setrange"]).await;
+    let app = user(
+        "app",
+        &["~lock-idempotency:*", "+getex", "+set", "+setrange"],
+    )
+    .await;
     assert_eq!(app.get(key).await.unwrap(), None);
     assert!(app.put(key, &record(), LONG).await.unwrap());
     assert_eq!(app.get(key).await.unwrap(), Some(record()));

@@ -17,7 +17,7 @@ use crate::server::Reply;
 
 /// How many names a process registers for one by one; for more it registers for everything, so that
 /// those who wait do not fill the lock table.
-const REGISTRATIONS: usize = 512;
+pub(super) const REGISTRATIONS: usize = 512;
 
 impl Driver {
     /// Releases first, so that what they free can be granted to others; then those who have waited

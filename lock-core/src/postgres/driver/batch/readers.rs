@@ -3,6 +3,7 @@
 use std::collections::HashSet;
 use std::mem;
 
+use super::collect::REGISTRATIONS;
 use super::rows::{Batch, Readers, Row};
 use super::settle::Answered;
 use crate::LockError;
@@ -213,10 +214,12 @@ impl Driver {
         }
     }
 
-    /// Keeps new readers from a lock that a writer here waits for.
+    /// Keeps new readers from a lock that a writer here waits for. Of more than that readers are not kept out: those
+    /// that wait do not fill the lock table.
     pub(super) fn want(&mut self, batch: &mut Batch, keys: Keys) {
         let is_waited_for = self.shared.waiters.is_waited_for(&keys.lock);
-        if is_waited_for && !self.wanted.contains_key(&keys.lock) {
+        let has_room = self.wanted.len() < REGISTRATIONS;
+        if is_waited_for && has_room && !self.wanted.contains_key(&keys.lock) {
             self.wanted.insert(keys.lock, keys.want);
             batch.push_wait(Step::Want, keys.want, Row::Want(keys));
         }
