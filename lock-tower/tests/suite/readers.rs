@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use axum::{Router, routing};
 use http::{Method, StatusCode};
-use lock_core::{LockError, LockPolicy, LockProvider, LockTemplate};
+use lock_core::{LocalLock, LockError, LockPolicy, LockProvider, LockTemplate};
 use lock_tower::{LockLayer, RouteLocks};
 use tokio::task::JoinHandle;
 
@@ -65,7 +65,7 @@ impl Shop {
     /// How many requests wait for their lock.
     fn waiting(&self) -> usize {
         let activity = self.locks.provider.activity();
-        activity.locks().iter().map(|lock| lock.waiting()).sum()
+        activity.locks().iter().map(LocalLock::waiting).sum()
     }
 }
 
