@@ -160,13 +160,15 @@ pub trait Backend: Send + Sync + 'static {
     /// Whether it grants locks that are [shared](LockRequest::mode). As provided it does not: the library asks
     /// for none then, and tells the caller that the set-up is wrong.
     ///
-    /// A backend that does grants no shared lock while a request for the exclusive one
-    /// [waits](Self::changed), in any process: readers that come and go would keep a writer out for ever. A writer that
-    /// waited and has gone, or has crashed, keeps readers out no longer than a lease.
+    /// A backend that does grants no shared lock while a request for the exclusive one that was refused beside readers
+    /// [waits](Self::changed), in any process: readers that come and go would keep a writer out for ever. Behind another
+    /// writer it is so from its next try at the latest. A writer that waited and has gone, or has crashed, keeps readers
+    /// out no longer than a lease.
     ///
     /// A request waits from its refusal and [registration](Self::changed) to the end of that registration. The library
     /// registers a request that goes on waiting anew before the registration that it had ends, so that a writer is
-    /// registered all the time, but for the moment from its wake-up until its task runs.
+    /// registered all the time, but for the moment from its wake-up until its task runs, and while the store does not
+    /// answer.
     const SHARED: bool = false;
 
     /// Tries once to take the lock, without waiting for its holder.

@@ -246,7 +246,8 @@ impl Store {
         let waiter = row.remove_waiter(registration);
         let was_writer = (waiter.as_ref()).is_some_and(|(client, _)| client.is_writer());
         // They may read now that no writer waits.
-        let readers = match was_writer && row.writer.is_none() && !row.is_awaited_by_writer() {
+        let is_open = row.held_against(LockMode::Shared).is_none();
+        let readers = match was_writer && is_open && !row.is_awaited_by_writer() {
             true => row.take_waiting(),
             false => Waiting::new(),
         };

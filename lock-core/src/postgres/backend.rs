@@ -99,6 +99,8 @@ impl PostgresBackend {
     ///   has a guard waits for itself, until `wait` is over, and so does the other way round. The
     ///   [watch](crate::LockProviderBuilder::lock_order_watch) reports the first.
     /// - Its end wakes no waiter: guards that wait behind it notice within some tenths of a second.
+    /// - It keeps no [readers](crate::DistributedLock::shared) out while it waits: those of one process that overlap
+    ///   can be before it for the whole wait.
     ///
     /// ```no_run
     /// # use std::time::Duration;

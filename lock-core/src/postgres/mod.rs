@@ -102,7 +102,8 @@
 //! # Keys
 //!
 //! A name is a 64-bit key: the first 64 bits, big-endian, of SHA-256 over
-//! `"lock-postgres-v1" NUL namespace NUL name`; the next 64 bits are the key of those who wait for it.
+//! `"lock-postgres-v1" NUL namespace NUL name`; the next 64 bits are the key of those who wait for it, and the next 32
+//! bits before `0x57414e54` that of a writer which keeps readers out.
 //! In `pg_locks`, `classid` is the upper half of a key, `objid` the lower half, `objsubid` 1. Two names
 //! with one key, by chance one pair in 2^64, exclude each other.
 //!

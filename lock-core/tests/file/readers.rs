@@ -344,15 +344,16 @@ fn readers_and_writers_of_four_processes_that_race_with_the_removal_of_the_file_
     assert!(left.is_empty(), "{left:?}");
 }
 
+/// A try can meet the last of the others just as that leaves, and is refused then: the next is granted.
 #[test]
-fn readers_alone_are_never_refused_whoever_leaves_meanwhile() {
+fn readers_alone_are_granted_it_whoever_leaves_meanwhile() {
     let base = Base::new();
     let backends = [(); 4].map(|()| base.backend());
     thread::scope(|scope| {
         for backend in &backends {
             scope.spawn(|| {
                 for _ in 0..1_000 {
-                    assert!(read(backend, LOCK).is_some(), "no writer is there");
+                    until("a reader is granted it", || read(backend, LOCK).is_some());
                 }
             });
         }

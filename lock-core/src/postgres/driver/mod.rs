@@ -25,7 +25,7 @@
 //! A writer that waits and is refused because of readers takes a second key, [`Keys::want`], and holds it until it
 //! has the lock or waits no more. Each try of a reader, also one that joins readers of its own session, looks at that
 //! key first, by holding it shared for a moment: of several writers one has it, which is enough, and readers do not
-//! disturb each other. A writer whose try of it meets such a look has it with a later try. The end of its session
+//! disturb each other. A writer whose try of it meets such a look has it with a later try, of the fallback at the latest. The end of its session
 //! ends it.
 
 mod batch;

@@ -54,7 +54,8 @@ pub(in crate::postgres) mod answer {
 }
 
 // After a refusal: whether readers are what holds it, which a shared lock for a moment tells. They leave that room.
-// What is free again by then is notified, since its release finds the registration.
+// What is free again by then is notified, since its release finds the registration. For that moment it refuses a
+// try of another session for itself, which is as one that came before the release.
 macro_rules! whose {
     (try_lock, $k:literal, $no:literal, $readers:literal) => {
         concat!(

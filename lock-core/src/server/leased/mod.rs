@@ -14,7 +14,9 @@ mod token;
 
 pub(crate) use grant::{Client, HoldCommand, KeyGrant, KeyReleases};
 pub(crate) use held::{Held, HeldLock};
-pub(crate) use key::{LockKey, Owner, Part};
+#[cfg(feature = "redis")]
+pub(crate) use key::Part;
+pub(crate) use key::{LockKey, Owner};
 pub(crate) use question::WhoHolds;
 pub(crate) use release::Release;
 pub(crate) use request::{Acquire, Answer, Claim, Command, Given, Probe, Reply, WaiterTable};

@@ -116,7 +116,9 @@ impl Driver {
     fn add_due(&mut self, batch: &mut Batch, session: &Session) {
         let cap = self.cap(session);
         while let Some(key) = self.next_due() {
-            if batch.is_full() || self.keys.len() >= cap {
+            let is_read = matches!(self.keys.get(&key), Some(State::Reading(_)));
+            // Who only keeps readers out takes no room.
+            if batch.is_full() || (!is_read && self.keys.len() >= cap) {
                 return;
             }
             self.due.remove(&key);

@@ -82,6 +82,8 @@ impl Driver {
     ) -> Result<(), Failed> {
         let releases = batch.rows.iter().filter_map(|row| match row {
             Row::Release(hold, _) => Some(hold.keys.lock),
+            // Readers elsewhere may come in again.
+            Row::Unwant(key) => Some(*key),
             _ => None,
         });
         // What keeps the server from taking this notification keeps it from the next as well.

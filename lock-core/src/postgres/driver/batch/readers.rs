@@ -81,11 +81,13 @@ impl Driver {
     /// Tries for readers that wait. A writer of this process that waits goes first: its end makes them due again.
     pub(super) fn add_due_readers(&mut self, batch: &mut Batch, session: &Session) {
         let cap = self.cap(session);
-        while let Some(key) = self.due_readers.first().copied() {
-            if batch.is_full() || self.keys.len() >= cap {
-                return;
+        for key in mem::take(&mut self.due_readers) {
+            // Who joins takes no room.
+            let is_joining = matches!(self.keys.get(&key), Some(State::Reading(_)));
+            if batch.is_full() || (!is_joining && self.keys.len() >= cap) {
+                self.due_readers.insert(key);
+                continue;
             }
-            self.due_readers.remove(&key);
             let Some(keys) = self.shared.readers.about(&key) else {
                 continue;
             };
@@ -221,6 +223,8 @@ impl Driver {
         let has_room = self.wanted.len() < REGISTRATIONS;
         if is_waited_for && has_room && !self.wanted.contains_key(&keys.lock) {
             self.wanted.insert(keys.lock, keys.want);
+            // Another's can be in its place, whose end is notified.
+            batch.is_for_waiting = true;
             batch.push_wait(Step::Want, keys.want, Row::Want(keys));
         }
     }
