@@ -1,7 +1,9 @@
 //! Readers in the line of a name: who asks, who is refused, and what goes from one to the other.
 
+use std::sync::Arc;
 use std::time::Duration;
 
+use lock_core::backend::{Clock, TokioClock};
 use lock_core::memory::MemoryBackend;
 use lock_core::{DistributedLock, LockError, LockGuard, LockPolicy, LockProvider, LossReason};
 use lock_tests::scripted_backend::{Play, ScriptedBackend};
@@ -295,4 +297,23 @@ async fn several_locks_wait_for_readers_of_each() {
     assert_eq!(guards.len(), 2);
     drop(guards);
     assert!(is_readable(&client).await);
+}
+
+/// Whose lease has ended, and whose guard was forgotten.
+#[tokio::test(start_paused = true)]
+async fn readers_go_on_when_a_writer_leaves_that_waited_for_a_holder_that_is_gone() {
+    let clock: Arc<dyn Clock> = Arc::new(TokioClock::new());
+    let store = MemoryBackend::with_lease(s(3), clock);
+    let [holding, writing, reading] = [(); 3].map(|()| LockProvider::new(store.clone()));
+    let forgotten = take(&holding).await;
+    // It waits, and its task does not run any more.
+    let mut writer = writing.lock(name()).unwrap().acquire_owned(s(600));
+    assert!(poll_once(&mut writer).is_none());
+    let waiting = start_reader(&reading).await;
+    sleep(s(4)).await;
+    assert!(!forgotten.is_valid() && !waiting.is_finished());
+    drop(writer);
+    let (elapsed, guard) = timed(granted(waiting)).await;
+    took(elapsed, Duration::ZERO);
+    assert!(guard.is_valid());
 }

@@ -2,7 +2,8 @@
 
 use std::time::Duration;
 
-use lock_core::{LockError, LockGuard, LockMode, LockProvider};
+use lock_core::postgres::PostgresBackend;
+use lock_core::{LocalLock, LockError, LockGuard, LockMode, LockProvider};
 use lock_tests::servers::{PostgresServer, Server};
 use lock_tests::{PostgresStore, Store, eventually, is_held};
 use sqlx::postgres::PgListener;
@@ -280,4 +281,29 @@ async fn a_writer_is_not_starved_by_readers_of_two_sessions_that_overlap() {
         assert!(!reader.is_finished(), "no reader failed");
         reader.abort();
     }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_waiting_reader_joins_others_also_where_the_limit_of_locks_is_reached() {
+    let server = PostgresServer::start().await;
+    let builder = PostgresBackend::builder(server.url()).max_held(1);
+    let backend = builder.connect().await.unwrap();
+    let [one, other, writing] = [(); 3].map(|()| LockProvider::new(backend.clone()));
+    let first = read(&one).await;
+    let writer = spawn_writer(&writing);
+    eventually("the writer waits", || async { !is_readable(&other).await }).await;
+    let waiting = spawn_reader(&other);
+    eventually("the reader waits", || async {
+        other
+            .activity()
+            .locks()
+            .iter()
+            .map(LocalLock::waiting)
+            .sum::<usize>()
+            == 1
+    })
+    .await;
+    writer.abort();
+    let second = timeout(PATIENCE, waiting).await.unwrap().unwrap().unwrap();
+    assert!(first.is_valid() && second.is_valid());
 }
