@@ -385,12 +385,13 @@ pub async fn a_shutdown_waits_for_readers_and_takes_the_lock_from_those_that_sta
     };
     let Sides { here, there, name } = &sides;
     let [leaves, stays] = [read(here, name).await, read(here, name).await];
+    // Whether it has begun is asked for a writer, who cannot be granted the lock just before.
     let ending = {
         let here = here.clone();
         tokio::spawn(async move { here.shutdown(GRACE).await })
     };
     eventually("the shutdown has begun", || async {
-        is_closed(reader(here, name).try_acquire(Duration::ZERO)).await
+        is_closed(here.try_acquire(name.clone(), Duration::ZERO)).await
     })
     .await;
     leaves.release().await.unwrap();
@@ -407,7 +408,7 @@ pub async fn a_shutdown_waits_for_readers_and_takes_the_lock_from_those_that_sta
         tokio::spawn(async move { there.shutdown(PATIENCE * 100).await })
     };
     eventually("the shutdown has begun", || async {
-        is_closed(reader(there, name).try_acquire(Duration::ZERO)).await
+        is_closed(there.try_acquire(name.clone(), Duration::ZERO)).await
     })
     .await;
     assert!(guard.is_valid() && !ending.is_finished());
