@@ -67,7 +67,7 @@ pub(super) fn readers(lock: &Key) -> String {
     format!("{}:readers", lock.text)
 }
 
-/// An owner as the scripts are told of it, with what it has or asks for: a space, with which the value of a lock begins,
+/// An owner as the scripts are given it, with what it has or asks for: a space, with which the value of a lock begins,
 /// for the lock, `&` for a share of it, and `?` for the place of a writer that waits, or for the lock where it has one or
 /// is to be given one.
 pub(super) fn prefix(owner: Owner, is_waiting: bool) -> [u8; 33] {

@@ -64,7 +64,7 @@ async fn an_answer_that_only_a_paused_clock_calls_late_says_so() {
     }
     tokio::time::resume();
     let other = scripted
-        .client_with(ms(20))
+        .client_with(ms(500))
         .lock("order:process:47")
         .unwrap();
     let late = other.acquire(s(0)).await.unwrap_err();

@@ -144,7 +144,7 @@ struct Driver {
     wanted: HashMap<i64, i64>,
     /// Keys that are to be such.
     to_want: Vec<Keys>,
-    /// Keys that no writer here waits for any more: readers elsewhere are to be told.
+    /// Keys that no writer here waits for any more: readers elsewhere are to be notified.
     given_up: Vec<i64>,
     /// Whether those left no room for the tries of callers.
     has_put_off: bool,
