@@ -110,7 +110,8 @@ async fn readers_are_kept_out_by_a_key_only_while_a_writer_waits_for_readers() {
     eventually("it waits", || async { store.advisory_locks().await == 4 }).await;
     assert_eq!(wanted(&store.pool).await, 0);
     first.release().await.unwrap();
-    drop(waits.await.unwrap().unwrap());
+    let writer = waits.await.unwrap().unwrap();
+    writer.release().await.unwrap();
 
     // Granted: the key goes while the lock is held.
     let first = read(&here).await;
