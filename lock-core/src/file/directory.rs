@@ -135,6 +135,20 @@ impl Directory {
         rustix::fs::openat(&self.file, name, flags, Mode::RUSR | Mode::WUSR).map(File::from)
     }
 
+    /// Opens a file that may not be there, without waiting for whatever else has its name.
+    pub(super) fn open_if_there(
+        &self,
+        name: &str,
+        access: OFlags,
+        doing: &'static str,
+    ) -> Result<Option<File>, LockError> {
+        match self.open_file(name, access | OFlags::NONBLOCK) {
+            Ok(file) => Ok(Some(file)),
+            Err(Errno::NOENT) => Ok(None),
+            Err(error) => Err(self.failed(doing)(error)),
+        }
+    }
+
     pub(super) fn unlink(&self, name: &str) -> rustix::io::Result<()> {
         rustix::fs::unlinkat(&self.file, name, AtFlags::empty())
     }

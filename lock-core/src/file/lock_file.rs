@@ -107,10 +107,8 @@ fn try_existing(
     awaits: bool,
 ) -> Result<Option<Taken>, LockError> {
     // For reading: the end of a try is no news to those who watch for the end of a holder.
-    let file = match directory.open_file(name, OFlags::RDONLY | OFlags::NONBLOCK) {
-        Ok(file) => file,
-        Err(Errno::NOENT) => return Ok(None),
-        Err(error) => return Err(directory.failed("open a lock file")(error)),
+    let Some(file) = directory.open_if_there(name, OFlags::RDONLY, "open a lock file")? else {
+        return Ok(None);
     };
     if clear(directory, name, &file)? {
         return Ok(None);
@@ -313,7 +311,8 @@ pub(super) struct Look {
 pub(super) mod tests {
     use std::cell::Cell;
     use std::process::Command;
-    use std::time::SystemTime;
+    use std::thread;
+    use std::time::{Instant, SystemTime};
 
     use super::*;
 
@@ -323,6 +322,15 @@ pub(super) mod tests {
         let base = tempfile::tempdir().unwrap();
         let directory = Directory::open(&base.path().join("locks")).unwrap();
         (base, directory)
+    }
+
+    /// Waits for it; what is waited for takes no longer than ten seconds.
+    pub(in crate::file) fn until(what: &str, mut done: impl FnMut() -> bool) {
+        let started = Instant::now();
+        while !done() {
+            assert!(started.elapsed() < Duration::from_secs(10), "{what}");
+            thread::sleep(Duration::from_millis(1));
+        }
     }
 
     pub(in crate::file) fn ours(directory: &Directory) -> LockFile {

@@ -75,10 +75,8 @@ fn join(
     awaits: bool,
 ) -> Result<Option<Taken>, LockError> {
     // For reading, see `lock_file`.
-    let file = match directory.open_file(name, OFlags::RDONLY | OFlags::NONBLOCK) {
-        Ok(file) => file,
-        Err(Errno::NOENT) => return Ok(None),
-        Err(error) => return Err(directory.failed("open a lock file")(error)),
+    let Some(file) = directory.open_if_there(name, OFlags::RDONLY, "open a lock file")? else {
+        return Ok(None);
     };
     let signed = signature::read(&file);
     let metadata = mark_as(directory, &file, Mode::empty())?;
@@ -121,10 +119,8 @@ fn share(directory: &Directory, name: &str, file: &File) -> Result<Option<FileId
 /// The file of this name, which is locked by us, once more and for writing: by that the end of a holder is told from
 /// that of a try. `None` if another program has removed it.
 fn open_again(directory: &Directory, name: &str, id: FileId) -> Result<Option<File>, LockError> {
-    let file = match directory.open_file(name, OFlags::RDWR | OFlags::NONBLOCK) {
-        Ok(file) => file,
-        Err(Errno::NOENT) => return Ok(None),
-        Err(error) => return Err(directory.failed("open a lock file")(error)),
+    let Some(file) = directory.open_if_there(name, OFlags::RDWR, "open a lock file")? else {
+        return Ok(None);
     };
     let shared = share(directory, name, &file)?;
     Ok(shared.filter(|again| *again == id).map(|_| file))

@@ -27,7 +27,6 @@ use std::os::unix::fs::{FileExt, MetadataExt};
 use std::time::Duration;
 
 use rustix::fs::OFlags;
-use rustix::io::Errno;
 
 use super::directory::{Directory, age};
 use super::flock::{try_lock, try_share};
@@ -169,10 +168,8 @@ pub(super) enum Seen {
 
 /// Looks who holds the lock of this name. `is_last`: there is no further look at what is not signed.
 pub(super) fn look(directory: &Directory, name: &str, is_last: bool) -> Result<Seen, LockError> {
-    let file = match directory.open_file(name, OFlags::RDONLY | OFlags::NONBLOCK) {
-        Ok(file) => file,
-        Err(Errno::NOENT) => return Ok(Seen::Free),
-        Err(error) => return Err(directory.failed("open a lock file")(error)),
+    let Some(file) = directory.open_if_there(name, OFlags::RDONLY, "open a lock file")? else {
+        return Ok(Seen::Free);
     };
     let signed = read(&file);
     // After the signature: what is unlinked now had it.

@@ -15,7 +15,6 @@ use std::fs::File;
 use std::time::Duration;
 
 use rustix::fs::OFlags;
-use rustix::io::Errno;
 
 use super::directory::{Directory, age};
 use super::flock::{convert, try_share};
@@ -63,10 +62,10 @@ pub(super) fn close(directory: &Directory, lock: &str) -> Result<Option<Turnstil
 /// For how long the turnstile of a lock has been closed; `None` while it is open.
 pub(super) fn closed_for(directory: &Directory, lock: &str) -> Result<Option<Duration>, LockError> {
     let name = name_of(lock);
-    let file = match directory.open_file(&name, OFlags::RDONLY | OFlags::NONBLOCK) {
-        Ok(file) => file,
-        Err(Errno::NOENT) => return Ok(None),
-        Err(error) => return Err(directory.failed("open a file of writers that wait")(error)),
+    let Some(file) =
+        directory.open_if_there(&name, OFlags::RDONLY, "open a file of writers that wait")?
+    else {
+        return Ok(None);
     };
     if clear(directory, &name, &file)? {
         return Ok(None);

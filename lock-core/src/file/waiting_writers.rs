@@ -209,9 +209,7 @@ impl Drop for WaitingWriter {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::file::lock_file::tests::{NAME, directory};
-
-    const PATIENCE: Duration = Duration::from_secs(10);
+    use crate::file::lock_file::tests::{NAME, directory, until};
 
     fn waiting_writers() -> (tempfile::TempDir, Arc<WaitingWriters>) {
         let (base, directory) = directory();
@@ -222,14 +220,6 @@ mod tests {
         turnstile::closed_for(&all.directory, NAME)
             .unwrap()
             .is_some()
-    }
-
-    fn until(what: &str, mut done: impl FnMut() -> bool) {
-        let started = Instant::now();
-        while !done() {
-            assert!(started.elapsed() < PATIENCE, "{what}");
-            thread::sleep(Duration::from_millis(1));
-        }
     }
 
     #[test]

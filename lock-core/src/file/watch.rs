@@ -161,11 +161,10 @@ mod tests {
     use std::path::Path;
     use std::task::{Context, Poll, Waker};
     use std::thread;
-    use std::time::{Duration, Instant};
+    use std::time::Duration;
 
     use super::*;
-
-    const PATIENCE: Duration = Duration::from_secs(10);
+    use crate::file::lock_file::tests::until;
 
     struct Watched {
         directory: tempfile::TempDir,
@@ -200,14 +199,6 @@ mod tests {
             registration.notified.as_mut().poll(&mut cx),
             Poll::Ready(())
         )
-    }
-
-    fn until(what: &str, mut done: impl FnMut() -> bool) {
-        let started = Instant::now();
-        while !done() {
-            assert!(started.elapsed() < PATIENCE, "{what}");
-            thread::sleep(Duration::from_millis(1));
-        }
     }
 
     #[test]

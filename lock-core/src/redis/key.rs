@@ -63,8 +63,8 @@ fn digest_of(namespace: &str, name: &str) -> (u8, String) {
 }
 
 /// The set of readers beside a lock: no key of a lock ends so.
-pub(super) fn readers(lock: &Key) -> String {
-    format!("{}:readers", lock.text)
+pub(super) fn readers(lock: &str) -> String {
+    format!("{lock}:readers")
 }
 
 /// An owner as the scripts are given it, with what it has or asks for: a space, with which the value of a lock begins,

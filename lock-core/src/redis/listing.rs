@@ -8,6 +8,7 @@ use ::redis::{Pipeline, Value, cmd, from_redis_value, pipe};
 use tokio::time::timeout;
 
 use super::connect::{ask, open};
+use super::key;
 use super::settings::Settings;
 use super::topology::Topology;
 use super::value;
@@ -105,8 +106,11 @@ async fn readers(
     }
     let mut questions = pipe();
     for (key, _) in &shared {
-        let set = format!("{key}:readers");
-        questions.cmd("ZRANGE").arg(set).arg(time).arg("+inf");
+        questions
+            .cmd("ZRANGE")
+            .arg(key::readers(key))
+            .arg(time)
+            .arg("+inf");
         questions.arg("BYSCORE").arg("LIMIT").arg(0).arg(READERS);
     }
     let answers = ask_all(connection, &questions, settings).await?;

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use lock_core::LockError;
 use redis::aio::{ConnectionLike, ConnectionManager, ConnectionManagerConfig};
-use redis::{Cmd, FromRedisValue, RedisError, RedisResult};
+use redis::{RedisError, RedisResult};
 
 use crate::{IdempotencyStore, Record, RecordKey};
 
@@ -136,16 +136,6 @@ impl<C> RedisStore<C> {
     }
 }
 
-impl<C> RedisStore<C>
-where
-    C: ConnectionLike + Clone + Send + Sync + 'static,
-{
-    async fn ask<T: FromRedisValue>(&self, command: &Cmd) -> Result<T, LockError> {
-        let mut connection = self.connection.clone();
-        command.query_async(&mut connection).await.map_err(refused)
-    }
-}
-
 impl<C> IdempotencyStore for RedisStore<C>
 where
     C: ConnectionLike + Clone + Send + Sync + 'static,
@@ -177,7 +167,8 @@ where
         let mut set = redis::cmd("SET");
         set.arg(self.key(key)).arg(&record.encode()[..]);
         set.arg("PX").arg(millis.to_string()).arg("NX");
-        let stored: Option<String> = self.ask(&set).await?;
+        let mut connection = self.connection.clone();
+        let stored: Option<String> = set.query_async(&mut connection).await.map_err(refused)?;
         Ok(stored.is_some())
     }
 }

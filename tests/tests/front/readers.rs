@@ -29,7 +29,7 @@ async fn is_readable(client: &LockProvider) -> bool {
 /// A reader of its own accord, in line when this returns.
 async fn start_reader(client: &LockProvider) -> JoinHandle<Result<LockGuard, LockError>> {
     let mut acquire = reader(client).acquire_owned(s(60));
-    assert!(poll_once(&mut acquire).is_none(), "it is not had at once");
+    assert!(poll_once(&mut acquire).is_none(), "it waits");
     let task = tokio::spawn(acquire);
     yield_now().await;
     task

@@ -119,7 +119,7 @@ impl Exchange<'_> {
 /// The sets of readers of those of these that are shared.
 fn shared<'a>(locks: impl Iterator<Item = (&'a Key, Owner)>) -> Vec<String> {
     let shared = locks.filter(|(_, owner)| owner.part != Part::Whole);
-    shared.map(|(key, _)| readers(key)).collect()
+    shared.map(|(key, _)| readers(&key.text)).collect()
 }
 
 /// An owner, with what a reader is called, or a time of its own where it has one.

@@ -5,6 +5,7 @@ use std::ops::Bound::{Excluded, Unbounded};
 use tokio::time::Instant;
 
 use super::rows::{Batch, Row};
+use crate::LockError;
 use crate::backend::Attempt;
 use crate::postgres::driver::{Driver, State};
 use crate::postgres::errors;
@@ -171,12 +172,11 @@ impl Driver {
             }
             None => {}
         }
-        let cap = self.cap(session);
-        // What is under way, all of it in this batch, leaves room or is held when that was answered.
-        let held = self.keys.len() - batch.tries - batch.releases;
-        if held >= cap {
-            let _ = reply.send(Err(errors::full(cap, held)));
-        } else if self.keys.len() >= cap || batch.is_full() {
+        let has_room = match self.has_room(batch, session) {
+            Ok(has_room) => has_room,
+            Err(full) => return drop(reply.send(Err(full))),
+        };
+        if !has_room {
             batch.has_put_off = true;
             self.backlog.push(Request::Try { keys, reply });
         } else if self.handed_over.get(&keys.lock).is_some() {
@@ -185,6 +185,21 @@ impl Driver {
             self.add_watched_try(batch, keys, Row::Try(keys, reply));
         } else {
             self.push_try(batch, Step::Try, keys, Row::Try(keys, reply));
+        }
+    }
+
+    /// Whether a key can be tried in this batch, or in a later one.
+    ///
+    /// # Errors
+    ///
+    /// In none: this process holds as many locks as it may.
+    pub(super) fn has_room(&self, batch: &Batch, session: &Session) -> Result<bool, LockError> {
+        let cap = self.cap(session);
+        // What is under way, all of it in this batch, leaves room or is held when that was answered.
+        let held = self.keys.len() - batch.tries - batch.releases;
+        match held >= cap {
+            true => Err(errors::full(cap, held)),
+            false => Ok(self.keys.len() < cap && !batch.is_full()),
         }
     }
 

@@ -9,7 +9,6 @@ use super::settle::Answered;
 use crate::LockError;
 use crate::backend::Attempt;
 use crate::postgres::driver::{Driver, State};
-use crate::postgres::errors;
 use crate::postgres::held::{Hold, PostgresGrant};
 use crate::postgres::key::Keys;
 use crate::postgres::session::{Failed, Session};
@@ -48,33 +47,30 @@ impl Driver {
             readers.replies.push(reply);
             return;
         }
-        let cap = self.cap(session);
-        match self.keys.get(&key) {
+        let has_room = match self.keys.get(&key) {
             Some(State::Held(_)) => {
-                let _ = reply.send(Ok(Attempt::Held { retry_in: None }));
+                return drop(reply.send(Ok(Attempt::Held { retry_in: None })));
             }
             // An unlock or a try of a writer is in this batch.
             Some(State::Releasing | State::Trying) => {
-                self.backlog.push(Request::Read { keys, reply });
+                return self.backlog.push(Request::Read { keys, reply });
             }
-            None if self.keys.len() - batch.tries - batch.releases >= cap => {
-                let held = self.keys.len() - batch.tries - batch.releases;
-                let _ = reply.send(Err(errors::full(cap, held)));
-            }
-            None if self.keys.len() >= cap => {
-                batch.has_put_off = true;
-                self.backlog.push(Request::Read { keys, reply });
-            }
-            _ if batch.is_full() => {
-                batch.has_put_off = true;
-                self.backlog.push(Request::Read { keys, reply });
-            }
-            Some(State::Reading(_)) | None => {
+            // Who joins takes no key.
+            Some(State::Reading(_)) => Ok(!batch.is_full()),
+            None => self.has_room(batch, session),
+        };
+        match has_room {
+            Ok(true) => {
                 self.push_read(batch, keys);
                 if let Some(readers) = readers_in(batch, key) {
                     readers.replies.push(reply);
                 }
             }
+            Ok(false) => {
+                batch.has_put_off = true;
+                self.backlog.push(Request::Read { keys, reply });
+            }
+            Err(full) => drop(reply.send(Err(full))),
         }
     }
 
