@@ -60,9 +60,9 @@ pub use lateness::{Lateness, Queued};
 pub use log::Log;
 pub use outlasting::crowd_outlasts;
 pub use stores::{
-    DirectLeaseTableStore, FileStore, GrantedStore, LeaseTableStore, MemoryStore, OneBackend,
-    PollingFileStore, PostgresStore, RedisClusterStore, RedisSentinelStore, RedisStore, Store,
-    redis_key, redis_rights, redis_user,
+    AnyStore, DirectLeaseTableStore, FileStore, GrantedStore, LeaseTableStore, MemoryStore,
+    OneBackend, PollingFileStore, PostgresStore, RedisClusterStore, RedisSentinelStore, RedisStore,
+    Store, redis_key, redis_rights, redis_user,
 };
 pub use stress::{Storm, abandon, seed};
 pub use timing::{boottime, doubling, eventually};

@@ -7,7 +7,7 @@ use tokio::time::{Instant, sleep, sleep_until};
 
 use super::{BOUND, PATIENCE, wait_for};
 use crate::chaos::seconds;
-use crate::{Harness, Lateness, Store, is_held};
+use crate::{Harness, Lateness, is_held};
 
 /// How long locks are kept here: longer than a release takes on a busy machine.
 const KEPT: Duration = Duration::from_secs(1);
@@ -22,7 +22,7 @@ async fn free_after(client: &LockProvider, name: &LockName, since: Instant) -> D
 }
 
 /// The release itself answers before. Twice: what has kept it once does not keep it longer.
-pub async fn a_released_lock_stays_closed_until_its_time<S: Store>(harness: Harness<S>) {
+pub async fn a_released_lock_stays_closed_until_its_time(harness: Harness) {
     let (here, there, name) = (
         harness.client().await,
         harness.client().await,
@@ -47,7 +47,7 @@ pub async fn a_released_lock_stays_closed_until_its_time<S: Store>(harness: Harn
 }
 
 /// From another client, and behind others of the same one.
-pub async fn a_waiter_is_granted_a_kept_lock_when_its_time_is_over<S: Store>(harness: Harness<S>) {
+pub async fn a_waiter_is_granted_a_kept_lock_when_its_time_is_over(harness: Harness) {
     let (here, there, name) = (
         harness.client().await,
         harness.client().await,
@@ -69,7 +69,7 @@ pub async fn a_waiter_is_granted_a_kept_lock_when_its_time_is_over<S: Store>(har
 }
 
 /// The time counts from when it was acquired.
-pub async fn a_lock_that_is_held_longer_is_free_after_its_release<S: Store>(harness: Harness<S>) {
+pub async fn a_lock_that_is_held_longer_is_free_after_its_release(harness: Harness) {
     let (here, there, name) = (
         harness.client().await,
         harness.client().await,
@@ -84,7 +84,7 @@ pub async fn a_lock_that_is_held_longer_is_free_after_its_release<S: Store>(harn
 }
 
 /// Another may have done its work meanwhile.
-pub async fn a_kept_lock_that_is_lost_is_free<S: Store>(harness: Harness<S>) {
+pub async fn a_kept_lock_that_is_lost_is_free(harness: Harness) {
     const LONG: LockPolicy = LockPolicy::background_job().with_at_least(Duration::from_secs(600));
     let (here, there, name) = (
         harness.client().await,
@@ -99,7 +99,7 @@ pub async fn a_kept_lock_that_is_lost_is_free<S: Store>(harness: Harness<S>) {
 }
 
 /// Of two permits one is kept, and the other is free.
-pub async fn a_permit_is_kept_as_a_lock_is<S: Store>(harness: Harness<S>) {
+pub async fn a_permit_is_kept_as_a_lock_is(harness: Harness) {
     let (here, there, name) = (
         harness.client().await,
         harness.client().await,
@@ -122,7 +122,7 @@ pub async fn a_permit_is_kept_as_a_lock_is<S: Store>(harness: Harness<S>) {
 }
 
 /// While it lives.
-pub async fn a_process_keeps_what_it_has_released<S: Store>(harness: Harness<S>) {
+pub async fn a_process_keeps_what_it_has_released(harness: Harness) {
     let (client, name, mut child) = (
         harness.client().await,
         harness.name(),
@@ -138,9 +138,7 @@ pub async fn a_process_keeps_what_it_has_released<S: Store>(harness: Harness<S>)
 }
 
 /// Before its release and after it: a store that keeps it by itself does so in each case.
-pub async fn what_a_process_keeps_that_is_killed_ends_with_it_or_in_time<S: Store>(
-    harness: Harness<S>,
-) {
+pub async fn what_a_process_keeps_that_is_killed_ends_with_it_or_in_time(harness: Harness) {
     /// Longer than the lease of any store.
     const LONG: Duration = Duration::from_secs(4);
     let client = harness.client().await;
@@ -154,18 +152,21 @@ pub async fn what_a_process_keeps_that_is_killed_ends_with_it_or_in_time<S: Stor
         }
         assert!(is_held(&client, &name).await);
         child.kill().await;
-        let lateness = Lateness::of(match S::KEEPS {
+        let lateness = Lateness::of(match harness.store.keeps() {
             true => LONG.saturating_sub(since.elapsed()),
-            false => S::GRANTED_AFTER_A_KILL,
+            false => harness.store.granted_after_a_kill(),
         });
-        assert_eq!(free_after(&client, &name, since).await >= LONG, S::KEEPS);
+        assert_eq!(
+            free_after(&client, &name, since).await >= LONG,
+            harness.store.keeps()
+        );
         lateness.at_most(BOUND).await;
     }
 }
 
 /// Three processes, each with a timer that is late by 300 ms more than the one before: at each tick one of them does
 /// the job, which is over in a moment. For so many ticks as the environment says for campaigns.
-pub async fn late_timers_do_not_run_a_short_job_again<S: Store>(harness: Harness<S>) {
+pub async fn late_timers_do_not_run_a_short_job_again(harness: Harness) {
     const TICK: Duration = Duration::from_secs(1);
     const APART: Duration = Duration::from_millis(300);
     const KEPT: Duration = Duration::from_millis(800);

@@ -5,11 +5,11 @@ use std::time::Duration;
 use lock_core::{LockProvider, LossReason};
 
 use super::{PATIENCE, take, wait_for};
-use crate::{Harness, OneBackend, Store, eventually};
+use crate::{Harness, eventually};
 
 const GRACE: Duration = Duration::from_millis(100);
 
-async fn is_closed<S: Store>(harness: &Harness<S>) {
+async fn is_closed(harness: &Harness) {
     eventually("nothing is open", || async {
         harness.store.open_connections().await == 0
     })
@@ -17,7 +17,7 @@ async fn is_closed<S: Store>(harness: &Harness<S>) {
 }
 
 /// One that waits has a connection of its own to hear of a release by.
-async fn waits_in_vain<S: Store>(harness: &Harness<S>, here: &LockProvider, there: &LockProvider) {
+async fn waits_in_vain(harness: &Harness, here: &LockProvider, there: &LockProvider) {
     let name = harness.name();
     let held = take(there, &name).await;
     let lock = here.lock(name).unwrap();
@@ -26,9 +26,7 @@ async fn waits_in_vain<S: Store>(harness: &Harness<S>, here: &LockProvider, ther
 }
 
 /// An installed provider lives as long as the process, and a guard can be kept.
-pub async fn a_shutdown_closes_the_connections_whatever_clones_and_guards_live<S: Store>(
-    harness: Harness<S>,
-) {
+pub async fn a_shutdown_closes_the_connections_whatever_clones_and_guards_live(harness: Harness) {
     let (here, there) = (harness.client().await, harness.client().await);
     let (clone, lock) = (here.clone(), here.lock(harness.name()).unwrap());
     waits_in_vain(&harness, &here, &there).await;
@@ -55,11 +53,9 @@ pub async fn a_shutdown_closes_the_connections_whatever_clones_and_guards_live<S
 }
 
 /// Each is shut down by the part of the application that has it.
-pub async fn the_last_of_several_providers_over_one_backend_closes_it<S: Store>(
-    harness: Harness<S>,
-) {
-    let backend = OneBackend::new(harness.store.backend().await);
-    let [first, second, dropped] = [0; 3].map(|_| LockProvider::new(backend.clone()));
+pub async fn the_last_of_several_providers_over_one_backend_closes_it(harness: Harness) {
+    let provider = harness.store.providers_of_one_backend().await;
+    let [first, second, dropped] = [0; 3].map(|_| provider());
     drop(dropped);
     let name = harness.name();
     first.shutdown(GRACE).await;
@@ -70,9 +66,9 @@ pub async fn the_last_of_several_providers_over_one_backend_closes_it<S: Store>(
     assert!(second.health().await.is_up());
     second.shutdown(GRACE).await;
     is_closed(&harness).await;
-    // The clone that is kept is of no use to another provider: it says so, and does not hang.
-    if S::STAYS_CLOSED {
-        let late = LockProvider::new(backend);
+    // The backend that is kept is of no use to another provider: it says so, and does not hang.
+    if harness.store.stays_closed() {
+        let late = provider();
         let refused = late.lock(name).unwrap().acquire(PATIENCE).await;
         assert!(refused.unwrap_err().is_closed());
         assert!(!late.health().await.is_up());
@@ -81,9 +77,7 @@ pub async fn the_last_of_several_providers_over_one_backend_closes_it<S: Store>(
 }
 
 /// A deadline of the application around it, a second signal, two parts that do not know of each other.
-pub async fn a_shutdown_that_was_cancelled_or_is_called_again_closes_as_well<S: Store>(
-    harness: Harness<S>,
-) {
+pub async fn a_shutdown_that_was_cancelled_or_is_called_again_closes_as_well(harness: Harness) {
     for at in [0, 1, 5, 20, 50] {
         let client = harness.client().await;
         let held = take(&client, &harness.name()).await;

@@ -6,7 +6,7 @@ use lock_core::{LockGuard, LockName, LockProvider};
 use tokio::sync::oneshot;
 
 use super::{BOUND, take, wait_for};
-use crate::{Harness, Lateness, Store};
+use crate::{Harness, Lateness};
 
 async fn is_released(client: &LockProvider, name: &LockName) {
     let lateness = Lateness::of(Duration::ZERO);
@@ -15,7 +15,7 @@ async fn is_released(client: &LockProvider, name: &LockName) {
 }
 
 /// The ordinary drop, at the end of a scope in a task.
-pub async fn a_guard_that_is_dropped_in_a_task_releases<S: Store>(harness: Harness<S>) {
+pub async fn a_guard_that_is_dropped_in_a_task_releases(harness: Harness) {
     let (here, there, name) = (
         harness.client().await,
         harness.client().await,
@@ -31,7 +31,7 @@ pub async fn a_guard_that_is_dropped_in_a_task_releases<S: Store>(harness: Harne
 }
 
 /// No runtime is there to help.
-pub async fn a_guard_that_is_dropped_outside_of_a_runtime_releases<S: Store>(harness: Harness<S>) {
+pub async fn a_guard_that_is_dropped_outside_of_a_runtime_releases(harness: Harness) {
     let (here, there, name) = (
         harness.client().await,
         harness.client().await,
@@ -48,7 +48,7 @@ pub async fn a_guard_that_is_dropped_outside_of_a_runtime_releases<S: Store>(har
 }
 
 /// The stack unwinds through it.
-pub async fn a_guard_that_is_dropped_by_a_panic_releases<S: Store>(harness: Harness<S>) {
+pub async fn a_guard_that_is_dropped_by_a_panic_releases(harness: Harness) {
     let (here, there, name) = (
         harness.client().await,
         harness.client().await,
@@ -67,7 +67,7 @@ pub async fn a_guard_that_is_dropped_by_a_panic_releases<S: Store>(harness: Harn
 }
 
 /// The task that holds it is aborted, in the middle of its work.
-pub async fn a_guard_whose_task_is_aborted_releases<S: Store>(harness: Harness<S>) {
+pub async fn a_guard_whose_task_is_aborted_releases(harness: Harness) {
     async fn work(guard: LockGuard, started: oneshot::Sender<()>) {
         started.send(()).unwrap();
         guard.protect(std::future::pending::<()>()).await.unwrap();
@@ -88,7 +88,7 @@ pub async fn a_guard_whose_task_is_aborted_releases<S: Store>(harness: Harness<S
 }
 
 /// One of several runtimes ends, with a task that holds a lock and one that waits.
-pub async fn a_guard_whose_runtime_ends_releases<S: Store>(harness: Harness<S>) {
+pub async fn a_guard_whose_runtime_ends_releases(harness: Harness) {
     let (here, there, name) = (
         harness.client().await,
         harness.client().await,

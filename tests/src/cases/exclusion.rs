@@ -9,12 +9,10 @@ use tokio::task::JoinSet;
 
 use super::crowding::Crowding;
 use super::{BOUND, PATIENCE, take, wait_for};
-use crate::{Harness, Lateness, OneBackend, Store, is_held};
+use crate::{Harness, Lateness, is_held};
 
 /// A held lock is not granted again, in this client or another.
-pub async fn a_held_name_cannot_be_taken_and_can_be_after_its_release<S: Store>(
-    harness: Harness<S>,
-) {
+pub async fn a_held_name_cannot_be_taken_and_can_be_after_its_release(harness: Harness) {
     let (here, there, name) = (
         harness.client().await,
         harness.client().await,
@@ -33,7 +31,7 @@ pub async fn a_held_name_cannot_be_taken_and_can_be_after_its_release<S: Store>(
 }
 
 /// A lock excludes no caller from other locks.
-pub async fn another_name_can_be_taken_meanwhile<S: Store>(harness: Harness<S>) {
+pub async fn another_name_can_be_taken_meanwhile(harness: Harness) {
     let (here, there) = (harness.client().await, harness.client().await);
     let guard = take(&here, &harness.name()).await;
     let (second, third) = (
@@ -67,20 +65,15 @@ async fn alone_inside(clients: &[LockProvider], name: &LockName, tasks: usize, r
 }
 
 /// Two connections, with several tasks each.
-pub async fn two_clients_are_never_inside_together<S: Store>(harness: Harness<S>) {
+pub async fn two_clients_are_never_inside_together(harness: Harness) {
     let clients = [harness.client().await, harness.client().await];
     alone_inside(&clients, &harness.name(), 8, 50).await;
 }
 
 /// Two queues over one connection.
-pub async fn two_providers_over_one_backend_object_exclude_each_other<S: Store>(
-    harness: Harness<S>,
-) {
-    let backend = OneBackend::new(harness.store.backend().await);
-    let clients = [
-        LockProvider::new(backend.clone()),
-        LockProvider::new(backend),
-    ];
+pub async fn two_providers_over_one_backend_object_exclude_each_other(harness: Harness) {
+    let provider = harness.store.providers_of_one_backend().await;
+    let clients = [provider(), provider()];
     let name = harness.name();
     let guard = take(&clients[0], &name).await;
     assert!(is_held(&clients[1], &name).await);
@@ -90,9 +83,7 @@ pub async fn two_providers_over_one_backend_object_exclude_each_other<S: Store>(
 }
 
 /// A client in whose line a task always waits lets the other one in.
-pub async fn a_client_that_always_has_waiters_of_its_own_starves_nobody<S: Store>(
-    harness: Harness<S>,
-) {
+pub async fn a_client_that_always_has_waiters_of_its_own_starves_nobody(harness: Harness) {
     // Each release goes to the store.
     let busy = harness.client_that_hands_over(Duration::ZERO).await;
     let (other, name) = (harness.client().await, harness.name());
@@ -110,9 +101,7 @@ pub async fn a_client_that_always_has_waiters_of_its_own_starves_nobody<S: Store
 }
 
 /// Locks are not re-entrant: a holder that asks again waits, and no longer than it said.
-pub async fn acquiring_again_in_the_same_task_waits_like_any_other_caller<S: Store>(
-    harness: Harness<S>,
-) {
+pub async fn acquiring_again_in_the_same_task_waits_like_any_other_caller(harness: Harness) {
     let (client, name) = (harness.client().await, harness.name());
     let guard = take(&client, &name).await;
     let lock = client.lock(&name).unwrap();

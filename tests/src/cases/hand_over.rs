@@ -12,13 +12,13 @@ use tokio::time::{sleep, timeout};
 
 use super::crowding::Crowding;
 use super::{PATIENCE, take, wait_for};
-use crate::{Harness, Store, abandon};
+use crate::{Harness, abandon};
 
 /// Longer than a case lasts: whatever is released is handed over while a task waits for it.
 const FOR_EVER: Duration = Duration::from_secs(600);
 
 /// A client that hands over without an end.
-async fn client<S: Store>(harness: &Harness<S>) -> LockProvider {
+async fn client(harness: &Harness) -> LockProvider {
     harness.client_that_hands_over(FOR_EVER).await
 }
 
@@ -35,7 +35,7 @@ fn patient() -> LockPolicy {
 }
 
 /// Each holder's token is greater than those of all before it, whichever asks for one.
-pub async fn tokens_grow_from_holder_to_holder_in_order<S: Store>(harness: Harness<S>) {
+pub async fn tokens_grow_from_holder_to_holder_in_order(harness: Harness) {
     let (here, there, name) = (
         client(&harness).await,
         harness.client().await,
@@ -69,7 +69,7 @@ pub async fn tokens_grow_from_holder_to_holder_in_order<S: Store>(harness: Harne
 }
 
 /// What is left of the holder before has no part in the lock any more.
-pub async fn a_hold_is_over_before_the_next_one_is_valid<S: Store>(harness: Harness<S>) {
+pub async fn a_hold_is_over_before_the_next_one_is_valid(harness: Harness) {
     let (here, name) = (client(&harness).await, harness.name());
     let before = take(&here, &name).await.share();
     let mut lost = before.lost();
@@ -86,7 +86,7 @@ pub async fn a_hold_is_over_before_the_next_one_is_valid<S: Store>(harness: Harn
 }
 
 /// A loss is that of the holder who is there, and the next one asks the store.
-pub async fn a_loss_between_hand_overs_ends_one_hold<S: Store>(harness: Harness<S>) {
+pub async fn a_loss_between_hand_overs_ends_one_hold(harness: Harness) {
     let (here, name) = (client(&harness).await, harness.name());
     let first = take(&here, &name).await;
     let token = first.fencing_token().await.unwrap();
@@ -106,7 +106,7 @@ pub async fn a_loss_between_hand_overs_ends_one_hold<S: Store>(harness: Harness<
 }
 
 /// The time of a holder begins with its own hold.
-pub async fn each_holder_has_a_time_of_its_own_to_hold<S: Store>(harness: Harness<S>) {
+pub async fn each_holder_has_a_time_of_its_own_to_hold(harness: Harness) {
     let (here, there, name) = (
         client(&harness).await,
         harness.client().await,
@@ -133,7 +133,7 @@ pub async fn each_holder_has_a_time_of_its_own_to_hold<S: Store>(harness: Harnes
 }
 
 /// Callers that leave when they are called pass the lock on, or it is free.
-pub async fn a_caller_that_leaves_at_a_hand_over_passes_it_on<S: Store>(harness: Harness<S>) {
+pub async fn a_caller_that_leaves_at_a_hand_over_passes_it_on(harness: Harness) {
     let (here, there, name) = (
         client(&harness).await,
         harness.client().await,
@@ -166,7 +166,7 @@ pub async fn a_caller_that_leaves_at_a_hand_over_passes_it_on<S: Store>(harness:
 }
 
 /// A lock that is handed to a task which is not polled is not kept from others for longer.
-pub async fn what_a_sleeping_task_was_handed_is_released_in_time<S: Store>(harness: Harness<S>) {
+pub async fn what_a_sleeping_task_was_handed_is_released_in_time(harness: Harness) {
     let (here, there, name) = (
         harness.client().await,
         harness.client().await,
@@ -181,7 +181,7 @@ pub async fn what_a_sleeping_task_was_handed_is_released_in_time<S: Store>(harne
 }
 
 /// A client whose tasks hold the lock for a moment each, one after the other, lets others have it.
-pub async fn tasks_that_hand_over_let_another_client_go_first<S: Store>(harness: Harness<S>) {
+pub async fn tasks_that_hand_over_let_another_client_go_first(harness: Harness) {
     let (busy, other, name) = (
         harness.client().await,
         harness.client().await,
@@ -198,7 +198,7 @@ pub async fn tasks_that_hand_over_let_another_client_go_first<S: Store>(harness:
 }
 
 /// The end of a client amid hand-overs leaves nothing behind.
-pub async fn a_shutdown_amid_hand_overs_frees_the_lock<S: Store>(harness: Harness<S>) {
+pub async fn a_shutdown_amid_hand_overs_frees_the_lock(harness: Harness) {
     let (here, there, name) = (
         client(&harness).await,
         harness.client().await,

@@ -5,7 +5,7 @@ use std::time::{Duration, SystemTime};
 use lock_core::{LockMode, LockName, LockProvider};
 
 use super::{PATIENCE, take, wait_for};
-use crate::{Harness, Store, eventually, is_held};
+use crate::{Harness, eventually, is_held};
 
 /// By how much the clock of a store, or what a file system keeps of it, may differ from ours.
 const APART: Duration = Duration::from_millis(100);
@@ -19,7 +19,7 @@ async fn holding_process(client: &LockProvider, name: &LockName) -> Option<u32> 
 }
 
 /// From the grant to the release, by whichever client is asked.
-pub async fn a_lock_names_its_holder_while_it_is_held<S: Store>(harness: Harness<S>) {
+pub async fn a_lock_names_its_holder_while_it_is_held(harness: Harness) {
     let (here, there, name) = (
         harness.client().await,
         harness.client().await,
@@ -52,9 +52,7 @@ pub async fn a_lock_names_its_holder_while_it_is_held<S: Store>(harness: Harness
 }
 
 /// What a refused try and a waiter leave in the store takes nothing from it.
-pub async fn a_lock_that_is_waited_for_names_its_holder_and_then_the_next<S: Store>(
-    harness: Harness<S>,
-) {
+pub async fn a_lock_that_is_waited_for_names_its_holder_and_then_the_next(harness: Harness) {
     let (here, there, name) = (
         harness.client().await,
         harness.client().await,
@@ -77,7 +75,7 @@ pub async fn a_lock_that_is_waited_for_names_its_holder_and_then_the_next<S: Sto
 }
 
 /// Many ask together, for locks that are held, and for such as are not.
-pub async fn holders_of_many_locks_are_told_apart<S: Store>(harness: Harness<S>) {
+pub async fn holders_of_many_locks_are_told_apart(harness: Harness) {
     let (here, there) = (harness.client().await, harness.client().await);
     let names: Vec<_> = (0..300).map(|_| harness.name()).collect();
     let held: Vec<_> = names.iter().step_by(3).cloned().collect();
@@ -92,7 +90,7 @@ pub async fn holders_of_many_locks_are_told_apart<S: Store>(harness: Harness<S>)
 }
 
 /// It is named from elsewhere, and not any more once its lock is free.
-pub async fn a_holder_in_another_process_is_named_until_its_end<S: Store>(harness: Harness<S>) {
+pub async fn a_holder_in_another_process_is_named_until_its_end(harness: Harness) {
     let (client, name) = (harness.client().await, harness.name());
     let mut child = harness.child().await;
     child.hold(&name).await;
@@ -114,7 +112,7 @@ pub async fn a_holder_in_another_process_is_named_until_its_end<S: Store>(harnes
 }
 
 /// It is an error, and not a lock that is free.
-pub async fn who_holds_a_lock_is_not_told_after_a_shutdown<S: Store>(harness: Harness<S>) {
+pub async fn who_holds_a_lock_is_not_told_after_a_shutdown(harness: Harness) {
     let (client, name) = (harness.client().await, harness.name());
     client.shutdown(Duration::ZERO).await;
     let error = client.holder(&name).await.unwrap_err();

@@ -7,22 +7,20 @@ use tokio::runtime::Builder;
 use tokio::time::timeout;
 
 use super::{PATIENCE, wait_for};
-use crate::{Harness, Store, Storm, seed};
+use crate::{Harness, Storm, seed};
 
 /// How many runtimes end, one after the other.
 const RUNTIMES: u32 = 100;
 
 /// Under load, at any time, in every way.
-pub async fn acquires_that_are_dropped_at_random_times_leak_nothing<S: Store>(harness: Harness<S>) {
+pub async fn acquires_that_are_dropped_at_random_times_leak_nothing(harness: Harness) {
     let clients = vec![harness.client().await, harness.client().await];
     let names = (0..4).map(|_| harness.name()).collect();
     Storm::new(clients, names).blow(seed(), 16, 60).await;
 }
 
 /// As those of tests do, or of a program that makes one for each call.
-pub async fn runtimes_that_end_in_the_middle_of_an_acquire_leak_nothing<S: Store>(
-    harness: Harness<S>,
-) {
+pub async fn runtimes_that_end_in_the_middle_of_an_acquire_leak_nothing(harness: Harness) {
     let (here, there, name) = (
         harness.client().await,
         harness.client().await,

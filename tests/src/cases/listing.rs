@@ -6,7 +6,7 @@ use std::time::{Duration, SystemTime};
 use lock_core::{ListedLock, LockMode, LockName, LockPolicy, LockProvider};
 
 use super::{PATIENCE, take};
-use crate::{Harness, Store, eventually};
+use crate::{Harness, eventually};
 
 /// By how much the clock of a store, or what a file system keeps of it, may differ from ours.
 const APART: Duration = Duration::from_millis(100);
@@ -38,7 +38,7 @@ async fn new_one(client: &LockProvider, known: &BTreeSet<String>) -> ListedLock 
 }
 
 /// By each client, also those of others, under a key for each name that stays the same.
-pub async fn held_locks_are_listed_and_released_ones_are_not<S: Store>(harness: Harness<S>) {
+pub async fn held_locks_are_listed_and_released_ones_are_not(harness: Harness) {
     let (here, there) = (harness.client().await, harness.client().await);
     harness.store.allow_listing().await;
     assert!(listed(&here).await.is_empty());
@@ -73,7 +73,7 @@ pub async fn held_locks_are_listed_and_released_ones_are_not<S: Store>(harness: 
 }
 
 /// By whichever keeps it, and until when where that is the store.
-pub async fn a_lock_that_is_kept_is_listed<S: Store>(harness: Harness<S>) {
+pub async fn a_lock_that_is_kept_is_listed(harness: Harness) {
     let (here, there) = (harness.client().await, harness.client().await);
     harness.store.allow_listing().await;
     let policy = LockPolicy::from(PATIENCE).with_at_least(KEPT);
@@ -87,12 +87,12 @@ pub async fn a_lock_that_is_kept_is_listed<S: Store>(harness: Harness<S>) {
             assert!(until + APART >= began + KEPT, "{lock:?}");
             assert!(until <= SystemTime::now() + KEPT + APART, "{lock:?}");
         }
-        None => assert!(!S::KEEPS, "{lock:?}"),
+        None => assert!(!harness.store.keeps(), "{lock:?}"),
     }
 }
 
 /// Where the store tells that at all.
-pub async fn a_lock_that_is_awaited_is_listed_as_such<S: Store>(harness: Harness<S>) {
+pub async fn a_lock_that_is_awaited_is_listed_as_such(harness: Harness) {
     let (here, there, name) = (
         harness.client().await,
         harness.client().await,
@@ -113,7 +113,7 @@ pub async fn a_lock_that_is_awaited_is_listed_as_such<S: Store>(harness: Harness
 }
 
 /// Each permit is listed, since each is a lock.
-pub async fn the_slots_of_permits_are_listed<S: Store>(harness: Harness<S>) {
+pub async fn the_slots_of_permits_are_listed(harness: Harness) {
     let (client, name) = (harness.client().await, harness.name());
     harness.store.allow_listing().await;
     let lock = client.lock(&name).unwrap().permits(2);
@@ -133,7 +133,7 @@ pub async fn the_slots_of_permits_are_listed<S: Store>(harness: Harness<S>) {
 }
 
 /// None is shown beyond it, and that there are more is said.
-pub async fn a_listing_has_no_more_than_its_limit<S: Store>(harness: Harness<S>) {
+pub async fn a_listing_has_no_more_than_its_limit(harness: Harness) {
     const HELD: usize = 30;
     let client = harness.client().await;
     harness.store.allow_listing().await;
@@ -157,7 +157,7 @@ pub async fn a_listing_has_no_more_than_its_limit<S: Store>(harness: Harness<S>)
 }
 
 /// It is an error, and not a store without locks.
-pub async fn nothing_is_listed_after_a_shutdown<S: Store>(harness: Harness<S>) {
+pub async fn nothing_is_listed_after_a_shutdown(harness: Harness) {
     let client = harness.client().await;
     client.shutdown(Duration::ZERO).await;
     let error = client.list(ALL).await.unwrap_err();

@@ -8,10 +8,10 @@ use std::time::Duration;
 use lock_core::LockPolicy;
 
 use super::{BOUND, take, wait_for};
-use crate::{Harness, Lateness, Queued, Store, eventually};
+use crate::{Harness, Lateness, Queued, eventually};
 
 /// All that ask learn of it, then and later.
-pub async fn a_loss_fires_once_and_stays<S: Store>(harness: Harness<S>) {
+pub async fn a_loss_fires_once_and_stays(harness: Harness) {
     let (client, name) = (harness.client().await, harness.name());
     let guard = take(&client, &name).await;
     let (first, second) = (tokio::spawn(guard.lost()), tokio::spawn(guard.lost()));
@@ -19,7 +19,7 @@ pub async fn a_loss_fires_once_and_stays<S: Store>(harness: Harness<S>) {
     tokio::time::sleep(Duration::from_millis(20)).await;
     assert!(!first.is_finished() && guard.is_valid() && guard.check().is_ok());
 
-    let lateness = Lateness::of(S::NOTICED_WITHIN);
+    let lateness = Lateness::of(harness.store.noticed_within());
     harness.store.lose(&name).await;
     let reason = first.await.unwrap();
     lateness.at_most(BOUND).await;
@@ -44,7 +44,7 @@ impl Drop for Dropped {
 }
 
 /// The work stops where it is, and its caller gets an error.
-pub async fn protected_work_is_dropped_when_the_lock_is_lost<S: Store>(harness: Harness<S>) {
+pub async fn protected_work_is_dropped_when_the_lock_is_lost(harness: Harness) {
     let (client, name) = (harness.client().await, harness.name());
     let guard = take(&client, &name).await;
     let dropped = Arc::new(AtomicBool::new(false));
@@ -58,7 +58,7 @@ pub async fn protected_work_is_dropped_when_the_lock_is_lost<S: Store>(harness: 
         (outcome, guard)
     });
     tokio::time::sleep(Duration::from_millis(20)).await;
-    let lateness = Lateness::of(S::NOTICED_WITHIN);
+    let lateness = Lateness::of(harness.store.noticed_within());
     harness.store.lose(&name).await;
     let (outcome, guard) = task.await.unwrap();
     lateness.at_most(BOUND).await;
@@ -70,14 +70,16 @@ pub async fn protected_work_is_dropped_when_the_lock_is_lost<S: Store>(harness: 
 }
 
 /// The body was done, but the lock was gone before: what the outcome is worth is not known.
-pub async fn work_that_ends_after_its_lock_was_lost_is_lost<S: Store>(harness: Harness<S>) {
+pub async fn work_that_ends_after_its_lock_was_lost_is_lost(harness: Harness) {
     let (client, name) = (harness.client().await, harness.name());
     let guard = take(&client, &name).await;
     let work = async {
         harness.store.lose(&name).await;
         // Not an await point at which the loss could stop it.
         let started = std::time::Instant::now();
-        while guard.is_valid() && started.elapsed() < S::NOTICED_WITHIN + Duration::from_secs(5) {
+        while guard.is_valid()
+            && started.elapsed() < harness.store.noticed_within() + Duration::from_secs(5)
+        {
             std::thread::sleep(Duration::from_millis(1));
         }
         "done"
@@ -99,7 +101,7 @@ pub async fn work_that_ends_after_its_lock_was_lost_is_lost<S: Store>(harness: H
 }
 
 /// A release is not a loss, for any that listen.
-pub async fn a_release_fires_no_loss<S: Store>(harness: Harness<S>) {
+pub async fn a_release_fires_no_loss(harness: Harness) {
     let (client, name) = (harness.client().await, harness.name());
     for dropped in [true, false] {
         let guard = wait_for(&client, &name).await;
@@ -124,9 +126,7 @@ pub async fn a_release_fires_no_loss<S: Store>(harness: Harness<S>) {
 }
 
 /// Work that was spawned stops by its token, and that of a lock that was released does not.
-pub async fn a_cancellation_token_fires_at_the_loss_and_not_at_a_release<S: Store>(
-    harness: Harness<S>,
-) {
+pub async fn a_cancellation_token_fires_at_the_loss_and_not_at_a_release(harness: Harness) {
     let (client, name, released) = (harness.client().await, harness.name(), harness.name());
     let other = take(&client, &released).await;
     let calm = other.cancellation_token();
@@ -139,7 +139,7 @@ pub async fn a_cancellation_token_fires_at_the_loss_and_not_at_a_release<S: Stor
     });
     tokio::time::sleep(Duration::from_millis(20)).await;
     assert!(!token.is_cancelled() && !spawned.is_finished());
-    let lateness = Lateness::of(S::NOTICED_WITHIN);
+    let lateness = Lateness::of(harness.store.noticed_within());
     harness.store.lose(&name).await;
     assert!(spawned.await.unwrap().is_none(), "the work has stopped");
     lateness.at_most(BOUND).await;
@@ -149,9 +149,7 @@ pub async fn a_cancellation_token_fires_at_the_loss_and_not_at_a_release<S: Stor
 
 /// The guard stays where it is, and callers who do not wait come again and again: each way of asking has
 /// a lock of its own, so that none is helped by another.
-pub async fn a_lost_guard_that_is_kept_frees_its_lock_for_callers_who_only_try<S: Store>(
-    harness: Harness<S>,
-) {
+pub async fn a_lost_guard_that_is_kept_frees_its_lock_for_callers_who_only_try(harness: Harness) {
     let client = harness.client().await;
     let names = [
         harness.name(),
@@ -195,9 +193,9 @@ pub async fn a_lost_guard_that_is_kept_frees_its_lock_for_callers_who_only_try<S
 
 /// Renewals keep it, if it needs any. A loss counts unless a process, or a server, has waited for a
 /// processor so long that no renewal could be in time; that shows nothing, and it is held once more.
-pub async fn a_guard_that_is_held_for_five_leases_is_not_lost<S: Store>(harness: Harness<S>) {
+pub async fn a_guard_that_is_held_for_five_leases_is_not_lost(harness: Harness) {
     let (client, name) = (harness.client().await, harness.name());
-    let lease = S::LEASE.unwrap_or(Duration::from_millis(300));
+    let lease = harness.store.lease().unwrap_or(Duration::from_millis(300));
     loop {
         let queued = Queued::here_and_there();
         let guard = take(&client, &name).await;
@@ -216,14 +214,14 @@ pub async fn a_guard_that_is_held_for_five_leases_is_not_lost<S: Store>(harness:
 }
 
 /// What all locks of a client live on is gone.
-pub async fn the_loss_of_everything_is_seen_by_every_guard<S: Store>(harness: Harness<S>) {
+pub async fn the_loss_of_everything_is_seen_by_every_guard(harness: Harness) {
     let client = harness.client().await;
     let guards = [
         take(&client, &harness.name()).await,
         take(&client, &harness.name()).await,
     ];
     let lost = guards.each_ref().map(|guard| tokio::spawn(guard.lost()));
-    let lateness = Lateness::of(S::NOTICED_WITHIN);
+    let lateness = Lateness::of(harness.store.noticed_within());
     harness.store.lose_all().await;
     for lost in lost {
         lost.await.unwrap();

@@ -6,7 +6,7 @@ use lock_core::{LockErrorKind, LockGuard, LockName, LockPolicy};
 use tokio::task::JoinSet;
 
 use super::{BOUND, PATIENCE, take, wait_for};
-use crate::{Harness, Lateness, Store, is_held};
+use crate::{Harness, Lateness, is_held};
 
 fn names_of<'a>(guards: impl IntoIterator<Item = &'a LockGuard>) -> Vec<LockName> {
     guards
@@ -16,7 +16,7 @@ fn names_of<'a>(guards: impl IntoIterator<Item = &'a LockGuard>) -> Vec<LockName
 }
 
 /// In one order, each once.
-pub async fn all_of_several_locks_are_taken_each_once<S: Store>(harness: Harness<S>) {
+pub async fn all_of_several_locks_are_taken_each_once(harness: Harness) {
     let (here, there) = (harness.client().await, harness.client().await);
     let mut names = [harness.name(), harness.name(), harness.name()];
     let asked = [&names[2], &names[0], &names[2], &names[1], &names[0]];
@@ -38,7 +38,7 @@ pub async fn all_of_several_locks_are_taken_each_once<S: Store>(harness: Harness
 }
 
 /// No names are a mistake, not a lock.
-pub async fn no_names_at_all_are_refused<S: Store>(harness: Harness<S>) {
+pub async fn no_names_at_all_are_refused(harness: Harness) {
     let client = harness.client().await;
     let none: [LockName; 0] = [];
     let error = client
@@ -51,7 +51,7 @@ pub async fn no_names_at_all_are_refused<S: Store>(harness: Harness<S>) {
 }
 
 /// No caller keeps a part and waits for the rest when the wait is over.
-pub async fn all_or_none_when_one_of_them_is_held<S: Store>(harness: Harness<S>) {
+pub async fn all_or_none_when_one_of_them_is_held(harness: Harness) {
     let (here, there) = (harness.client().await, harness.client().await);
     let names = [harness.name(), harness.name(), harness.name()];
     for held in &names {
@@ -85,7 +85,7 @@ pub async fn all_or_none_when_one_of_them_is_held<S: Store>(harness: Harness<S>)
 }
 
 /// From two clients and within one, in all orders.
-pub async fn opposite_orders_never_deadlock<S: Store>(harness: Harness<S>) {
+pub async fn opposite_orders_never_deadlock(harness: Harness) {
     let (here, there) = (harness.client().await, harness.client().await);
     let names = [harness.name(), harness.name(), harness.name()];
     let mut workers = JoinSet::new();
@@ -111,7 +111,7 @@ pub async fn opposite_orders_never_deadlock<S: Store>(harness: Harness<S>) {
 }
 
 /// Those that are free, and no more than were asked for.
-pub async fn a_claim_gives_what_is_free_up_to_the_limit<S: Store>(harness: Harness<S>) {
+pub async fn a_claim_gives_what_is_free_up_to_the_limit(harness: Harness) {
     let (here, there) = (harness.client().await, harness.client().await);
     let mut names: Vec<_> = (0..6).map(|_| harness.name()).collect();
     names.sort();
@@ -148,9 +148,7 @@ pub async fn a_claim_gives_what_is_free_up_to_the_limit<S: Store>(harness: Harne
 }
 
 /// Workers that share jobs: each job is done by one at a time, and none is left.
-pub async fn claims_from_two_clients_share_the_names_without_an_overlap<S: Store>(
-    harness: Harness<S>,
-) {
+pub async fn claims_from_two_clients_share_the_names_without_an_overlap(harness: Harness) {
     let names: Vec<_> = (0..40).map(|_| harness.name()).collect();
     for _ in 0..5 {
         let mut workers = JoinSet::new();

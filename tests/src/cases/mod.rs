@@ -1,4 +1,4 @@
-//! The behaviours that every backend must show, each a function over any [`Store`](crate::Store).
+//! The behaviours that every backend must show, each a function over [any store](crate::AnyStore).
 //!
 //! A case is listed once more, with the number of the promise that it checks, in
 //! [`conformance!`](crate::conformance); one that is not listed there is found by a test.

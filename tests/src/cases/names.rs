@@ -3,7 +3,7 @@
 use lock_core::{LockName, LockTemplate};
 
 use super::take;
-use crate::{Harness, Store, is_held};
+use crate::{Harness, is_held};
 
 fn with_id(bed_name: &LockName, len: usize, last: char) -> LockName {
     // Unique by its beginning, so that stores can be shared.
@@ -14,7 +14,7 @@ fn with_id(bed_name: &LockName, len: usize, last: char) -> LockName {
 }
 
 /// Short and long, escaped and shortened, jobs and ids of several parts.
-pub async fn every_name_that_is_accepted_works<S: Store>(harness: Harness<S>) {
+pub async fn every_name_that_is_accepted_works(harness: Harness) {
     let (here, there) = (harness.client().await, harness.client().await);
     let unique = harness.name();
     let id = unique.as_str().rsplit(':').next().unwrap();
@@ -44,9 +44,7 @@ pub async fn every_name_that_is_accepted_works<S: Store>(harness: Harness<S>) {
 }
 
 /// Almost the same is not the same.
-pub async fn names_that_differ_in_the_last_byte_or_in_case_are_different<S: Store>(
-    harness: Harness<S>,
-) {
+pub async fn names_that_differ_in_the_last_byte_or_in_case_are_different(harness: Harness) {
     let (here, there) = (harness.client().await, harness.client().await);
     let unique = harness.name();
     let names = [
@@ -62,7 +60,7 @@ pub async fn names_that_differ_in_the_last_byte_or_in_case_are_different<S: Stor
 }
 
 /// A lock is held under the name that another process makes of the same value.
-pub async fn a_name_is_made_the_same_in_every_process<S: Store>(harness: Harness<S>) {
+pub async fn a_name_is_made_the_same_in_every_process(harness: Harness) {
     let (client, mut child) = (harness.client().await, harness.child().await);
     let template: LockTemplate = "test:shared:<id>".parse().unwrap();
     let unique = harness.name();

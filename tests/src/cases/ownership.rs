@@ -10,12 +10,10 @@
 //! ```
 
 use super::{take, wait_for};
-use crate::{Harness, Store, eventually, is_held};
+use crate::{Harness, eventually, is_held};
 
 /// The end of a guard is the end of its own hold and of no other.
-pub async fn what_is_left_of_a_released_guard_does_not_touch_the_next<S: Store>(
-    harness: Harness<S>,
-) {
+pub async fn what_is_left_of_a_released_guard_does_not_touch_the_next(harness: Harness) {
     let (here, there, name) = (
         harness.client().await,
         harness.client().await,
@@ -37,9 +35,7 @@ pub async fn what_is_left_of_a_released_guard_does_not_touch_the_next<S: Store>(
 }
 
 /// A stale guard, dropped or released, leaves the lock to who has it now.
-pub async fn a_guard_of_an_earlier_acquisition_never_releases_a_later_one<S: Store>(
-    harness: Harness<S>,
-) {
+pub async fn a_guard_of_an_earlier_acquisition_never_releases_a_later_one(harness: Harness) {
     let (here, there, third) = (
         harness.client().await,
         harness.client().await,
@@ -66,7 +62,7 @@ pub async fn a_guard_of_an_earlier_acquisition_never_releases_a_later_one<S: Sto
 }
 
 /// The caller must learn that it was not alone to the end.
-pub async fn the_release_of_a_lock_that_was_lost_is_an_error<S: Store>(harness: Harness<S>) {
+pub async fn the_release_of_a_lock_that_was_lost_is_an_error(harness: Harness) {
     let (client, name) = (harness.client().await, harness.name());
     let guard = take(&client, &name).await;
     harness.store.lose(&name).await;

@@ -9,8 +9,8 @@ use lock_core::{DistributedLock, LockGuard, LockName, LockProvider};
 use tokio::task::JoinSet;
 
 use super::PATIENCE;
+use crate::Harness;
 use crate::child::Child;
-use crate::{Harness, Store};
 
 /// How many permits there are mostly.
 const PERMITS: usize = 3;
@@ -35,7 +35,7 @@ async fn is_full(lock: &DistributedLock) -> bool {
 }
 
 /// From two clients, in each slot once.
-pub async fn so_many_hold_it_at_a_time_and_no_more<S: Store>(harness: Harness<S>) {
+pub async fn so_many_hold_it_at_a_time_and_no_more(harness: Harness) {
     let name = harness.name();
     let here = permits(&harness.client().await, &name, PERMITS);
     let there = permits(&harness.client().await, &name, PERMITS);
@@ -57,7 +57,7 @@ pub async fn so_many_hold_it_at_a_time_and_no_more<S: Store>(harness: Harness<S>
 }
 
 /// Counted inside, by all of them together.
-pub async fn two_clients_and_many_tasks_are_never_more_than_so_many<S: Store>(harness: Harness<S>) {
+pub async fn two_clients_and_many_tasks_are_never_more_than_so_many(harness: Harness) {
     const TASKS: usize = 8;
     const ROUNDS: usize = 25;
     let name = harness.name();
@@ -84,7 +84,7 @@ pub async fn two_clients_and_many_tasks_are_never_more_than_so_many<S: Store>(ha
 }
 
 /// It waits for all of them, also while another client has them.
-pub async fn a_waiter_is_served_by_whichever_slot_is_freed<S: Store>(harness: Harness<S>) {
+pub async fn a_waiter_is_served_by_whichever_slot_is_freed(harness: Harness) {
     let name = harness.name();
     let here = permits(&harness.client().await, &name, PERMITS);
     let there = permits(&harness.client().await, &name, PERMITS);
@@ -110,7 +110,7 @@ pub async fn a_waiter_is_served_by_whichever_slot_is_freed<S: Store>(harness: Ha
 }
 
 /// They grow in each slot.
-pub async fn each_permit_has_a_token_of_its_slot<S: Store>(harness: Harness<S>) {
+pub async fn each_permit_has_a_token_of_its_slot(harness: Harness) {
     let name = harness.name();
     let clients = [harness.client().await, harness.client().await];
     let locks = clients.map(|client| permits(&client, &name, PERMITS));
@@ -132,7 +132,7 @@ pub async fn each_permit_has_a_token_of_its_slot<S: Store>(harness: Harness<S>) 
 }
 
 /// Its slot is free again, and the others are as they were.
-pub async fn the_loss_of_one_permit_leaves_the_others<S: Store>(harness: Harness<S>) {
+pub async fn the_loss_of_one_permit_leaves_the_others(harness: Harness) {
     let name = harness.name();
     let here = permits(&harness.client().await, &name, PERMITS);
     let there = permits(&harness.client().await, &name, PERMITS);
@@ -153,7 +153,7 @@ pub async fn the_loss_of_one_permit_leaves_the_others<S: Store>(harness: Harness
 }
 
 /// Never are there more than the greater number says.
-pub async fn a_client_with_fewer_permits_shares_the_first_slots<S: Store>(harness: Harness<S>) {
+pub async fn a_client_with_fewer_permits_shares_the_first_slots(harness: Harness) {
     let name = harness.name();
     let many = permits(&harness.client().await, &name, PERMITS);
     let few = permits(&harness.client().await, &name, 1);
@@ -173,7 +173,7 @@ pub async fn a_client_with_fewer_permits_shares_the_first_slots<S: Store>(harnes
 }
 
 /// In time, and all of them.
-pub async fn permits_of_a_process_that_is_killed_are_granted<S: Store>(harness: Harness<S>) {
+pub async fn permits_of_a_process_that_is_killed_are_granted(harness: Harness) {
     let (client, name) = (harness.client().await, harness.name());
     let lock = permits(&client, &name, PERMITS);
     let asked = format!("acquire {name} 0 permits={PERMITS}");
@@ -198,7 +198,7 @@ pub async fn permits_of_a_process_that_is_killed_are_granted<S: Store>(harness: 
 }
 
 /// Each of those who try once, and all at a time, finds one of the slots that are free; also where none was ever held.
-pub async fn tries_that_meet_find_a_permit_each<S: Store>(harness: Harness<S>) {
+pub async fn tries_that_meet_find_a_permit_each(harness: Harness) {
     const ROUNDS: usize = 20;
     let mut clients = Vec::new();
     for _ in 0..PERMITS {

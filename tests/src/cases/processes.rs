@@ -7,15 +7,13 @@ use tokio::task::JoinSet;
 use super::{BOUND, PATIENCE, take, wait_for};
 use crate::checker::{Event, Rules, judge};
 use crate::child::Child;
-use crate::{Harness, Lateness, Store, is_held};
+use crate::{Harness, Lateness, is_held};
 
 /// The wait of a child, in milliseconds: longer than anything takes.
 const LONG: u64 = 60_000;
 
 /// Held is held, for every process.
-pub async fn a_lock_that_a_child_holds_cannot_be_had_until_the_child_releases_it<S: Store>(
-    harness: Harness<S>,
-) {
+pub async fn a_lock_that_a_child_holds_cannot_be_had_until_the_child_releases_it(harness: Harness) {
     let (client, name) = (harness.client().await, harness.name());
     let (mut child, mut other) = (harness.child().await, harness.child().await);
     for _ in 0..3 {
@@ -35,7 +33,7 @@ pub async fn a_lock_that_a_child_holds_cannot_be_had_until_the_child_releases_it
 }
 
 /// The end of a process is the end of its holds, soon.
-async fn is_granted_in_time<S: Store>(harness: &Harness<S>, child: &mut Child, exit: bool) {
+async fn is_granted_in_time(harness: &Harness, child: &mut Child, exit: bool) {
     let (here, there, name) = (
         harness.client().await,
         harness.client().await,
@@ -55,7 +53,7 @@ async fn is_granted_in_time<S: Store>(harness: &Harness<S>, child: &mut Child, e
     } else {
         child.kill().await;
     }
-    let lateness = Lateness::of(S::GRANTED_AFTER_A_KILL);
+    let lateness = Lateness::of(harness.store.granted_after_a_kill());
     let guard = waiting.await.unwrap().unwrap();
     lateness.at_most(BOUND).await;
     guard.fencing_token().await.unwrap();
@@ -64,9 +62,7 @@ async fn is_granted_in_time<S: Store>(harness: &Harness<S>, child: &mut Child, e
 }
 
 /// It ends without a word.
-pub async fn the_lock_of_a_child_that_ends_without_a_release_is_granted<S: Store>(
-    harness: Harness<S>,
-) {
+pub async fn the_lock_of_a_child_that_ends_without_a_release_is_granted(harness: Harness) {
     for _ in 0..3 {
         let mut child = harness.child().await;
         is_granted_in_time(&harness, &mut child, true).await;
@@ -74,7 +70,7 @@ pub async fn the_lock_of_a_child_that_ends_without_a_release_is_granted<S: Store
 }
 
 /// It is not even asked.
-pub async fn the_lock_of_a_child_that_is_killed_is_granted<S: Store>(harness: Harness<S>) {
+pub async fn the_lock_of_a_child_that_is_killed_is_granted(harness: Harness) {
     for _ in 0..3 {
         let mut child = harness.child().await;
         is_granted_in_time(&harness, &mut child, false).await;
@@ -82,9 +78,7 @@ pub async fn the_lock_of_a_child_that_is_killed_is_granted<S: Store>(harness: Ha
 }
 
 /// What a holder has started inherits nothing of the lock.
-pub async fn a_program_that_the_holder_started_does_not_keep_its_lock<S: Store>(
-    harness: Harness<S>,
-) {
+pub async fn a_program_that_the_holder_started_does_not_keep_its_lock(harness: Harness) {
     let (client, name, mut child) = (
         harness.client().await,
         harness.name(),
@@ -98,10 +92,8 @@ pub async fn a_program_that_the_holder_started_does_not_keep_its_lock<S: Store>(
 }
 
 /// Each direction of a hand-over.
-pub async fn a_waiting_child_and_a_waiting_parent_are_each_served_when_the_other_releases<
-    S: Store,
->(
-    harness: Harness<S>,
+pub async fn a_waiting_child_and_a_waiting_parent_are_each_served_when_the_other_releases(
+    harness: Harness,
 ) {
     let (client, name, mut child) = (
         harness.client().await,
@@ -125,9 +117,7 @@ pub async fn a_waiting_child_and_a_waiting_parent_are_each_served_when_the_other
 }
 
 /// Judged from outside, by what each of them wrote down.
-pub async fn processes_that_hammer_a_few_names_are_never_inside_together<S: Store>(
-    harness: Harness<S>,
-) {
+pub async fn processes_that_hammer_a_few_names_are_never_inside_together(harness: Harness) {
     const PROCESSES: usize = 4;
     let names = [harness.name(), harness.name(), harness.name()]
         .map(|name| name.to_string())

@@ -15,10 +15,10 @@ use super::reading::{
     Sides, granted, is_readable, line_up, read, reader, spawn_reader, spawn_writer,
 };
 use super::{PATIENCE, take, wait_for};
-use crate::{Harness, Store, eventually, is_held, seed};
+use crate::{Harness, eventually, is_held, seed};
 
 /// Readers of two clients, and then writers of both: neither lets the other in.
-pub async fn readers_hold_it_together_and_never_with_a_writer<S: Store>(harness: Harness<S>) {
+pub async fn readers_hold_it_together_and_never_with_a_writer(harness: Harness) {
     let Some(sides) = Sides::of(&harness).await else {
         return;
     };
@@ -44,7 +44,7 @@ pub async fn readers_hold_it_together_and_never_with_a_writer<S: Store>(harness:
 }
 
 /// Each would be granted the lock alone.
-pub async fn tries_of_readers_that_meet_are_all_granted<S: Store>(harness: Harness<S>) {
+pub async fn tries_of_readers_that_meet_are_all_granted(harness: Harness) {
     let Some(sides) = Sides::of(&harness).await else {
         return;
     };
@@ -61,7 +61,7 @@ pub async fn tries_of_readers_that_meet_are_all_granted<S: Store>(harness: Harne
 }
 
 /// Counted inside, where a writer counts for more than all readers.
-pub async fn readers_and_writers_are_never_inside_together<S: Store>(harness: Harness<S>) {
+pub async fn readers_and_writers_are_never_inside_together(harness: Harness) {
     const WRITER: usize = 1_000;
     const ROUNDS: usize = 25;
     let Some(sides) = Sides::of(&harness).await else {
@@ -98,7 +98,7 @@ pub async fn readers_and_writers_are_never_inside_together<S: Store>(harness: Ha
 }
 
 /// In its own client and in another one; they read when it has released the lock.
-pub async fn a_writer_that_waits_keeps_new_readers_out<S: Store>(harness: Harness<S>) {
+pub async fn a_writer_that_waits_keeps_new_readers_out(harness: Harness) {
     let Some(sides) = Sides::of(&harness).await else {
         return;
     };
@@ -120,9 +120,7 @@ pub async fn a_writer_that_waits_keeps_new_readers_out<S: Store>(harness: Harnes
 }
 
 /// Those that it kept out read, beside those that it waited for.
-pub async fn readers_go_on_when_the_writer_gives_up_that_kept_them_out<S: Store>(
-    harness: Harness<S>,
-) {
+pub async fn readers_go_on_when_the_writer_gives_up_that_kept_them_out(harness: Harness) {
     let Some(sides) = Sides::of(&harness).await else {
         return;
     };
@@ -151,7 +149,7 @@ pub async fn readers_go_on_when_the_writer_gives_up_that_kept_them_out<S: Store>
 }
 
 /// Not for the first that releases it, of whichever client.
-pub async fn a_writer_is_served_when_the_last_reader_releases<S: Store>(harness: Harness<S>) {
+pub async fn a_writer_is_served_when_the_last_reader_releases(harness: Harness) {
     let Some(sides) = Sides::of(&harness).await else {
         return;
     };
@@ -172,7 +170,7 @@ pub async fn a_writer_is_served_when_the_last_reader_releases<S: Store>(harness:
 }
 
 /// All of them hold it at one time, and then a writer.
-pub async fn many_readers_of_two_clients_hold_it_at_once<S: Store>(harness: Harness<S>) {
+pub async fn many_readers_of_two_clients_hold_it_at_once(harness: Harness) {
     const READERS: usize = 200;
     let Some(sides) = Sides::of(&harness).await else {
         return;
@@ -197,7 +195,7 @@ pub async fn many_readers_of_two_clients_hold_it_at_once<S: Store>(harness: Harn
 }
 
 /// It says so, and is in the way of no writer.
-pub async fn a_reader_that_is_lost_says_so_and_lets_a_writer_in<S: Store>(harness: Harness<S>) {
+pub async fn a_reader_that_is_lost_says_so_and_lets_a_writer_in(harness: Harness) {
     let Some(sides) = Sides::of(&harness).await else {
         return;
     };
@@ -217,7 +215,7 @@ pub async fn a_reader_that_is_lost_says_so_and_lets_a_writer_in<S: Store>(harnes
 }
 
 /// Those of other processes are as they were, and a writer gets in after them.
-pub async fn a_reader_whose_process_is_killed_lets_a_writer_in<S: Store>(harness: Harness<S>) {
+pub async fn a_reader_whose_process_is_killed_lets_a_writer_in(harness: Harness) {
     let Some(sides) = Sides::of(&harness).await else {
         return;
     };
@@ -236,9 +234,7 @@ pub async fn a_reader_whose_process_is_killed_lets_a_writer_in<S: Store>(harness
 }
 
 /// A writer that waited does not keep readers out for ever.
-pub async fn a_writer_whose_process_is_killed_while_it_waits_lets_readers_in<S: Store>(
-    harness: Harness<S>,
-) {
+pub async fn a_writer_whose_process_is_killed_while_it_waits_lets_readers_in(harness: Harness) {
     let Some(sides) = Sides::of(&harness).await else {
         return;
     };
@@ -254,7 +250,7 @@ pub async fn a_writer_whose_process_is_killed_while_it_waits_lets_readers_in<S: 
 }
 
 /// In a task, outside of a runtime, and with the task that holds it.
-pub async fn a_reader_that_is_dropped_lets_a_writer_in<S: Store>(harness: Harness<S>) {
+pub async fn a_reader_that_is_dropped_lets_a_writer_in(harness: Harness) {
     let Some(sides) = Sides::of(&harness).await else {
         return;
     };
@@ -282,9 +278,7 @@ pub async fn a_reader_that_is_dropped_lets_a_writer_in<S: Store>(harness: Harnes
 }
 
 /// Of both modes, before they are granted, refused or called, or after.
-pub async fn readers_and_writers_that_leave_at_any_time_leak_nothing<S: Store>(
-    harness: Harness<S>,
-) {
+pub async fn readers_and_writers_that_leave_at_any_time_leak_nothing(harness: Harness) {
     let Some(sides) = Sides::of(&harness).await else {
         return;
     };
@@ -315,7 +309,7 @@ pub async fn readers_and_writers_that_leave_at_any_time_leak_nothing<S: Store>(
 }
 
 /// Readers have none, and say why.
-pub async fn tokens_of_writers_grow_across_readers_which_have_none<S: Store>(harness: Harness<S>) {
+pub async fn tokens_of_writers_grow_across_readers_which_have_none(harness: Harness) {
     let Some(sides) = Sides::of(&harness).await else {
         return;
     };
@@ -342,7 +336,7 @@ pub async fn tokens_of_writers_grow_across_readers_which_have_none<S: Store>(har
 }
 
 /// With the mode in which they hold it.
-pub async fn readers_are_named_and_listed_as_such<S: Store>(harness: Harness<S>) {
+pub async fn readers_are_named_and_listed_as_such(harness: Harness) {
     let Some(sides) = Sides::of(&harness).await else {
         return;
     };
@@ -355,7 +349,7 @@ pub async fn readers_are_named_and_listed_as_such<S: Store>(harness: Harness<S>)
         assert_eq!(holder.mode(), LockMode::Shared);
         assert!(holder.instance().unwrap().ends_with(&us), "{holder:?}");
         let listing = client.list(100).await.unwrap();
-        match S::LISTS_READERS {
+        match harness.store.lists_readers() {
             true => assert!((1..=2).contains(&listing.locks().len()), "{listing:?}"),
             false => assert!(listing.locks().is_empty(), "{listing:?}"),
         }
@@ -376,8 +370,8 @@ pub async fn readers_are_named_and_listed_as_such<S: Store>(harness: Harness<S>)
 }
 
 /// Each is waited for, and those that stay are lost.
-pub async fn a_shutdown_waits_for_readers_and_takes_the_lock_from_those_that_stay<S: Store>(
-    harness: Harness<S>,
+pub async fn a_shutdown_waits_for_readers_and_takes_the_lock_from_those_that_stay(
+    harness: Harness,
 ) {
     const GRACE: Duration = Duration::from_millis(100);
     let Some(sides) = Sides::of(&harness).await else {

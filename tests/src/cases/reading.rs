@@ -5,12 +5,11 @@ use std::pin::Pin;
 use std::task::Poll;
 use std::time::Duration;
 
-use lock_core::backend::Backend;
 use lock_core::{Acquire, DistributedLock, LockError, LockGuard, LockName, LockProvider};
 use tokio::task::JoinHandle;
 
 use super::PATIENCE;
-use crate::{Harness, Store, eventually, is_held};
+use crate::{Harness, eventually, is_held};
 
 /// A lock as two clients see it, one of which readers and writers share with each other.
 pub(super) struct Sides {
@@ -21,13 +20,13 @@ pub(super) struct Sides {
 
 impl Sides {
     /// None for a store without readers, which says so to each that would be one.
-    pub(super) async fn of<S: Store>(harness: &Harness<S>) -> Option<Self> {
+    pub(super) async fn of(harness: &Harness) -> Option<Self> {
         let sides = Self {
             here: harness.client().await,
             there: harness.client().await,
             name: harness.name(),
         };
-        if S::Backend::SHARED {
+        if harness.store.has_readers() {
             return Some(sides);
         }
         let read = reader(&sides.here, &sides.name);

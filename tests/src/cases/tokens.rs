@@ -6,12 +6,10 @@ use std::sync::{Arc, Mutex};
 use tokio::task::JoinSet;
 
 use super::{take, wait_for};
-use crate::{Harness, Store, eventually};
+use crate::{Harness, eventually};
 
 /// A thousand holders of one lock, from four clients.
-pub async fn tokens_grow_over_a_thousand_acquisitions_from_four_clients<S: Store>(
-    harness: Harness<S>,
-) {
+pub async fn tokens_grow_over_a_thousand_acquisitions_from_four_clients(harness: Harness) {
     let (name, tokens) = (harness.name(), Arc::new(Mutex::new(Vec::new())));
     let mut clients = JoinSet::new();
     for _ in 0..4 {
@@ -36,7 +34,7 @@ pub async fn tokens_grow_over_a_thousand_acquisitions_from_four_clients<S: Store
 }
 
 /// Asked twice, or by several together, a guard has one token.
-pub async fn a_guard_has_one_token_however_often_it_is_asked<S: Store>(harness: Harness<S>) {
+pub async fn a_guard_has_one_token_however_often_it_is_asked(harness: Harness) {
     let (here, there, name) = (
         harness.client().await,
         harness.client().await,
@@ -57,7 +55,7 @@ pub async fn a_guard_has_one_token_however_often_it_is_asked<S: Store>(harness: 
 }
 
 /// A holder that lost the lock could be given a greater token than the next holder.
-pub async fn a_token_is_refused_after_the_loss<S: Store>(harness: Harness<S>) {
+pub async fn a_token_is_refused_after_the_loss(harness: Harness) {
     // Of two clients: what one of them has is lost together, in a session.
     let (client, name) = (harness.client().await, harness.name());
     let (asked, unasked) = (take(&client, &name).await, harness.name());
@@ -74,9 +72,7 @@ pub async fn a_token_is_refused_after_the_loss<S: Store>(harness: Harness<S>) {
 }
 
 /// Holders of different locks are not to be compared, but no two holds have the same number.
-pub async fn no_two_holds_of_a_lock_have_one_token_also_after_a_loss<S: Store>(
-    harness: Harness<S>,
-) {
+pub async fn no_two_holds_of_a_lock_have_one_token_also_after_a_loss(harness: Harness) {
     let (here, there, name) = (
         harness.client().await,
         harness.client().await,

@@ -10,7 +10,7 @@ use lock_core::{Acquire, LockError, LockGuard, LockName, LockPolicy, LockProvide
 use tokio::task::{JoinHandle, JoinSet};
 
 use super::{BOUND, PATIENCE, take, wait_for};
-use crate::{Harness, Lateness, Store};
+use crate::{Harness, Lateness};
 
 /// Calls an acquire and lets it get in line, before the next call.
 async fn line_up(client: &LockProvider, name: &LockName, wait: Duration) -> Acquire {
@@ -26,7 +26,7 @@ fn drive(acquire: Acquire) -> JoinHandle<Result<LockGuard, LockError>> {
 }
 
 /// Without a wait a try is one question.
-pub async fn a_try_without_a_wait_is_refused_at_once<S: Store>(harness: Harness<S>) {
+pub async fn a_try_without_a_wait_is_refused_at_once(harness: Harness) {
     let (here, there, name) = (
         harness.client().await,
         harness.client().await,
@@ -42,7 +42,7 @@ pub async fn a_try_without_a_wait_is_refused_at_once<S: Store>(harness: Harness<
 }
 
 /// A refusal is known when the wait is over, neither before nor long after.
-pub async fn a_refusal_comes_when_the_wait_is_over_and_not_before<S: Store>(harness: Harness<S>) {
+pub async fn a_refusal_comes_when_the_wait_is_over_and_not_before(harness: Harness) {
     let (here, there, name) = (
         harness.client().await,
         harness.client().await,
@@ -62,7 +62,7 @@ pub async fn a_refusal_comes_when_the_wait_is_over_and_not_before<S: Store>(harn
 }
 
 /// Waiting pays off, in the line of one client and across two.
-pub async fn a_wait_is_served_when_the_holder_releases_within_it<S: Store>(harness: Harness<S>) {
+pub async fn a_wait_is_served_when_the_holder_releases_within_it(harness: Harness) {
     let (here, there, name) = (
         harness.client().await,
         harness.client().await,
@@ -83,9 +83,7 @@ pub async fn a_wait_is_served_when_the_holder_releases_within_it<S: Store>(harne
 }
 
 /// First come, first served, among the tasks of one process.
-pub async fn a_hundred_tasks_are_served_one_by_one_in_the_order_of_their_calls<S: Store>(
-    harness: Harness<S>,
-) {
+pub async fn a_hundred_tasks_are_served_one_by_one_in_the_order_of_their_calls(harness: Harness) {
     let (here, there, name) = (
         harness.client().await,
         harness.client().await,
@@ -116,9 +114,7 @@ pub async fn a_hundred_tasks_are_served_one_by_one_in_the_order_of_their_calls<S
 }
 
 /// A waiter that leaves the line is not waited for.
-pub async fn an_acquire_that_is_dropped_while_it_waits_leaves_the_line<S: Store>(
-    harness: Harness<S>,
-) {
+pub async fn an_acquire_that_is_dropped_while_it_waits_leaves_the_line(harness: Harness) {
     let (here, there, name) = (
         harness.client().await,
         harness.client().await,
@@ -165,7 +161,7 @@ fn longest() -> Duration {
 }
 
 /// No duration is a trap.
-pub async fn zero_tiny_and_maximal_waits_behave<S: Store>(harness: Harness<S>) {
+pub async fn zero_tiny_and_maximal_waits_behave(harness: Harness) {
     let (here, there, name) = (
         harness.client().await,
         harness.client().await,
@@ -197,7 +193,7 @@ pub async fn zero_tiny_and_maximal_waits_behave<S: Store>(harness: Harness<S>) {
 }
 
 /// Neither is a bound on the hold.
-pub async fn zero_tiny_and_maximal_holds_behave<S: Store>(harness: Harness<S>) {
+pub async fn zero_tiny_and_maximal_holds_behave(harness: Harness) {
     let (client, name) = (harness.client().await, harness.name());
     let lock = client.lock(&name).unwrap();
     for max_hold in [Duration::ZERO, Duration::from_nanos(1)] {

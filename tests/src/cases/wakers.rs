@@ -12,7 +12,7 @@ use tokio::runtime::Handle;
 use tokio::time::sleep;
 
 use super::{PATIENCE, take, wait_for};
-use crate::{Harness, Store};
+use crate::Harness;
 
 /// Wakes the task, and then panics on every thread but those of the test's runtime.
 struct Panics {
@@ -49,7 +49,7 @@ async fn woken_by_panics<F: Future>(count: &Arc<AtomicU32>, future: F) -> F::Out
 }
 
 /// An answer, a grant to a waiter and the answer to a release.
-pub async fn a_waker_that_panics_costs_no_lock_and_no_answer<S: Store>(harness: Harness<S>) {
+pub async fn a_waker_that_panics_costs_no_lock_and_no_answer(harness: Harness) {
     let (here, there) = (harness.client().await, harness.client().await);
     let (kept, name) = (harness.name(), harness.name());
     let kept = take(&here, &kept).await;

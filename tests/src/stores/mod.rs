@@ -1,5 +1,6 @@
 //! What the suite needs of a backend besides the backend itself.
 
+mod any;
 mod file;
 mod granted;
 mod lease_table;
@@ -14,6 +15,7 @@ use std::time::Duration;
 use lock_core::backend::Backend;
 use lock_core::{LockName, LockProvider};
 
+pub use any::AnyStore;
 pub use file::{FileStore, PollingFileStore};
 pub use granted::GrantedStore;
 pub use lease_table::{DirectLeaseTableStore, LeaseTableStore};
