@@ -189,6 +189,7 @@ async fn each_request_is_one_message_of_the_simple_protocol() {
         session,
         table: bed.table.clone(),
         lease: super::LEASE,
+        process: 1,
     };
     let before = messages(&tap.heard()).len();
     let held = hold(1);
