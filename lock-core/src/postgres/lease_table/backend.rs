@@ -74,6 +74,13 @@ const LOOKS: usize = 5;
 /// - **Tokens** are a column: each is greater than all earlier ones of the lock, also after the row was removed, and
 ///   after a promotion if the clocks of the two servers were less than 10 minutes apart.
 ///
+/// # Readers
+///
+/// Their shares are in the row of the lock, each with a lease of its own; the row is of no owner that a writer is, and
+/// expires with the last of them. Readers meet in the row: a request waits for those of others on it, where that of a
+/// writer passes it over. A writer that waits has a place in the row, and readers that come later wait until it is
+/// granted the lock or gives up, or for a lease after its process has crashed.
+///
 /// # Waiting
 ///
 /// All waiters of a process are one statement, first after 50 ms and then after pauses that double up to 1 s; a
@@ -87,7 +94,8 @@ const LOOKS: usize = 5;
 /// PostgreSQL 14 or newer, the primary, and two connections at a time (three with `listen_url`). The table is made
 /// when the first process connects; for a role that may not make it, the error has the SQL, for a migration. The
 /// role needs SELECT, INSERT, UPDATE and DELETE on the table, which is not to be UNLOGGED, and belongs to one
-/// version of this library, which its comment names. Rows that were free for an hour are removed.
+/// version of this library, which its comment names; one of the version before readers is given the columns that it
+/// lacks. Rows that were free for an hour are removed.
 ///
 /// Sessions of the server keep the plans of the frequent statements, as prepared statements whose names begin with
 /// `distributed_lock_`. A session that a pooler has just opened, or that was made to forget them, is taught them: now

@@ -102,7 +102,9 @@ async fn a_lock_outlives_restarts_of_pooler_and_server() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn readers_and_a_writer_that_waits_outlive_restarts_of_pooler_and_server() {
     let server = PostgresServer::with(&[("fsync", "on")]).await;
-    let bouncer = PgBouncer::transaction(&server).await;
+    // A server that comes up again is used immediately.
+    let settings = [("pool_mode", "transaction"), ("server_login_retry", "0.1")];
+    let bouncer = PgBouncer::with(&server, &settings).await;
     let lease = LEASE * 5;
     let (here, there) = (
         client_for(&bouncer.url(), lease).await,

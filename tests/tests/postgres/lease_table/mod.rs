@@ -8,6 +8,7 @@ mod fence;
 mod holders;
 mod notified;
 mod readers;
+mod readers_at_random;
 mod reference;
 mod rules;
 mod server;

@@ -122,7 +122,8 @@ impl Of<'_> {
               token = CASE WHEN {IS_ITS_OWN} THEN l.token \
                ELSE greatest(l.token + 1, server.token + 1, {MICROS}) END, \
               readers = NULL, readers_until = NULL, readers_since = NULL, readers_by = NULL, \
-              wanted_until = CASE WHEN l.wanted_by = {process}::uuid THEN NULL ELSE l.wanted_until END \
+              wanted_until = CASE WHEN l.wanted_by = {process}::uuid THEN NULL ELSE l.wanted_until END, \
+              wanted_by = nullif(l.wanted_by, {process}::uuid) \
               FROM free AS f JOIN asked AS a ON a.place = f.place CROSS JOIN server \
               WHERE l.key = f.key AND {IS_FREE} RETURNING a.place, l.token), \
              made AS (INSERT INTO {table} AS l (key, namespace, name, owner, holder, lease, expires, acquired, token) \
