@@ -13,7 +13,7 @@ use super::waiting::Waiting;
 use crate::backend::{BootClock, Clock};
 use crate::server::Queues;
 use crate::server::driver::Users;
-use crate::server::leased::{Held, HoldCommand, KeyReleases, Owner, Part};
+use crate::server::leased::{Held, HoldCommand, KeyReleases, Owner};
 
 pub(super) struct Shared {
     pub(super) settings: Settings,
@@ -80,19 +80,8 @@ impl Shared {
     /// Has the driver give back the place that a writer had before readers, which was taken over this connection. It
     /// ends by itself in a lease.
     pub(super) fn give_back_place(&self, key: Key, connection: u64) {
-        let release = Release {
-            key,
-            owner: Owner {
-                connection,
-                number: 0,
-                part: Part::Place,
-            },
-            reply: None,
-            until: self.clock.now() + self.settings.lease,
-            kept_until: None,
-            sent_to: None,
-            ghost: None,
-        };
+        let until = self.clock.now() + self.settings.lease;
+        let release = Release::of_place(key, connection, until);
         self.queues.requests.push(Command::Release(release));
     }
 }

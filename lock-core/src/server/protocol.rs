@@ -275,8 +275,9 @@ pub(crate) enum Acquired {
     /// With this token.
     Granted(u64),
     Refused(Refusal),
-    /// It came too late by the server's clock, which did nothing: it is sent again.
-    TooLate,
+    /// The server did nothing, since it came too late by its clock or met another that was under way: it is sent
+    /// again.
+    Again,
     /// It was or may have been granted, and is not to be used: it is given back.
     Void(Refusal),
 }

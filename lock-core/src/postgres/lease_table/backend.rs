@@ -5,10 +5,9 @@ use std::future::Future;
 use std::mem;
 use std::sync::Arc;
 
-use sqlx::{PgPool, Postgres, Transaction};
+use sqlx::{Postgres, Transaction};
 use tokio::sync::mpsc;
 
-use super::builder::LeaseTableBuilder;
 use super::fence::fence;
 use super::grant::LeaseTableGrant;
 use super::key::RowKey;
@@ -56,7 +55,7 @@ const LOOKS: usize = 5;
 ///
 /// # What is promised
 ///
-/// - **A row is the lock.** It has an owner, and expires a [lease](LeaseTableBuilder::lease) after it was renewed last,
+/// - **A row is the lock.** It has an owner, and expires a [lease](super::LeaseTableBuilder::lease) after it was renewed last,
 ///   by the server's clock. The client counts from before it asked and takes a margin off. The row outlives
 ///   connections, the pooler and a restart of the server: guards stay valid over these for as long as they are
 ///   renewed in time.
@@ -75,11 +74,18 @@ const LOOKS: usize = 5;
 /// - **Tokens** are a column: each is greater than all earlier ones of the lock, also after the row was removed, and
 ///   after a promotion if the clocks of the two servers were less than 10 minutes apart.
 ///
+/// # Readers
+///
+/// Their shares are in the row of the lock, each with a lease of its own; the row is of no owner that a writer is, and
+/// expires with the last of them. Readers meet in the row: a request waits for those of others on it, where that of a
+/// writer passes it over. A writer that waits has a place in the row, and readers that come later wait until it is
+/// granted the lock or gives up, or for a lease after its process has crashed.
+///
 /// # Waiting
 ///
 /// All waiters of a process are one statement, first after 50 ms and then after pauses that double up to 1 s; a
 /// refusal and a release in the process begin anew, and a lock that ends without a release is asked for when it
-/// ends. With [`listen_url`](LeaseTableBuilder::listen_url) a release is
+/// ends. With [`listen_url`](super::LeaseTableBuilder::listen_url) a release is
 /// notified to the processes that wait for it, within milliseconds; a release that no process waits for notifies
 /// none.
 ///
@@ -88,7 +94,8 @@ const LOOKS: usize = 5;
 /// PostgreSQL 14 or newer, the primary, and two connections at a time (three with `listen_url`). The table is made
 /// when the first process connects; for a role that may not make it, the error has the SQL, for a migration. The
 /// role needs SELECT, INSERT, UPDATE and DELETE on the table, which is not to be UNLOGGED, and belongs to one
-/// version of this library, which its comment names. Rows that were free for an hour are removed.
+/// version of this library, which its comment names; one of the version before readers is given the columns that it
+/// lacks. Rows that were free for an hour are removed.
 ///
 /// Sessions of the server keep the plans of the frequent statements, as prepared statements whose names begin with
 /// `distributed_lock_`. A session that a pooler has just opened, or that was made to forget them, is taught them: now
@@ -96,7 +103,7 @@ const LOOKS: usize = 5;
 ///
 /// # Who holds a lock
 ///
-/// The row of a lock names it, its holder's [instance](LeaseTableBuilder::instance), and since when:
+/// The row of a lock names it, its holder's [instance](super::LeaseTableBuilder::instance), and since when:
 /// [`LockProvider::holder`](crate::LockProvider::holder), or in psql
 /// `SELECT name, holder, acquired FROM distributed_lock_leases WHERE expires > clock_timestamp() AND owner IS NOT NULL`.
 #[derive(Clone)]
@@ -106,43 +113,6 @@ pub struct LeaseTable {
 }
 
 impl LeaseTable {
-    /// Connects to the server of this URL, or to the pooler in front of it, with the defaults of
-    /// [`builder`](Self::builder).
-    ///
-    /// # Errors
-    ///
-    /// As [`LeaseTableBuilder::connect`].
-    ///
-    /// # Cancel safety
-    ///
-    /// As [`LeaseTableBuilder::connect`].
-    pub async fn connect(url: &str) -> Result<Self, LockError> {
-        Self::builder(url).connect().await
-    }
-
-    /// Connects to the server of this pool, with its options and connections of its own.
-    ///
-    /// # Errors
-    ///
-    /// As [`LeaseTableBuilder::connect`].
-    ///
-    /// # Cancel safety
-    ///
-    /// As [`LeaseTableBuilder::connect`].
-    pub async fn from_pool(pool: &PgPool) -> Result<Self, LockError> {
-        Self::builder_from_pool(pool).connect().await
-    }
-
-    /// How to connect to the server of this URL.
-    pub fn builder(url: impl Into<String>) -> LeaseTableBuilder {
-        LeaseTableBuilder::from_url(url.into())
-    }
-
-    /// How to connect to the server of this pool.
-    pub fn builder_from_pool(pool: &PgPool) -> LeaseTableBuilder {
-        LeaseTableBuilder::from_pool(pool.clone())
-    }
-
     pub(super) fn new(opened: Opened) -> Self {
         Self {
             opened: Arc::new(opened),
@@ -189,6 +159,7 @@ impl LeaseTable {
         let client = Arc::clone(&self.opened.client);
         let mut acquire = Acquire::new(client, self.key(request), Reply::Caller(reply));
         acquire.at_least = request.at_least();
+        acquire.part = request.mode().into();
         (acquire, answer)
     }
 
@@ -206,13 +177,15 @@ impl Backend for LeaseTable {
 
     const KIND: &'static str = KIND;
 
+    const SHARED: bool = true;
+
     async fn try_acquire(
         &self,
         request: &LockRequest,
     ) -> Result<Attempt<LeaseTableGrant>, LockError> {
         let Opened { shared, client, .. } = &*self.opened;
         // What the driver has acquired for the waiters.
-        if let Some(grant) = shared.waiters.0.take_for(&self.key(request), request) {
+        if let Some(grant) = shared.waiters.take_for(&self.key(request), request) {
             return Ok(Attempt::Granted(LeaseTableGrant(grant)));
         }
         let (acquire, answer) = self.acquire(request);
@@ -258,7 +231,8 @@ impl Backend for LeaseTable {
     }
 
     fn changed(&self, request: &LockRequest) -> impl Future<Output = ()> + Send + 'static {
-        self.opened.shared.waiters.0.register(self.key(request), ())
+        let waiters = &self.opened.shared.waiters;
+        waiters.register(self.key(request), request.mode())
     }
 
     async fn holder(&self, name: &LockName) -> Result<Option<Holder>, LockError> {

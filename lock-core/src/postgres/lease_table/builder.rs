@@ -272,6 +272,45 @@ impl LeaseTableBuilder {
     }
 }
 
+impl LeaseTable {
+    /// Connects to the server of this URL, or to the pooler in front of it, with the defaults of
+    /// [`builder`](Self::builder).
+    ///
+    /// # Errors
+    ///
+    /// As [`LeaseTableBuilder::connect`].
+    ///
+    /// # Cancel safety
+    ///
+    /// As [`LeaseTableBuilder::connect`].
+    pub async fn connect(url: &str) -> Result<Self, LockError> {
+        Self::builder(url).connect().await
+    }
+
+    /// Connects to the server of this pool, with its options and connections of its own.
+    ///
+    /// # Errors
+    ///
+    /// As [`LeaseTableBuilder::connect`].
+    ///
+    /// # Cancel safety
+    ///
+    /// As [`LeaseTableBuilder::connect`].
+    pub async fn from_pool(pool: &PgPool) -> Result<Self, LockError> {
+        Self::builder_from_pool(pool).connect().await
+    }
+
+    /// How to connect to the server of this URL.
+    pub fn builder(url: impl Into<String>) -> LeaseTableBuilder {
+        LeaseTableBuilder::from_url(url.into())
+    }
+
+    /// How to connect to the server of this pool.
+    pub fn builder_from_pool(pool: &PgPool) -> LeaseTableBuilder {
+        LeaseTableBuilder::from_pool(pool.clone())
+    }
+}
+
 impl fmt::Debug for LeaseTableBuilder {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         // Without the source, which has the password.

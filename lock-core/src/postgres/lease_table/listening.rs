@@ -156,7 +156,7 @@ async fn hear(shared: &Shared, mut listener: PgListener) -> String {
 
 /// A lock was released, if it is one: any role can notify.
 fn wake(shared: &Shared, payload: &str) {
-    let waited = RowKey::parse(payload).and_then(|key| shared.waiters.0.waited_key(&key));
+    let waited = RowKey::parse(payload).and_then(|key| shared.waiters.released(&key));
     if let Some(key) = waited {
         let queues = &shared.queues;
         queues.requests.push(Command::AcquireForWaiting(key));
@@ -165,7 +165,7 @@ fn wake(shared: &Shared, payload: &str) {
 
 /// What was released before was not heard of, and what is refused from here on is noted in the table.
 fn wake_all(shared: &Shared) {
-    let waited = shared.waiters.0.keys().into_iter();
+    let waited = shared.waiters.all().into_iter();
     let queues = &shared.queues;
     queues
         .requests

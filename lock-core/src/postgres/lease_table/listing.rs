@@ -7,9 +7,9 @@ use sqlx::{AssertSqlSafe, Connection, Row};
 use super::session::holder;
 use super::setup::Table;
 use super::shared::Opened;
-use super::sql::{NO_OWNER, left};
+use super::sql::{NO_OWNER, READERS, left, shares};
 use crate::instance::LONGEST;
-use crate::{ListedLock, LockError, LockName};
+use crate::{ListedLock, LockError, LockMode, LockName};
 
 /// Up to one more than `limit`, if there are so many.
 ///
@@ -31,20 +31,21 @@ pub(super) async fn list(opened: &Opened, limit: usize) -> Result<Vec<ListedLock
     })
 }
 
-/// One message, as all that goes through a pooler. Marks and the row of the server have no owner. Any role with
+/// One message, as all that goes through a pooler. Each reader of a lock has a row of its own. Marks and the row of the server have no owner. Any role with
 /// rights on the table can have written any text: no more of it is read than a name or an instance can have.
 fn listing(table: &Table, limit: usize) -> String {
     let limit = i64::try_from(limit).unwrap_or(i64::MAX);
     format!(
         "SET TRANSACTION ISOLATION LEVEL READ COMMITTED, READ ONLY; \
          SET LOCAL search_path = pg_catalog, pg_temp; \
-         SELECT l.key::text, left(l.name, {name}), left(l.holder, {instance}), \
-          CASE WHEN isfinite(l.acquired) \
-          THEN (extract(epoch FROM clock_timestamp() - l.acquired) * 1000000)::int8 END, \
-          CASE WHEN l.owner = {NO_OWNER} THEN {left} END, l.awaited \
-         FROM {table} AS l WHERE l.owner IS NOT NULL AND l.expires > clock_timestamp() LIMIT {limit}",
+         SELECT l.key::text, left(l.name, {name}), left(coalesce(r.who, l.holder), {instance}), \
+          CASE WHEN isfinite(coalesce(r.since, l.acquired)) THEN \
+           (extract(epoch FROM clock_timestamp() - coalesce(r.since, l.acquired)) * 1000000)::int8 END, \
+          CASE WHEN l.owner = {NO_OWNER} THEN {left} END, l.awaited, l.owner = {READERS} \
+         FROM {table} AS l LEFT JOIN LATERAL {shares} AS r ON true WHERE l.owner IS NOT NULL AND l.expires > clock_timestamp() LIMIT {limit}",
         table = table.name(),
         left = left("l.expires"),
+        shares = shares(),
         // One more: what is longer is none.
         name = MAX_NAME + 1,
         instance = LONGEST + 1,
@@ -52,7 +53,11 @@ fn listing(table: &Table, limit: usize) -> String {
 }
 
 fn listed(row: &PgRow) -> Result<ListedLock, sqlx::Error> {
-    let holder = holder(row.try_get(2)?, row.try_get(3)?, row.try_get(4)?);
+    let mode = match row.try_get(6)? {
+        true => LockMode::Shared,
+        false => LockMode::Exclusive,
+    };
+    let holder = holder(mode, row.try_get(2)?, row.try_get(3)?, row.try_get(4)?);
     let mut lock = ListedLock::new(row.try_get::<&str, _>(0)?, holder);
     if let Some(name) = named(row.try_get(1)?) {
         lock = lock.with_name(name);

@@ -39,6 +39,31 @@ pub(super) fn texts<'a>(texts: impl Iterator<Item = &'a str> + Clone) -> String 
     array + end
 }
 
+/// Values as those of an array.
+pub(super) fn list(values: impl IntoIterator<Item = impl fmt::Display>) -> String {
+    let mut list = String::new();
+    for value in values {
+        let comma = if list.is_empty() { "" } else { "," };
+        // A `String` takes whatever is written to it.
+        let _ = write!(list, "{comma}{value}");
+    }
+    list
+}
+
+/// The same, as the server reads it: one value, which takes it less time than a row for each lock.
+pub(super) fn array(values: impl IntoIterator<Item = impl fmt::Display>) -> String {
+    format!("'{{{}}}'", list(values))
+}
+
+/// As a `uuid` is read.
+pub(super) struct Uuid(pub(super) u128);
+
+impl fmt::Display for Uuid {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:032x}", self.0)
+    }
+}
+
 /// What names have, and nothing that means something within quotes.
 const fn is_plain(byte: u8) -> bool {
     byte.is_ascii_alphanumeric()

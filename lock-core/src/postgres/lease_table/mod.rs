@@ -1,7 +1,7 @@
 //! Locks as rows of a table, for servers that are reached through a transaction pooler.
 //!
 //! - [`RowKey`] is what a lock is known by; `literal` writes values into statements.
-//! - `sql` is what a request does in the server, `request` makes one of many locks, `statements` has their plans
+//! - `sql` is what a request does in the server, `ask` makes a `request` of many locks, `statements` has their plans
 //!   kept, and `session` sends it and reads the answer.
 //! - [`Setup`] makes the table, and refuses what is not it.
 //! - [`fence()`] keeps the row in a transaction of the caller's.
@@ -14,6 +14,9 @@
 //! from before it sent the request, for a lease less a margin, and the row expires a lease after the server
 //! has looked at its clock, which is later. A request that reaches the server after its *not after* does
 //! nothing.
+//!
+//! Readers are rows as well, of an owner that no acquire is, which list whose the shares are: why there is none
+//! beside a writer, `sql/shares.rs` argues, and `sql/places.rs` how a writer that waits keeps them out.
 //!
 //! A lock that is kept after its release has an owner of zeros, which no acquire is: so it is neither free nor
 //! renewed, and ends by itself.
@@ -36,6 +39,7 @@
 //! rows that its waiters are refused as *awaited*; the release of such a row notifies in its own transaction. A
 //! process without one polls. Rows that end without a release are looked at when they end.
 
+mod ask;
 mod backend;
 mod builder;
 mod checks;
@@ -50,6 +54,7 @@ mod listing;
 mod literal;
 mod mark;
 mod names;
+mod places;
 mod poll;
 mod protocol;
 mod registration;
@@ -65,6 +70,7 @@ mod upkeep;
 mod waiters;
 mod watch;
 
+pub use ask::{Ask, Hold, Part, Wish};
 pub use backend::LeaseTable;
 pub use builder::LeaseTableBuilder;
 pub use fence::fence;
@@ -72,7 +78,7 @@ pub use grant::LeaseTableGrant;
 pub use key::RowKey;
 pub(super) use names::{COMMENT, TABLE};
 pub(crate) use registration::REGISTRATION;
-pub use request::{Ask, Hold, Request, Wish};
+pub use request::Request;
 pub use session::{Acquired, Answer, Failure, Released, Server, run};
 pub use setup::{Setup, Table};
 pub use sql::Lease;

@@ -38,8 +38,13 @@ pub struct Answer {
     released: HashMap<i32, (i64, bool)>,
     renewed: HashSet<i32>,
     acquired: HashMap<i32, (Option<i64>, Option<i64>)>,
+    /// Of those that were refused to writers, the ones that readers hold.
+    read: HashSet<i32>,
+    wanted: HashSet<i32>,
+    met: HashSet<i32>,
     issued: HashMap<i32, i64>,
-    free: HashMap<i32, i64>,
+    /// In how many milliseconds, for a writer and for a reader.
+    free: HashMap<i32, [i64; 2]>,
     marked: Option<i32>,
     holders: HashMap<i32, Holder>,
 }
@@ -62,6 +67,8 @@ pub enum Acquired {
     Granted(i64),
     /// Refused; in how many milliseconds its present lease ends, if it is known.
     Held(Option<i64>),
+    /// Another client made the row at the same time: nothing is decided.
+    Met,
 }
 
 /// Why a request has no answer.
@@ -153,6 +160,9 @@ impl Answer {
             released: HashMap::new(),
             renewed: HashSet::new(),
             acquired: HashMap::new(),
+            read: HashSet::new(),
+            wanted: HashSet::new(),
+            met: HashSet::new(),
             issued: HashMap::new(),
             free: HashMap::new(),
             marked: None,
@@ -168,11 +178,21 @@ impl Answer {
                 }
                 kind::RENEWED => drop(answer.renewed.insert(place)),
                 kind::ACQUIRED => drop(answer.acquired.insert(place, (one, other))),
-                kind::FREE => drop(answer.free.insert(place, one?)),
+                kind::READ => {
+                    answer.acquired.insert(place, (None, other));
+                    answer.read.insert(place);
+                }
+                kind::WANTED => drop(answer.wanted.insert(place)),
+                kind::MET => drop(answer.met.insert(place)),
+                kind::FREE => drop(answer.free.insert(place, [one?, other?])),
                 kind::MARKED => answer.marked = Some(place),
-                kind::NOTIFIED => {}
-                kind::HELD_BY => {
-                    let holder = holder(row.try_get(4).ok()?, one, other);
+                kind::NOTIFIED | kind::GATHERED => {}
+                is @ (kind::HELD_BY | kind::READ_BY) => {
+                    let mode = match is {
+                        kind::READ_BY => LockMode::Shared,
+                        _ => LockMode::Exclusive,
+                    };
+                    let holder = holder(mode, row.try_get(4).ok()?, one, other);
                     answer.holders.insert(place, holder);
                 }
                 kind::ISSUED => drop(answer.issued.insert(place, one?)),
@@ -214,6 +234,7 @@ impl Answer {
     pub fn acquired(&self, place: i32) -> Acquired {
         match self.acquired.get(&place) {
             Some((Some(token), _)) => Acquired::Granted(*token),
+            Some((None, _)) if self.met.contains(&place) => Acquired::Met,
             Some((None, left)) => Acquired::Held(left.filter(|left| *left > 0)),
             None => Acquired::Held(None),
         }
@@ -224,6 +245,18 @@ impl Answer {
     #[must_use]
     pub fn ends_too_late(&self, place: i32) -> bool {
         matches!(self.acquired.get(&place), Some((None, Some(..0))))
+    }
+
+    /// Whether the acquire at this place, of a writer, was refused because readers hold the lock.
+    #[must_use]
+    pub fn is_read(&self, place: i32) -> bool {
+        self.read.contains(&place)
+    }
+
+    /// Whether the writer of the acquire at this place has a place now before readers that come later.
+    #[must_use]
+    pub fn has_place(&self, place: i32) -> bool {
+        self.wanted.contains(&place)
     }
 
     /// The token that was issued at this place, if the lock is held.
@@ -238,16 +271,22 @@ impl Answer {
         self.holders.get(&place)
     }
 
-    /// Whether the lock at this place was free when it was looked at.
+    /// Whether the lock at this place was free for a writer when it was looked at.
     #[must_use]
     pub fn is_free(&self, place: i32) -> bool {
-        self.free.get(&place) == Some(&0)
+        self.free.get(&place).is_some_and(|[left, _]| *left == 0)
+    }
+
+    /// Whether it was free for a reader: no writer held it or had a place before readers.
+    #[must_use]
+    pub fn is_readable(&self, place: i32) -> bool {
+        self.free.get(&place).is_some_and(|[_, left]| *left == 0)
     }
 
     /// When the first of the locks ends that were looked at and will be free soon.
     #[must_use]
     pub fn first_end(&self) -> Option<Duration> {
-        let ends = self.free.values().filter(|left| **left > 0);
+        let ends = (self.free.values().flatten()).filter(|left| **left > 0);
         ends.min()
             .map(|left| Duration::from_millis(left.unsigned_abs()))
     }
@@ -255,8 +294,13 @@ impl Answer {
 
 /// A holder, as its row names it, that was granted the lock so many microseconds ago; the lock opens in so many
 /// milliseconds, if it is kept closed after its release.
-pub(super) fn holder(instance: &str, age: Option<i64>, left: Option<i64>) -> Holder {
-    let mut holder = Holder::new(LockMode::Exclusive).with_instance(instance);
+pub(super) fn holder(
+    mode: LockMode,
+    instance: &str,
+    age: Option<i64>,
+    left: Option<i64>,
+) -> Holder {
+    let mut holder = Holder::new(mode).with_instance(instance);
     // A clock that was put back is no reason to say that it was granted in the future.
     let age = age.map(|age| Duration::from_micros(age.max(0).unsigned_abs()));
     if let Some(since) = age.and_then(|age| SystemTime::now().checked_sub(age)) {

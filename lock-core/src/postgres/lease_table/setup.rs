@@ -10,7 +10,7 @@ use sqlx::{AssertSqlSafe, Row};
 use super::identity::Identity;
 use super::key::RowKey;
 use super::literal::{Name, Text};
-use super::names::{COMMENT, VERSION};
+use super::names::{COMMENT, FORMER, VERSION};
 use super::sql::Of;
 use super::statements::Statements;
 use crate::LockError;
@@ -21,7 +21,7 @@ use crate::postgres::sqlstate::sqlstate;
 const OLDEST: i32 = 140_000;
 
 /// Each column with the number of its type, the same in every PostgreSQL.
-const COLUMNS: [(&str, i64); 10] = [
+const COLUMNS: [(&str, i64); 16] = [
     ("key", 2950),
     ("namespace", 25),
     ("name", 25),
@@ -32,7 +32,16 @@ const COLUMNS: [(&str, i64); 10] = [
     ("acquired", 1184),
     ("token", 20),
     ("awaited", 16),
+    ("readers", 2951),
+    ("readers_until", 1185),
+    ("readers_since", 1185),
+    ("readers_by", 1009),
+    ("wanted_by", 2950),
+    ("wanted_until", 1184),
 ];
+
+/// How long the columns that a table lacks wait for the transactions that use it: while they do, no other begins.
+const WAITS: &str = "SET LOCAL lock_timeout = 500; ";
 
 /// Which table the locks are in, and whether it is made where it is missing.
 #[derive(Clone, Debug)]
@@ -119,7 +128,10 @@ impl Setup {
         }
     }
 
-    /// What makes the table, for migrations. Running it again does nothing.
+    /// What makes the table, for migrations, or adds what one of an earlier version lacks. Running it again does nothing.
+    ///
+    /// The columns of readers are added in either case, so that they stand in one order. A process of the earlier version
+    /// goes on with the table: its statements do not name them, and find a lock that readers hold to be held.
     ///
     /// A page of the table is filled by half, so that a row that changes stays on its page and in no index; that
     /// is why nothing but the key is indexed.
@@ -139,6 +151,13 @@ impl Setup {
     token pg_catalog.int8 NOT NULL,
     awaited pg_catalog.bool NOT NULL DEFAULT false
 ) WITH (fillfactor = 50);
+ALTER TABLE {table}
+    ADD COLUMN IF NOT EXISTS readers pg_catalog.uuid[],
+    ADD COLUMN IF NOT EXISTS readers_until pg_catalog.timestamptz[],
+    ADD COLUMN IF NOT EXISTS readers_since pg_catalog.timestamptz[],
+    ADD COLUMN IF NOT EXISTS readers_by pg_catalog.text[],
+    ADD COLUMN IF NOT EXISTS wanted_by pg_catalog.uuid,
+    ADD COLUMN IF NOT EXISTS wanted_until pg_catalog.timestamptz;
 COMMENT ON TABLE {table} IS '{VERSION}';
 INSERT INTO {table} (key, namespace, name, holder, lease, expires, acquired, token)
 VALUES ('{server}', '', 'server', '', 0, pg_catalog.clock_timestamp(), pg_catalog.clock_timestamp(), 0)
@@ -164,6 +183,7 @@ ON CONFLICT (key) DO NOTHING;"
         lease: Duration,
     ) -> Result<Table, LockError> {
         let found = match self.look(connection).await? {
+            Some(found) if found.is_former() => self.add_columns(connection, found).await?,
             Some(found) => found,
             None => self.make(connection).await?,
         };
@@ -205,6 +225,43 @@ ON CONFLICT (key) DO NOTHING;"
             _ => return refused(error),
         };
         LockError::misconfigured(says).with_source(error)
+    }
+
+    /// Gives a table without readers what it lacks; its locks stay as they are.
+    async fn add_columns(
+        &self,
+        connection: &mut PgConnection,
+        former: AsItIs,
+    ) -> Result<AsItIs, LockError> {
+        let run = || format!("let a role that owns it run this:\n{}", self.sql());
+        if !self.create {
+            return Err(LockError::misconfigured(format!(
+                "the table of locks {} lacks the columns of readers; {}",
+                former.name,
+                run()
+            )));
+        }
+        let added = ask(connection, format!("{WAITS}{}", self.sql())).await;
+        // Another process may have added them meanwhile.
+        match (self.look(connection).await?, added) {
+            (Some(found), _) if !found.is_former() => Ok(found),
+            (_, Ok(_)) => Ok(former),
+            (_, Err(error)) => Err(match sqlstate(&error).as_deref() {
+                Some("42501" | "25006") => LockError::misconfigured(format!(
+                    "this role may not add the columns of readers to the table of locks {}; {}",
+                    former.name,
+                    run()
+                )),
+                Some("55P03") => LockError::unavailable(format!(
+                    "the table of locks {} lacks the columns of readers, which could not be added while \
+                     transactions use it, such as one that is fenced by a lock; try again, or {}",
+                    former.name,
+                    run()
+                )),
+                _ => return Err(refused(error)),
+            }
+            .with_source(error)),
+        }
     }
 
     /// The table as it is, if there is one.
@@ -322,6 +379,11 @@ impl AsItIs {
             columns: row.try_get(7)?,
             types: row.try_get(8)?,
         }))
+    }
+
+    /// Whether it is a table without readers.
+    fn is_former(&self) -> bool {
+        self.comment.as_deref() == Some(FORMER)
     }
 
     /// Why locks cannot be kept in it.

@@ -7,7 +7,7 @@ use super::connections::Connections;
 use super::direct::Direct;
 use super::mark::RowMark;
 use super::setup::{Setup, Table};
-use super::waiters::{Client, Commands, TableKey, Waiters};
+use super::waiters::{Client, Command, Commands, Release, TableKey, Waiters};
 use crate::LockError;
 use crate::backend::{BootClock, Clock};
 use crate::entropy;
@@ -75,6 +75,19 @@ impl Shared {
             number: self.owners.fetch_add(1, Ordering::Relaxed),
             ..Owner::default()
         }
+    }
+
+    /// Whose the places of its writers are; not 0.
+    pub(super) fn process(&self) -> u128 {
+        u128::from(self.identity) << 64 | 1
+    }
+
+    /// Has the driver give up the place that the writers of this process had before readers. It ends by itself in a
+    /// lease.
+    pub(super) fn give_up_place(&self, key: TableKey) {
+        let until = self.clock.now() + self.chosen.terms.lease();
+        let release = Release::of_place(key, self.identity, until);
+        self.queues.requests.push(Command::Release(release));
     }
 
     /// That of a request, which its answer repeats.

@@ -23,21 +23,32 @@ const DOUBTED: usize = 32;
 #[derive(Clone, Debug)]
 pub(super) enum Call {
     Head([String; 1]),
-    Release([String; 4]),
-    Renew([String; 4]),
-    Acquire([String; 9]),
+    Release([String; 5]),
+    Renew([String; 5]),
+    Acquire([String; 11]),
     Look([String; 2]),
+    Gather([String; 7]),
+    Leave([String; 4]),
+    RenewShares([String; 5]),
+    Share([String; 7]),
 }
 
 impl Call {
+    /// How many there are before those of readers.
+    const WITHOUT_READERS: usize = 5;
+
     /// Each with its parameters for arguments, in order.
-    fn all() -> [Self; 5] {
+    fn all() -> [Self; 9] {
         [
             Self::Head(parameters()),
             Self::Release(parameters()),
             Self::Renew(parameters()),
             Self::Acquire(parameters()),
             Self::Look(parameters()),
+            Self::Gather(parameters()),
+            Self::Leave(parameters()),
+            Self::RenewShares(parameters()),
+            Self::Share(parameters()),
         ]
     }
 
@@ -48,15 +59,28 @@ impl Call {
             Self::Renew(_) => 2,
             Self::Acquire(_) => 3,
             Self::Look(_) => 4,
+            Self::Gather(_) => 5,
+            Self::Leave(_) => 6,
+            Self::RenewShares(_) => 7,
+            Self::Share(_) => 8,
         }
+    }
+
+    /// Whether requests without readers do without it.
+    pub(super) const fn is_of_readers(&self) -> bool {
+        self.place() >= Self::WITHOUT_READERS
     }
 
     fn arguments(&self) -> &[String] {
         match self {
             Self::Head(arguments) => arguments,
-            Self::Release(arguments) | Self::Renew(arguments) => arguments,
+            Self::Release(arguments) | Self::Renew(arguments) | Self::RenewShares(arguments) => {
+                arguments
+            }
             Self::Acquire(arguments) => arguments,
             Self::Look(arguments) => arguments,
+            Self::Gather(arguments) | Self::Share(arguments) => arguments,
+            Self::Leave(arguments) => arguments,
         }
     }
 
@@ -68,6 +92,10 @@ impl Call {
             Self::Renew(arguments) => of.renew(texts(arguments)),
             Self::Acquire(arguments) => of.acquire(texts(arguments)),
             Self::Look(arguments) => of.look(texts(arguments)),
+            Self::Gather(arguments) => of.gather(texts(arguments)),
+            Self::Leave(arguments) => of.leave(texts(arguments)),
+            Self::RenewShares(arguments) => of.renew_shares(texts(arguments)),
+            Self::Share(arguments) => of.share(texts(arguments)),
         }
     }
 }
@@ -95,8 +123,8 @@ pub(super) enum Form {
 pub(super) struct Statements {
     /// By their [places](Call::place).
     names: Vec<String>,
-    /// What teaches a session those that it lacks.
-    teaching: String,
+    /// What teaches a session those that it lacks, of requests without readers, and of all.
+    teaching: [String; 2],
     /// How many requests from now on teach.
     doubted: AtomicUsize,
     cannot_teach: AtomicBool,
@@ -104,25 +132,18 @@ pub(super) struct Statements {
 
 impl Statements {
     pub(super) fn of(of: &Of<'_>) -> Self {
-        let (mut names, mut missing) = (Vec::new(), String::new());
+        let (mut names, mut missing) = (Vec::new(), Vec::new());
         for call in Call::all() {
             let statement = call.spelled(of);
             let name = name(&statement);
-            let comma = if names.is_empty() { "" } else { ", " };
             let prepare = format!("PREPARE {name} AS {statement}");
-            // A `String` takes whatever is written to it.
-            let _ = write!(missing, "{comma}('{name}', {})", Text(&prepare));
+            missing.push(format!("('{name}', {})", Text(&prepare)));
             names.push(name);
         }
-        // What the values say is digits: none of it ends the body.
-        let teaching = format!(
-            "DO $do$DECLARE lacking text; BEGIN FOR lacking IN SELECT s.prepare FROM (VALUES {missing}) AS s(name, prepare) \
-             WHERE NOT EXISTS (SELECT FROM pg_prepared_statements AS p WHERE p.name = s.name) \
-             LOOP EXECUTE lacking; END LOOP; END$do$; "
-        );
+        let some = &missing[..Call::WITHOUT_READERS];
         Self {
             names,
-            teaching,
+            teaching: [teaching(some), teaching(&missing)],
             doubted: AtomicUsize::new(DOUBTED),
             cannot_teach: AtomicBool::new(false),
         }
@@ -161,10 +182,10 @@ impl Statements {
         }
     }
 
-    /// What comes before the statements of a request.
-    pub(super) fn teaching(&self, form: Form) -> &str {
+    /// What comes before the statements of a request, which may have such of readers.
+    pub(super) fn teaching(&self, form: Form, has_readers: bool) -> &str {
         match form {
-            Form::Teaching => &self.teaching,
+            Form::Teaching => &self.teaching[usize::from(has_readers)],
             Form::Named | Form::Spelled => "",
         }
     }
@@ -183,6 +204,17 @@ impl Statements {
             }
         }
     }
+}
+
+/// What teaches a session those of these that it lacks, each `(name, prepare)`.
+fn teaching(statements: &[String]) -> String {
+    let statements = statements.join(", ");
+    // What the values say is digits: none of it ends the body.
+    format!(
+        "DO $do$DECLARE lacking text; BEGIN FOR lacking IN SELECT s.prepare FROM (VALUES {statements}) AS s(name, prepare) \
+         WHERE NOT EXISTS (SELECT FROM pg_prepared_statements AS p WHERE p.name = s.name) \
+         LOOP EXECUTE lacking; END LOOP; END$do$; "
+    )
 }
 
 /// The name of a statement, which is another where it says anything else.

@@ -6,11 +6,11 @@ use std::sync::{Arc, Weak};
 use sqlx::postgres::PgListener;
 use tokio::time::timeout;
 
+use super::ask::Ask;
 use super::checks;
 use super::listening::{self, keep_listening};
 use super::mark::RowMark;
 use super::protocol::{Effects, TableProtocol};
-use super::request::Ask;
 use super::session;
 use super::setup::Table;
 use super::shared::{Chosen, Opened, Shared};
@@ -90,6 +90,7 @@ async fn open(shared: &Shared) -> Result<Ready, LockError> {
         not_after: 0,
         holder: &shared.holder,
         namespace: &shared.chosen.namespace,
+        process: shared.process(),
     };
     let (ask, sent) = (
         table.ask(shared.number(), Ask::default(), lease),

@@ -13,6 +13,7 @@ use super::shared::Shared;
 use super::unanswered::Unanswered;
 use super::waiters::{Command, TableKey};
 use crate::LockError;
+use crate::server::leased::{Part, WaiterTable};
 use crate::settings::ProviderKind;
 
 /// Between sweeps of one process, on average.
@@ -67,7 +68,7 @@ impl Upkeep {
 
     /// When something is due.
     pub(super) fn next(&self) -> Instant {
-        let is_waited = !self.shared.waiters.0.is_empty();
+        let is_waited = !self.shared.waiters.is_empty();
         let poll = self.poll.next().filter(|_| is_waited);
         [poll, self.next_mark]
             .into_iter()
@@ -96,10 +97,8 @@ impl Upkeep {
 
     /// Looks which of the locks are free that callers wait for.
     fn look(&mut self) -> Option<Asked> {
-        let waiters = &self.shared.waiters.0;
+        let waiters = &self.shared.waiters;
         waiters.sweep();
-        // Nothing is kept for those that have left.
-        drop(waiters.take_left());
         let keys = waiters.keys();
         if keys.is_empty() {
             self.poll.ended(None);
@@ -122,13 +121,26 @@ impl Upkeep {
         self.poll.ended(first_end);
         match answer {
             Ok(answer) => {
-                let free = (keys.into_iter().enumerate())
-                    .filter(|(at, _)| answer.is_free(place(*at)))
-                    .map(|(_, key)| Command::AcquireForWaiting(key));
-                self.shared.queues.requests.push_all(free);
+                for (at, key) in keys.into_iter().enumerate() {
+                    self.looked_at(key, &answer, place(at));
+                }
             }
             // They try for themselves, and are given the error.
-            Err(_) => self.shared.waiters.0.wake_all(),
+            Err(_) => self.shared.waiters.wake_all(),
+        }
+    }
+
+    /// Readers try for themselves. A writer is tried for where the lock is free, and where readers hold it and may come:
+    /// it has no place then, or has it no more, and takes it with its try.
+    fn looked_at(&self, key: TableKey, answer: &Answer, place: i32) {
+        let (waiters, is_readable) = (&self.shared.waiters, answer.is_readable(place));
+        let is_for_writers = is_readable || answer.is_free(place);
+        if is_for_writers && waiters.are_there(&key, Part::Whole) {
+            let command = Command::AcquireForWaiting(key.clone());
+            self.shared.queues.requests.push(command);
+        }
+        if is_readable {
+            waiters.wake_readers(&key);
         }
     }
 

@@ -8,14 +8,12 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::key::RowKey;
-use super::protocol::Effects;
 use super::session::{Answer, Server};
 use super::shared::Shared;
-use crate::LossReason;
 use crate::outage::Repeated;
 use crate::server::PATIENCE;
 use crate::server::clock::{Jump, ServerClock};
-use crate::server::protocol::{Effect, Sent};
+use crate::server::protocol::Sent;
 
 /// Between notes that a quarantine is too long, and by how much it is then.
 const SHORTENED: Duration = Duration::from_secs(1);
@@ -74,8 +72,8 @@ impl Watch {
         i64::try_from(not_after).unwrap_or(i64::MAX)
     }
 
-    /// Takes note of what an answer says of the server; whether its clock was put forward.
-    pub(super) fn saw(&mut self, sent: Sent, answer: &Answer, effects: &mut Effects) -> bool {
+    /// Takes note of what an answer says of the server; whether its clock was put forward, so that its locks are lost.
+    pub(super) fn saw(&mut self, sent: Sent, answer: &Answer) -> bool {
         let received = self.shared.clock.now();
         let time = answer.time.unsigned_abs();
         let jump = (self.clock).observe(sent.at, received, time, self.shared.chosen.terms.margin());
@@ -84,10 +82,6 @@ impl Watch {
             tracing::error!(
                 "the clock of the PostgreSQL server was put forward: its locks are lost"
             );
-            effects.push(Effect::Lose {
-                lanes: vec![0],
-                reason: LossReason::Expired,
-            });
         }
         if has_jumped || answer.server == Server::IsAnother {
             let noted = self.note.is_some_and(|note| note.has_jumped);

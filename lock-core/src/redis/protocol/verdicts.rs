@@ -76,7 +76,7 @@ impl Verdicts {
                 Acquired::Granted(token)
             }
             // By the server's clock, which we know now.
-            Ok(0) => Acquired::TooLate,
+            Ok(0) => Acquired::Again,
             Ok(wait) => Acquired::Refused(Refusal::Held {
                 retry_in: Some(pause(wait)),
             }),

@@ -121,8 +121,8 @@ impl<P: Protocol> Driver<P> {
     ) -> Option<Answered<P>> {
         let refusal = match acquired {
             Acquired::Granted(token) => return Some(self.granted(sent, acquire, token)),
-            Acquired::TooLate if is_claim => Refusal::Error(LockError::unanswered()),
-            Acquired::TooLate => {
+            Acquired::Again if is_claim => Refusal::Error(LockError::unanswered()),
+            Acquired::Again => {
                 let now = self.users.clock.now();
                 let lane = sent.lane;
                 (self.pending).retry(lane, acquire, None, now, LockError::unanswered);

@@ -24,11 +24,7 @@ pub(crate) struct Owner {
 /// What an owner has of a lock, or asks for. It goes with the owner wherever that goes: what is renewed, given back
 /// or asked for again is of the same part.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
-#[cfg_attr(
-    not(feature = "redis"),
-    allow(dead_code, reason = "Redis alone has readers")
-)]
-pub(crate) enum Part {
+pub enum Part {
     /// All of it.
     #[default]
     Whole,

@@ -14,8 +14,7 @@ mod token;
 
 pub(crate) use grant::{Client, HoldCommand, KeyGrant, KeyReleases};
 pub(crate) use held::{Held, HeldLock};
-#[cfg(feature = "redis")]
-pub(crate) use key::Part;
+pub use key::Part;
 pub(crate) use key::{LockKey, Owner};
 pub(crate) use question::WhoHolds;
 pub(crate) use release::Release;

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::held::left_of;
-use super::key::{LockKey, Owner};
+use super::key::{LockKey, Owner, Part};
 use crate::LockError;
 use crate::backend::Lease;
 use crate::server::client::Reply;
@@ -25,6 +25,25 @@ pub(crate) struct Release<K> {
 }
 
 impl<K: LockKey> Release<K> {
+    /// That of the place of writers that wait no more, by which connection they had it; `until` is when it has ended by
+    /// itself.
+    pub(crate) fn of_place(key: K, connection: u64, until: Duration) -> Self {
+        let owner = Owner {
+            connection,
+            number: 0,
+            part: Part::Place,
+        };
+        Self {
+            key,
+            owner,
+            reply: None,
+            until,
+            kept_until: None,
+            sent_to: None,
+            ghost: None,
+        }
+    }
+
     /// For how long the lock stays closed from now on, if it does.
     pub(crate) fn kept_for(&self, now: Duration) -> Option<Duration> {
         left_of(self.kept_until, now)

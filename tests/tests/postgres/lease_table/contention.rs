@@ -40,7 +40,7 @@ async fn of_clients_that_ask_for_new_names_at_once_each_name_has_one() {
                 let granted = holds.iter().zip(0..).filter_map(|(hold, place)| {
                     match answer.acquired(place) {
                         Acquired::Granted(token) => Some((*hold, token)),
-                        Acquired::Held(_) => None,
+                        Acquired::Held(_) | Acquired::Met => None,
                     }
                 });
                 granted.collect::<Vec<_>>()
@@ -189,6 +189,7 @@ async fn each_request_is_one_message_of_the_simple_protocol() {
         session,
         table: bed.table.clone(),
         lease: super::LEASE,
+        process: 1,
     };
     let before = messages(&tap.heard()).len();
     let held = hold(1);

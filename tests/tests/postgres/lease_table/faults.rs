@@ -98,6 +98,78 @@ async fn a_lock_outlives_restarts_of_pooler_and_server() {
         .unwrap();
 }
 
+/// So are the shares of readers and the place of a writer.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn readers_and_a_writer_that_waits_outlive_restarts_of_pooler_and_server() {
+    let server = PostgresServer::with(&[("fsync", "on")]).await;
+    // A server that comes up again is used immediately.
+    let settings = [("pool_mode", "transaction"), ("server_login_retry", "0.1")];
+    let bouncer = PgBouncer::with(&server, &settings).await;
+    let lease = LEASE * 5;
+    let (here, there) = (
+        client_for(&bouncer.url(), lease).await,
+        client_for(&bouncer.url(), lease).await,
+    );
+    let reader = here.lock(order()).unwrap().shared();
+    let guards = [
+        reader.acquire(ZERO).await.unwrap(),
+        reader.acquire(ZERO).await.unwrap(),
+    ];
+    let writing = there.lock(order()).unwrap().acquire_owned(PATIENCE);
+    let writing = tokio::spawn(writing);
+    let is_kept_out = async || matches!(reader.try_acquire(ZERO).await, Ok(None));
+    eventually("the writer waits", is_kept_out).await;
+    bouncer.kill().await;
+    bouncer.restart().await;
+    server.kill().await;
+    server.restart().await;
+    eventually("the pooler has sessions again", is_kept_out).await;
+    for guard in guards {
+        assert!(guard.is_valid() && !writing.is_finished());
+        guard.release().await.unwrap();
+    }
+    writing.await.unwrap().unwrap().release().await.unwrap();
+}
+
+/// The later of two has taken the place of the earlier, and gives up.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_writer_that_waits_on_takes_the_place_of_one_that_gave_up() {
+    let store = LeaseTableStore::open().await;
+    let (here, there) = (store.client().await, store.client().await);
+    let reader = here.lock(order()).unwrap().shared();
+    let guard = reader.acquire(ZERO).await.unwrap();
+    let place = async || {
+        let place = "SELECT wanted_by::text FROM distributed_lock_leases \
+             WHERE wanted_until > clock_timestamp()";
+        let place = sqlx::query_scalar::<_, String>(place);
+        place.fetch_optional(store.pool()).await.unwrap()
+    };
+    let wait = async |client: &LockProvider| {
+        let writing = client.lock(order()).unwrap().acquire_owned(PATIENCE);
+        let (before, writing) = (place().await, tokio::spawn(writing));
+        eventually("it has a place", async || {
+            let now = place().await;
+            now.is_some() && now != before
+        })
+        .await;
+        writing
+    };
+    let first = wait(&there).await;
+    let of_the_first = place().await;
+    let other = store.client().await;
+    let second = wait(&other).await;
+    second.abort();
+    eventually("the first has a place again", async || {
+        place().await == of_the_first
+    })
+    .await;
+    assert!(!first.is_finished() && reader.try_acquire(ZERO).await.unwrap().is_none());
+    guard.release().await.unwrap();
+    first.await.unwrap().unwrap().release().await.unwrap();
+    let guard = reader.acquire(PATIENCE).await.unwrap();
+    guard.release().await.unwrap();
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_frozen_server_costs_the_lock_and_holds_up_no_caller() {
     let store = LeaseTableStore::open().await;

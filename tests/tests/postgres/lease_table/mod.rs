@@ -7,6 +7,8 @@ mod faults;
 mod fence;
 mod holders;
 mod notified;
+mod readers;
+mod readers_at_random;
 mod reference;
 mod rules;
 mod server;
@@ -18,7 +20,8 @@ use std::time::Duration;
 
 use lock_core::LockName;
 use lock_core::postgres::lease_table::{
-    Acquired, Answer, Ask, Failure, Hold, Lease, Released, Request, RowKey, Setup, Table, Wish, run,
+    Acquired, Answer, Ask, Failure, Hold, Lease, Part, Released, Request, RowKey, Setup, Table,
+    Wish, run,
 };
 use lock_tests::servers::{PgBouncer, PostgresServer};
 use sqlx::{AssertSqlSafe, Connection, Executor, PgConnection, PgPool, Row};
@@ -68,6 +71,7 @@ impl Bed {
             session: PgConnection::connect(url).await.unwrap(),
             table: self.table.clone(),
             lease: LEASE,
+            process: fastrand::u128(1..),
         }
     }
 
@@ -110,6 +114,7 @@ struct Client {
     session: PgConnection,
     table: Table,
     lease: Duration,
+    process: u128,
 }
 
 impl Client {
@@ -131,6 +136,7 @@ impl Client {
             not_after,
             holder: "here:1",
             namespace: NAMESPACE,
+            process: self.process,
         };
         let request = self.table.ask(number(), ask, lease);
         run(&mut self.session, request).await
@@ -194,6 +200,7 @@ fn hold(number: usize) -> Hold {
     Hold {
         key: RowKey::new("", &name(number)),
         owner: fastrand::u128(1..),
+        part: Part::Whole,
         at_least: None,
     }
 }
@@ -207,5 +214,6 @@ fn wish(hold: Hold) -> Wish<'static> {
         hold,
         name: "order:process:42",
         is_awaited: false,
+        has_place: false,
     }
 }

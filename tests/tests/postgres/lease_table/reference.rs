@@ -158,7 +158,10 @@ async fn check(
                     newest: token,
                 };
             }
-            Acquired::Held(_) => assert!(!row.is_free(), "{name} was free"),
+            refused => {
+                assert!(matches!(refused, Acquired::Held(_)), "{refused:?}");
+                assert!(!row.is_free(), "{name} was free");
+            }
         }
     }
 }

@@ -49,8 +49,8 @@ async fn what_is_no_table_of_locks_is_refused() {
     assert!(refusal(&url, "others").await.contains("no table of locks"));
     for (change, said) in [
         (
-            "COMMENT ON TABLE changed IS 'distributed_lock lease table, version 2'",
-            "is a `distributed_lock lease table, version 2`",
+            "COMMENT ON TABLE changed IS 'distributed_lock lease table, version 3'",
+            "is a `distributed_lock lease table, version 3`",
         ),
         ("ALTER TABLE changed SET UNLOGGED", "SET LOGGED"),
         (

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
+use super::places::Places;
 use super::request::Request;
 use super::session::{self, Answer, Server, place};
 use super::setup::Table;
@@ -16,7 +17,7 @@ use super::unanswered::Unanswered;
 use super::upkeep::{Done, Upkeep};
 use super::waiters::{Acquire, HeldLock, Release, TableKey, Token, Waiters, WhoHolds};
 use super::watch::{Repair, Seen, Watch};
-use crate::server::leased::{Given, Owner};
+use crate::server::leased::{Given, Owner, Part};
 use crate::server::link::LinkId;
 use crate::server::protocol::{
     self, Acquired, Batch, Effect, Failed, Issued, Protocol, Refusal, Released, Renewal, Sent,
@@ -43,6 +44,7 @@ pub(super) struct TableProtocol {
     table: Table,
     watch: Watch,
     upkeep: Upkeep,
+    places: Places,
     /// Until when no process is notified: a notification was held up by the commits of others.
     deaf_until: Option<Instant>,
 }
@@ -51,6 +53,7 @@ pub(super) struct TableProtocol {
 pub(super) struct Answers {
     answer: Answer,
     releases: usize,
+    is_claim: bool,
     not_after: i64,
     has_jumped: bool,
 }
@@ -60,6 +63,7 @@ impl TableProtocol {
         Self {
             watch: Watch::new(Arc::clone(&shared), seen),
             upkeep: Upkeep::new(Arc::clone(&shared), table.clone()),
+            places: Places::default(),
             shared,
             table,
             deaf_until: None,
@@ -72,6 +76,38 @@ impl TableProtocol {
     ) -> impl Future<Output = Result<Answer, Unanswered>> + Send + 'static + use<> {
         let shared = Arc::clone(&self.shared);
         async move { shared.connections.run(request).await }
+    }
+
+    /// Takes note of what an answer says of the server; whether its clock was put forward.
+    fn saw(&mut self, sent: Sent, answer: &Answer, effects: &mut Effects) -> bool {
+        let has_jumped = self.watch.saw(sent, answer);
+        if has_jumped {
+            effects.push(Effect::Lose {
+                lanes: vec![0],
+                reason: LossReason::Expired,
+            });
+        }
+        has_jumped
+    }
+
+    /// Readers hold the lock that a writer asks for: in how many milliseconds it is to ask again. None where a writer
+    /// waits that has no place yet: it is sent again now, and takes it before its caller is told, so that one that goes
+    /// on waiting has it.
+    fn refused_by_readers(
+        &mut self,
+        acquire: &Acquire,
+        has_place: bool,
+        left: Option<i64>,
+    ) -> Option<i64> {
+        let is_waiting = self.shared.waiters.are_there(&acquire.key, Part::Whole);
+        // Taken for one that has left meanwhile, it is given up in a moment.
+        if (has_place || is_waiting) && self.places.add(&acquire.key) && !has_place {
+            return None;
+        }
+        // Before the place ends.
+        let third = self.shared.chosen.terms.lease().as_millis() / 3;
+        let third = i64::try_from(third).unwrap_or(i64::MAX);
+        Some(left.map_or(third, |left| left.min(third)))
     }
 
     /// The token as users have it.
@@ -136,11 +172,13 @@ impl Protocol for TableProtocol {
         batch: &Batch<Self>,
     ) -> impl Future<Output = Result<Answers, Unanswered>> + Send + 'static {
         let (request, not_after) = self.exchange_request(sent, batch);
-        let (running, releases) = (self.run(request), batch.releases.len());
+        let running = self.run(request);
+        let (releases, is_claim) = (batch.releases.len(), batch.limit.is_some());
         async move {
             Ok(Answers {
                 answer: running.await?,
                 releases,
+                is_claim,
                 not_after,
                 has_jumped: false,
             })
@@ -154,7 +192,7 @@ impl Protocol for TableProtocol {
         answers: &mut Answers,
         effects: &mut Effects,
     ) -> Settling {
-        answers.has_jumped = self.watch.saw(sent, &answers.answer, effects);
+        answers.has_jumped = self.saw(sent, &answers.answer, effects);
         if !batch.releases.is_empty() {
             self.upkeep.hurry(None);
         }
@@ -190,11 +228,24 @@ impl Protocol for TableProtocol {
             return Acquired::Void(Refusal::Held { retry_in });
         }
         let left = match (acquired, answer.server) {
-            (session::Acquired::Granted(token), _) => return Acquired::Granted(self.token(token)),
+            (session::Acquired::Granted(token), _) => {
+                if acquire.part == Part::Whole {
+                    self.places.granted(&acquire.key);
+                }
+                return Acquired::Granted(self.token(token));
+            }
             // By the server's clock, which we know now.
-            _ if answer.time > answers.not_after => return Acquired::TooLate,
+            _ if answer.time > answers.not_after => return Acquired::Again,
             (_, Server::Waits(left)) => Some(left),
+            (session::Acquired::Met, _) => return Acquired::Again,
             (session::Acquired::Held(left), _) => left,
+        };
+        let left = match answer.is_read(place) && !answers.is_claim {
+            true => match self.refused_by_readers(acquire, answer.has_place(place), left) {
+                Some(left) => Some(left),
+                None => return Acquired::Again,
+            },
+            false => left,
         };
         if answer.ends_too_late(place) {
             self.watch.ends_too_late(acquire.key.row);
@@ -266,7 +317,7 @@ impl Protocol for TableProtocol {
                 return Vec::new();
             }
         };
-        let has_jumped = self.watch.saw(sent, &answer, effects);
+        let has_jumped = self.saw(sent, &answer, effects);
         let is_late = answer.time > not_after;
         let renewed = (0..locks.len()).map(|at| match answer.is_renewed(place(at)) {
             _ if has_jumped => Renewal::Lost(LossReason::Expired),
@@ -298,7 +349,7 @@ impl Protocol for TableProtocol {
         let Ok((answer, not_after)) = answer else {
             return Vec::new();
         };
-        self.watch.saw(sent, &answer, effects);
+        self.saw(sent, &answer, effects);
         // Another server issues none before that is noted.
         let again = answer.time > not_after || answer.server == Server::IsAnother;
         let issued = (0..tokens.len()).map(|at| match answer.issued(place(at)) {
@@ -334,7 +385,7 @@ impl Protocol for TableProtocol {
         };
         let told = (0..questions.len()).map(told).collect();
         if let Ok(answer) = &answer {
-            self.watch.saw(sent, answer, effects);
+            self.saw(sent, answer, effects);
         }
         told
     }
@@ -348,11 +399,16 @@ impl Protocol for TableProtocol {
     }
 
     fn work(&mut self, _: impl Fn(usize) -> bool, effects: &mut Effects) {
+        let waiters = &self.shared.waiters;
+        for key in self.places.left(|key| waiters.are_there(key, Part::Whole)) {
+            self.shared.give_up_place(key);
+        }
         effects.extend(self.upkeep.due().into_iter().map(Effect::call));
     }
 
     fn next_work(&self, _: impl Fn(usize) -> bool) -> Option<Instant> {
-        Some(self.upkeep.next())
+        let next = self.upkeep.next();
+        Some(self.places.next().map_or(next, |places| places.min(next)))
     }
 
     fn done(&mut self, done: Done, _: &mut Effects) {

@@ -5,10 +5,11 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::TableProtocol;
-use crate::postgres::lease_table::request::{Ask, Hold, Request, Wish};
+use crate::postgres::lease_table::ask::{Ask, Hold, Wish};
+use crate::postgres::lease_table::request::Request;
 use crate::postgres::lease_table::sql::Lease;
 use crate::postgres::lease_table::waiters::{Acquire, HeldLock, TableKey, Token};
-use crate::server::leased::Owner;
+use crate::server::leased::{Owner, Part};
 use crate::server::protocol::{Batch, Sent};
 
 impl TableProtocol {
@@ -74,18 +75,22 @@ impl TableProtocol {
             not_after,
             holder: &self.shared.holder,
             namespace: &self.shared.chosen.namespace,
+            process: self.shared.process(),
         };
         (self.table.ask(self.shared.number(), ask, lease), not_after)
     }
 
     fn wish<'a>(&self, acquire: &'a Acquire) -> Wish<'a> {
+        let (shared, part) = (&self.shared, acquire.part);
         // Once it is registered it tries again, so that a try which no waiter is registered for leaves no trace.
-        let is_awaited =
-            self.shared.is_listening() && self.shared.waiters.0.is_waited_for(&acquire.key);
+        let is_waiting = || shared.waiters.are_there(&acquire.key, part);
+        let is_awaited = shared.is_listening() && is_waiting();
+        let has_place = part == Part::Whole && self.places.contains(&acquire.key) && is_waiting();
         Wish {
             hold: hold(&acquire.key, acquire.owner, acquire.at_least),
             name: acquire.key.name.as_str(),
             is_awaited,
+            has_place,
         }
     }
 }
@@ -94,6 +99,7 @@ fn hold(key: &TableKey, owner: Owner, at_least: Option<Duration>) -> Hold {
     Hold {
         key: key.row,
         owner: u128::from(owner.connection) << 64 | u128::from(owner.number),
+        part: owner.part,
         at_least,
     }
 }

@@ -1,9 +1,9 @@
-//! What is done with the rows of locks.
+//! What is done with the rows of locks that one client holds alone.
 //!
-//! The locks of a statement are arrays: of keys, of owners, and of how many milliseconds each lasts without a
-//! renewal. Answers name them by their places from 0.
+//! The locks of a statement are arrays: of keys, of owners, of how many milliseconds each lasts without a renewal, and
+//! of their places, by which answers name them.
 
-use super::{MICROS, Of, kind, left};
+use super::{MICROS, Of, READERS, kind, left};
 use crate::postgres::lease_table::key::RowKey;
 use crate::postgres::lease_table::names::CHANNEL;
 
@@ -19,11 +19,10 @@ const IS_TOO_LATE: &str =
     "l.expires > clock_timestamp() + (l.lease + 1000::int8) * interval '1 ms'";
 
 /// Locks that are asked for, by their places.
-fn asked(keys: &str, owners: &str, lasts: &str) -> String {
+fn asked([keys, owners, lasts, places]: [&str; 4]) -> String {
     format!(
-        "SELECT key, owner, lasts, (place - 1)::int4 AS place \
-         FROM unnest({keys}::uuid[], {owners}::uuid[], {lasts}::int4[]) \
-          WITH ORDINALITY AS a(key, owner, lasts, place)"
+        "SELECT * FROM unnest({keys}::uuid[], {owners}::uuid[], {lasts}::int4[], {places}::int4[]) \
+          AS a(key, owner, lasts, place)"
     )
 }
 
@@ -35,9 +34,9 @@ impl Of<'_> {
     /// closed, so that they learn until when.
     pub(in crate::postgres::lease_table) fn release(
         &self,
-        [keys, owners, lasts, deaf]: [&str; 4],
+        [keys, owners, lasts, places, deaf]: [&str; 5],
     ) -> String {
-        let (table, asked) = (self.table, asked(keys, owners, lasts));
+        let (table, asked) = (self.table, asked([keys, owners, lasts, places]));
         // Together with the commit of this transaction. `void` has a value.
         let notified = format!(
             "CASE WHEN freed.awaited AND NOT {deaf}::bool \
@@ -63,9 +62,9 @@ impl Of<'_> {
     /// Renews the leases of these: what has expired is not revived.
     pub(in crate::postgres::lease_table) fn renew(
         &self,
-        [keys, owners, lasts, not_after]: [&str; 4],
+        [keys, owners, lasts, places, not_after]: [&str; 5],
     ) -> String {
-        let (table, asked) = (self.table, asked(keys, owners, lasts));
+        let (table, asked) = (self.table, asked([keys, owners, lasts, places]));
         format!(
             "WITH asked AS ({asked}), \
              own AS (SELECT l.key, a.place, a.lasts FROM asked AS a JOIN {table} AS l ON l.key = a.key \
@@ -79,7 +78,7 @@ impl Of<'_> {
     }
 
     /// Acquires those that are free, up to the limit. What the same owner has been granted already is granted to it
-    /// again.
+    /// again. The place that this process has before readers ends with the grant; that of another stays.
     ///
     /// A row is passed over that another transaction has locked: a client that takes it now, or a transaction
     /// of a user that is [fenced](crate::postgres::lease_table::fence()) by it. Rows that are missing are made in
@@ -95,12 +94,14 @@ impl Of<'_> {
             owners,
             lasts,
             names,
+            places,
             namespace,
             holder,
             not_after,
             limit,
             awaited,
-        ]: [&str; 9],
+            process,
+        ]: [&str; 11],
     ) -> String {
         const IS_FREE: &str =
             "(l.owner IS NULL OR l.expires <= clock_timestamp() OR l.owner = a.owner)";
@@ -108,9 +109,8 @@ impl Of<'_> {
         const IS_ITS_OWN: &str = "l.owner = a.owner AND l.expires > clock_timestamp()";
         let (table, identity, server) = (self.table, self.identity.sql(), RowKey::SERVER);
         format!(
-            "WITH asked AS (SELECT key, owner, lasts, name, (place - 1)::int4 AS place \
-              FROM unnest({keys}::uuid[], {owners}::uuid[], {lasts}::int4[], {names}::text[]) \
-               WITH ORDINALITY AS a(key, owner, lasts, name, place)), \
+            "WITH asked AS (SELECT * FROM unnest({keys}::uuid[], {owners}::uuid[], {lasts}::int4[], \
+              {names}::text[], {places}::int4[]) AS a(key, owner, lasts, name, place)), \
              server AS MATERIALIZED (SELECT server.token FROM {table} AS server \
               WHERE server.key = '{server}'::uuid AND server.holder = {identity} \
               AND server.expires <= clock_timestamp() AND {MICROS} <= {not_after}::int8), \
@@ -120,7 +120,10 @@ impl Of<'_> {
               expires = {EXPIRES}, \
               acquired = CASE WHEN {IS_ITS_OWN} THEN l.acquired ELSE clock_timestamp() END, \
               token = CASE WHEN {IS_ITS_OWN} THEN l.token \
-               ELSE greatest(l.token + 1, server.token + 1, {MICROS}) END \
+               ELSE greatest(l.token + 1, server.token + 1, {MICROS}) END, \
+              readers = NULL, readers_until = NULL, readers_since = NULL, readers_by = NULL, \
+              wanted_until = CASE WHEN l.wanted_by = {process}::uuid THEN NULL ELSE l.wanted_until END, \
+              wanted_by = nullif(l.wanted_by, {process}::uuid) \
               FROM free AS f JOIN asked AS a ON a.place = f.place CROSS JOIN server \
               WHERE l.key = f.key AND {IS_FREE} RETURNING a.place, l.token), \
              made AS (INSERT INTO {table} AS l (key, namespace, name, owner, holder, lease, expires, acquired, token) \
@@ -133,24 +136,30 @@ impl Of<'_> {
               CROSS JOIN server WHERE a.place = ANY ({awaited}::int4[]) \
               AND {IS_ANOTHERS} AND NOT l.awaited FOR NO KEY UPDATE OF l SKIP LOCKED), \
              noted AS (UPDATE {table} AS l SET awaited = true FROM wanted WHERE l.key = wanted.key) \
-             SELECT {kind}, a.place, coalesce(taken.token, made.token), \
+             SELECT CASE WHEN l.owner = {READERS} AND l.expires > clock_timestamp() \
+               AND taken.token IS NULL THEN {read} ELSE {kind} END, \
+              a.place, coalesce(taken.token, made.token), \
               CASE WHEN l.owner IS NULL THEN NULL WHEN {IS_TOO_LATE} THEN -1 ELSE {left} END \
              FROM asked AS a LEFT JOIN taken ON taken.place = a.place \
              LEFT JOIN made ON made.key = a.key AND made.owner = a.owner \
              LEFT JOIN {table} AS l ON l.key = a.key",
             kind = kind::ACQUIRED,
+            read = kind::READ,
             left = left("l.expires"),
         )
     }
 
-    /// Has rows of these, each a key, expire when they should that expire later: they were written before the
-    /// clock of the server went back.
+    /// Has rows of these, each a key, expire when they should that expire later, and the shares of readers with them:
+    /// they were written before the clock of the server went back.
     pub(in crate::postgres::lease_table) fn bring_back(&self, keys: &str) -> String {
         let table = self.table;
         format!(
             "; WITH late AS MATERIALIZED (SELECT l.key FROM unnest('{{{keys}}}'::uuid[]) AS a(key) \
               JOIN {table} AS l ON l.key = a.key WHERE {IS_TOO_LATE} FOR NO KEY UPDATE OF l SKIP LOCKED) \
-             UPDATE {table} AS l SET expires = clock_timestamp() + l.lease * interval '1 ms' \
+             UPDATE {table} AS l SET (expires, readers_until) = (SELECT ends.at, CASE WHEN l.readers_until IS NOT NULL \
+               THEN ARRAY(SELECT least(r.until, ends.at) FROM unnest(l.readers_until) WITH ORDINALITY AS r(until, nth) \
+                ORDER BY r.nth) END \
+               FROM (SELECT clock_timestamp() + l.lease * interval '1 ms' AS at) AS ends) \
               FROM late WHERE l.key = late.key AND {IS_TOO_LATE}"
         )
     }

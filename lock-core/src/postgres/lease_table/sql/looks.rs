@@ -1,7 +1,15 @@
 //! Questions that lock no row. Their locks are arrays of keys; answers name them by their places from 0.
 
-use super::{NO_OWNER, Of, kind, left};
+use super::{NO_OWNER, Of, READERS, kind, left};
 use crate::instance::LONGEST;
+
+/// The shares of a row `l` that readers hold now.
+pub(in crate::postgres::lease_table) fn shares() -> String {
+    format!(
+        "(SELECT r.* FROM unnest(l.readers_until, l.readers_since, l.readers_by) AS r(until, since, who) \
+          WHERE l.owner = {READERS} AND r.until > clock_timestamp())"
+    )
+}
 
 fn asked(keys: &str) -> String {
     format!(
@@ -10,35 +18,39 @@ fn asked(keys: &str) -> String {
 }
 
 impl Of<'_> {
-    /// Looks which of these are free, or end within so many milliseconds.
+    /// Looks which of these are free for a writer, or for a reader, or will be so within so many milliseconds.
     pub(in crate::postgres::lease_table) fn look(&self, [keys, soon]: [&str; 2]) -> String {
         let (table, asked) = (self.table, asked(keys));
         format!(
-            "WITH asked AS ({asked}) \
-             SELECT {kind}, a.place, CASE WHEN l.owner IS NOT NULL AND l.expires > clock_timestamp() \
-               THEN {left} ELSE 0 END, NULL::int8 \
-             FROM asked AS a LEFT JOIN {table} AS l ON l.key = a.key \
-             WHERE l.owner IS NULL OR l.expires <= clock_timestamp() + {soon}::int4 * interval '1 ms'",
+            "WITH asked AS ({asked}), \
+             found AS (SELECT a.place, CASE WHEN l.owner IS NOT NULL AND l.expires > clock_timestamp() \
+               THEN {left} ELSE 0 END AS whole, {for_readers} AS share \
+              FROM asked AS a LEFT JOIN {table} AS l ON l.key = a.key) \
+             SELECT {kind}, f.place, f.whole, f.share FROM found AS f WHERE least(f.whole, f.share) <= {soon}::int4",
             kind = kind::FREE,
             left = left("l.expires"),
+            for_readers = self.left_for_readers(),
         )
     }
 
-    /// Looks who holds these. Any role with rights on the table can have written any text: no more of it is read
-    /// than an instance can have.
+    /// Looks who holds these; of several readers, any. Any role with rights on the table can have written any text: no
+    /// more of it is read than an instance can have.
     pub(in crate::postgres::lease_table) fn who_holds(&self, keys: &str) -> String {
         let (table, asked) = (self.table, asked(keys));
         format!(
             "; WITH asked AS ({asked}) \
-             SELECT {kind}, a.place, \
-              CASE WHEN isfinite(l.acquired) \
-              THEN (extract(epoch FROM clock_timestamp() - l.acquired) * 1000000)::int8 END, \
+             SELECT CASE WHEN l.owner = {READERS} THEN {read_by} ELSE {kind} END, a.place, \
+              CASE WHEN isfinite(coalesce(r.since, l.acquired)) THEN \
+               (extract(epoch FROM clock_timestamp() - coalesce(r.since, l.acquired)) * 1000000)::int8 END, \
               CASE WHEN l.owner = {NO_OWNER} THEN {left} END, \
-              left(l.holder, {read}) \
+              left(coalesce(r.who, l.holder), {read}) \
              FROM asked AS a JOIN {table} AS l ON l.key = a.key \
+              LEFT JOIN LATERAL (SELECT s.since, s.who FROM {shares} AS s LIMIT 1) AS r ON true \
              WHERE l.owner IS NOT NULL AND l.expires > clock_timestamp()",
             kind = kind::HELD_BY,
+            read_by = kind::READ_BY,
             left = left("l.expires"),
+            shares = shares(),
             // One more: what is longer is no instance.
             read = LONGEST + 1,
         )

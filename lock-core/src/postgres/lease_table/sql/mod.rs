@@ -2,7 +2,8 @@
 //!
 //! The statements of a request are one transaction, and each looks at what is committed when it begins. Rows
 //! are locked in the order of their keys where a statement waits for them, so that two requests do not wait for
-//! each other; what is to be taken is never waited for. Names mean what PostgreSQL means by them.
+//! each other; what a writer is to take is never waited for. A request with readers waits for all rows in its first
+//! statement, [`gather`](Of::gather). Names mean what PostgreSQL means by them.
 //!
 //! `clock_timestamp()` and not `now()`, which is when the transaction began: a statement that has waited sees
 //! what the time is then.
@@ -10,13 +11,17 @@
 mod locks;
 mod looks;
 mod marks;
+mod places;
+mod rows;
 mod server;
+mod shares;
 
 use std::time::Duration;
 
 use super::identity::Identity;
 use super::key::RowKey;
 pub(super) use locks::NO_OWNER;
+pub(super) use looks::shares;
 
 /// What a row of an answer says; its first column.
 pub(super) mod kind {
@@ -32,7 +37,8 @@ pub(super) mod kind {
     pub(crate) const ACQUIRED: i32 = 3;
     /// Place, and the token, of those alone that are held.
     pub(crate) const ISSUED: i32 = 4;
-    /// Place, of those alone that are free, or soon, and in how many milliseconds they are.
+    /// Place, and in how many milliseconds the lock is free for a writer and for a reader, of those alone for which
+    /// one of these is soon.
     pub(crate) const FREE: i32 = 5;
     /// Position of a key of advisory locks that a session holds.
     pub(crate) const MARKED: i32 = 6;
@@ -41,6 +47,28 @@ pub(super) mod kind {
     /// Place, for how many microseconds the lock is held, if that can be, in how many milliseconds it opens that
     /// is kept closed after its release, and the instance in a fifth column; of those alone that are held or kept.
     pub(crate) const HELD_BY: i32 = 8;
+    /// The same of one of its readers.
+    pub(crate) const READ_BY: i32 = 9;
+    /// As [`ACQUIRED`], of a lock that a writer is refused because readers hold it.
+    pub(crate) const READ: i32 = 10;
+    /// Place, of those alone for which this writer has a place before readers.
+    pub(crate) const WANTED: i32 = 11;
+    /// Place, of those alone whose row another transaction made while this one wanted to: they are sent again.
+    pub(crate) const MET: i32 = 12;
+    /// Rows were locked.
+    pub(crate) const GATHERED: i32 = 13;
+}
+
+/// Whom a lock is of that readers hold: no acquire has it.
+///
+/// The row has an owner and expires, as that of a writer does, when the last share of it ends at the latest. So a
+/// writer that looks at these alone, as one of a version without readers does, finds a lock that is held.
+pub(super) const READERS: &str = "'ffffffff-ffff-ffff-ffff-ffffffffffff'::pg_catalog.uuid";
+
+/// Whether readers hold the lock of a row. Its arrays mean something only then: what has expired, and was taken by a
+/// writer of an earlier version, has them still.
+fn is_read() -> String {
+    format!("(l.owner = {READERS} AND l.expires > clock_timestamp())")
 }
 
 /// What holds for all locks of a request.
@@ -54,6 +82,8 @@ pub struct Lease<'a> {
     pub holder: &'a str,
     /// The namespace, for operators.
     pub namespace: &'a str,
+    /// Whose the places of writers are that wait; not 0.
+    pub process: u128,
 }
 
 /// The table, as statements name it, and how its server is told from others.
@@ -92,6 +122,29 @@ fn milliseconds(lease: Duration) -> u128 {
 }
 
 impl Of<'_> {
+    /// Whether a writer that waits keeps readers out. Its place lasts no longer than the longest lease: one that does
+    /// was taken before the clock of the server went back, and does not count.
+    fn is_wanted(&self) -> String {
+        format!(
+            "((l.wanted_until > clock_timestamp() AND l.wanted_until <= clock_timestamp() + (1000::int8 + \
+              (SELECT server.lease FROM {} AS server WHERE server.key = '{}'::uuid)) * interval '1 ms') IS TRUE)",
+            self.table,
+            RowKey::SERVER
+        )
+    }
+
+    /// In how many milliseconds a reader can have the lock of a row: when the writer that holds it, or waits for it,
+    /// has it no longer.
+    fn left_for_readers(&self) -> String {
+        format!(
+            "greatest(CASE WHEN l.owner <> {READERS} AND l.expires > clock_timestamp() THEN {held} ELSE 0 END, \
+              CASE WHEN {is_wanted} THEN {wanted} ELSE 0 END)",
+            held = left("l.expires"),
+            is_wanted = self.is_wanted(),
+            wanted = left("l.wanted_until"),
+        )
+    }
+
     /// What is the same in each request: its number, which the answer repeats, and what the server is.
     pub(super) fn head(&self, [number]: [&str; 1]) -> String {
         let (table, identity, server) = (self.table, self.identity.sql(), RowKey::SERVER);

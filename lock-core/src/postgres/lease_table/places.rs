@@ -1,0 +1,92 @@
+//! The places that writers of this process have before readers.
+
+use std::collections::HashMap;
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use super::waiters::TableKey;
+
+/// How long a place is kept that no writer waits for: one that was woken and is refused once more registers again.
+const LINGER: Duration = Duration::from_millis(100);
+
+/// Locks whose writers wait here, and which readers have refused to them: each of their tries takes the place again.
+/// All that was taken, or may have been, is among them until it is given up.
+#[derive(Default)]
+pub(super) struct Places {
+    /// With when the last of them was seen to have left.
+    by_key: HashMap<TableKey, Option<Instant>>,
+}
+
+impl Places {
+    /// A writer is to have a place from now on; whether that is new.
+    pub(super) fn add(&mut self, key: &TableKey) -> bool {
+        self.by_key.insert(key.clone(), None).is_none()
+    }
+
+    pub(super) fn contains(&self, key: &TableKey) -> bool {
+        self.by_key.contains_key(key)
+    }
+
+    /// A writer of this process was granted the lock, and its place has ended with that.
+    pub(super) fn granted(&mut self, key: &TableKey) {
+        // Most locks are never read.
+        if !self.by_key.is_empty() {
+            self.by_key.remove(key);
+        }
+    }
+
+    /// Those that are to be given up: no writer has waited for them for long enough.
+    pub(super) fn left(&mut self, is_waited: impl Fn(&TableKey) -> bool) -> Vec<TableKey> {
+        let now = Instant::now();
+        let has_left = |key: &TableKey, left: &mut Option<Instant>| {
+            if is_waited(key) {
+                *left = None;
+                return false;
+            }
+            *left.get_or_insert(now) + LINGER <= now
+        };
+        let left = self.by_key.extract_if(has_left);
+        left.map(|(key, _)| key).collect()
+    }
+
+    /// When to look again for such.
+    pub(super) fn next(&self) -> Option<Instant> {
+        (!self.by_key.is_empty()).then(|| Instant::now() + LINGER)
+    }
+}
+
+#[cfg(all(test, not(lock_model)))]
+mod tests {
+    use tokio::time::advance;
+
+    use super::*;
+
+    fn key() -> TableKey {
+        TableKey::new("", &"order:process:42".parse().unwrap())
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_place_is_given_up_a_moment_after_the_last_writer_has_left() {
+        let mut places = Places::default();
+        assert!(places.next().is_none() && places.add(&key()) && !places.add(&key()));
+        assert!(places.left(|_| true).is_empty());
+        advance(LINGER * 2).await;
+        assert!(places.left(|_| false).is_empty(), "it may come back");
+        advance(LINGER / 2).await;
+        assert!(places.left(|_| true).is_empty(), "it has come back");
+        advance(LINGER / 2).await;
+        assert!(places.left(|_| false).is_empty());
+        advance(LINGER).await;
+        assert_eq!(places.left(|_| false), [key()]);
+        assert!(places.next().is_none() && places.left(|_| false).is_empty());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_place_ends_with_the_grant() {
+        let mut places = Places::default();
+        places.add(&key());
+        places.granted(&key());
+        assert!(!places.contains(&key()) && places.next().is_none());
+    }
+}
