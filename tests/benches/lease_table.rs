@@ -11,8 +11,8 @@ use lock_core::postgres::{LeaseTable, PostgresBackend};
 use lock_core::{LockGuard, LockProvider};
 use lock_tests::child::Child;
 use lock_tests::comparison::{
-    Names, Observed, PATIENCE, compare_cycles, compare_hand_overs, compare_permits, cycle,
-    hand_overs, peer_hand_overs, row, title,
+    Names, Observed, PATIENCE, compare_cycles, compare_hand_overs, cycle, hand_overs,
+    peer_hand_overs, row, title,
 };
 use lock_tests::servers::{PgBouncer, Server};
 use lock_tests::{LeaseTableStore, PostgresStore, Store};
@@ -105,7 +105,6 @@ async fn main() {
 
     at_rest(&server, &locks, &bouncer).await;
     dead_tuples(&store.pool, &locks).await;
-    compare_permits(&server, &locks, 500).await;
 }
 
 /// Prints how many statements a process sends that holds a thousand locks, and one that waits for them.

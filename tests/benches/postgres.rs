@@ -10,8 +10,8 @@ use lock_core::LockProvider;
 use lock_core::postgres::PostgresBackend;
 use lock_tests::child::Child;
 use lock_tests::comparison::{
-    Names, Observed, ROUNDS, compare_cycles, compare_hand_overs, compare_permits, hand_overs,
-    measure_at_a_distance, measure_many, measure_starvation, median, peer_hand_overs, row, title,
+    Names, Observed, ROUNDS, compare_cycles, compare_hand_overs, hand_overs, measure_at_a_distance,
+    measure_many, measure_starvation, median, peer_hand_overs, row, title,
 };
 use lock_tests::servers::{Proxy, Server};
 use lock_tests::{PostgresStore, Store};
@@ -86,7 +86,6 @@ async fn main() {
 
     let other = LockProvider::new(store.backend().await);
     measure_many(&server, &locks, &other).await;
-    compare_permits(&server, &locks, 3_000).await;
 }
 
 /// What the server and this machine allow one task: two statements on a connection, one after the

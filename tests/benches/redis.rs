@@ -10,8 +10,8 @@ use lock_core::LockProvider;
 use lock_core::redis::RedisBackend;
 use lock_tests::child::Child;
 use lock_tests::comparison::{
-    Names, Observed, compare_cycles, compare_hand_overs, compare_permits, hand_overs,
-    measure_at_a_distance, measure_many, measure_starvation, peer_hand_overs, row, title,
+    Names, Observed, compare_cycles, compare_hand_overs, hand_overs, measure_at_a_distance,
+    measure_many, measure_starvation, peer_hand_overs, row, title,
 };
 use lock_tests::servers::{Proxy, RedisServer, Server};
 use rslock::{LockGuard, LockManager};
@@ -77,7 +77,6 @@ async fn main() {
 
     let other = client(&server).await;
     measure_many(&observation, &locks, &other).await;
-    compare_permits(&observation, &locks, 3_000).await;
 }
 
 /// With the defaults, but for the quarantine of a server that has just been started.

@@ -117,7 +117,8 @@ pub fn cycle(locks: LockProvider, task: usize) -> impl Fn() -> BoxFuture<'static
     cycle_of(locks.lock(name(task)).unwrap())
 }
 
-fn cycle_of(lock: DistributedLock) -> impl Fn() -> BoxFuture<'static, ()> {
+/// The same of a lock in any mode.
+pub fn cycle_of(lock: DistributedLock) -> impl Fn() -> BoxFuture<'static, ()> {
     move || {
         let lock = lock.clone();
         Box::pin(async move {
@@ -210,23 +211,6 @@ pub async fn compare<O, OF, P, PF>(
         rates,
         Some([&sample, &of_peer]),
     );
-}
-
-/// Prints the same of a permit, of five, beside an exclusive lock: each task has a name of its own, so that none waits.
-pub async fn compare_permits(server: &impl Observed, locks: &LockProvider, cycles: usize) {
-    title("exclusive");
-    for tasks in [1, 64] {
-        let cycles = cycles * tasks.min(8);
-        let permit = |task| cycle_of(locks.lock(name(task)).unwrap().permits(5));
-        let exclusive = |task| cycle(locks.clone(), task);
-        compare(
-            ("a permit of five", || server.processes()),
-            tasks,
-            (permit, cycles),
-            (exclusive, cycles),
-        )
-        .await;
-    }
 }
 
 /// Runs so many cycles in so many tasks.
@@ -486,7 +470,7 @@ fn wait(locks: &LockProvider, count: usize) -> JoinSet<()> {
     waiting
 }
 
-fn name(number: usize) -> LockName {
+pub fn name(number: usize) -> LockName {
     LockName::new("order", "process", number).unwrap()
 }
 

@@ -1,7 +1,7 @@
 //! A server that can keep locks: connected to, and checked.
 
 use std::sync::Once;
-use std::time::{Duration, UNIX_EPOCH};
+use std::time::Duration;
 
 use ::redis::aio::MultiplexedConnection;
 use ::redis::{ConnectionInfo, cmd, from_redis_value};
@@ -13,6 +13,7 @@ use super::shared::Shared;
 use super::split::Sight;
 use super::topology::id_of_member;
 use crate::checked::passed;
+use crate::server::clock;
 use crate::{LockError, entropy};
 
 /// What is said of a server that Sentinels name.
@@ -120,12 +121,8 @@ pub(super) async fn check(
         LockError::unavailable("the Redis server returned an unexpected reply to TIME")
             .with_source(error)
     })?;
-    let ours = UNIX_EPOCH.elapsed().unwrap_or_default();
-    passed!(
-        "clock",
-        "that of the server and ours differ by {:.1} s, which does not matter; its jumps do",
-        Duration::from_secs(seconds).abs_diff(ours).as_secs_f64()
-    );
+    let time = seconds.saturating_mul(1_000_000).saturating_add(micros);
+    clock::tell_difference(time);
     Ok(Opened {
         connection,
         info: info.clone(),
@@ -137,6 +134,6 @@ pub(super) async fn check(
         identity: u64::from_ne_bytes(entropy::bytes()?),
         sent,
         received,
-        time: seconds.saturating_mul(1_000_000).saturating_add(micros),
+        time,
     })
 }

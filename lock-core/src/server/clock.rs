@@ -1,10 +1,22 @@
 //! The clock of a server, seen from here.
 
-use std::time::Duration;
+use std::time::{Duration, UNIX_EPOCH};
+
+use crate::checked::passed;
 
 /// Whole microseconds.
 pub(crate) fn micros(duration: Duration) -> u64 {
     u64::try_from(duration.as_micros()).unwrap_or(u64::MAX)
+}
+
+/// Tells what a server's time, in microseconds since 1970, is away from ours.
+pub(crate) fn tell_difference(time: u64) {
+    let ours = UNIX_EPOCH.elapsed().unwrap_or_default();
+    passed!(
+        "clock",
+        "that of the server and ours differ by {:.1} s, which does not matter; its jumps do",
+        Duration::from_micros(time).abs_diff(ours).as_secs_f64()
+    );
 }
 
 /// How much further a server's time can be off for each second since it was seen.

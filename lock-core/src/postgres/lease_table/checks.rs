@@ -1,11 +1,10 @@
 //! Tells what connecting has found, for operators.
 
-use std::time::{Duration, UNIX_EPOCH};
-
 use super::setup::Table;
 use super::shared::Shared;
 use super::watch::Seen;
 use crate::checked::passed;
+use crate::server::clock;
 
 /// Tells of each check once all of them have passed.
 pub(super) fn tell(shared: &Shared, table: &Table, seen: Seen) {
@@ -23,13 +22,7 @@ pub(super) fn tell(shared: &Shared, table: &Table, seen: Seen) {
         "any will do: each request is one message and one transaction"
     );
     passed!("lease", "a lock that is not renewed ends after {lease:?}");
-    let ours = UNIX_EPOCH.elapsed().unwrap_or_default();
-    let servers = Duration::from_micros(seen.time.unsigned_abs());
-    passed!(
-        "clock",
-        "that of the server and ours differ by {:.1} s, which does not matter; its jumps do",
-        servers.abs_diff(ours).as_secs_f64()
-    );
+    clock::tell_difference(seen.time.unsigned_abs());
     if shared.direct.is_some() {
         passed!("notifications", "one that another session sent has arrived");
     } else {
