@@ -91,12 +91,12 @@ impl Table {
         if has(releases(Part::Whole)) {
             let [keys, owners, lasts, places] = columns(releases(Part::Whole), Duration::ZERO);
             let call = Call::Release([keys, owners, lasts, places, deaf.clone()]);
-            request.steps.push(Step::Frequent(call));
+            request.steps.push(Step::frequent(call));
         }
         if has(releases(Part::Share)) {
             let [keys, owners, _, places] = columns(releases(Part::Share), Duration::ZERO);
             let call = Call::Leave([keys, owners, places, deaf.clone()]);
-            request.steps.push(Step::Frequent(call));
+            request.steps.push(Step::frequent(call));
         }
         if has(releases(Part::Place)) {
             let [keys, _, _, places] = columns(releases(Part::Place), Duration::ZERO);
@@ -138,7 +138,7 @@ impl Table {
                 awaited(&whole),
                 process(lease),
             ]);
-            request.steps.push(Step::Frequent(call));
+            request.steps.push(Step::frequent(call));
         }
         if !shares.is_empty() {
             let [keys, owners, _, places] = holds(&shares);
@@ -151,7 +151,7 @@ impl Table {
                 not_after.clone(),
                 awaited(&shares),
             ]);
-            request.steps.push(Step::Frequent(call));
+            request.steps.push(Step::frequent(call));
         }
         let waiting = whole.iter().filter(|(_, wish)| wish.has_place);
         if has(waiting.clone()) {
@@ -170,13 +170,13 @@ fn renew(request: &mut Request, ask: &Ask<'_>, lease: &Lease<'_>) {
     if has(renewals(Part::Whole)) {
         let [keys, owners, lasts, places] = columns(renewals(Part::Whole), lease.length);
         let call = Call::Renew([keys, owners, lasts, places, not_after.clone()]);
-        request.steps.push(Step::Frequent(call));
+        request.steps.push(Step::frequent(call));
     }
     if has(renewals(Part::Share)) {
         let [keys, owners, _, places] = columns(renewals(Part::Share), lease.length);
         let lasts = milliseconds(lease.length).to_string();
         let call = Call::RenewShares([keys, owners, places, lasts, not_after]);
-        request.steps.push(Step::Frequent(call));
+        request.steps.push(Step::frequent(call));
     }
 }
 
@@ -204,7 +204,7 @@ fn gather(ask: &Ask<'_>, lease: &Lease<'_>) -> Step {
         true => ask.acquires,
         false => &[],
     };
-    Step::Frequent(Call::Gather([
+    Step::frequent(Call::Gather([
         array(rows.map(|hold| hold.key)),
         array(made.iter().map(|wish| wish.hold.key)),
         texts(made.iter().map(|wish| wish.name)),

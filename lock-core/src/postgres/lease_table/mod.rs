@@ -39,6 +39,7 @@
 //! rows that its waiters are refused as *awaited*; the release of such a row notifies in its own transaction. A
 //! process without one polls. Rows that end without a release are looked at when they end.
 
+mod as_it_is;
 mod ask;
 mod backend;
 mod builder;

@@ -22,9 +22,15 @@ pub struct Request {
 
 #[derive(Clone, Debug)]
 pub(super) enum Step {
-    Frequent(Call),
+    Frequent(Box<Call>),
     /// With the semicolon before it.
     Other(String),
+}
+
+impl Step {
+    pub(super) fn frequent(call: Call) -> Self {
+        Self::Frequent(Box::new(call))
+    }
 }
 
 impl Request {
@@ -64,7 +70,7 @@ impl Table {
     #[must_use]
     pub fn look(&self, number: i64, keys: &[RowKey], soon: Duration) -> Request {
         let call = Call::Look([array(keys), milliseconds(soon).to_string()]);
-        self.request(number, [Step::Frequent(call)])
+        self.request(number, [Step::frequent(call)])
     }
 
     /// A request that looks who holds these.

@@ -101,7 +101,8 @@ impl TableProtocol {
     ) -> Option<i64> {
         let is_waiting = self.shared.waiters.are_there(&acquire.key, Part::Whole);
         // Taken for one that has left meanwhile, it is given up in a moment.
-        if (has_place || is_waiting) && self.places.add(&acquire.key) && !has_place {
+        let is_new = (has_place || is_waiting) && self.places.add(&acquire.key);
+        if is_new && !has_place {
             return None;
         }
         // Before the place ends.
