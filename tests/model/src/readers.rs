@@ -1,0 +1,625 @@
+//! Readers beside writers: shares of one lock, their ends by the clocks of servers, the places of writers that wait, and
+//! what a restart, a fail-over or the move of a slot makes of them, in every order of events of two readers and a writer.
+//! Requests are late, and answers are lost.
+//!
+//! Times in the set of readers are data, which go from server to server as they are. The end of the lock is the server's:
+//! a replica has it by the clock of its master, and the move of a slot takes along what is left.
+
+use std::collections::BTreeMap;
+
+use stateright::{Checker, Model, Property};
+
+use super::is_broken;
+
+/// How long a lock, a share and a place stay without a renewal, in ticks.
+const LEASE: u8 = 2;
+/// How long the server takes a request after it was sent.
+const PATIENCE: u8 = 1;
+/// Until when the world is looked at.
+const END: u8 = 2 * LEASE + 2;
+/// Where the clock of the first server begins, and by how much those of others differ: more than a lease.
+const EPOCH: u8 = 10;
+const AHEAD: u8 = LEASE + 1;
+
+const EXCLUSION: &str = "no writer is valid beside a valid reader";
+const LET_IN: &str = "a writer that is gone keeps readers out for a lease at most";
+/// Not promises: the world would be too small otherwise.
+const TOGETHER: &str = "readers hold the lock together";
+const WRITES: &str = "a writer is granted the lock after a reader";
+const GOES_ON: &str = "a reader goes on at another server";
+
+/// A rule that can be taken away.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Rule {
+    /// The lock lasts as long as each of its shares.
+    LockLasts,
+    /// A release removes the lock only where no share is left.
+    LastRemoves,
+    /// A lock is over when all its shares have ended by the clock of this server, and no other.
+    ByThisClock,
+    /// Where shares are by several clocks the times of none end the lock.
+    MixedSayNothing,
+    /// Until a longest lease after the first of them was by this clock.
+    LongestLease,
+    /// A set that is missing has not ended.
+    MissingSaysNothing,
+    /// A server that may have forgotten shares grants nothing, and removes nothing, for one lease.
+    Quarantine,
+    /// A place is not believed for longer than a lease after it was seen.
+    PlacesBounded,
+}
+
+/// What the server goes through, once.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Scenario {
+    Lives,
+    /// It starts again, from data of an earlier time or from none.
+    Restarts,
+    /// Its replica takes over, which may lack the last of it.
+    FailsOver,
+    /// The slot is moved, the set of readers first.
+    Moves,
+}
+
+/// By whose clock the shares are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+enum By {
+    Server(u8),
+    /// By this server's since then, and by those of others before.
+    Since(u8, u8),
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+enum Lock {
+    Written { owner: u8, until: u8 },
+    Read { by: By, until: u8 },
+}
+
+/// What is in the store.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+struct Data {
+    lock: Option<Lock>,
+    /// When each ends, by owner.
+    shares: BTreeMap<u8, u8>,
+    place: Option<u8>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+enum Operation {
+    Acquire,
+    Renew,
+    Release,
+    /// Gives back a place.
+    Leave,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+struct Request {
+    operation: Operation,
+    owner: u8,
+    sent: u8,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+enum Phase {
+    Idle,
+    Asking(u8),
+    /// As this owner, until then.
+    Holding(u8, u8),
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+struct Client {
+    is_writer: bool,
+    phase: Phase,
+    asked: u8,
+    has_renewed: bool,
+    /// On its way to the server.
+    request: Option<Request>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+struct State {
+    now: u8,
+    clients: [Client; 3],
+    server: u8,
+    ahead: u8,
+    data: Data,
+    /// Until when nothing is granted, once the server was asked.
+    till: Option<u8>,
+    /// The set of readers is at another node already.
+    is_half_moved: bool,
+    copy: Option<Data>,
+    has_changed: bool,
+    /// Since when readers were refused for a writer that is gone.
+    kept_out: Option<u8>,
+    is_stuck: bool,
+    has_read: bool,
+    goes_on: bool,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Action {
+    Tick,
+    Ask(usize),
+    Renew(usize),
+    Release(usize),
+    /// The writer does not wait any longer.
+    Leave(usize),
+    /// The server does it, and its answer is there: a lease counts from the sending, so that a late one shows nothing.
+    Arrive(usize),
+    /// The same, and the answer is lost.
+    ArriveUnheard(usize),
+    /// It never arrives.
+    Lose(usize),
+    Copy,
+    Restart,
+    Promote(u8),
+    MoveSet,
+    Move(u8),
+}
+
+struct Readers {
+    without: Option<Rule>,
+    scenario: Scenario,
+}
+
+impl Client {
+    const fn new(is_writer: bool) -> Self {
+        Self {
+            is_writer,
+            phase: Phase::Idle,
+            asked: 0,
+            has_renewed: false,
+            request: None,
+        }
+    }
+
+    const fn is_valid(&self, now: u8) -> bool {
+        matches!(self.phase, Phase::Holding(_, until) if now < until)
+    }
+}
+
+impl State {
+    const fn clock(&self) -> u8 {
+        self.now + self.ahead
+    }
+
+    fn writer(&self) -> &Client {
+        &self.clients[2]
+    }
+
+    /// Whether the set is there, as the server has it.
+    fn has_set(&self) -> bool {
+        !self.is_half_moved && (!self.data.shares.is_empty() || self.data.place.is_some())
+    }
+
+    /// Another server, or the same that knows no better.
+    fn becomes(&mut self, data: Data, ahead: u8) {
+        self.has_changed = true;
+        self.server += 1;
+        self.ahead = ahead;
+        self.data = data;
+        self.is_half_moved = false;
+    }
+}
+
+impl Readers {
+    fn keep(&self, rule: Rule) -> bool {
+        self.without != Some(rule)
+    }
+
+    /// What is left of the lock at this time.
+    fn expire(state: &mut State) {
+        let clock = state.clock();
+        state.data.lock.take_if(|lock| match lock {
+            Lock::Written { until, .. } | Lock::Read { until, .. } => *until <= clock,
+        });
+    }
+
+    fn is_over(&self, state: &State, by: By) -> bool {
+        if !state.has_set() {
+            return !self.keep(Rule::MissingSaysNothing);
+        }
+        let Some(last) = state.data.shares.values().max() else {
+            return true;
+        };
+        let is_ours = match by {
+            By::Server(server) => server == state.server || !self.keep(Rule::ByThisClock),
+            By::Since(..) => !self.keep(Rule::MixedSayNothing),
+        };
+        is_ours && *last <= state.clock()
+    }
+
+    /// A share is by this clock from now on.
+    fn count(&self, state: &State, by: By, may_end: bool) -> By {
+        let (server, clock) = (state.server, state.clock());
+        match by {
+            By::Server(of) if of == server => by,
+            By::Since(of, since) if of == server && since <= clock => {
+                let longest = match self.keep(Rule::LongestLease) {
+                    true => LEASE,
+                    false => 0,
+                };
+                match may_end && since + longest < clock {
+                    true => By::Server(server),
+                    false => by,
+                }
+            }
+            _ => By::Since(server, clock),
+        }
+    }
+
+    /// Adds or renews a share of a lock that readers hold.
+    fn put(&self, state: &mut State, owner: u8, by: By) {
+        let ends = state.clock() + LEASE;
+        state.data.shares.insert(owner, ends);
+        let Some(Lock::Read { until, .. }) = state.data.lock else {
+            return;
+        };
+        let until = match self.keep(Rule::LockLasts) {
+            true => until.max(ends),
+            false => until,
+        };
+        state.data.lock = Some(Lock::Read { by, until });
+    }
+
+    /// Whether it is granted.
+    fn acquire(&self, state: &mut State, owner: u8, is_writer: bool) -> bool {
+        let clock = state.clock();
+        let quarantine = match self.keep(Rule::Quarantine) && state.has_changed {
+            true if self.scenario != Scenario::Moves => LEASE,
+            _ => 0,
+        };
+        if *state.till.get_or_insert(clock + quarantine) > clock {
+            return false;
+        }
+        if is_writer {
+            let is_free = match state.data.lock {
+                None => true,
+                Some(Lock::Written { .. }) => false,
+                Some(Lock::Read { by, .. }) => self.is_over(state, by),
+            };
+            let until = clock + LEASE;
+            if is_free {
+                state.data.lock = Some(Lock::Written { owner, until });
+            } else if state.has_set() {
+                state.data.place = Some(until);
+            }
+            return is_free;
+        }
+        if let Some(place) = state.data.place.as_mut()
+            && self.keep(Rule::PlacesBounded)
+        {
+            *place = (*place).min(clock + LEASE);
+        }
+        if state.data.place.is_some_and(|place| place > clock) {
+            if state.writer().phase == Phase::Idle {
+                let since = *state.kept_out.get_or_insert(state.now);
+                state.is_stuck |= state.now > since + LEASE;
+            }
+            return false;
+        }
+        match state.data.lock {
+            Some(Lock::Written { .. }) => false,
+            Some(Lock::Read { .. }) if !state.has_set() => false,
+            Some(Lock::Read { by, .. }) => {
+                let by = self.count(state, by, true);
+                if by == By::Server(state.server) {
+                    state.data.shares.retain(|_, ends| *ends > clock);
+                }
+                state.data.place = None;
+                self.put(state, owner, by);
+                true
+            }
+            None => {
+                (state.data.shares, state.data.place) = (BTreeMap::new(), None);
+                let (by, until) = (By::Server(state.server), clock + LEASE);
+                state.data.lock = Some(Lock::Read { by, until });
+                self.put(state, owner, by);
+                true
+            }
+        }
+    }
+
+    fn renew(&self, state: &mut State, owner: u8) -> bool {
+        let Some(Lock::Read { by, .. }) = state.data.lock else {
+            return false;
+        };
+        if !state.data.shares.contains_key(&owner) {
+            return false;
+        }
+        state.goes_on |= state.has_changed;
+        let by = self.count(state, by, false);
+        self.put(state, owner, by);
+        true
+    }
+
+    fn release(&self, state: &mut State, owner: u8) {
+        match state.data.lock {
+            Some(Lock::Written { owner: of, .. }) if of == owner => state.data.lock = None,
+            _ if state.data.shares.remove(&owner).is_none() => {}
+            Some(Lock::Read { by, .. }) => {
+                let is_last = !state.has_set() || self.is_over(state, by);
+                if is_last || !self.keep(Rule::LastRemoves) {
+                    state.data.lock = None;
+                }
+            }
+            _ => {}
+        }
+    }
+
+    /// The server does it: whether it was granted or renewed. What has its keys in two places is not done; a writer's call
+    /// does not name the set.
+    fn arrive(&self, state: &mut State, request: Request, is_writer: bool) -> Option<bool> {
+        let is_late = state.now > request.sent + PATIENCE;
+        if state.is_half_moved && !(is_writer && request.operation == Operation::Acquire) {
+            return None;
+        }
+        Self::expire(state);
+        let owner = request.owner;
+        match request.operation {
+            Operation::Acquire if !is_late => Some(self.acquire(state, owner, is_writer)),
+            Operation::Renew if !is_late => Some(self.renew(state, owner)),
+            Operation::Acquire | Operation::Renew => None,
+            Operation::Release => {
+                self.release(state, owner);
+                None
+            }
+            Operation::Leave => {
+                state.data.place = None;
+                None
+            }
+        }
+    }
+
+    /// A writer that is refused waits on, and a reader tries again.
+    fn hear(state: &mut State, at: usize, request: Request, is_done: bool) {
+        let (now, until) = (state.now, request.sent + LEASE);
+        let client = &mut state.clients[at];
+        match (request.operation, client.phase) {
+            (Operation::Acquire, Phase::Asking(owner)) if is_done && now < until => {
+                client.phase = Phase::Holding(owner, until);
+                state.has_read |= !client.is_writer;
+            }
+            (Operation::Renew, Phase::Holding(owner, held)) => {
+                client.phase = match is_done && now < held {
+                    true => Phase::Holding(owner, held.max(until)),
+                    false => Phase::Idle,
+                };
+            }
+            _ => {}
+        }
+    }
+
+    /// How often a client asks.
+    const fn asks(client: &Client) -> u8 {
+        if client.is_writer { 1 } else { 2 }
+    }
+}
+
+impl Model for Readers {
+    type State = State;
+    type Action = Action;
+
+    fn init_states(&self) -> Vec<State> {
+        vec![State {
+            now: 0,
+            clients: [false, false, true].map(Client::new),
+            server: 0,
+            ahead: EPOCH,
+            data: Data::default(),
+            till: Some(0),
+            is_half_moved: false,
+            copy: None,
+            has_changed: false,
+            kept_out: None,
+            is_stuck: false,
+            has_read: false,
+            goes_on: false,
+        }]
+    }
+
+    fn actions(&self, state: &State, actions: &mut Vec<Action>) {
+        if state.now < END {
+            actions.push(Action::Tick);
+        }
+        for (at, client) in state.clients.iter().enumerate() {
+            if let Some(request) = client.request {
+                actions.push(Action::Arrive(at));
+                // What is late does nothing, and a release has no answer.
+                actions.push(match request.operation {
+                    Operation::Acquire | Operation::Renew => Action::ArriveUnheard(at),
+                    Operation::Release | Operation::Leave => Action::Lose(at),
+                });
+            }
+            // The first reader shows what the second would.
+            let comes_first = at != 1 || state.clients[0].asked > 0;
+            let is_idle = client.request.is_none();
+            match client.phase {
+                _ if !is_idle => {}
+                Phase::Idle | Phase::Asking(_)
+                    if client.asked < Self::asks(client) && comes_first =>
+                {
+                    actions.push(Action::Ask(at));
+                }
+                Phase::Holding(..) => {
+                    actions.push(Action::Release(at));
+                    if !client.has_renewed && !client.is_writer && client.is_valid(state.now) {
+                        actions.push(Action::Renew(at));
+                    }
+                }
+                Phase::Idle | Phase::Asking(_) => {}
+            }
+            if client.is_writer && is_idle && matches!(client.phase, Phase::Asking(_)) {
+                actions.push(Action::Leave(at));
+            }
+        }
+        if state.has_changed {
+            return;
+        }
+        match self.scenario {
+            Scenario::Lives => {}
+            Scenario::Restarts => actions.extend([Action::Copy, Action::Restart]),
+            Scenario::FailsOver => {
+                actions.push(Action::Copy);
+                actions.extend([EPOCH - AHEAD, EPOCH + AHEAD].map(Action::Promote));
+            }
+            Scenario::Moves if !state.is_half_moved => actions.push(Action::MoveSet),
+            Scenario::Moves => {
+                actions.extend([EPOCH - AHEAD, EPOCH + AHEAD].map(Action::Move));
+            }
+        }
+    }
+
+    fn next_state(&self, last: &State, action: Action) -> Option<State> {
+        let mut state = last.clone();
+        let now = state.now;
+        match action {
+            Action::Tick => state.now += 1,
+            Action::Ask(at) => {
+                let client = &mut state.clients[at];
+                let owner = 3 * client.asked + u8::try_from(at).ok()?;
+                client.asked += 1;
+                client.has_renewed = false;
+                client.phase = Phase::Asking(owner);
+                client.request = Some(Request {
+                    operation: Operation::Acquire,
+                    owner,
+                    sent: now,
+                });
+                if at == 2 {
+                    state.kept_out = None;
+                }
+            }
+            Action::Renew(at) | Action::Release(at) => {
+                let client = &mut state.clients[at];
+                let Phase::Holding(owner, _) = client.phase else {
+                    return None;
+                };
+                let operation = match action {
+                    Action::Renew(_) => Operation::Renew,
+                    _ => Operation::Release,
+                };
+                client.has_renewed = true;
+                if operation == Operation::Release {
+                    client.phase = Phase::Idle;
+                }
+                client.request = Some(Request {
+                    operation,
+                    owner,
+                    sent: now,
+                });
+            }
+            Action::Leave(at) => {
+                let client = &mut state.clients[at];
+                client.phase = Phase::Idle;
+                client.request = Some(Request {
+                    operation: Operation::Leave,
+                    owner: 0,
+                    sent: now,
+                });
+            }
+            Action::Arrive(at) | Action::ArriveUnheard(at) => {
+                let request = state.clients[at].request.take()?;
+                let is_writer = state.clients[at].is_writer;
+                let is_done = self.arrive(&mut state, request, is_writer);
+                if let Some(is_done) = is_done
+                    && action == Action::Arrive(at)
+                {
+                    Self::hear(&mut state, at, request, is_done);
+                }
+            }
+            Action::Lose(at) => state.clients[at].request = None,
+            Action::Copy if state.copy.is_none() => state.copy = Some(state.data.clone()),
+            Action::Copy => return None,
+            Action::Restart => {
+                let data = state.copy.take().unwrap_or_default();
+                let ahead = state.ahead;
+                state.becomes(data, ahead);
+                state.till = None;
+            }
+            Action::Promote(ahead) => {
+                let data = state.copy.take().unwrap_or_default();
+                state.becomes(data, ahead);
+                state.till = None;
+            }
+            Action::MoveSet => state.is_half_moved = true,
+            Action::Move(ahead) => {
+                let mut data = state.data.clone();
+                Self::expire(&mut state);
+                data.lock = state.data.lock.map(|lock| {
+                    let moved = |until: u8| until - state.ahead + ahead;
+                    match lock {
+                        Lock::Written { owner, until } => {
+                            let until = moved(until);
+                            Lock::Written { owner, until }
+                        }
+                        Lock::Read { by, until } => {
+                            let until = moved(until);
+                            Lock::Read { by, until }
+                        }
+                    }
+                });
+                state.becomes(data, ahead);
+            }
+        }
+        Some(state)
+    }
+
+    fn properties(&self) -> Vec<Property<Self>> {
+        vec![
+            Property::always(EXCLUSION, |_, state: &State| {
+                let [one, other, writer] = state.clients.each_ref();
+                let reads = one.is_valid(state.now) || other.is_valid(state.now);
+                !(reads && writer.is_valid(state.now))
+            }),
+            Property::always(LET_IN, |_, state: &State| !state.is_stuck),
+            Property::sometimes(TOGETHER, |_, state: &State| {
+                let [one, other, _] = state.clients.each_ref();
+                one.is_valid(state.now) && other.is_valid(state.now)
+            }),
+            Property::sometimes(WRITES, |_, state: &State| {
+                state.has_read && state.writer().is_valid(state.now)
+            }),
+            Property::sometimes(GOES_ON, |model: &Self, state: &State| {
+                state.goes_on || model.scenario == Scenario::Lives
+            }),
+        ]
+    }
+}
+
+const ALL: [Scenario; 4] = [
+    Scenario::Lives,
+    Scenario::Restarts,
+    Scenario::FailsOver,
+    Scenario::Moves,
+];
+
+#[test]
+fn no_writer_is_valid_beside_a_reader() {
+    for scenario in ALL {
+        let without = None;
+        let checker = Readers { without, scenario }.checker().spawn_bfs().join();
+        checker.assert_properties();
+    }
+}
+
+#[test]
+fn each_rule_about_readers_is_needed() {
+    for (rule, scenario, broken) in [
+        (Rule::LockLasts, Scenario::Lives, EXCLUSION),
+        (Rule::LastRemoves, Scenario::Lives, EXCLUSION),
+        (Rule::ByThisClock, Scenario::Moves, EXCLUSION),
+        (Rule::MixedSayNothing, Scenario::Moves, EXCLUSION),
+        (Rule::LongestLease, Scenario::Moves, EXCLUSION),
+        (Rule::MissingSaysNothing, Scenario::Moves, EXCLUSION),
+        (Rule::Quarantine, Scenario::Restarts, EXCLUSION),
+        (Rule::Quarantine, Scenario::FailsOver, EXCLUSION),
+        (Rule::PlacesBounded, Scenario::FailsOver, LET_IN),
+    ] {
+        let without = Some(rule);
+        let world = Readers { without, scenario };
+        assert!(is_broken(world, broken), "{rule:?} {scenario:?}");
+    }
+}
