@@ -32,7 +32,8 @@ local function renew_share(key, holder, member)
   if not ends or (wrong_of(ends) and string.find(ends.err, 'WRONGTYPE', 1, true)) then
     return 0
   end
-  local value, wrong = redis.pcall('GETRANGE', key, '0', '127'), wrong_of(ends)
+  local value = redis.pcall('GETRANGE', key, '0', '127')
+  local wrong = wrong_of(ends) or wrong_of(value)
   if not wrong then
     wrong = select(2, shares.count_by_this_clock(key, value))
   end

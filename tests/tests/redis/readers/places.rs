@@ -1,5 +1,7 @@
 //! Places of writers that wait: none outlasts its writer.
 
+use std::time::Duration;
+
 use lock_core::backend::{Attempt, Backend, Grant};
 use lock_core::redis::RedisBackend;
 use lock_tests::eventually;
@@ -92,16 +94,18 @@ async fn a_place_that_is_lost_with_its_writer_is_given_back() {
 #[tokio::test]
 async fn a_place_that_was_taken_when_the_clock_jumped_is_given_back() {
     let server = RedisServer::options().own_clock().start().await;
+    // Longer than the test waits, and so short that clocks differ by less than a second.
+    let lease = Duration::from_secs(60);
     let (one, two) = (
-        backend(&server.url(), FOR_EVER).await,
-        backend(&server.url(), FOR_EVER).await,
+        backend(&server.url(), lease).await,
+        backend(&server.url(), lease).await,
     );
     let _held = take(&one, &reads()).await;
     let request = writes();
     let waits = two.changed(&request);
     is_subscribed(&server).await;
-    // Less than the lease, so that the lock is there, and more than clocks differ.
-    server.put_clock(600);
+    // So little that the try is not too late.
+    server.put_clock(1);
     let refused = two.try_acquire(&request).await.unwrap();
     assert!(matches!(refused, Attempt::Held { .. }));
     has_places(&server, 1).await;
