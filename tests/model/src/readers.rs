@@ -19,7 +19,10 @@ const PATIENCE: u8 = 1;
 const END: u8 = 2 * LEASE + 1;
 /// Where the clock of the first server begins, and by how much those of others differ: more than a lease.
 const EPOCH: u8 = 10;
-const AHEAD: u8 = LEASE + 1;
+const AHEAD: u8 = LEASE + 2;
+
+/// Of a reader that is gone.
+const LEFT: u8 = u8::MAX;
 
 const EXCLUSION: &str = "no writer is valid beside a valid reader";
 const LET_IN: &str = "a server keeps readers out for a writer that is gone for a lease at most";
@@ -57,6 +60,8 @@ enum Scenario {
     Restarts,
     /// Its replica takes over, which may lack the last of it.
     FailsOver,
+    /// The same, where a writer has left its place behind, beside a reader.
+    FailsOverLater,
     /// The slot is moved, the set of readers first.
     Moves,
 }
@@ -229,10 +234,10 @@ impl Readers {
         self.without != Some(rule)
     }
 
-    /// A place is to outlast a quarantine and a lease where a replica takes over.
+    /// A place can outlast a quarantine and a lease.
     const fn end(&self) -> u8 {
         match self.scenario {
-            Scenario::FailsOver => END,
+            Scenario::FailsOverLater => END,
             _ => END - 1,
         }
     }
@@ -425,8 +430,12 @@ impl Readers {
     }
 
     /// How often a client asks.
-    const fn asks(at: usize) -> u8 {
-        if at == 0 { 2 } else { 1 }
+    const fn asks(&self, at: usize) -> u8 {
+        match self.scenario {
+            Scenario::Restarts | Scenario::FailsOver => 1,
+            _ if at == 0 => 2,
+            _ => 1,
+        }
     }
 }
 
@@ -435,7 +444,7 @@ impl Model for Readers {
     type Action = Action;
 
     fn init_states(&self) -> Vec<State> {
-        vec![State {
+        let mut first = State {
             now: 0,
             clients: [false, false, true].map(Client::new),
             server: 0,
@@ -446,7 +455,20 @@ impl Model for Readers {
             has_changed: false,
             kept_out: None,
             is_stuck: false,
-        }]
+        };
+        if self.scenario == Scenario::FailsOverLater {
+            let until = EPOCH + LEASE;
+            first.clients[2].asked = self.asks(2);
+            first.data = Data {
+                lock: Some(Lock::Read {
+                    by: By::Server(0),
+                    until,
+                }),
+                shares: [(LEFT, until)].into(),
+                place: Some(until),
+            };
+        }
+        vec![first]
     }
 
     fn actions(&self, state: &State, actions: &mut Vec<Action>) {
@@ -468,7 +490,7 @@ impl Model for Readers {
             match client.phase {
                 _ if !is_idle => {}
                 Phase::Idle | Phase::Asking(_)
-                    if client.asked < Self::asks(at) && comes_first =>
+                    if client.asked < self.asks(at) && comes_first =>
                 {
                     actions.push(Action::Ask(at));
                 }
@@ -491,7 +513,7 @@ impl Model for Readers {
             Scenario::Lives => {}
             Scenario::Restarts => actions.extend(COPIES.map(Action::Restart)),
             // A restart shows the other copies.
-            Scenario::FailsOver => actions.extend([
+            Scenario::FailsOver | Scenario::FailsOverLater => actions.extend([
                 Action::Promote(EPOCH - AHEAD, Lacks::Nothing),
                 Action::Promote(EPOCH + AHEAD, Lacks::TheLast),
             ]),
@@ -626,8 +648,9 @@ impl Model for Readers {
                 let [one, other, _] = state.clients.each_ref();
                 one.is_valid(state.now) && other.is_valid(state.now)
             }),
-            Property::sometimes(WRITES, |_, state: &State| {
-                state.clients[0].asked > 0 && state.writer().is_valid(state.now)
+            Property::sometimes(WRITES, |model: &Self, state: &State| {
+                let writes = state.clients[0].asked > 0 && state.writer().is_valid(state.now);
+                writes || model.scenario == Scenario::FailsOverLater
             }),
             Property::sometimes(GOES_ON, |model: &Self, state: &State| {
                 let one = &state.clients[0];
@@ -660,6 +683,11 @@ fn no_writer_is_valid_beside_a_reader_when_a_replica_takes_over() {
 }
 
 #[test]
+fn a_writer_that_is_gone_lets_readers_in_when_a_replica_takes_over_whose_clock_is_behind() {
+    holds(Scenario::FailsOverLater);
+}
+
+#[test]
 fn no_writer_is_valid_beside_a_reader_when_the_slot_is_moved() {
     holds(Scenario::Moves);
 }
@@ -675,7 +703,7 @@ fn each_rule_about_readers_is_needed() {
         (Rule::MissingSaysNothing, Scenario::Moves, EXCLUSION),
         (Rule::Quarantine, Scenario::Restarts, EXCLUSION),
         (Rule::Quarantine, Scenario::FailsOver, EXCLUSION),
-        (Rule::PlacesBounded, Scenario::FailsOver, LET_IN),
+        (Rule::PlacesBounded, Scenario::FailsOverLater, LET_IN),
     ] {
         let without = Some(rule);
         let world = Readers { without, scenario };

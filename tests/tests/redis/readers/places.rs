@@ -76,14 +76,13 @@ async fn a_place_that_is_lost_with_its_writer_is_given_back() {
     let request = writes();
     let waits = two.changed(&request);
     is_subscribed(&server).await;
-    proxy.hold(Direction::ToClient);
+    proxy.swallow(Direction::ToClient);
     let asking = tokio::spawn(async move {
         drop(two.try_acquire(&request).await);
         two
     });
     has_places(&server, 1).await;
     drop(waits);
-    proxy.reset();
     proxy.heal().await;
     let two = asking.await.unwrap();
     has_places(&server, 0).await;
