@@ -79,9 +79,7 @@ impl Failure {
     /// Whether the keys are elsewhere in the cluster, or another server is the master now.
     pub(super) fn is_elsewhere(&self) -> bool {
         match self {
-            Self::Refused(error) => {
-                has_moved(error) || self.is_moving() || self.is_read_only()
-            }
+            Self::Refused(error) => has_moved(error) || self.is_moving() || self.is_read_only(),
             Self::Unknown(_) | Self::Nonsense => false,
         }
     }

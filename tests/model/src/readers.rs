@@ -489,9 +489,7 @@ impl Model for Readers {
             let is_idle = client.request.is_none();
             match client.phase {
                 _ if !is_idle => {}
-                Phase::Idle | Phase::Asking(_)
-                    if client.asked < self.asks(at) && comes_first =>
-                {
+                Phase::Idle | Phase::Asking(_) if client.asked < self.asks(at) && comes_first => {
                     actions.push(Action::Ask(at));
                 }
                 Phase::Holding(..) => {

@@ -176,7 +176,13 @@ async fn a_permit_lasts_a_lease_is_renewed_and_ends_with_its_process() {
         assert!(guard.is_valid());
         lasts_a_lease(guard).await;
     }
-    assert!(of(&lives).try_acquire(Duration::ZERO).await.unwrap().is_none());
+    assert!(
+        of(&lives)
+            .try_acquire(Duration::ZERO)
+            .await
+            .unwrap()
+            .is_none()
+    );
     proxy.hold(Direction::ToServer);
     let next = of(&lives).acquire(PATIENCE).await.unwrap();
     assert_eq!(next.name(), ended.name());

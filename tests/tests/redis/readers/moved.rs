@@ -123,7 +123,11 @@ async fn a_lock_whose_set_of_readers_has_moved_already_is_held_and_no_error() {
 /// By their instances.
 async fn readers_of(server: &RedisServer) -> Vec<String> {
     let of_reader = |member: String| Some(member.split_once('&')?.1.to_owned());
-    let mut readers: Vec<_> = members(server).await.into_iter().filter_map(of_reader).collect();
+    let mut readers: Vec<_> = members(server)
+        .await
+        .into_iter()
+        .filter_map(of_reader)
+        .collect();
     readers.sort();
     readers
 }

@@ -12,7 +12,8 @@ use lock_tests::{Log, redis_user};
 use tokio::time::{sleep, timeout};
 
 use super::{
-    FOR_EVER, attempt, backend, is_refused, key, lost, members, places, reads, take, wait_for, writes,
+    FOR_EVER, attempt, backend, is_refused, key, lost, members, places, reads, take, wait_for,
+    writes,
 };
 use crate::support::{LEASE, PATIENCE};
 
@@ -28,7 +29,10 @@ async fn takes_away(server: &RedisServer, commands: &[&str]) {
 }
 
 async fn refusal(backend: &RedisBackend, request: &LockRequest) -> LockError {
-    backend.try_acquire(request).await.expect_err("it is refused")
+    backend
+        .try_acquire(request)
+        .await
+        .expect_err("it is refused")
 }
 
 /// It may be given back.
@@ -36,7 +40,12 @@ fn says_what_gives_it(error: &LockError) {
     let said = error.to_string();
     assert!(error.is_unavailable(), "{error}");
     assert!(said.contains("`ACL SETUSER app ~lock:*"), "{said}");
-    assert!(OF_READERS.iter().all(|right| said.contains(&format!("+{right} "))), "{said}");
+    assert!(
+        OF_READERS
+            .iter()
+            .all(|right| said.contains(&format!("+{right} "))),
+        "{said}"
+    );
 }
 
 /// Names beside the one of the readers.
@@ -68,7 +77,10 @@ async fn a_reader_that_lacks_a_right_is_refused_with_what_gives_it_and_leaves_no
             app.try_acquire(&shared),
             app.try_acquire(&own)
         );
-        assert!(asked.0.is_ok() && asked.1.is_err() && asked.2.is_ok(), "{lacks}");
+        assert!(
+            asked.0.is_ok() && asked.1.is_err() && asked.2.is_ok(),
+            "{lacks}"
+        );
     }
     takes_away(&server, &[]).await;
     take(&app, &reads()).await.release().await.unwrap();
@@ -82,7 +94,10 @@ async fn a_reader_of_a_server_without_a_command_is_refused_and_writers_are_not()
         let one = backend(&server.url(), FOR_EVER).await;
         let error = refusal(&one, &reads()).await;
         assert!(error.is_unavailable(), "{error}");
-        assert!(error.to_string().contains("renamed or forbidden"), "{error}");
+        assert!(
+            error.to_string().contains("renamed or forbidden"),
+            "{error}"
+        );
         take(&one, &writes()).await.release().await.unwrap();
     }
 }
@@ -103,7 +118,10 @@ async fn what_a_reader_may_not_renew_costs_writers_nothing() {
         takes_away(&server, &[lacks]).await;
         assert_eq!(lost(&reader).await, LossReason::Expired);
         sleep(LEASE).await;
-        assert!(writers.iter().all(|writer| writer.lease().is_valid()), "{lacks}");
+        assert!(
+            writers.iter().all(|writer| writer.lease().is_valid()),
+            "{lacks}"
+        );
         assert!(log.count("ACL SETUSER app ~lock:*") > before);
         for writer in writers {
             writer.release().await.unwrap();
