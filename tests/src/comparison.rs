@@ -470,6 +470,7 @@ fn wait(locks: &LockProvider, count: usize) -> JoinSet<()> {
     waiting
 }
 
+/// The name that a task has for itself.
 pub fn name(number: usize) -> LockName {
     LockName::new("order", "process", number).unwrap()
 }

@@ -20,7 +20,7 @@ use super::directory::{Directory, FileId, age};
 use super::flock::try_share;
 use super::lock_file::{AWAITED_BY_READERS, LockFile, Taken, clear, leads_to, mark_as};
 use super::signature;
-use super::turnstile;
+use super::turnstile::{self, Found};
 use crate::LockError;
 
 /// How often a try starts again when files come and go under it.
@@ -43,27 +43,37 @@ pub(super) fn take(
 ) -> Result<Taken, LockError> {
     for round in 0..ROUNDS {
         // In each round: a writer can have come to wait since.
-        if let Some(closed_for) = turnstile::closed_for(directory, name)? {
-            return Ok(Taken::Theirs(closed_for));
-        }
-        match directory.open_file(name, OFlags::RDWR | OFlags::CREATE | OFlags::EXCL) {
-            Ok(file) => {
-                if let Some(id) = share(directory, name, &file)? {
-                    return Ok(ours(file, id, record));
-                }
-            }
-            Err(Errno::EXIST) => {
-                if let Some(taken) = join(directory, name, record, awaits)? {
+        match turnstile::look(directory, name)? {
+            Found::Closed(closed_for) => return Ok(Taken::Theirs(closed_for)),
+            Found::Open => {
+                if let Some(taken) = create_or_join(directory, name, record, awaits)? {
                     return Ok(taken);
                 }
             }
-            Err(error) => return Err(directory.failed("create a lock file")(error)),
+            Found::InClearing => {}
         }
         if let Some(doubled) = round.checked_sub(SWIFT) {
             thread::sleep(PAUSE * 2_u32.pow(doubled));
         }
     }
     Ok(Taken::Theirs(Duration::ZERO))
+}
+
+/// Creates the file of this name, or joins its readers; `None` where it is to be tried again.
+fn create_or_join(
+    directory: &Directory,
+    name: &str,
+    record: &str,
+    awaits: bool,
+) -> Result<Option<Taken>, LockError> {
+    match directory.open_file(name, OFlags::RDWR | OFlags::CREATE | OFlags::EXCL) {
+        Ok(file) => {
+            let shared = share(directory, name, &file)?;
+            Ok(shared.map(|id| ours(file, id, record)))
+        }
+        Err(Errno::EXIST) => join(directory, name, record, awaits),
+        Err(error) => Err(directory.failed("create a lock file")(error)),
+    }
 }
 
 /// Joins the readers that hold the file of this name; `None` where it is to be tried again: there was none, it was

@@ -8,6 +8,11 @@
 //! and has seen, since it got it, that the name leads there. So a writer that has locked the file, and has then
 //! seen that the name leads to it, keeps out all readers that look from then on.
 //!
+//! A reader finds out whether a turnstile is closed by trying the exclusive lock, which clears away the file of writers
+//! that have died. Two that do so together meet: the second finds the file locked, by no writer. Writers share their
+//! lock, so the second tries to share it as well: while that is refused, the file is being cleared away, and where it
+//! is shared and has lost its name it was cleared away.
+//!
 //! A reader that has looked before that can still be granted the lock after it. Each process has a few such tries
 //! under way at most, none of which waits for anything: they delay the writer, and do not starve it.
 
@@ -59,20 +64,41 @@ pub(super) fn close(directory: &Directory, lock: &str) -> Result<Option<Turnstil
     Ok(None)
 }
 
-/// For how long the turnstile of a lock has been closed; `None` while it is open.
-pub(super) fn closed_for(directory: &Directory, lock: &str) -> Result<Option<Duration>, LockError> {
+/// What a reader finds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Found {
+    Open,
+    /// For so long.
+    Closed(Duration),
+    /// Another reader is just clearing it away.
+    InClearing,
+}
+
+/// Looks at the turnstile of a lock, and clears away what writers have left that died.
+pub(super) fn look(directory: &Directory, lock: &str) -> Result<Found, LockError> {
     let name = name_of(lock);
     let Some(file) =
         directory.open_if_there(&name, OFlags::RDONLY, "open a file of writers that wait")?
     else {
-        return Ok(None);
+        return Ok(Found::Open);
     };
     if clear(directory, &name, &file)? {
-        return Ok(None);
+        return Ok(Found::Open);
+    }
+    if !try_share(directory, &file)? {
+        return Ok(Found::InClearing);
+    }
+    let named = leads_to(directory, &name, &file);
+    // Explicitly: a forked child has the file open as well.
+    let unlocked = file.unlock();
+    let is_cleared = named?.is_none();
+    unlocked.map_err(directory.failed("unlock a file"))?;
+    if is_cleared {
+        return Ok(Found::InClearing);
     }
     let metadata = file.metadata();
     let metadata = metadata.map_err(directory.failed("look at a file of writers that wait"))?;
-    Ok(Some(age(&metadata)))
+    Ok(Found::Closed(age(&metadata)))
 }
 
 impl Turnstile {
@@ -97,8 +123,15 @@ impl Turnstile {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Barrier;
+    use std::thread;
+
     use super::*;
     use crate::file::lock_file::tests::{NAME, directory};
+
+    fn is_closed(directory: &Directory) -> bool {
+        matches!(look(directory, NAME).unwrap(), Found::Closed(_))
+    }
 
     fn closed(directory: &Directory) -> Turnstile {
         close(directory, NAME).unwrap().unwrap()
@@ -107,7 +140,7 @@ mod tests {
     #[test]
     fn it_is_closed_until_the_last_writer_opens_it_and_leaves_no_file() {
         let (base, directory) = directory();
-        let is_closed = || closed_for(&directory, NAME).unwrap().is_some();
+        let is_closed = || is_closed(&directory);
         assert!(!is_closed());
         let (one, other) = (closed(&directory), closed(&directory));
         assert!(is_closed());
@@ -125,12 +158,12 @@ mod tests {
         drop(closed(&directory));
         let file = base.path().join("locks").join(name_of(NAME));
         assert!(file.exists());
-        assert_eq!(closed_for(&directory, NAME).unwrap(), None);
+        assert_eq!(look(&directory, NAME).unwrap(), Found::Open);
         assert!(!file.exists());
         // Or is taken over by the next writer.
         drop(closed(&directory));
         let _next = closed(&directory);
-        assert!(closed_for(&directory, NAME).unwrap().is_some());
+        assert!(is_closed(&directory));
     }
 
     #[test]
@@ -141,7 +174,43 @@ mod tests {
         directory.unlink(&name_of(NAME)).unwrap();
         let _later = closed(&directory);
         one.open(&directory).unwrap();
-        assert!(closed_for(&directory, NAME).unwrap().is_some());
+        assert!(is_closed(&directory));
+    }
+
+    #[test]
+    fn readers_that_clear_away_together_what_a_writer_has_left_do_not_take_it_for_closed() {
+        let (_base, directory) = directory();
+        let together = Barrier::new(2);
+        let look_together = || {
+            (0..2_000).all(|_| {
+                if together.wait().is_leader() {
+                    // As the kernel closes it.
+                    drop(closed(&directory));
+                }
+                together.wait();
+                let is_open = !is_closed(&directory);
+                together.wait();
+                is_open
+            })
+        };
+        thread::scope(|scope| {
+            let other = scope.spawn(look_together);
+            let (here, there) = (look_together(), other.join().unwrap());
+            assert!(here && there);
+        });
+    }
+
+    #[test]
+    fn a_reader_that_meets_another_which_clears_looks_again() {
+        let (_base, directory) = directory();
+        drop(closed(&directory));
+        let name = name_of(NAME);
+        let file = directory.open_file(&name, OFlags::RDONLY).unwrap();
+        // As one has it that was stopped before it removes the file, and then after that.
+        file.try_lock().unwrap();
+        assert_eq!(look(&directory, NAME).unwrap(), Found::InClearing);
+        directory.unlink(&name).unwrap();
+        assert_eq!(look(&directory, NAME).unwrap(), Found::Open);
     }
 
     #[test]

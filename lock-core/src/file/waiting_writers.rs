@@ -217,9 +217,8 @@ mod tests {
     }
 
     fn is_closed(all: &WaitingWriters) -> bool {
-        turnstile::closed_for(&all.directory, NAME)
-            .unwrap()
-            .is_some()
+        let found = turnstile::look(&all.directory, NAME).unwrap();
+        matches!(found, turnstile::Found::Closed(_))
     }
 
     #[test]

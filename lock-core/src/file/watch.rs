@@ -226,6 +226,30 @@ mod tests {
     }
 
     #[test]
+    fn a_reader_that_waits_is_told_of_the_writers_that_waited_and_of_no_others() {
+        let watched = watched();
+        let file = watched.path().join("a.wait");
+        let closed = File::create(&file).unwrap();
+        let (mut a, mut b) = (watched.register("a.lock"), watched.register("b.lock"));
+        // As another reader looks at it.
+        drop(File::open(&file).unwrap());
+        thread::sleep(Duration::from_millis(50));
+        assert!(!is_told(&mut a), "a look");
+        // As a writer that has died.
+        drop(closed);
+        until("the end of the writers", || is_told(&mut a));
+        let mut a = watched.register("a.lock");
+        fs::remove_file(file).unwrap();
+        until("a removal", || is_told(&mut a));
+        assert!(!is_told(&mut b), "another name");
+        // Those that begin to wait open nothing.
+        let mut a = watched.register("a.lock");
+        let _closed = File::create(watched.path().join("a.wait")).unwrap();
+        thread::sleep(Duration::from_millis(50));
+        assert!(!is_told(&mut a), "another writer");
+    }
+
+    #[test]
     fn a_waker_that_panics_is_not_the_end_of_the_thread() {
         struct Panics;
         impl std::task::Wake for Panics {

@@ -226,10 +226,17 @@ impl Backend for RedisBackend {
     }
 
     async fn close(&self) {
+        self.shared.give_back_places();
         self.client.stop();
         // What is not released by now ends with its lease.
         self.shared.held.lose(LossReason::Shutdown, |_| true);
         self.client.finished().await;
+    }
+}
+
+impl Drop for RedisBackend {
+    fn drop(&mut self) {
+        self.shared.give_back_places();
     }
 }
 

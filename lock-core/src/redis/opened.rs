@@ -12,7 +12,6 @@ use super::connect::{ask, open};
 use super::shared::Shared;
 use super::split::Sight;
 use super::topology::id_of_member;
-use crate::checked::passed;
 use crate::server::clock;
 use crate::{LockError, entropy};
 

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::future::Future;
 use std::pin::pin;
-use std::sync::LazyLock;
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
 
@@ -19,44 +19,40 @@ use crate::LockError;
 /// A script that the server knows by its hash.
 pub(super) struct Lua {
     code: &'static str,
-    hash: LazyLock<String>,
+    hash: OnceLock<String>,
 }
 
-pub(super) static EXCHANGE: Lua = Lua {
-    code: include_str!("scripts/exchange.lua"),
-    hash: LazyLock::new(|| {
-        Script::new(include_str!("scripts/exchange.lua"))
-            .get_hash()
-            .into()
-    }),
-};
+impl Lua {
+    const fn new(code: &'static str) -> Self {
+        Self {
+            code,
+            hash: OnceLock::new(),
+        }
+    }
 
-pub(super) static RENEW: Lua = Lua {
-    code: include_str!("scripts/renew.lua"),
-    hash: LazyLock::new(|| {
-        Script::new(include_str!("scripts/renew.lua"))
-            .get_hash()
-            .into()
-    }),
-};
+    fn hash(&self) -> &str {
+        self.hash
+            .get_or_init(|| Script::new(self.code).get_hash().into())
+    }
+}
 
-pub(super) static TOKEN: Lua = Lua {
-    code: include_str!("scripts/token.lua"),
-    hash: LazyLock::new(|| {
-        Script::new(include_str!("scripts/token.lua"))
-            .get_hash()
-            .into()
-    }),
-};
+pub(super) static EXCHANGE: Lua = Lua::new(concat!(
+    include_str!("scripts/shares.lua"),
+    include_str!("scripts/exchange/request.lua"),
+    include_str!("scripts/exchange/readers.lua"),
+    include_str!("scripts/exchange/release.lua"),
+    include_str!("scripts/exchange/note.lua"),
+    include_str!("scripts/exchange/acquire.lua"),
+));
 
-pub(super) static HOLDERS: Lua = Lua {
-    code: include_str!("scripts/holders.lua"),
-    hash: LazyLock::new(|| {
-        Script::new(include_str!("scripts/holders.lua"))
-            .get_hash()
-            .into()
-    }),
-};
+pub(super) static RENEW: Lua = Lua::new(concat!(
+    include_str!("scripts/shares.lua"),
+    include_str!("scripts/renew.lua"),
+));
+
+pub(super) static TOKEN: Lua = Lua::new(include_str!("scripts/token.lua"));
+
+pub(super) static HOLDERS: Lua = Lua::new(include_str!("scripts/holders.lua"));
 
 /// The latest time (microseconds) that the scripts can count to: doubles are exact up to there.
 const LATEST: i64 = 1 << 53;
@@ -83,7 +79,7 @@ impl Failure {
     /// Whether the keys are elsewhere in the cluster, or another server is the master now.
     pub(super) fn is_elsewhere(&self) -> bool {
         match self {
-            Self::Refused(error) => has_moved(error) || self.is_read_only(),
+            Self::Refused(error) => has_moved(error) || self.is_moving() || self.is_read_only(),
             Self::Unknown(_) | Self::Nonsense => false,
         }
     }
@@ -115,7 +111,10 @@ impl Failure {
     pub(super) fn is_moving(&self) -> bool {
         use ServerErrorKind::{Ask, TryAgain};
         match self {
-            Self::Refused(error) => matches!(error.kind(), ErrorKind::Server(Ask | TryAgain)),
+            Self::Refused(error) => {
+                matches!(error.kind(), ErrorKind::Server(Ask | TryAgain))
+                    || says_moving(&error.to_string())
+            }
             Self::Unknown(_) | Self::Nonsense => false,
         }
     }
@@ -141,6 +140,11 @@ impl Failure {
     }
 }
 
+/// Whether this is what a script says of a key that has moved to another node already, while others of its slot have not.
+pub(super) fn says_moving(error: &str) -> bool {
+    error.contains("non local key")
+}
+
 /// Whether the keys are on another node of the cluster, or on their way to it.
 pub(super) fn has_moved(error: &RedisError) -> bool {
     use ServerErrorKind::{Ask, Moved, TryAgain};
@@ -163,7 +167,7 @@ impl Lua {
         // With the command, the hash, the number of keys and that of the call.
         let (words, bytes) = (keys + arguments + 4, keys * KEY + arguments * ARGUMENT + 64);
         let mut call = Cmd::with_capacity(words, bytes);
-        call.arg("EVALSHA").arg(self.hash.as_str()).arg(keys);
+        call.arg("EVALSHA").arg(self.hash()).arg(keys);
         call
     }
 

@@ -2,6 +2,7 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock, Weak};
+use std::time::Duration;
 
 use super::command::{Client, Command, Release};
 use super::key::Key;
@@ -78,10 +79,17 @@ impl Shared {
     }
 
     /// Has the driver give back the place that a writer had before readers, which was taken over this connection. It
-    /// ends by itself in a lease.
-    pub(super) fn give_back_place(&self, key: Key, connection: u64) {
+    /// ends by itself in a lease. `ghost` is until when the server may take it yet, where the try was not answered.
+    pub(super) fn give_back_place(&self, key: Key, connection: u64, ghost: Option<Duration>) {
         let until = self.clock.now() + self.settings.lease;
-        let release = Release::of_place(key, connection, until);
+        let release = Release::of_place(key, connection, until, ghost);
         self.queues.requests.push(Command::Release(release));
+    }
+
+    /// Gives back the places of all writers, of which none waits any longer: no caller is left.
+    pub(super) fn give_back_places(&self) {
+        for (key, connection) in self.waiting.take_places() {
+            self.give_back_place(key, connection, None);
+        }
     }
 }

@@ -261,6 +261,10 @@ pub(crate) enum Settling {
 }
 
 /// What became of a lock that was to be released.
+#[cfg_attr(
+    not(feature = "redis"),
+    allow(dead_code, reason = "Redis alone has these")
+)]
 pub(crate) enum Released {
     /// It is free; whether other processes wait for it.
     Free { is_awaited: bool },
@@ -268,6 +272,10 @@ pub(crate) enum Released {
     Missing,
     /// It is another's.
     Taken,
+    /// It could not be released now, and is tried again.
+    Again,
+    /// It cannot be released, and ends with its lease.
+    Failed(LockError),
 }
 
 /// What became of a lock that was to be acquired.

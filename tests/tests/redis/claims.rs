@@ -2,11 +2,11 @@
 
 use std::time::Duration;
 
-use lock_core::{LockGuard, LockName};
-use lock_tests::servers::{Proxy, RedisCluster, RedisServer};
+use lock_core::{LockGuard, LockName, LockProvider};
+use lock_tests::servers::{Direction, Proxy, RedisCluster, RedisServer};
 use lock_tests::{eventually, redis_key};
 
-use crate::support::{client, is_held, scripts_run, take, unhurried};
+use crate::support::{LEASE, NAME, PATIENCE, client, is_held, scripts_run, take, unhurried};
 
 fn names(count: usize) -> Vec<LockName> {
     (0..count)
@@ -145,4 +145,47 @@ async fn one_bad_key_fails_a_claim_and_nothing_stays_locked() {
     let guard = take(&here).await;
     assert!(is_held(&here).await);
     guard.release().await.unwrap();
+}
+
+/// A permit's key is that of any lock: it lasts for a lease, is renewed, and is granted to others when its process is
+/// gone.
+#[tokio::test]
+async fn a_permit_lasts_a_lease_is_renewed_and_ends_with_its_process() {
+    let server = RedisServer::start().await;
+    let proxy = Proxy::to(server.address()).await;
+    let (gone, lives) = (
+        client(&proxy.url(&server.url())).await,
+        client(&server.url()).await,
+    );
+    let of = |client: &LockProvider| client.lock(NAME).unwrap().permits(2);
+    let (ended, held) = (
+        of(&gone).acquire(PATIENCE).await.unwrap(),
+        of(&lives).acquire(PATIENCE).await.unwrap(),
+    );
+    let lease = i64::try_from(LEASE.as_millis()).unwrap();
+    let lasts_a_lease = async |guard: &LockGuard| {
+        let key = redis_key("", guard.name());
+        let left: i64 = server.ask(&["PTTL", &key]).await.unwrap();
+        assert!((1..=lease).contains(&left), "{left} ms");
+    };
+    for guard in [&ended, &held] {
+        lasts_a_lease(guard).await;
+    }
+    tokio::time::sleep(2 * LEASE).await;
+    for guard in [&ended, &held] {
+        assert!(guard.is_valid());
+        lasts_a_lease(guard).await;
+    }
+    assert!(
+        of(&lives)
+            .try_acquire(Duration::ZERO)
+            .await
+            .unwrap()
+            .is_none()
+    );
+    proxy.hold(Direction::ToServer);
+    let next = of(&lives).acquire(PATIENCE).await.unwrap();
+    assert_eq!(next.name(), ended.name());
+    assert!(!ended.is_valid() && held.is_valid());
+    lasts_a_lease(&next).await;
 }

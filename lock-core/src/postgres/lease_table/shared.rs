@@ -86,7 +86,7 @@ impl Shared {
     /// lease.
     pub(super) fn give_up_place(&self, key: TableKey) {
         let until = self.clock.now() + self.chosen.terms.lease();
-        let release = Release::of_place(key, self.identity, until);
+        let release = Release::of_place(key, self.identity, until, None);
         self.queues.requests.push(Command::Release(release));
     }
 

@@ -10,7 +10,6 @@ use crate::redis::key::{Key, millis, prefix, readers};
 use crate::redis::scripts::{EXCHANGE, HOLDERS, RENEW, TOKEN};
 use crate::redis::settings::Settings;
 use crate::redis::value::instance;
-use crate::redis::waiting::Waiting;
 use crate::server::leased::{Owner, Part};
 
 /// What goes to the server beside the locks.
@@ -44,8 +43,8 @@ pub(in crate::redis) struct Content<'a> {
     /// Whether it is asked if locks could be granted.
     pub(super) is_probe: bool,
     pub(super) extra: Option<&'a Extra>,
-    /// Says which of the acquires are of writers that wait.
-    pub(super) waiting: Option<&'a Waiting>,
+    /// Which of the acquires are of writers that wait, in order.
+    pub(super) waiting: &'a [usize],
 }
 
 impl Content<'_> {
@@ -105,10 +104,9 @@ impl Exchange<'_> {
                 release.kept_for(self.now),
             );
         }
-        let waits = |acquire: &Acquire| of.waiting.is_some_and(|w| w.has_writers(&acquire.key));
-        for acquire in of.acquires {
+        for (position, acquire) in of.acquires.iter().enumerate() {
             let longer = acquire.at_least.filter(|time| *time > lease);
-            let is_waiting = acquire.part == Part::Whole && waits(acquire);
+            let is_waiting = of.waiting.binary_search(&position).is_ok();
             let prefix = prefix(acquire.owner, is_waiting);
             arg_with(&mut call, &prefix, acquire.owner, instance, longer);
         }

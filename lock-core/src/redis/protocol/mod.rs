@@ -1,6 +1,7 @@
 //! How Redis is asked for locks: scripts, and what is known of the servers that run them.
 //!
-//! - [`Exchange`] and its like are the calls; [`Answers`] is what the scripts say, and [`Verdicts`] what that means.
+//! - [`Exchange`] and its like are the calls; [`Answers`] is what the scripts say, and [`Verdicts`] what that means;
+//!   `exchanges` and the modules beside it send each kind of call, and settle it.
 //! - [`Upkeep`] is what is known of the servers: [`Nodes`](nodes::Nodes) are connections for commands, clocks, and
 //!   which server has what of a cluster; [`Moves`](moves::Moves) tells slots that were moved from masters that lost
 //!   their data; [`Mastery`](mastery::Mastery) asks Sentinels whether the server is the master still;
@@ -10,6 +11,7 @@
 
 mod answers;
 mod calls;
+mod exchanges;
 mod foreign;
 mod holders;
 mod locate;
@@ -18,6 +20,7 @@ mod mastery;
 mod moves;
 mod node;
 mod nodes;
+mod places;
 mod quarantine;
 mod renewals;
 mod replicas;
@@ -34,7 +37,7 @@ use ::redis::{ConnectionAddr, ConnectionInfo, Value};
 use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 
-use self::answers::{Answers, MOVED, pause, waits};
+use self::answers::Answers;
 use self::calls::Extra;
 use self::moves::Masters;
 use self::quarantine::Quarantine;
@@ -45,25 +48,20 @@ use super::KIND;
 use super::command::{Acquire, HeldLock, Release, Token, WhoHolds};
 use super::key::Key;
 use super::opened::Opened;
-use super::scripts::{EXCHANGE, Failure, HOLDERS, RENEW, TOKEN};
+use super::scripts::{Failure, HOLDERS, RENEW, TOKEN};
 use super::shared::Shared;
 use super::subscriber::Question;
 use super::topology::Topology;
 use super::waiting::Waiting;
-use crate::server::PATIENCE;
-use crate::server::clock::Jump;
-use crate::server::leased::{Given, Owner, Part};
+use crate::server::leased::{Given, Owner};
 use crate::server::link::LinkId;
 use crate::server::protocol::{
-    self, Acquired, Batch, Effect, Failed, Issued, Protocol, Refusal, Released, Renewal, Sent,
-    Settling, Then, Told,
+    self, Acquired, Batch, Effect, Failed, Issued, Protocol, Released, Renewal, Sent, Settling,
+    Told,
 };
 use crate::{LockError, LossReason};
 
 pub(super) use calls::{Content, Exchange};
-
-/// Longer than masters mostly take to say what they are.
-const SHORTLY: Duration = Duration::from_millis(20);
 
 pub(super) type Effects = protocol::Effects<RedisProtocol>;
 
@@ -197,33 +195,11 @@ impl Protocol for RedisProtocol {
 
     fn exchange(
         &mut self,
-        mut connection: MultiplexedConnection,
+        connection: MultiplexedConnection,
         sent: Sent,
         batch: &Batch<Self>,
     ) -> impl Future<Output = Result<Answers, Failure>> + Send + 'static {
-        let settings = &self.shared.settings;
-        let within = settings.answer_within();
-        let exchange = Exchange {
-            settings,
-            server_key: &self.upkeep.nodes.lane(sent.lane).server_key,
-            not_after: self.upkeep.nodes.not_after(sent, PATIENCE),
-            newest: self.verdicts.newest(),
-            is_cluster: self.upkeep.nodes.is_cluster(),
-            now: sent.at,
-        };
-        let call = exchange.call(&Content {
-            releases: &batch.releases,
-            acquires: &batch.acquires,
-            limit: batch.limit,
-            is_probe: !batch.probes.is_empty(),
-            extra: batch.extra.as_ref(),
-            waiting: Some(&self.shared.waiting),
-        });
-        let locks = batch.locks();
-        async move {
-            let answer = EXCHANGE.invoke(&mut connection, call, within).await;
-            answer.and_then(|values| Answers::read(values, locks).ok_or(Failure::Nonsense))
-        }
+        self.send_exchange(connection, sent, batch)
     }
 
     fn answered(
@@ -233,47 +209,11 @@ impl Protocol for RedisProtocol {
         answers: &mut Answers,
         effects: &mut Effects,
     ) -> Settling {
-        self.upkeep.nodes.answered(sent.link);
-        let (lane, server) = (sent.lane, sent.link.server);
-        let jump = self.upkeep.saw_time(sent, answers.time, effects);
-        // What was on its way when the clock jumped was granted by the server without knowing of it.
-        answers.has_jumped = jump == Some(Jump::Forward) || self.upkeep.nodes.was_before_jump(sent);
-        let mut settling = Settling::Each;
-        if answers.left.as_ref().is_err_and(|error| error == MOVED) {
-            // Once it is known what became of the master before, which takes a moment.
-            self.upkeep.moves.doubt(lane, server, true);
-            settling = Settling::Later(SHORTLY);
-            answers.left = Ok(0);
-        }
-        let Ok(left) = answers.left else {
-            return settling;
-        };
-        if left != 0 {
-            self.quarantine.tell(pause(left), left < 0);
-            let is_asked = !batch.acquires.is_empty() || !batch.probes.is_empty();
-            if left < 0 && is_asked {
-                self.upkeep.moves.doubt(lane, server, false);
-            }
-        } else if (batch.extra.as_ref()).is_some_and(|extra| extra.proof.is_some()) {
-            // The answer to them was to come back later.
-            let bucket = self.upkeep.nodes.lane(lane).bucket;
-            self.shared.waiting.wake_all_of(bucket);
-        }
-        settling
+        self.begin_to_settle(sent, batch, answers, effects)
     }
 
     fn released(&self, release: &Release, place: usize, answers: &mut Answers) -> Released {
-        match answers.of_release(place) {
-            Ok(1) => Released::Free { is_awaited: false },
-            Ok(heard @ 2..) => {
-                let ours = i64::from(self.shared.waiting.is_subscribed(&release.key));
-                Released::Free {
-                    is_awaited: heard - 1 > ours,
-                }
-            }
-            Ok(_) => Released::Missing,
-            Err(_) => Released::Taken,
-        }
+        self.settle_release(release, place, answers)
     }
 
     fn acquired(
@@ -283,32 +223,7 @@ impl Protocol for RedisProtocol {
         place: usize,
         answers: &mut Answers,
     ) -> Acquired {
-        if answers.has_jumped {
-            // Its holder may take it for held still.
-            let retry_in = Some(self.shared.settings.quarantine);
-            return Acquired::Void(Refusal::Held { retry_in });
-        }
-        let answer = answers.of_acquire(place);
-        if let Some(retry_in) = waits(&answer) {
-            let connection = acquire.owner.connection;
-            if self.shared.waiting.took_place(&acquire.key, connection) {
-                self.shared.give_back_place(acquire.key.clone(), connection);
-            }
-            let retry_in = Some(retry_in);
-            return Acquired::Refused(Refusal::Held { retry_in });
-        }
-        let server_key = &self.upkeep.nodes.lane(sent.lane).server_key;
-        let acquired = (self.verdicts).acquired(server_key, &acquire.key, answer, answers.time);
-        if matches!(acquired, Acquired::Granted(_)) && !self.upkeep.mastery.may_grant() {
-            return Acquired::Void(Refusal::Error(LockError::unanswered()));
-        }
-        if matches!(acquired, Acquired::Granted(_)) && acquire.part == Part::Whole {
-            // With the release of the lock or before it: readers that come after that are not refused for it.
-            for connection in self.shared.waiting.needs_no_place(&acquire.key) {
-                self.shared.give_back_place(acquire.key.clone(), connection);
-            }
-        }
-        acquired
+        self.settle_acquire(sent, acquire, place, answers)
     }
 
     fn probed(&self, sent: Sent, answers: &Answers) -> Result<(), LockError> {
@@ -327,19 +242,7 @@ impl Protocol for RedisProtocol {
         failure: Failure,
         effects: &mut Effects,
     ) -> Failed {
-        self.upkeep.nodes.failed(sent.link, &failure);
-        self.tell_read_only(sent, &failure, effects);
-        let failed = self.verdicts.failed(&failure);
-        if matches!(failed.then, Then::Again) {
-            self.upkeep.nodes.look_for(sent.lane, &failure, effects);
-        }
-        if let Some(extra) = extra {
-            if extra.proof.is_some() {
-                self.upkeep.moves.doubt(sent.lane, sent.link.server, true);
-            }
-            self.upkeep.nodes.lane_mut(sent.lane).jumped |= extra.jumped;
-        }
-        failed
+        self.settle_failure(sent, extra, &failure, effects)
     }
 
     fn valid_until(&self, sent: Sent) -> Duration {

@@ -138,10 +138,10 @@ impl Node {
     }
 
     /// So many leases were not renewed.
-    pub(super) fn not_renewed(&mut self, locks: usize, failure: &Failure) {
+    pub(super) fn not_renewed(&mut self, locks: usize, reason: &str) {
         self.unrenewed.failed(|SoFar { failures, lasting }| {
             tracing::warn!(
-                server = %self.info.addr(), reason = %failure, locks, failures, lasting,
+                server = %self.info.addr(), reason, locks, failures, lasting,
                 "leases in Redis were not renewed; retrying until they expire"
             );
         });

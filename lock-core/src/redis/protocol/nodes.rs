@@ -284,8 +284,8 @@ impl Nodes {
     }
 
     /// So many leases were not renewed.
-    pub(super) fn not_renewed(&mut self, node: usize, locks: usize, failure: &Failure) {
-        self.nodes[node].not_renewed(locks, failure);
+    pub(super) fn not_renewed(&mut self, node: usize, locks: usize, reason: &str) {
+        self.nodes[node].not_renewed(locks, reason);
     }
 
     pub(super) fn has_renewed(&mut self, node: usize) {

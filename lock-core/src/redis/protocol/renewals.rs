@@ -30,7 +30,7 @@ impl RedisProtocol {
                 self.upkeep.nodes.failed(link, &failure);
                 self.upkeep
                     .nodes
-                    .not_renewed(link.node, locks.len(), &failure);
+                    .not_renewed(link.node, locks.len(), &failure.to_string());
                 if failure.is_elsewhere() {
                     self.upkeep.nodes.look_for(sent.lane, &failure, effects);
                 }
@@ -52,6 +52,8 @@ impl RedisProtocol {
             return lost.collect();
         }
         let is_of_master = self.upkeep.is_of_master(link);
+        // Of shares: what is wrong with one, and with how many something is.
+        let (mut wrong, mut number) = (None, 0);
         let renewed = locks.iter().map(|lock| match values.next() {
             // Of a master that was left: it means nothing.
             Some(Value::Int(0)) if !is_of_master => Renewal::Again,
@@ -60,13 +62,22 @@ impl RedisProtocol {
             }
             Some(Value::Int(0)) => Renewal::Lost(LossReason::Revoked),
             Some(Value::Int(1)) => Renewal::Extended,
+            Some(Value::BulkString(said)) => {
+                (wrong, number) = (Some(said), number + 1);
+                Renewal::Again
+            }
             // Too late by the server's clock, which we know now; or nothing that says that it was
             // renewed.
             _ => Renewal::Again,
         });
         let renewed: Vec<_> = renewed.collect();
         let is_extended = |renewal: &Renewal| matches!(renewal, Renewal::Extended);
-        if renewed.iter().any(is_extended) {
+        if let Some(said) = wrong {
+            let said = String::from_utf8_lossy(&said).into_owned();
+            let lacking = self.verdicts.lacking_as_said(&said);
+            let said = lacking.map_or(said, |lacking| lacking.to_string());
+            self.upkeep.nodes.not_renewed(link.node, number, &said);
+        } else if renewed.iter().any(is_extended) {
             self.upkeep.nodes.has_renewed(link.node);
         }
         renewed

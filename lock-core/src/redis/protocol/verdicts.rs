@@ -9,7 +9,7 @@ use crate::LockError;
 use crate::redis::key::Key;
 use crate::redis::not_now::because;
 use crate::redis::rights::Asked;
-use crate::redis::scripts::Failure;
+use crate::redis::scripts::{Failure, says_moving};
 use crate::redis::shared::Shared;
 use crate::server::protocol::{Acquired, Failed, Refusal, Then};
 
@@ -89,12 +89,16 @@ impl Verdicts {
 
     /// What the script says of an acquire that is no number.
     fn refusal(&mut self, server_key: &str, key: &Key, said: String) -> Refusal {
-        if let Some(lacking) = self.asked().lacking(&said) {
-            // An administrator may be about to give it back: it is asked for again.
-            return Refusal::Error(lacking.duplicate_as_unavailable().with_source(said));
+        if let Some(lacking) = self.lacking_as_said(&said) {
+            return Refusal::Error(lacking.with_source(said));
         }
         if said == BAD_NOTE {
             return Refusal::Error(bad_note(server_key));
+        }
+        if says_moving(&said) {
+            // To be asked for where it is by then.
+            let retry_in = Some(REST);
+            return Refusal::Held { retry_in };
         }
         if said == FOREIGN {
             self.foreign.tell(key);
@@ -153,8 +157,14 @@ impl Verdicts {
         }
     }
 
-    /// Why the server did not do it, if it says that rights or the command are lacking. An administrator may
-    /// be about to give them back.
+    /// Why the server did not do what an entry of a call asks for, if these words say that rights or the command are
+    /// lacking. An administrator may be about to give them back.
+    pub(super) fn lacking_as_said(&self, said: &str) -> Option<LockError> {
+        let lacking = self.asked().lacking(said)?;
+        Some(lacking.duplicate_as_unavailable())
+    }
+
+    /// The same of a whole call.
     pub(super) fn lacking(&self, failure: &Failure) -> Option<LockError> {
         let lacking = failure.lacking(self.asked())?;
         Some(lacking.duplicate_as_unavailable())

@@ -5,7 +5,7 @@
 --        stays closed after its release the value and for how long (ms); of one that readers hold the value, and the reader
 --        whose share lasts longest as its set has it.
 
--- As in exchange.lua.
+-- As in `exchange`.
 local NO_OWNER = '00000000000000000000000000000000'
 local READERS, SET = 'ffffffffffffffffffffffffffffffff', ':readers'
 

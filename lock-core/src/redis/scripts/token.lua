@@ -4,13 +4,13 @@
 -- ARGV: newest token known, then an owner for each lock, then the number of the call.
 -- Reply: the number of the call and the time (us), then for each lock a text that tells what is wrong, or
 --        a number: its token, or 0 if it is not this owner's. 'note': the server key cannot be believed;
---        'another': it is of another server, or there is none: `exchange.lua` has to write it first, which
+--        'another': it is of another server, or there is none: `exchange` has to write it first, which
 --        alone knows how far the tokens of that server can be.
 --
 -- Each is greater than every token of the slot so far, the time of the server at least, and noted before
 -- it is given. What is noted besides stays as it is.
 
--- As in exchange.lua.
+-- As in `exchange`.
 local DAY, KEPT = 86400000000, '2592000000'
 
 local time = redis.call('TIME')

@@ -1,6 +1,7 @@
 //! The second connection of each node: messages of releases, and what replicas know.
 
 mod calls;
+mod events;
 mod outages;
 mod question;
 #[cfg(all(test, not(lock_model)))]
@@ -12,26 +13,23 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
+use ::redis::PushInfo;
 use ::redis::aio::MultiplexedConnection;
-use ::redis::{PushInfo, PushKind, RedisError, Value};
 use futures_util::stream::{FuturesUnordered, StreamExt};
 use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, sleep_until};
 
-use self::calls::{Done, Trouble, Via};
+use self::calls::{Done, Via};
 use self::outages::Outages;
 pub(super) use self::question::Question;
 use super::command::Command;
 use super::key::Key;
-use super::scripts::has_moved;
 use super::shared::Shared;
-use super::steps::{Step, Steps};
+use super::steps::Steps;
 use super::topology::Topology;
 use super::waiting::Asked;
-use crate::LockError;
 use crate::outage::{Outage, SoFar};
 use crate::panics::{catch, catch_async};
-use crate::server::leased::WaiterTable;
 use crate::server::link;
 
 /// Between attempts to connect.
@@ -223,7 +221,7 @@ impl Subscriber {
         let ask = work.ask.drain(..).map(Command::AcquireForWaiting);
         self.shared.queues.requests.push_all(ask);
         for (key, connection) in work.give_back.drain(..) {
-            self.shared.give_back_place(key, connection);
+            self.shared.give_back_place(key, connection, None);
         }
         let mut missing = Vec::new();
         for node in 0..self.nodes.len() {
@@ -326,140 +324,5 @@ impl Subscriber {
                 self.calls.push(Box::pin(beating));
             }
         }
-    }
-
-    fn hear(&mut self, via: Via, push: PushInfo) {
-        let channel = match push.data.first() {
-            Some(Value::BulkString(channel)) => str::from_utf8(channel).unwrap_or_default(),
-            _ => "",
-        };
-        match push.kind {
-            PushKind::Message | PushKind::SMessage => {
-                self.shared.waiting.wake_readers(channel);
-                let waited = self.shared.waiting.waited_at(channel);
-                // Of one that stays closed: its waiters ask when it opens, each for itself.
-                let is_kept = matches!(push.data.get(1), Some(Value::BulkString(message)) if !message.is_empty());
-                if is_kept && let Some(key) = &waited {
-                    return self.shared.waiting.wake_waiters(key);
-                }
-                let acquire = waited.map(Command::AcquireForWaiting);
-                self.shared.queues.requests.push_all(acquire);
-            }
-            // A slot has moved, say. The driver takes it for an answer, and each answer after it for that to
-            // another question: they confirm nothing any more.
-            PushKind::Unsubscribe | PushKind::SUnsubscribe
-                if self.is_present(via) && !self.steps[via.node].has_left(channel) =>
-            {
-                self.down(via, Duration::ZERO);
-            }
-            PushKind::Disconnection => self.down(via, RETRY_DELAY),
-            _ => {}
-        }
-    }
-
-    /// What is confirmed by another server than that of the commands is confirmed no more.
-    fn follow(&mut self) {
-        self.servers.mark_unchanged();
-        let links: Vec<Via> = (self.nodes.iter())
-            .filter_map(|link| link.up().map(|(_, via)| *via))
-            .collect();
-        for via in links {
-            if !self.shared.servers.is(via.node, &self.run_ids[via.node]) {
-                self.down(via, Duration::ZERO);
-            }
-        }
-    }
-
-    fn finish(&mut self, done: Done) {
-        match done {
-            // To a node that is gone.
-            Done::Connected(via, _) if !self.is_awaited(via) => {}
-            Done::Connected(via, Ok((connection, run_id))) => {
-                let node = via.node;
-                if self.shared.servers.is(node, &run_id) {
-                    self.nodes[node] = Link::Up((connection, via));
-                    self.run_ids[node] = run_id;
-                    self.outages[node].is_back();
-                } else {
-                    let error = LockError::unavailable(
-                        "its address leads to another server than that of the commands",
-                    );
-                    self.finish(Done::Connected(via, Err(error)));
-                }
-            }
-            Done::Connected(Via { node, .. }, Err(error)) => {
-                self.outages[node].is_away(&error);
-                self.nodes[node] = Link::down_for(RETRY_DELAY);
-            }
-            Done::Asked(via, step, Ok(errors)) if self.is_present(via) => {
-                self.steps[via.node].answered(step.keys().len());
-                if let Step::Subscribe(asked) = step {
-                    self.subscribed(via, asked, errors);
-                }
-                self.take_steps(via.node);
-            }
-            // That connection is gone, and what was subscribed to over it.
-            Done::Asked(_, _, Ok(_)) => {}
-            Done::Asked(via, _, Err(_))
-            | Done::Lives(via, Err(_))
-            | Done::Replicated(via, Err(Trouble::Gone)) => self.down(via, RETRY_DELAY),
-            Done::Replicated(via, Err(Trouble::Refused(error))) => {
-                self.outages[via.node].is_silent(&error);
-            }
-            Done::Replicated(via, Ok(())) => self.outages[via.node].speaks(),
-            Done::Lives(_, Ok(())) => {}
-        }
-    }
-
-    /// The answers for channels that were to be subscribed to.
-    fn subscribed(&mut self, via: Via, asked: Asked, errors: Vec<Option<RedisError>>) {
-        let number = asked.number;
-        let (mut confirmed, mut moved) = (Vec::new(), Vec::new());
-        let mut refused = None;
-        for (key, error) in asked.keys.into_iter().zip(errors) {
-            match error {
-                None => confirmed.push(key),
-                Some(error) if has_moved(&error) => moved.push(key),
-                Some(error) => drop(refused.get_or_insert(error)),
-            }
-        }
-        if let Some(error) = refused {
-            self.outages[via.node].is_refused(&error);
-            return self.down(via, REFUSED);
-        }
-        self.outages[via.node].is_taken();
-        let keys = confirmed;
-        self.shared.waiting.confirmed(&Asked { keys, number });
-        if !moved.is_empty() {
-            // Commands find out where they are now, since those who wait for them ask.
-            let keys = moved;
-            let again = Asked { keys, number };
-            self.moved.push_back((Instant::now() + MOVED, again));
-        }
-    }
-
-    /// Whether this is the connection that is being made to its node.
-    fn is_awaited(&self, via: Via) -> bool {
-        matches!(self.nodes[via.node], Link::Connecting(awaited) if awaited == via)
-    }
-
-    /// Whether this is the connection that its node has now.
-    fn is_present(&self, via: Via) -> bool {
-        (self.nodes[via.node].up()).is_some_and(|(_, present)| *present == via)
-    }
-
-    /// Nothing is subscribed to over a connection that is gone; there is another after this long.
-    fn down(&mut self, via: Via, after: Duration) {
-        // One before that ends late says nothing about the one that there is.
-        if !self.is_present(via) {
-            return;
-        }
-        let at = via.node;
-        self.nodes[at] = Link::down_for(after);
-        self.steps[at].lost();
-        let topology = Arc::clone(&self.topology.borrow());
-        self.shared
-            .waiting
-            .forget(|_, bucket| topology.of_bucket[usize::from(bucket)] == at);
     }
 }

@@ -170,6 +170,18 @@ impl Channels {
         places.unwrap_or_default()
     }
 
+    /// All places, which are given back.
+    pub(super) fn take_places(&mut self) -> Vec<(Key, u64)> {
+        let mut all = Vec::new();
+        for (text, channel) in &mut self.by_text {
+            for connection in std::mem::take(&mut channel.places) {
+                let (text, bucket) = (Arc::clone(text), channel.bucket);
+                all.push((Key { text, bucket }, connection));
+            }
+        }
+        all
+    }
+
     /// Gives up the places that the last writer has left long enough ago: one that is woken and refused once more
     /// registers again.
     fn unneeded(&mut self, now: Instant) -> Vec<(Key, u64)> {

@@ -168,6 +168,11 @@ impl Waiting {
         }
     }
 
+    /// The places of all writers, each with the connection that it was taken over: they are to be given back.
+    pub(super) fn take_places(&self) -> Vec<(Key, u64)> {
+        self.channels().take_places()
+    }
+
     /// What was acquired for the waiters, is still held, and serves this request.
     pub(super) fn take_for(&self, key: &Key, request: &LockRequest) -> Option<KeyGrant<Key>> {
         match request.mode() {

@@ -46,7 +46,7 @@ impl<P: Protocol> Driver<P> {
         let mut replies = Vec::with_capacity(releases.len() + acquires.len());
         for (release, place) in releases.into_iter().zip(&mut places) {
             let released = self.protocol.released(&release, place, &mut answers);
-            replies.push(self.release_answered(sent, release, released));
+            replies.extend(self.release_answered(sent, release, released));
         }
         match settling {
             Settling::Each => {
@@ -86,7 +86,11 @@ impl<P: Protocol> Driver<P> {
         sent: Sent,
         mut release: Release<P::Key>,
         released: Released,
-    ) -> Answered<P> {
+    ) -> Option<Answered<P>> {
+        if matches!(released, Released::Again) {
+            (self.pending).delay(RELEASE_AGAIN, Command::Release(release));
+            return None;
+        }
         if release.ghost.is_some()
             && let Some((after, again)) = release.again(self.users.clock.now())
         {
@@ -107,9 +111,10 @@ impl<P: Protocol> Driver<P> {
                 let done = release.sent_to == Some(sent.link.server) && was_ours;
                 if done { Ok(()) } else { Err(taken_away()) }
             }
-            Released::Taken => Err(taken_away()),
+            Released::Taken | Released::Again => Err(taken_away()),
+            Released::Failed(error) => Err(error),
         };
-        Answered::Release(release, answer)
+        Some(Answered::Release(release, answer))
     }
 
     fn acquire_answered(

@@ -26,8 +26,13 @@ pub(crate) struct Release<K> {
 
 impl<K: LockKey> Release<K> {
     /// That of the place of writers that wait no more, by which connection they had it; `until` is when it has ended by
-    /// itself.
-    pub(crate) fn of_place(key: K, connection: u64, until: Duration) -> Self {
+    /// itself, `ghost` until when the server may take it yet, where the try was not answered.
+    pub(crate) fn of_place(
+        key: K,
+        connection: u64,
+        until: Duration,
+        ghost: Option<Duration>,
+    ) -> Self {
         let owner = Owner {
             connection,
             number: 0,
@@ -40,7 +45,7 @@ impl<K: LockKey> Release<K> {
             until,
             kept_until: None,
             sent_to: None,
-            ghost: None,
+            ghost,
         }
     }
 

@@ -2,6 +2,8 @@
 
 mod gone;
 mod moved;
+mod places;
+mod rights;
 mod waiting;
 
 use std::time::Duration;

@@ -3,12 +3,13 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use lock_core::backend::Grant;
+use lock_core::backend::{Attempt, Backend, Grant};
 use lock_core::redis::RedisBackend;
-use lock_tests::servers::{RedisCluster, RedisSentinels};
+use lock_tests::eventually;
+use lock_tests::servers::{Direction, Proxy, RedisCluster, RedisSentinels, RedisServer, Server};
 use tokio::time::{sleep, timeout};
 
-use super::{FOR_EVER, backend, is_refused, key, reads, take, wait_for, writes};
+use super::{FOR_EVER, backend, is_refused, key, members, reads, take, wait_for, writes};
 use crate::support::{LEASE, PATIENCE};
 
 #[tokio::test]
@@ -77,4 +78,115 @@ async fn readers_that_the_next_master_knows_go_on_after_a_fail_over() {
     first.release().await.unwrap();
     second.release().await.unwrap();
     drop(wait_for(&two, &writes()).await);
+}
+
+/// Moves these keys alone: the slot is on its way.
+async fn begin_to_move(cluster: &RedisCluster, keys: &[&str]) {
+    let from = cluster.master_of(&key()).await;
+    let others = cluster.nodes().iter();
+    let to = others.clone().find(|node| node.port() != from.port());
+    let to = to.unwrap();
+    let slot: u16 = from.ask(&["CLUSTER", "KEYSLOT", &key()]).await.unwrap();
+    let slot = slot.to_string();
+    for (node, state, other) in [(to, "IMPORTING", from), (from, "MIGRATING", to)] {
+        let other: String = other.ask(&["CLUSTER", "MYID"]).await.unwrap();
+        let () = node
+            .ask(&["CLUSTER", "SETSLOT", &slot, state, &other])
+            .await
+            .unwrap();
+    }
+    let (host, port) = (to.address().ip().to_string(), to.port().to_string());
+    for key in keys {
+        let moved: String = from
+            .ask(&["MIGRATE", &host, &port, key, "0", "5000"])
+            .await
+            .unwrap();
+        assert_eq!(moved, "OK");
+    }
+}
+
+#[tokio::test]
+async fn a_lock_whose_set_of_readers_has_moved_already_is_held_and_no_error() {
+    let cluster = RedisCluster::patient().await;
+    let url = &cluster.urls()[0];
+    let (one, two) = (backend(url, FOR_EVER).await, backend(url, FOR_EVER).await);
+    let held = take(&one, &reads()).await;
+    begin_to_move(&cluster, &[&format!("{}:readers", key())]).await;
+    assert!(is_refused(&two, &writes()).await);
+    // Whose keys are in two places: as that of a writer whose key is on its way.
+    let error = two.try_acquire(&reads()).await.unwrap_err();
+    assert!(error.is_unavailable(), "{error}");
+    assert!(error.to_string().contains("is being moved"), "{error}");
+    assert!(held.lease().is_valid());
+}
+
+/// By their instances.
+async fn readers_of(server: &RedisServer) -> Vec<String> {
+    let of_reader = |member: String| Some(member.split_once('&')?.1.to_owned());
+    let mut readers: Vec<_> = members(server)
+        .await
+        .into_iter()
+        .filter_map(of_reader)
+        .collect();
+    readers.sort();
+    readers
+}
+
+#[tokio::test]
+async fn readers_that_are_gone_leave_the_set_also_after_another_server_has_taken_over() {
+    let server = RedisServer::start().await;
+    let proxy = Proxy::to(server.address()).await;
+    let named = async |url: &str, name: &str| {
+        let backend = RedisBackend::builder(url).lease(2 * LEASE).instance(name);
+        backend.quarantine(Duration::ZERO).connect().await.unwrap()
+    };
+    let gone = named(&proxy.url(&server.url()), "gone").await;
+    let stays = named(&server.url(), "stays").await;
+    let comes = named(&server.url(), "comes").await;
+    let (ended, held) = (take(&gone, &reads()).await, take(&stays, &reads()).await);
+    let () = server.ask(&["SAVE"]).await.unwrap();
+    proxy.hold(Direction::ToServer);
+    server.restart().await;
+    assert_eq!(readers_of(&server).await, ["gone", "stays"]);
+    eventually("those that are gone have left", async || {
+        if let Ok(Attempt::Granted(grant)) = comes.try_acquire(&reads()).await {
+            grant.release().await.unwrap();
+        }
+        readers_of(&server).await == ["stays"]
+    })
+    .await;
+    assert!(!ended.lease().is_valid(), "beside its share");
+    assert!(held.lease().is_valid() && is_refused(&comes, &writes()).await);
+    held.release().await.unwrap();
+    drop(take(&comes, &writes()).await);
+}
+
+/// As where a slot, or a fail-over, brings it to a server whose clock is ahead.
+#[tokio::test]
+async fn the_times_of_another_server_end_no_share() {
+    let server = RedisServer::start().await;
+    let (one, two) = (
+        backend(&server.url(), 4 * LEASE).await,
+        backend(&server.url(), 4 * LEASE).await,
+    );
+    for is_mixed in [false, true] {
+        let held = take(&one, &reads()).await;
+        let set = format!("{}:readers", key());
+        let by_another = "local value = redis.call('GET', KEYS[1]) \
+             redis.call('SET', KEYS[1], string.sub(value, 1, -17) .. ARGV[1], 'KEEPTTL') \
+             redis.call('ZADD', KEYS[2], 1, redis.call('ZRANGE', KEYS[2], 0, 0)[1])";
+        let another = "00000000000000aa";
+        let () = server
+            .ask(&["EVAL", by_another, "2", &key(), &set, another])
+            .await
+            .unwrap();
+        if is_mixed {
+            // By the clock of this one.
+            take(&two, &reads()).await.release().await.unwrap();
+        }
+        assert_eq!(members(&server).await.len(), 1);
+        assert!(is_refused(&two, &writes()).await, "{is_mixed}");
+        held.release().await.unwrap();
+        take(&two, &writes()).await.release().await.unwrap();
+    }
 }
