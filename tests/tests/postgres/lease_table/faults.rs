@@ -170,6 +170,27 @@ async fn a_writer_that_waits_on_takes_the_place_of_one_that_gave_up() {
     guard.release().await.unwrap();
 }
 
+/// It is taken again before it ends, by the process that waits.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_writer_keeps_readers_out_for_as_long_as_it_waits() {
+    const SHORT: Duration = Duration::from_secs(1);
+    let store = LeaseTableStore::open().await;
+    let url = store.pooler().url();
+    let (here, there) = (store.client().await, client_for(&url, SHORT).await);
+    let reader = here.lock(order()).unwrap().shared();
+    let guard = reader.acquire(ZERO).await.unwrap();
+    let writing = there.lock(order()).unwrap().acquire_owned(PATIENCE);
+    let writing = tokio::spawn(writing);
+    let is_kept_out = async || matches!(reader.try_acquire(ZERO).await, Ok(None));
+    eventually("the writer waits", is_kept_out).await;
+    let begun = Instant::now();
+    while begun.elapsed() < SHORT * 4 {
+        assert!(is_kept_out().await && guard.is_valid());
+    }
+    guard.release().await.unwrap();
+    writing.await.unwrap().unwrap().release().await.unwrap();
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_frozen_server_costs_the_lock_and_holds_up_no_caller() {
     let store = LeaseTableStore::open().await;
