@@ -25,11 +25,20 @@ struct Place {
 }
 
 impl Places {
-    /// A writer has a place, or is to have it from its next try on, which lasts this long; whether that is new.
-    pub(super) fn add(&mut self, key: &TableKey, lasts: Duration) -> bool {
+    /// A writer is to have a place from its next try on; whether that is new.
+    pub(super) fn want(&mut self, key: &TableKey, lasts: Duration) -> bool {
+        let is_new = !self.contains(key);
+        if is_new {
+            self.taken(key, lasts);
+        }
+        is_new
+    }
+
+    /// A writer has a place, which lasts this long.
+    pub(super) fn taken(&mut self, key: &TableKey, lasts: Duration) {
         let again = Instant::now() + lasts / 3;
         let place = Place { again, left: None };
-        self.by_key.insert(key.clone(), place).is_none()
+        self.by_key.insert(key.clone(), place);
     }
 
     pub(super) fn contains(&self, key: &TableKey) -> bool {
@@ -91,7 +100,9 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_place_is_given_up_a_moment_after_the_last_writer_has_left() {
         let mut places = Places::default();
-        assert!(places.next().is_none() && places.add(&key(), LASTS) && !places.add(&key(), LASTS));
+        assert!(
+            places.next().is_none() && places.want(&key(), LASTS) && !places.want(&key(), LASTS)
+        );
         assert!(places.left(|_| true).is_empty());
         advance(LINGER * 2).await;
         assert!(places.left(|_| false).is_empty(), "it may come back");
@@ -107,7 +118,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_place_ends_with_the_grant() {
         let mut places = Places::default();
-        places.add(&key(), LASTS);
+        places.taken(&key(), LASTS);
         places.granted(&key());
         assert!(!places.contains(&key()) && places.next().is_none());
     }
@@ -115,16 +126,18 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_place_is_taken_again_three_times_in_the_time_that_it_lasts() {
         let mut places = Places::default();
-        places.add(&key(), LASTS);
+        places.taken(&key(), LASTS);
         for _ in 0..3 {
             assert!(places.due(LASTS).is_empty());
             advance(LASTS / 3).await;
             assert_eq!(places.due(LASTS), [key()]);
         }
-        // By a try of its own as well.
+        // By a try of its own as well, but not by one that does not take it.
         advance(LASTS / 4).await;
-        places.add(&key(), LASTS);
+        places.taken(&key(), LASTS);
         advance(LASTS / 4).await;
-        assert!(places.due(LASTS).is_empty());
+        assert!(places.due(LASTS).is_empty() && !places.want(&key(), LASTS));
+        advance(LASTS / 12).await;
+        assert_eq!(places.due(LASTS), [key()]);
     }
 }

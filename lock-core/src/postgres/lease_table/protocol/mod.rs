@@ -93,11 +93,13 @@ impl TableProtocol {
     /// Readers hold the lock that a writer asks for: whether a writer waits that has no place yet. It is sent again now,
     /// and takes it before its caller has an answer, so that one that goes on waiting has it.
     fn lacks_place(&mut self, acquire: &Acquire, has_place: bool) -> bool {
-        let is_waiting = self.shared.waiters.are_there(&acquire.key, Part::Whole);
-        let lease = self.shared.chosen.terms.lease();
-        // Taken for one that has left meanwhile, it is given up in a moment.
-        let is_new = (has_place || is_waiting) && self.places.add(&acquire.key, lease);
-        is_new && !has_place
+        let (key, lease) = (&acquire.key, self.shared.chosen.terms.lease());
+        if has_place {
+            // For one that has left meanwhile it is given up in a moment.
+            self.places.taken(key, lease);
+            return false;
+        }
+        self.shared.waiters.are_there(key, Part::Whole) && self.places.want(key, lease)
     }
 
     /// The token as users have it.
