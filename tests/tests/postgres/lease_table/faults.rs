@@ -144,20 +144,19 @@ async fn a_writer_that_waits_on_takes_the_place_of_one_that_gave_up() {
         let place = sqlx::query_scalar::<_, String>(place);
         place.fetch_optional(store.pool()).await.unwrap()
     };
-    let wait = async |client: &LockProvider| {
+    let wait = |client: &LockProvider| {
         let writing = client.lock(order()).unwrap().acquire_owned(PATIENCE);
-        let (before, writing) = (place().await, tokio::spawn(writing));
-        eventually("it has a place", async || {
-            let now = place().await;
-            now.is_some() && now != before
-        })
-        .await;
-        writing
+        tokio::spawn(writing)
     };
-    let first = wait(&there).await;
+    let first = wait(&there);
+    eventually("it has a place", async || place().await.is_some()).await;
     let of_the_first = place().await;
-    let other = store.client().await;
-    let second = wait(&other).await;
+    let second = wait(&store.client().await);
+    eventually("the other has it", async || {
+        let now = place().await;
+        now.is_some() && now != of_the_first
+    })
+    .await;
     second.abort();
     eventually("the first has a place again", async || {
         place().await == of_the_first
