@@ -151,7 +151,8 @@ async fn a_writer_that_waits_on_takes_the_place_of_one_that_gave_up() {
     let first = wait(&there);
     eventually("it has a place", async || place().await.is_some()).await;
     let of_the_first = place().await;
-    let second = wait(&store.client().await);
+    let other = store.client().await;
+    let second = wait(&other);
     eventually("the other has it", async || {
         let now = place().await;
         now.is_some() && now != of_the_first
