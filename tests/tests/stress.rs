@@ -326,6 +326,11 @@ async fn readers_and_writers_of_three_processes_keep_the_promises_over_postgres(
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn readers_and_writers_of_three_processes_keep_the_promises_over_a_table_behind_a_pooler() {
+    stressed_with_readers(20, &ChaosLeaseTable::open().await).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn readers_and_writers_of_three_processes_keep_the_promises_over_redis() {
     stressed_with_readers(20, &ChaosRedis::open().await).await;
 }

@@ -144,20 +144,20 @@ async fn a_writer_that_waits_on_takes_the_place_of_one_that_gave_up() {
         let place = sqlx::query_scalar::<_, String>(place);
         place.fetch_optional(store.pool()).await.unwrap()
     };
-    let wait = async |client: &LockProvider| {
+    let wait = |client: &LockProvider| {
         let writing = client.lock(order()).unwrap().acquire_owned(PATIENCE);
-        let (before, writing) = (place().await, tokio::spawn(writing));
-        eventually("it has a place", async || {
-            let now = place().await;
-            now.is_some() && now != before
-        })
-        .await;
-        writing
+        tokio::spawn(writing)
     };
-    let first = wait(&there).await;
+    let first = wait(&there);
+    eventually("it has a place", async || place().await.is_some()).await;
     let of_the_first = place().await;
     let other = store.client().await;
-    let second = wait(&other).await;
+    let second = wait(&other);
+    eventually("the other has it", async || {
+        let now = place().await;
+        now.is_some() && now != of_the_first
+    })
+    .await;
     second.abort();
     eventually("the first has a place again", async || {
         place().await == of_the_first
@@ -168,6 +168,27 @@ async fn a_writer_that_waits_on_takes_the_place_of_one_that_gave_up() {
     first.await.unwrap().unwrap().release().await.unwrap();
     let guard = reader.acquire(PATIENCE).await.unwrap();
     guard.release().await.unwrap();
+}
+
+/// It is taken again before it ends, by the process that waits.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_writer_keeps_readers_out_for_as_long_as_it_waits() {
+    const SHORT: Duration = Duration::from_secs(1);
+    let store = LeaseTableStore::open().await;
+    let url = store.pooler().url();
+    let (here, there) = (store.client().await, client_for(&url, SHORT).await);
+    let reader = here.lock(order()).unwrap().shared();
+    let guard = reader.acquire(ZERO).await.unwrap();
+    let writing = there.lock(order()).unwrap().acquire_owned(PATIENCE);
+    let writing = tokio::spawn(writing);
+    let is_kept_out = async || matches!(reader.try_acquire(ZERO).await, Ok(None));
+    eventually("the writer waits", is_kept_out).await;
+    let begun = Instant::now();
+    while begun.elapsed() < SHORT * 4 {
+        assert!(is_kept_out().await && guard.is_valid());
+    }
+    guard.release().await.unwrap();
+    writing.await.unwrap().unwrap().release().await.unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -4,7 +4,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use lock_core::LockMode;
 use lock_core::postgres::lease_table::{
-    Acquired, Ask, Hold, Part, Released, RowKey, Setup, Wish, fence, run,
+    Acquired, Ask, Hold, Part, Released, RowKey, Setup, Wish, fence,
 };
 use lock_tests::eventually;
 use sqlx::postgres::PgListener;
@@ -324,7 +324,7 @@ async fn a_reader_waits_for_the_statement_of_another() {
     assert!(matches!(acquired, Acquired::Granted(_)), "{acquired:?}");
 }
 
-/// Two that make the row of a name: the one that comes second is told, and granted when it asks again.
+/// Two that make the row of a name: the one that comes second asks again, and is granted.
 #[tokio::test]
 async fn a_reader_that_meets_another_at_a_new_row_is_sent_again() {
     let bed = Bed::new().await;

@@ -15,7 +15,7 @@ use super::setup::Table;
 use super::shared::Shared;
 use super::unanswered::Unanswered;
 use super::upkeep::{Done, Upkeep};
-use super::waiters::{Acquire, HeldLock, Release, TableKey, Token, Waiters, WhoHolds};
+use super::waiters::{Acquire, Command, HeldLock, Release, TableKey, Token, Waiters, WhoHolds};
 use super::watch::{Repair, Seen, Watch};
 use crate::server::leased::{Given, Owner, Part};
 use crate::server::link::LinkId;
@@ -90,25 +90,16 @@ impl TableProtocol {
         has_jumped
     }
 
-    /// Readers hold the lock that a writer asks for: in how many milliseconds it is to ask again. None where a writer
-    /// waits that has no place yet: it is sent again now, and takes it before its caller is told, so that one that goes
-    /// on waiting has it.
-    fn refused_by_readers(
-        &mut self,
-        acquire: &Acquire,
-        has_place: bool,
-        left: Option<i64>,
-    ) -> Option<i64> {
-        let is_waiting = self.shared.waiters.are_there(&acquire.key, Part::Whole);
-        // Taken for one that has left meanwhile, it is given up in a moment.
-        let is_new = (has_place || is_waiting) && self.places.add(&acquire.key);
-        if is_new && !has_place {
-            return None;
+    /// Readers hold the lock that a writer asks for: whether a writer waits that has no place yet. It is sent again now,
+    /// and takes it before its caller has an answer, so that one that goes on waiting has it.
+    fn lacks_place(&mut self, acquire: &Acquire, has_place: bool) -> bool {
+        let (key, lease) = (&acquire.key, self.shared.chosen.terms.lease());
+        if has_place {
+            // For one that has left meanwhile it is given up in a moment.
+            self.places.taken(key, lease);
+            return false;
         }
-        // Before the place ends.
-        let third = self.shared.chosen.terms.lease().as_millis() / 3;
-        let third = i64::try_from(third).unwrap_or(i64::MAX);
-        Some(left.map_or(third, |left| left.min(third)))
+        self.shared.waiters.are_there(key, Part::Whole) && self.places.want(key, lease)
     }
 
     /// The token as users have it.
@@ -241,13 +232,10 @@ impl Protocol for TableProtocol {
             (session::Acquired::Met, _) => return Acquired::Again,
             (session::Acquired::Held(left), _) => left,
         };
-        let left = match answer.is_read(place) && !answers.is_claim {
-            true => match self.refused_by_readers(acquire, answer.has_place(place), left) {
-                Some(left) => Some(left),
-                None => return Acquired::Again,
-            },
-            false => left,
-        };
+        let is_read = answer.is_read(place) && !answers.is_claim;
+        if is_read && self.lacks_place(acquire, answer.has_place(place)) {
+            return Acquired::Again;
+        }
         if answer.ends_too_late(place) {
             self.watch.ends_too_late(acquire.key.row);
         }
@@ -400,10 +388,16 @@ impl Protocol for TableProtocol {
     }
 
     fn work(&mut self, _: impl Fn(usize) -> bool, effects: &mut Effects) {
-        let waiters = &self.shared.waiters;
-        for key in self.places.left(|key| waiters.are_there(key, Part::Whole)) {
-            self.shared.give_up_place(key);
+        let shared = &self.shared;
+        let is_waited = |key: &TableKey| shared.waiters.are_there(key, Part::Whole);
+        for key in self.places.left(is_waited) {
+            shared.give_up_place(key);
         }
+        let due = self.places.due(shared.chosen.terms.lease()).into_iter();
+        shared
+            .queues
+            .requests
+            .push_all(due.map(Command::AcquireForWaiting));
         effects.extend(self.upkeep.due().into_iter().map(Effect::call));
     }
 

@@ -18,7 +18,7 @@ impl Of<'_> {
     /// locked, and finds nothing to make. A request without readers waits in the same two steps, for its releases and
     /// for the rows that its acquires make.
     ///
-    /// A row that another transaction made meanwhile is not locked, and the next statement may find that somebody has
+    /// A row that another transaction made meanwhile is not locked, and the next statement may find that another request has
     /// it: its readers are told apart as [met](kind::MET), and sent again, which finds the row.
     pub(in crate::postgres::lease_table) fn gather(
         &self,
