@@ -262,8 +262,8 @@ pub(crate) enum Settling {
 
 /// What became of a lock that was to be released.
 #[cfg_attr(
-    not(feature = "redis"),
-    allow(dead_code, reason = "Redis alone has these")
+    not(all(feature = "redis", feature = "postgres")),
+    allow(dead_code, reason = "no store has all of these")
 )]
 pub(crate) enum Released {
     /// It is free; whether other processes wait for it.

@@ -1,8 +1,10 @@
 use ::redis::RedisConnectionInfo;
 use tokio::io::{AsyncWriteExt, duplex};
 
+use super::calls::Trouble;
 use super::*;
 use crate::redis::settings::Settings;
+use crate::redis::steps::Step;
 
 /// To a server that says yes twice, to what the driver tells of itself, and then nothing.
 async fn connection() -> MultiplexedConnection {
