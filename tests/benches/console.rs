@@ -41,7 +41,7 @@ async fn look(store: &str, locks: LockProvider) {
     let guards = locks.claim(names, HELD).await.unwrap();
     assert_eq!(guards.len(), HELD);
     let app: Router = console::router(locks.clone());
-    for path in ["/", "/locks.json"] {
+    for path in ["/locks", "/locks.json"] {
         let mut times = Vec::new();
         let mut bytes = 0;
         for _ in 0..CALLS {
