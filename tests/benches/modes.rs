@@ -17,15 +17,20 @@ use rustix::process::Pid;
 /// How many tasks work, each on a name of its own.
 const TASKS: [usize; 2] = [1, 64];
 
+type Mode = fn(DistributedLock) -> DistributedLock;
+
+fn permit(lock: DistributedLock) -> DistributedLock {
+    lock.permits(5)
+}
+
 /// Prints how many cycles of either mode a second are made. Each round has so many of one task, and up to eight
 /// times as many of several.
 async fn look(store: &str, processes: impl Fn() -> Vec<Pid>, locks: &LockProvider, cycles: usize) {
     row(store, "", "");
-    let modes: [(&str, fn(DistributedLock) -> DistributedLock); 2] = [
-        ("  a permit of five", |lock| lock.permits(5)),
+    for (what, mode) in [
+        ("  a permit of five", permit as Mode),
         ("  a reader", DistributedLock::shared),
-    ];
-    for (what, mode) in modes {
+    ] {
         for tasks in TASKS {
             let cycles = cycles * tasks.min(8);
             let other = |task| cycle_of(mode(locks.lock(name(task)).unwrap()));
