@@ -12,9 +12,9 @@ use crate::LockError;
 use crate::backend::{Attempt, Granted};
 use crate::name::LockName;
 
-/// So many slots are asked for in the first question, the others in a second one: few have more, and of many
-/// most are free.
-const AT_FIRST: usize = 8;
+/// One slot is asked for first: mostly it is free, and a question for one costs no more than one for a lock.
+/// So many are asked for in the second question, the others in a third: few have more, and of many most are free.
+const TOGETHER: usize = 8;
 
 /// A question to the store, with its turn; what is granted to one that is dropped goes on or back.
 pub(super) type Asked =
@@ -79,7 +79,7 @@ impl Seeking {
             failed_until: None,
             line_knows: false,
         };
-        seeking.add(AT_FIRST.min(permits));
+        seeking.add(1);
         seeking
     }
 
@@ -94,9 +94,21 @@ impl Seeking {
     }
 
     /// False if there are no more.
+    ///
+    /// The first slot is asked for again together with others: it can have been freed since, and one of these
+    /// acquired instead.
     pub(super) fn look_at_more(&mut self) -> bool {
         let known = self.slots.len();
-        self.add(self.permits);
+        if known > 1 {
+            self.add(self.permits);
+        } else {
+            self.add(TOGETHER.min(self.permits));
+            if let Some(State::Free(_, is_held)) =
+                self.slots.first_mut().map(|slot| &mut slot.state)
+            {
+                *is_held &= self.permits == 1;
+            }
+        }
         self.slots.len() > known
     }
 

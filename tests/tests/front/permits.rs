@@ -2,8 +2,11 @@
 
 use std::collections::BTreeSet;
 use std::future::Future;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::time::Duration;
 
+use lock_core::backend::{Attempt, Backend, LockRequest};
 use lock_core::{DistributedLock, LockError, LockGuard, LockName, LockPolicy, LockProvider};
 use lock_core::{LossReason, memory::MemoryBackend};
 use lock_tests::scripted_backend::{Play, ScriptedBackend};
@@ -177,6 +180,60 @@ async fn a_permit_is_handed_over_without_the_store() {
     assert_eq!(tried(&scripted, 3), before);
 }
 
+/// Counts the questions for many locks. Backends answer each of them by itself, and tries of all callers together.
+#[derive(Clone)]
+struct Counting {
+    memory: MemoryBackend,
+    many: Arc<AtomicUsize>,
+}
+
+impl Backend for Counting {
+    type Grant = <MemoryBackend as Backend>::Grant;
+
+    const KIND: &'static str = "counting";
+
+    async fn try_acquire(&self, request: &LockRequest) -> Result<Attempt<Self::Grant>, LockError> {
+        self.memory.try_acquire(request).await
+    }
+
+    async fn try_acquire_many(
+        &self,
+        requests: &[LockRequest],
+        limit: usize,
+    ) -> Result<Vec<(usize, Self::Grant)>, LockError> {
+        self.many.fetch_add(1, Relaxed);
+        self.memory.try_acquire_many(requests, limit).await
+    }
+
+    fn changed(&self, request: &LockRequest) -> impl Future<Output = ()> + Send + 'static {
+        self.memory.changed(request)
+    }
+
+    async fn health(&self) -> Result<(), LockError> {
+        self.memory.health().await
+    }
+}
+
+#[tokio::test]
+async fn a_permit_of_a_lock_that_nobody_holds_is_asked_for_as_a_lock_is() {
+    let many = Arc::new(AtomicUsize::new(0));
+    let backend = Counting {
+        memory: MemoryBackend::new(),
+        many: Arc::clone(&many),
+    };
+    let (here, there) = (
+        permits(&LockProvider::new(backend.clone()), 3),
+        permits(&LockProvider::new(backend), 3),
+    );
+    let first = take(&here, 1).await;
+    assert_eq!(many.load(Relaxed), 0);
+    // Each is found whichever slot is looked at first, and no try is refused before all were looked at together.
+    let others = take(&there, 2).await;
+    assert!(many.load(Relaxed) <= 2);
+    assert!(is_contended(&here).await);
+    drop((first, others));
+}
+
 /// The one line costs the store what one waiter does, also from seeker to seeker.
 #[tokio::test(start_paused = true)]
 async fn a_thousand_waiters_ask_the_store_for_each_slot_once() {
@@ -192,15 +249,15 @@ async fn a_thousand_waiters_ask_the_store_for_each_slot_once() {
         waiters.push(wait(&here, s(60)).await);
     }
     sleep(s(1)).await;
-    // One question, and one with a registration.
-    assert!(tried(&scripted, 5) <= before + 10);
+    // One question for the first slot, one for all, and one with a registration.
+    assert!(tried(&scripted, 5) <= before + 11);
     held.pop().unwrap().release().await.unwrap();
     let mut waiters = waiters.into_iter();
     let guard = waiters.next().unwrap().await.unwrap().unwrap();
     sleep(s(1)).await;
     // The scripted store tells all of each release: the next seeker asks again for what it waits for.
     assert!(
-        tried(&scripted, 5) <= before + 16,
+        tried(&scripted, 5) <= before + 17,
         "{}",
         tried(&scripted, 5) - before
     );
@@ -247,7 +304,7 @@ async fn the_end_of_the_first_wait_lets_the_next_in_line_go_on() {
     let before = tried(&scripted, 3);
     assert_eq!(
         before,
-        3 + 6,
+        3 + 7,
         "what the first has found out is not asked for again"
     );
     held.pop().unwrap().release().await.unwrap();
