@@ -4,7 +4,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use lock_core::backend::{Backend, BootClock, Clock, TokioClock};
+use lock_core::backend::{BootClock, Clock, TokioClock};
 use lock_core::memory::MemoryBackend;
 use lock_tests::address::Opened;
 use lock_tests::chaos::{
@@ -300,13 +300,9 @@ async fn permits_of_killed_and_frozen_processes_are_no_more_over_redis() {
     stressed_with_permits(16, &ChaosRedis::open().await).await;
 }
 
-/// Three processes, each with 21 readers and a writer on one lock, while everything happens to them that can. For a
-/// store without readers it does nothing.
+/// Three processes, each with 21 readers and a writer on one lock, while everything happens to them that can.
 #[allow(clippy::print_stdout, reason = "the report of a run")]
-async fn stressed_with_readers<S: Subject>(seconds: u32, subject: &S) {
-    if !S::Backend::SHARED {
-        return;
-    }
+async fn stressed_with_readers(seconds: u32, subject: &impl Subject) {
     let campaign = Campaign {
         processes: 3,
         clients: 22,
