@@ -24,6 +24,10 @@ pub(crate) struct Owner {
 /// What an owner has of a lock, or asks for. It goes with the owner wherever that goes: what is renewed, given back
 /// or asked for again is of the same part.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[cfg_attr(
+    not(feature = "postgres"),
+    allow(unreachable_pub, reason = "lease tables show it to tests")
+)]
 pub enum Part {
     /// All of it.
     #[default]

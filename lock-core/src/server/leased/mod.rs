@@ -14,6 +14,10 @@ mod token;
 
 pub(crate) use grant::{Client, HoldCommand, KeyGrant, KeyReleases};
 pub(crate) use held::{Held, HeldLock};
+#[cfg_attr(
+    not(feature = "postgres"),
+    allow(unreachable_pub, reason = "lease tables show it to tests")
+)]
 pub use key::Part;
 pub(crate) use key::{LockKey, Owner};
 pub(crate) use question::WhoHolds;
