@@ -84,6 +84,11 @@ pub(crate) trait Protocol: Sized + Send + 'static {
         None
     }
 
+    /// Whether it has nothing to send any more of its own accord, when its users have left.
+    fn is_done(&self) -> bool {
+        true
+    }
+
     /// Lanes that stand together for all servers.
     fn probed_lanes(&self) -> Vec<usize>;
 

@@ -41,6 +41,10 @@ impl Places {
         self.by_key.insert(key.clone(), place);
     }
 
+    pub(super) fn is_empty(&self) -> bool {
+        self.by_key.is_empty()
+    }
+
     pub(super) fn contains(&self, key: &TableKey) -> bool {
         self.by_key.contains_key(key)
     }

@@ -31,7 +31,7 @@ pub enum Server {
 /// What a request has led to. Each lock has its place in what was asked, from 0.
 #[derive(Debug)]
 pub struct Answer {
-    /// The server's time when it began, in microseconds.
+    /// The server's time when it began, or had waited for rows of readers, in microseconds.
     pub time: i64,
     /// What the server says of itself.
     pub server: Server,
@@ -186,7 +186,9 @@ impl Answer {
                 kind::MET => drop(answer.met.insert(place)),
                 kind::FREE => drop(answer.free.insert(place, [one?, other?])),
                 kind::MARKED => answer.marked = Some(place),
-                kind::NOTIFIED | kind::GATHERED => {}
+                kind::NOTIFIED => {}
+                // By this time what follows was in time or late: it has waited for rows.
+                kind::GATHERED => answer.time = answer.time.max(other?),
                 is @ (kind::HELD_BY | kind::READ_BY) => {
                     let mode = match is {
                         kind::READ_BY => LockMode::Shared,

@@ -37,6 +37,11 @@ impl Unanswered {
         matches!(self.refused().as_deref(), Some("55P03" | "54000"))
     }
 
+    /// Whether others were in the way, and nothing is wrong: they had rows for long, or wait for ours.
+    fn was_in_the_way(&self) -> bool {
+        matches!(self.refused().as_deref(), Some("55P03" | "40P01"))
+    }
+
     /// Whether the server only reads now: a standby does not begin a transaction that writes.
     pub(super) fn only_reads(&self) -> bool {
         matches!(self.refused().as_deref(), Some("0A000" | "25006"))
@@ -68,6 +73,7 @@ impl Unanswered {
     /// What follows for the locks of the request.
     pub(super) fn failed(&self) -> Failed {
         let then = match self {
+            _ if self.was_in_the_way() => Then::Again,
             Self::NotSent(_) | Self::Failed(Failure::Refused(_)) => Then::Refuse,
             Self::Failed(Failure::Unknown(_) | Failure::Nonsense) | Self::Late => Then::Undo,
         };

@@ -120,7 +120,11 @@ impl<P: Protocol> Driver<P> {
     /// Whether there is nothing to send and nothing to hear of.
     fn is_done(&self) -> bool {
         let mut lanes = 0..self.protocol.lanes();
-        self.pending.is_done() && !lanes.any(|lane| self.protocol.has_extra(lane))
+        self.pending.is_done()
+            && self.protocol.is_done()
+            // What the protocol has sent itself since the queues were emptied.
+            && !self.users.queues.has_some()
+            && !lanes.any(|lane| self.protocol.has_extra(lane))
     }
 
     /// Waits for an answer, which it gives, for a command, or until then.

@@ -170,6 +170,53 @@ async fn a_writer_that_waits_on_takes_the_place_of_one_that_gave_up() {
     guard.release().await.unwrap();
 }
 
+/// As a command does that gives up and ends.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_process_that_ends_leaves_no_place_of_its_writers_behind() {
+    let store = LeaseTableStore::open().await;
+    let url = store.pooler().url();
+    // Much longer than anything here takes.
+    let lease = Duration::from_secs(300);
+    let (here, there) = (client_for(&url, lease).await, client_for(&url, lease).await);
+    let reader = here.lock(order()).unwrap().shared();
+    let guard = reader.acquire(ZERO).await.unwrap();
+    let writing = tokio::spawn(there.lock(order()).unwrap().acquire_owned(PATIENCE));
+    eventually("it keeps readers out", async || {
+        reader.try_acquire(ZERO).await.unwrap().is_none()
+    })
+    .await;
+    writing.abort();
+    assert!(writing.await.is_err());
+    there.shutdown(ZERO).await;
+    drop(there);
+    eventually("readers are let in again", async || {
+        reader.try_acquire(ZERO).await.unwrap().is_some()
+    })
+    .await;
+    guard.release().await.unwrap();
+}
+
+/// Others can have the row of readers for longer than a statement waits for it: that is no error.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_reader_waits_out_a_row_that_is_busy_for_long() {
+    let store = LeaseTableStore::open().await;
+    let client = store.client().await;
+    let reader = client.lock(order()).unwrap().shared();
+    reader.acquire(ZERO).await.unwrap().release().await.unwrap();
+    let mut other = store.pool().begin().await.unwrap();
+    sqlx::query("SELECT FROM distributed_lock_leases WHERE name <> 'server' FOR UPDATE")
+        .execute(&mut *other)
+        .await
+        .unwrap();
+    // A statement gives up after half a second, an acquire is tried for two.
+    let ending = async {
+        sleep(Duration::from_millis(800)).await;
+        other.commit().await.unwrap();
+    };
+    let (guard, ()) = tokio::join!(reader.acquire(PATIENCE), ending);
+    guard.unwrap().release().await.unwrap();
+}
+
 /// It is taken again before it ends, by the process that waits.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_writer_keeps_readers_out_for_as_long_as_it_waits() {

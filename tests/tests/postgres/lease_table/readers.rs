@@ -324,6 +324,41 @@ async fn a_reader_waits_for_the_statement_of_another() {
     assert!(matches!(acquired, Acquired::Granted(_)), "{acquired:?}");
 }
 
+/// It waited for a row of readers and renewed nothing. Its time says so, by which a driver asks again: nothing is lost.
+#[tokio::test]
+async fn a_renewal_that_has_waited_for_a_row_for_too_long_says_so() {
+    let bed = Bed::new().await;
+    let mut client = bed.client().await;
+    let (held, read) = (hold(1), share(2));
+    client.take(held).await;
+    client.take(read).await;
+    let (answer, not_after) = loop {
+        let mut other = bed.pool.begin().await.unwrap();
+        let key = read.key;
+        let locked = format!("SELECT FROM leases WHERE key = '{key}' FOR NO KEY UPDATE");
+        other.execute(sqlx::AssertSqlSafe(locked)).await.unwrap();
+        let now = "SELECT (extract(epoch FROM clock_timestamp()) * 1000000)::int8";
+        let not_after = bed.look::<i64>(now).await + 50_000;
+        let asked = Ask {
+            renewals: &[held, read],
+            ..Ask::default()
+        };
+        let ending = async {
+            eventually("it is too late", || async {
+                bed.look::<i64>(now).await > not_after
+            })
+            .await;
+            other.commit().await.unwrap();
+        };
+        // The server waits for a row for half a second, in which a busy machine may not let us come so far.
+        if let (Ok(answer), ()) = tokio::join!(client.ask_until(asked, not_after), ending) {
+            break (answer, not_after);
+        }
+    };
+    assert!(!answer.is_renewed(0) && !answer.is_renewed(1));
+    assert!(answer.time > not_after, "{answer:?}");
+}
+
 /// Two that make the row of a name: the one that comes second asks again, and is granted.
 #[tokio::test]
 async fn a_reader_that_meets_another_at_a_new_row_is_sent_again() {

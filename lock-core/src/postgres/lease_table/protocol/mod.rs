@@ -233,7 +233,9 @@ impl Protocol for TableProtocol {
             (session::Acquired::Held(left), _) => left,
         };
         let is_read = answer.is_read(place) && !answers.is_claim;
-        if is_read && self.lacks_place(acquire, answer.has_place(place)) {
+        // Not of one that is too late to be asked for again: its answer is known.
+        let is_in_time = acquire.until > self.shared.clock.now();
+        if is_read && is_in_time && self.lacks_place(acquire, answer.has_place(place)) {
             return Acquired::Again;
         }
         if answer.ends_too_late(place) {
@@ -385,6 +387,11 @@ impl Protocol for TableProtocol {
 
     fn take_extra(&mut self, _: usize) -> Option<Repair> {
         self.watch.take_repair()
+    }
+
+    /// Its places are given up.
+    fn is_done(&self) -> bool {
+        self.places.is_empty()
     }
 
     fn work(&mut self, _: impl Fn(usize) -> bool, effects: &mut Effects) {

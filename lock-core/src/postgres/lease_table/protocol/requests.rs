@@ -22,7 +22,10 @@ impl TableProtocol {
             })
             .collect();
         let acquires = batch.acquires.iter();
-        let acquires: Vec<_> = acquires.map(|acquire| self.wish(acquire)).collect();
+        let is_claim = batch.limit.is_some();
+        let acquires: Vec<_> = acquires
+            .map(|acquire| self.wish(acquire, is_claim))
+            .collect();
         let repair = batch.extra.as_ref();
         self.request(
             sent.at,
@@ -80,12 +83,14 @@ impl TableProtocol {
         (self.table.ask(self.shared.number(), ask, lease), not_after)
     }
 
-    fn wish<'a>(&self, acquire: &'a Acquire) -> Wish<'a> {
+    /// One of many that are claimed takes no place: a claim does not wait.
+    fn wish<'a>(&self, acquire: &'a Acquire, is_claim: bool) -> Wish<'a> {
         let (shared, part) = (&self.shared, acquire.part);
         // Once it is registered it tries again, so that a try which no waiter is registered for leaves no trace.
         let is_waiting = || shared.waiters.are_there(&acquire.key, part);
         let is_awaited = shared.is_listening() && is_waiting();
-        let has_place = part == Part::Whole && self.places.contains(&acquire.key) && is_waiting();
+        let has_place =
+            !is_claim && part == Part::Whole && self.places.contains(&acquire.key) && is_waiting();
         Wish {
             hold: hold(&acquire.key, acquire.owner, acquire.at_least),
             name: acquire.key.name.as_str(),

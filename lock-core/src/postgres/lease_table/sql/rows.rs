@@ -37,7 +37,7 @@ impl Of<'_> {
               SELECT m.key, {namespace}::text, m.name, {holder}::text, 0, clock_timestamp(), clock_timestamp(), 0 \
               FROM missing AS m CROSS JOIN (SELECT count(*) FROM locked) AS first ORDER BY m.key \
               ON CONFLICT (key) DO NOTHING RETURNING l.key) \
-             SELECT {gathered}, 0, count(*), NULL::int8 FROM locked \
+             SELECT {gathered}, 0, count(*), {MICROS} FROM locked \
              UNION ALL SELECT {met}, a.place, NULL, NULL FROM asked AS a JOIN missing AS m ON m.key = a.key \
               WHERE NOT EXISTS (SELECT FROM made WHERE made.key = a.key)",
             gathered = kind::GATHERED,

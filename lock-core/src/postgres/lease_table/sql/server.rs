@@ -20,7 +20,7 @@ const SWEPT: usize = 1_000;
 impl Of<'_> {
     /// Notes that this is another server than the table was on, or that its clock has jumped: no lock is granted
     /// until all that were granted before have ended. `lease` is that of the client; the row knows a longer
-    /// one. Nothing is noted twice for one server, and what was noted ends though the clock goes back.
+    /// one, or learns of this: a server that was restored can have forgotten it. Nothing is noted twice for one server, and what was noted ends though the clock goes back.
     ///
     /// Tokens go on where those of another server can have come to, although its clock may have been ahead and
     /// the last grants may be lacking here.
@@ -30,12 +30,11 @@ impl Of<'_> {
         has_jumped: bool,
     ) -> String {
         let (table, identity, server) = (self.table, self.identity.sql(), RowKey::SERVER);
-        let whole = format!(
-            "greatest({}, server.lease) * interval '1 ms'",
-            milliseconds(lease)
-        );
+        let milliseconds = milliseconds(lease);
+        let whole = format!("greatest({milliseconds}, server.lease) * interval '1 ms'");
         format!(
-            "UPDATE {table} AS server SET holder = {identity}, expires = clock_timestamp() + {whole}, \
+            "UPDATE {table} AS server SET holder = {identity}, lease = greatest({milliseconds}, server.lease), \
+              expires = clock_timestamp() + {whole}, \
               token = CASE server.holder WHEN {identity} THEN server.token ELSE greatest({MICROS} + {AHEAD}, \
                (SELECT max(l.token) FROM {table} AS l) + {LACKED}) END \
              WHERE server.key = '{server}'::uuid AND (server.holder <> {identity} OR {has_jumped} \

@@ -73,8 +73,10 @@ impl Of<'_> {
                UNION ALL SELECT a.owner, {ends}, clock_timestamp(), {holder}::text FROM asked AS a WHERE a.key = l.key \
               ) AS s(owner, until, since, who)) \
               FROM open WHERE l.key = open.key AND {is_open} RETURNING l.key), \
-             noted AS (UPDATE {table} AS l SET awaited = true FROM asked AS a CROSS JOIN server \
-              WHERE l.key = a.key AND a.place = ANY ({awaited}::int4[]) AND NOT {is_open} AND NOT l.awaited) \
+             refused AS MATERIALIZED (SELECT l.key FROM asked AS a JOIN {table} AS l ON l.key = a.key CROSS JOIN server \
+              WHERE a.place = ANY ({awaited}::int4[]) AND NOT {is_open} AND NOT l.awaited \
+              FOR NO KEY UPDATE OF l SKIP LOCKED), \
+             noted AS (UPDATE {table} AS l SET awaited = true FROM refused WHERE l.key = refused.key) \
              SELECT {kind}, a.place, CASE WHEN shared.key IS NOT NULL THEN 0 END::int8, \
               CASE WHEN l.expires > clock_timestamp() + (l.lease + 1000::int8) * interval '1 ms' \
                AND l.owner IS NOT NULL THEN -1 ELSE {left} END \
