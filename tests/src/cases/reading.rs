@@ -59,9 +59,10 @@ pub(super) fn reader(client: &LockProvider, name: &LockName) -> DistributedLock 
     client.lock(name).unwrap().shared()
 }
 
-/// Reads a lock that no writer holds or waits for.
+/// Reads a lock that no writer holds or waits for. What one that was served has left keeps readers out for a moment: a
+/// try of it can still be on its way.
 pub(super) async fn read(client: &LockProvider, name: &LockName) -> LockGuard {
-    reader(client, name).acquire(Duration::ZERO).await.unwrap()
+    reader(client, name).acquire(PATIENCE).await.unwrap()
 }
 
 pub(super) async fn is_readable(client: &LockProvider, name: &LockName) -> bool {
