@@ -1,4 +1,4 @@
-//! What a permit and a reader cost beside an exclusive lock that nobody else wants, for each store, printed as
+//! What a permit and a reader cost beside an exclusive lock that no other caller wants, for each store, printed as
 //! tables: `cargo bench -p lock-tests --bench modes`.
 
 #![allow(clippy::unwrap_used, reason = "a benchmark that fails ends")]
