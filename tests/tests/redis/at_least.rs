@@ -4,9 +4,9 @@ use std::time::{Duration, SystemTime};
 
 use lock_core::{LockGuard, LockName, LockPolicy, LockProvider};
 use lock_tests::servers::RedisServer;
-use lock_tests::{Lateness, redis_key};
+use lock_tests::{Lateness, abandon, redis_key};
 use redis::Value;
-use tokio::time::{Instant, sleep, timeout};
+use tokio::time::{Instant, sleep};
 
 use crate::earlier::Earlier;
 use crate::support::{BOUND, LEASE, NAME, client, is_held, take, token};
@@ -139,11 +139,11 @@ async fn what_a_caller_that_left_was_granted_is_not_kept() {
     let server = RedisServer::start().await;
     let (here, there) = (client(&server.url()).await, client(&server.url()).await);
     let mut have_left = 0;
-    for round in 0..40 {
+    for round in 0..40_u32 {
         let name = LockName::new("test", "leave", round).unwrap();
         let policy = LockPolicy::background_job().with_at_least(10 * LONG);
-        let patience = Duration::from_micros(25 * round);
-        if let Ok(granted) = timeout(patience, here.acquire(&name, policy)).await {
+        // The command was sent by the first poll.
+        if let Some(granted) = abandon(here.acquire(&name, policy), 1 + round % 3).await {
             drop(granted.unwrap());
             continue;
         }
@@ -151,5 +151,5 @@ async fn what_a_caller_that_left_was_granted_is_not_kept() {
         let free = there.acquire(&name, LONG).await.expect("it is free");
         free.release().await.unwrap();
     }
-    assert!(have_left > 0, "the machine is fast");
+    assert!(have_left > 10, "{have_left}");
 }
