@@ -99,17 +99,20 @@ impl Seeking {
     /// acquired instead.
     pub(super) fn look_at_more(&mut self) -> bool {
         let known = self.slots.len();
-        if known > 1 {
-            self.add(self.permits);
+        let is_second = known == 1;
+        self.add(if is_second {
+            TOGETHER.min(self.permits)
         } else {
-            self.add(TOGETHER.min(self.permits));
-            if let Some(State::Free(_, is_held)) =
-                self.slots.first_mut().map(|slot| &mut slot.state)
-            {
-                *is_held &= self.permits == 1;
-            }
+            self.permits
+        });
+        let are_more = self.slots.len() > known;
+        if is_second
+            && are_more
+            && let State::Free(_, is_held) = &mut self.slots[0].state
+        {
+            *is_held = false;
         }
-        self.slots.len() > known
+        are_more
     }
 
     /// Another seeker goes on, under a policy of its own: it takes over no try, and gets in line where the one before

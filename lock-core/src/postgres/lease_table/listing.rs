@@ -7,7 +7,7 @@ use sqlx::{AssertSqlSafe, Connection, Row};
 use super::session::holder;
 use super::setup::Table;
 use super::shared::Opened;
-use super::sql::{NO_OWNER, READERS, left, shares};
+use super::sql::{HELD_FOR, NO_OWNER, READERS, left, shares};
 use crate::instance::LONGEST;
 use crate::{ListedLock, LockError, LockMode, LockName};
 
@@ -31,16 +31,16 @@ pub(super) async fn list(opened: &Opened, limit: usize) -> Result<Vec<ListedLock
     })
 }
 
-/// One message, as all that goes through a pooler. Each reader of a lock has a row of its own. Marks and the row of the server have no owner. Any role with
-/// rights on the table can have written any text: no more of it is read than a name or an instance can have.
+/// One message, as all that goes through a pooler. Each reader of a lock has a row of its own. Marks and the row of the
+/// server have no owner. Any role with rights on the table can have written any text: no more of it is read than a
+/// name or an instance can have.
 fn listing(table: &Table, limit: usize) -> String {
     let limit = i64::try_from(limit).unwrap_or(i64::MAX);
     format!(
         "SET TRANSACTION ISOLATION LEVEL READ COMMITTED, READ ONLY; \
          SET LOCAL search_path = pg_catalog, pg_temp; \
          SELECT l.key::text, left(l.name, {name}), left(coalesce(r.who, l.holder), {instance}), \
-          CASE WHEN isfinite(coalesce(r.since, l.acquired)) THEN \
-           (extract(epoch FROM clock_timestamp() - coalesce(r.since, l.acquired)) * 1000000)::int8 END, \
+          {HELD_FOR}, \
           CASE WHEN l.owner = {NO_OWNER} THEN {left} END, l.awaited, l.owner = {READERS} \
          FROM {table} AS l LEFT JOIN LATERAL {shares} AS r ON true WHERE l.owner IS NOT NULL AND l.expires > clock_timestamp() LIMIT {limit}",
         table = table.name(),

@@ -87,16 +87,6 @@ impl<P: Protocol> Driver<P> {
         mut release: Release<P::Key>,
         released: Released,
     ) -> Option<Answered<P>> {
-        if matches!(released, Released::Again) {
-            (self.pending).delay(RELEASE_AGAIN, Command::Release(release));
-            return None;
-        }
-        if release.ghost.is_some()
-            && let Some((after, again)) = release.again(self.users.clock.now())
-        {
-            self.pending
-                .delay(after + HAND_OVER, Command::Release(again));
-        }
         let answer = match released {
             Released::Free { is_awaited } => {
                 if is_awaited {
@@ -111,9 +101,19 @@ impl<P: Protocol> Driver<P> {
                 let done = release.sent_to == Some(sent.link.server) && was_ours;
                 if done { Ok(()) } else { Err(taken_away()) }
             }
-            Released::Taken | Released::Again => Err(taken_away()),
+            Released::Taken => Err(taken_away()),
+            Released::Again => {
+                (self.pending).delay(RELEASE_AGAIN, Command::Release(release));
+                return None;
+            }
             Released::Failed(error) => Err(error),
         };
+        if release.ghost.is_some()
+            && let Some((after, again)) = release.again(self.users.clock.now())
+        {
+            self.pending
+                .delay(after + HAND_OVER, Command::Release(again));
+        }
         Some(Answered::Release(release, answer))
     }
 

@@ -11,7 +11,7 @@ use sqlx::postgres::PgConnectOptions;
 use sqlx::{ConnectOptions, PgConnection};
 use tokio::task::JoinSet;
 
-use super::{Bed, Client, hold, wish};
+use super::{Bed, Client, ask_for_all, hold, wish};
 
 const CLIENTS: usize = 8;
 
@@ -114,22 +114,7 @@ async fn round(
         .into_iter()
         .filter(|name| held.iter().all(|(other, _)| other != name));
     let asked: Vec<_> = asked.map(|name| (name, hold(name))).collect();
-    let releases: Vec<_> = released.iter().map(|(_, hold)| *hold).collect();
-    let renewals: Vec<_> = held.iter().map(|(_, hold)| *hold).collect();
-    let acquires: Vec<_> = asked.iter().map(|(_, hold)| wish(*hold)).collect();
-    let ask = Ask {
-        releases: &releases,
-        renewals: &renewals,
-        acquires: &acquires,
-        ..Ask::default()
-    };
-    let answer = client.ask(ask).await;
-    for place in 0..i32::try_from(releases.len()).unwrap() {
-        assert_eq!(answer.released(place), Released::Free);
-    }
-    for place in 0..i32::try_from(renewals.len()).unwrap() {
-        assert!(answer.is_renewed(place));
-    }
+    let answer = ask_for_all(client, &released, held, &asked).await;
     let before = held.len();
     for ((name, hold), place) in asked.into_iter().zip(0..) {
         let Acquired::Granted(token) = answer.acquired(place) else {

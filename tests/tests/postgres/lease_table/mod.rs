@@ -23,6 +23,7 @@ use lock_core::postgres::lease_table::{
     Acquired, Answer, Ask, Failure, Hold, Lease, Part, Released, Request, RowKey, Setup, Table,
     Wish, run,
 };
+use lock_tests::eventually;
 use lock_tests::servers::{PgBouncer, PostgresServer};
 use sqlx::{AssertSqlSafe, Connection, Executor, PgConnection, PgPool, Row};
 
@@ -98,6 +99,15 @@ impl Bed {
             .get(0)
     }
 
+    /// Returns when a session waits for a lock of another.
+    async fn until_one_waits(&self) {
+        let waiting = "SELECT count(*) FROM pg_locks WHERE NOT granted";
+        eventually("a session waits", || async {
+            self.look::<i64>(waiting).await > 0
+        })
+        .await;
+    }
+
     async fn write(&self, sql: &str) {
         self.pool.execute(AssertSqlSafe(sql)).await.unwrap();
     }
@@ -107,6 +117,33 @@ impl Bed {
         let sql = "UPDATE leases SET expires = clock_timestamp() - interval '1 s' WHERE key =";
         self.write(&format!("{sql} '{key}'")).await;
     }
+}
+
+/// Releases these, renews those and asks for the others, in one request, of locks that are known by numbers. All that is
+/// held is released or renewed.
+async fn ask_for_all(
+    client: &mut Client,
+    released: &[(usize, Hold)],
+    held: &[(usize, Hold)],
+    asked: &[(usize, Hold)],
+) -> Answer {
+    let releases: Vec<_> = released.iter().map(|(_, hold)| *hold).collect();
+    let renewals: Vec<_> = held.iter().map(|(_, hold)| *hold).collect();
+    let acquires: Vec<_> = asked.iter().map(|(_, hold)| wish(*hold)).collect();
+    let ask = Ask {
+        releases: &releases,
+        renewals: &renewals,
+        acquires: &acquires,
+        ..Ask::default()
+    };
+    let answer = client.ask(ask).await;
+    for place in 0..i32::try_from(releases.len()).unwrap() {
+        assert_eq!(answer.released(place), Released::Free);
+    }
+    for place in 0..i32::try_from(renewals.len()).unwrap() {
+        assert!(answer.is_renewed(place));
+    }
+    answer
 }
 
 /// A client, over a connection of its own.

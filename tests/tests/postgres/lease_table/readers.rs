@@ -313,11 +313,7 @@ async fn a_reader_waits_for_the_statement_of_another() {
         .await
         .unwrap();
     let ending = async {
-        let waiting = "SELECT count(*) FROM pg_locks WHERE NOT granted";
-        eventually("the reader waits", || async {
-            bed.look::<i64>(waiting).await > 0
-        })
-        .await;
+        bed.until_one_waits().await;
         other.commit().await.unwrap();
     };
     let (acquired, ()) = tokio::join!(client.acquire(share(1)), ending);
@@ -372,11 +368,7 @@ async fn a_reader_that_meets_another_at_a_new_row_is_sent_again() {
     );
     other.execute(sqlx::AssertSqlSafe(made)).await.unwrap();
     let ending = async {
-        let waiting = "SELECT count(*) FROM pg_locks WHERE NOT granted";
-        eventually("the reader waits", || async {
-            bed.look::<i64>(waiting).await > 0
-        })
-        .await;
+        bed.until_one_waits().await;
         other.commit().await.unwrap();
     };
     let (acquired, ()) = tokio::join!(client.acquire(share(1)), ending);

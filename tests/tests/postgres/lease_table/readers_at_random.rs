@@ -7,7 +7,7 @@ use lock_core::postgres::lease_table::{Acquired, Ask, Hold, Part, Released, Wish
 use lock_tests::seed;
 use tokio::task::JoinSet;
 
-use super::{Bed, Client, hold, wish};
+use super::{Bed, Client, ask_for_all, hold, wish};
 
 /// A row, as the rules have it.
 #[derive(Clone, Default)]
@@ -250,22 +250,7 @@ async fn visit(
         })
         .collect();
     random.shuffle(&mut asked);
-    let releases: Vec<_> = released.iter().map(|(_, hold)| *hold).collect();
-    let renewals: Vec<_> = held.iter().map(|(_, hold)| *hold).collect();
-    let acquires: Vec<_> = asked.iter().map(|(_, hold)| wish(*hold)).collect();
-    let ask = Ask {
-        releases: &releases,
-        renewals: &renewals,
-        acquires: &acquires,
-        ..Ask::default()
-    };
-    let answer = client.ask(ask).await;
-    for place in 0..i32::try_from(releases.len()).unwrap() {
-        assert_eq!(answer.released(place), Released::Free);
-    }
-    for place in 0..i32::try_from(renewals.len()).unwrap() {
-        assert!(answer.is_renewed(place));
-    }
+    let answer = ask_for_all(client, &released, held, &asked).await;
     for ((name, hold), place) in asked.into_iter().zip(0..) {
         if !matches!(answer.acquired(place), Acquired::Granted(_)) {
             continue;

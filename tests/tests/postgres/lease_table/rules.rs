@@ -190,11 +190,7 @@ async fn a_row_that_is_changed_while_a_request_waits_spoils_none() {
             .await
             .unwrap();
         let changing = async {
-            let waiting = "SELECT count(*) FROM pg_locks WHERE NOT granted";
-            eventually("the request waits", || async {
-                bed.look::<i64>(waiting).await > 0
-            })
-            .await;
+            bed.until_one_waits().await;
             other.commit().await.unwrap();
         };
         let (is_renewed, ()) = tokio::join!(client.renews(held), changing);

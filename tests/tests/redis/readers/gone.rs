@@ -10,7 +10,7 @@ use lock_tests::servers::{Direction, Proxy, RedisServer, Server};
 use tokio::time::{sleep, timeout};
 
 use super::{
-    FOR_EVER, attempt, backend, is_refused, key, lost, members, places, reads, take, wait_for,
+    FOR_EVER, attempt, backend, is_refused, key, lost, members, places, reads, set, take, wait_for,
     writes,
 };
 use crate::support::{LEASE, PATIENCE};
@@ -99,7 +99,7 @@ async fn a_share_that_was_removed_is_not_renewed_and_its_release_changes_nothing
         backend(&server.url(), LEASE).await,
     );
     let (removed, stays) = (take(&one, &reads()).await, take(&two, &reads()).await);
-    let set = format!("{}:readers", key());
+    let set = set();
     let first = &members(&server).await[0];
     let () = server.ask(&["ZREM", &set, first]).await.unwrap();
     assert_eq!(lost(&removed).await, LossReason::Revoked);
@@ -126,7 +126,7 @@ async fn a_reader_of_a_lock_that_was_deleted_is_nothing_to_the_next_readers() {
     next.release().await.unwrap();
     let writer = take(&two, &writes()).await;
     // A share of a lock that a writer holds by now.
-    let set = format!("{}:readers", key());
+    let set = set();
     let share = format!("{:032x}&web-1", 7);
     let () = server.ask(&["ZADD", &set, "9e15", &share]).await.unwrap();
     assert!(writer.lease().is_valid() && is_refused(&one, &reads()).await);
@@ -139,7 +139,7 @@ async fn the_readers_of_a_set_that_is_missing_keep_writers_out_until_the_lock_en
     let server = RedisServer::start().await;
     let one = backend(&server.url(), FOR_EVER).await;
     let held = take(&one, &reads()).await;
-    let set = format!("{}:readers", key());
+    let set = set();
     let () = server.ask(&["DEL", &set]).await.unwrap();
     assert!(is_refused(&one, &writes()).await && is_refused(&one, &reads()).await);
     drop(held);

@@ -80,10 +80,13 @@ async fn lost(grant: &RedisGrant) -> LossReason {
     grant.lease().reason().unwrap()
 }
 
+fn set() -> String {
+    format!("{}:readers", key())
+}
+
 /// What the set of readers has: shares, and places of writers that wait.
 async fn members(server: &RedisServer) -> Vec<String> {
-    let set = format!("{}:readers", key());
-    server.ask(&["ZRANGE", &set, "0", "-1"]).await.unwrap()
+    server.ask(&["ZRANGE", &set(), "0", "-1"]).await.unwrap()
 }
 
 /// How many writers have a place before readers.
@@ -134,13 +137,13 @@ async fn what_readers_leave_ends_and_each_key_of_theirs_ends_by_itself() {
     let server = RedisServer::start().await;
     let one = backend(&server.url(), LEASE).await;
     let (first, second) = (take(&one, &reads()).await, take(&one, &reads()).await);
-    for key in [key(), format!("{}:readers", key())] {
+    for key in [key(), set()] {
         let left: i64 = server.ask(&["PTTL", &key]).await.unwrap();
         assert!((1..=2_000).contains(&left), "{key}: {left}");
     }
     first.release().await.unwrap();
     second.release().await.unwrap();
-    for key in [key(), format!("{}:readers", key())] {
+    for key in [key(), set()] {
         assert_eq!(server.ask::<u32>(&["EXISTS", &key]).await.unwrap(), 0);
     }
 }

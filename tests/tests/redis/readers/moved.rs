@@ -9,7 +9,7 @@ use lock_tests::eventually;
 use lock_tests::servers::{Direction, Proxy, RedisCluster, RedisSentinels, RedisServer, Server};
 use tokio::time::{sleep, timeout};
 
-use super::{FOR_EVER, backend, is_refused, key, members, reads, take, wait_for, writes};
+use super::{FOR_EVER, backend, is_refused, key, members, reads, set, take, wait_for, writes};
 use crate::support::{LEASE, PATIENCE};
 
 #[tokio::test]
@@ -111,7 +111,7 @@ async fn a_lock_whose_set_of_readers_has_moved_already_is_held_and_no_error() {
     let url = &cluster.urls()[0];
     let (one, two) = (backend(url, FOR_EVER).await, backend(url, FOR_EVER).await);
     let held = take(&one, &reads()).await;
-    begin_to_move(&cluster, &[&format!("{}:readers", key())]).await;
+    begin_to_move(&cluster, &[&set()]).await;
     assert!(is_refused(&two, &writes()).await);
     // Whose keys are in two places: as that of a writer whose key is on its way.
     let error = two.try_acquire(&reads()).await.unwrap_err();
@@ -171,7 +171,7 @@ async fn the_times_of_another_server_end_no_share() {
     );
     for is_mixed in [false, true] {
         let held = take(&one, &reads()).await;
-        let set = format!("{}:readers", key());
+        let set = set();
         let by_another = "local value = redis.call('GET', KEYS[1]) \
              redis.call('SET', KEYS[1], string.sub(value, 1, -17) .. ARGV[1], 'KEEPTTL') \
              redis.call('ZADD', KEYS[2], 1, redis.call('ZRANGE', KEYS[2], 0, 0)[1])";

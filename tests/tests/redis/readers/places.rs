@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use futures_util::future::BoxFuture;
 use lock_core::backend::{Attempt, Backend, Grant};
 use lock_core::redis::RedisBackend;
 use lock_tests::eventually;
@@ -9,7 +10,8 @@ use lock_tests::servers::{Direction, Proxy, RedisServer, Server};
 use tokio::time::timeout;
 
 use super::{
-    FOR_EVER, attempt, backend, is_refused, key, members, places, reads, take, wait_for, writes,
+    FOR_EVER, attempt, backend, is_refused, key, members, places, reads, set, take, wait_for,
+    writes,
 };
 use crate::support::{LEASE, PATIENCE};
 
@@ -27,6 +29,16 @@ async fn has_places(server: &RedisServer, number: usize) {
         places(server).await == number
     })
     .await;
+}
+
+/// A writer that waits, and has the one place before readers, until what this gives is dropped.
+async fn takes_a_place(server: &RedisServer, backend: &RedisBackend) -> BoxFuture<'static, ()> {
+    let request = writes();
+    let waits = Box::pin(backend.changed(&request));
+    is_subscribed(server).await;
+    assert!(is_refused(backend, &request).await);
+    has_places(server, 1).await;
+    waits
 }
 
 /// Readers are granted the lock beside those that hold it.
@@ -122,11 +134,7 @@ async fn a_writer_that_has_left_while_its_server_was_away_has_no_place_when_it_i
     );
     let _held = take(&one, &reads()).await;
     for is_cut in [false, true] {
-        let request = writes();
-        let waits = two.changed(&request);
-        is_subscribed(&server).await;
-        assert!(is_refused(&two, &request).await);
-        has_places(&server, 1).await;
+        let waits = takes_a_place(&server, &two).await;
         if is_cut {
             proxy.refuse().await;
             proxy.reset();
@@ -151,11 +159,7 @@ async fn a_writer_leaves_its_place_in_a_quarantine() {
     let one = backend(&server.url(), FOR_EVER).await;
     let _held = take(&one, &reads()).await;
     let two = two.await.unwrap();
-    let request = writes();
-    let waits = two.changed(&request);
-    is_subscribed(&server).await;
-    assert!(is_refused(&two, &request).await);
-    has_places(&server, 1).await;
+    let waits = takes_a_place(&server, &two).await;
     let () = server.ask(&["SAVE"]).await.unwrap();
     server.restart().await;
     assert_eq!(places(&server).await, 1, "as it was saved");
@@ -181,11 +185,7 @@ async fn a_backend_that_ends_leaves_the_places_of_its_writers() {
     let _held = take(&one, &reads()).await;
     for closes in [true, false] {
         let two = backend(&server.url(), FOR_EVER).await;
-        let request = writes();
-        let waits = two.changed(&request);
-        is_subscribed(&server).await;
-        assert!(is_refused(&two, &request).await);
-        has_places(&server, 1).await;
+        let waits = takes_a_place(&server, &two).await;
         if closes {
             two.close().await;
             assert_eq!(places(&server).await, 0);
@@ -206,11 +206,7 @@ async fn the_place_of_a_writer_that_is_gone_lasts_no_longer_where_the_clock_was_
         backend(&proxy.url(&server.url()), LEASE).await,
     );
     let held = take(&one, &reads()).await;
-    let request = writes();
-    let waits = two.changed(&request);
-    is_subscribed(&server).await;
-    assert!(is_refused(&two, &request).await);
-    has_places(&server, 1).await;
+    let waits = takes_a_place(&server, &two).await;
     proxy.hold(Direction::ToServer);
     server.put_clock(-3_600);
     assert!(is_refused(&one, &reads()).await, "it may live");
@@ -224,7 +220,7 @@ async fn a_place_that_no_script_wrote_keeps_readers_out_for_no_longer_than_a_lea
     let server = RedisServer::start().await;
     let one = backend(&server.url(), LEASE).await;
     let _held = take(&one, &reads()).await;
-    let set = format!("{}:readers", key());
+    let set = set();
     for end in ["-9e15", "-inf", "-8e15"] {
         let place = format!("?{}", end.trim_start_matches('-'));
         let () = server.ask(&["ZADD", &set, end, &place]).await.unwrap();

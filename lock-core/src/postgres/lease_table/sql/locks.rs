@@ -3,9 +3,8 @@
 //! The locks of a statement are arrays: of keys, of owners, of how many milliseconds each lasts without a renewal, and
 //! of their places, by which answers name them.
 
-use super::{MICROS, Of, READERS, kind, left};
+use super::{IS_TOO_LATE, MICROS, Of, READERS, kind, left, notified};
 use crate::postgres::lease_table::key::RowKey;
-use crate::postgres::lease_table::names::CHANNEL;
 
 /// Whom a lock is of that is kept after its release: no acquire has it.
 pub(in crate::postgres::lease_table) const NO_OWNER: &str =
@@ -13,10 +12,6 @@ pub(in crate::postgres::lease_table) const NO_OWNER: &str =
 
 /// When a row expires that is written now.
 const EXPIRES: &str = "clock_timestamp() + a.lasts * interval '1 ms'";
-
-/// Whether a row was written before the clock of the server went back.
-const IS_TOO_LATE: &str =
-    "l.expires > clock_timestamp() + (l.lease + 1000::int8) * interval '1 ms'";
 
 /// Locks that are asked for, by their places.
 fn asked([keys, owners, lasts, places]: [&str; 4]) -> String {
@@ -37,11 +32,7 @@ impl Of<'_> {
         [keys, owners, lasts, places, deaf]: [&str; 5],
     ) -> String {
         let (table, asked) = (self.table, asked([keys, owners, lasts, places]));
-        // Together with the commit of this transaction. `void` has a value.
-        let notified = format!(
-            "CASE WHEN freed.awaited AND NOT {deaf}::bool \
-             THEN (pg_notify('{CHANNEL}', freed.key::text) IS NOT NULL)::int4::int8 END"
-        );
+        let notified = notified(deaf);
         format!(
             "WITH asked AS ({asked}), \
              own AS (SELECT l.key, a.place, l.expires > clock_timestamp() AS was_held, l.awaited, \
@@ -107,13 +98,12 @@ impl Of<'_> {
             "(l.owner IS NULL OR l.expires <= clock_timestamp() OR l.owner = a.owner)";
         const IS_ANOTHERS: &str = "l.owner <> a.owner AND l.expires > clock_timestamp()";
         const IS_ITS_OWN: &str = "l.owner = a.owner AND l.expires > clock_timestamp()";
-        let (table, identity, server) = (self.table, self.identity.sql(), RowKey::SERVER);
+        let (table, may_grant) = (self.table, self.may_grant(not_after));
         format!(
             "WITH asked AS (SELECT * FROM unnest({keys}::uuid[], {owners}::uuid[], {lasts}::int4[], \
               {names}::text[], {places}::int4[]) AS a(key, owner, lasts, name, place)), \
              server AS MATERIALIZED (SELECT server.token FROM {table} AS server \
-              WHERE server.key = '{server}'::uuid AND server.holder = {identity} \
-              AND server.expires <= clock_timestamp() AND {MICROS} <= {not_after}::int8), \
+              WHERE {may_grant}), \
              free AS MATERIALIZED (SELECT l.key, a.place FROM asked AS a JOIN {table} AS l ON l.key = a.key \
               CROSS JOIN server WHERE {IS_FREE} LIMIT {limit}::int8 FOR UPDATE OF l SKIP LOCKED), \
              taken AS (UPDATE {table} AS l SET owner = a.owner, holder = {holder}::text, lease = a.lasts, \

@@ -11,6 +11,10 @@ pub(in crate::postgres::lease_table) fn shares() -> String {
     )
 }
 
+/// For how many microseconds the lock of a row `l`, or the share `r` of it, has been held, if that can be.
+pub(in crate::postgres::lease_table) const HELD_FOR: &str = "CASE WHEN isfinite(coalesce(r.since, l.acquired)) THEN \
+     (extract(epoch FROM clock_timestamp() - coalesce(r.since, l.acquired)) * 1000000)::int8 END";
+
 fn asked(keys: &str) -> String {
     format!(
         "SELECT key, (place - 1)::int4 AS place FROM unnest({keys}::uuid[]) WITH ORDINALITY AS a(key, place)"
@@ -40,8 +44,7 @@ impl Of<'_> {
         format!(
             "; WITH asked AS ({asked}) \
              SELECT CASE WHEN l.owner = {READERS} THEN {read_by} ELSE {kind} END, a.place, \
-              CASE WHEN isfinite(coalesce(r.since, l.acquired)) THEN \
-               (extract(epoch FROM clock_timestamp() - coalesce(r.since, l.acquired)) * 1000000)::int8 END, \
+              {HELD_FOR}, \
               CASE WHEN l.owner = {NO_OWNER} THEN {left} END, \
               left(coalesce(r.who, l.holder), {read}) \
              FROM asked AS a JOIN {table} AS l ON l.key = a.key \

@@ -20,8 +20,9 @@ use std::time::Duration;
 
 use super::identity::Identity;
 use super::key::RowKey;
+use super::names::CHANNEL;
 pub(super) use locks::NO_OWNER;
-pub(super) use looks::shares;
+pub(super) use looks::{HELD_FOR, shares};
 
 /// What a row of an answer says; its first column.
 pub(super) mod kind {
@@ -107,6 +108,19 @@ pub(super) const BEGIN: &str = "SET TRANSACTION ISOLATION LEVEL READ COMMITTED, 
 /// The time, in microseconds since 1970.
 const MICROS: &str = "(extract(epoch FROM clock_timestamp()) * 1000000)::int8";
 
+/// Whether a row was written before the clock of the server went back.
+const IS_TOO_LATE: &str =
+    "l.expires > clock_timestamp() + (l.lease + 1000::int8) * interval '1 ms'";
+
+/// Notifies the end of the locks `freed` that processes wait for, unless they are `deaf`: together with the commit of
+/// this transaction. `void` has a value.
+fn notified(deaf: &str) -> String {
+    format!(
+        "CASE WHEN freed.awaited AND NOT {deaf}::bool \
+         THEN (pg_notify('{CHANNEL}', freed.key::text) IS NOT NULL)::int4::int8 END"
+    )
+}
+
 /// How many milliseconds are left until this time, as a row has it. Operators can write any: `infinity` cannot be
 /// subtracted from, and no lock is kept for longer than a week.
 pub(super) fn left(expires: &str) -> String {
@@ -122,6 +136,15 @@ fn milliseconds(lease: Duration) -> u128 {
 }
 
 impl Of<'_> {
+    /// Whether the row `server` says that locks can be granted: by this server, in no quarantine, and not too late.
+    fn may_grant(&self, not_after: &str) -> String {
+        let (identity, server) = (self.identity.sql(), RowKey::SERVER);
+        format!(
+            "server.key = '{server}'::uuid AND server.holder = {identity} \
+             AND server.expires <= clock_timestamp() AND {MICROS} <= {not_after}::int8"
+        )
+    }
+
     /// Whether a writer that waits keeps readers out. Its place lasts no longer than the longest lease: one that does
     /// was taken before the clock of the server went back, and does not count.
     fn is_wanted(&self) -> String {

@@ -1,7 +1,6 @@
 //! The rows that a request with readers waits for, before all that it does with them.
 
 use super::{MICROS, Of, kind};
-use crate::postgres::lease_table::key::RowKey;
 
 impl Of<'_> {
     /// Locks the rows of these keys, in their order, and then makes those rows that are missing, in order as well.
@@ -19,19 +18,18 @@ impl Of<'_> {
     /// for the rows that its acquires make.
     ///
     /// A row that another transaction made meanwhile is not locked, and the next statement may find that another request has
-    /// it: its readers are told apart as [met](kind::MET), and sent again, which finds the row.
+    /// it: the answer names its readers as [met](kind::MET), and they are sent again, which finds the row.
     pub(in crate::postgres::lease_table) fn gather(
         &self,
         [rows, keys, names, places, namespace, holder, not_after]: [&str; 7],
     ) -> String {
-        let (table, identity, server) = (self.table, self.identity.sql(), RowKey::SERVER);
+        let (table, may_grant) = (self.table, self.may_grant(not_after));
         format!(
             "WITH locked AS MATERIALIZED (SELECT l.key FROM {table} AS l WHERE l.key = ANY ({rows}::uuid[]) \
               ORDER BY l.key FOR NO KEY UPDATE OF l), \
              asked AS (SELECT * FROM unnest({keys}::uuid[], {names}::text[], {places}::int4[]) AS a(key, name, place)), \
              missing AS MATERIALIZED (SELECT a.key, min(a.name) AS name FROM asked AS a CROSS JOIN {table} AS server \
-              WHERE server.key = '{server}'::uuid AND server.holder = {identity} \
-              AND server.expires <= clock_timestamp() AND {MICROS} <= {not_after}::int8 \
+              WHERE {may_grant} \
               AND NOT EXISTS (SELECT FROM {table} AS l WHERE l.key = a.key) GROUP BY a.key), \
              made AS (INSERT INTO {table} AS l (key, namespace, name, holder, lease, expires, acquired, token) \
               SELECT m.key, {namespace}::text, m.name, {holder}::text, 0, clock_timestamp(), clock_timestamp(), 0 \

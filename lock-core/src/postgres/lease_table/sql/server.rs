@@ -20,7 +20,8 @@ const SWEPT: usize = 1_000;
 impl Of<'_> {
     /// Notes that this is another server than the table was on, or that its clock has jumped: no lock is granted
     /// until all that were granted before have ended. `lease` is that of the client; the row knows a longer
-    /// one, or learns of this: a server that was restored can have forgotten it. Nothing is noted twice for one server, and what was noted ends though the clock goes back.
+    /// one, or learns of this: a server that was restored can have forgotten it. Nothing is noted twice for one server,
+    /// and what was noted ends though the clock goes back.
     ///
     /// Tokens go on where those of another server can have come to, although its clock may have been ahead and
     /// the last grants may be lacking here.

@@ -20,9 +20,7 @@
 //! The rows were locked by [`gather`](Of::gather). A row that a transaction of a user is fenced by is passed over, as
 //! a writer passes it over.
 
-use super::{MICROS, NO_OWNER, Of, READERS, is_read, kind};
-use crate::postgres::lease_table::key::RowKey;
-use crate::postgres::lease_table::names::CHANNEL;
+use super::{IS_TOO_LATE, MICROS, NO_OWNER, Of, READERS, is_read, kind, notified};
 
 /// The shares of a row `l` that is of readers, in order, as far as they last.
 const SHARES: &str = "unnest(l.readers, l.readers_until, l.readers_since, l.readers_by) AS r(owner, until, since, who)";
@@ -51,7 +49,7 @@ impl Of<'_> {
         &self,
         [keys, owners, places, holder, lasts, not_after, awaited]: [&str; 7],
     ) -> String {
-        let (table, identity, server) = (self.table, self.identity.sql(), RowKey::SERVER);
+        let (table, may_grant) = (self.table, self.may_grant(not_after));
         let (asked, ends, is_read) = (asked([keys, owners, places]), ends(lasts), is_read());
         let is_open = format!(
             "((l.owner IS NULL OR l.expires <= clock_timestamp() OR l.owner = {READERS}) AND NOT {})",
@@ -60,8 +58,7 @@ impl Of<'_> {
         format!(
             "WITH asked AS ({asked}), \
              server AS MATERIALIZED (SELECT server.lease FROM {table} AS server \
-              WHERE server.key = '{server}'::uuid AND server.holder = {identity} \
-              AND server.expires <= clock_timestamp() AND {MICROS} <= {not_after}::int8), \
+              WHERE {may_grant}), \
              open AS MATERIALIZED (SELECT l.key FROM {table} AS l CROSS JOIN server \
               WHERE l.key = ANY ({keys}::uuid[]) AND {is_open} FOR UPDATE OF l SKIP LOCKED), \
              shared AS (UPDATE {table} AS l SET owner = {READERS}, holder = {holder}::text, \
@@ -78,8 +75,7 @@ impl Of<'_> {
               FOR NO KEY UPDATE OF l SKIP LOCKED), \
              noted AS (UPDATE {table} AS l SET awaited = true FROM refused WHERE l.key = refused.key) \
              SELECT {kind}, a.place, CASE WHEN shared.key IS NOT NULL THEN 0 END::int8, \
-              CASE WHEN l.expires > clock_timestamp() + (l.lease + 1000::int8) * interval '1 ms' \
-               AND l.owner IS NOT NULL THEN -1 ELSE {left} END \
+              CASE WHEN {IS_TOO_LATE} AND l.owner IS NOT NULL THEN -1 ELSE {left} END \
              FROM asked AS a LEFT JOIN shared ON shared.key = a.key LEFT JOIN {table} AS l ON l.key = a.key",
             kind = kind::ACQUIRED,
             left = self.left_for_readers(),
@@ -115,11 +111,7 @@ impl Of<'_> {
         [keys, owners, places, deaf]: [&str; 4],
     ) -> String {
         let (table, asked) = (self.table, asked([keys, owners, places]));
-        // Together with the commit of this transaction. `void` has a value.
-        let notified = format!(
-            "CASE WHEN freed.is_awaited AND NOT {deaf}::bool \
-             THEN (pg_notify('{CHANNEL}', freed.key::text) IS NOT NULL)::int4::int8 END"
-        );
+        let notified = notified(deaf);
         format!(
             "WITH asked AS ({asked}), \
              own AS MATERIALIZED (SELECT l.key, l.awaited FROM {table} AS l \
@@ -130,7 +122,7 @@ impl Of<'_> {
               (readers, readers_until, readers_since, readers_by, expires, owner, awaited) = (SELECT {WRITTEN}, \
                CASE WHEN count(*) > 0 THEN {READERS} END, l.awaited AND count(*) > 0 \
                FROM (SELECT r.* FROM {SHARES} WHERE r.until > clock_timestamp() AND r.owner <> ALL ({owners}::uuid[])) AS s) \
-              FROM own WHERE l.key = own.key RETURNING l.key, l.owner IS NULL AND own.awaited AS is_awaited) \
+              FROM own WHERE l.key = own.key RETURNING l.key, l.owner IS NULL AND own.awaited AS awaited) \
              SELECT {kind}, a.place, (CASE WHEN held.owner IS NOT NULL THEN 1 \
                WHEN l.owner NOT IN ({READERS}, {NO_OWNER}) AND l.expires > clock_timestamp() THEN 2 ELSE 0 END)::int8, \
               {notified} \
