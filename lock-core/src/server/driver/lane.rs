@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
+use super::tries::Tries;
 use crate::LockError;
 use crate::server::leased::{Acquire, Claim, Probe, Release};
 use crate::server::protocol::{Batch, Protocol};
@@ -53,7 +54,12 @@ impl<P: Protocol> Lane<P> {
     }
 
     /// What goes into the next request.
-    pub(super) fn take(&mut self, extra: Option<P::Extra>) -> Batch<P> {
+    pub(super) fn take(
+        &mut self,
+        extra: Option<P::Extra>,
+        tries: &mut Tries<P::Key>,
+        now: Duration,
+    ) -> Batch<P> {
         let releases = self.releases.len().min(P::BATCH);
         let mut batch = Batch {
             releases: self.releases.drain(..releases).collect(),
@@ -74,6 +80,7 @@ impl<P: Protocol> Lane<P> {
             match self.acquires.pop_front() {
                 // No caller waits for it.
                 Some(acquire) if acquire.reply.is_closed() => {}
+                Some(acquire) if acquire.is_for_waiters() && !tries.begin(&acquire.key, now) => {}
                 Some(acquire) => batch.acquires.push(acquire),
                 None => break,
             }

@@ -20,6 +20,7 @@ mod renewals;
 mod restart;
 mod settle;
 mod spins;
+mod tries;
 mod users;
 
 use std::collections::BTreeMap;
@@ -34,6 +35,7 @@ use tokio::time::{Instant, sleep_until};
 use self::pending::Pending;
 use self::renewals::Renewals;
 use self::spins::Spins;
+use self::tries::Tries;
 use super::Queues;
 use super::leased::{Command, HeldLock, HoldCommand, Owner, Token};
 use super::protocol::{Batch, Call, Effect, Effects, Ended, Protocol, Sent};
@@ -58,6 +60,7 @@ pub(crate) struct Driver<P: Protocol> {
     /// What the protocol has asked for and was not done yet.
     effects: Effects<P>,
     pending: Pending<P>,
+    tries: Tries<P::Key>,
     renewals: Renewals<P>,
     calls: FuturesUnordered<Call<P>>,
     spins: Spins,
@@ -69,6 +72,7 @@ impl<P: Protocol> Driver<P> {
         Self {
             effects,
             pending: Pending::new(protocol.lanes()),
+            tries: Tries::new(),
             renewals: Renewals::new(users.terms.heartbeat()),
             calls: FuturesUnordered::new(),
             spins: Spins::new(),
@@ -207,7 +211,8 @@ impl<P: Protocol> Driver<P> {
                 else {
                     break;
                 };
-                let batch = lane.take(self.protocol.take_extra(at));
+                let extra = self.protocol.take_extra(at);
+                let batch = lane.take(extra, &mut self.tries, now);
                 if batch.is_empty() {
                     // The callers of what was there have left; a claim comes next.
                     continue;

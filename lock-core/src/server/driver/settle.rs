@@ -6,10 +6,11 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::Driver;
+use super::tries::ANSWERED_WITHIN;
 use crate::backend::{Attempt, Lease};
 use crate::hand_over::HAND_OVER;
 use crate::server::leased::{
-    Acquire, Answer, Claim, Command, Given, HeldLock, KeyGrant, Release, Reply, Token,
+    Acquire, Answer, Claim, Command, Given, HeldLock, KeyGrant, Release, Reply, Token, WaiterTable,
 };
 use crate::server::protocol::{
     Acquired, Batch, Failed, Issued, Protocol, Refusal, Released, Renewal, Sent, Settling, Then,
@@ -42,6 +43,7 @@ impl<P: Protocol> Driver<P> {
             probes,
             extra: _,
         } = batch;
+        self.tries_ended(&acquires);
         let mut places = 1..;
         let mut replies = Vec::with_capacity(releases.len() + acquires.len());
         for (release, place) in releases.into_iter().zip(&mut places) {
@@ -108,6 +110,7 @@ impl<P: Protocol> Driver<P> {
             }
             Released::Failed(error) => Err(error),
         };
+        self.tries.released(release.owner, self.users.clock.now());
         if release.ghost.is_some()
             && let Some((after, again)) = release.again(self.users.clock.now())
         {
@@ -125,12 +128,20 @@ impl<P: Protocol> Driver<P> {
         is_claim: bool,
     ) -> Option<Answered<P>> {
         let refusal = match acquired {
-            Acquired::Granted(token) => return Some(self.granted(sent, acquire, token)),
+            Acquired::Granted(token) => return self.granted(sent, acquire, token),
             Acquired::Again if is_claim => Refusal::Error(LockError::unanswered()),
             Acquired::Again => {
                 let now = self.users.clock.now();
                 let lane = sent.lane;
                 (self.pending).retry(lane, acquire, None, now, LockError::unanswered);
+                return None;
+            }
+            Acquired::Refused(Refusal::Held { .. })
+                if self.may_be_ours(sent, &acquire, is_claim) =>
+            {
+                let (lane, now) = (sent.lane, self.users.clock.now());
+                let again = Some(HAND_OVER);
+                (self.pending).retry(lane, acquire, again, now, LockError::unanswered);
                 return None;
             }
             Acquired::Refused(refusal) => refusal,
@@ -146,7 +157,34 @@ impl<P: Protocol> Driver<P> {
         Some(Answered::Refused(acquire.reply, answer))
     }
 
-    fn granted(&mut self, sent: Sent, acquire: Acquire<P::Waiters>, token: u64) -> Answered<P> {
+    /// Whether a caller was refused by a try for waiters that have left. One that waits itself is not kept: what
+    /// the try is granted is left to it.
+    fn may_be_ours(&self, sent: Sent, acquire: &Acquire<P::Waiters>, is_claim: bool) -> bool {
+        let now = self.users.clock.now();
+        let was_asked_for = (now + PATIENCE).saturating_sub(acquire.until);
+        !is_claim
+            && !acquire.is_for_waiters()
+            && was_asked_for < ANSWERED_WITHIN
+            && self.tries.may_have_refused(&acquire.key, sent.at, now)
+            && !self.users.waiters.is_waited_for(&acquire.key)
+    }
+
+    /// Tries for waiters have an answer, or will have none.
+    fn tries_ended(&mut self, acquires: &[Acquire<P::Waiters>]) {
+        for acquire in acquires {
+            if acquire.is_for_waiters() && self.tries.end(&acquire.key) {
+                let again = Command::AcquireForWaiting(acquire.key.clone());
+                self.pending.receive(again, &self.protocol, &self.users);
+            }
+        }
+    }
+
+    fn granted(
+        &mut self,
+        sent: Sent,
+        acquire: Acquire<P::Waiters>,
+        token: u64,
+    ) -> Option<Answered<P>> {
         let lease = Lease::until(
             Arc::clone(&self.users.clock),
             self.protocol.valid_until(sent),
@@ -154,7 +192,14 @@ impl<P: Protocol> Driver<P> {
         );
         if !lease.is_valid() {
             self.undo(sent.lane, &acquire, None);
-            return Answered::Refused(acquire.reply, Err(LockError::unanswered()));
+            let unanswered = Err(LockError::unanswered());
+            return Some(Answered::Refused(acquire.reply, unanswered));
+        }
+        if acquire.is_for_waiters() && acquire.reply.is_closed() {
+            let now = self.users.clock.now();
+            self.tries.strayed(&acquire.key, acquire.owner, now);
+            self.undo(sent.lane, &acquire, None);
+            return None;
         }
         let kept_until = (acquire.at_least).map(|at_least| self.users.clock.now() + at_least);
         self.users.held.insert(HeldLock {
@@ -165,13 +210,14 @@ impl<P: Protocol> Driver<P> {
             kept_until,
         });
         let grant = acquire.grant(token, lease, kept_until);
-        Answered::Granted(grant, acquire.reply)
+        Some(Answered::Granted(grant, acquire.reply))
     }
 
     /// What to do with a batch that has no answer.
     pub(super) fn failed(&mut self, sent: Sent, mut batch: Batch<P>, failure: P::Failure) {
         let lane = sent.lane;
         let now = self.users.clock.now();
+        self.tries_ended(&batch.acquires);
         let extra = batch.extra.take();
         let failed = (self.protocol).failed(sent, extra, failure, &mut self.effects);
         let Failed {

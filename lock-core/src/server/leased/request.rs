@@ -72,6 +72,11 @@ impl<W: WaiterTable> Acquire<W> {
         }
     }
 
+    /// Whether it is tried for the waiters, and not for one caller.
+    pub(crate) const fn is_for_waiters(&self) -> bool {
+        matches!(self.reply, Reply::Waiting(..))
+    }
+
     /// What it was granted, and is to be kept until then.
     pub(crate) fn grant(
         &self,

@@ -9,7 +9,7 @@ use lock_tests::{DirectLeaseTableStore, Lateness, Log, Store, eventually};
 use sqlx::Executor;
 use sqlx::postgres::{PgListener, PgPool};
 use tokio::task::JoinHandle;
-use tokio::time::{sleep, timeout};
+use tokio::time::{Instant, sleep, timeout};
 
 use crate::support::{BOUND, HeldUp, LEASE, PATIENCE, ZERO, acquire, order, take};
 
@@ -62,12 +62,7 @@ async fn a_release_that_is_not_awaited_notifies_no_process() {
     assert!(heard.is_err(), "{heard:?}");
     let guard = take(&here, order()).await;
     let waiting = waits(&there);
-    let seen = "SELECT awaited FROM distributed_lock_leases WHERE name = 'order:process:42'";
-    eventually("it is awaited", async || {
-        let seen = sqlx::query_scalar::<_, bool>(seen).fetch_one(store.pool());
-        seen.await.unwrap()
-    })
-    .await;
+    until_it_is_awaited(store.pool()).await;
     guard.release().await.unwrap();
     waiting.await.unwrap().release().await.unwrap();
     let heard = timeout(PATIENCE, listener.recv()).await;
@@ -111,6 +106,78 @@ async fn a_listen_url_on_which_nothing_arrives_is_refused() {
     }
     let right = LeaseTable::builder(bouncer.url()).listen_url(server.url());
     right.connect().await.unwrap();
+}
+
+/// A try for waiters stands in line on the server while the last of them leaves. Then the lock is free, and who asks for
+/// it comes behind that try, or before it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_caller_that_does_not_wait_is_not_refused_for_waiters_that_have_left() {
+    /// Nearer to what the driver waits for a try, a round on a busy machine says nothing.
+    const IN_TIME: Duration = Duration::from_millis(150);
+    let store = DirectLeaseTableStore::open().await;
+    let here = store.client().await;
+    take(&here, order()).await.release().await.unwrap();
+    let (mut tried, mut too_late) = (0, 0);
+    while tried < 12 {
+        held_by_another(store.pool()).await;
+        let waiting = waits(&here);
+        until_it_is_awaited(store.pool()).await;
+        let mut closed = store.pool().begin().await.unwrap();
+        let close = "LOCK TABLE distributed_lock_leases IN SHARE MODE; \
+             DELETE FROM distributed_lock_leases WHERE name = 'order:process:42'";
+        closed.execute(close).await.unwrap();
+        let begun = Instant::now();
+        let notify = "SELECT pg_notify($1, key::text) FROM distributed_lock_leases \
+             WHERE name = 'order:process:42'";
+        let notifying = sqlx::query(notify).bind(CHANNEL);
+        notifying.execute(store.pool()).await.unwrap();
+        until_they_stand_in_line(store.pool(), 1).await;
+        waiting.abort();
+        assert!(waiting.await.unwrap_err().is_cancelled());
+        let lock = here.lock(order()).unwrap();
+        let trying = tokio::spawn(async move { lock.try_acquire(ZERO).await.unwrap() });
+        until_they_stand_in_line(store.pool(), 2).await;
+        closed.commit().await.unwrap();
+        let granted = trying.await.unwrap();
+        let is_granted = granted.is_some();
+        if let Some(guard) = granted {
+            guard.release().await.unwrap();
+        }
+        if is_granted || begun.elapsed() < IN_TIME {
+            tried += 1;
+            assert!(is_granted, "round {tried}: it was free");
+        } else {
+            too_late += 1;
+            assert!(too_late < 100, "no round was in time");
+        }
+    }
+}
+
+/// Another process holds the lock, and will not release it.
+async fn held_by_another(pool: &PgPool) {
+    let held = "UPDATE distributed_lock_leases \
+         SET owner = gen_random_uuid(), lease = 30000, expires = clock_timestamp() + interval '30 s' \
+         WHERE name = 'order:process:42'";
+    let done = pool.execute(held).await.unwrap();
+    assert_eq!(done.rows_affected(), 1);
+}
+
+async fn until_it_is_awaited(pool: &PgPool) {
+    let seen = "SELECT awaited FROM distributed_lock_leases WHERE name = 'order:process:42'";
+    eventually("it is awaited", async || {
+        let seen = sqlx::query_scalar::<_, bool>(seen).fetch_one(pool);
+        seen.await.unwrap()
+    })
+    .await;
+}
+
+async fn until_they_stand_in_line(pool: &PgPool, many: i64) {
+    let waiting = "SELECT count(*) FROM pg_locks WHERE NOT granted AND relation IS NOT NULL";
+    eventually("they stand in line", async || {
+        let waiting = sqlx::query_scalar::<_, i64>(waiting).fetch_one(pool);
+        waiting.await.unwrap() >= many
+    })
+    .await;
 }
 
 /// A commit of another client that holds up all notifications costs a release one try.
