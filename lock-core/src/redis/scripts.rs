@@ -52,7 +52,10 @@ pub(super) static RENEW: Lua = Lua::new(concat!(
 
 pub(super) static TOKEN: Lua = Lua::new(include_str!("scripts/token.lua"));
 
-pub(super) static HOLDERS: Lua = Lua::new(include_str!("scripts/holders.lua"));
+pub(super) static HOLDERS: Lua = Lua::new(concat!(
+    include_str!("scripts/shares.lua"),
+    include_str!("scripts/holders.lua"),
+));
 
 /// The latest time (microseconds) that the scripts can count to: doubles are exact up to there.
 const LATEST: i64 = 1 << 53;

@@ -146,11 +146,11 @@ pub(crate) trait Protocol: Sized + Send + 'static {
     /// Gives it to who asked, now or when it is certain.
     fn give(&mut self, sent: Sent, given: Given<Self::Waiters>);
 
-    /// What follows from there being no answer to a batch.
+    /// What follows from there being no answer to a batch, whose extra it takes back.
     fn failed(
         &mut self,
         sent: Sent,
-        extra: Option<Self::Extra>,
+        batch: &mut Batch<Self>,
         failure: Self::Failure,
         effects: &mut Effects<Self>,
     ) -> Failed;

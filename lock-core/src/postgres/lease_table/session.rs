@@ -67,7 +67,7 @@ pub enum Acquired {
     Granted(i64),
     /// Refused; in how many milliseconds its present lease ends, if it is known.
     Held(Option<i64>),
-    /// Another client made the row at the same time: nothing is decided.
+    /// Another client made the row at the same time, or swept it: nothing is decided.
     Met,
 }
 
@@ -236,7 +236,7 @@ impl Answer {
     pub fn acquired(&self, place: i32) -> Acquired {
         match self.acquired.get(&place) {
             Some((Some(token), _)) => Acquired::Granted(*token),
-            Some((None, _)) if self.met.contains(&place) => Acquired::Met,
+            _ if self.met.contains(&place) => Acquired::Met,
             Some((None, left)) => Acquired::Held(left.filter(|left| *left > 0)),
             None => Acquired::Held(None),
         }

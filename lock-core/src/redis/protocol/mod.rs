@@ -238,11 +238,11 @@ impl Protocol for RedisProtocol {
     fn failed(
         &mut self,
         sent: Sent,
-        extra: Option<Extra>,
+        batch: &mut Batch<Self>,
         failure: Failure,
         effects: &mut Effects,
     ) -> Failed {
-        self.settle_failure(sent, extra, &failure, effects)
+        self.settle_failure(sent, batch.extra.take(), &failure, effects)
     }
 
     fn valid_until(&self, sent: Sent) -> Duration {

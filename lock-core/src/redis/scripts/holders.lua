@@ -7,10 +7,10 @@
 
 -- As in `exchange`.
 local NO_OWNER = '00000000000000000000000000000000'
-local READERS, SET = 'ffffffffffffffffffffffffffffffff', ':readers'
 
 local time = redis.call('TIME')
-local reply = { { tonumber(ARGV[1]), time[1] * 1000000 + time[2] } }
+local now = time[1] * 1000000 + time[2]
+local reply = { { tonumber(ARGV[1]), now } }
 for i, key in ipairs(KEYS) do
   -- No more is read than a lock has: others can write to the key.
   local value = redis.pcall('GETRANGE', key, '0', '127')
@@ -27,8 +27,9 @@ for i, key in ipairs(KEYS) do
   elseif string.sub(value, 1, 32) == READERS then
     local last = redis.pcall('ZRANGE', key .. SET, '-1', '-1', 'WITHSCORES')
     if last[1] then
-      -- Without one that has not ended it is free.
-      value = tonumber(last[2]) > reply[1][2] and { value, last[1] } or 0
+      -- Without one that has not ended it is free, if that is by this clock.
+      local lasts = tonumber(last[2]) > now or not shares_of(now, 0).is_by_this_clock(value)
+      value = lasts and { value, last[1] } or 0
     end
   end
   reply[i + 1] = value

@@ -1,4 +1,5 @@
--- What the scripts do alike for a lock that readers hold. It is before the parts of `exchange`, and before `renew.lua`.
+-- What the scripts do alike for a lock that readers hold. It is before the parts of `exchange`, before `renew.lua`
+-- and before `holders.lua`.
 --
 -- The value of such a lock ends with whose clock the times of its shares are by: ` readers:` and the server, if all are by
 -- that one's; else ` readers~`, the server, a dot and a time (us): what was granted or renewed since then is by its clock,

@@ -6,7 +6,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::users::Users;
-use crate::server::leased::HeldLock;
+use crate::server::leased::{HeldLock, Part};
 use crate::server::protocol::Protocol;
 
 /// How many requests' worth of leases are on their way: a request that waits behind others is late by their
@@ -61,18 +61,20 @@ impl<P: Protocol> Renewals<P> {
         // Those that end first go first: where a round takes longer than a heartbeat, this one begins
         // with what the last one has not come to.
         locks.sort_by_cached_key(|lock| lock.lease.remaining());
-        let mut unfilled: Vec<Option<usize>> = vec![None; protocol.lanes()];
+        let mut unfilled: Vec<[Option<usize>; 2]> = vec![[None; 2]; protocol.lanes()];
         for lock in locks {
             let lane = protocol.lane_of(&lock.key);
-            let at = unfilled[lane].filter(|at| self.waiting[*at].1.len() < P::RENEWED);
+            // A request with readers can wait for those of other processes, and writers do not wait with it.
+            let last = &mut unfilled[lane][usize::from(lock.owner.part == Part::Share)];
+            let at = last.filter(|at| self.waiting[*at].1.len() < P::RENEWED);
             let at = at.unwrap_or_else(|| {
                 self.waiting.push_back((lane, Vec::new()));
                 self.waiting.len() - 1
             });
-            unfilled[lane] = Some(at);
+            *last = Some(at);
             self.waiting[at].1.push(lock);
         }
-        protocol.renewing(|lane| unfilled[lane].is_some());
+        protocol.renewing(|lane| unfilled[lane].iter().any(Option::is_some));
     }
 
     /// What can be sent now; its [answer](Self::answered) is awaited.

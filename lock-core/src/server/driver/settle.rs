@@ -218,8 +218,7 @@ impl<P: Protocol> Driver<P> {
         let lane = sent.lane;
         let now = self.users.clock.now();
         self.tries_ended(&batch.acquires);
-        let extra = batch.extra.take();
-        let failed = (self.protocol).failed(sent, extra, failure, &mut self.effects);
+        let failed = (self.protocol).failed(sent, &mut batch, failure, &mut self.effects);
         let Failed {
             then,
             error,

@@ -320,6 +320,26 @@ async fn a_reader_waits_for_the_statement_of_another() {
     assert!(matches!(acquired, Acquired::Granted(_)), "{acquired:?}");
 }
 
+/// Its row was there when its statement began, and is not any more.
+#[tokio::test]
+async fn a_reader_whose_row_is_swept_while_it_waits_is_sent_again() {
+    let bed = Bed::new().await;
+    let mut client = bed.client().await;
+    let read = share(1);
+    client.take(read).await;
+    client.release(read).await;
+    let mut other = bed.pool.begin().await.unwrap();
+    let sweep = "DELETE FROM leases WHERE name <> 'server'";
+    other.execute(sweep).await.unwrap();
+    let ending = async {
+        bed.until_one_waits().await;
+        other.commit().await.unwrap();
+    };
+    let (acquired, ()) = tokio::join!(client.acquire(share(1)), ending);
+    assert_eq!(acquired, Acquired::Met);
+    client.take(share(1)).await;
+}
+
 /// It waited for a row of readers and renewed nothing. Its time says so, by which a driver asks again: nothing is lost.
 #[tokio::test]
 async fn a_renewal_that_has_waited_for_a_row_for_too_long_says_so() {

@@ -10,7 +10,7 @@ use lock_tests::servers::{Direction, Proxy, RedisCluster, RedisSentinels, RedisS
 use tokio::time::{sleep, timeout};
 
 use super::{FOR_EVER, backend, is_refused, key, members, reads, set, take, wait_for, writes};
-use crate::support::{LEASE, PATIENCE};
+use crate::support::{LEASE, NAME, PATIENCE};
 
 #[tokio::test]
 async fn in_a_cluster_readers_and_writers_wake_each_other() {
@@ -186,6 +186,8 @@ async fn the_times_of_another_server_end_no_share() {
         }
         assert_eq!(members(&server).await.len(), 1);
         assert!(is_refused(&two, &writes()).await, "{is_mixed}");
+        let holder = two.holder(&NAME.parse().unwrap()).await.unwrap();
+        assert!(holder.is_some(), "{is_mixed}: it is held, and named so");
         held.release().await.unwrap();
         take(&two, &writes()).await.release().await.unwrap();
     }

@@ -257,12 +257,13 @@ impl Protocol for TableProtocol {
     fn failed(
         &mut self,
         _: Sent,
-        repair: Option<Repair>,
+        batch: &mut Batch<Self>,
         failure: Unanswered,
         _: &mut Effects,
     ) -> Failed {
-        self.watch.put_back(repair);
-        if failure.was_held_up() {
+        self.watch.put_back(batch.extra.take());
+        // Without a release nothing was to be notified: the rows of others were in the way.
+        if failure.was_held_up() && !batch.releases.is_empty() {
             self.deaf_until = Some(Instant::now() + DEAF);
         }
         failure.failed()

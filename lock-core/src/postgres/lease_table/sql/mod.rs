@@ -54,7 +54,7 @@ pub(super) mod kind {
     pub(crate) const READ: i32 = 10;
     /// Place, of those alone for which this writer has a place before readers.
     pub(crate) const WANTED: i32 = 11;
-    /// Place, of those alone whose row another transaction made while this one wanted to: they are sent again.
+    /// Place, of those alone whose row another transaction made or swept while this one waited for it: they are sent again.
     pub(crate) const MET: i32 = 12;
     /// Rows were locked.
     pub(crate) const GATHERED: i32 = 13;

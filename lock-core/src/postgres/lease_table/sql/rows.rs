@@ -18,7 +18,8 @@ impl Of<'_> {
     /// for the rows that its acquires make.
     ///
     /// A row that another transaction made meanwhile is not locked, and the next statement may find that another request has
-    /// it: the answer names its readers as [met](kind::MET), and they are sent again, which finds the row.
+    /// it: the answer names its readers as [met](kind::MET), and they are sent again, which finds the row. So does the answer
+    /// where a row was swept that this statement has waited for.
     pub(in crate::postgres::lease_table) fn gather(
         &self,
         [rows, keys, names, places, namespace, holder, not_after]: [&str; 7],

@@ -74,9 +74,11 @@ impl Of<'_> {
               WHERE a.place = ANY ({awaited}::int4[]) AND NOT {is_open} AND NOT l.awaited \
               FOR NO KEY UPDATE OF l SKIP LOCKED), \
              noted AS (UPDATE {table} AS l SET awaited = true FROM refused WHERE l.key = refused.key) \
-             SELECT {kind}, a.place, CASE WHEN shared.key IS NOT NULL THEN 0 END::int8, \
+             SELECT CASE WHEN l.key IS NULL AND EXISTS (SELECT FROM server) THEN {met} ELSE {kind} END, a.place, \
+              CASE WHEN shared.key IS NOT NULL THEN 0 END::int8, \
               CASE WHEN {IS_TOO_LATE} AND l.owner IS NOT NULL THEN -1 ELSE {left} END \
              FROM asked AS a LEFT JOIN shared ON shared.key = a.key LEFT JOIN {table} AS l ON l.key = a.key",
+            met = kind::MET,
             kind = kind::ACQUIRED,
             left = self.left_for_readers(),
         )
