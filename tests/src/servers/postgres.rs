@@ -17,7 +17,7 @@ use super::daemon::{Daemon, Server, daemon_command};
 use super::guardian::{Guardian, unprivileged};
 use super::options::ServerOptions;
 use super::port::Port;
-use super::template::{copy_template, postgres_program};
+use super::template::{DATA, copy_template, postgres_program};
 use crate::timing::eventually;
 
 /// Settings that every server has, unless it is started with others.
@@ -64,7 +64,7 @@ impl PostgresOptions {
     /// Starts the server; returns when it answers.
     pub async fn start(self) -> PostgresServer {
         let guardian = Guardian::start();
-        copy_template(&guardian, &guardian.directory().join("data")).await;
+        copy_template(&guardian).await;
         PostgresServer::over(guardian, self).await
     }
 
@@ -103,7 +103,7 @@ impl PostgresServer {
     async fn over(guardian: Guardian, options: PostgresOptions) -> Self {
         let port = Port::reserve();
         let directory = guardian.directory();
-        let (data, conf) = (directory.join("data"), directory.join("postgresql.conf"));
+        let (data, conf) = (directory.join(DATA), directory.join("postgresql.conf"));
         let mut lines = options.file(directory, port.number());
         let mut hba = HBA.to_owned();
         let certificates = options.certificates(directory);
@@ -212,7 +212,7 @@ impl PostgresServer {
     /// The directory of its data.
     #[must_use]
     pub fn data(&self) -> PathBuf {
-        self.daemon.directory().join("data")
+        self.daemon.directory().join(DATA)
     }
 
     /// Connections to look at it as its superuser, over its Unix socket: not part of any network.
@@ -310,7 +310,7 @@ impl PostgresServer {
                 self.options.address(),
                 self.port()
             ),
-            format!("--pgdata={}", guardian.directory().join("data").display()),
+            format!("--pgdata={}", guardian.directory().join(DATA).display()),
             "--write-recovery-conf".into(),
             "--wal-method=stream".into(),
             "--checkpoint=fast".into(),

@@ -9,7 +9,13 @@ use rustix::process::getuid;
 use super::guardian::{Guardian, programs, unprivileged};
 
 /// To be counted up with every change of what follows.
-const RECIPE: u32 = 2;
+const RECIPE: u32 = 3;
+
+/// Each server has a copy, of which a third would be a database that no test needs: tests that make one take `template0`.
+const SMALLER: &str = "\
+UPDATE pg_database SET datistemplate = false WHERE datname = 'template1';
+DROP DATABASE template1;
+";
 
 /// Roles besides the superuser `postgres`: one without rights, and one with a password, which
 /// `pg_hba.conf` demands of members of `by_password`.
@@ -33,12 +39,18 @@ pub(super) fn postgres_program(name: &str) -> String {
     program.into_os_string().into_string().unwrap()
 }
 
-/// Copies the cluster to `data`, which must not exist. It is made by the first that comes and kept
-/// with the build.
-pub(super) async fn copy_template(guardian: &Guardian, data: &Path) {
+/// What the directory of a cluster is called.
+pub(super) const DATA: &str = "data";
+
+/// Unpacks the cluster in the directory of the guardian. It is made by the first that comes and kept with the build.
+pub(super) async fn copy_template(guardian: &Guardian) {
     let cache = programs().join("servers");
     fs::create_dir_all(&cache).unwrap();
-    let name = format!("postgres-{}-{RECIPE}-of-{}", version(), getuid().as_raw());
+    let name = format!(
+        "postgres-{}-{RECIPE}-of-{}.tar",
+        version(),
+        getuid().as_raw()
+    );
     let template = cache.join(&name);
     if !template.exists() {
         let lock = File::create(cache.join(format!("{name}.lock"))).unwrap();
@@ -51,7 +63,10 @@ pub(super) async fn copy_template(guardian: &Guardian, data: &Path) {
             make(&template).await;
         }
     }
-    guardian.run(copy(&template, data)).await;
+    let (directory, template) = (guardian.directory(), template.to_str().unwrap());
+    // From one file, and as whose the files were: in half the time that a copy of a thousand files takes.
+    let unpack = ["tar", "-C", directory.to_str().unwrap(), "-xmf", template];
+    guardian.run(unpack.map(str::to_owned).into()).await;
 }
 
 fn version() -> String {
@@ -66,14 +81,16 @@ fn version() -> String {
 
 async fn make(template: &Path) {
     let guardian = Guardian::start();
-    let data = guardian.directory().join("data");
-    let roles = guardian.directory().join("roles.sql");
-    fs::write(&roles, ROLES).unwrap();
-    let (data_arg, roles_arg) = (data.to_str().unwrap(), roles.to_str().unwrap());
+    let directory = guardian.directory().to_str().unwrap();
+    let (data, sql) = (
+        format!("{directory}/{DATA}"),
+        format!("{directory}/made.sql"),
+    );
+    fs::write(&sql, format!("{ROLES}{SMALLER}")).unwrap();
     let initdb = [
         &postgres_program("initdb"),
         "--pgdata",
-        data_arg,
+        &data,
         "--username=postgres",
         "--auth=trust",
         "--encoding=UTF8",
@@ -84,18 +101,18 @@ async fn make(template: &Path) {
     ];
     guardian.run(unprivileged(initdb)).await;
     let postgres = postgres_program("postgres");
-    let single = format!("'{postgres}' --single -F -D '{data_arg}' postgres < '{roles_arg}'");
+    let single = format!("'{postgres}' --single -F -D '{data}' postgres < '{sql}'");
     guardian.run(unprivileged(["sh", "-c", &single])).await;
     // Under another name until it is whole.
     let partial = template.with_file_name("partial");
-    if partial.exists() {
-        fs::remove_dir_all(&partial).unwrap();
-    }
-    guardian.run(copy(&data, &partial)).await;
+    let pack = [
+        "tar",
+        "-C",
+        directory,
+        "-cf",
+        partial.to_str().unwrap(),
+        DATA,
+    ];
+    guardian.run(pack.map(str::to_owned).into()).await;
     fs::rename(partial, template).unwrap();
-}
-
-fn copy(from: &Path, to: &Path) -> Vec<String> {
-    let [from, to] = [from, to].map(|path| path.to_str().unwrap().to_owned());
-    vec!["cp".into(), "-a".into(), "--reflink=auto".into(), from, to]
 }

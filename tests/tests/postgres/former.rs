@@ -83,7 +83,9 @@ async fn neighbours_that_hold_the_key_of_a_session_are_left_alone() {
     let pool = server.pool().await;
     let prepare = "CREATE ROLE neighbour LOGIN";
     pool.execute(prepare).await.unwrap();
-    pool.execute("CREATE DATABASE elsewhere").await.unwrap();
+    pool.execute("CREATE DATABASE elsewhere TEMPLATE template0")
+        .await
+        .unwrap();
     let holder = LockProvider::new(backend(&server.url_for("app", "postgres")).await);
     let mut neighbours = Vec::new();
     for (role, database) in [

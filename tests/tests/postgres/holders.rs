@@ -78,7 +78,7 @@ async fn holders_that_are_no_instances_are_named_as_far_as_they_say() {
     let _pair = other(&store.server, "psql", exclusive, &pair).await;
     store
         .pool
-        .execute("CREATE DATABASE elsewhere")
+        .execute("CREATE DATABASE elsewhere TEMPLATE template0")
         .await
         .unwrap();
     let url = store.server.url_for("postgres", "elsewhere");

@@ -77,7 +77,11 @@ async fn a_key_that_the_session_has_is_not_taken_again() {
 #[tokio::test]
 async fn namespaces_and_databases_are_apart() {
     let store = PostgresStore::open().await;
-    store.pool.execute("CREATE DATABASE other").await.unwrap();
+    store
+        .pool
+        .execute("CREATE DATABASE other TEMPLATE template0")
+        .await
+        .unwrap();
     let url = store.server.url();
     let other = store.server.url_for("postgres", "other");
     let shop = || PostgresBackend::builder(&url).namespace("shop");

@@ -65,7 +65,9 @@ async fn a_full_server_says_so_whichever_connection_is_refused() {
 async fn a_limit_of_the_role_or_of_the_database_is_told_with_the_statement_that_raises_it() {
     let server = PostgresServer::start().await;
     let pool = server.pool().await;
-    pool.execute("CREATE DATABASE \"the shop\"").await.unwrap();
+    pool.execute("CREATE DATABASE \"the shop\" TEMPLATE template0")
+        .await
+        .unwrap();
     for limit in [0, 1] {
         for (what, url) in [
             ("ROLE app", server.url_for("app", "postgres")),

@@ -27,7 +27,7 @@ async fn a_database_or_role_of_any_name_keeps_locks() {
     let server = PostgresServer::start().await;
     let pool = server.pool().await;
     for statement in [
-        "CREATE DATABASE \"Läden & \"\"Co\"\" 100% / 1\"",
+        "CREATE DATABASE \"Läden & \"\"Co\"\" 100% / 1\" TEMPLATE template0",
         "CREATE ROLE \"the app\" LOGIN",
         "CREATE ROLE crew NOLOGIN",
         "CREATE ROLE member LOGIN NOINHERIT IN ROLE crew",

@@ -30,7 +30,9 @@ fn threads() -> usize {
 async fn the_database_can_be_dropped_after_a_shutdown_although_the_provider_is_installed() {
     let server = PostgresServer::start().await;
     let pool = server.pool().await;
-    pool.execute("CREATE DATABASE shop").await.unwrap();
+    pool.execute("CREATE DATABASE shop TEMPLATE template0")
+        .await
+        .unwrap();
     let url = server.url_for("postgres", "shop");
     let backend = PostgresBackend::builder(url).lease(LEASE);
     let backend = backend.connect().await.unwrap();

@@ -55,7 +55,7 @@ async fn a_transaction_in_another_database_is_refused() {
 
     harness
         .pool
-        .execute("CREATE DATABASE elsewhere")
+        .execute("CREATE DATABASE elsewhere TEMPLATE template0")
         .await
         .unwrap();
     let mut elsewhere = harness.session_in("elsewhere").await;

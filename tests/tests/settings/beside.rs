@@ -313,7 +313,7 @@ async fn options_that_change_nothing_do_not_keep_a_fleet_from_its_mark() {
 async fn a_shutdown_closes_the_connections_to_what_does_not_hold_the_locks() {
     let (server, dir) = (PostgresServer::start().await, tempdir().unwrap());
     let pool = server.pool().await;
-    sqlx::raw_sql("CREATE DATABASE shop")
+    sqlx::raw_sql("CREATE DATABASE shop TEMPLATE template0")
         .execute(&pool)
         .await
         .unwrap();

@@ -179,7 +179,9 @@ async fn a_fence_in_another_database_says_so() {
     let locks = LockProvider::new(table.clone());
     let guard = take(&locks, order()).await;
     let pool = server.pool().await;
-    pool.execute("CREATE DATABASE elsewhere").await.unwrap();
+    pool.execute("CREATE DATABASE elsewhere TEMPLATE template0")
+        .await
+        .unwrap();
     let url = server.url_for("postgres", "elsewhere");
     let elsewhere = PgPoolOptions::new().connect(&url).await.unwrap();
     let mut tx = elsewhere.begin().await.unwrap();
