@@ -3,11 +3,13 @@
 use std::time::Duration;
 
 use lock_core::memory::MemoryBackend;
+use lock_core::postgres::LeaseTable;
 use lock_core::redis::RedisBackend;
 use lock_core::{LockName, LockPolicy, LockProvider};
 use lock_tests::eventually;
-use lock_tests::servers::RedisServer;
+use lock_tests::servers::{PostgresServer, RedisServer};
 use lock_tower::console::Console;
+use serde_json::json;
 
 use crate::browser::{Browser, Service};
 
@@ -83,6 +85,35 @@ async fn rows_come_and_go_as_locks_are_acquired_and_released() {
             rows.contains("Nothing is held or awaited")
         })
         .await;
+}
+
+#[tokio::test]
+async fn each_reader_of_a_lease_table_is_a_row_with_its_mode() {
+    let server = PostgresServer::start().await;
+    let instance = async |name: &str| {
+        let backend = LeaseTable::builder(server.url()).instance(name);
+        LockProvider::new(backend.connect().await.unwrap())
+    };
+    let (here, there) = (instance("web-1:4711").await, instance("web-2:4712").await);
+    let read = |locks: &LockProvider| locks.lock("catalog:read:7").unwrap().shared();
+    let ours = read(&here).acquire(Duration::ZERO).await.unwrap();
+    let theirs = read(&there).acquire(Duration::ZERO).await.unwrap();
+    let service = Service::of(&here).await;
+    let json = service.json().await;
+    let rows = json["store"]["locks"].as_array().unwrap().iter();
+    let mut rows: Vec<_> = rows.map(|row| (&row["instance"], &row["mode"])).collect();
+    rows.sort_by_key(|(instance, _)| instance.to_string());
+    assert_eq!(
+        json!(rows),
+        json!([["web-1:4711", "shared"], ["web-2:4712", "shared"]]),
+        "{json}"
+    );
+    assert_eq!(json["here"][0]["readers"], 1, "{json}");
+    let browser = Browser::at(&service).await;
+    let is_shown = |rows: &str| rows.matches("shared").count() == 2 && rows.contains("web-2:4712");
+    browser.until_reads("#store-rows", is_shown).await;
+    theirs.release().await.unwrap();
+    ours.release().await.unwrap();
 }
 
 #[tokio::test]
