@@ -94,28 +94,27 @@ async fn ask_all(
     })
 }
 
-/// The readers that hold these at this time, each with its lock; a lock is listed as often.
+/// The readers that hold these, whose shares end after that time, each with its lock; a lock is listed as often.
 async fn readers(
     connection: &mut MultiplexedConnection,
-    shared: Vec<(String, Option<bool>)>,
-    time: u64,
+    shared: Vec<(String, String, Option<bool>)>,
     settings: &Settings,
 ) -> Result<Vec<ListedLock>, LockError> {
     if shared.is_empty() {
         return Ok(Vec::new());
     }
     let mut questions = pipe();
-    for (key, _) in &shared {
+    for (key, after, _) in &shared {
         questions
             .cmd("ZRANGE")
             .arg(key::readers(key))
-            .arg(time)
+            .arg(after)
             .arg("+inf");
         questions.arg("BYSCORE").arg("LIMIT").arg(0).arg(READERS);
     }
     let answers = ask_all(connection, &questions, settings).await?;
     let mut listed = Vec::new();
-    for ((key, is_awaited), answer) in shared.into_iter().zip(answers) {
+    for ((key, _, is_awaited), answer) in shared.into_iter().zip(answers) {
         let Value::Array(members) = answer else {
             continue;
         };
@@ -159,7 +158,12 @@ async fn look(
             .zip(answers.chunks(2))
             .filter_map(|(key, answers)| match answers {
                 [Value::BulkString(value), _] if value::is_shared(value) => {
-                    shared.push((key, value::is_awaited(value)));
+                    let since = if value::is_by_several_clocks(value) {
+                        "(0".to_owned()
+                    } else {
+                        time.to_string()
+                    };
+                    shared.push((key, since, value::is_awaited(value)));
                     None
                 }
                 [Value::BulkString(value), Value::Int(left)] if !value.is_empty() => {
@@ -178,6 +182,6 @@ async fn look(
                 _ => None,
             });
     let mut locks: Vec<_> = locks.collect();
-    locks.extend(readers(connection, shared, time, settings).await?);
+    locks.extend(readers(connection, shared, settings).await?);
     Ok(locks)
 }

@@ -39,6 +39,12 @@ pub(super) fn is_shared(value: &[u8]) -> bool {
     value.len() > OWNER && value[..OWNER].iter().all(|digit| *digit == b'f')
 }
 
+/// Whether the shares of a lock that readers hold end by the clocks of several servers, so that no time of one says
+/// whether they have.
+pub(super) fn is_by_several_clocks(value: &[u8]) -> bool {
+    value.windows(9).any(|part| part == b" readers~")
+}
+
 /// The reader that is called so in the set of a lock.
 pub(super) fn reader(member: &[u8]) -> Holder {
     let holder = Holder::new(LockMode::Shared);

@@ -33,7 +33,8 @@ pub(super) struct Node {
     /// Whether the present connection has given an answer.
     has_answered: bool,
     /// Leases are not renewed there.
-    unrenewed: Outage,
+    /// Of locks that are whole, and of shares.
+    unrenewed: [Outage; 2],
 }
 
 /// What a new connection leads to.
@@ -60,7 +61,7 @@ impl Node {
             backoff: BackOff::new(BACKOFF),
             outage: Outage::new(),
             has_answered: false,
-            unrenewed: Outage::new(),
+            unrenewed: [Outage::new(), Outage::new()],
         }
     }
 
@@ -138,8 +139,8 @@ impl Node {
     }
 
     /// So many leases were not renewed.
-    pub(super) fn not_renewed(&mut self, locks: usize, reason: &str) {
-        self.unrenewed.failed(|SoFar { failures, lasting }| {
+    pub(super) fn not_renewed(&mut self, locks: usize, are_shares: bool, reason: &str) {
+        self.unrenewed[usize::from(are_shares)].failed(|SoFar { failures, lasting }| {
             tracing::warn!(
                 server = %self.info.addr(), reason, locks, failures, lasting,
                 "leases in Redis were not renewed; retrying until they expire"
@@ -147,14 +148,14 @@ impl Node {
         });
     }
 
-    pub(super) fn has_renewed(&mut self) {
-        self.unrenewed.over(|lasted| {
+    pub(super) fn has_renewed(&mut self, are_shares: bool) {
+        self.unrenewed[usize::from(are_shares)].over(|lasted| {
             tracing::info!(server = %self.info.addr(), ?lasted, "leases in Redis are renewed again");
         });
     }
 
     /// No lease is renewed here: what was not renewed in time is lost, which has a line of its own.
     pub(super) fn renews_nothing(&mut self) {
-        self.unrenewed.over(|_| ());
+        self.unrenewed.iter_mut().for_each(|all| all.over(|_| ()));
     }
 }

@@ -284,12 +284,18 @@ impl Nodes {
     }
 
     /// So many leases were not renewed.
-    pub(super) fn not_renewed(&mut self, node: usize, locks: usize, reason: &str) {
-        self.nodes[node].not_renewed(locks, reason);
+    pub(super) fn not_renewed(
+        &mut self,
+        node: usize,
+        locks: usize,
+        are_shares: bool,
+        reason: &str,
+    ) {
+        self.nodes[node].not_renewed(locks, are_shares, reason);
     }
 
-    pub(super) fn has_renewed(&mut self, node: usize) {
-        self.nodes[node].has_renewed();
+    pub(super) fn has_renewed(&mut self, node: usize, are_shares: bool) {
+        self.nodes[node].has_renewed(are_shares);
     }
 
     /// The keys of a lane are elsewhere, at a node that may have been named.

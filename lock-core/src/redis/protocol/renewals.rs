@@ -10,6 +10,7 @@ use crate::LossReason;
 use crate::redis::command::HeldLock;
 use crate::redis::scripts::Failure;
 use crate::server::clock::Jump;
+use crate::server::leased::Part;
 use crate::server::protocol::{Effect, Renewal, Sent};
 
 /// Before a renewal that had no answer is sent over another connection.
@@ -24,13 +25,18 @@ impl RedisProtocol {
         effects: &mut Effects,
     ) -> Vec<Renewal> {
         let link = sent.link;
+        // The driver sends them apart.
+        let are_shares = locks.iter().any(|lock| lock.owner.part == Part::Share);
         let values = match answer {
             Ok(values) => values,
             Err(failure) => {
                 self.upkeep.nodes.failed(link, &failure);
-                self.upkeep
-                    .nodes
-                    .not_renewed(link.node, locks.len(), &failure.to_string());
+                self.upkeep.nodes.not_renewed(
+                    link.node,
+                    locks.len(),
+                    are_shares,
+                    &failure.to_string(),
+                );
                 if failure.is_elsewhere() {
                     self.upkeep.nodes.look_for(sent.lane, &failure, effects);
                 }
@@ -76,9 +82,11 @@ impl RedisProtocol {
             let said = String::from_utf8_lossy(&said).into_owned();
             let lacking = self.verdicts.lacking_as_said(&said);
             let said = lacking.map_or(said, |lacking| lacking.to_string());
-            self.upkeep.nodes.not_renewed(link.node, number, &said);
+            self.upkeep
+                .nodes
+                .not_renewed(link.node, number, are_shares, &said);
         } else if renewed.iter().any(is_extended) {
-            self.upkeep.nodes.has_renewed(link.node);
+            self.upkeep.nodes.has_renewed(link.node, are_shares);
         }
         renewed
     }

@@ -28,7 +28,8 @@ for i, key in ipairs(KEYS) do
     local last = redis.pcall('ZRANGE', key .. SET, '-1', '-1', 'WITHSCORES')
     if last[1] then
       -- Without one that has not ended it is free, if that is by this clock.
-      local lasts = tonumber(last[2]) > now or not shares_of(now, 0).is_by_this_clock(value)
+      local ends = tonumber(last[2])
+      local lasts = ends > now or ends > 0 and not shares_of(now, 0).is_by_this_clock(value)
       value = lasts and { value, last[1] } or 0
     end
   end

@@ -80,8 +80,12 @@ impl<P: Protocol> Lane<P> {
             match self.acquires.pop_front() {
                 // No caller waits for it.
                 Some(acquire) if acquire.reply.is_closed() => {}
-                Some(acquire) if acquire.is_for_waiters() && !tries.begin(&acquire.key, now) => {}
-                Some(acquire) => batch.acquires.push(acquire),
+                Some(acquire) => {
+                    if acquire.is_for_waiters() {
+                        tries.begin(&acquire.key, now);
+                    }
+                    batch.acquires.push(acquire);
+                }
                 None => break,
             }
         }

@@ -43,7 +43,7 @@ impl<P: Protocol> Driver<P> {
             probes,
             extra: _,
         } = batch;
-        self.tries_ended(&acquires);
+        let tries = keys_of_tries(&acquires);
         let mut places = 1..;
         let mut replies = Vec::with_capacity(releases.len() + acquires.len());
         for (release, place) in releases.into_iter().zip(&mut places) {
@@ -62,6 +62,8 @@ impl<P: Protocol> Driver<P> {
                 self.pending.put_off(sent.lane, acquires, limit, after, now);
             }
         }
+        // The others of the batch were settled while these were on their way.
+        tries.iter().for_each(|key| self.tries.end(key));
         // All in a row: a worker of the application that is woken for the first finds the others, and does
         // not sleep again between two of them.
         for reply in replies {
@@ -169,16 +171,6 @@ impl<P: Protocol> Driver<P> {
             && !self.users.waiters.is_waited_for(&acquire.key)
     }
 
-    /// Tries for waiters have an answer, or will have none.
-    fn tries_ended(&mut self, acquires: &[Acquire<P::Waiters>]) {
-        for acquire in acquires {
-            if acquire.is_for_waiters() && self.tries.end(&acquire.key) {
-                let again = Command::AcquireForWaiting(acquire.key.clone());
-                self.pending.receive(again, &self.protocol, &self.users);
-            }
-        }
-    }
-
     fn granted(
         &mut self,
         sent: Sent,
@@ -196,8 +188,6 @@ impl<P: Protocol> Driver<P> {
             return Some(Answered::Refused(acquire.reply, unanswered));
         }
         if acquire.is_for_waiters() && acquire.reply.is_closed() {
-            let now = self.users.clock.now();
-            self.tries.strayed(&acquire.key, acquire.owner, now);
             self.undo(sent.lane, &acquire, None);
             return None;
         }
@@ -217,7 +207,7 @@ impl<P: Protocol> Driver<P> {
     pub(super) fn failed(&mut self, sent: Sent, mut batch: Batch<P>, failure: P::Failure) {
         let lane = sent.lane;
         let now = self.users.clock.now();
-        self.tries_ended(&batch.acquires);
+        (keys_of_tries(&batch.acquires).iter()).for_each(|key| self.tries.end(key));
         let failed = (self.protocol).failed(sent, &mut batch, failure, &mut self.effects);
         let Failed {
             then,
@@ -274,8 +264,11 @@ impl<P: Protocol> Driver<P> {
 
     /// Gives back what may have been granted; `ghost` is until when it may be yet.
     fn undo(&mut self, lane: usize, acquire: &Acquire<P::Waiters>, ghost: Option<Duration>) {
-        let lease = self.users.terms.lease();
-        let until = self.users.clock.now() + acquire.at_least.map_or(lease, |kept| lease.max(kept));
+        let (lease, now) = (self.users.terms.lease(), self.users.clock.now());
+        if acquire.is_for_waiters() {
+            self.tries.strayed(&acquire.key, acquire.owner, now);
+        }
+        let until = now + acquire.at_least.map_or(lease, |kept| lease.max(kept));
         self.pending.undo(lane, acquire, until, ghost);
     }
 
@@ -344,6 +337,12 @@ impl<P: Protocol> Driver<P> {
             let _ = token.reply.send(answer);
         }
     }
+}
+
+/// What is tried for waiters.
+fn keys_of_tries<W: WaiterTable>(acquires: &[Acquire<W>]) -> Vec<W::Key> {
+    let tries = acquires.iter().filter(|acquire| acquire.is_for_waiters());
+    tries.map(|acquire| acquire.key.clone()).collect()
 }
 
 fn taken_away() -> LockError {

@@ -9,8 +9,9 @@ use lock_tests::checker::{Event, Rules, judge};
 use lock_tests::child::Child;
 use lock_tests::servers::{Direction, PgBouncer, PostgresServer, Proxy, Server};
 use lock_tests::{LeaseTableStore, Store, boottime, eventually};
+use sqlx::Executor;
 use tokio::task::JoinSet;
-use tokio::time::sleep;
+use tokio::time::{sleep, timeout};
 
 use crate::support::{BOUND, Ended, LEASE, MARGIN, PATIENCE, ZERO, acquire, numbered, order, take};
 
@@ -68,6 +69,25 @@ async fn eight_processes_behind_two_sessions_exclude_each_other() {
     let verdict = judge(&history, &Rules::default()).assert_clean();
     assert_eq!(verdict.counts.acquires.done, PROCESSES * 3 * ROUNDS);
     assert_eq!(verdict.counts.releases.done, PROCESSES * 3 * ROUNDS);
+}
+
+/// As where many processes have shares of one lock, and each stands in line for its row.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_writer_is_renewed_while_the_row_of_a_reader_is_busy() {
+    let server = PostgresServer::start().await;
+    let here = client_for(&server.url(), 3 * LEASE).await;
+    let writer = take(&here, numbered(1)).await;
+    let read = here.lock(numbered(2)).unwrap().shared();
+    let reader = read.acquire(ZERO).await.unwrap();
+    let pool = server.pool().await;
+    let mut busy = pool.begin().await.unwrap();
+    let row = "SELECT FROM distributed_lock_leases WHERE name = 'order:process:2' FOR UPDATE";
+    busy.execute(row).await.unwrap();
+    timeout(PATIENCE, reader.lost()).await.unwrap();
+    sleep(LEASE).await;
+    assert!(writer.is_valid(), "its row is its own");
+    busy.rollback().await.unwrap();
+    writer.release().await.unwrap();
 }
 
 /// A lock is a row, which the restart of a server does not end.

@@ -183,6 +183,8 @@ async fn the_times_of_another_server_end_no_share() {
         if is_mixed {
             // By the clock of this one.
             take(&two, &reads()).await.release().await.unwrap();
+            let listing = two.list(10).await.unwrap();
+            assert_eq!(listing.locks().len(), 1, "it is listed");
         }
         assert_eq!(members(&server).await.len(), 1);
         assert!(is_refused(&two, &writes()).await, "{is_mixed}");
