@@ -42,7 +42,8 @@ pub(super) fn is_shared(value: &[u8]) -> bool {
 /// Whether the shares of a lock that readers hold end by the clocks of several servers, so that no time of one says
 /// whether they have.
 pub(super) fn is_by_several_clocks(value: &[u8]) -> bool {
-    value.windows(9).any(|part| part == b" readers~")
+    const MARK: &[u8] = b" readers~";
+    value.windows(MARK.len()).any(|part| part == MARK)
 }
 
 /// The reader that is called so in the set of a lock.

@@ -63,10 +63,10 @@ pub(super) async fn copy_template(guardian: &Guardian) {
             make(&template).await;
         }
     }
-    let (directory, template) = (guardian.directory(), template.to_str().unwrap());
     // From one file, and as whose the files were: in half the time that a copy of a thousand files takes.
-    let unpack = ["tar", "-C", directory.to_str().unwrap(), "-xmf", template];
-    guardian.run(unpack.map(str::to_owned).into()).await;
+    guardian
+        .run(tar(guardian.directory(), "-xmf", &template))
+        .await;
 }
 
 fn version() -> String {
@@ -105,14 +105,16 @@ async fn make(template: &Path) {
     guardian.run(unprivileged(["sh", "-c", &single])).await;
     // Under another name until it is whole.
     let partial = template.with_file_name("partial");
-    let pack = [
-        "tar",
-        "-C",
-        directory,
-        "-cf",
-        partial.to_str().unwrap(),
-        DATA,
-    ];
-    guardian.run(pack.map(str::to_owned).into()).await;
+    guardian
+        .run(tar(guardian.directory(), "-cf", &partial))
+        .await;
     fs::rename(partial, template).unwrap();
+}
+
+/// Packs the cluster of a directory, or unpacks it there.
+fn tar(directory: &Path, what: &str, archive: &Path) -> Vec<String> {
+    let [directory, archive] = [directory, archive].map(|path| path.to_str().unwrap());
+    ["tar", "-C", directory, what, archive, DATA]
+        .map(str::to_owned)
+        .into()
 }

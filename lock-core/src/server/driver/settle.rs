@@ -112,7 +112,9 @@ impl<P: Protocol> Driver<P> {
             }
             Released::Failed(error) => Err(error),
         };
-        self.tries.released(release.owner, self.users.clock.now());
+        if self.tries.has_strays() {
+            self.tries.released(release.owner, self.users.clock.now());
+        }
         if release.ghost.is_some()
             && let Some((after, again)) = release.again(self.users.clock.now())
         {
@@ -133,17 +135,13 @@ impl<P: Protocol> Driver<P> {
             Acquired::Granted(token) => return self.granted(sent, acquire, token),
             Acquired::Again if is_claim => Refusal::Error(LockError::unanswered()),
             Acquired::Again => {
-                let now = self.users.clock.now();
-                let lane = sent.lane;
-                (self.pending).retry(lane, acquire, None, now, LockError::unanswered);
+                self.try_again(sent, acquire, None);
                 return None;
             }
             Acquired::Refused(Refusal::Held { .. })
                 if self.may_be_ours(sent, &acquire, is_claim) =>
             {
-                let (lane, now) = (sent.lane, self.users.clock.now());
-                let again = Some(HAND_OVER);
-                (self.pending).retry(lane, acquire, again, now, LockError::unanswered);
+                self.try_again(sent, acquire, Some(HAND_OVER));
                 return None;
             }
             Acquired::Refused(refusal) => refusal,
@@ -157,6 +155,11 @@ impl<P: Protocol> Driver<P> {
             Refusal::Error(error) => Err(error),
         };
         Some(Answered::Refused(acquire.reply, answer))
+    }
+
+    fn try_again(&mut self, sent: Sent, acquire: Acquire<P::Waiters>, after: Option<Duration>) {
+        let (lane, now) = (sent.lane, self.users.clock.now());
+        (self.pending).retry(lane, acquire, after, now, LockError::unanswered);
     }
 
     /// Whether a caller was refused by a try for waiters that have left. One that waits itself is not kept: what

@@ -8,7 +8,7 @@ use lock_core::postgres::lease_table::{
 };
 use lock_tests::eventually;
 use sqlx::postgres::PgListener;
-use sqlx::{Connection, Executor, PgConnection};
+use sqlx::{AssertSqlSafe, Connection, Executor, PgConnection};
 use tokio::time::timeout;
 
 use super::{Bed, Client, hold, number, wish};
@@ -301,22 +301,25 @@ async fn the_end_of_a_place_is_notified_to_readers_that_wait() {
     assert!(timeout(PATIENCE, listener.recv()).await.is_ok());
 }
 
+/// Asks for a share that waits for a transaction in which this was executed, and which is committed then.
+async fn acquire_behind(bed: &Bed, client: &mut Client, sql: &str) -> Acquired {
+    let mut other = bed.pool.begin().await.unwrap();
+    other.execute(AssertSqlSafe(sql)).await.unwrap();
+    let ending = async {
+        bed.until_one_waits().await;
+        other.commit().await.unwrap();
+    };
+    tokio::join!(client.acquire(share(1)), ending).0
+}
+
 /// Readers of two processes contend for the row, and neither is refused for that.
 #[tokio::test]
 async fn a_reader_waits_for_the_statement_of_another() {
     let bed = Bed::new().await;
     let mut client = bed.client().await;
     client.take(share(1)).await;
-    let mut other = bed.pool.begin().await.unwrap();
-    other
-        .execute("SELECT FROM leases WHERE name <> 'server' FOR UPDATE")
-        .await
-        .unwrap();
-    let ending = async {
-        bed.until_one_waits().await;
-        other.commit().await.unwrap();
-    };
-    let (acquired, ()) = tokio::join!(client.acquire(share(1)), ending);
+    let locked = "SELECT FROM leases WHERE name <> 'server' FOR UPDATE";
+    let acquired = acquire_behind(&bed, &mut client, locked).await;
     assert!(matches!(acquired, Acquired::Granted(_)), "{acquired:?}");
 }
 
@@ -328,14 +331,8 @@ async fn a_reader_whose_row_is_swept_while_it_waits_is_sent_again() {
     let read = share(1);
     client.take(read).await;
     client.release(read).await;
-    let mut other = bed.pool.begin().await.unwrap();
-    let sweep = "DELETE FROM leases WHERE name <> 'server'";
-    other.execute(sweep).await.unwrap();
-    let ending = async {
-        bed.until_one_waits().await;
-        other.commit().await.unwrap();
-    };
-    let (acquired, ()) = tokio::join!(client.acquire(share(1)), ending);
+    let swept = "DELETE FROM leases WHERE name <> 'server'";
+    let acquired = acquire_behind(&bed, &mut client, swept).await;
     assert_eq!(acquired, Acquired::Met);
     client.take(share(1)).await;
 }
@@ -352,7 +349,7 @@ async fn a_renewal_that_has_waited_for_a_row_for_too_long_says_so() {
         let mut other = bed.pool.begin().await.unwrap();
         let key = read.key;
         let locked = format!("SELECT FROM leases WHERE key = '{key}' FOR NO KEY UPDATE");
-        other.execute(sqlx::AssertSqlSafe(locked)).await.unwrap();
+        other.execute(AssertSqlSafe(locked)).await.unwrap();
         let now = "SELECT (extract(epoch FROM clock_timestamp()) * 1000000)::int8";
         let not_after = bed.look::<i64>(now).await + 50_000;
         let asked = Ask {
@@ -381,17 +378,11 @@ async fn a_reader_that_meets_another_at_a_new_row_is_sent_again() {
     let bed = Bed::new().await;
     let mut client = bed.client().await;
     let key = share(1).key;
-    let mut other = bed.pool.begin().await.unwrap();
     let made = format!(
         "INSERT INTO leases (key, namespace, name, holder, lease, expires, acquired, token) \
          VALUES ('{key}', '', 'order:process:42', '', 0, clock_timestamp(), clock_timestamp(), 0)"
     );
-    other.execute(sqlx::AssertSqlSafe(made)).await.unwrap();
-    let ending = async {
-        bed.until_one_waits().await;
-        other.commit().await.unwrap();
-    };
-    let (acquired, ()) = tokio::join!(client.acquire(share(1)), ending);
+    let acquired = acquire_behind(&bed, &mut client, &made).await;
     // Nothing has the row: it may be granted already.
     assert!(
         matches!(acquired, Acquired::Met | Acquired::Granted(_)),
