@@ -28,6 +28,9 @@ use tokio::task::JoinSet;
 /// Longer than most leases of tests.
 const LINGERING: Duration = Duration::from_secs(3);
 
+/// How long a shutdown waits for what is on its way.
+const GRACE: Duration = Duration::from_secs(10);
+
 /// One of so many holds of a shared lock is a long one: others have their turns.
 const SELDOM: u32 = 300;
 
@@ -84,9 +87,12 @@ async fn main() -> Result<(), Box<dyn Error + Send + Sync>> {
         }
     }
     let (kept, lingering) = (vec![kept.parse()?], Some((1, LINGERING)));
-    let worker = worker(locks, &resource, &journal, kept, rng, lingering);
+    let worker = worker(locks.clone(), &resource, &journal, kept, rng, lingering);
     workers.spawn(worker.work(Arc::clone(&stop)));
     workers.join_all().await;
+    // A try for waiters that have left may still be on its way: what it is granted has to go back, or the
+    // lock stands for a lease.
+    locks.locks.shutdown(GRACE).await;
     say("stopped")?;
     Ok(())
 }
