@@ -5,11 +5,10 @@ use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
 
-use sqlx::{PgPool, Postgres, Transaction};
+use sqlx::{Postgres, Transaction};
 use tokio::time::Instant;
 
 use super::KIND;
-use super::builder::PostgresBuilder;
 use super::errors;
 use super::held::{Client, PostgresGrant};
 use super::key::{AdvisoryKey, Keys};
@@ -38,48 +37,6 @@ impl PostgresBackend {
             names,
             providers: Providers::default(),
         }
-    }
-
-    /// Connects to the server of this URL, `postgres://user:password@host:port/database`, with the
-    /// defaults of [`builder`](Self::builder).
-    ///
-    /// # Errors
-    ///
-    /// As [`PostgresBuilder::connect`].
-    ///
-    /// # Cancel safety
-    ///
-    /// As [`PostgresBuilder::connect`].
-    pub async fn connect(url: &str) -> Result<Self, LockError> {
-        Self::builder(url).connect().await
-    }
-
-    /// Connects to the server of this pool, with the defaults of
-    /// [`builder_from_pool`](Self::builder_from_pool): with the pool's options, over a connection of
-    /// its own.
-    ///
-    /// # Errors
-    ///
-    /// As [`PostgresBuilder::connect`].
-    ///
-    /// # Cancel safety
-    ///
-    /// As [`PostgresBuilder::connect`].
-    pub async fn from_pool(pool: &PgPool) -> Result<Self, LockError> {
-        Self::builder_from_pool(pool).connect().await
-    }
-
-    /// How to connect to the server of this URL.
-    pub fn builder(url: impl Into<String>) -> PostgresBuilder {
-        PostgresBuilder::from_url(url.into())
-    }
-
-    /// How to connect to the server of this pool. The pool's connections are left alone: a lock lives
-    /// on its session, and a pool hands its sessions around. Each session is made with the options that
-    /// the pool has then: a password that `PgPool::set_connect_options` has set is used by the next one.
-    /// The backend keeps a handle of the pool, also after it was closed, until the backend is closed.
-    pub fn builder_from_pool(pool: &PgPool) -> PostgresBuilder {
-        PostgresBuilder::from_pool(pool.clone())
     }
 
     /// Takes a lock in a transaction of yours, in the same database: it is held until that transaction

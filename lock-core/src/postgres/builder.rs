@@ -56,15 +56,51 @@ enum Source {
     Pool(PgPool),
 }
 
+impl PostgresBackend {
+    /// Connects to the server of this URL, `postgres://user:password@host:port/database`, with the
+    /// defaults of [`builder`](Self::builder).
+    ///
+    /// # Errors
+    ///
+    /// As [`PostgresBuilder::connect`].
+    ///
+    /// # Cancel safety
+    ///
+    /// As [`PostgresBuilder::connect`].
+    pub async fn connect(url: &str) -> Result<Self, LockError> {
+        Self::builder(url).connect().await
+    }
+
+    /// Connects to the server of this pool, with the defaults of
+    /// [`builder_from_pool`](Self::builder_from_pool): with the pool's options, over a connection of
+    /// its own.
+    ///
+    /// # Errors
+    ///
+    /// As [`PostgresBuilder::connect`].
+    ///
+    /// # Cancel safety
+    ///
+    /// As [`PostgresBuilder::connect`].
+    pub async fn from_pool(pool: &PgPool) -> Result<Self, LockError> {
+        Self::builder_from_pool(pool).connect().await
+    }
+
+    /// How to connect to the server of this URL.
+    pub fn builder(url: impl Into<String>) -> PostgresBuilder {
+        PostgresBuilder::new(Source::Url(url.into()))
+    }
+
+    /// How to connect to the server of this pool. The pool's connections are left alone: a lock lives
+    /// on its session, and a pool hands its sessions around. Each session is made with the options that
+    /// the pool has then: a password that `PgPool::set_connect_options` has set is used by the next one.
+    /// The backend keeps a handle of the pool, also after it was closed, until the backend is closed.
+    pub fn builder_from_pool(pool: &PgPool) -> PostgresBuilder {
+        PostgresBuilder::new(Source::Pool(pool.clone()))
+    }
+}
+
 impl PostgresBuilder {
-    pub(super) fn from_url(url: String) -> Self {
-        Self::new(Source::Url(url))
-    }
-
-    pub(super) fn from_pool(pool: PgPool) -> Self {
-        Self::new(Source::Pool(pool))
-    }
-
     fn new(source: Source) -> Self {
         Self {
             source,

@@ -8,7 +8,6 @@ use std::sync::Arc;
 use tokio::sync::{mpsc, watch};
 
 use super::KIND;
-use super::builder::RedisBuilder;
 use super::command::{Acquire, Answer, Claim, Client, Command, Reply, WhoHolds};
 use super::grant::RedisGrant;
 use super::key::Key;
@@ -34,45 +33,6 @@ pub struct RedisBackend {
 }
 
 impl RedisBackend {
-    /// Connects with the defaults: `redis://[user][:password@]host[:port][/database]`, `rediss://`,
-    /// `valkey://`, `unix:///path`, or `host:6379,password=..,user=..,ssl=true,defaultDatabase=1`; see
-    /// [connection strings](super#connection-strings).
-    ///
-    /// # Errors
-    ///
-    /// As [`RedisBuilder::connect`].
-    ///
-    /// # Cancel safety
-    ///
-    /// Cancel safe: nothing is left behind.
-    pub async fn connect(connection_string: &str) -> Result<Self, LockError> {
-        Self::builder(connection_string).connect().await
-    }
-
-    /// Connects to the server of a client that there is, with the defaults and connections of its
-    /// own.
-    ///
-    /// # Errors
-    ///
-    /// As [`RedisBuilder::connect`].
-    ///
-    /// # Cancel safety
-    ///
-    /// Cancel safe: nothing is left behind.
-    pub async fn from_client(client: &::redis::Client) -> Result<Self, LockError> {
-        Self::builder_from_client(client).connect().await
-    }
-
-    /// Chooses more than where the server is.
-    pub fn builder(connection_string: &str) -> RedisBuilder {
-        RedisBuilder::parse(connection_string)
-    }
-
-    /// Chooses more than the server of a client that there is.
-    pub fn builder_from_client(client: &::redis::Client) -> RedisBuilder {
-        RedisBuilder::client(client)
-    }
-
     pub(super) fn new(shared: Arc<Shared>, client: Arc<Client>, started: Started) -> Self {
         Self {
             shared,

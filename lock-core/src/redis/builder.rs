@@ -61,12 +61,53 @@ enum Source {
     Client(Box<ConnectionInfo>),
 }
 
+impl RedisBackend {
+    /// Connects with the defaults: `redis://[user][:password@]host[:port][/database]`, `rediss://`,
+    /// `valkey://`, `unix:///path`, or `host:6379,password=..,user=..,ssl=true,defaultDatabase=1`; see
+    /// [connection strings](super#connection-strings).
+    ///
+    /// # Errors
+    ///
+    /// As [`RedisBuilder::connect`].
+    ///
+    /// # Cancel safety
+    ///
+    /// Cancel safe: nothing is left behind.
+    pub async fn connect(connection_string: &str) -> Result<Self, LockError> {
+        Self::builder(connection_string).connect().await
+    }
+
+    /// Connects to the server of a client that there is, with the defaults and connections of its
+    /// own.
+    ///
+    /// # Errors
+    ///
+    /// As [`RedisBuilder::connect`].
+    ///
+    /// # Cancel safety
+    ///
+    /// Cancel safe: nothing is left behind.
+    pub async fn from_client(client: &::redis::Client) -> Result<Self, LockError> {
+        Self::builder_from_client(client).connect().await
+    }
+
+    /// Chooses more than where the server is.
+    pub fn builder(connection_string: &str) -> RedisBuilder {
+        RedisBuilder::parse(connection_string)
+    }
+
+    /// Chooses more than the server of a client that there is.
+    pub fn builder_from_client(client: &::redis::Client) -> RedisBuilder {
+        RedisBuilder::client(client)
+    }
+}
+
 impl RedisBuilder {
     pub(super) fn parse(connection_string: &str) -> Self {
         Self::new(Source::Text(connection_string.to_owned()))
     }
 
-    pub(super) fn client(client: &::redis::Client) -> Self {
+    fn client(client: &::redis::Client) -> Self {
         Self::new(Source::Client(Box::new(
             client.get_connection_info().clone(),
         )))
