@@ -105,6 +105,7 @@ pub(crate) trait DynBackend: Send + Sync {
     fn changed(&self, request: &LockRequest) -> BoxFuture<()>;
     fn holder(&self, name: LockName) -> BoxFuture<Result<Option<Holder>, LockError>>;
     fn list(&self, limit: usize) -> BoxFuture<Result<Listing, LockError>>;
+    fn instance(&self) -> Option<String>;
     fn health(&self) -> BoxFuture<Result<(), LockError>>;
     /// Closes the backend, unless another provider uses it.
     fn close(&self) -> BoxFuture<()>;
@@ -200,6 +201,10 @@ impl<B: Backend> DynBackend for Erased<B> {
     fn list(&self, limit: usize) -> BoxFuture<Result<Listing, LockError>> {
         let backend = Arc::clone(&self.backend);
         Box::pin(async move { backend.list(limit).await })
+    }
+
+    fn instance(&self) -> Option<String> {
+        self.backend.instance()
     }
 
     fn health(&self) -> BoxFuture<Result<(), LockError>> {

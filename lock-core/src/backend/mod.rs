@@ -259,6 +259,12 @@ pub trait Backend: Send + Sync + 'static {
         }
     }
 
+    /// What this client is called in the store, where [`holder`](Self::holder) and [`list`](Self::list) name its
+    /// instance. As provided it is not called anything.
+    fn instance(&self) -> Option<String> {
+        None
+    }
+
     /// Asks the store whether it could grant locks now. Takes none.
     ///
     /// # Errors

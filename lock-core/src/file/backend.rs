@@ -328,6 +328,10 @@ impl Backend for FileBackend {
         (listed.await).unwrap_or_else(|| Err(LockError::unavailable(NO_THREAD)))
     }
 
+    fn instance(&self) -> Option<String> {
+        Some(self.0.signature.instance(std::process::id()))
+    }
+
     async fn health(&self) -> Result<(), LockError> {
         let turn = Arc::clone(&self.0.probing).lock_owned().await;
         let inner = Arc::clone(&self.0);

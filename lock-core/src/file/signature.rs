@@ -79,6 +79,11 @@ impl Signature {
         }
     }
 
+    /// The instance that the process of this number is named as.
+    pub(super) fn instance(&self, process: u32) -> String {
+        self.line(process)[HEAD.len()..].trim_end().to_owned()
+    }
+
     fn other_than_named(&self, process: u32) -> Option<Instance> {
         let is_other = self.process.is_some_and(|named| named != process);
         is_other.then(|| Instance::of_process(LONGEST))

@@ -282,6 +282,10 @@ impl Backend for MemoryBackend {
         Ok(Listing::new(self.shared.store.list(limit), limit))
     }
 
+    fn instance(&self) -> Option<String> {
+        self.shared.store.instance_of(self.instance)
+    }
+
     async fn health(&self) -> Result<(), LockError> {
         self.check_available()
     }

@@ -103,6 +103,11 @@ impl Store {
         Some(number)
     }
 
+    /// The text of that number.
+    pub(super) fn instance_of(&self, number: u16) -> Option<String> {
+        self.table().instances.get(usize::from(number)).cloned()
+    }
+
     /// Who holds the lock of this name; of several readers the first.
     pub(super) fn holder(&self, name: &LockName) -> Option<Holder> {
         let table = self.table();

@@ -26,15 +26,23 @@ pub struct PostgresBackend {
     shared: Arc<Shared>,
     client: Arc<Client>,
     names: Names,
+    /// What its session is called by operators.
+    instance: Arc<str>,
     providers: Providers,
 }
 
 impl PostgresBackend {
-    pub(super) fn new(shared: Arc<Shared>, client: Arc<Client>, names: Names) -> Self {
+    pub(super) fn new(
+        shared: Arc<Shared>,
+        client: Arc<Client>,
+        names: Names,
+        instance: Arc<str>,
+    ) -> Self {
         Self {
             shared,
             client,
             names,
+            instance,
             providers: Providers::default(),
         }
     }
@@ -183,6 +191,10 @@ impl Backend for PostgresBackend {
     async fn list(&self, limit: usize) -> Result<Listing, LockError> {
         let held = self.ask(|reply| Request::List { limit, reply }).await?;
         Ok(Listing::new(held, limit))
+    }
+
+    fn instance(&self) -> Option<String> {
+        Some((*self.instance).to_owned())
     }
 
     async fn health(&self) -> Result<(), LockError> {

@@ -330,6 +330,7 @@ impl PostgresBuilder {
         let terms = Terms::new(self.lease)?;
         let instance = Instance::of(&self.instance)?;
         let name = SessionName::new(&self.application_name, &instance)?;
+        let instance = name.instance().into();
         warn_unless_verified(&options);
         let server = place(&options);
         let config = Config {
@@ -345,7 +346,7 @@ impl PostgresBuilder {
             name_secret = secret_fingerprint(),
             "Distributed locks: PostgreSQL advisory locks (using existing database)"
         );
-        Ok(PostgresBackend::new(shared, client, names))
+        Ok(PostgresBackend::new(shared, client, names, instance))
     }
 }
 

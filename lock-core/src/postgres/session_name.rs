@@ -66,6 +66,11 @@ impl SessionName {
         self.shared
     }
 
+    /// The instance of which it is the name; empty where it is of all.
+    pub(super) fn instance(&self) -> &str {
+        self.text[self.shared..].trim_start()
+    }
+
     /// What a session of this name is called: the instance, of whichever service it is, and of a program without
     /// this library what its name ends with. Empty for an earlier version of this library, which does not say.
     pub(super) fn instance_in<'a>(&self, name: &'a str) -> &'a str {
@@ -91,6 +96,8 @@ mod tests {
         let ours = name("distributed_lock", "web-1").unwrap();
         assert_eq!(ours.as_str(), "distributed_lock web-1");
         assert_eq!(&ours.as_str()[..ours.shared()], "distributed_lock");
+        assert_eq!(ours.instance(), "web-1");
+        assert_eq!(SessionName::without_instance(SHARED).instance(), "");
         assert_eq!(name(" ", "web-1").unwrap(), ours);
         let shop = name("Läden 2", "web-1").unwrap();
         assert_eq!(shop.as_str(), "L?den 2 web-1");

@@ -161,6 +161,22 @@ impl LockProvider {
     pub fn backend(&self) -> &'static str {
         self.shared.backend.kind()
     }
+
+    /// What this instance is called in the store, beside the locks that it holds: what its
+    /// [`LOCK_INSTANCE`](crate::LockSettings::instance) says, by default `host:pid`. Asks no store.
+    ///
+    /// `None` where a [backend](Backend::instance) of another crate does not say.
+    ///
+    /// ```
+    /// # use lock_core::{LockError, LockProvider, memory::MemoryBackend};
+    /// let locks = LockProvider::new(MemoryBackend::new().with_instance("web-1:4711")?);
+    /// assert_eq!(locks.instance().as_deref(), Some("web-1:4711"));
+    /// # Ok::<(), LockError>(())
+    /// ```
+    #[must_use]
+    pub fn instance(&self) -> Option<String> {
+        self.shared.backend.instance()
+    }
 }
 
 impl Shared {

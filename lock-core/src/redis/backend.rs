@@ -15,6 +15,7 @@ use super::listing;
 use super::shared::Shared;
 use super::thread::Started;
 use super::topology::Topology;
+use super::value;
 use crate::backend::{Attempt, Backend, LockRequest, Providers};
 use crate::server::PATIENCE;
 use crate::{Holder, Listing, LockError, LockName, LossReason, oneshot};
@@ -170,6 +171,10 @@ impl Backend for RedisBackend {
         let topology = Arc::clone(&self.topology.borrow());
         let held = listing::list(&topology, &self.shared.settings, limit).await?;
         Ok(Listing::new(held, limit))
+    }
+
+    fn instance(&self) -> Option<String> {
+        Some(value::instance(&self.shared.settings.signature).to_owned())
     }
 
     async fn health(&self) -> Result<(), LockError> {

@@ -252,6 +252,10 @@ impl Backend for LeaseTable {
         Ok(Listing::new(held, limit))
     }
 
+    fn instance(&self) -> Option<String> {
+        Some(self.opened.shared.holder.clone())
+    }
+
     async fn health(&self) -> Result<(), LockError> {
         match self.probe().await {
             // That the server has closed a connection is noticed by the first request over it, and says
