@@ -1,8 +1,8 @@
 //! How long the operators' page takes to answer while 10,000 locks are held, for each store: `cargo bench -p
 //! lock-tests --bench console`.
 //!
-//! Requests are calls of the router, without sockets, so far apart that each asks the store: the page does once a
-//! second at most.
+//! Requests are calls of the router, without sockets, so far apart that each asks a store that answers within a third of
+//! that: the page does once a second at most.
 
 #![allow(clippy::unwrap_used, reason = "a benchmark that fails ends")]
 #![allow(clippy::print_stdout, reason = "the figures are what it is for")]

@@ -12,66 +12,113 @@
 //! use lock_tower::console;
 //!
 //! let locks = LockProvider::new(MemoryBackend::new());
-//! // Behind the authentication of operators.
+//! // Inside, and behind the authentication of operators.
 //! let internal: Router = Router::new().nest("/internal", console::router(locks));
 //! ```
 //!
-//! **Put it behind authentication**, or on an address that operators alone reach: it names instances, which are
-//! often hosts, and, with [`names`](Console::names), locks, which often have ids of users. It changes nothing,
-//! takes no lock, and runs no script but its own: its Content-Security-Policy allows no other.
+//! # Who may reach it
 //!
-//! The page refreshes itself every two seconds while it is looked at, keeps its place, says when that fails, and can be
-//! paused. It is plain HTML without the script, too, and works on a phone, by keyboard, and read aloud.
+//! **Put it inside, and behind authentication**: it names instances, which are often hosts, and, with
+//! [`names`](Console::names), locks, which often have ids of users. It checks no user itself, and mounts where the
+//! application says.
+//!
+//! An address that operators alone reach is not enough: their browsers reach it too, for any site that they visit. A
+//! site can have its own name resolve to that address (DNS rebinding), is then of the same origin as the page, and reads
+//! it. Authentication stops that, since a browser sends no cookie and no password of the page to another name. Where
+//! there is none, refuse requests whose `Host` is not a name of the service.
+//!
+//! It changes nothing, takes no lock, and runs no script but its own: its Content-Security-Policy allows no other, and no
+//! other page can show it in a frame.
+//!
+//! # What it names
+//!
+//! Without [`names`](Console::names), locks appear by template and by their keys in the store, which are hashes. The
+//! keys of a backend of your own are shown as they are.
+//!
+//! The store is shown as a whole: also the locks of other applications and namespaces that use it. A lease table and a
+//! store in memory have the names of all of them: with `names` the page shows those of other providers too, whatever
+//! they chose for their own pages. Instances are always named. PostgreSQL names a session by its `application_name`, of
+//! which the page shows the last word where another program holds an advisory lock.
+//!
+//! # Where it is
+//!
+//! Its links are relative, so it can be merged, nested under any path, or be behind a proxy that strips a prefix:
+//! `nest("/internal", ..)` has it at `/internal/locks`, and `nest("/locks", ..)` at `/locks/locks`. With a slash at its
+//! end, where the links would lead elsewhere, the address redirects to the page; keep a layer that trims slashes from
+//! the paths of requests, without a redirect, away from these routes.
+//!
+//! # What it does by itself
+//!
+//! The page refreshes itself every two seconds while it is looked at, and replaces only what has changed. It says when a
+//! refresh fails. It can be paused, and waits while text in it is selected. It is plain HTML without the script, too,
+//! and works on a phone, by keyboard, and read aloud.
+//!
+//! Behind a load balancer another instance can answer each time: the heading says which one did.
 //!
 //! # What it costs
 //!
-//! The store is asked when a request comes here, once a second at most for all of them, by
-//! [`LockProvider::list`], which says what that costs and which right Redis needs. It waits 2 s for the answer: without one
-//! the page says so, and shows what this process knows. 10,000 locks are asked for at most, and the 200 shown
-//! that are held longest.
+//! The store is asked when a request comes here, by [`LockProvider::list`], which says what that costs and which right
+//! Redis needs. There is one look at a time for all clients, and it goes on when they leave. Its answer is shown for three
+//! times as long as it took, at least 1 s and at most 60 s. A look that takes longer than half a second is not waited
+//! for: the answer before is shown, with its age. The first of all is waited for, for 2 s: then the page says that the
+//! store has not answered yet, and shows what this process knows. 10,000 locks are asked for at most, and 200 shown.
 //!
 //! # `/locks.json`
 //!
 //! ```json
 //! { "backend": "redis",
+//!   "instance": "web-3:4711",
 //!   "taken_at": "2026-03-01T12:00:00.000Z",
+//!   "here": [
+//!     { "lock": "order:process:<id>", "name": null, "held_ms": 12000, "readers": 0, "waiting": 3 } ],
+//!   "here_total": 1,
+//!   "lost": [
+//!     { "lock": "job:nightly", "name": null, "at": "2026-03-01T11:58:00.000Z", "held_ms": 90000,
+//!       "reason": "disconnected" } ],
+//!   "templates": [
+//!     { "lock": "order:process:<id>", "held": 1, "waiting": 3, "contended": 17, "failed": 0 } ],
+//!   "templates_total": 1,
 //!   "store": {
 //!     "error": null,
+//!     "age_ms": 250,
 //!     "listed": 2,
 //!     "complete": true,
 //!     "locks": [
 //!       { "key": "lock:{b17}:v1-u6aocdvupeluowze5ypvazua6t35axc4", "name": null, "instance": "web-3:4711",
 //!         "held_ms": 12000, "opens_in_ms": null, "mode": "exclusive", "awaited": true } ],
-//!     "instances": [ { "instance": "web-3:4711", "locks": 2 } ] },
-//!   "here": [
-//!     { "lock": "order:process:<id>", "name": null, "held_ms": 12000, "readers": 0, "waiting": 3 } ],
-//!   "lost": [
-//!     { "lock": "job:nightly", "name": null, "at": "2026-03-01T11:58:00.000Z", "held_ms": 90000,
-//!       "reason": "disconnected" } ],
-//!   "templates": [
-//!     { "lock": "order:process:<id>", "held": 1, "waiting": 3, "contended": 17, "failed": 0 } ] }
+//!     "instances": [ { "instance": "web-3:4711", "locks": 2 } ],
+//!     "instances_total": 1 } }
 //! ```
 //!
 //! Members stay as they are; others may be added. `null` is what is not known, or not shown.
 //!
-//! - `store`: what is held in all namespaces. `error` says why that is not known; `listed` is how many were found,
-//!   `complete` whether that is all; `locks` are the 200 of them that are held longest. `awaited` and `held_ms` are
-//!   `null` where the store does not tell, as PostgreSQL.
-//!   A lock that is read has `mode` `shared`, and a row for each reader that the store can tell.
-//! - `here`: what this instance holds (`held_ms`), how many of its tasks hold it as `readers`, together, and how many
-//!   wait for it.
+//! - `instance`: which instance has answered, as the store names it; [`LockProvider::instance`]. `here`, `lost` and
+//!   `templates` are its own, as of `taken_at`.
+//! - `here`: what it holds (`held_ms`), how many of its tasks hold it as `readers`, together, and how many
+//!   wait for it. The first 200 of `here_total`.
 //! - `lost`: the last 50 losses of this process, the latest first, with the reasons of
 //!   [`LossReason::as_str`](lock_core::LossReason::as_str).
 //! - `templates`: what of each is held and awaited here now, and how many acquires were contended or failed since the
-//!   process began.
+//!   process began. The first 200 of `templates_total`.
+//! - `store`: what is held in all namespaces, as the store said `age_ms` ago. `error` says why that is not known;
+//!   `listed` is how many were found, `complete` whether that is all. `locks` are 200 of them: those that are held longest,
+//!   where all were found and the store says since when. A lock that was released, and is
+//!   [kept](lock_core::LockPolicy::with_at_least) closed, comes after them, with `opens_in_ms`. `awaited` and `held_ms` are
+//!   `null` where the store does not tell, as PostgreSQL. A lock that is read has `mode` `shared`, and a row for each
+//!   reader that the store can tell.
+//! - `instances`: how many of these locks each holds, those with the most first: 200 of them. `instance` is `null` for
+//!   the locks of which the store does not tell who holds them; `instances_total` does not count that row.
 
+mod latest;
+mod local;
 mod page;
 mod snapshot;
+mod store;
 
 use std::sync::Arc;
 
 use axum::Router;
-use axum::response::{IntoResponse, Response};
+use axum::response::{IntoResponse, Redirect, Response};
 use axum::routing::get;
 use http::StatusCode;
 use http::header::{
@@ -80,7 +127,7 @@ use http::header::{
 };
 use lock_core::LockProvider;
 
-use self::snapshot::Latest;
+use self::snapshot::Source;
 
 /// Its own style, script and refresh, and nothing else from anywhere. The icon is an empty one.
 const POLICY: &str = "default-src 'none'; style-src 'self'; script-src 'self'; connect-src 'self'; \
@@ -98,7 +145,7 @@ where
 ///
 /// # Default
 ///
-/// - [`names`](Self::names): no
+/// - [`names`](Self::names): they are not shown
 ///
 /// ```
 /// use axum::Router;
@@ -124,7 +171,8 @@ impl Console {
         }
     }
 
-    /// Whether names of locks are shown, with the values in them, and not their templates and keys alone.
+    /// Whether names of locks are shown, with the values in them, and not their templates and keys alone: also those
+    /// of [other providers](self#what-it-names) that the store has.
     pub const fn names(mut self, names: bool) -> Self {
         self.has_names = names;
         self
@@ -135,19 +183,19 @@ impl Console {
     where
         S: Clone + Send + Sync + 'static,
     {
-        let latest = Arc::new(Latest::new(self.locks, self.has_names));
-        let of_json = Arc::clone(&latest);
+        let source = Arc::new(Source::new(self.locks, self.has_names));
+        let of_json = Arc::clone(&source);
         let page = move || {
-            let latest = Arc::clone(&latest);
+            let source = Arc::clone(&source);
             async move {
-                let page = page::page(&*latest.take().await);
+                let page = page::page(&source.take().await);
                 answer("text/html; charset=utf-8", page.into_string())
             }
         };
         let json = move || {
-            let latest = Arc::clone(&of_json);
+            let source = Arc::clone(&of_json);
             async move {
-                match serde_json::to_string(&*latest.take().await) {
+                match serde_json::to_string(&source.take().await) {
                     Ok(json) => answer("application/json", json),
                     Err(_) => StatusCode::INTERNAL_SERVER_ERROR.into_response(),
                 }
@@ -155,8 +203,11 @@ impl Console {
         };
         let style = || async { answer("text/css; charset=utf-8", include_str!("style.css")) };
         let script = || async { answer("text/javascript; charset=utf-8", include_str!("page.js")) };
+        // There the links of the page would lead elsewhere.
+        let slash = || async { Redirect::temporary("../locks") };
         Router::new()
             .route("/locks", get(page))
+            .route("/locks/", get(slash))
             .route("/locks.json", get(json))
             .route("/locks.css", get(style))
             .route("/locks.js", get(script))

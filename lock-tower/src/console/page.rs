@@ -4,12 +4,18 @@ use std::time::Duration;
 
 use maud::{DOCTYPE, Markup, html};
 
-use super::snapshot::{Here, Instance, Lost, SHOWN, Snapshot, Store, Stored, Template};
+use super::local::{Here, LOSSES, Local, Lost};
+use super::snapshot::{SHOWN, Snapshot};
+use super::store::{Store, Stored};
 
 /// What is not known.
 const UNKNOWN: &str = "\u{2013}";
 
+/// An answer of the store that is older is said to be, in milliseconds: it is so where the store is slow.
+const OLD: u64 = 2_000;
+
 pub(super) fn page(shown: &Snapshot) -> Markup {
+    let local = &shown.local;
     html! {
         (DOCTYPE)
         html lang="en" {
@@ -25,23 +31,28 @@ pub(super) fn page(shown: &Snapshot) -> Markup {
             }
             body {
                 header {
-                    h1 { "Locks" }
+                    h1 #heading {
+                        "Locks"
+                        @if let Some(instance) = &local.instance { ", as seen by " code { (instance) } }
+                    }
                     // Shown by the script, without which nothing is refreshed in place.
                     button #pause type="button" aria-pressed="false" hidden { "Pause" }
+                    // Read aloud when the script fills it, so it is there before.
+                    p #notice role="status" {}
                     p #failure role="alert" hidden {}
                 }
                 main {
                     p.meta {
                         (shown.backend) ", as of "
-                        time #taken datetime=(shown.taken_at) { (at(&shown.taken_at)) }
-                        ". " a href="locks.json" { "JSON" }
+                        time #taken datetime=(local.taken_at) { (at(&local.taken_at)) }
+                        ". " a #json href="locks.json" { "JSON" }
                     }
                     (glance(shown))
                     (store(&shown.store))
-                    (instances(&shown.store.instances))
-                    (here(&shown.here))
-                    (lost(&shown.lost))
-                    (templates(&shown.templates))
+                    (instances(&shown.store))
+                    (here(local))
+                    (lost(&local.lost))
+                    (templates(local))
                 }
             }
         }
@@ -50,16 +61,18 @@ pub(super) fn page(shown: &Snapshot) -> Markup {
 
 /// What a person looks for first.
 fn glance(shown: &Snapshot) -> Markup {
-    let longest = shown.store.locks.iter().find(|lock| lock.held_ms.is_some());
-    let line = shown.here.iter().max_by_key(|lock| lock.waiting);
-    let line = line.filter(|lock| lock.waiting > 0);
+    let (store, local) = (&shown.store, &shown.local);
     html! {
         dl.glance {
             div {
                 dt { "Held longest" }
                 dd {
-                    @match longest {
-                        Some(lock) => { (time(lock.held_ms)) small { (instance(lock.instance.as_deref())) } },
+                    @match store.longest() {
+                        Some(lock) => {
+                            // Of those that were listed.
+                            @if !store.is_by_age { "at least " }
+                            (time(lock.held_ms)) small { (instance(lock.instance.as_deref())) }
+                        },
                         None => (UNKNOWN),
                     }
                 }
@@ -67,7 +80,7 @@ fn glance(shown: &Snapshot) -> Markup {
             div {
                 dt { "Longest line here" }
                 dd {
-                    @match line {
+                    @match &local.line {
                         Some(lock) => { (lock.waiting) small { (lock.name.as_deref().unwrap_or(&lock.lock)) } },
                         None => "0",
                     }
@@ -76,16 +89,21 @@ fn glance(shown: &Snapshot) -> Markup {
             div {
                 dt { "Lost here lately" }
                 dd {
-                    (shown.lost.len())
-                    @if let Some(loss) = shown.lost.first() { small { "last at " (at(&loss.at)) } }
+                    (losses(&local.lost))
+                    @if let Some(loss) = local.lost.first() { small { "last at " (at(&loss.at)) } }
                 }
             }
             div {
                 dt { "Held in all" }
                 dd {
-                    @if shown.store.error.is_some() { (UNKNOWN) } @else {
-                        (shown.store.listed) @if !shown.store.complete { "+" }
-                        small { "by " (shown.store.instances.len()) @if shown.store.instances.len() == 1 { " instance" } @else { " instances" } }
+                    @if store.error.is_some() { (UNKNOWN) } @else {
+                        (number(store.listed, store.complete))
+                        @match (store.listed, store.instances_total) {
+                            (0, _) => {},
+                            (_, 0) => small { "the store does not tell by which instances" },
+                            (_, 1) => small { "by 1 instance" },
+                            (_, total) => small { "by " (number(total, store.complete)) " instances" },
+                        }
                     }
                 }
             }
@@ -95,20 +113,29 @@ fn glance(shown: &Snapshot) -> Markup {
 
 fn store(store: &Store) -> Markup {
     let rows = store.locks.iter().map(stored);
+    let which = match store.is_by_age {
+        true => format!("The {SHOWN} that are held longest,"),
+        false => format!("The first {SHOWN}"),
+    };
     html! {
         section aria-labelledby="store" {
-            h2 #store { "Held in the store" }
+            (heading("store", "Held in the store", store.error.is_none().then(|| number(store.listed, store.complete))))
+            (age(store))
             @if let Some(error) = &store.error {
                 p.error role="status" { "The store does not tell: " (error) }
             } @else {
                 (table("store", &["Lock", "Instance", "Held for", "Mode", "Awaited"], rows, "Nothing is held."))
-                @if store.listed > SHOWN {
-                    p.meta {
-                        "The " (SHOWN) " that are held longest, of " (store.listed)
-                        @if !store.complete { " and more" } "."
-                    }
-                }
+                (rest(&which, store.listed, store.complete))
             }
+        }
+    }
+}
+
+/// How old the answer is, where the store is slow.
+fn age(store: &Store) -> Markup {
+    html! {
+        @if let Some(age) = store.age_ms.filter(|age| *age >= OLD) {
+            p.meta { "As of " (time(Some(age))) " ago: the store is slow to answer." }
         }
     }
 }
@@ -130,25 +157,31 @@ fn stored(lock: &Stored) -> Markup {
     }
 }
 
-fn instances(instances: &[Instance]) -> Markup {
-    let rows = instances.iter().map(|row| {
+fn instances(store: &Store) -> Markup {
+    let rows = store.instances.iter().map(|row| {
         html! {
             tr {
-                th scope="row" { (instance(row.instance.as_deref())) }
+                th scope="row" { (row.instance.as_deref().unwrap_or("The store does not tell")) }
                 td.number { (row.locks) }
             }
         }
     });
+    let is_known = store.error.is_none() && (store.listed == 0 || store.instances_total > 0);
     html! {
         section aria-labelledby="instances" {
-            h2 #instances { "Instances" }
-            (table("instances", &["Instance", "Locks"], rows, "No instance holds a lock."))
+            (heading("instances", "Instances", is_known.then(|| number(store.instances_total, store.complete))))
+            @if is_known {
+                (table("instances", &["Instance", "Locks"], rows, "No instance holds a lock."))
+                (rest(&format!("The first {SHOWN}"), store.instances_total, store.complete))
+            } @else {
+                p.empty { "The store does not tell which instances hold locks." }
+            }
         }
     }
 }
 
-fn here(here: &[Here]) -> Markup {
-    let rows = here.iter().map(|lock| {
+fn here(local: &Local) -> Markup {
+    let rows = local.here.iter().map(|lock| {
         html! {
             tr {
                 (named(&lock.lock, lock.name.as_deref()))
@@ -160,8 +193,9 @@ fn here(here: &[Here]) -> Markup {
     });
     html! {
         section aria-labelledby="here" {
-            h2 #here { "Held and awaited by this instance" }
+            (heading("here", "Held and awaited by this instance", Some(number(local.here_total, true))))
             (table("here", &["Lock", "Held for", "Mode", "Tasks that wait"], rows, "Nothing is held or awaited here."))
+            (rest(&format!("The first {SHOWN}"), local.here_total, true))
         }
     }
 }
@@ -189,14 +223,19 @@ fn lost(lost: &[Lost]) -> Markup {
     });
     html! {
         section aria-labelledby="lost" {
-            h2 #lost { "Lost by this instance" }
+            (heading("lost", "Lost by this instance", Some(losses(lost))))
             (table("lost", &["Lock", "Reason", "Held for", "At"], rows, "No lock was lost."))
         }
     }
 }
 
-fn templates(templates: &[Template]) -> Markup {
-    let rows = templates.iter().map(|template| {
+/// Of those before the last ones nothing is kept.
+fn losses(lost: &[Lost]) -> String {
+    number(lost.len(), lost.len() < LOSSES)
+}
+
+fn templates(local: &Local) -> Markup {
+    let rows = local.templates.iter().map(|template| {
         html! {
             tr {
                 (named(&template.lock, None))
@@ -209,13 +248,30 @@ fn templates(templates: &[Template]) -> Markup {
     });
     html! {
         section aria-labelledby="templates" {
-            h2 #templates { "By template, in this instance" }
+            (heading("templates", "By template, in this instance", Some(number(local.templates_total, true))))
             (table(
                 "templates",
                 &["Template", "Held", "Waiting", "Contended", "Failed"],
                 rows,
                 "No lock was asked for.",
             ))
+            (rest(&format!("The first {SHOWN}"), local.templates_total, true))
+        }
+    }
+}
+
+/// With how many there are, where that is known.
+fn heading(id: &str, title: &str, total: Option<String>) -> Markup {
+    html! {
+        h2 id=(id) { (title) @if let Some(total) = total { " " span.total { "(" (total) ")" } } }
+    }
+}
+
+/// Of how many the table shows some.
+fn rest(which: &str, total: usize, complete: bool) -> Markup {
+    html! {
+        @if total > SHOWN {
+            p.meta { (which) " of " (total) @if !complete { " and more" } "." }
         }
     }
 }
@@ -245,6 +301,10 @@ fn named(label: &str, name: Option<&str>) -> Markup {
 
 fn instance(instance: Option<&str>) -> &str {
     instance.unwrap_or(UNKNOWN)
+}
+
+fn number(total: usize, complete: bool) -> String {
+    format!("{total}{}", if complete { "" } else { "+" })
 }
 
 /// A time of the day, as people read it, without its fractions of a second.

@@ -1,4 +1,8 @@
-//! The operators' page: what its JSON has, and what it costs the store.
+//! The operators' page: what its JSON has, what it says, and where it is.
+
+mod counted;
+mod looks;
+mod said;
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
@@ -51,6 +55,7 @@ async fn the_members_of_the_json_are_as_documented() {
         .unwrap();
     assert!(store.revoke(lost.name()));
     lost.lost().await;
+    drop(lost);
     let _held = locks
         .acquire("order:process:42", Duration::ZERO)
         .await
@@ -66,8 +71,10 @@ async fn the_members_of_the_json_are_as_documented() {
         found.sort_unstable();
         assert_eq!(found, sorted(of), "{value}");
     };
-    has(&shown, "backend taken_at store here lost templates");
-    has(&shown["store"], "error listed complete locks instances");
+    let all = "backend instance taken_at store here here_total lost templates templates_total";
+    has(&shown, all);
+    let of_store = "error age_ms listed complete locks instances instances_total";
+    has(&shown["store"], of_store);
     let lock = &shown["store"]["locks"][0];
     has(lock, "key name instance held_ms opens_in_ms mode awaited");
     has(&shown["store"]["instances"][0], "instance locks");
@@ -75,6 +82,10 @@ async fn the_members_of_the_json_are_as_documented() {
     has(&shown["lost"][0], "lock name at held_ms reason");
     has(&shown["templates"][0], "lock held waiting contended failed");
     assert_eq!(shown["backend"], "memory");
+    assert_eq!(shown["instance"], "web-1:4711");
+    assert_eq!(shown["here_total"], 1);
+    assert_eq!(shown["templates_total"], 2);
+    assert_eq!(shown["store"]["instances_total"], 1);
     assert_eq!(lock["instance"], "web-1:4711");
     assert_eq!(shown["here"][0]["lock"], "order:process");
     assert_eq!(shown["lost"][0]["reason"], "revoked");
@@ -132,4 +143,32 @@ async fn many_that_look_within_a_second_ask_the_store_once() {
     let _held = locks.acquire("job:nightly", Duration::ZERO).await.unwrap();
     tokio::time::sleep(Duration::from_millis(1_100)).await;
     assert_eq!(shown(&app).await["store"]["listed"], json!(1));
+}
+
+/// Whatever it is nested under: the links of the page are relative.
+#[tokio::test]
+async fn the_links_of_the_page_lead_there_from_each_of_its_addresses() {
+    let locks = LockProvider::new(MemoryBackend::new());
+    let console = || console::router(locks.clone());
+    for (app, page) in [
+        (console(), "/locks"),
+        (
+            Router::new().nest("/internal", console()),
+            "/internal/locks",
+        ),
+        (Router::new().nest("/locks", console()), "/locks/locks"),
+        (Router::new().merge(console()), "/locks"),
+    ] {
+        let directory = page.strip_suffix("locks").unwrap();
+        let html = String::from_utf8(get(&app, page).await).unwrap();
+        for link in ["locks.css", "locks.js", "locks.json"] {
+            assert!(html.contains(&format!("=\"{link}\"")), "{link}: {html}");
+            get(&app, &format!("{directory}{link}")).await;
+        }
+        // As a browser resolves it.
+        let request = Request::get(format!("{page}/")).body(Body::empty());
+        let answer = app.clone().oneshot(request.unwrap()).await.unwrap();
+        assert!(answer.status().is_redirection(), "{page}/: {answer:?}");
+        assert_eq!(answer.headers()["location"], "../locks");
+    }
 }

@@ -2,8 +2,9 @@
 
 use std::time::Duration;
 
+use lock_core::file::FileBackend;
 use lock_core::memory::MemoryBackend;
-use lock_core::postgres::LeaseTable;
+use lock_core::postgres::{LeaseTable, PostgresBackend};
 use lock_core::redis::RedisBackend;
 use lock_core::{LockName, LockPolicy, LockProvider};
 use lock_tests::eventually;
@@ -26,7 +27,8 @@ async fn rows_come_and_go_as_locks_are_acquired_and_released() {
     let [here, there] = two(&MemoryBackend::new());
     let service = Service::start(Console::new(here.clone()).names(true)).await;
     let browser = Browser::at(&service).await;
-    assert_eq!(browser.text("h1").await, "Locks");
+    let heading = browser.text("h1").await;
+    assert_eq!(heading, "Locks, as seen by web-1:4711");
     assert!(
         browser
             .text("[aria-labelledby=store]")
@@ -85,6 +87,33 @@ async fn rows_come_and_go_as_locks_are_acquired_and_released() {
             rows.contains("Nothing is held or awaited")
         })
         .await;
+}
+
+/// Also where no name was chosen.
+#[tokio::test]
+async fn an_instance_is_called_on_its_page_as_in_its_store() {
+    let (postgres, redis) = (PostgresServer::start().await, RedisServer::start().await);
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("locks");
+    let session = PostgresBackend::connect(&postgres.url()).await.unwrap();
+    let table = LeaseTable::connect(&postgres.url()).await.unwrap();
+    let redis = RedisBackend::builder(&redis.url()).quarantine(Duration::ZERO);
+    let files = FileBackend::builder(&path).instance("web-1:4711");
+    for locks in [
+        LockProvider::new(MemoryBackend::new()),
+        LockProvider::new(FileBackend::open(&path).unwrap()),
+        LockProvider::new(files.open().unwrap()),
+        LockProvider::new(session),
+        LockProvider::new(table),
+        LockProvider::new(redis.connect().await.unwrap()),
+    ] {
+        let guard = locks.acquire("job:nightly", Duration::ZERO).await.unwrap();
+        let json = Service::of(&locks).await.json().await;
+        let holder = &json["store"]["locks"][0]["instance"];
+        assert!(holder.is_string(), "{json}");
+        assert_eq!(json["instance"], *holder, "{json}");
+        guard.release().await.unwrap();
+    }
 }
 
 #[tokio::test]
@@ -179,17 +208,17 @@ async fn of_ten_thousand_locks_the_first_two_hundred_are_shown() {
     let guards = locks.claim(names, 10_000).await.unwrap();
     assert_eq!(guards.len(), 10_000);
     let service = Service::of(&locks).await;
-    // The page waits for its store no longer than its readers do: on a busy machine it is asked again.
-    let json = loop {
-        let json = service.json().await;
-        if json["store"]["error"].is_null() {
-            break json;
-        }
-    };
+    // The page waits for its store no longer than its readers do; on a busy machine it is not there by then.
+    eventually("the store has answered", || async {
+        service.json().await["store"]["error"].is_null()
+    })
+    .await;
+    let json = service.json().await;
     assert_eq!(json["store"]["listed"], 10_000);
     assert_eq!(json["store"]["complete"], true);
     assert_eq!(json["store"]["locks"].as_array().unwrap().len(), 200);
     assert_eq!(json["here"].as_array().unwrap().len(), 200);
+    assert_eq!(json["here_total"], 10_000);
     let browser = Browser::at(&service).await;
     browser
         .until_reads("[aria-labelledby=store] .meta", |said| {
