@@ -57,12 +57,11 @@ async fn a_keyboard_comes_to_all_that_can_be_scrolled_or_pressed() {
             .send_keys(&char::from(Key::Tab).to_string())
             .await
             .unwrap();
-        let now = "const at = document.activeElement; return at.id || at.textContent";
-        reached.push(browser.run(now).await);
+        reached.push(browser.run("return document.activeElement.id").await);
     }
     for part in [
         "pause",
-        "JSON",
+        "json",
         "store-rows",
         "instances-rows",
         "here-rows",
@@ -93,11 +92,36 @@ async fn regions_tables_and_failures_have_names_and_roles() {
                 document.querySelectorAll('table th:not([scope])').length,
                 document.querySelectorAll('tbody tr > :first-child:not(th[scope=row])').length,
                 document.getElementById('failure').getAttribute('role'),
+                document.getElementById('notice').getAttribute('role'),
                 document.querySelector('meta[name=viewport]').content.includes('user-scalable'),
             ]",
         )
         .await;
-    assert_eq!(cells, json!(["en", 1, 5, 0, 0, "alert", false]));
+    assert_eq!(cells, json!(["en", 1, 5, 0, 0, "alert", "status", false]));
+}
+
+#[tokio::test]
+async fn that_it_is_paused_is_seen_and_read() {
+    let (service, _guard) = busy().await;
+    let browser = Browser::at(&service).await;
+    // With the focus before and after, which looks otherwise.
+    const LOOK: &str = "
+        const button = document.getElementById('pause');
+        button.focus();
+        const style = getComputedStyle(button);
+        return [style.backgroundColor, style.color].join()";
+    let before = browser.run(LOOK).await;
+    assert_eq!(browser.text("#notice").await, "");
+    browser
+        .run("document.getElementById('pause').click()")
+        .await;
+    assert_ne!(browser.run(LOOK).await, before);
+    assert_eq!(browser.text("#notice").await, "Paused.");
+    browser
+        .run("document.getElementById('pause').click()")
+        .await;
+    assert_eq!(browser.run(LOOK).await, before);
+    assert_eq!(browser.text("#notice").await, "");
 }
 
 #[tokio::test]

@@ -16,24 +16,35 @@ use lock_tests::servers::Chromedriver;
 use lock_tower::console::Console;
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
+use tokio::sync::watch;
 
 /// A service that shows its locks.
 pub(crate) struct Service {
     pub(crate) address: SocketAddr,
-    is_down: Arc<AtomicBool>,
+    gate: Arc<Gate>,
+}
+
+/// What is before the page.
+#[derive(Default)]
+struct Gate {
+    is_down: AtomicBool,
+    /// How many requests have come.
+    came: watch::Sender<usize>,
+    /// Whether answers are withheld.
+    is_shut: watch::Sender<bool>,
 }
 
 impl Service {
     pub(crate) async fn start(console: Console) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
-        let is_down = Arc::<AtomicBool>::default();
+        let gate = Arc::<Gate>::default();
         // Below another path, as an application has it.
         let app = axum::Router::new()
             .nest("/internal", console.into_router())
-            .layer(from_fn_with_state(Arc::clone(&is_down), refuse));
+            .layer(from_fn_with_state(Arc::clone(&gate), pass));
         tokio::spawn(async move { axum::serve(listener, app).await.unwrap() });
-        Self { address, is_down }
+        Self { address, gate }
     }
 
     pub(crate) async fn of(locks: &LockProvider) -> Self {
@@ -52,15 +63,34 @@ impl Service {
 
     /// Answers 503 to everything, or not any more.
     pub(crate) fn set_down(&self, is_down: bool) {
-        self.is_down.store(is_down, Ordering::Relaxed);
+        self.gate.is_down.store(is_down, Ordering::Relaxed);
+    }
+
+    /// Makes its answers, and withholds them, until [`let_go`](Self::let_go).
+    pub(crate) fn withhold(&self) {
+        self.gate.is_shut.send_replace(true);
+    }
+
+    /// Gives the answers that were withheld.
+    pub(crate) fn let_go(&self) {
+        self.gate.is_shut.send_replace(false);
+    }
+
+    /// Returns when another request has come.
+    pub(crate) async fn until_asked(&self) {
+        let mut came = self.gate.came.subscribe();
+        came.changed().await.unwrap();
     }
 }
 
-async fn refuse(State(is_down): State<Arc<AtomicBool>>, request: Request, next: Next) -> Response {
-    match is_down.load(Ordering::Relaxed) {
-        true => StatusCode::SERVICE_UNAVAILABLE.into_response(),
-        false => next.run(request).await,
+async fn pass(State(gate): State<Arc<Gate>>, request: Request, next: Next) -> Response {
+    if gate.is_down.load(Ordering::Relaxed) {
+        return StatusCode::SERVICE_UNAVAILABLE.into_response();
     }
+    let answer = next.run(request).await;
+    gate.came.send_modify(|came| *came += 1);
+    let _ = gate.is_shut.subscribe().wait_for(|is_shut| !is_shut).await;
+    answer
 }
 
 /// A window of a browser. It ends with its driver.

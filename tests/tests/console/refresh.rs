@@ -5,6 +5,8 @@ use std::time::Duration;
 use fantoccini::key::Key;
 use lock_core::memory::MemoryBackend;
 use lock_core::{LockName, LockProvider};
+use lock_tower::console::Console;
+use serde_json::json;
 use tokio::time::sleep;
 
 use crate::browser::{Browser, Service};
@@ -96,6 +98,84 @@ async fn what_a_person_marks_is_not_taken_away() {
     let marked = browser.run("return String(getSelection())").await;
     sleep(A_REFRESH).await;
     assert_eq!(browser.run("return String(getSelection())").await, marked);
+    assert_eq!(
+        browser.text("#notice").await,
+        "Not refreshed while text is selected."
+    );
     browser.run("getSelection().empty()").await;
     browser.until_refreshed().await;
+    browser.until_reads("#notice", str::is_empty).await;
+}
+
+/// Its answer comes after that, and is not shown.
+#[tokio::test]
+async fn a_refresh_under_way_does_not_override_what_a_person_does_meanwhile() {
+    let (service, browser, _guards) = long_page().await;
+    const CLICK: &str = "document.getElementById('pause').click()";
+    const SELECT: &str = "getSelection().selectAllChildren(document.getElementById('taken'))";
+    const UNSELECT: &str = "getSelection().empty()";
+    for (begin, end) in [(CLICK, CLICK), (SELECT, UNSELECT)] {
+        browser.until_refreshed().await;
+        service.withhold();
+        service.until_asked().await;
+        let taken = browser.text("#taken").await;
+        browser.run(begin).await;
+        service.let_go();
+        sleep(A_REFRESH).await;
+        assert_eq!(browser.text("#taken").await, taken, "{begin}");
+        // It was not broken off by a failure.
+        assert_eq!(browser.text("#failure").await, "", "{begin}");
+        browser.run(end).await;
+        browser.until_refreshed().await;
+    }
+}
+
+#[tokio::test]
+async fn what_has_not_changed_is_not_replaced() {
+    let (_service, browser, _guards) = long_page().await;
+    browser.until_refreshed().await;
+    browser
+        .run(
+            "document.getElementById('json').focus();
+            window.before = [...document.querySelectorAll('section, table, #json, dl')];
+            window.blurs = 0;
+            document.getElementById('json').addEventListener('blur', () => window.blurs += 1)",
+        )
+        .await;
+    for _ in 0..2 {
+        browser.until_refreshed().await;
+    }
+    let kept = browser
+        .run(
+            "return [window.before.every(part => part.isConnected), window.blurs, document.activeElement.id]",
+        )
+        .await;
+    assert_eq!(kept, json!([true, 0, "json"]));
+}
+
+#[tokio::test]
+async fn rows_that_come_and_go_leave_the_focus_and_the_scroll_of_their_table() {
+    let locks = LockProvider::new(MemoryBackend::new());
+    let wide = "w".repeat(200);
+    let name = |id: &str| LockName::new("order", "process", id).unwrap();
+    let _stays = locks.acquire(name(&wide), Duration::ZERO).await.unwrap();
+    let service = Service::start(Console::new(locks.clone()).names(true)).await;
+    let browser = Browser::open(360, &[]).await;
+    browser.client.goto(&service.url("locks")).await.unwrap();
+    browser
+        .run("const rows = document.getElementById('store-rows'); rows.focus(); rows.scrollLeft = 40")
+        .await;
+    let place = "const rows = document.getElementById('store-rows');
+        return [document.activeElement.id, rows.scrollLeft]";
+    let before = browser.run(place).await;
+    assert_eq!(before, json!(["store-rows", 40]));
+    let comes = locks.acquire(name("7"), Duration::ZERO).await.unwrap();
+    let has_it = |rows: &str| rows.contains("order:process:7");
+    browser.until_reads("#store-rows", has_it).await;
+    assert_eq!(browser.run(place).await, before);
+    comes.release().await.unwrap();
+    browser
+        .until_reads("#store-rows", |rows| !has_it(rows))
+        .await;
+    assert_eq!(browser.run(place).await, before);
 }
