@@ -126,6 +126,27 @@ async fn a_lock_in_a_transaction_is_held_by_its_session() {
     assert_eq!(holder(&locks).await, None);
 }
 
+/// Of what `pg_stat_activity` reads, which a superuser can lock for long.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_look_that_the_server_holds_up_costs_no_lock() {
+    let store = PostgresStore::open().await;
+    let client = named(&store.server, "web-1").await;
+    let guard = take(&client, order()).await;
+    let mut locked = store.pool.begin().await.unwrap();
+    let lock = "LOCK TABLE pg_catalog.pg_authid IN ACCESS EXCLUSIVE MODE";
+    locked.execute(lock).await.unwrap();
+    for _ in 0..5 {
+        assert!(client.list(10).await.unwrap_err().is_unavailable());
+        assert!(client.holder(order()).await.unwrap_err().is_unavailable());
+    }
+    assert!(guard.is_valid());
+    let other = client.lock("order:process:7").unwrap();
+    other.acquire(ZERO).await.unwrap().release().await.unwrap();
+    locked.rollback().await.unwrap();
+    assert_eq!(client.list(10).await.unwrap().locks().len(), 1);
+    guard.release().await.unwrap();
+}
+
 /// As what recovery needs: it is logged at connect, and keeps no process from its locks.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_role_that_may_not_know_who_holds_a_lock_is_told_which_right_it_lacks() {

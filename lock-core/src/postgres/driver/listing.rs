@@ -5,7 +5,6 @@ use sqlx::AssertSqlSafe;
 
 use super::Driver;
 use crate::postgres::errors;
-use crate::postgres::key::WANTED;
 use crate::postgres::session::{Failed, Session, value};
 use crate::postgres::shared::Request;
 use crate::postgres::sql;
@@ -32,12 +31,7 @@ impl Driver {
                 let mut locks = Vec::with_capacity(rows.len());
                 for row in &rows {
                     let (high, low): (i64, i64) = (value(row, 0)?, value(row, 1)?);
-                    let kind = value(row, 2)?;
-                    // A writer that waits, and holds nothing.
-                    if kind == BIGINT && low == WANTED {
-                        continue;
-                    }
-                    let key = key(high, low, kind);
+                    let key = key(high, low, value(row, 2)?);
                     let name: Option<&str> = value(row, 3)?;
                     let instance = self
                         .config

@@ -1,5 +1,10 @@
 //! What a session says of itself, and asks of others: its settings, its server, who holds what.
 
+use crate::postgres::key::WANTED;
+
+/// For how long a question of who holds what may keep the session from its locks (ms): less than any lease.
+const LOOK_MS: u32 = 500;
+
 /// Names mean what PostgreSQL means by them, for as long as the session lives: what the path of the
 /// role or of the database offers is not looked at. What follows says what is in force.
 pub(in crate::postgres) const OWN_PATH: &str = concat!(
@@ -77,27 +82,34 @@ pub(in crate::postgres) fn holders(keys: impl Iterator<Item = (i64, bool)>) -> S
         .collect();
     format!(
         as_who_logged_in!(
-            "SELECT t.k, t.p, l.mode = 'ExclusiveLock', a.application_name \
+            "SET LOCAL statement_timeout = {within}; \
+             SELECT t.k, t.p, l.mode = 'ExclusiveLock', a.application_name \
              FROM (VALUES {keys}) AS t(k, p), pg_locks AS l, pg_stat_activity AS a \
              WHERE l.locktype = 'advisory' AND l.granted AND a.pid = l.pid AND a.datname = current_database() \
              AND ((l.classid::int8 << 32) | l.objid::int8) = t.k \
              AND CASE WHEN t.p THEN l.objsubid = 2 ELSE l.objsubid = 1 END"
         ),
+        within = LOOK_MS,
         keys = keys.join(", ")
     )
 }
 
 /// What is held exclusively in this database, by whichever program: a row for each, with the two halves of the
-/// key, which kind of key it is, and what the session is called; no more than so many. It needs the rights of
-/// recovery.
+/// key, which kind of key it is, and what the session is called; no more than so many. A writer that waits for readers
+/// is none: what it holds is a key of its own. It needs the rights of recovery, and no operator but those that they
+/// name.
 pub(in crate::postgres) fn listing(limit: usize) -> String {
     format!(
         as_who_logged_in!(
-            "SELECT l.classid::int8, l.objid::int8, l.objsubid, a.application_name \
+            "SET LOCAL statement_timeout = {within}; \
+             SELECT l.classid::int8, l.objid::int8, l.objsubid, a.application_name \
              FROM pg_locks AS l, pg_stat_activity AS a \
              WHERE l.locktype = 'advisory' AND l.granted AND l.mode = 'ExclusiveLock' AND a.pid = l.pid \
-             AND a.datname = current_database() LIMIT {limit}"
+             AND a.datname = current_database() \
+             AND CASE WHEN l.objsubid = 1 AND l.objid::int8 = '{wanted}'::int8 THEN false ELSE true END LIMIT {limit}"
         ),
+        within = LOOK_MS,
+        wanted = WANTED,
         limit = i64::try_from(limit).unwrap_or(i64::MAX)
     )
 }
