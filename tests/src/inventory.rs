@@ -111,6 +111,8 @@ macro_rules! conformance {
             listing {
                 held_locks_are_listed_and_released_ones_are_not [31]
                 a_lock_that_is_awaited_is_listed_as_such [31]
+                a_lock_that_was_only_tried_is_not_listed_as_awaited [31]
+                a_writer_that_waits_is_not_listed [31]
                 the_slots_of_permits_are_listed [29 31]
                 a_lock_that_is_kept_is_listed [31]
                 a_listing_has_no_more_than_its_limit [31]

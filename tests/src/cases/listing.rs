@@ -5,8 +5,9 @@ use std::time::{Duration, SystemTime};
 
 use lock_core::{ListedLock, LockMode, LockName, LockPolicy, LockProvider};
 
+use super::reading::{Sides, granted, is_readable, read, spawn_writer};
 use super::{PATIENCE, take};
-use crate::{Harness, eventually};
+use crate::{Harness, eventually, is_held};
 
 /// By how much the clock of a store, or what a file system keeps of it, may differ from ours.
 const APART: Duration = Duration::from_millis(100);
@@ -110,6 +111,61 @@ pub async fn a_lock_that_is_awaited_is_listed_as_such(harness: Harness) {
     guard.release().await.unwrap();
     let guard = waiting.await.unwrap().unwrap();
     guard.release().await.unwrap();
+}
+
+/// A try that does not wait is none that the holder is to know of, in whichever mode.
+pub async fn a_lock_that_was_only_tried_is_not_listed_as_awaited(harness: Harness) {
+    let (here, there, name) = (
+        harness.client().await,
+        harness.client().await,
+        harness.name(),
+    );
+    harness.store.allow_listing().await;
+    let guard = take(&here, &name).await;
+    assert!(is_held(&there, &name).await);
+    assert!(there.claim([&name], 1).await.unwrap().is_empty());
+    if harness.store.has_readers() {
+        assert!(!is_readable(&there, &name).await);
+    }
+    let lock = new_one(&here, &BTreeSet::new()).await;
+    assert_ne!(lock.is_awaited(), Some(true), "{lock:?}");
+    guard.release().await.unwrap();
+}
+
+/// It holds nothing, and takes no room in a listing of few.
+pub async fn a_writer_that_waits_is_not_listed(harness: Harness) {
+    const READ: usize = 8;
+    let mut all = Vec::new();
+    for _ in 0..READ {
+        let Some(sides) = Sides::of(&harness).await else {
+            return;
+        };
+        let reader = read(&sides.here, &sides.name).await;
+        let writer = spawn_writer(&sides.there, &sides.name);
+        sides.a_writer_waits().await;
+        all.push((reader, writer));
+    }
+    let client = harness.client().await;
+    harness.store.allow_listing().await;
+    let guard = take(&client, &harness.name()).await;
+    let held = match harness.store.lists_readers() {
+        true => READ + 1,
+        false => 1,
+    };
+    for limit in (0..=held).chain([ALL]) {
+        let listing = client.list(limit).await.unwrap();
+        assert_eq!(
+            listing.locks().len(),
+            limit.min(held),
+            "{limit}: {listing:?}"
+        );
+        assert_eq!(listing.is_complete(), limit >= held, "{limit}: {listing:?}");
+    }
+    guard.release().await.unwrap();
+    for (reader, writer) in all {
+        reader.release().await.unwrap();
+        granted(writer).await.release().await.unwrap();
+    }
 }
 
 /// Each permit is listed, since each is a lock.

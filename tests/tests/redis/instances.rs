@@ -36,7 +36,7 @@ async fn instances_of_one_server_are_told_apart() {
     for (holding, asking, expected) in [(&one, &other, "web-1"), (&other, &one, &*longest)] {
         let guard = take(holding).await;
         assert_eq!(instance(asking).await.as_deref(), Some(expected));
-        // One that is refused leaves its mark, and one that waits.
+        // One that waits leaves its mark, and one that only tries does not.
         assert!(lock_tests::is_held(asking, NAME).await);
         let lock = asking.lock(NAME).unwrap();
         let waiting = tokio::spawn(async move { lock.acquire(PATIENCE).await });

@@ -57,6 +57,13 @@ pub(crate) async fn try_once(client: &LockProvider) -> Result<Option<LockGuard>,
     client.lock(NAME).unwrap().try_acquire(Duration::ZERO).await
 }
 
+/// Waits for a lock that is held for longer.
+pub(crate) async fn wait_in_vain(client: &LockProvider) {
+    let waited = client.lock(NAME).unwrap().acquire(BOUND).await;
+    let error = waited.unwrap_err();
+    assert!(error.is_contended(), "{error}");
+}
+
 pub(crate) async fn is_held(client: &LockProvider) -> bool {
     lock_tests::is_held(client, NAME).await
 }

@@ -43,7 +43,7 @@ pub(in crate::redis) struct Content<'a> {
     /// Whether it is asked if locks could be granted.
     pub(super) is_probe: bool,
     pub(super) extra: Option<&'a Extra>,
-    /// Which of the acquires are of writers that wait, in order.
+    /// Which of the acquires are of clients that wait, in order.
     pub(super) waiting: &'a [usize],
 }
 

@@ -17,7 +17,7 @@ use crate::server::leased::Part;
 /// Those that one exchange asks for. Dropped without an answer, they are given back.
 pub(super) struct Asked {
     shared: Arc<Shared>,
-    /// Of the acquires, in order.
+    /// Of the acquires of those that wait, readers as well, in order.
     positions: Vec<usize>,
     places: Vec<(Key, u64)>,
 }
@@ -31,16 +31,22 @@ impl Asked {
             places: Vec::new(),
         };
         for (position, acquire) in acquires.iter().enumerate() {
-            if acquire.part == Part::Whole && shared.waiting.has_writers(&acquire.key) {
-                asked.positions.push(position);
-                let connection = acquire.owner.connection;
-                asked.places.push((acquire.key.clone(), connection));
+            match acquire.part {
+                Part::Whole if shared.waiting.has_writers(&acquire.key) => {
+                    asked.positions.push(position);
+                    let connection = acquire.owner.connection;
+                    asked.places.push((acquire.key.clone(), connection));
+                }
+                Part::Share if shared.waiting.has_readers(&acquire.key) => {
+                    asked.positions.push(position);
+                }
+                _ => {}
             }
         }
         asked
     }
 
-    /// Which of the acquires they are of.
+    /// Which of the acquires are of clients that wait.
     pub(super) fn positions(&self) -> &[usize] {
         &self.positions
     }

@@ -143,6 +143,12 @@ impl Channels {
         is_first
     }
 
+    /// Whether a reader waits here, or was woken and waits for the answer to its try.
+    pub(super) fn has_readers(&self, text: &str) -> bool {
+        let channel = self.by_text.get(text);
+        channel.is_some_and(|channel| channel.listeners > channel.writers)
+    }
+
     /// Whether a writer waits here, or was woken and waits for the answer to its try.
     pub(super) fn has_writers(&self, text: &str) -> bool {
         let channel = self.by_text.get(text);

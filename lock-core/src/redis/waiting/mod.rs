@@ -147,6 +147,11 @@ impl Waiting {
         }
     }
 
+    /// Whether a reader waits for this, or was woken and waits for the answer to its try.
+    pub(super) fn has_readers(&self, key: &Key) -> bool {
+        self.channels().has_readers(&key.text)
+    }
+
     /// Whether a writer waits for this, or was woken and waits for the answer to its try.
     pub(super) fn has_writers(&self, key: &Key) -> bool {
         self.channels().has_writers(&key.text)

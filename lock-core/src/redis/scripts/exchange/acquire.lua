@@ -15,6 +15,10 @@ end
 for i = releases + 1, count do
   local key, owner, set = KEYS[i + 1], ARGV[i + OWNERS], false
   local kind = sub(owner, PREFIX, PREFIX)
+  local is_waiting = kind == WAITER or kind == WAITING_READER
+  if kind == WAITING_READER then
+    kind, owner = READER, sub(owner, 1, OWNER) .. READER .. sub(owner, PREFIX + 1)
+  end
   local may = left <= 0 and granted < most
   local prefix, time = owner, lease
   if kind == WAITER then
@@ -63,11 +67,11 @@ for i = releases + 1, count do
         and (rest == '' or find(rest, '^ [ -~]+$'))
       then
         local is_shared, again_in = find(rest, '^ 0%d'), max(left_of, 1)
-        local is_news = kind == READER and not is_read and not is_shared and rest ~= ''
+        local is_news = is_waiting and kind == READER and not is_read and not is_shared and rest ~= ''
         if is_news then
           rest = ' 0' .. sub(rest, 2)
         end
-        if mark == ' ' or is_news then
+        if is_waiting and mark == ' ' or is_news then
           -- Nothing prevents it that has not prevented the note.
           try('SET', key, held_by .. '!' .. held .. rest, 'KEEPTTL')
         end

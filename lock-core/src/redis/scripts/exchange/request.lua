@@ -8,8 +8,9 @@
 --       and how old the youngest reign of a master was (ms) when that server had the slot, or '' and 0,
 --       ' 0 ' and what holders are called, then an owner and a space for each lock, then the number of the call. An
 --       owner may have a time (ms) behind its space: a lock that is released stays closed for as long, and one that is
---       acquired is granted for as long, which is longer than the lease. In place of the space a reader has `&`, and behind
---       it what it is called; a writer that waits has `?`, and the same when it gives back its place.
+--       acquired is granted for as long, which is longer than the lease. In place of the space a reader has `&`, or `+`
+--       where it waits, and behind it what it is called; a writer that waits has `?`, and the same when it gives back its
+--       place.
 -- Reply: the number of the call and the time (us), what is left of the quarantine (ms, below 0 where that
 --       may become less by how old reigns are) or why nothing can be granted, the token of what was granted,
 --       then for each lock for which something else is to be said than that it was released or acquired its
@@ -27,9 +28,9 @@
 -- believed that ours do not write.
 --
 -- A lock is a string: the owner (32 bytes), a space, the token (31 digits), a space, by how much it was ahead of the
--- time (us), a space, what the holder is called. Earlier versions read 64 bytes, and write those alone. A client that was refused may wait for its
--- release: it makes an exclamation mark of the space, and a release without the mark sends no message. The mark
--- ends with the lock; a client that the next one refuses leaves another.
+-- time (us), a space, what the holder is called. Earlier versions read 64 bytes, and write those alone. A client that was refused and waits for its
+-- release makes an exclamation mark of the space, and a release without the mark sends no message. The mark
+-- ends with the lock; a client that the next one refuses leaves another. One that only tries leaves none.
 -- A lock that readers hold has READERS, whom no call is of: a writer, also one of an earlier version, finds a lock that is
 -- held, and no other command is needed. Beside it is its set of readers: what each is called, owner first, by when its
 -- share ends (us). The lock lasts as long as the longest share at least. The set has the writers that wait as well, by
@@ -42,8 +43,8 @@
 -- removes what is left of earlier ones: a share that was removed, or is of an earlier lock, is not renewed and not released.
 --   Which master this is, and what it may lack, is asked before, for shares as for locks: in a quarantine neither is granted,
 -- and nothing is removed because shares have ended.
---   A writer takes a place where it is refused by readers, or where a reader waits as well: a reader that a writer refuses
--- leaves a 0 before by how much the token was ahead, which is the same number to earlier versions, and sends the message
+--   A writer takes a place where it is refused by readers, or where a reader waits as well: a reader that waits and that
+-- a writer refuses leaves a 0 before by how much the token was ahead, which is the same number to earlier versions, and sends the message
 -- of a release once, so that writers that wait already try again and take theirs.
 -- A lock that stays closed after its release has NO_OWNER, whom no call is of: it is held by none, as that of a holder
 -- that has ended, until it ends. The message of such a release says so: who waits is to learn until when.
@@ -57,6 +58,8 @@ local PREFIX = 33
 local NO_OWNER = '00000000000000000000000000000000 '
 -- What follows the owner of a writer that waits.
 local WAITER = '?'
+-- What follows that of a reader that waits, in a request alone.
+local WAITING_READER = '+'
 -- How long a reader leaves a lock that is free to the writer that waits (ms).
 local COMING = 250
 -- By how much the clocks of two servers differ at most (us): 10 minutes.
