@@ -1,6 +1,6 @@
 //! Who holds a lock, as its store knows.
 
-#[cfg(any(feature = "postgres", feature = "redis"))]
+#[cfg(feature = "postgres")]
 use std::time::Duration;
 use std::time::SystemTime;
 
@@ -78,10 +78,10 @@ impl Holder {
         self
     }
 
-    /// With the time after which the lock opens, which was released already.
-    #[cfg(any(feature = "postgres", feature = "redis"))]
-    pub(crate) fn opening_after(self, left: Duration) -> Self {
-        match SystemTime::now().checked_add(left) {
+    /// With the time from now on after which the lock opens, which was released already.
+    #[cfg(feature = "postgres")]
+    pub(crate) fn opening_after(self, now: SystemTime, left: Duration) -> Self {
+        match now.checked_add(left) {
             Some(until) => self.with_until(until),
             None => self,
         }

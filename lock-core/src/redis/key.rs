@@ -44,6 +44,24 @@ fn key(namespace: &str, name: &LockName) -> (u8, String) {
     (bucket, format!("lock:{{b{bucket}}}:v1-{stem}"))
 }
 
+/// What keys of locks match, of each namespace: what tells those apart is in the hash. The braces mean themselves.
+pub(super) const PATTERN: &str = "lock:{b*}:v1-????????????????????????????????";
+
+/// How long they are at most.
+pub(super) const LONGEST: usize = 47;
+
+/// The key of a lock, of whichever namespace, if these bytes are one: what matches the pattern can be of others.
+pub(super) fn lock_of(bytes: &[u8]) -> Option<Key> {
+    let text = str::from_utf8(bytes).ok()?;
+    let (bucket, stem) = text.strip_prefix("lock:{b")?.split_once("}:v1-")?;
+    let number: u8 = bucket.parse().ok()?;
+    let is_stem = stem.len() == 32 && stem.bytes().all(|c| matches!(c, b'a'..=b'z' | b'2'..=b'7'));
+    (is_stem && number.to_string() == bucket).then(|| Key {
+        text: text.into(),
+        bucket: number,
+    })
+}
+
 /// The key beside the locks of a bucket, where the server that granted them and the last token are
 /// noted: `lock:{bN}:server-v1-H`, `H` as for a lock with the empty name, which none has.
 pub(super) fn server_key(namespace: &str, bucket: u8) -> String {
@@ -68,14 +86,15 @@ pub(super) fn readers(lock: &str) -> String {
 }
 
 /// An owner as the scripts are given it, with what it has or asks for: a space, with which the value of a lock begins,
-/// for the lock, `&` for a share of it, and `?` for the place of a writer that waits, or for the lock where it has one or
-/// is to be given one.
+/// for the lock, `&` for a share of it, or `+` where the reader waits, and `?` for the place of a writer that waits, or
+/// for the lock where it has one or is to be given one.
 pub(super) fn prefix(owner: Owner, is_waiting: bool) -> [u8; 33] {
     let mut prefix = [0; 33];
     prefix[..32].copy_from_slice(&owner.text());
     prefix[32] = match owner.part {
         Part::Whole if is_waiting => b'?',
         Part::Whole => b' ',
+        Part::Share if is_waiting => b'+',
         Part::Share => b'&',
         Part::Place => b'?',
     };
@@ -129,6 +148,9 @@ mod tests {
             let (bucket, text) = key(namespace, &name.parse().unwrap());
             assert_eq!(text, expected, "{namespace} {name}");
             assert!(text.starts_with(&format!("lock:{{b{bucket}}}:")));
+            let read = lock_of(text.as_bytes()).unwrap();
+            assert_eq!((&*read.text, read.bucket), (&*text, bucket));
+            assert!(text.len() <= LONGEST && text.len() == LONGEST - 3 + bucket.to_string().len());
         }
         assert_eq!(
             server_key("", 17),
@@ -141,12 +163,32 @@ mod tests {
     }
 
     #[test]
+    fn what_only_looks_like_the_key_of_a_lock_is_none() {
+        let stem = "hdvvms5dzyqfslkmwblkpoqawzkxddkg";
+        for text in [
+            format!("lock:{{b256}}:v1-{stem}"),
+            format!("lock:{{b01}}:v1-{stem}"),
+            format!("lock:{{b+1}}:v1-{stem}"),
+            format!("lock:{{b}}:v1-{stem}"),
+            format!("lock:{{b1}}:v1-{stem}a"),
+            format!("lock:{{b1}}:v1-{}", stem.to_uppercase()),
+            format!("lock:{{b1}}:v1-{}\u{1b}", &stem[1..]),
+            format!("lock:{{b1}}:v1-{}1", &stem[1..]),
+            format!("lock:{{b1}}:v2-{stem}"),
+            format!("lock:{{b1}}:v1-{stem}:readers"),
+        ] {
+            assert_eq!(lock_of(text.as_bytes()), None, "{text:?}");
+        }
+        assert_eq!(lock_of(b"lock:{b1}:v1-\xff"), None);
+    }
+
+    #[test]
     fn an_owner_is_followed_by_what_it_asks_for() {
         for (part, is_waiting, sign) in [
             (Part::Whole, false, ' '),
             (Part::Whole, true, '?'),
             (Part::Share, false, '&'),
-            (Part::Share, true, '&'),
+            (Part::Share, true, '+'),
             (Part::Place, false, '?'),
         ] {
             let owner = Owner {

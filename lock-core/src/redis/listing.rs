@@ -1,21 +1,24 @@
 //! Which locks the servers have, over connections for that one question.
+//!
+//! Others can write to all keys. So nothing is read whole that is theirs: a key is sent that can be one of a lock, of a value
+//! or of a member no more than ours have, and of members no more than are asked for.
 
 use std::collections::HashSet;
+use std::mem;
 use std::time::Duration;
 
 use ::redis::aio::MultiplexedConnection;
-use ::redis::{Pipeline, Value, cmd, from_redis_value, pipe};
+use ::redis::{Cmd, ConnectionInfo, Value, from_redis_value, pipe};
 use tokio::time::timeout;
 
-use super::connect::{ask, open};
-use super::key;
+use super::connect::open;
+use super::key::{self, Key, PATTERN};
+use super::rights::Asked;
+use super::scripts::{self, Failure, Lua};
 use super::settings::Settings;
 use super::topology::Topology;
-use super::value;
-use crate::{ListedLock, LockError};
-
-/// The keys of locks, of each namespace: what tells those apart is in the hash. The braces mean themselves.
-const KEYS: &str = "lock:{b*}:v1-*";
+use super::value::{self, Moment};
+use crate::{Holder, ListedLock, LockError, LockMode};
 
 /// How many keys the server looks at in one call, which takes it less than a millisecond.
 const STEP: usize = 1_000;
@@ -23,8 +26,17 @@ const STEP: usize = 1_000;
 /// How many readers of a lock are listed at most.
 const READERS: usize = 1_000;
 
-/// What a lock has and more; others can write to the key.
+/// The readers of how many locks are asked for in one call.
+const SETS: usize = 64;
+
+/// What a lock has and more.
 const LONGEST: usize = 127;
+
+/// What PTTL answers where there is no key.
+const GONE: i64 = -2;
+
+const UNEXPECTED: &str =
+    "the Redis server returned an unexpected reply to a question for its locks";
 
 /// Up to one more than `limit`, if there are so many.
 pub(super) async fn list(
@@ -34,154 +46,216 @@ pub(super) async fn list(
 ) -> Result<Vec<ListedLock>, LockError> {
     let mut held = Vec::new();
     for (place, node) in topology.nodes.iter().enumerate() {
-        if !topology.has(place) {
-            continue;
-        }
-        let mut connection = open(node, settings, None).await?;
-        let (mut cursor, mut seen) = (0_u64, HashSet::new());
-        loop {
-            let keys = scan(&mut connection, &mut cursor, settings).await?;
-            // A key can come twice.
-            let keys: Vec<_> = keys
-                .into_iter()
-                .filter(|key| seen.insert(key.clone()))
-                .collect();
-            held.extend(look(&mut connection, keys, settings).await?);
-            if held.len() > limit {
-                return Ok(held);
-            }
-            if cursor == 0 {
-                break;
-            }
+        if topology.has(place) && held.len() <= limit {
+            let mut look = Look::open(node, settings, topology.is_cluster).await?;
+            look.run(limit, &mut held).await?;
         }
     }
     Ok(held)
 }
 
-/// Some of the keys; the cursor is zero after the last.
-async fn scan(
-    connection: &mut MultiplexedConnection,
-    cursor: &mut u64,
-    settings: &Settings,
-) -> Result<Vec<String>, LockError> {
-    let mut scan = cmd("SCAN");
-    scan.arg(*cursor);
-    scan.arg("MATCH").arg(KEYS).arg("COUNT").arg(STEP);
-    scan.arg("TYPE").arg("string");
-    let within = settings.connect_timeout();
-    let answer = ask(connection, &scan, settings, within).await?;
-    let (next, keys) = from_redis_value(answer).map_err(|error| {
-        LockError::unavailable("the Redis server returned an unexpected reply to SCAN")
-            .with_source(error)
-    })?;
-    *cursor = next;
-    Ok(keys)
+/// A look at one server.
+struct Look<'a> {
+    connection: MultiplexedConnection,
+    settings: &'a Settings,
+    is_cluster: bool,
+    /// All times of this server are by it.
+    now: Option<Moment>,
 }
 
-/// Sends these, and gives the answers.
-async fn ask_all(
-    connection: &mut MultiplexedConnection,
-    questions: &Pipeline,
-    settings: &Settings,
-) -> Result<Vec<Value>, LockError> {
-    let within = settings.connect_timeout();
-    let asking = connection.send_packed_commands(questions, 0, questions.len());
-    let answers = timeout(within, asking)
-        .await
-        .map_err(|_| LockError::unanswered())?;
-    answers.map_err(|error| {
-        LockError::unavailable("the Redis server did not tell its locks").with_source(error)
-    })
+/// A lock that readers hold.
+struct Shared {
+    key: Key,
+    /// After which time its shares last, as ZRANGE takes it.
+    after: String,
+    is_awaited: Option<bool>,
 }
 
-/// The readers that hold these, whose shares end after that time, each with its lock; a lock is listed as often.
-async fn readers(
-    connection: &mut MultiplexedConnection,
-    shared: Vec<(String, String, Option<bool>)>,
-    settings: &Settings,
-) -> Result<Vec<ListedLock>, LockError> {
-    if shared.is_empty() {
-        return Ok(Vec::new());
+impl<'a> Look<'a> {
+    async fn open(
+        node: &ConnectionInfo,
+        settings: &'a Settings,
+        is_cluster: bool,
+    ) -> Result<Self, LockError> {
+        Ok(Self {
+            connection: open(node, settings, None).await?,
+            settings,
+            is_cluster,
+            now: None,
+        })
     }
-    let mut questions = pipe();
-    for (key, after, _) in &shared {
-        questions
-            .cmd("ZRANGE")
-            .arg(key::readers(key))
-            .arg(after)
-            .arg("+inf");
-        questions.arg("BYSCORE").arg("LIMIT").arg(0).arg(READERS);
-    }
-    let answers = ask_all(connection, &questions, settings).await?;
-    let mut listed = Vec::new();
-    for ((key, _, is_awaited), answer) in shared.into_iter().zip(answers) {
-        let Value::Array(members) = answer else {
-            continue;
-        };
-        for member in members {
-            if let Value::BulkString(member) = member {
-                let lock = ListedLock::new(&*key, value::reader(&member));
-                listed.push(match is_awaited {
-                    Some(is_awaited) => lock.with_awaited(is_awaited),
-                    None => lock,
-                });
+
+    async fn run(&mut self, limit: usize, held: &mut Vec<ListedLock>) -> Result<(), LockError> {
+        let (mut cursor, mut seen) = (0_u64, HashSet::new());
+        loop {
+            let mut keys = self.scan(&mut cursor).await?;
+            // A key can come twice.
+            keys.retain(|key| seen.insert(key.clone()));
+            let shared = self.values(keys, held).await?;
+            self.readers(shared, limit, held).await?;
+            if held.len() > limit || cursor == 0 {
+                return Ok(());
             }
         }
     }
-    Ok(listed)
+
+    /// Some of the keys; the cursor is zero after the last.
+    async fn scan(&mut self, cursor: &mut u64) -> Result<Vec<Key>, LockError> {
+        let mut call = scripts::KEYS.call(0, 4);
+        call.arg(*cursor).arg(PATTERN).arg(STEP).arg(key::LONGEST);
+        let mut answer = self.call(&scripts::KEYS, call, "SCAN keys").await?;
+        let next = answer.next();
+        *cursor = (next.and_then(|next| from_redis_value(next).ok()))
+            .ok_or_else(|| LockError::unavailable(UNEXPECTED))?;
+        let keys = answer.filter_map(|key| match key {
+            Value::BulkString(key) => key::lock_of(&key),
+            _ => None,
+        });
+        Ok(keys.collect())
+    }
+
+    /// Lists those of these which writers hold, or are kept, and gives those that readers hold.
+    async fn values(
+        &mut self,
+        keys: Vec<Key>,
+        held: &mut Vec<ListedLock>,
+    ) -> Result<Vec<Shared>, LockError> {
+        if keys.is_empty() {
+            return Ok(Vec::new());
+        }
+        let mut questions = pipe();
+        questions.cmd("TIME");
+        for key in &keys {
+            questions
+                .cmd("GETRANGE")
+                .arg(&*key.text)
+                .arg(0)
+                .arg(LONGEST);
+            questions.cmd("PTTL").arg(&*key.text);
+        }
+        let within = self.settings.connect_timeout();
+        let asking = (self.connection).send_packed_commands(&questions, 0, questions.len());
+        let answers = timeout(within, asking)
+            .await
+            .map_err(|_| LockError::unanswered())?;
+        let mut answers = answers
+            .map_err(|error| LockError::unavailable(UNEXPECTED).with_source(error))?
+            .into_iter();
+        let time = answers.next().and_then(|time| from_redis_value(time).ok());
+        let (seconds, micros): (u64, u64) = time.ok_or_else(LockError::unanswered)?;
+        let time = seconds.saturating_mul(1_000_000).saturating_add(micros);
+        let now = self.now.get_or_insert_with(|| Moment::of(time)).later(time);
+        let answers: Vec<_> = answers.collect();
+        let mut shared = Vec::new();
+        for (key, answers) in keys.into_iter().zip(answers.chunks(2)) {
+            // What is not so was released since, moved to another node, or is of another type by now.
+            let [Value::BulkString(value), Value::Int(left)] = answers else {
+                continue;
+            };
+            if *left == GONE {
+                continue;
+            }
+            let is_awaited = value::is_awaited(value);
+            if value::is_shared(value) {
+                let after = match value::is_by_several_clocks(value) {
+                    true => "(0".to_owned(),
+                    false => time.to_string(),
+                };
+                shared.push(Shared {
+                    key,
+                    after,
+                    is_awaited,
+                });
+                continue;
+            }
+            let holder = match value::is_kept(value) {
+                true => {
+                    let left = Duration::from_millis((*left).max(0).unsigned_abs());
+                    value::kept_by(value, left, now)
+                }
+                false => value::holder(value, now),
+            };
+            held.push(listed(&key, holder, is_awaited));
+        }
+        Ok(shared)
+    }
+
+    /// Lists the readers that hold these, a lock as often as it has readers.
+    async fn readers(
+        &mut self,
+        mut shared: Vec<Shared>,
+        limit: usize,
+        held: &mut Vec<ListedLock>,
+    ) -> Result<(), LockError> {
+        // Those of one slot together.
+        shared.sort_unstable_by_key(|lock| lock.key.bucket);
+        while held.len() <= limit && !shared.is_empty() {
+            let bucket = shared[0].key.bucket;
+            let is_of_call = |lock: &&Shared| !self.is_cluster || lock.key.bucket == bucket;
+            let together = shared.iter().take(SETS).take_while(is_of_call).count();
+            let rest = shared.split_off(together);
+            let locks = mem::replace(&mut shared, rest);
+            let most = READERS.min((limit - held.len()).saturating_add(1));
+            let mut call = scripts::READERS.call(locks.len(), locks.len() + 2);
+            for lock in &locks {
+                call.arg(key::readers(&lock.key.text));
+            }
+            call.arg(most).arg(value::READER + 1);
+            for lock in &locks {
+                call.arg(&lock.after);
+            }
+            let answer = self.call(&scripts::READERS, call, "ZRANGE").await?;
+            for (lock, members) in locks.iter().zip(answer) {
+                let Value::Array(members) = members else {
+                    continue;
+                };
+                let holders = members.iter().filter_map(|member| match member {
+                    Value::BulkString(member) => value::reader(member),
+                    _ => None,
+                });
+                let mut holders: Vec<_> = holders.collect();
+                // Held as well, by what none of ours is called.
+                if holders.is_empty() && !members.is_empty() {
+                    holders.push(Holder::new(LockMode::Shared));
+                }
+                let readers = holders.into_iter();
+                held.extend(readers.map(|holder| listed(&lock.key, holder, lock.is_awaited)));
+            }
+        }
+        Ok(())
+    }
+
+    /// Calls a script; gives what follows the time in its answer.
+    async fn call(
+        &mut self,
+        script: &Lua,
+        call: Cmd,
+        command: &str,
+    ) -> Result<impl Iterator<Item = Value> + use<>, LockError> {
+        let within = self.settings.connect_timeout();
+        match script.invoke(&mut self.connection, call, within).await {
+            Ok(answer) => Ok(answer.into_iter().skip(1)),
+            Err(Failure::Unknown(None)) => Err(LockError::unanswered()),
+            Err(failure) => {
+                let asked = Asked {
+                    settings: self.settings,
+                    is_cluster: Some(self.is_cluster),
+                    command,
+                };
+                let lacking = failure.lacking(asked);
+                Err(lacking.unwrap_or_else(|| {
+                    LockError::unavailable("the Redis server did not tell its locks")
+                        .with_source(failure.to_string())
+                }))
+            }
+        }
+    }
 }
 
-/// Those of these which are still there.
-async fn look(
-    connection: &mut MultiplexedConnection,
-    keys: Vec<String>,
-    settings: &Settings,
-) -> Result<Vec<ListedLock>, LockError> {
-    if keys.is_empty() {
-        return Ok(Vec::new());
+fn listed(key: &Key, holder: Holder, is_awaited: Option<bool>) -> ListedLock {
+    let lock = ListedLock::new(&*key.text, holder);
+    match is_awaited {
+        Some(is_awaited) => lock.with_awaited(is_awaited),
+        None => lock,
     }
-    let mut questions = pipe();
-    questions.cmd("TIME");
-    for key in &keys {
-        questions.cmd("GETRANGE").arg(key).arg(0).arg(LONGEST);
-        questions.cmd("PTTL").arg(key);
-    }
-    let answers = ask_all(connection, &questions, settings).await?;
-    let mut answers = answers.into_iter();
-    let time = answers.next().and_then(|time| from_redis_value(time).ok());
-    let (seconds, micros): (u64, u64) = time.ok_or_else(LockError::unanswered)?;
-    let time = seconds.saturating_mul(1_000_000).saturating_add(micros);
-    let answers: Vec<_> = answers.collect();
-    let mut shared = Vec::new();
-    let locks =
-        keys.into_iter()
-            .zip(answers.chunks(2))
-            .filter_map(|(key, answers)| match answers {
-                [Value::BulkString(value), _] if value::is_shared(value) => {
-                    let since = if value::is_by_several_clocks(value) {
-                        "(0".to_owned()
-                    } else {
-                        time.to_string()
-                    };
-                    shared.push((key, since, value::is_awaited(value)));
-                    None
-                }
-                [Value::BulkString(value), Value::Int(left)] if !value.is_empty() => {
-                    let mut holder = value::holder(value, time);
-                    if value::is_kept(value) {
-                        holder = holder
-                            .opening_after(Duration::from_millis(left.max(&0).unsigned_abs()));
-                    }
-                    let lock = ListedLock::new(key, holder);
-                    Some(match value::is_awaited(value) {
-                        Some(is_awaited) => lock.with_awaited(is_awaited),
-                        None => lock,
-                    })
-                }
-                // Released since, or moved to another node.
-                _ => None,
-            });
-    let mut locks: Vec<_> = locks.collect();
-    locks.extend(readers(connection, shared, settings).await?);
-    Ok(locks)
 }

@@ -57,6 +57,10 @@ pub(super) static HOLDERS: Lua = Lua::new(concat!(
     include_str!("scripts/holders.lua"),
 ));
 
+pub(super) static KEYS: Lua = Lua::new(include_str!("scripts/keys.lua"));
+
+pub(super) static READERS: Lua = Lua::new(include_str!("scripts/readers.lua"));
+
 /// The latest time (microseconds) that the scripts can count to: doubles are exact up to there.
 const LATEST: i64 = 1 << 53;
 

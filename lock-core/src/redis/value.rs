@@ -11,18 +11,64 @@
 //! The scripts decide by the owner alone. What follows the token is for [`holder`](crate::LockProvider::holder)
 //! and for people. Versions of this library before it was there read 64 bytes, to the end of the token, and
 //! wrote it in as many digits as it has: they and this one exclude each other, and wake each other. One that
-//! is refused a lock leaves its mark by writing those 64 bytes, so that the holder is not named any more.
+//! is refused a lock, also by a mere try, leaves its mark by writing those 64 bytes, so that the holder is not named any more.
 
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use crate::instance::Instance;
+use crate::instance::{Instance, LONGEST};
 use crate::{Holder, LockMode};
 
 /// The owner, the mark and the token.
 const LOCK: usize = 64;
 
 const OWNER: usize = 32;
+
+/// How long what a reader is called is at most in the set of a lock.
+pub(super) const READER: usize = OWNER + 1 + LONGEST;
+
+/// What the time was here when a server said its own (microseconds). All times of one listing are by one of these.
+#[derive(Clone, Copy)]
+pub(super) struct Moment {
+    here: SystemTime,
+    there: u64,
+    /// What the server said since.
+    latest: u64,
+}
+
+impl Moment {
+    /// Now.
+    pub(super) fn of(there: u64) -> Self {
+        Self {
+            here: SystemTime::now(),
+            there,
+            latest: there,
+        }
+    }
+
+    /// The same, after the server has said this as well.
+    pub(super) fn later(self, latest: u64) -> Self {
+        Self { latest, ..self }
+    }
+
+    /// The time here of what the server has at this time by its clock; not in the future, nor before all clocks.
+    fn past(self, there: u64) -> Option<SystemTime> {
+        let at = self.at(there.min(self.latest))?;
+        (at > SystemTime::UNIX_EPOCH).then_some(at)
+    }
+
+    /// The time here in so long from the last answer of the server on.
+    fn after(self, left: Duration) -> Option<SystemTime> {
+        self.at(self.latest)?.checked_add(left)
+    }
+
+    fn at(self, there: u64) -> Option<SystemTime> {
+        match there.checked_sub(self.there) {
+            Some(after) => self.here.checked_add(Duration::from_micros(after)),
+            None => (self.here).checked_sub(Duration::from_micros(self.there - there)),
+        }
+    }
+}
 
 /// What follows the token of a lock that is granted to this instance at a token that is not ahead.
 pub(super) fn signature(instance: &Instance) -> Arc<str> {
@@ -46,18 +92,16 @@ pub(super) fn is_by_several_clocks(value: &[u8]) -> bool {
     value.windows(MARK.len()).any(|part| part == MARK)
 }
 
-/// The reader that is called so in the set of a lock.
-pub(super) fn reader(member: &[u8]) -> Holder {
-    let holder = Holder::new(LockMode::Shared);
-    let instance = member.get(OWNER + 1..).map(str::from_utf8);
-    match instance {
-        Some(Ok(instance)) => holder.with_instance(instance),
-        _ => holder,
-    }
+/// The reader that is called so in the set of a lock, if one can be: others can write to the set.
+pub(super) fn reader(member: &[u8]) -> Option<Holder> {
+    let (owner, rest) = member.split_at_checked(OWNER)?;
+    let instance = str::from_utf8(rest.strip_prefix(b"&")?).ok()?;
+    let is_owner = owner.iter().all(u8::is_ascii_hexdigit);
+    is_owner.then(|| Holder::new(LockMode::Shared).with_instance(instance))
 }
 
-/// Who holds what has this value, at this time of the server (microseconds).
-pub(super) fn holder(value: &[u8], time: u64) -> Holder {
+/// Who holds what has this value, at this time.
+pub(super) fn holder(value: &[u8], now: Moment) -> Holder {
     if is_shared(value) {
         return Holder::new(LockMode::Shared);
     }
@@ -65,11 +109,20 @@ pub(super) fn holder(value: &[u8], time: u64) -> Holder {
     let Some((token, ahead, instance)) = str::from_utf8(value).ok().and_then(read) else {
         return holder;
     };
-    let age = time.saturating_sub(token.saturating_sub(ahead));
-    let since = SystemTime::now().checked_sub(Duration::from_micros(age));
     let holder = holder.with_instance(instance);
-    match since {
+    // One of zero is no time that a server had.
+    let granted = token.checked_sub(ahead).filter(|granted| *granted > 0);
+    match granted.and_then(|granted| now.past(granted)) {
         Some(since) => holder.with_since(since),
+        None => holder,
+    }
+}
+
+/// The same of a lock that is released and opens in so long.
+pub(super) fn kept_by(value: &[u8], left: Duration, now: Moment) -> Holder {
+    let holder = holder(value, now);
+    match now.after(left) {
+        Some(until) => holder.with_until(until),
         None => holder,
     }
 }
@@ -108,7 +161,7 @@ mod tests {
             let (granted, now) = (1_764_000_000_000_000_u64, 1_764_000_005_000_000);
             let token = granted + ahead;
             let value = format!("{OWNED}{mark}{token:031} {ahead} web-1:7");
-            let holder = holder(value.as_bytes(), now);
+            let holder = holder(value.as_bytes(), Moment::of(now));
             assert_eq!(holder.instance(), Some("web-1:7"));
             let held = holder.since().unwrap().elapsed().unwrap();
             assert!((5..60).contains(&held.as_secs()), "{held:?}");
@@ -129,8 +182,52 @@ mod tests {
             String::new(),
             "é".repeat(40),
         ] {
-            let holder = holder(value.as_bytes(), token);
+            let holder = holder(value.as_bytes(), Moment::of(token));
             assert_eq!(holder.instance(), None, "{value}");
         }
+    }
+
+    #[test]
+    fn ages_are_by_one_time_and_never_of_the_future_or_of_before_all_clocks() {
+        const SECOND: u64 = 1_000_000;
+        let began = 1_764_000_000 * SECOND;
+        let since = |granted: u64, ahead: u64, now: Moment| {
+            let value = format!("{OWNED} {granted:031} {ahead} web-1:7");
+            holder(value.as_bytes(), now).since()
+        };
+        let now = Moment::of(began);
+        let ago = |seconds| now.here - Duration::from_secs(seconds);
+        assert_eq!(since(began - 5 * SECOND, 0, now), Some(ago(5)));
+        // The answer after that, a second later.
+        let later = now.later(began + SECOND);
+        assert_eq!(since(began - 5 * SECOND, 0, later), Some(ago(5)));
+        assert_eq!(
+            later.after(Duration::from_secs(2)),
+            Some(now.here + Duration::from_secs(3))
+        );
+        // The clock of the server was put back.
+        assert_eq!(since(began + 3_600 * SECOND, 0, now), Some(now.here));
+        assert_eq!(since(u64::MAX, 0, now), Some(now.here));
+        for (token, ahead) in [(0, 0), (7, 7), (7, u64::MAX)] {
+            assert_eq!(since(token, ahead, now), None);
+        }
+        assert_eq!(since(1, 0, Moment::of(u64::MAX)), None);
+    }
+
+    #[test]
+    fn a_member_that_no_reader_is_called_names_none() {
+        let named = |rest: &[u8]| reader(&[OWNED.as_bytes(), rest].concat());
+        assert_eq!(named(b"&web-1").unwrap().instance(), Some("web-1"));
+        for unnamed in [&b"&"[..], b"&a b", b"&\x1b[31m"] {
+            assert_eq!(named(unnamed).unwrap().instance(), None);
+        }
+        for wrong in [&b"&\xff"[..], b"?web-1", b""] {
+            assert_eq!(named(wrong), None);
+        }
+        assert_eq!(reader(b"?0123456789abcdef"), None);
+        assert_eq!(
+            reader(format!("{}&web-1", "x".repeat(OWNER)).as_bytes()),
+            None
+        );
     }
 }

@@ -20,6 +20,7 @@ mod input;
 mod instances;
 mod keys;
 mod listeners;
+mod listing;
 mod lost_update;
 mod neighbours;
 mod outages;

@@ -1,4 +1,9 @@
 //! Which locks the table has, over a connection for that one question.
+//!
+//! What it says of times is by one time of the server, when it had the statement. It waits for no more than a moment
+//! where the table is locked, and does not outlast who has asked.
+
+use std::time::SystemTime;
 
 use lock_grammar::{MAX_NAME, MAX_PERMITS};
 use sqlx::postgres::PgRow;
@@ -7,9 +12,13 @@ use sqlx::{AssertSqlSafe, Connection, Row};
 use super::session::holder;
 use super::setup::Table;
 use super::shared::Opened;
-use super::sql::{HELD_FOR, NO_OWNER, READERS, left, shares};
+use super::sql::{NO_OWNER, READERS, held_for_at, left_at, plain, shares_at};
 use crate::instance::LONGEST;
+use crate::postgres::sqlstate::sqlstate;
 use crate::{ListedLock, LockError, LockMode, LockName};
+
+/// When the server had the message.
+const NOW: &str = "statement_timestamp()";
 
 /// Up to one more than `limit`, if there are so many.
 ///
@@ -22,42 +31,49 @@ pub(super) async fn list(opened: &Opened, limit: usize) -> Result<Vec<ListedLock
         limit.saturating_add(1),
     )));
     let rows = sent.fetch_all(&mut connection).await;
-    let listed = rows.and_then(|rows| rows.iter().map(listed).collect());
+    let now = SystemTime::now();
+    let listed = rows.and_then(|rows| rows.iter().map(|row| listed(row, now)).collect());
     // The answer is here: a server that does not say goodbye takes nothing from it.
     let _ = connection.close_hard().await;
     listed.map_err(|error| {
-        LockError::unavailable("the PostgreSQL server did not list the lease table")
-            .with_source(error)
+        let said = match sqlstate(&error).as_deref() {
+            Some("55P03") => {
+                "another session has locked the lease table, or rewrites it: it cannot be listed until that ends"
+            }
+            _ => "the PostgreSQL server did not list the lease table",
+        };
+        LockError::unavailable(said).with_source(error)
     })
 }
 
 /// One message, as all that goes through a pooler. Each reader of a lock has a row of its own. Marks and the row of the
-/// server have no owner. Any role with rights on the table can have written any text: no more of it is read than a
-/// name or an instance can have.
+/// server have no owner.
 fn listing(table: &Table, limit: usize) -> String {
     let limit = i64::try_from(limit).unwrap_or(i64::MAX);
     format!(
         "SET TRANSACTION ISOLATION LEVEL READ COMMITTED, READ ONLY; \
          SET LOCAL search_path = pg_catalog, pg_temp; \
-         SELECT l.key::text, left(l.name, {name}), left(coalesce(r.who, l.holder), {instance}), \
-          {HELD_FOR}, \
+         SET LOCAL lock_timeout = 500; SET LOCAL statement_timeout = '30s'; \
+         SELECT l.key::text, {name}, {instance}, \
+          {held_for}, \
           CASE WHEN l.owner = {NO_OWNER} THEN {left} END, l.awaited, l.owner = {READERS} \
-         FROM {table} AS l LEFT JOIN LATERAL {shares} AS r ON true WHERE l.owner IS NOT NULL AND l.expires > clock_timestamp() LIMIT {limit}",
+         FROM {table} AS l LEFT JOIN LATERAL {shares} AS r ON true WHERE l.owner IS NOT NULL AND l.expires > {NOW} LIMIT {limit}",
         table = table.name(),
-        left = left("l.expires"),
-        shares = shares(),
-        // One more: what is longer is none.
-        name = MAX_NAME + 1,
-        instance = LONGEST + 1,
+        held_for = held_for_at(NOW),
+        left = left_at(NOW, "l.expires"),
+        shares = shares_at(NOW),
+        // With the slot of a permit.
+        name = plain("l.name", MAX_NAME + "#256".len()),
+        instance = plain("coalesce(r.who, l.holder)", LONGEST),
     )
 }
 
-fn listed(row: &PgRow) -> Result<ListedLock, sqlx::Error> {
+fn listed(row: &PgRow, now: SystemTime) -> Result<ListedLock, sqlx::Error> {
     let mode = match row.try_get(6)? {
         true => LockMode::Shared,
         false => LockMode::Exclusive,
     };
-    let holder = holder(mode, row.try_get(2)?, row.try_get(3)?, row.try_get(4)?);
+    let holder = holder(mode, row.try_get(2)?, row.try_get(3)?, row.try_get(4)?, now);
     let mut lock = ListedLock::new(row.try_get::<&str, _>(0)?, holder);
     if let Some(name) = named(row.try_get(1)?) {
         lock = lock.with_name(name);

@@ -149,6 +149,7 @@ impl Answer {
         {
             return None;
         }
+        let now = SystemTime::now();
         let server = match head.try_get(3).ok()? {
             0 => Server::Grants,
             left @ 1.. => Server::Waits(left),
@@ -194,7 +195,7 @@ impl Answer {
                         kind::READ_BY => LockMode::Shared,
                         _ => LockMode::Exclusive,
                     };
-                    let holder = holder(mode, row.try_get(4).ok()?, one, other);
+                    let holder = holder(mode, row.try_get(4).ok()?, one, other, now);
                     answer.holders.insert(place, holder);
                 }
                 kind::ISSUED => drop(answer.issued.insert(place, one?)),
@@ -294,22 +295,23 @@ impl Answer {
     }
 }
 
-/// A holder, as its row names it, that was granted the lock so many microseconds ago; the lock opens in so many
-/// milliseconds, if it is kept closed after its release.
+/// A holder, as its row names it, that was granted the lock so many microseconds before this time; the lock opens in so
+/// many milliseconds, if it is kept closed after its release.
 pub(super) fn holder(
     mode: LockMode,
     instance: &str,
     age: Option<i64>,
     left: Option<i64>,
+    now: SystemTime,
 ) -> Holder {
     let mut holder = Holder::new(mode).with_instance(instance);
     // A clock that was put back is no reason to say that it was granted in the future.
     let age = age.map(|age| Duration::from_micros(age.max(0).unsigned_abs()));
-    if let Some(since) = age.and_then(|age| SystemTime::now().checked_sub(age)) {
+    if let Some(since) = age.and_then(|age| now.checked_sub(age)) {
         holder = holder.with_since(since);
     }
     match left {
-        Some(left) => holder.opening_after(Duration::from_millis(left.max(0).unsigned_abs())),
+        Some(left) => holder.opening_after(now, Duration::from_millis(left.max(0).unsigned_abs())),
         None => holder,
     }
 }

@@ -7,8 +7,9 @@ use ::redis::Value;
 use super::{Effects, RedisProtocol};
 use crate::redis::command::WhoHolds;
 use crate::redis::scripts::Failure;
-use crate::redis::value;
+use crate::redis::value::{self, Moment};
 use crate::server::protocol::{Sent, Told};
+use crate::{Holder, LockMode};
 
 impl RedisProtocol {
     pub(super) fn settle_holders(
@@ -38,20 +39,19 @@ impl RedisProtocol {
         let Some(Value::Int(time)) = values.next() else {
             return Vec::new();
         };
+        let now = Moment::of(time.unsigned_abs());
         let told = values.map(|value| match value {
-            Value::BulkString(value) => {
-                Told::Holder(Some(value::holder(&value, time.unsigned_abs())))
-            }
+            Value::BulkString(value) => Told::Holder(Some(value::holder(&value, now))),
             Value::Int(0) => Told::Holder(None),
             // Held by this reader and others, or released, and closed for so long.
             Value::Array(kept) => match &kept[..] {
                 [Value::BulkString(_), Value::BulkString(reader)] => {
-                    Told::Holder(Some(value::reader(reader)))
+                    let reader = value::reader(reader);
+                    Told::Holder(Some(reader.unwrap_or(Holder::new(LockMode::Shared))))
                 }
                 [Value::BulkString(value), Value::Int(left)] => {
-                    let holder = value::holder(value, time.unsigned_abs());
                     let left = Duration::from_millis(left.unsigned_abs());
-                    Told::Holder(Some(holder.opening_after(left)))
+                    Told::Holder(Some(value::kept_by(value, left, now)))
                 }
                 _ => Told::Again,
             },

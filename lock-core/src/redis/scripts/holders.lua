@@ -27,6 +27,7 @@ for i, key in ipairs(KEYS) do
   elseif string.sub(value, 1, 32) == READERS then
     local last = redis.pcall('ZRANGE', key .. SET, '-1', '-1', 'WITHSCORES')
     if last[1] then
+      last[1] = string.sub(last[1], 1, 127)
       -- Without one that has not ended it is free, if that is by this clock.
       local ends = tonumber(last[2])
       local lasts = ends > now or ends > 0 and not shares_of(now, 0).is_by_this_clock(value)

@@ -1,11 +1,13 @@
 //! Who holds a lock, as its row says.
 
+use std::collections::BTreeSet;
 use std::time::{Duration, SystemTime};
 
 use lock_core::postgres::LeaseTable;
 use lock_core::{Holder, LockMode, LockProvider};
-use lock_tests::{LeaseTableStore, Store};
-use sqlx::{AssertSqlSafe, Executor, Row};
+use lock_tests::servers::PostgresServer;
+use lock_tests::{Lateness, LeaseTableStore, Store, eventually};
+use sqlx::{AssertSqlSafe, Connection, Executor, PgConnection, Row};
 
 use crate::support::{order, take};
 
@@ -81,6 +83,93 @@ async fn text_that_others_wrote_into_a_row_is_not_shown() {
         let since = holder.since();
         assert_eq!(since.is_some(), is_time, "{wrong}");
         assert!(since.is_none_or(|since| since <= SystemTime::now()));
+    }
+    drop(guard);
+}
+
+/// Of rows that any role with rights on the table can write, in a database that keeps any bytes.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn rows_that_others_wrote_hide_no_lock_and_are_not_shown_as_they_are() {
+    let server = PostgresServer::start().await;
+    let create = "CREATE DATABASE bytes TEMPLATE template0 ENCODING 'SQL_ASCII' LOCALE 'C'";
+    server.pool().await.execute(create).await.unwrap();
+    let url = server.url_for("postgres", "bytes");
+    let builder = LeaseTable::builder(&url).instance("web-1");
+    let client = LockProvider::new(builder.connect().await.unwrap());
+    let guard = take(&client, order()).await;
+    let mut neighbour = PgConnection::connect(&url).await.unwrap();
+    for (name, holder) in [
+        (r"E'\xff\xfe'", r"E'\xff'"),
+        ("repeat('x', 100000000)", "repeat('y', 100000000)"),
+        (r"E'order:\033[31m:1'", r"E'\033]0;owned\007'"),
+        ("'order:process:7'", "'a b'"),
+    ] {
+        let sql = format!(
+            "INSERT INTO distributed_lock_leases (key, namespace, name, owner, holder, lease, expires, acquired, token) \
+             VALUES (gen_random_uuid(), '', {name}, gen_random_uuid(), {holder}, 0, 'infinity', '-infinity', 0)"
+        );
+        neighbour.execute(AssertSqlSafe(sql)).await.unwrap();
+    }
+    let listing = client.list(10).await.unwrap();
+    assert_eq!(listing.locks().len(), 5);
+    let shown = listing.locks().iter();
+    let shown: BTreeSet<_> = shown
+        .map(|lock| {
+            let name = lock.name().map(|name| name.as_str());
+            (
+                name,
+                lock.holder().instance(),
+                lock.holder().since().is_some(),
+            )
+        })
+        .collect();
+    let expected = [
+        (Some("order:process:42"), Some("web-1"), true),
+        (Some("order:process:7"), None, false),
+        (None, None, false),
+    ];
+    assert_eq!(shown, BTreeSet::from(expected));
+    let write =
+        r"UPDATE distributed_lock_leases SET holder = E'\xff' WHERE name = 'order:process:42'";
+    neighbour.execute(write).await.unwrap();
+    let holder = holder(&client).await.unwrap();
+    assert!(holder.instance().is_none() && holder.since().is_some());
+    drop(guard);
+}
+
+/// As by `VACUUM FULL` or a migration, which can take long.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_look_at_a_table_that_is_locked_ends_soon_and_leaves_nothing_behind() {
+    let store = LeaseTableStore::open().await;
+    let client = named(&store, "web-1").await;
+    let guard = take(&client, order()).await;
+    let mut migration = store.pool().begin().await.unwrap();
+    let lock = "LOCK TABLE distributed_lock_leases IN ACCESS EXCLUSIVE MODE";
+    migration.execute(lock).await.unwrap();
+    let late = Lateness::of(Duration::from_millis(500));
+    let error = client.list(10).await.unwrap_err();
+    late.at_most(Duration::from_secs(1)).await;
+    assert!(error.is_unavailable(), "{error}");
+    assert!(
+        error.to_string().contains("has locked the lease table"),
+        "{error}"
+    );
+    let waiting = "SELECT count(*) FROM pg_locks WHERE NOT granted AND mode = 'AccessShareLock'";
+    eventually("no look waits in the server", async || {
+        let row = store.pool().fetch_one(waiting).await.unwrap();
+        row.get::<i64, _>(0) == 0
+    })
+    .await;
+    migration.rollback().await.unwrap();
+    assert_eq!(client.list(10).await.unwrap().locks().len(), 1);
+    // What a look sets is not left in the sessions of the pooler.
+    for _ in 0..10 {
+        let mut session = PgConnection::connect(&store.pooler().url()).await.unwrap();
+        for setting in ["lock_timeout", "statement_timeout"] {
+            let show = AssertSqlSafe(format!("SHOW {setting}"));
+            let value: String = session.fetch_one(show).await.unwrap().get(0);
+            assert_eq!(value, "0", "{setting}");
+        }
     }
     drop(guard);
 }

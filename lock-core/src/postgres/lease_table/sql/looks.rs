@@ -1,19 +1,33 @@
 //! Questions that lock no row. Their locks are arrays of keys; answers name them by their places from 0.
 
-use super::{NO_OWNER, Of, READERS, kind, left};
+use super::{NO_OWNER, NOW, Of, READERS, kind, left};
 use crate::instance::LONGEST;
 
-/// The shares of a row `l` that readers hold now.
-pub(in crate::postgres::lease_table) fn shares() -> String {
+/// The shares of a row `l` that readers hold at this time.
+pub(in crate::postgres::lease_table) fn shares_at(now: &str) -> String {
     format!(
         "(SELECT r.* FROM unnest(l.readers_until, l.readers_since, l.readers_by) AS r(until, since, who) \
-          WHERE l.owner = {READERS} AND r.until > clock_timestamp())"
+          WHERE l.owner = {READERS} AND r.until > {now})"
     )
 }
 
-/// For how many microseconds the lock of a row `l`, or the share `r` of it, has been held, if that can be.
-pub(in crate::postgres::lease_table) const HELD_FOR: &str = "CASE WHEN isfinite(coalesce(r.since, l.acquired)) THEN \
-     (extract(epoch FROM clock_timestamp() - coalesce(r.since, l.acquired)) * 1000000)::int8 END";
+/// For how many microseconds the lock of a row `l`, or the share `r` of it, has been held at this time, if that can be.
+pub(in crate::postgres::lease_table) fn held_for_at(now: &str) -> String {
+    format!(
+        "CASE WHEN isfinite(coalesce(r.since, l.acquired)) THEN \
+         (extract(epoch FROM {now} - coalesce(r.since, l.acquired)) * 1000000)::int8 END"
+    )
+}
+
+/// What any role with rights on the table can have written, if it can be a name or an instance, which are ASCII without
+/// blanks, of so many characters at most; else nothing. No more than one character more is read of it. A database that
+/// keeps any bytes would make an error of the whole answer for those that are no text.
+pub(in crate::postgres::lease_table) fn plain(text: &str, longest: usize) -> String {
+    let most = longest + 1;
+    format!(
+        "CASE WHEN left({text}, {most}) COLLATE \"C\" ~ '^[!-~]*$' THEN left({text}, {most}) ELSE '' END"
+    )
+}
 
 fn asked(keys: &str) -> String {
     format!(
@@ -37,25 +51,24 @@ impl Of<'_> {
         )
     }
 
-    /// Looks who holds these; of several readers, any. Any role with rights on the table can have written any text: no
-    /// more of it is read than an instance can have.
+    /// Looks who holds these; of several readers, any.
     pub(in crate::postgres::lease_table) fn who_holds(&self, keys: &str) -> String {
         let (table, asked) = (self.table, asked(keys));
         format!(
             "; WITH asked AS ({asked}) \
              SELECT CASE WHEN l.owner = {READERS} THEN {read_by} ELSE {kind} END, a.place, \
-              {HELD_FOR}, \
+              {held_for}, \
               CASE WHEN l.owner = {NO_OWNER} THEN {left} END, \
-              left(coalesce(r.who, l.holder), {read}) \
+              {holder} \
              FROM asked AS a JOIN {table} AS l ON l.key = a.key \
               LEFT JOIN LATERAL (SELECT s.since, s.who FROM {shares} AS s LIMIT 1) AS r ON true \
              WHERE l.owner IS NOT NULL AND l.expires > clock_timestamp()",
             kind = kind::HELD_BY,
             read_by = kind::READ_BY,
+            held_for = held_for_at(NOW),
             left = left("l.expires"),
-            shares = shares(),
-            // One more: what is longer is no instance.
-            read = LONGEST + 1,
+            shares = shares_at(NOW),
+            holder = plain("coalesce(r.who, l.holder)", LONGEST),
         )
     }
 }

@@ -22,7 +22,7 @@ use super::identity::Identity;
 use super::key::RowKey;
 use super::names::CHANNEL;
 pub(super) use locks::NO_OWNER;
-pub(super) use looks::{HELD_FOR, shares};
+pub(super) use looks::{held_for_at, plain, shares_at};
 
 /// What a row of an answer says; its first column.
 pub(super) mod kind {
@@ -105,6 +105,9 @@ pub(super) const BEGIN: &str = "SET TRANSACTION ISOLATION LEVEL READ COMMITTED, 
      SET LOCAL enable_seqscan = off; \
      SET LOCAL jit = off; ";
 
+/// The time, which goes on from row to row.
+const NOW: &str = "clock_timestamp()";
+
 /// The time, in microseconds since 1970.
 const MICROS: &str = "(extract(epoch FROM clock_timestamp()) * 1000000)::int8";
 
@@ -123,11 +126,15 @@ fn notified(deaf: &str) -> String {
 
 /// How many milliseconds are left until this time, as a row has it. Operators can write any: `infinity` cannot be
 /// subtracted from, and no lock is kept for longer than a week.
-pub(super) fn left(expires: &str) -> String {
+fn left(expires: &str) -> String {
+    left_at(NOW, expires)
+}
+
+/// The same from another time than that of the look on.
+pub(super) fn left_at(now: &str, expires: &str) -> String {
     format!(
         "greatest(0, ceil(extract(epoch FROM \
-          greatest(clock_timestamp(), least({expires}, clock_timestamp() + interval '8 days')) \
-          - clock_timestamp()) * 1000))::int8"
+          greatest({now}, least({expires}, {now} + interval '8 days')) - {now}) * 1000))::int8"
     )
 }
 
