@@ -4,8 +4,9 @@ use std::io;
 use std::process::ExitCode;
 
 use lock_core::{LockError, LockErrorKind};
+use rustix::process::getpid;
 
-use crate::output::say;
+use crate::run::{finish, tell};
 
 /// Wrong usage (EX_USAGE), also a text that is no lock name.
 pub(crate) const USAGE: u8 = 64;
@@ -38,13 +39,13 @@ impl Ending {
 
     /// Says what went wrong, and ends with the status for that.
     pub(crate) fn failed(error: &LockError) -> Self {
-        say(&with_causes(error));
+        tell(&with_causes(error));
         Self::Status(status(error))
     }
 
     /// Says what the operating system refused.
     pub(crate) fn system(what: &str, error: &io::Error) -> Self {
-        say(&format!("cannot {what}: {error}"));
+        tell(&format!("cannot {what}: {error}"));
         Self::Status(SYSTEM)
     }
 
@@ -59,11 +60,15 @@ impl Ending {
     }
 
     pub(crate) fn exit(self) -> ExitCode {
+        finish();
         match self {
             Self::Status(status) => ExitCode::from(status),
+            // The kernel ends the first process of a container by no signal of its own, and what is to end it
+            // all the same would crash it.
+            Self::Signal(signal) if getpid().is_init() => ExitCode::from(of_signal(signal)),
             Self::Signal(signal) => {
                 // So that the shell, or whatever else has started this, sees a signal: a script that is
-                // interrupted stops. It returns where the signal has no effect, as for the first process of a container.
+                // interrupted stops. It returns for a signal that it does not know.
                 let _ = signal_hook::low_level::emulate_default_handler(signal);
                 ExitCode::from(of_signal(signal))
             }

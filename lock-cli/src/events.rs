@@ -8,7 +8,7 @@ use tracing::{Event, Level, Subscriber};
 use tracing_subscriber::layer::{Context, Layer, SubscriberExt};
 use tracing_subscriber::registry;
 
-use crate::output::say;
+use crate::run::tell;
 
 /// How the line begins that says where the locks are. It is a warning for files, which a service should
 /// know, and a command that runs every minute should not repeat.
@@ -49,7 +49,7 @@ impl<S: Subscriber> Layer<S> for Shown {
         if self.level == Level::WARN && (said.is_place() || IS_QUIET.load(Ordering::Relaxed)) {
             return;
         }
-        say(&match *metadata.level() {
+        tell(&match *metadata.level() {
             Level::ERROR => format!("error: {said}"),
             Level::WARN => format!("warning: {said}"),
             _ => said.to_string(),

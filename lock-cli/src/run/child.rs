@@ -1,5 +1,6 @@
 //! The command, and the process group that it leads.
 
+use std::cell::Cell;
 use std::env;
 use std::ffi::OsString;
 use std::io;
@@ -12,6 +13,7 @@ use rustix::process::{
     Pid, Signal, WaitOptions, WaitStatus, getpid, kill_process_group, test_kill_process_group, wait,
 };
 
+use super::descendants::Descendants;
 use super::launcher;
 use crate::ending::{Ending, of_signal};
 
@@ -19,12 +21,17 @@ use crate::ending::{Ending, of_signal};
 #[derive(Debug)]
 pub(super) struct Child {
     pid: Pid,
+    has_ended: Cell<bool>,
+    /// Whether no process of its group is left, and the number of the group can be another's.
+    is_group_gone: Cell<bool>,
+    descendants: Descendants,
 }
 
 /// What has become of it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Change {
-    Ended(Ending),
+    /// It has ended, by this signal if by one.
+    Ended(Ending, Option<i32>),
     /// It was stopped by this signal, and is not gone.
     Stopped(i32),
 }
@@ -36,6 +43,7 @@ impl Child {
         environment: [(&str, Option<String>); 2],
     ) -> io::Result<Self> {
         adopt_orphans();
+        let descendants = Descendants::from_now_on();
         let mut program = own_program();
         for (name, value) in environment {
             match value {
@@ -52,6 +60,9 @@ impl Child {
         // It is waited for by its number.
         Ok(Self {
             pid: Pid::from_child(&child),
+            has_ended: Cell::new(false),
+            is_group_gone: Cell::new(false),
+            descendants,
         })
     }
 
@@ -62,13 +73,35 @@ impl Child {
 
     /// Sends the signal to all of the group. That there is none any more is no error.
     pub(super) fn signal(&self, signal: Signal) {
-        let _ = kill_process_group(self.pid, signal);
+        if self.has_group() {
+            let _ = kill_process_group(self.pid, signal);
+        }
     }
 
-    /// Whether a process of its group is left, once it has ended. Its number is not given to another
-    /// process while there is one.
+    /// Sends the signal to all that the command has started, also outside of its group.
+    pub(super) fn signal_all(&self, signal: Signal) {
+        self.signal(signal);
+        self.descendants.signal_outside(self.pid, signal);
+    }
+
+    /// Kills all that the command has started. What escapes by a fork at the same moment is killed by the next call.
+    pub(super) fn kill_all(&self) {
+        self.signal(Signal::KILL);
+        self.descendants.kill();
+    }
+
+    /// Whether a process is left that the command has started, and that `dlock` may signal.
     pub(super) fn has_left_some(&self) -> bool {
-        test_kill_process_group(self.pid) != Err(Errno::SRCH)
+        let group = self.has_group() && test_kill_process_group(self.pid).is_ok();
+        group || self.descendants.are_left()
+    }
+
+    /// Whether a process of its group is left. Its number is not given to another process while there is one.
+    fn has_group(&self) -> bool {
+        if self.has_ended.get() && test_kill_process_group(self.pid) == Err(Errno::SRCH) {
+            self.is_group_gone.set(true);
+        }
+        !self.is_group_gone.get()
     }
 
     /// What has become of the command, if anything since the last call. Other children that have ended are
@@ -77,9 +110,15 @@ impl Child {
         loop {
             match wait(WaitOptions::NOHANG | WaitOptions::UNTRACED) {
                 Ok(Some((pid, status))) if pid == self.pid => {
-                    if let Some(change) = change_of(status) {
-                        return Some(change);
-                    }
+                    let Some(change) = change_of(status) else {
+                        continue;
+                    };
+                    let has_ended = matches!(change, Change::Ended(..));
+                    self.has_ended.set(has_ended);
+                    return Some(change);
+                }
+                Ok(Some((other, status))) if status.stopping_signal().is_none() => {
+                    self.descendants.forget(other);
                 }
                 Ok(Some(_)) | Err(Errno::INTR) => {}
                 Ok(None) | Err(_) => return None,
@@ -88,11 +127,19 @@ impl Child {
     }
 }
 
-/// Has what the command leaves behind waited for here. Else the group seems to live until the first process of
-/// the machine has waited for the last of it.
+/// Waits for all children that have ended, when there is no command to wait for. What the command has left
+/// running is a child, too.
+pub(super) fn reap() {
+    // Each that was waited for is forgotten.
+    while let Ok(Some(_)) | Err(Errno::INTR) = wait(WaitOptions::NOHANG) {}
+}
+
+/// Has what the command leaves behind stay below `dlock`, which finds it there and waits for it. Else the group seems to
+/// live until the first process of the machine has waited for the last of it.
 #[cfg(target_os = "linux")]
 fn adopt_orphans() {
-    // Each kernel that is in use has it. Without it a loss takes longer, up to the grace.
+    // Each kernel that is in use has it. Without it a loss takes longer, up to the grace, and orphans outside of
+    // the group are not found.
     let _ = rustix::process::set_child_subreaper(Some(getpid()));
 }
 
@@ -104,12 +151,11 @@ fn change_of(status: WaitStatus) -> Option<Change> {
         return Some(Change::Stopped(signal));
     }
     if let Some(signal) = status.terminating_signal() {
-        return Some(Change::Ended(by_signal(signal)));
+        return Some(Change::Ended(by_signal(signal), Some(signal)));
     }
     let status = status.exit_status()?;
-    Some(Change::Ended(Ending::Status(
-        u8::try_from(status).unwrap_or(u8::MAX),
-    )))
+    let status = u8::try_from(status).unwrap_or(u8::MAX);
+    Some(Change::Ended(Ending::Status(status), None))
 }
 
 /// How `dlock` ends when a signal has ended the command: by the same, where that is how a user or a

@@ -10,22 +10,26 @@
 //!
 //! # Why nothing runs on without the lock
 //!
-//! - The lock is lost, or `--max-hold` is over: the group has SIGTERM, and SIGKILL after the grace. `dlock`
-//!   ends with [`LOST`], whatever the command said: what it did last may not have been alone.
+//! - The lock is lost, or `--max-hold` is over: all that the command has started has SIGTERM, and SIGKILL after the
+//!   grace, also outside of its group and also a daemon: see [`descendants`]. `dlock` ends with [`LOST`], whatever
+//!   the command said: what it did last may not have been alone. No message delays that: see [`telling`].
 //! - `dlock` is killed: the kernel kills the command, and the watchdog the rest of the group. Both before the
 //!   lock can be another's where the store waits for the end of a lease, as Redis; with PostgreSQL and files
 //!   the lock is free at the same moment, and the fencing token protects what is written in the milliseconds between.
 //! - `dlock` is frozen (SIGSTOP) for longer than its lease: the command runs on meanwhile, and is stopped when
 //!   `dlock` goes on. The fencing token protects what is written until then.
-//! - The command has ended: only then the lock is released. That release says whether it was ours to the end.
-//!   With `--at-least` it stays closed after that: see [`keeping`].
+//! - The command has ended: only then the lock is released. That release says whether it was ours to the end. What the
+//!   command has left running is not touched. With `--at-least` the lock stays closed after that: see [`keeping`].
 
 mod child;
+mod descendants;
 mod keeping;
 mod launcher;
+mod proc;
 mod progress;
 mod signals;
 mod supervise;
+mod telling;
 mod terminal;
 mod watchdog;
 
@@ -41,13 +45,14 @@ use self::keeping::Kept;
 use self::progress::Progress;
 use self::signals::Signals;
 use self::supervise::{Ended, supervise};
+use self::telling::tell_warning;
+pub(crate) use self::telling::{finish, tell};
 use self::terminal::Terminal;
 use self::watchdog::Watchdog;
 use crate::cli::{Run, Store};
 use crate::connect::{close, connect};
 use crate::ending::{Ending, HELD, LOST, USAGE, with_causes};
 use crate::events;
-use crate::output::{say, warn};
 
 /// The processes that `dlock` starts for itself, by their first argument.
 pub(crate) fn helper(arguments: &[OsString]) -> Option<ExitCode> {
@@ -62,10 +67,11 @@ pub(crate) fn helper(arguments: &[OsString]) -> Option<ExitCode> {
 pub(crate) async fn run(store: &Store, arguments: &Run) -> Ending {
     let policy = policy(arguments);
     if let Err(error) = policy.check() {
-        say(&with_causes(&error));
+        tell(&with_causes(&error));
         return Ending::Status(USAGE);
     }
     let terminal = Terminal::open();
+    telling::start();
     let mut signals = match Signals::listen() {
         Ok(signals) => signals,
         Err(error) => return Ending::system("listen to signals", &error),
@@ -153,14 +159,14 @@ async fn held(locks: &LockProvider, arguments: &Run, wait: Duration) -> Ending {
         }
     };
     if arguments.skip {
-        say(&format!("skipped: {held}"));
+        tell(&format!("skipped: {held}"));
         return Ending::SUCCESS;
     }
     let waited = match wait {
         Duration::ZERO => String::new(),
         wait => format!(", also after {}", humantime::format_duration(wait)),
     };
-    say(&format!("{held}{waited}"));
+    tell(&format!("{held}{waited}"));
     Ending::Status(HELD)
 }
 
@@ -203,14 +209,14 @@ async fn released(guard: LockGuard, ending: Ending) -> Result<Ending, Ending> {
     match guard.release().await {
         Ok(()) => Ok(ending),
         Err(error) if error.is_lost() => {
-            say(&format!(
+            tell(&format!(
                 "the lock was lost before the command ended: {error}"
             ));
             Err(Ending::Status(LOST))
         }
         Err(error) => {
             // Up to here it was ours; it ends with its lease.
-            warn(&format!(
+            tell_warning(&format!(
                 "the lock could not be released, and is held until its lease ends: {}",
                 with_causes(&error)
             ));

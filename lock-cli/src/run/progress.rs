@@ -2,13 +2,14 @@
 
 use std::cell::Cell;
 use std::convert::Infallible;
-use std::io::{self, IsTerminal, Write};
+use std::io::{self, IsTerminal};
 use std::time::Duration;
 
 use lock_core::{LockName, LockProvider};
 use rustix::termios::tcgetwinsize;
 use tokio::time::sleep;
 
+use super::telling::show;
 use crate::cli::Run;
 use crate::holder::in_the_way;
 
@@ -73,13 +74,13 @@ fn write(line: &str) {
     let width = if width == 0 { 80 } else { width };
     // Printable ASCII, so that bytes are columns; at the last column a terminal begins a new line.
     let line = line.get(..width - 1).unwrap_or(line);
-    let _ = write!(io::stderr().lock(), "\r\x1b[K{line}");
+    show(format!("\r\x1b[K{line}"));
 }
 
 impl Drop for Progress<'_> {
     fn drop(&mut self) {
         if self.is_shown.get() {
-            let _ = write!(io::stderr().lock(), "\r\x1b[K");
+            show("\r\x1b[K".to_owned());
         }
     }
 }

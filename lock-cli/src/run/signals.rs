@@ -8,6 +8,7 @@ use std::task::Poll;
 use rustix::process::Signal;
 use tokio::signal::unix::{Signal as Stream, SignalKind, signal};
 
+use super::child::reap;
 use super::terminal::{self, Terminal};
 
 /// What is passed on to the command. The rest cannot be caught, is the kernel's (SIGCHLD, SIGSEGV, ..), or
@@ -25,8 +26,8 @@ const PASSED_ON: [Signal; 10] = [
     Signal::CONT,
 ];
 
-/// Those which end no process that does not handle them.
-const HARMLESS: [Signal; 4] = [Signal::CHILD, Signal::CONT, Signal::TSTP, Signal::WINCH];
+/// Those of them which end no process that does not handle them.
+const HARMLESS: [Signal; 3] = [Signal::CONT, Signal::TSTP, Signal::WINCH];
 
 /// Those by which users and supervisors end a program.
 const ENDING: [Signal; 4] = [Signal::HUP, Signal::INT, Signal::QUIT, Signal::TERM];
@@ -84,6 +85,8 @@ impl Signals {
         loop {
             match self.next().await {
                 Signal::TSTP if terminal.has_job_control() => terminal::suspend(),
+                // Also the watchdog, and what the command has left.
+                Signal::CHILD => reap(),
                 signal if HARMLESS.contains(&signal) => {}
                 signal => return signal.as_raw(),
             }

@@ -10,11 +10,11 @@ use tokio::time::{Instant, Sleep, sleep, sleep_until};
 
 use super::child::{Change, Child};
 use super::signals::Signals;
+use super::telling::tell;
 use super::terminal::{self, Terminal};
 use crate::ending::Ending;
-use crate::output::say;
 
-/// The time between two looks whether a group that was sent SIGTERM has ended: the kernel notifies a process of
+/// The time between two looks whether all has ended that was sent SIGTERM: the kernel notifies a process of
 /// the end of its own children only.
 const LOOK_AGAIN: Duration = Duration::from_millis(20);
 
@@ -45,7 +45,7 @@ pub(super) async fn supervise(
             // The loss first: what it stops is not continued any more.
             biased;
             reason = &mut lost => {
-                tell(guard, reason);
+                tell_loss(guard, reason);
                 job.stop(grace, signals).await;
                 return Ended::Lost;
             }
@@ -58,9 +58,9 @@ pub(super) async fn supervise(
     }
 }
 
-fn tell(guard: &LockGuard, reason: LossReason) {
+fn tell_loss(guard: &LockGuard, reason: LossReason) {
     let name = guard.name();
-    say(&match reason {
+    tell(&match reason {
         LossReason::MaxHold => {
             format!("{name} was held for as long as --max-hold allows; the command is stopped")
         }
@@ -81,7 +81,7 @@ impl Job<'_> {
             Signal::CHILD => {
                 while let Some(change) = self.child.change() {
                     match change {
-                        Change::Ended(ending) => {
+                        Change::Ended(ending, _) => {
                             self.terminal.take_back(self.child.pid());
                             return Some(ending);
                         }
@@ -124,12 +124,12 @@ impl Job<'_> {
         self.terminal.lend(self.child.pid())
     }
 
-    /// Ends the group of the command: SIGTERM, and SIGKILL after the grace. Returns when the command has
-    /// ended, and with it all of its group that can be ended.
+    /// Ends the command and all that it has started: SIGTERM, and SIGKILL after the grace. Returns when all of it
+    /// has ended that can be ended.
     async fn stop(&self, grace: Duration, signals: &mut Signals) {
-        self.child.signal(Signal::TERM);
+        self.child.signal_all(Signal::TERM);
         // It may be stopped, and learns of no signal then.
-        self.child.signal(Signal::CONT);
+        self.child.signal_all(Signal::CONT);
         // A grace that no clock can count is for ever.
         let until = Instant::now().checked_add(grace);
         let mut killing: Pin<Box<dyn Future<Output = ()>>> = match until {
@@ -141,22 +141,27 @@ impl Job<'_> {
         loop {
             tokio::select! {
                 () = &mut killing, if !was_killed => {
-                    self.child.signal(Signal::KILL);
+                    self.child.kill_all();
                     was_killed = true;
                 }
                 // Also a user who interrupts ends it no sooner than that, but by SIGQUIT.
                 signal = signals.next() => match signal {
                     Signal::CHILD => {
                         while let Some(change) = self.child.change() {
-                            has_ended |= matches!(change, Change::Ended(_));
+                            has_ended |= matches!(change, Change::Ended(..));
                         }
                     }
                     Signal::TSTP => {}
                     signal => self.child.signal(signal),
                 },
-                () = &mut looking => looking.as_mut().reset(Instant::now() + LOOK_AGAIN),
+                () = &mut looking => {
+                    if was_killed {
+                        self.child.kill_all();
+                    }
+                    looking.as_mut().reset(Instant::now() + LOOK_AGAIN);
+                }
             }
-            if has_ended && (was_killed || !self.child.has_left_some()) {
+            if has_ended && !self.child.has_left_some() {
                 self.terminal.take_back(self.child.pid());
                 return;
             }

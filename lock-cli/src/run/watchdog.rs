@@ -2,13 +2,19 @@
 //!
 //! The kernel kills the command with `dlock`, but not what the command has started. The watchdog reads from a
 //! pipe whose other end `dlock` alone has: its end is the end of `dlock`, however that came. It is in a
-//! process group of its own, ignores all signals but SIGKILL, and holds no stream of `dlock` open.
+//! process group of its own, ignores all signals but SIGKILL, and holds no stream or other file of `dlock` open.
+//!
+//! It does not reach what has left the group: with `dlock` gone, those processes are children of the first process of
+//! the machine, as any others.
 
+use std::fs;
 use std::io::{self, Read, Write};
+use std::os::fd::RawFd;
 use std::os::unix::process::CommandExt;
 use std::process::{ChildStdin, ExitCode, Stdio};
 
 use nix::sys::signal::SigSet;
+use nix::unistd::close;
 use rustix::process::{Pid, Signal, kill_process_group};
 
 use super::child::{Child, own_program};
@@ -59,6 +65,7 @@ impl Watchdog {
 pub(super) fn watch() -> ExitCode {
     // A supervisor that ends all processes of a service begins with SIGTERM, and so does not begin here.
     let _ = SigSet::all().thread_block();
+    close_inherited();
     let mut told = Vec::new();
     // What was read before an error counts.
     let _ = io::stdin().lock().read_to_end(&mut told);
@@ -66,6 +73,19 @@ pub(super) fn watch() -> ExitCode {
         let _ = kill_process_group(group, Signal::KILL);
     }
     ExitCode::SUCCESS
+}
+
+/// Closes what the caller of `dlock` has left open for the command. The caller may read from a pipe to its end, which
+/// comes when all have closed it.
+fn close_inherited() {
+    let open = fs::read_dir("/dev/fd").into_iter().flatten().flatten();
+    let numbers = open.filter_map(|entry| entry.file_name().to_str()?.parse().ok());
+    // First all of them: the folder itself is one.
+    let numbers: Vec<RawFd> = numbers.filter(|number| *number > 2).collect();
+    for number in numbers {
+        // This process has opened none itself yet.
+        let _ = close(number);
+    }
 }
 
 /// The group that is to be killed, if any.

@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used, reason = "what does not hold in a test ends it")]
 
+mod escapes;
 mod jobs;
 mod looking;
 mod loss;

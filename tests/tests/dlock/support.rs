@@ -123,6 +123,23 @@ impl Place {
         command
     }
 
+    /// Another program that runs it: its last arguments are those of `dlock`.
+    pub(crate) fn through(&self, program: &str, arguments: &[&str], words: &[&str]) -> Command {
+        let dlock = self.dlock(words);
+        let dlock = dlock.as_std();
+        let set = dlock.get_envs();
+        let mut command = Command::new(program);
+        command
+            .args(arguments)
+            .arg(dlock.get_program())
+            .args(dlock.get_args())
+            .envs(set.filter_map(|(name, value)| Some((name, value?))))
+            .current_dir(self.directory.path())
+            .stdin(Stdio::null())
+            .kill_on_drop(true);
+        command
+    }
+
     /// Runs it to its end.
     pub(crate) async fn output<W: AsRef<OsStr>>(&self, words: &[W]) -> Output {
         let output = self.dlock(words).output();

@@ -1,0 +1,103 @@
+//! What `dlock run` writes to standard error, by a thread of its own.
+//!
+//! A pipe that is full and that no process reads, or a terminal that is paused by a key, blocks a write for as
+//! long as that lasts. Meanwhile a lost lock has to stop the command, and a lock that is held has to be renewed: so
+//! nothing else waits for a write. What such a reader leaves unread when `dlock` ends is lost.
+
+use std::io::{self, Write};
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::thread;
+use std::time::Duration;
+
+use crate::output::say;
+
+/// What waits to be written, at most. What comes then is lost: a pipe that is not read does not fill the memory.
+const WAITING_MAX: usize = 1_000;
+
+/// How long `dlock` stays for its last words.
+const LAST_WORDS: Duration = Duration::from_secs(1);
+
+static TELLER: OnceLock<Teller> = OnceLock::new();
+
+/// Text to write, or a caller to notify when all before was written.
+#[derive(Debug)]
+enum Word {
+    Text(String),
+    Flush(Sender<()>),
+}
+
+/// The thread that writes.
+#[derive(Debug)]
+struct Teller {
+    words: Sender<Word>,
+    waiting: AtomicUsize,
+}
+
+/// From here on no call waits for what it says. Where there can be no new thread, each call writes itself.
+pub(super) fn start() {
+    let (words, received) = channel();
+    let thread = thread::Builder::new().name("teller".to_owned());
+    if thread.spawn(move || write_all(&received)).is_ok() {
+        // `dlock` runs one command.
+        let _ = TELLER.set(Teller {
+            words,
+            waiting: AtomicUsize::new(0),
+        });
+    }
+}
+
+fn write_all(words: &Receiver<Word>) {
+    for word in words {
+        match word {
+            Word::Text(text) => {
+                // Where standard error is closed, it is lost.
+                let _ = io::stderr().lock().write_all(text.as_bytes());
+                if let Some(teller) = TELLER.get() {
+                    teller.waiting.fetch_sub(1, Ordering::Relaxed);
+                }
+            }
+            Word::Flush(written) => {
+                let _ = written.send(());
+            }
+        }
+    }
+}
+
+/// Says this, as [`say`] does.
+pub(crate) fn tell(text: &str) {
+    match TELLER.get() {
+        Some(_) => show(format!("dlock: {text}\n")),
+        None => say(text),
+    }
+}
+
+pub(super) fn tell_warning(text: &str) {
+    tell(&format!("warning: {text}"));
+}
+
+/// Writes this as it is.
+pub(super) fn show(text: String) {
+    let Some(teller) = TELLER.get() else {
+        let _ = io::stderr().lock().write_all(text.as_bytes());
+        return;
+    };
+    if teller.waiting.fetch_add(1, Ordering::Relaxed) < WAITING_MAX {
+        // Its thread lives as long as the process.
+        let _ = teller.words.send(Word::Text(text));
+    } else {
+        teller.waiting.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// Returns when all that was said is written, or is not read.
+pub(crate) fn finish() {
+    let Some(teller) = TELLER.get() else {
+        return;
+    };
+    let (to, written) = channel();
+    if teller.words.send(Word::Flush(to)).is_ok() {
+        let _ = written.recv_timeout(LAST_WORDS);
+    }
+}
