@@ -54,7 +54,7 @@ impl Kept {
         if holder.is_some_and(|holder| holder.until().is_some()) {
             return ending;
         }
-        if io::stderr().is_terminal() {
+        if io::stderr().is_terminal() && terminal.is_ours() {
             tell(&format!(
                 "{name} is kept closed for {} more",
                 in_seconds(until - now)

@@ -86,7 +86,7 @@ pub(crate) async fn run(store: &Store, arguments: &Run) -> Ending {
         Err(error) => return Ending::failed(&error),
     };
     let acquired = tokio::select! {
-        acquired = acquire(&locks, arguments, policy) => acquired,
+        acquired = acquire(&locks, arguments, policy, &terminal) => acquired,
         signal = signals.ending(&terminal) => Err(Ending::Signal(signal)),
     };
     let ending = match acquired {
@@ -121,6 +121,7 @@ async fn acquire(
     locks: &LockProvider,
     arguments: &Run,
     policy: LockPolicy,
+    terminal: &Terminal,
 ) -> Result<LockGuard, Ending> {
     let lock = locks.lock(&arguments.name);
     let mut lock = lock.map_err(|error| Ending::failed(&error))?;
@@ -130,7 +131,7 @@ async fn acquire(
     if arguments.shared {
         lock = lock.shared();
     }
-    let progress = Progress::new(locks, arguments);
+    let progress = Progress::new(locks, terminal, arguments);
     let acquired = tokio::select! {
         acquired = lock.try_acquire(policy) => acquired,
         never = progress.show() => match never {},

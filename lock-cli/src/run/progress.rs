@@ -10,6 +10,7 @@ use rustix::termios::tcgetwinsize;
 use tokio::time::sleep;
 
 use super::telling::show;
+use super::terminal::Terminal;
 use crate::cli::Run;
 use crate::holder::in_the_way;
 
@@ -20,6 +21,7 @@ const EVERY: Duration = Duration::from_secs(1);
 #[derive(Debug)]
 pub(super) struct Progress<'a> {
     locks: &'a LockProvider,
+    terminal: &'a Terminal,
     name: &'a LockName,
     permits: Option<u16>,
     is_shared: bool,
@@ -28,9 +30,10 @@ pub(super) struct Progress<'a> {
 }
 
 impl<'a> Progress<'a> {
-    pub(super) fn new(locks: &'a LockProvider, arguments: &'a Run) -> Self {
+    pub(super) fn new(locks: &'a LockProvider, terminal: &'a Terminal, arguments: &'a Run) -> Self {
         Self {
             locks,
+            terminal,
             name: &arguments.name,
             permits: arguments.permits,
             is_shared: arguments.shared,
@@ -39,16 +42,19 @@ impl<'a> Progress<'a> {
         }
     }
 
-    /// Shows it until it is dropped; does nothing where no person looks.
+    /// Shows it until it is dropped; does nothing where no person looks, or where the person looks at another job.
     pub(super) async fn show(&self) -> Infallible {
         loop {
             sleep(EVERY).await;
-            if !self.is_terminal {
+            if !self.is_terminal || !self.terminal.is_ours() {
                 continue;
             }
             let line = self.line().await;
-            self.is_shown.set(true);
-            write(&line);
+            // The answer of a store takes its time.
+            if self.terminal.is_ours() {
+                self.is_shown.set(true);
+                write(&line);
+            }
         }
     }
 
@@ -79,7 +85,7 @@ fn write(line: &str) {
 
 impl Drop for Progress<'_> {
     fn drop(&mut self) {
-        if self.is_shown.get() {
+        if self.is_shown.get() && self.terminal.is_ours() {
             show("\r\x1b[K".to_owned());
         }
     }

@@ -1,5 +1,6 @@
 //! While the command runs: signals, job control, and the loss of the lock.
 
+use std::cell::Cell;
 use std::future::pending;
 use std::pin::{Pin, pin};
 use std::time::Duration;
@@ -38,6 +39,8 @@ pub(super) async fn supervise(
         child,
         guard,
         terminal,
+        was_asked_to_stop: Cell::new(false),
+        ignores_own_stop: Cell::new(false),
     };
     let mut lost = pin!(guard.lost());
     loop {
@@ -72,6 +75,10 @@ struct Job<'a> {
     child: &'a Child,
     guard: &'a LockGuard,
     terminal: &'a Terminal,
+    /// Whether SIGTSTP has come, which a key sends to all of the group of `dlock`.
+    was_asked_to_stop: Cell<bool>,
+    /// Whether the next SIGTSTP is the one that `dlock` has sent to its group.
+    ignores_own_stop: Cell<bool>,
 }
 
 impl Job<'_> {
@@ -81,43 +88,81 @@ impl Job<'_> {
             Signal::CHILD => {
                 while let Some(change) = self.child.change() {
                     match change {
-                        Change::Ended(ending, _) => {
-                            self.terminal.take_back(self.child.pid());
+                        Change::Ended(ending, by) => {
+                            self.ended(by);
                             return Some(ending);
                         }
                         Change::Stopped(by) => self.stopped(by),
                     }
                 }
             }
+            Signal::TSTP if self.ignores_own_stop.take() => {}
             // Nothing would continue it.
             Signal::TSTP if !self.terminal.has_job_control() => {}
+            Signal::TSTP => {
+                self.was_asked_to_stop.set(true);
+                self.child.signal(signal);
+            }
             signal => self.child.signal(signal),
         }
         None
     }
 
+    /// The command has ended, by this signal if by one.
+    fn ended(&self, by: Option<i32>) {
+        let had_terminal = self.terminal.take_back(self.child.pid());
+        let mut typed = [Signal::INT, Signal::QUIT].into_iter();
+        let typed = typed.find(|typed| Some(typed.as_raw()) == by);
+        // A key interrupts a script together with what it runs.
+        if had_terminal && let Some(typed) = typed {
+            terminal::interrupt_group(typed);
+        }
+    }
+
     /// The command was stopped.
     fn stopped(&self, by: i32) {
         let is = |signal: Signal| signal.as_raw() == by;
-        let wants_terminal = is(Signal::TTIN) || is(Signal::TTOU);
-        if wants_terminal && self.lend() {
-            return self.child.signal(Signal::CONT);
+        if is(Signal::TTIN) || is(Signal::TTOU) {
+            return self.wants_terminal();
         }
-        // Stopped for another reason than its terminal, it is not a job that was put aside, and the lock
-        // is held on.
-        if !self.terminal.has_job_control() || !(wants_terminal || is(Signal::TSTP)) {
+        let was_asked = self.was_asked_to_stop.take();
+        if !self.terminal.has_job_control() {
+            // By a key. What was stopped otherwise is continued by what has stopped it.
+            if is(Signal::TSTP) && self.terminal.has(self.child.pid()) {
+                self.child.signal(Signal::CONT);
+            }
             return;
         }
         let had_terminal = self.terminal.take_back(self.child.pid());
-        terminal::suspend();
-        // Continued, maybe long after the lock was lost: then the command is not continued but ended.
-        if !self.guard.is_valid() {
-            return;
+        if was_asked {
+            // The others of the group were asked, too.
+            terminal::suspend();
+        } else {
+            self.ignores_own_stop.set(true);
+            terminal::suspend_group();
         }
-        if had_terminal || wants_terminal {
-            self.lend();
+        self.continued(had_terminal);
+    }
+
+    /// The command reads from the terminal or sets it, which only the group does that has the terminal.
+    fn wants_terminal(&self) {
+        if self.lend() {
+            self.child.signal(Signal::CONT);
+        } else if self.terminal.has_lender() {
+            terminal::suspend_group_for_terminal();
+            self.continued(true);
         }
-        self.child.signal(Signal::CONT);
+    }
+
+    /// `dlock` itself was continued, maybe long after the lock was lost: then the command is not continued but
+    /// ended.
+    fn continued(&self, wants_terminal: bool) {
+        if self.guard.is_valid() {
+            if wants_terminal {
+                self.lend();
+            }
+            self.child.signal(Signal::CONT);
+        }
     }
 
     fn lend(&self) -> bool {

@@ -9,11 +9,13 @@
 //! have no number there: the kernel says 0, for which the types of `rustix` have no room, and those of `nix` do. Such a
 //! group cannot be given the terminal back; its shell takes it back by itself.
 
-use std::fs::File;
+use std::fs::{self, File};
 
 use nix::sys::signal::{SigSet, Signal as Blocked};
-use nix::unistd::{Pid as Number, getpgrp, getppid, getsid, tcgetpgrp, tcsetpgrp};
-use rustix::process::{Pid, Signal, getpid, kill_process};
+use nix::unistd::{Pid as Number, getpgid, getpgrp, getppid, getsid, tcgetpgrp, tcsetpgrp};
+use rustix::process::{Pid, Signal, getpid, kill_current_process_group, kill_process};
+
+use super::proc::stat;
 
 /// The terminal that controls this process, if there is one.
 #[derive(Debug)]
@@ -29,9 +31,29 @@ impl Terminal {
         Self(tty)
     }
 
-    /// Whether there is a shell that stops and continues this process.
+    /// Whether there is a shell that continues this process when it was stopped.
     pub(super) fn has_job_control(&self) -> bool {
-        self.0.is_some() && getsid(Some(getppid())).is_ok_and(|session| getsid(None) == Ok(session))
+        self.0.is_some() && is_continued(false)
+    }
+
+    /// Whether there is one, or a `dlock` that runs this one, which lends the terminal to what was stopped for it.
+    pub(super) fn has_lender(&self) -> bool {
+        self.0.is_some() && is_continued(true)
+    }
+
+    /// Whether what this process writes to it is for the person who looks at it. A terminal that does not control
+    /// this process has no groups.
+    pub(super) fn is_ours(&self) -> bool {
+        self.0.is_none() || self.is_lent_to(getpgrp())
+    }
+
+    /// Whether this group has the terminal.
+    pub(super) fn has(&self, group: Pid) -> bool {
+        self.is_lent_to(number(group))
+    }
+
+    fn is_lent_to(&self, group: Number) -> bool {
+        (self.0.as_ref()).is_some_and(|tty| tcgetpgrp(tty) == Ok(group))
     }
 
     /// Gives the terminal to this group, if it is ours to give.
@@ -52,9 +74,69 @@ impl Terminal {
     }
 }
 
+/// Whether a process above this one, in the same session and in another group, continues a group that was stopped: a
+/// shell with job control, or, if it counts, another run. Without one the kernel calls the group an orphan, and no key
+/// stops it.
+fn is_continued(by_a_run: bool) -> bool {
+    let (own, session) = (Number::this(), getsid(None));
+    // The first process of a session or of a container has none above it.
+    if own.as_raw() == 1 || session == Ok(own) {
+        return false;
+    }
+    let (mut group, mut above) = (getpgrp(), getppid());
+    loop {
+        // What is above the first process of a namespace has no number: a shell, if the session came from there.
+        if above.as_raw() == 0 {
+            return session == Ok(above);
+        }
+        if getsid(Some(above)) != session {
+            return false;
+        }
+        let Ok(its_group) = getpgid(Some(above)) else {
+            return false;
+        };
+        if its_group != group {
+            // A run stops with the one that it runs, and is continued only by a shell.
+            if by_a_run || !is_dlock(above) {
+                return true;
+            }
+            group = its_group;
+        }
+        // Without `/proc`, what has started this is taken for the shell.
+        let Some(stat) = stat(above.as_raw()) else {
+            return true;
+        };
+        above = Number::from_raw(stat.parent);
+    }
+}
+
+fn is_dlock(process: Number) -> bool {
+    let program = |process: Number| fs::read_link(format!("/proc/{process}/exe")).ok();
+    let own = program(Number::this());
+    own.is_some() && own == program(process)
+}
+
 /// Stops this process, as a program does that does not handle SIGTSTP; returns when it is continued.
 pub(super) fn suspend() {
     let _ = kill_process(getpid(), Signal::STOP);
+}
+
+/// Stops the others in the group of this process as well: a script waits for `dlock`, and the shell for the script. This
+/// process receives its SIGTSTP, too, to be ignored when it is continued.
+pub(super) fn suspend_group() {
+    let _ = kill_current_process_group(Signal::TSTP);
+    suspend();
+}
+
+/// Stops the group as the kernel stops one that reads from a terminal which it does not have. Where no shell would
+/// continue it, it does nothing.
+pub(super) fn suspend_group_for_terminal() {
+    let _ = kill_current_process_group(Signal::TTIN);
+}
+
+/// Sends a signal that was typed for the group of the command to the group of this process.
+pub(super) fn interrupt_group(signal: Signal) {
+    let _ = kill_current_process_group(signal);
 }
 
 /// Undoes for the command what was blocked here.

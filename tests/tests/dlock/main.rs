@@ -3,10 +3,12 @@
 #![allow(clippy::unwrap_used, reason = "what does not hold in a test ends it")]
 
 mod escapes;
+mod job_control;
 mod jobs;
 mod looking;
 mod loss;
 mod processes;
+mod pty;
 mod readers;
 mod running;
 mod support;
