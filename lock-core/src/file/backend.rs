@@ -51,6 +51,8 @@ struct Inner {
     providers: Providers,
     /// One probe at a time: where the disk stalls, one thread waits for it.
     probing: Arc<tokio::sync::Mutex<()>>,
+    /// One listing at a time, likewise.
+    listing: Arc<tokio::sync::Mutex<()>>,
 }
 
 enum State {
@@ -168,6 +170,7 @@ impl FileBackendBuilder {
             state: Mutex::new(State::Open(store)),
             providers: Providers::default(),
             probing: Arc::default(),
+            listing: Arc::default(),
         })))
     }
 }
@@ -323,8 +326,14 @@ impl Backend for FileBackend {
     }
 
     async fn list(&self, limit: usize) -> Result<Listing, LockError> {
+        let turn = Arc::clone(&self.0.listing).lock_owned().await;
         let inner = Arc::clone(&self.0);
-        let listed = off_the_runtime(move || inner.list(limit));
+        let listed = off_the_runtime(move || {
+            let listed = inner.list(limit);
+            // Also where the caller has left.
+            drop(turn);
+            listed
+        });
         (listed.await).unwrap_or_else(|| Err(LockError::unavailable(NO_THREAD)))
     }
 

@@ -1,6 +1,6 @@
 //! Which locks of a directory are held.
 
-use rustix::fs::{Dir, OFlags};
+use rustix::fs::{Dir, FileType, OFlags};
 
 use super::directory::Directory;
 use super::key::is_file_stem;
@@ -25,6 +25,16 @@ pub(super) fn list(directory: &Directory, limit: usize) -> Result<Vec<ListedLock
         let Some(stem) = name.strip_suffix(SUFFIX).filter(|stem| is_file_stem(stem)) else {
             continue;
         };
+        // A link or a socket, say, which no lock is, and which cannot be opened.
+        let is_file = match entry.file_type() {
+            FileType::Unknown => directory
+                .look(name)?
+                .is_some_and(|stat| FileType::from_raw_mode(stat.st_mode) == FileType::RegularFile),
+            kind => kind == FileType::RegularFile,
+        };
+        if !is_file {
+            continue;
+        }
         // One in the making is held in a moment: as well as not.
         if let Seen::Held(holder) = look(directory, name, false)? {
             let awaited = directory.look(name)?;

@@ -24,7 +24,7 @@
 use std::borrow::Cow;
 use std::fs::{File, Metadata};
 use std::os::unix::fs::{FileExt, MetadataExt};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use rustix::fs::OFlags;
 
@@ -206,7 +206,8 @@ pub(super) fn look(directory: &Directory, name: &str, is_last: bool) -> Result<S
         holder = holder.with_instance(&instance);
     }
     if let Ok(since) = metadata.modified() {
-        holder = holder.with_since(since);
+        // Not in the future, where the clock was put back.
+        holder = holder.with_since(since.min(SystemTime::now()));
     }
     Ok(Seen::Held(holder))
 }
