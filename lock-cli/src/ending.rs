@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use lock_core::{LockError, LockErrorKind};
 use rustix::process::getpid;
 
-use crate::run::{finish, tell};
+use crate::telling::{finish, say};
 
 /// Wrong usage (EX_USAGE), also a text that is no lock name.
 pub(crate) const USAGE: u8 = 64;
@@ -39,13 +39,13 @@ impl Ending {
 
     /// Says what went wrong, and ends with the status for that.
     pub(crate) fn failed(error: &LockError) -> Self {
-        tell(&with_causes(error));
+        say(&with_causes(error));
         Self::Status(status(error))
     }
 
     /// Says what the operating system refused.
     pub(crate) fn system(what: &str, error: &io::Error) -> Self {
-        tell(&format!("cannot {what}: {error}"));
+        say(&format!("cannot {what}: {error}"));
         Self::Status(SYSTEM)
     }
 

@@ -8,32 +8,43 @@ use serde::Serialize;
 
 use crate::cli::{Holder, Store};
 use crate::connect::{close, connect};
-use crate::ending::Ending;
+use crate::ending::{Ending, UNAVAILABLE};
+use crate::events::granting_nothing;
 use crate::output;
+use crate::telling::say;
 
 /// The exit status where the lock is free, as of grep(1) where nothing was found.
 const FREE: u8 = 1;
 
 pub(crate) async fn holder(store: &Store, arguments: &Holder) -> Ending {
-    let found = match connect(store).await {
-        Ok(locks) => {
-            let found = ask(&locks, arguments).await;
-            close(&locks).await;
-            found
-        }
-        Err(error) => Err(error),
+    let locks = match connect(store).await {
+        Ok(locks) => locks,
+        Err(error) => return Ending::failed(&error),
     };
+    let found = ask(&locks, arguments).await;
+    let is_free = |found: &[Asked]| found.iter().all(|(_, holder)| holder.is_none());
+    if found.as_deref().is_ok_and(is_free) {
+        // A store that grants nothing says so when it is asked for a lock, and not of one that is held.
+        locks.health().await;
+    }
+    close(&locks).await;
     let found = match found {
         Ok(found) => found,
         Err(error) => return Ending::failed(&error),
     };
+    if is_free(&found)
+        && let Some(why) = granting_nothing()
+    {
+        say(&why);
+        return Ending::Status(UNAVAILABLE);
+    }
     let printed = match (arguments.json, arguments.permits, &found[..]) {
         (true, None, [(_, holder)]) => output::json(&holder.as_ref().map(Row::of)),
         (true, ..) => output::json(&found.iter().map(Slot::of).collect::<Vec<_>>()),
         (false, ..) => print(&found),
     };
     match Ending::of_output(printed) {
-        Ending::SUCCESS if found.iter().all(|(_, holder)| holder.is_none()) => Ending::Status(FREE),
+        Ending::SUCCESS if is_free(&found) => Ending::Status(FREE),
         ending => ending,
     }
 }

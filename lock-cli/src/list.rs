@@ -1,9 +1,9 @@
 //! `dlock list`: what is held in the store.
 
 use std::io::{self, IsTerminal, Write};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
-use lock_core::{ListedLock, LockError, LockName, LockProvider};
+use lock_core::{Holder, ListedLock, LockError, LockName, LockProvider};
 use serde::Serialize;
 use tokio::time::sleep;
 
@@ -12,11 +12,12 @@ use crate::connect::{close, connect};
 use crate::ending::Ending;
 use crate::holder::mode;
 use crate::output;
+use crate::telling::say;
 
 /// Between two looks of `--watch`.
 const EVERY: Duration = Duration::from_secs(2);
 
-/// How many are looked through for those that begin as they were asked for.
+/// How many are looked through for those that were asked for, and are held longest.
 const MOST: usize = 10_000;
 
 pub(crate) async fn list(store: &Store, arguments: &List) -> Ending {
@@ -25,13 +26,14 @@ pub(crate) async fn list(store: &Store, arguments: &List) -> Ending {
         Err(error) => return Ending::failed(&error),
     };
     let ending = loop {
-        let ending = match look(&locks, arguments).await {
-            Ok(found) => Ending::of_output(print(&found, arguments)),
+        let printed = match look(&locks, arguments).await {
+            Ok(found) => print(&found, arguments),
             // Also while it is watched: a table that is not of now is worse than none.
-            Err(error) => Ending::failed(&error),
+            Err(error) => break Ending::failed(&error),
         };
-        if ending != Ending::SUCCESS || !arguments.watch {
-            break ending;
+        // A reader that has gone watches no more.
+        if printed.is_err() || !arguments.watch {
+            break Ending::of_output(printed);
         }
         sleep(EVERY).await;
     };
@@ -39,37 +41,41 @@ pub(crate) async fn list(store: &Store, arguments: &List) -> Ending {
     ending
 }
 
-/// The locks that were asked for, and whether there are more.
+/// The locks that were asked for.
 struct Found {
     locks: Vec<ListedLock>,
-    is_complete: bool,
+    /// How many were found and are not shown.
+    more: usize,
+    /// Whether the store was looked through to its end.
+    is_all: bool,
+}
+
+impl Found {
+    fn is_complete(&self) -> bool {
+        self.is_all && self.more == 0
+    }
 }
 
 async fn look(locks: &LockProvider, arguments: &List) -> Result<Found, LockError> {
     let prefix = &*arguments.prefix;
-    let most = if prefix.is_empty() {
-        arguments.limit
-    } else {
-        MOST
-    };
-    let listing = locks.list(most).await?;
-    let mut is_complete = listing.is_complete();
+    let listing = locks.list(MOST.max(arguments.limit)).await?;
     let begins = |text: Option<&str>| text.is_some_and(|text| text.starts_with(prefix));
     let mut found: Vec<_> = listing.locks().to_vec();
     found.retain(|lock| {
         let name = lock.name().map(LockName::as_str);
         begins(name) || begins(Some(lock.key())) || begins(lock.holder().instance())
     });
-    is_complete &= found.len() <= arguments.limit;
-    found.truncate(arguments.limit);
     // Those that are held longest first, then in an order that stays.
     found.sort_by(|one, other| {
         let of = |lock: &ListedLock| (lock.holder().since(), lock.key().to_owned());
         of(one).cmp(&of(other))
     });
+    let more = found.len().saturating_sub(arguments.limit);
+    found.truncate(arguments.limit);
     Ok(Found {
         locks: found,
-        is_complete,
+        more,
+        is_all: listing.is_complete(),
     })
 }
 
@@ -77,7 +83,7 @@ fn print(found: &Found, arguments: &List) -> io::Result<()> {
     if arguments.json {
         return output::json(&Json {
             locks: found.locks.iter().map(Row::of).collect(),
-            complete: found.is_complete,
+            complete: found.is_complete(),
         });
     }
     if arguments.watch && io::stdout().is_terminal() {
@@ -89,8 +95,13 @@ fn print(found: &Found, arguments: &List) -> io::Result<()> {
         ["NAME OR KEY", "INSTANCE", "HELD FOR", "MODE", "AWAITED"],
         &rows,
     )?;
-    if !found.is_complete {
-        output::say("there are more: --limit shows them");
+    match (found.more, found.is_all) {
+        (0, true) => {}
+        (0, false) => say(
+            "there may be more in the store than were looked through: a greater --limit looks further",
+        ),
+        (more, true) => say(&format!("{more} more: --limit shows them")),
+        (more, false) => say(&format!("at least {more} more: --limit shows them")),
     }
     Ok(())
 }
@@ -111,9 +122,20 @@ fn cells(lock: &ListedLock) -> [String; 5] {
         holder
             .since()
             .map_or_else(|| UNKNOWN.to_owned(), output::age),
-        mode(holder).to_owned(),
+        how(holder),
         awaited.to_owned(),
     ]
+}
+
+/// How it is held, or that it is kept closed after that.
+fn how(holder: &Holder) -> String {
+    match holder.until() {
+        Some(until) => {
+            let left = until.duration_since(SystemTime::now()).unwrap_or_default();
+            format!("kept {}", output::in_seconds(left))
+        }
+        None => mode(holder).to_owned(),
+    }
 }
 
 #[derive(Serialize)]

@@ -13,25 +13,27 @@ mod ending;
 mod events;
 mod holder;
 mod list;
+mod manual;
 mod output;
 mod run;
+mod store;
+mod telling;
 
 use std::ffi::OsString;
 use std::io;
 use std::process::ExitCode;
 
-use clap::{CommandFactory, Parser};
 use tokio::runtime::{Builder, Runtime};
 
 use self::cli::{Cli, Command};
 use self::ending::{Ending, USAGE};
 
 fn main() -> ExitCode {
-    let arguments: Vec<OsString> = std::env::args_os().skip(1).collect();
-    if let Some(code) = run::helper(&arguments) {
+    let words: Vec<OsString> = std::env::args_os().collect();
+    if let Some(code) = run::helper(words.get(1..).unwrap_or_default()) {
         return code;
     }
-    let cli = match Cli::try_parse() {
+    let cli = match Cli::read(&words) {
         Ok(cli) => cli,
         Err(error) => {
             // Help and version are no mistakes. A reader that has gone is none of ours either.
@@ -44,12 +46,8 @@ fn main() -> ExitCode {
 
 fn start(cli: Cli) -> Ending {
     match cli.command {
-        Command::Completions { shell } => {
-            let mut command = Cli::command();
-            clap_complete::generate(shell, &mut command, "dlock", &mut io::stdout());
-            Ending::SUCCESS
-        }
-        Command::Man { command } => manual(command.as_deref()),
+        Command::Completions { shell } => manual::completions(shell),
+        Command::Man { command } => manual::page(command.as_deref()),
         Command::Doctor(arguments) => {
             // It shows what the library says itself.
             block_on(async || doctor::doctor(&cli.store, &arguments).await)
@@ -69,30 +67,17 @@ fn start(cli: Cli) -> Ending {
     }
 }
 
-/// Prints the manual page of a command, or of all together.
-fn manual(command: Option<&str>) -> Ending {
-    let mut all = Cli::command();
-    // Names the commands by their full names, and gives them the options of all.
-    all.build();
-    let page = match command {
-        None => all,
-        Some(name) => match all.find_subcommand(name) {
-            Some(found) => found.clone(),
-            None => {
-                output::say(&format!("there is no command `{name}`"));
-                return Ending::Status(USAGE);
-            }
-        },
-    };
-    Ending::of_output(clap_mangen::Man::new(page).render(&mut io::stdout()))
-}
-
 /// On the first thread, which lives as long as the process: a child is killed when the thread that has
 /// started it ends.
 fn block_on(command: impl AsyncFnOnce() -> Ending) -> Ending {
     let runtime: io::Result<Runtime> = Builder::new_current_thread().enable_all().build();
     match runtime {
-        Ok(runtime) => runtime.block_on(command()),
+        Ok(runtime) => {
+            let ending = runtime.block_on(command());
+            // A file that is read from a pipe may have no end.
+            runtime.shutdown_background();
+            ending
+        }
         Err(error) => Ending::system("start the runtime", &error),
     }
 }

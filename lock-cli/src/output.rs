@@ -1,4 +1,4 @@
-//! What is printed: sentences on standard error, tables and JSON on standard output.
+//! What is printed on standard output: tables and JSON.
 
 use std::io::{self, Write};
 use std::time::{Duration, SystemTime};
@@ -7,15 +7,6 @@ use anstyle::Style;
 use serde::Serialize;
 
 const BOLD: Style = Style::new().bold();
-
-/// Says this on standard error. Where that is closed, it is lost, and the command goes on.
-pub(crate) fn say(text: &str) {
-    let _ = writeln!(io::stderr().lock(), "dlock: {text}");
-}
-
-pub(crate) fn warn(text: &str) {
-    say(&format!("warning: {text}"));
-}
 
 /// Rows in columns under their titles.
 pub(crate) fn table<const N: usize>(titles: [&str; N], rows: &[[String; N]]) -> io::Result<()> {

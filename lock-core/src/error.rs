@@ -278,6 +278,13 @@ impl LockError {
         self.0.detail = format!("{}; {advice}", self.0.detail).into();
         self
     }
+
+    /// The same error without such [advice](Self::with_advice), where it would be the wrong one.
+    #[cfg(feature = "postgres")]
+    pub(crate) fn without_advice(mut self, advice: &str) -> Self {
+        self.0.detail = self.0.detail.replace(&format!("; {advice}"), "").into();
+        self
+    }
 }
 
 impl fmt::Display for LockError {

@@ -7,7 +7,7 @@ use tracing::{Event, Level, Subscriber};
 use tracing_subscriber::layer::{Context, Layer, SubscriberExt};
 use tracing_subscriber::registry;
 
-use crate::events::Said;
+use crate::events::{QUARANTINE, Said};
 
 /// The target of what the library has checked.
 const CHECKS: &str = "lock_core::check";
@@ -79,6 +79,9 @@ impl<S: Subscriber> Layer<S> for Findings {
     fn on_event(&self, event: &Event<'_>, _: Context<'_, S>) {
         let (target, level) = (event.metadata().target(), *event.metadata().level());
         let said = Said::of(event);
+        if target == QUARANTINE {
+            return said.note_quarantine();
+        }
         if target == CHECKS {
             return self.passed(&said.check, &said.message);
         }

@@ -16,7 +16,9 @@ use self::findings::{Finding, Findings, Result as Found};
 use crate::cli::{Doctor, Store};
 use crate::connect::{close, connect};
 use crate::ending::{Ending, with_causes};
+use crate::events::granting_nothing;
 use crate::output;
+use crate::store::{UNCHOSEN, is_chosen};
 
 /// The exit statuses.
 const WARNINGS: u8 = 1;
@@ -39,6 +41,9 @@ pub(crate) async fn doctor(store: &Store, arguments: &Doctor) -> Ending {
 }
 
 async fn examine(store: &Store, findings: &Findings) {
+    if !is_chosen(store) {
+        findings.warning("store", UNCHOSEN);
+    }
     let locks = match connect(store).await {
         Ok(locks) => locks,
         Err(error) => return findings.failed("connect", &explained(&error)),
@@ -54,10 +59,12 @@ async fn examine(store: &Store, findings: &Findings) {
     }
     tries::round_trips(&locks, findings).await;
     match tries::lock(&locks, findings).await {
-        Err(error) if error.is_contended() => findings.failed(
-            "lock",
-            "a lock that no service has is not granted: the store grants none now, for a reason above",
-        ),
+        Err(error) if error.is_contended() => {
+            let why = granting_nothing().unwrap_or_else(|| {
+                "a lock that no service has is not granted: the store grants none now, for a reason above".to_owned()
+            });
+            findings.failed("lock", &why);
+        }
         Err(error) => findings.failed("lock", &explained(&error)),
         Ok(()) => {}
     }

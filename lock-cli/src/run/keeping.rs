@@ -9,10 +9,10 @@ use lock_core::{LockGuard, LockName, LockPolicy, LockProvider};
 use tokio::time::{Instant, sleep_until};
 
 use super::signals::Signals;
-use super::telling::tell;
 use super::terminal::Terminal;
 use crate::ending::Ending;
 use crate::output::in_seconds;
+use crate::telling::say;
 
 /// A lock and until when it is kept, if it is.
 #[derive(Debug)]
@@ -55,7 +55,7 @@ impl Kept {
             return ending;
         }
         if io::stderr().is_terminal() && terminal.is_ours() {
-            tell(&format!(
+            say(&format!(
                 "{name} is kept closed for {} more",
                 in_seconds(until - now)
             ));
@@ -63,7 +63,7 @@ impl Kept {
         tokio::select! {
             () = sleep_until(until) => ending,
             signal = signals.ending(terminal) => {
-                tell(&format!("stopped: {name} is free, before --at-least was over"));
+                say(&format!("stopped: {name} is free, before --at-least was over"));
                 Ending::Signal(signal)
             }
         }

@@ -12,7 +12,7 @@ use rustix::process::{Pid, getppid};
 
 use super::terminal;
 use crate::ending::{NOT_EXECUTABLE, NOT_FOUND, SYSTEM, USAGE};
-use crate::output::say;
+use crate::telling::say;
 
 /// The first argument that asks for it; the parent and the command follow.
 pub(super) const ASKED: &str = "__run";

@@ -12,7 +12,7 @@
 //!
 //! - The lock is lost, or `--max-hold` is over: all that the command has started has SIGTERM, and SIGKILL after the
 //!   grace, also outside of its group and also a daemon: see [`descendants`]. `dlock` ends with [`LOST`], whatever
-//!   the command said: what it did last may not have been alone. No message delays that: see [`telling`].
+//!   the command said: what it did last may not have been alone. No message delays that: see [`telling`](crate::telling).
 //! - `dlock` is killed: the kernel kills the command, and the watchdog the rest of the group. Both before the
 //!   lock can be another's where the store waits for the end of a lease, as Redis; with PostgreSQL and files
 //!   the lock is free at the same moment, and the fencing token protects what is written in the milliseconds between.
@@ -29,7 +29,6 @@ mod proc;
 mod progress;
 mod signals;
 mod supervise;
-mod telling;
 mod terminal;
 mod watchdog;
 
@@ -39,20 +38,21 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use lock_core::{LockGuard, LockPolicy, LockProvider};
+use tokio::time::Instant;
 
 use self::child::Child;
 use self::keeping::Kept;
 use self::progress::Progress;
 use self::signals::Signals;
 use self::supervise::{Ended, supervise};
-use self::telling::tell_warning;
-pub(crate) use self::telling::{finish, tell};
 use self::terminal::Terminal;
 use self::watchdog::Watchdog;
 use crate::cli::{Run, Store};
-use crate::connect::{close, connect};
-use crate::ending::{Ending, HELD, LOST, USAGE, with_causes};
-use crate::events;
+use crate::connect::{close, connect_within};
+use crate::ending::{Ending, HELD, LOST, UNAVAILABLE, USAGE, with_causes};
+use crate::events::{self, granting_nothing};
+use crate::store::{UNCHOSEN, is_chosen};
+use crate::telling::{self, say, warn};
 
 /// The processes that `dlock` starts for itself, by their first argument.
 pub(crate) fn helper(arguments: &[OsString]) -> Option<ExitCode> {
@@ -67,7 +67,7 @@ pub(crate) fn helper(arguments: &[OsString]) -> Option<ExitCode> {
 pub(crate) async fn run(store: &Store, arguments: &Run) -> Ending {
     let policy = policy(arguments);
     if let Err(error) = policy.check() {
-        tell(&with_causes(&error));
+        say(&with_causes(&error));
         return Ending::Status(USAGE);
     }
     let terminal = Terminal::open();
@@ -77,13 +77,22 @@ pub(crate) async fn run(store: &Store, arguments: &Run) -> Ending {
         Err(error) => return Ending::system("listen to signals", &error),
     };
     // Until the command runs, a signal ends the wait, and what was asked for is given back.
+    let begun = Instant::now();
     let connected = tokio::select! {
-        connected = connect(store) => connected,
+        connected = connect_within(store, arguments.wait.unwrap_or_default()) => connected,
         signal = signals.ending(&terminal) => return Ending::Signal(signal),
     };
     let locks = match connected {
         Ok(locks) => locks,
         Err(error) => return Ending::failed(&error),
+    };
+    if !is_chosen(store) {
+        warn(UNCHOSEN);
+    }
+    let policy = match arguments.wait {
+        // Reaching the store is a part of it.
+        Some(wait) => policy.with_wait(wait.saturating_sub(begun.elapsed())),
+        None => policy,
     };
     let acquired = tokio::select! {
         acquired = acquire(&locks, arguments, policy, &terminal) => acquired,
@@ -139,19 +148,28 @@ async fn acquire(
     drop(progress);
     match acquired {
         Ok(Some(guard)) => Ok(guard),
-        Ok(None) => Err(held(locks, arguments, policy.wait()).await),
+        Ok(None) => Err(held(locks, arguments).await),
         Err(error) => Err(Ending::failed(&error)),
     }
 }
 
-/// Another process holds the lock.
-async fn held(locks: &LockProvider, arguments: &Run, wait: Duration) -> Ending {
+/// Another process holds the lock, or the store grants none.
+async fn held(locks: &LockProvider, arguments: &Run) -> Ending {
     let name = &arguments.name;
+    // It may be free by now, or the store may not tell.
+    let holder = match arguments.permits {
+        Some(_) => None,
+        None => locks.holder(name).await.ok().flatten(),
+    };
+    if holder.is_none()
+        && let Some(why) = granting_nothing()
+    {
+        say(&why);
+        return Ending::Status(UNAVAILABLE);
+    }
     let held = match arguments.permits {
         Some(permits) => format!("all {permits} permits of {name} are taken"),
         None => {
-            // It may be free by now, or the store may not tell.
-            let holder = locks.holder(name).await.ok().flatten();
             let words = holder.map(|holder| crate::holder::in_the_way(&holder, arguments.shared));
             format!(
                 "{name} is {}",
@@ -160,14 +178,14 @@ async fn held(locks: &LockProvider, arguments: &Run, wait: Duration) -> Ending {
         }
     };
     if arguments.skip {
-        tell(&format!("skipped: {held}"));
+        say(&format!("skipped: {held}"));
         return Ending::SUCCESS;
     }
-    let waited = match wait {
+    let waited = match arguments.wait.unwrap_or_default() {
         Duration::ZERO => String::new(),
         wait => format!(", also after {}", humantime::format_duration(wait)),
     };
-    tell(&format!("{held}{waited}"));
+    say(&format!("{held}{waited}"));
     Ending::Status(HELD)
 }
 
@@ -210,14 +228,14 @@ async fn released(guard: LockGuard, ending: Ending) -> Result<Ending, Ending> {
     match guard.release().await {
         Ok(()) => Ok(ending),
         Err(error) if error.is_lost() => {
-            tell(&format!(
+            say(&format!(
                 "the lock was lost before the command ended: {error}"
             ));
             Err(Ending::Status(LOST))
         }
         Err(error) => {
             // Up to here it was ours; it ends with its lease.
-            tell_warning(&format!(
+            warn(&format!(
                 "the lock could not be released, and is held until its lease ends: {}",
                 with_causes(&error)
             ));

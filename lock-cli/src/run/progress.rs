@@ -9,10 +9,10 @@ use lock_core::{LockName, LockProvider};
 use rustix::termios::tcgetwinsize;
 use tokio::time::sleep;
 
-use super::telling::show;
 use super::terminal::Terminal;
 use crate::cli::Run;
 use crate::holder::in_the_way;
+use crate::telling::show;
 
 /// Before the first line, and between two: a wait that is shorter is not worth one.
 const EVERY: Duration = Duration::from_secs(1);

@@ -11,9 +11,9 @@ use tokio::time::{Instant, Sleep, sleep, sleep_until};
 
 use super::child::{Change, Child};
 use super::signals::Signals;
-use super::telling::tell;
 use super::terminal::{self, Terminal};
 use crate::ending::Ending;
+use crate::telling::say;
 
 /// The time between two looks whether all has ended that was sent SIGTERM: the kernel notifies a process of
 /// the end of its own children only.
@@ -63,7 +63,7 @@ pub(super) async fn supervise(
 
 fn tell_loss(guard: &LockGuard, reason: LossReason) {
     let name = guard.name();
-    tell(&match reason {
+    say(&match reason {
         LossReason::MaxHold => {
             format!("{name} was held for as long as --max-hold allows; the command is stopped")
         }

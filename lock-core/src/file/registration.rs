@@ -24,7 +24,7 @@ fn open(settings: &LockSettings) -> Result<FileBackend, LockError> {
         .open();
     let backend = opened.map_err(|error| {
         error.in_setting(match dir {
-            Some(_) => "LOCK_DIR",
+            Some(_) => settings.place("LOCK_DIR"),
             None => "LOCK_DIR is not set",
         })
     })?;

@@ -54,7 +54,9 @@ pub(super) fn limit(
 }
 
 fn role_limit(role: &str) -> (&'static str, String) {
-    let raise = format!("run with a greater number: ALTER ROLE {role} CONNECTION LIMIT ..");
+    let raise = format!(
+        "run `ALTER ROLE {role} CONNECTION LIMIT 100;` with a number that is greater than now"
+    );
     (
         "the role has as many connections as its limit allows",
         raise,
@@ -62,7 +64,9 @@ fn role_limit(role: &str) -> (&'static str, String) {
 }
 
 fn database_limit(database: &str) -> (&'static str, String) {
-    let raise = format!("run with a greater number: ALTER DATABASE {database} CONNECTION LIMIT ..");
+    let raise = format!(
+        "run `ALTER DATABASE {database} CONNECTION LIMIT 100;` with a number that is greater than now"
+    );
     (
         "the database has as many connections as its limit allows",
         raise,
@@ -70,8 +74,8 @@ fn database_limit(database: &str) -> (&'static str, String) {
 }
 
 fn server_limit() -> (&'static str, String) {
-    let raise = "run with a greater number, and restart the server: ALTER SYSTEM SET \
-         max_connections = ..";
+    let raise = "run `ALTER SYSTEM SET max_connections = 200;` with a number that is greater than `SHOW \
+         max_connections;` says, and restart the server";
     ("the server has no connection left", raise.into())
 }
 

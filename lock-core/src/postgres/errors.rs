@@ -109,7 +109,8 @@ pub(super) fn setting_up(error: Error) -> LockError {
             Some("57014") => LockError::unavailable(
                 "a statement that sets the session up was cancelled on the server, by an administrator or \
                  by a `statement_timeout` of the role, the database or the server that is shorter than \
-                 that takes; give the role a longer one (ALTER ROLE .. SET statement_timeout)",
+                 that takes; give the role a longer one (`ALTER ROLE app SET statement_timeout = '30s';`, for the role in place of \
+                 `app`)",
             ),
             Some(code) if code.starts_with("0A") || code == "42883" => look_alike(),
             // A pooler looks for a session when the first statement comes.
@@ -178,11 +179,24 @@ pub(super) fn too_old(version: i32) -> LockError {
 
 pub(super) fn pooler() -> LockError {
     LockError::misconfigured(
-        "the connection goes through a proxy that shares sessions between clients (transaction pooling), where session locks do not exclude other clients; keep the locks in a table, which works behind such \
-         a proxy (LOCK_PROVIDER=postgres-table, `postgres::LeaseTable`), give the address of the server itself (poolers often differ by `-pooler` in the host, or by port 6543), or have the pooler pool \
-         sessions",
+        "the connection goes through a proxy that shares sessions between clients (transaction pooling), where session \
+         locks do not exclude other clients",
+    )
+    .with_advice(IN_A_TABLE)
+    .with_advice(
+        "give the address of the server itself (poolers often differ by `-pooler` in the host, or by port 6543), or have \
+         the pooler pool sessions",
     )
     .with_advice(ELSEWHERE)
+}
+
+/// For locks that are in the database, and not for those of a fleet that locks elsewhere.
+const IN_A_TABLE: &str = "keep the locks in a table, which works behind such a proxy (LOCK_PROVIDER=postgres-table, \
+     `postgres::LeaseTable`)";
+
+/// The same of a database that does not hold the locks, which are to stay where they are.
+pub(super) fn of_companion(error: LockError) -> LockError {
+    error.without_advice(IN_A_TABLE).without_advice(ELSEWHERE)
 }
 
 pub(super) fn several_servers() -> LockError {

@@ -26,13 +26,13 @@ pub(super) fn refused(error: sqlx::Error) -> LockError {
     named.dedup();
     if named.is_empty() {
         return LockError::misconfigured(
-            "the role lacks a right, which the source of this error names; grant what \
-             `lock_core::postgres::GRANTS` lists",
+            "the role lacks a right, which the source of this error names; grant what the guide lists under Security, \
+             as does `lock_core::postgres::GRANTS`",
         )
         .with_source(error);
     }
     LockError::misconfigured(format!(
-        "the role lacks a right; run as a superuser, for the role in place of `app`: {}",
+        "the role lacks a right; run as a superuser, for the role in place of `app`: `{}`",
         named.join(" ")
     ))
     .with_source(error)

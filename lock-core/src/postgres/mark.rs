@@ -61,7 +61,7 @@ fn read(row: &PgRow) -> Result<(Option<i32>, &str, &str), sqlx::Error> {
 
 /// Why there is no start at a database that can keep no mark.
 pub(crate) fn unmarked(because: LockError) -> LockError {
-    because.with_advice(
+    errors::of_companion(because).with_advice(
         "the locks are not in that database, but it has the mark by which instances that lock with \
          another provider are found, and there is no start without: give a DATABASE_URL that leads to \
          its primary without a pooler, or set LOCK_MARKER=optional on all instances",

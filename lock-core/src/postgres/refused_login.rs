@@ -73,8 +73,8 @@ fn refused(
         "28000" if said.routine() == Some("InitializeSessionUserId") => {
             let (_, role) = names(options);
             LockError::misconfigured(format!(
-                "PostgreSQL refused the user: it has no role {role} that may log in; run ALTER ROLE \
-                 {role} LOGIN (a group role has NOLOGIN) or CREATE ROLE {role} LOGIN, or correct the user"
+                "PostgreSQL refused the user: it has no role {role} that may log in; run `ALTER ROLE \
+                 {role} LOGIN;` (a group role has NOLOGIN) or `CREATE ROLE {role} LOGIN;`, or correct the user"
             ))
         }
         // Methods with a password have a code of their own.
@@ -94,8 +94,8 @@ fn refused(
         "42501" => {
             let (database, role) = names(options);
             LockError::misconfigured(format!(
-                "the role may not connect to the database; run: GRANT CONNECT ON DATABASE {database} \
-                 TO {role}"
+                "the role may not connect to the database; run `GRANT CONNECT ON DATABASE {database} \
+                 TO {role};`"
             ))
         }
         // In the start of a session; later ones are those of a statement of ours.

@@ -26,7 +26,7 @@ async fn connect(settings: &LockSettings) -> Result<PostgresBackend, LockError> 
         .instance(settings.get_instance())
         .mark(mark(settings, ProviderKind::Postgres));
     let connected = builder.connect().await;
-    connected.map_err(|error| error.in_setting(VARIABLE))
+    connected.map_err(|error| error.in_setting(settings.place(VARIABLE)))
 }
 
 /// Also where fleets are told apart: `kind` holds the locks.

@@ -74,8 +74,8 @@ async fn check_needed(connection: &mut PgConnection, is_marked: bool) -> Result<
     }
     let role = role(connection, "SELECT current_user").await;
     Err(LockError::misconfigured(format!(
-        "the role lacks rights that locks need; run as a superuser (all that can be needed is in \
-         `lock_core::postgres::GRANTS`): {}",
+        "the role lacks rights that locks need; run as a superuser (the guide has all that can be needed under \
+         Security, as has `lock_core::postgres::GRANTS`): `{}`",
         granted_to(&missing, &role)
     )))
 }
@@ -103,7 +103,7 @@ pub(super) async fn name_missing_in_transaction(
         return refused(error);
     }
     LockError::misconfigured(format!(
-        "the role of the transaction lacks a right; run as a superuser: {}",
+        "the role of the transaction lacks a right; run as a superuser: `{}`",
         granted_to(&lines, &role)
     ))
     .with_source(error)

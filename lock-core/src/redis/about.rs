@@ -196,8 +196,8 @@ pub(super) fn judge(about: &About, settings: &Settings) -> Result<(), LockError>
     if policy != "noeviction" && !settings.allow_eviction {
         return Err(LockError::misconfigured(format!(
             "the Redis server evicts keys when its memory is full (`maxmemory-policy` is \
-             `{policy}`), and with them locks that are held: set it to `noeviction`, or allow it \
-             with `allow_eviction(true)`, {ELSEWHERE}"
+             `{policy}`), and with them locks that are held: set it to `noeviction` (`CONFIG SET maxmemory-policy noeviction`, and in \
+             redis.conf or at the provider), {ELSEWHERE}; a program can allow it with `allow_eviction(true)`"
         )));
     }
     let kind = if is_cluster {

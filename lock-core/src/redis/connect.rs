@@ -102,14 +102,14 @@ async fn open_with(
     match timeout(settings.connect_timeout(), dial(&info, &config, settings)).await {
         Ok(connection) => connection,
         Err(_) => {
-            let address = info.addr();
+            let (address, within) = (info.addr(), settings.connect_timeout());
             let hint = match address {
                 // Without it, a server waits for the end of what it takes for a command.
                 ConnectionAddr::TcpTls { .. } => "; does it speak TLS on this port?",
                 _ => "",
             };
             Err(LockError::unavailable(format!(
-                "the Redis server at {address} did not answer in time{hint}"
+                "the Redis server at {address} did not answer within {within:?}{hint}{SLOW}"
             )))
         }
     }
@@ -255,6 +255,17 @@ pub(super) async fn ask(
     };
     match timeout(within, connection.send_packed_command(command)).await {
         Ok(answer) => answer.and_then(Value::extract_error).map_err(failed),
-        Err(_) => Err(LockError::unanswered()),
+        Err(_) => Err(unanswered(within)),
     }
+}
+
+/// The remedy for silence.
+const SLOW: &str = "; look at its load (`SLOWLOG GET`, `INFO commandstats`) and at the network, or give it longer \
+     (`connectTimeout=10000` in the connection string, in ms)";
+
+/// A server is connected, and silent.
+pub(super) fn unanswered(within: Duration) -> LockError {
+    LockError::unavailable(format!(
+        "the Redis server did not answer within {within:?}{SLOW}"
+    ))
 }

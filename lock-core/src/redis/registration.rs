@@ -21,7 +21,7 @@ async fn connect(settings: &LockSettings) -> Result<RedisBackend, LockError> {
         .namespace(settings.get_namespace())
         .instance(settings.get_instance());
     let connected = builder.connect().await;
-    connected.map_err(|error| error.in_setting(VARIABLE))
+    connected.map_err(|error| error.in_setting(settings.place(VARIABLE)))
 }
 
 fn companion(settings: &LockSettings) -> Option<Box<dyn Companion>> {

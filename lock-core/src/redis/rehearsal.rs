@@ -6,7 +6,7 @@ use ::redis::aio::MultiplexedConnection;
 use ::redis::{Arg, Cmd, ConnectionInfo, Value, cmd, pipe};
 use tokio::time::timeout;
 
-use super::connect::open;
+use super::connect::{open, unanswered};
 use super::key::server_key;
 use super::protocol::{Content, Exchange};
 use super::rights::{Asked, SCRIPTS};
@@ -95,7 +95,7 @@ async fn give_commands(
     let count = commands.len();
     let answers = connection.send_packed_commands(&together, 0, count);
     let answers = timeout(settings.connect_timeout(), answers).await;
-    let answers = answers.map_err(|_| LockError::unanswered())?;
+    let answers = answers.map_err(|_| unanswered(settings.connect_timeout()))?;
     let asked = |command| Asked {
         settings,
         is_cluster: Some(is_cluster),

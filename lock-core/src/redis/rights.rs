@@ -5,6 +5,7 @@ use std::fmt;
 
 use ::redis::RedisError;
 
+use super::not_now::because;
 use super::settings::Settings;
 use crate::LockError;
 
@@ -50,7 +51,8 @@ impl<'a> Asked<'a> {
         if says_not_there(&said) {
             return self.not_there(error);
         }
-        LockError::unavailable(sentence).with_source(error)
+        let because = because(error.code().unwrap_or_default());
+        LockError::unavailable(format!("{sentence}{because}")).with_source(error)
     }
 
     /// Why it was not done, if these words of the server say that rights or the command are lacking.

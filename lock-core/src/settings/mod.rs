@@ -109,6 +109,7 @@ pub struct LockSettings {
     name_secret: Option<Secret<Vec<u8>>>,
     may_switch: bool,
     is_marker_optional: bool,
+    url_from: Option<String>,
 }
 
 impl LockSettings {
@@ -190,6 +191,26 @@ impl LockSettings {
         self
     }
 
+    /// What errors call the place of the locks, if its variable is not where it came from: an option of a command
+    /// line, or a file. It is the place of the provider that [`provider`](Self::provider) names.
+    ///
+    /// ```
+    /// use lock_core::{LockSettings, ProviderKind};
+    ///
+    /// let settings = LockSettings::new()
+    ///     .redis_url("redis://cache")
+    ///     .provider(ProviderKind::Redis)
+    ///     .url_from("--url");
+    /// ```
+    ///
+    /// # Default
+    ///
+    /// `REDIS_URL`, `DATABASE_URL` or `LOCK_DIR`.
+    pub fn url_from(mut self, place: impl Into<String>) -> Self {
+        self.url_from = Some(place.into());
+        self
+    }
+
     /// Whether to start also where the database is marked for another provider.
     ///
     /// # Default
@@ -215,10 +236,10 @@ impl LockSettings {
     pub(crate) fn check(&self) -> Result<(), LockError> {
         let dir = self.dir.as_ref().map(|dir| dir.to_string_lossy());
         for (name, text) in [
-            ("DATABASE_URL", self.get_database_url()),
-            ("REDIS_URL", self.get_redis_url()),
+            (self.place("DATABASE_URL"), self.get_database_url()),
+            (self.place("REDIS_URL"), self.get_redis_url()),
             ("LOCK_NAMESPACE", Some(&*self.namespace)),
-            ("LOCK_DIR", dir.as_deref()),
+            (self.place("LOCK_DIR"), dir.as_deref()),
         ] {
             plain_text::check(text.unwrap_or_default()).map_err(|error| error.in_setting(name))?;
         }
@@ -263,6 +284,17 @@ impl LockSettings {
             ProviderKind::Redis => self.redis_url.is_some(),
             ProviderKind::Postgres | ProviderKind::PostgresTable => self.database_url.is_some(),
             ProviderKind::File => false,
+        }
+    }
+
+    /// What errors call what this variable says.
+    pub(crate) fn place<'s>(&'s self, variable: &'s str) -> &'s str {
+        let named = self
+            .provider
+            .map(|kind| kind.variable().unwrap_or("LOCK_DIR"));
+        match &self.url_from {
+            Some(place) if named == Some(variable) => place,
+            _ => variable,
         }
     }
 

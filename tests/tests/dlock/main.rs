@@ -5,11 +5,15 @@
 mod escapes;
 mod job_control;
 mod jobs;
+mod lists;
 mod looking;
 mod loss;
 mod processes;
 mod pty;
+mod reaching;
 mod readers;
+mod remedies;
 mod running;
+mod stores;
 mod support;
 mod terminal;

@@ -111,8 +111,8 @@ impl AsItIs {
         }
         if !self.is_logged {
             return Some(Cow::Owned(format!(
-                "{name} is UNLOGGED: a crash would empty it, and tokens would go back; run: ALTER TABLE {name} \
-                 SET LOGGED"
+                "{name} is UNLOGGED: a crash would empty it, and tokens would go back; run `ALTER TABLE {name} \
+                 SET LOGGED;`"
             )));
         }
         if !self.is_plain {
@@ -124,7 +124,7 @@ impl AsItIs {
         if !self.is_ours_to_use {
             return Some(Cow::Owned(format!(
                 "this role needs rights on the table of locks; run, for the role in place of `app`: \
-                 GRANT SELECT, INSERT, UPDATE, DELETE ON {name} TO app;"
+                 `GRANT SELECT, INSERT, UPDATE, DELETE ON {name} TO app;`"
             )));
         }
         (!columns.zip(self.types.iter().copied()).eq(COLUMNS)).then(|| {

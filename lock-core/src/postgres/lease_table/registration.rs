@@ -21,5 +21,5 @@ async fn connect(settings: &LockSettings) -> Result<LeaseTable, LockError> {
         .instance(settings.get_instance())
         .mark(Mark::new(namespace, kind, settings.may_switch()));
     let connected = builder.connect().await;
-    connected.map_err(|error| error.in_setting("DATABASE_URL"))
+    connected.map_err(|error| error.in_setting(settings.place("DATABASE_URL")))
 }

@@ -13,6 +13,7 @@ use super::literal::Name;
 use super::names::VERSION;
 use super::sql::Of;
 use super::statements::Statements;
+use super::unanswered::lacks_right;
 use crate::LockError;
 use crate::postgres::pooler_words;
 use crate::postgres::sqlstate::sqlstate;
@@ -22,6 +23,9 @@ const OLDEST: i32 = 140_000;
 
 /// How long the columns that a table lacks wait for the transactions that use it: while they do, no other begins.
 const WAITS: &str = "SET LOCAL lock_timeout = 500; ";
+
+/// What the cause of an error follows, in a line that is no SQL to those who paste what is above.
+const WHY: &str = "-- what the server says";
 
 /// Which table the locks are in, and whether it is made where it is missing.
 #[derive(Clone, Debug)]
@@ -198,7 +202,7 @@ ON CONFLICT (key) DO NOTHING;"
         let says = match sqlstate(&error).as_deref() {
             Some("42501" | "25006" | "3F000") => format!(
                 "this role may not make the table of locks {} here; let one that may run this, and grant \
-                 this role SELECT, INSERT, UPDATE and DELETE on it:\n{}",
+                 this role SELECT, INSERT, UPDATE and DELETE on it:\n{}\n{WHY}",
                 self.name(),
                 self.sql()
             ),
@@ -213,12 +217,12 @@ ON CONFLICT (key) DO NOTHING;"
         connection: &mut PgConnection,
         former: AsItIs,
     ) -> Result<AsItIs, LockError> {
-        let run = || format!("let a role that owns it run this:\n{}", self.sql());
+        let run = || format!("let a role that owns it run this:\n{}\n{WHY}", self.sql());
         if !self.create {
             return Err(LockError::misconfigured(format!(
-                "the table of locks {} lacks the columns of readers; {}",
+                "the table of locks {} lacks the columns of readers; let a role that owns it run this:\n{}",
                 former.name,
-                run()
+                self.sql()
             )));
         }
         let added = ask(connection, format!("{WAITS}{}", self.sql())).await;
@@ -321,11 +325,12 @@ fn refused(error: sqlx::Error) -> LockError {
     let database = error.as_database_error();
     let said = database.and_then(|said| said.try_downcast_ref::<PgDatabaseError>());
     let by_pooler = said.and_then(pooler_words::refused);
-    let refused = by_pooler.unwrap_or_else(|| {
-        LockError::unavailable(
+    let refused = by_pooler.unwrap_or_else(|| match sqlstate(&error).as_deref() {
+        Some("42501") => lacks_right(),
+        _ => LockError::unavailable(
             "the server did not do what was asked to set up the table of locks; the source of this error says \
              why",
-        )
+        ),
     });
     refused.with_source(error)
 }

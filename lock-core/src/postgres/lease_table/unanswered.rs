@@ -18,6 +18,14 @@ pub(super) enum Unanswered {
     Late,
 }
 
+/// The role may not do it, which no retry mends.
+pub(super) fn lacks_right() -> LockError {
+    LockError::misconfigured(
+        "this role lacks a right that locks in a table need, which the source of this error names; have a role that \
+         may grant it do so",
+    )
+}
+
 impl Unanswered {
     /// The code that the server gives its refusal.
     fn refused(&self) -> Option<Cow<'_, str>> {
@@ -54,6 +62,7 @@ impl Unanswered {
             _ if self.only_reads() => LockError::unavailable(
                 "the PostgreSQL server only reads now, as a standby does: locks are granted by the primary",
             ),
+            _ if self.refused().as_deref() == Some("42501") => lacks_right(),
             _ => LockError::unavailable("the PostgreSQL server did not do it"),
         }
     }

@@ -10,6 +10,7 @@ use tokio::time::Instant;
 use super::key::RowKey;
 use super::session::{Answer, Server};
 use super::shared::Shared;
+use crate::checked::grants_nothing_for;
 use crate::outage::Repeated;
 use crate::server::PATIENCE;
 use crate::server::clock::{Jump, ServerClock};
@@ -91,6 +92,7 @@ impl Watch {
         }
         if let Server::Waits(left) = answer.server {
             self.shorten(left);
+            grants_nothing_for(Duration::from_millis(left.unsigned_abs()));
             static WAITS: Repeated = Repeated::new();
             WAITS.happened("", |times| {
                 tracing::warn!(

@@ -4,6 +4,8 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
+use crate::checked::grants_nothing_for;
+
 /// Until when the last one is, as far as the server has said.
 #[derive(Default)]
 pub(super) struct Quarantine(Option<Instant>);
@@ -17,6 +19,7 @@ impl Quarantine {
             return;
         }
         self.0 = Some(now + left);
+        grants_nothing_for(left);
         if has_moved {
             tracing::warn!(
                 ?left,

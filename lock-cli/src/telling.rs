@@ -1,4 +1,4 @@
-//! What `dlock run` writes to standard error, by a thread of its own.
+//! What is said on standard error; by `dlock run` through a thread of its own.
 //!
 //! A pipe that is full and that no process reads, or a terminal that is paused by a key, blocks a write for as
 //! long as that lasts. Meanwhile a lost lock has to stop the command, and a lock that is held has to be renewed: so
@@ -10,8 +10,6 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::thread;
 use std::time::Duration;
-
-use crate::output::say;
 
 /// What waits to be written, at most. What comes then is lost: a pipe that is not read does not fill the memory.
 const WAITING_MAX: usize = 1_000;
@@ -36,7 +34,7 @@ struct Teller {
 }
 
 /// From here on no call waits for what it says. Where there can be no new thread, each call writes itself.
-pub(super) fn start() {
+pub(crate) fn start() {
     let (words, received) = channel();
     let thread = thread::Builder::new().name("teller".to_owned());
     if thread.spawn(move || write_all(&received)).is_ok() {
@@ -65,20 +63,17 @@ fn write_all(words: &Receiver<Word>) {
     }
 }
 
-/// Says this, as [`say`] does.
-pub(crate) fn tell(text: &str) {
-    match TELLER.get() {
-        Some(_) => show(format!("dlock: {text}\n")),
-        None => say(text),
-    }
+/// Says this. Where standard error is closed, it is lost, and the command goes on.
+pub(crate) fn say(text: &str) {
+    show(format!("dlock: {text}\n"));
 }
 
-pub(super) fn tell_warning(text: &str) {
-    tell(&format!("warning: {text}"));
+pub(crate) fn warn(text: &str) {
+    say(&format!("warning: {text}"));
 }
 
 /// Writes this as it is.
-pub(super) fn show(text: String) {
+pub(crate) fn show(text: String) {
     let Some(teller) = TELLER.get() else {
         let _ = io::stderr().lock().write_all(text.as_bytes());
         return;
