@@ -23,7 +23,7 @@ static IS_QUIET: AtomicBool = AtomicBool::new(false);
 /// The target by which the library tells that the store grants nothing for a while.
 pub(crate) const QUARANTINE: &str = "lock_core::quarantine";
 
-/// Until when it does, as far as it was told.
+/// Until when it does, as far as is known.
 static GRANTS_FROM: Mutex<Option<Instant>> = Mutex::new(None);
 
 /// That the store grants no lock now, if it has said so: a lock that is not held is refused.

@@ -89,7 +89,7 @@ async fn a_right_that_the_role_lacks_ends_with_78() {
         (
             "GRANT EXECUTE ON FUNCTION pg_catalog.clock_timestamp() TO PUBLIC; \
              REVOKE USAGE ON SCHEMA public FROM PUBLIC",
-            "public",
+            "distributed_lock_leases",
         ),
     ] {
         pool.execute(gives).await.unwrap();

@@ -15,6 +15,7 @@ use super::session;
 use super::setup::Table;
 use super::shared::{Chosen, Opened, Shared};
 use super::sql::Lease;
+use super::unanswered::Unanswered;
 use super::waiters::Client;
 use super::watch::Seen;
 use crate::LockError;
@@ -98,7 +99,9 @@ async fn open(shared: &Shared) -> Result<Ready, LockError> {
     );
     let looked = async {
         let answer = session::run(&mut connection, ask).await;
-        answer.map_err(|_| LockError::unavailable("the server did not say what its time is"))
+        answer.map_err(|failure| {
+            Unanswered::Failed(failure).while_connecting("the server did not say what its time is")
+        })
     };
     let time = within(Step::Look, looked).await?.time;
     let received = shared.clock.now();
@@ -134,8 +137,7 @@ async fn take_mark(shared: &Shared, table: &Table, mark: &RowMark) -> Result<(),
         let marking = table.mark(shared.number(), mark, &shared.holder);
         let marked = shared.connections.run(marking).await;
         let marked = marked.map_err(|failed| {
-            LockError::unavailable("the mark of the provider was not written, or not looked for")
-                .with_source(failed.reason())
+            failed.while_connecting("the mark of the provider was not written, or not looked for")
         })?;
         other = mark.other(marked.marked());
     }

@@ -67,6 +67,15 @@ impl Unanswered {
         }
     }
 
+    /// The same for a process that connects, to which `sentence` says what was not done.
+    pub(super) fn while_connecting(&self, sentence: &'static str) -> LockError {
+        let error = match self.refused().as_deref() {
+            Some("42501") => lacks_right(),
+            _ => LockError::unavailable(sentence),
+        };
+        error.with_source(self.reason())
+    }
+
     pub(super) fn reason(&self) -> String {
         match self {
             Self::NotSent(error) => match error.source() {

@@ -372,7 +372,9 @@ impl Protocol for TableProtocol {
         let told = |at| match &answer {
             Ok(answer) => Told::Holder(answer.holder(place(at)).cloned()),
             // What the server says of a look it says again.
-            Err(failure) if failure.is_refusal() => Told::Failed(failure.error()),
+            Err(failure) if failure.is_refusal() => {
+                Told::Failed(failure.error().with_source(failure.reason()))
+            }
             Err(_) => Told::Again,
         };
         let told = (0..questions.len()).map(told).collect();
