@@ -81,7 +81,8 @@ async fn a_role_without_rights_is_shown_what_to_run() {
     let pool = server.pool().await;
     let refused = refusal(&app, "locked.away").await;
     let sql = Setup::new("locked.away", true).unwrap().sql();
-    assert!(refused.ends_with(&sql), "{refused}");
+    // With the cause after it, as a comment.
+    assert!(refused.contains(&format!("{sql}\n-- ")), "{refused}");
     pool.execute(AssertSqlSafe(format!("CREATE SCHEMA locked; {sql}")))
         .await
         .unwrap();
