@@ -39,6 +39,11 @@ impl Terms {
         u64::try_from(self.0.lease().as_millis()).unwrap_or(u64::MAX)
     }
 
+    /// For how long a question of who holds what may keep the session from its locks.
+    pub(super) fn look_ms(self) -> u64 {
+        (self.lease_ms() / 2).min(1_000)
+    }
+
     /// The advisory lock key that sessions with this lease hold shared.
     pub(super) fn lease_key(self) -> i64 {
         lease_key(self.lease_ms())

@@ -35,7 +35,10 @@ impl Driver {
             .iter()
             .map(|(keys, _)| ((keys.lock, keys.is_pair), ()))
             .collect();
-        let statement = AssertSqlSafe(sql::holders(keys.into_keys()));
+        let statement = AssertSqlSafe(sql::holders(
+            keys.into_keys(),
+            self.config.target.terms.look_ms(),
+        ));
         let answer = session.run_beside(&*self.shared, statement).await;
         let answer = match answer {
             Ok(rows) => {

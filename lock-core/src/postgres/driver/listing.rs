@@ -24,7 +24,10 @@ impl Driver {
         if reply.is_closed() {
             return Ok(true);
         }
-        let statement = AssertSqlSafe(sql::listing(limit.saturating_add(1)));
+        let statement = AssertSqlSafe(sql::listing(
+            limit.saturating_add(1),
+            self.config.target.terms.look_ms(),
+        ));
         let answer = session.run_beside(&*self.shared, statement).await;
         let answer = match answer {
             Ok(rows) => {

@@ -2,9 +2,6 @@
 
 use crate::postgres::key::WANTED;
 
-/// For how long a question of who holds what may keep the session from its locks (ms): less than any lease.
-const LOOK_MS: u32 = 500;
-
 /// Names mean what PostgreSQL means by them, for as long as the session lives: what the path of the
 /// role or of the database offers is not looked at. What follows says what is in force.
 pub(in crate::postgres) const OWN_PATH: &str = concat!(
@@ -76,7 +73,10 @@ pub(in crate::postgres) fn reap(lease_ms: i64, lease_key: i64, shared: usize) ->
 
 /// Who holds these keys, of which some are pairs: a row for each holder, with the key, whether it is a pair,
 /// whether it is held exclusively, and what the session is called. It needs the rights of recovery.
-pub(in crate::postgres) fn holders(keys: impl Iterator<Item = (i64, bool)>) -> String {
+pub(in crate::postgres) fn holders(
+    keys: impl Iterator<Item = (i64, bool)>,
+    within_ms: u64,
+) -> String {
     let keys: Vec<_> = keys
         .map(|(key, is_pair)| format!("('{key}'::int8, {is_pair})"))
         .collect();
@@ -89,7 +89,7 @@ pub(in crate::postgres) fn holders(keys: impl Iterator<Item = (i64, bool)>) -> S
              AND ((l.classid::int8 << 32) | l.objid::int8) = t.k \
              AND CASE WHEN t.p THEN l.objsubid = 2 ELSE l.objsubid = 1 END"
         ),
-        within = LOOK_MS,
+        within = within_ms,
         keys = keys.join(", ")
     )
 }
@@ -98,7 +98,7 @@ pub(in crate::postgres) fn holders(keys: impl Iterator<Item = (i64, bool)>) -> S
 /// key, which kind of key it is, and what the session is called; no more than so many. A writer that waits for readers
 /// is none: what it holds is a key of its own. It needs the rights of recovery, and no operator but those that they
 /// name.
-pub(in crate::postgres) fn listing(limit: usize) -> String {
+pub(in crate::postgres) fn listing(limit: usize, within_ms: u64) -> String {
     format!(
         as_who_logged_in!(
             "SET LOCAL statement_timeout = {within}; \
@@ -108,7 +108,7 @@ pub(in crate::postgres) fn listing(limit: usize) -> String {
              AND a.datname = current_database() \
              AND CASE WHEN l.objsubid = 1 AND l.objid::int8 = '{wanted}'::int8 THEN false ELSE true END LIMIT {limit}"
         ),
-        within = LOOK_MS,
+        within = within_ms,
         wanted = WANTED,
         limit = i64::try_from(limit).unwrap_or(i64::MAX)
     )
