@@ -33,9 +33,9 @@ The command runs as without dlock: with the same standard streams, environment a
 LOCK_NAME and LOCK_FENCING_TOKEN, a number greater than that of any earlier holder: pass it to what the command \
 writes to, so that a holder which was overtaken is refused there.
 
-It runs in a process group of its own. Signals that dlock receives go to that group. When the lock is lost, the \
-group has SIGTERM and, after --grace, SIGKILL. When dlock is killed, also by SIGKILL, the group is killed. A process \
-that leaves the group (setsid, a daemon) is not reached by either. What the command leaves running when it ends is \
+It runs in a process group of its own. Signals that dlock receives go to that group. When the lock is lost, all \
+that the command has started has SIGTERM and, after --grace, SIGKILL, also outside of the group (timeout, setsid, a \
+daemon). When dlock is killed, also by SIGKILL, the group is killed; what has left it is not reached then. What the command leaves running when it ends is \
 neither stopped nor locked. A job that is put aside (Ctrl-Z) for longer than the lease of its lock, 30 s on a server, \
 has lost the lock, and is ended when it goes on.
 

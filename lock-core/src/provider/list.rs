@@ -36,7 +36,7 @@ impl LockProvider {
     ///   are held exclusively in the database, also those of programs without this library, and those that
     ///   are held in transactions.
     /// - The lease table: a statement over the rows, over a connection for this call. It alone has names.
-    /// - Redis: a `SCAN` over the keys of each master, over a connection for this call, for which the user
+    /// - Redis: a `SCAN` (in a script) over the keys of each master, over a connection for this call, for which the user
     ///   needs the right; locks do not need it.
     /// - Files: a look at each file in the directory.
     ///

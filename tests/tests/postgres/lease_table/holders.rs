@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::time::{Duration, SystemTime};
 
 use lock_core::postgres::LeaseTable;
-use lock_core::{Holder, LockMode, LockProvider};
+use lock_core::{Holder, LockMode, LockName, LockProvider};
 use lock_tests::servers::PostgresServer;
 use lock_tests::{Lateness, LeaseTableStore, Store, eventually};
 use sqlx::{AssertSqlSafe, Connection, Executor, PgConnection, Row};
@@ -115,7 +115,7 @@ async fn rows_that_others_wrote_hide_no_lock_and_are_not_shown_as_they_are() {
     let shown = listing.locks().iter();
     let shown: BTreeSet<_> = shown
         .map(|lock| {
-            let name = lock.name().map(|name| name.as_str());
+            let name = lock.name().map(LockName::as_str);
             (
                 name,
                 lock.holder().instance(),
