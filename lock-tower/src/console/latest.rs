@@ -18,7 +18,10 @@ const KEPT: u32 = 3;
 const KEPT_AT_LEAST: Duration = Duration::from_secs(1);
 const KEPT_AT_MOST: Duration = Duration::from_secs(60);
 
-/// How long the first look is waited for: until then there is nothing to show of the store.
+/// An error is not shown for longer: the store may be there again.
+const FAILED_AT_MOST: Duration = Duration::from_secs(5);
+
+/// How long a look is waited for while there is nothing to show of the store, or only what is older than it keeps.
 const FIRST: Duration = Duration::from_secs(2);
 
 /// How long another one is waited for before the answer before it is shown.
@@ -54,7 +57,16 @@ impl Look {
 
     fn is_fresh(&self) -> bool {
         let kept = self.took.saturating_mul(KEPT);
-        self.age() < kept.clamp(KEPT_AT_LEAST, KEPT_AT_MOST)
+        let at_most = match self.store.error {
+            Some(_) => FAILED_AT_MOST,
+            None => KEPT_AT_MOST,
+        };
+        self.age() < kept.clamp(KEPT_AT_LEAST, at_most)
+    }
+
+    /// Whether it can be shown in place of one that is under way.
+    fn is_recent(&self) -> bool {
+        self.age() < KEPT_AT_MOST
     }
 }
 
@@ -75,9 +87,14 @@ impl Latest {
     pub(super) async fn take(self: &Arc<Self>) -> Option<Look> {
         let mut answers = self.state.subscribe();
         if let Some(began) = self.begin_unless_fresh() {
-            let is_first = self.state.borrow().last.is_none();
+            let has_recent = self
+                .state
+                .borrow()
+                .last
+                .as_ref()
+                .is_some_and(Look::is_recent);
             // Counted from its beginning: a look that is known to be slow is not waited for again.
-            let until = began + if is_first { FIRST } else { SOON };
+            let until = began + if has_recent { SOON } else { FIRST };
             let ended = answers.wait_for(|state| state.since.is_none());
             let _ = timeout_at(until, ended).await.map(drop);
         }

@@ -59,9 +59,10 @@
 //!
 //! The store is asked when a request comes here, by [`LockProvider::list`], which says what that costs and which right
 //! Redis needs. There is one look at a time for all clients, and it goes on when they leave. Its answer is shown for three
-//! times as long as it took, at least 1 s and at most 60 s. A look that takes longer than half a second is not waited
-//! for: the answer before is shown, with its age. The first of all is waited for, for 2 s: then the page says that the
-//! store has not answered yet, and shows what this process knows. 10,000 locks are asked for at most, and 200 shown.
+//! times as long as it took, at least 1 s and at most 60 s; an error 5 s at most. A look that takes longer than half a second
+//! is not waited for where there is an answer of the last minute: that is shown, with its age. Otherwise it is waited for,
+//! for 2 s: then the page shows what was there before, or says that the store has not answered yet, and shows what this
+//! process knows. 10,000 locks are asked for at most, and 200 shown.
 //!
 //! # `/locks.json`
 //!
@@ -81,12 +82,12 @@
 //!   "store": {
 //!     "error": null,
 //!     "age_ms": 250,
-//!     "listed": 2,
+//!     "listed": 1,
 //!     "complete": true,
 //!     "locks": [
 //!       { "key": "lock:{b17}:v1-u6aocdvupeluowze5ypvazua6t35axc4", "name": null, "instance": "web-3:4711",
 //!         "held_ms": 12000, "opens_in_ms": null, "mode": "exclusive", "awaited": true } ],
-//!     "instances": [ { "instance": "web-3:4711", "locks": 2 } ],
+//!     "instances": [ { "instance": "web-3:4711", "locks": 1 } ],
 //!     "instances_total": 1 } }
 //! ```
 //!

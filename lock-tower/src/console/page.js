@@ -41,11 +41,14 @@ async function read() {
   underWay = ends;
   const late = setTimeout(() => ends.abort(new Error("it did not answer in time")), WITHIN);
   try {
-    const answer = await fetch(location.href, { cache: "no-store", signal: ends.signal });
+    // Without what a person may have put before the host: a password, with which nothing is fetched.
+    const here = location.origin + location.pathname + location.search;
+    const answer = await fetch(here, { cache: "no-store", redirect: "manual", signal: ends.signal });
+    if (answer.type === "opaqueredirect") throw new Error("it leads elsewhere, to a login perhaps: reload the page");
     if (!answer.ok) throw new Error(`it answered ${answer.status}`);
     const page = new DOMParser().parseFromString(await answer.text(), "text/html");
     // A proxy that asks to log in, say.
-    if (!page.querySelector("main #taken")) throw new Error("it answered with another page");
+    if (!page.querySelector("#heading") || !page.querySelector("main #taken")) throw new Error("it answered with another page");
     return page;
   } finally {
     clearTimeout(late);
@@ -55,7 +58,7 @@ async function read() {
 // What a person selects is not taken away.
 function isSelected() {
   const selection = document.getSelection();
-  return !selection.isCollapsed && selection.containsNode(shown, true);
+  return !selection.isCollapsed && [heading, shown].some((part) => selection.containsNode(part, true));
 }
 
 function isInUse() {

@@ -46,6 +46,7 @@ pub(super) fn page(shown: &Snapshot) -> Markup {
                         (shown.backend) ", as of "
                         time #taken datetime=(local.taken_at) { (at(&local.taken_at)) }
                         ". " a #json href="locks.json" { "JSON" }
+                        (age(&shown.store))
                     }
                     (glance(shown))
                     (store(&shown.store))
@@ -101,8 +102,8 @@ fn glance(shown: &Snapshot) -> Markup {
                         @match (store.listed, store.instances_total) {
                             (0, _) => {},
                             (_, 0) => small { "the store does not tell by which instances" },
-                            (_, 1) => small { "by 1 instance" },
-                            (_, total) => small { "by " (number(total, store.complete)) " instances" },
+                            (_, 1) if store.are_all_named => small { "by 1 instance" },
+                            (_, total) => small { "by " (number(total, store.are_all_named)) " instances" },
                         }
                     }
                 }
@@ -120,22 +121,26 @@ fn store(store: &Store) -> Markup {
     html! {
         section aria-labelledby="store" {
             (heading("store", "Held in the store", store.error.is_none().then(|| number(store.listed, store.complete))))
-            (age(store))
-            @if let Some(error) = &store.error {
-                p.error role="status" { "The store does not tell: " (error) }
-            } @else {
-                (table("store", &["Lock", "Instance", "Held for", "Mode", "Awaited"], rows, "Nothing is held."))
-                (rest(&which, store.listed, store.complete))
+            // Read aloud when it is filled, so it is there before.
+            p.error #store-error role="status" {
+                @if let Some(error) = &store.error { "The store does not tell: " (error) }
             }
+            (table(
+                "store",
+                &["Lock", "Instance", "Held for", "Mode", "Awaited"],
+                rows,
+                if store.error.is_some() { "It is not known what is held." } else { "Nothing is held." },
+            ))
+            (rest(&which, store.listed, store.complete))
         }
     }
 }
 
-/// How old the answer is, where the store is slow.
+/// How old the answer of the store is, where it is not of now.
 fn age(store: &Store) -> Markup {
     html! {
         @if let Some(age) = store.age_ms.filter(|age| *age >= OLD) {
-            p.meta { "As of " (time(Some(age))) " ago: the store is slow to answer." }
+            " The store as of " (time(Some(age))) " ago."
         }
     }
 }
@@ -170,12 +175,13 @@ fn instances(store: &Store) -> Markup {
     html! {
         section aria-labelledby="instances" {
             (heading("instances", "Instances", is_known.then(|| number(store.instances_total, store.complete))))
-            @if is_known {
-                (table("instances", &["Instance", "Locks"], rows, "No instance holds a lock."))
-                (rest(&format!("The first {SHOWN}"), store.instances_total, store.complete))
-            } @else {
-                p.empty { "The store does not tell which instances hold locks." }
-            }
+            (table(
+                "instances",
+                &["Instance", "Locks"],
+                rows.filter(|_| is_known).collect::<Vec<_>>().into_iter(),
+                if is_known { "No instance holds a lock." } else { "The store does not tell which instances hold locks." },
+            ))
+            (rest(&format!("The first {SHOWN}"), store.instances_total, store.complete))
         }
     }
 }
@@ -276,7 +282,8 @@ fn rest(which: &str, total: usize, complete: bool) -> Markup {
     }
 }
 
-/// In a region of its own, which a keyboard can scroll where the window is narrow.
+/// In a region of its own, which a keyboard can scroll where the window is narrow. It is there also without rows, so
+/// that a refresh finds each part of a section in its place, and leaves the others alone.
 fn table(
     label: &str,
     titles: &[&str],
@@ -284,12 +291,15 @@ fn table(
     empty: &str,
 ) -> Markup {
     html! {
-        @if rows.len() == 0 { p.empty { (empty) } } @else {
-            div.scroll #{ (label) "-rows" } tabindex="0" role="region" aria-labelledby=(label) {
+        @let has_rows = rows.len() > 0;
+        div.scroll[has_rows] #{ (label) "-rows" } tabindex=[has_rows.then_some("0")] role=[has_rows.then_some("region")] aria-labelledby=[has_rows.then_some(label)] {
+            @if has_rows {
                 table {
                     thead { tr { @for title in titles { th scope="col" { (title) } } } }
                     tbody { @for row in rows { (row) } }
                 }
+            } @else {
+                p.empty { (empty) }
             }
         }
     }

@@ -29,6 +29,9 @@ pub(super) struct Store {
     /// Whether it is known which locks are held longest: it has listed all, and says since when.
     #[serde(skip)]
     pub(super) is_by_age: bool,
+    /// Whether it has listed all, and named the instance of each.
+    #[serde(skip)]
+    pub(super) are_all_named: bool,
 }
 
 /// A lock, as the store knows it.
@@ -91,6 +94,7 @@ impl Store {
         for lock in &locks {
             *counts.entry(lock.holder().instance()).or_default() += 1;
         }
+        let are_all_named = listing.is_complete() && !counts.contains_key(&None);
         let instances_total = counts.keys().flatten().count();
         let mut instances: Vec<_> = counts
             .into_iter()
@@ -114,6 +118,7 @@ impl Store {
             instances,
             instances_total,
             is_by_age,
+            are_all_named,
         }
     }
 

@@ -92,19 +92,21 @@ async fn it_is_paused_and_goes_on_by_a_key() {
 async fn what_a_person_marks_is_not_taken_away() {
     let (_service, browser, _guards) = long_page().await;
     browser.until_refreshed().await;
-    browser
-        .run("getSelection().selectAllChildren(document.querySelector('#store-rows tbody th'))")
-        .await;
-    let marked = browser.run("return String(getSelection())").await;
-    sleep(A_REFRESH).await;
-    assert_eq!(browser.run("return String(getSelection())").await, marked);
-    assert_eq!(
-        browser.text("#notice").await,
-        "Not refreshed while text is selected."
-    );
-    browser.run("getSelection().empty()").await;
-    browser.until_refreshed().await;
-    browser.until_reads("#notice", str::is_empty).await;
+    for part in ["#store-rows tbody th", "#heading code"] {
+        let mark = format!("getSelection().selectAllChildren(document.querySelector('{part}'))");
+        browser.run(&mark).await;
+        let marked = browser.run("return String(getSelection())").await;
+        sleep(A_REFRESH).await;
+        assert_eq!(browser.run("return String(getSelection())").await, marked);
+        assert_eq!(
+            browser.text("#notice").await,
+            "Not refreshed while text is selected.",
+            "{part}"
+        );
+        browser.run("getSelection().empty()").await;
+        browser.until_refreshed().await;
+        browser.until_reads("#notice", str::is_empty).await;
+    }
 }
 
 /// Its answer comes after that, and is not shown.

@@ -75,7 +75,7 @@ async fn while_a_look_is_slow_the_answer_before_is_shown_with_its_age() {
     }
     advance(5 * SECOND).await;
     let html = String::from_utf8(get(&app, "/locks").await).unwrap();
-    assert!(html.contains("As of 10s ago"), "{html}");
+    assert!(html.contains("The store as of 10s ago."), "{html}");
     assert_eq!(store.looks(), 2);
     // It ends, and is shown.
     store.play(Play::Say(Vec::new()));
@@ -110,6 +110,32 @@ async fn a_slow_store_is_asked_seldom_and_a_fast_one_once_a_second() {
         shown(&app).await;
         assert_eq!(store.looks(), 2, "{took:?}");
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_answer_that_is_too_old_is_not_shown_where_another_comes_soon() {
+    let store = Counted::new(one());
+    let app = store.page();
+    assert_eq!(shown(&app).await["store"]["listed"], 1);
+    store.play(Play::Late(SECOND));
+    advance(300 * SECOND).await;
+    assert_eq!(shown(&app).await["store"]["listed"], 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_error_is_not_kept_for_as_long_as_it_took() {
+    let store = Counted::new(Play::Hang);
+    let app = store.page();
+    shown(&app).await;
+    // By itself a listing ends.
+    sleep(30 * SECOND).await;
+    let failed = shown(&app).await;
+    assert!(failed["store"]["error"].is_string(), "{failed}");
+    assert_eq!(store.looks(), 1);
+    store.play(one());
+    sleep(5 * SECOND).await;
+    let there_again = shown(&app).await;
+    assert_eq!(there_again["store"]["listed"], 1, "{there_again}");
 }
 
 #[tokio::test(start_paused = true)]
