@@ -4,6 +4,7 @@ use std::cell::Cell;
 use std::env;
 use std::ffi::OsString;
 use std::io;
+use std::os::fd::RawFd;
 use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
 use std::process::Command;
@@ -37,10 +38,12 @@ pub(super) enum Change {
 }
 
 impl Child {
-    /// Starts the command in a process group of its own, with these variables, and without those that have no value.
+    /// Starts the command in a process group of its own, with these variables, and without those that have no value. By
+    /// this pipe it tells the watchdog which group that is.
     pub(super) fn start(
         command: &[OsString],
         environment: [(&str, Option<String>); 2],
+        watchdog: RawFd,
     ) -> io::Result<Self> {
         adopt_orphans();
         let descendants = Descendants::from_now_on();
@@ -54,6 +57,7 @@ impl Child {
         let child = program
             .arg(launcher::ASKED)
             .arg(getpid().to_string())
+            .arg(watchdog.to_string())
             .args(command)
             .process_group(0)
             .spawn()?;

@@ -10,15 +10,18 @@ use std::process::{Command, ExitCode};
 
 use rustix::process::{Pid, getppid};
 
-use super::terminal;
+use super::{terminal, watchdog};
 use crate::ending::{NOT_EXECUTABLE, NOT_FOUND, SYSTEM, USAGE};
 use crate::telling::say;
 
-/// The first argument that asks for it; the parent and the command follow.
+/// The first argument that asks for it; the parent, the pipe of the watchdog and the command follow.
 pub(super) const ASKED: &str = "__run";
 
 pub(super) fn enter(arguments: &[OsString]) -> ExitCode {
-    let [parent, program, rest @ ..] = arguments else {
+    let [parent, pipe, program, rest @ ..] = arguments else {
+        return ExitCode::from(USAGE);
+    };
+    let Some(pipe) = pipe.to_str().and_then(|pipe| pipe.parse().ok()) else {
         return ExitCode::from(USAGE);
     };
     die_with_parent();
@@ -27,6 +30,7 @@ pub(super) fn enter(arguments: &[OsString]) -> ExitCode {
     if parent.is_none() || parent.and_then(Pid::from_raw) != getppid() {
         return ExitCode::from(SYSTEM);
     }
+    watchdog::tell_own_group(pipe);
     terminal::unblock();
     let error = Command::new(program).args(rest).exec();
     say(&format!("{}: {error}", program.display()));

@@ -213,8 +213,8 @@ async fn with_lock(
     let not_started = |error: io::Error| Ending::system("start a process", &error);
     // First: from its first moment on the command is under it.
     let mut watchdog = Watchdog::start().map_err(not_started)?;
-    let child = Child::start(&arguments.command, environment).map_err(not_started)?;
-    watchdog.guard(&child);
+    let start = |pipe| Child::start(&arguments.command, environment, pipe);
+    let child = watchdog.guard(start).map_err(not_started)?;
     let ended = supervise(&child, &guard, arguments.grace, signals, terminal).await;
     // From here on what is left of the group is none of ours.
     watchdog.dismiss();

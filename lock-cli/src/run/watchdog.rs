@@ -7,15 +7,16 @@
 //! It does not reach what has left the group: with `dlock` gone, those processes are children of the first process of
 //! the machine, as any others.
 
-use std::fs;
+use std::fs::{self, File};
 use std::io::{self, Read, Write};
-use std::os::fd::RawFd;
+use std::os::fd::{AsRawFd, RawFd};
 use std::os::unix::process::CommandExt;
 use std::process::{ChildStdin, ExitCode, Stdio};
 
 use nix::sys::signal::SigSet;
 use nix::unistd::close;
-use rustix::process::{Pid, Signal, kill_process_group};
+use rustix::io::{FdFlags, fcntl_setfd};
+use rustix::process::{Pid, Signal, getpid, kill_process_group};
 
 use super::child::{Child, own_program};
 
@@ -45,9 +46,19 @@ impl Watchdog {
         Ok(Self { told })
     }
 
-    /// Has the group of this command killed when `dlock` is gone.
-    pub(super) fn guard(&mut self, child: &Child) {
-        self.tell(format!("{}\n", child.pid()).as_bytes());
+    /// Starts the command, whose group is killed when `dlock` is gone. It is given the pipe, to [tell](tell_own_group)
+    /// which group that is: the command can have started others before `dlock` knows its number, and be killed.
+    pub(super) fn guard(
+        &mut self,
+        start: impl FnOnce(RawFd) -> io::Result<Child>,
+    ) -> io::Result<Child> {
+        fcntl_setfd(&self.told, FdFlags::empty())?;
+        let child = start(self.told.as_raw_fd());
+        fcntl_setfd(&self.told, FdFlags::CLOEXEC)?;
+        let child = child?;
+        // Once more, where it could not.
+        self.tell(&of_group(child.pid()));
+        Ok(child)
     }
 
     /// Nothing is to be killed any more.
@@ -59,6 +70,19 @@ impl Watchdog {
         // It is gone only where it was killed by SIGKILL, and then the kernel still kills the command.
         let _ = self.told.write_all(words);
     }
+}
+
+/// Has the group of this process killed when `dlock` is gone. For the process that becomes the command.
+pub(super) fn tell_own_group(pipe: RawFd) {
+    // Of the number alone no descriptor is made without `unsafe`.
+    if let Ok(mut told) = File::options().write(true).open(format!("/dev/fd/{pipe}")) {
+        let _ = told.write_all(&of_group(getpid()));
+    }
+    let _ = close(pipe);
+}
+
+fn of_group(leader: Pid) -> Vec<u8> {
+    format!("{leader}\n").into_bytes()
 }
 
 /// Waits for the end of `dlock`.
@@ -90,8 +114,10 @@ fn close_inherited() {
 
 /// The group that is to be killed, if any.
 fn group_of(told: &[u8]) -> Option<Pid> {
-    let number = str::from_utf8(told).ok()?.strip_suffix('\n')?;
-    Pid::from_raw(number.parse().ok()?)
+    let is_dismissed = told.last() == Some(&DISMISSED);
+    let (number, _) = str::from_utf8(told).ok()?.split_once('\n')?;
+    let group = Pid::from_raw(number.parse().ok()?);
+    group.filter(|_| !is_dismissed)
 }
 
 #[cfg(test)]
@@ -100,8 +126,19 @@ mod tests {
 
     #[test]
     fn a_group_is_killed_unless_it_is_unknown_or_the_watchdog_was_dismissed() {
-        assert_eq!(group_of(b"4711\n"), Pid::from_raw(4711));
-        for nothing in [&b""[..], b"47", b"4711", b"4711\n.", b".", b"\n", b"x\n"] {
+        for told in [&b"4711\n"[..], b"4711\n4711\n", b"4711\n47"] {
+            assert_eq!(group_of(told), Pid::from_raw(4711), "{told:?}");
+        }
+        for nothing in [
+            &b""[..],
+            b"47",
+            b"4711",
+            b"4711\n.",
+            b"4711\n4711\n.",
+            b".",
+            b"\n",
+            b"x\n",
+        ] {
             assert_eq!(group_of(nothing), None, "{nothing:?}");
         }
     }

@@ -1,10 +1,13 @@
 //! Which processes there are, and what becomes of them.
 
+use std::io::Read;
+use std::os::fd::AsRawFd;
 use std::os::unix::process::ExitStatusExt;
 use std::process::Stdio;
 
 use lock_tests::eventually;
 use lock_tests::servers::{descendants, lives};
+use rustix::io::{FdFlags, fcntl_setfd};
 use rustix::process::{Signal, getpid, kill_process};
 use tokio::process::Command;
 use tokio::time::timeout;
@@ -30,6 +33,26 @@ async fn nothing_runs_on_when_dlock_is_killed() {
         until_gone(&of_dlock).await;
         assert_eq!(running.ended().await.0.signal(), Some(9));
     }
+}
+
+/// Before `dlock` knows its number: a kill in that moment reaches what the command has started as well.
+#[tokio::test]
+async fn the_command_tells_the_watchdog_itself_which_group_it_leads() {
+    let (mut told, pipe) = std::io::pipe().unwrap();
+    fcntl_setfd(&pipe, FdFlags::empty()).unwrap();
+    let own = getpid().to_string();
+    let number = pipe.as_raw_fd().to_string();
+    let place = Place::files();
+    let mut command = place.dlock(&["__run", &own, &number, "sleep", "600"]);
+    let command = command.process_group(0).spawn();
+    fcntl_setfd(&pipe, FdFlags::CLOEXEC).unwrap();
+    drop(pipe);
+    let mut command = command.unwrap();
+    // To its end: the command itself does not have the pipe.
+    let mut group = String::new();
+    told.read_to_string(&mut group).unwrap();
+    assert_eq!(group, format!("{}\n", command.id().unwrap()));
+    command.kill().await.unwrap();
 }
 
 #[tokio::test]
