@@ -51,8 +51,9 @@ pub struct OfRedis {
 }
 
 impl RedisOptions {
-    /// It is to be a member of a cluster.
-    pub(super) fn cluster(mut self) -> Self {
+    /// It is to be a member of a cluster, whose bus has a port of its own.
+    #[must_use]
+    pub fn cluster(mut self) -> Self {
         self.kind.is_member = true;
         self
     }

@@ -64,14 +64,12 @@ async fn a_server_whose_memory_is_full_replays_and_runs_nothing() {
 
 #[tokio::test]
 async fn a_server_that_evicts_or_is_a_node_of_a_cluster_is_refused() {
-    for (setting, says) in [
-        (
-            ("maxmemory-policy", "volatile-lru"),
-            "set it to `noeviction`",
-        ),
-        (("cluster-enabled", "yes"), "cluster::ClusterClient"),
+    let evicts = RedisServer::options().setting("maxmemory-policy", "volatile-lru");
+    for (options, says) in [
+        (evicts, "set it to `noeviction`"),
+        (RedisServer::options().cluster(), "cluster::ClusterClient"),
     ] {
-        let server = RedisServer::with(&[setting]).await;
+        let server = options.start().await;
         let refused = RedisStore::connect(&server.url()).await.unwrap_err();
         assert!(refused.is_misconfigured(), "{refused:?}");
         assert!(refused.to_string().contains(says), "{refused}");
