@@ -67,6 +67,23 @@ pub(super) fn statement(error: Error, limits: Limits) -> LockError {
     LockError::unavailable(detail).with_source(error)
 }
 
+/// A look at who holds what failed in a session that lives.
+pub(super) fn look(error: Error, limits: Limits) -> LockError {
+    let said = match sqlstate(&error).as_deref() {
+        Some("55P03") => {
+            "another session has locked what says who holds what (`pg_stat_activity` and what it reads): ask again when \
+             its transaction has ended"
+        }
+        // Also an administrator cancels a statement.
+        Some("57014") => {
+            "the server took longer to say who holds what than a look may keep the session from its locks, or an \
+             administrator cancelled that; ask again when the server has less to do"
+        }
+        _ => return statement(error, limits),
+    };
+    LockError::unavailable(said).with_source(error)
+}
+
 /// Whether it comes from a right that is missing.
 pub(super) fn is_right(error: &LockError) -> bool {
     let source = error.source().and_then(|source| source.downcast_ref());

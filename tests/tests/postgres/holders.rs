@@ -1,13 +1,15 @@
 //! Who holds a lock, as the sessions of the server say: those of instances with names, of earlier versions, and
 //! of other programs.
 
+use std::time::Duration;
+
 use lock_core::postgres::{KeyScheme, PostgresBackend};
 use lock_core::{Holder, LockMode, LockProvider};
 use lock_tests::servers::PostgresServer;
-use lock_tests::{PostgresStore, Store, eventually};
+use lock_tests::{Log, PostgresStore, Store, eventually};
 use sqlx::{AssertSqlSafe, Connection, Executor, PgConnection};
 
-use crate::support::{Harness, ZERO, builder, order, take};
+use crate::support::{Harness, ZERO, builder, numbered, order, take};
 
 async fn named(server: &PostgresServer, instance: &str) -> LockProvider {
     let builder = builder(server).instance(instance);
@@ -136,14 +138,67 @@ async fn a_look_that_the_server_holds_up_costs_no_lock() {
     let lock = "LOCK TABLE pg_catalog.pg_authid IN ACCESS EXCLUSIVE MODE";
     locked.execute(lock).await.unwrap();
     for _ in 0..5 {
-        assert!(client.list(10).await.unwrap_err().is_unavailable());
-        assert!(client.holder(order()).await.unwrap_err().is_unavailable());
+        let listed = client.list(10).await.unwrap_err();
+        let told = client.holder(order()).await.unwrap_err();
+        for error in [listed, told] {
+            assert!(error.is_unavailable(), "{error}");
+            let said = "another session has locked what says who holds what";
+            assert!(error.to_string().contains(said), "{error}");
+        }
     }
     assert!(guard.is_valid());
     let other = client.lock("order:process:7").unwrap();
     other.acquire(ZERO).await.unwrap().release().await.unwrap();
     locked.rollback().await.unwrap();
     assert_eq!(client.list(10).await.unwrap().locks().len(), 1);
+    guard.release().await.unwrap();
+}
+
+/// With looks at stalled sessions between those of callers. The server is slow without a lock that is waited for: the
+/// session gives up such a wait by itself.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn looks_that_take_long_cost_no_lock_however_many_there_are() {
+    let log = Log::of_process();
+    let store = PostgresStore::open().await;
+    let (client, other) = (store.client().await, store.client().await);
+    let guard = take(&client, order()).await;
+    let theirs = take(&other, numbered(7)).await;
+    let view: String = sqlx::query_scalar("SELECT pg_get_viewdef('pg_catalog.pg_stat_activity')")
+        .fetch_one(&store.pool)
+        .await
+        .unwrap();
+    let view = view.trim().trim_end_matches(';');
+    let sessions_are = async |of: &str| {
+        let mut tx = store.pool.begin().await.unwrap();
+        let replace = format!(
+            "SET LOCAL allow_system_table_mods = on; CREATE OR REPLACE VIEW pg_catalog.pg_stat_activity AS {of}"
+        );
+        tx.execute(AssertSqlSafe(replace)).await.unwrap();
+        tx.commit().await.unwrap();
+    };
+    sessions_are(&format!("SELECT a.* FROM pg_sleep(20), ({view}) AS a")).await;
+    let wait = Duration::from_secs(60);
+    let waiter = client.lock(numbered(7)).unwrap();
+    let waiter = tokio::spawn(async move { waiter.acquire(wait).await });
+    eventually("stalled sessions were looked for", async || {
+        log.count("cannot look for stalled PostgreSQL sessions") > 0
+    })
+    .await;
+    for _ in 0..3 {
+        let (listed, told) = tokio::join!(client.list(10), client.holder(order()));
+        for error in [listed.unwrap_err(), told.unwrap_err()] {
+            assert!(error.is_unavailable(), "{error}");
+            let said = "the server took longer to say who holds what than a look may keep";
+            assert!(error.to_string().contains(said), "{error}");
+        }
+        assert!(guard.is_valid());
+    }
+    sessions_are(view).await;
+    assert_eq!(client.list(10).await.unwrap().locks().len(), 2);
+    theirs.release().await.unwrap();
+    let next = waiter.await.unwrap().unwrap();
+    assert!(guard.is_valid());
+    next.release().await.unwrap();
     guard.release().await.unwrap();
 }
 

@@ -39,7 +39,7 @@ impl Driver {
             keys.into_keys(),
             self.config.target.terms.look_ms(),
         ));
-        let answer = session.run_beside(&*self.shared, statement).await;
+        let answer = self.look(session, statement).await;
         let answer = match answer {
             Ok(rows) => {
                 let mut holders = HashMap::new();
@@ -60,7 +60,7 @@ impl Driver {
                 }
                 Ok(holders)
             }
-            Err(Failed::Statement(error)) => Err(errors::statement(error, session.limits)),
+            Err(Failed::Statement(error)) => Err(errors::look(error, session.limits)),
             // The replies are dropped, and who has asked learns that the connection is gone.
             Err(lost) => return Err(lost),
         };

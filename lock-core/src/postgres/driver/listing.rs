@@ -28,7 +28,7 @@ impl Driver {
             limit.saturating_add(1),
             self.config.target.terms.look_ms(),
         ));
-        let answer = session.run_beside(&*self.shared, statement).await;
+        let answer = self.look(session, statement).await;
         let answer = match answer {
             Ok(rows) => {
                 let mut locks = Vec::with_capacity(rows.len());
@@ -46,7 +46,7 @@ impl Driver {
                 }
                 Ok(locks)
             }
-            Err(Failed::Statement(error)) => Err(errors::statement(error, session.limits)),
+            Err(Failed::Statement(error)) => Err(errors::look(error, session.limits)),
             // The reply is dropped, and the caller learns that the connection is gone.
             Err(lost) => return Err(lost),
         };

@@ -285,6 +285,7 @@ impl Driver {
         let mut has_worked = self.run_batch(session).await?;
         has_worked |= self.run_tokens(session).await?;
         has_worked |= self.run_claim(session).await?;
+        // Each look is preceded by the heartbeat that would be due during it.
         has_worked |= self.run_holders(session).await?;
         has_worked |= self.run_listings(session).await?;
         has_worked |= self.run_heartbeat(session).await?;

@@ -52,11 +52,17 @@ pub(in crate::postgres) fn end_former(identity: i64, shared: usize) -> String {
 
 /// Ends sessions of our kind that stand still inside a statement: their lease as milliseconds and as
 /// the key that each of them holds shared. What the server's own limit on idle sessions does not see.
-pub(in crate::postgres) fn reap(lease_ms: i64, lease_key: i64, shared: usize) -> String {
+pub(in crate::postgres) fn reap(
+    lease_ms: i64,
+    lease_key: i64,
+    shared: usize,
+    within_ms: u64,
+) -> String {
     format!(
         concat!(
             as_who_logged_in!(
-                "SELECT count(pg_terminate_backend(a.pid)) FROM pg_stat_activity AS a WHERE "
+                "SET LOCAL statement_timeout = {within}; \
+                 SELECT count(pg_terminate_backend(a.pid)) FROM pg_stat_activity AS a WHERE "
             ),
             our_kind!(),
             "AND a.state <> 'idle' ",
@@ -65,6 +71,7 @@ pub(in crate::postgres) fn reap(lease_ms: i64, lease_key: i64, shared: usize) ->
             "AND l.locktype = 'advisory' AND l.mode = 'ShareLock' AND l.objsubid = 1 ",
             "AND ((l.classid::int8 << 32) | l.objid::int8) = '{lease_key}'::int8) END"
         ),
+        within = within_ms,
         lease_ms = lease_ms,
         lease_key = lease_key,
         shared = shared
