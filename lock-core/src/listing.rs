@@ -21,13 +21,21 @@ impl Listing {
         Self { locks, is_complete }
     }
 
+    /// The same of a store of which not everything could be read.
+    #[cfg(feature = "redis")]
+    pub(crate) const fn incomplete(mut self) -> Self {
+        self.is_complete = false;
+        self
+    }
+
     /// The locks, in no order that means something.
     #[must_use]
     pub fn locks(&self) -> &[ListedLock] {
         &self.locks
     }
 
-    /// Whether these were all.
+    /// Whether these were all: no limit cut the list short, and nothing that could be a lock moved to another node of a
+    /// Redis cluster while it was read.
     #[must_use]
     pub fn is_complete(&self) -> bool {
         self.is_complete

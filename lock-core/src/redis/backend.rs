@@ -31,6 +31,8 @@ pub struct RedisBackend {
     lanes: usize,
     topology: watch::Receiver<Arc<Topology>>,
     providers: Providers,
+    /// One list at a time. It ends with its caller, since the caller asks for each part.
+    listing: tokio::sync::Mutex<()>,
 }
 
 impl RedisBackend {
@@ -41,6 +43,7 @@ impl RedisBackend {
             lanes: started.lanes,
             topology: started.topology,
             providers: Providers::default(),
+            listing: tokio::sync::Mutex::default(),
         }
     }
 
@@ -168,9 +171,9 @@ impl Backend for RedisBackend {
     }
 
     async fn list(&self, limit: usize) -> Result<Listing, LockError> {
+        let _turn = self.listing.lock().await;
         let topology = Arc::clone(&self.topology.borrow());
-        let held = listing::list(&topology, &self.shared.settings, limit).await?;
-        Ok(Listing::new(held, limit))
+        listing::list(&topology, &self.shared.settings, limit).await
     }
 
     fn instance(&self) -> Option<String> {

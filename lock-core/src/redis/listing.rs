@@ -11,14 +11,15 @@ use ::redis::aio::MultiplexedConnection;
 use ::redis::{Cmd, ConnectionInfo, Value, from_redis_value, pipe};
 use tokio::time::timeout;
 
-use super::connect::open;
+use super::connect::{open, unanswered};
 use super::key::{self, Key, PATTERN};
-use super::rights::Asked;
-use super::scripts::{self, Failure, Lua};
+use super::not_now::because;
+use super::rights::{Asked, LIST_KEYS, LIST_READERS};
+use super::scripts::{self, Failure, Lua, has_moved};
 use super::settings::Settings;
 use super::topology::Topology;
 use super::value::{self, Moment};
-use crate::{Holder, ListedLock, LockError, LockMode};
+use crate::{Holder, ListedLock, Listing, LockError, LockMode};
 
 /// How many keys the server looks at in one call, which takes it less than a millisecond.
 const STEP: usize = 1_000;
@@ -38,20 +39,27 @@ const GONE: i64 = -2;
 const UNEXPECTED: &str =
     "the Redis server returned an unexpected reply to a question for its locks";
 
-/// Up to one more than `limit`, if there are so many.
+const REFUSED: &str = "the Redis server did not tell its locks";
+
 pub(super) async fn list(
     topology: &Topology,
     settings: &Settings,
     limit: usize,
-) -> Result<Vec<ListedLock>, LockError> {
-    let mut held = Vec::new();
+) -> Result<Listing, LockError> {
+    let (mut held, mut has_missed) = (Vec::new(), false);
     for (place, node) in topology.nodes.iter().enumerate() {
         if topology.has(place) && held.len() <= limit {
             let mut look = Look::open(node, settings, topology.is_cluster).await?;
             look.run(limit, &mut held).await?;
+            has_missed |= look.has_missed;
         }
     }
-    Ok(held)
+    let listing = Listing::new(held, limit);
+    Ok(if has_missed {
+        listing.incomplete()
+    } else {
+        listing
+    })
 }
 
 /// A look at one server.
@@ -61,6 +69,8 @@ struct Look<'a> {
     is_cluster: bool,
     /// All times of this server are by it.
     now: Option<Moment>,
+    /// Whether a key could be that of a lock, and was on its way to another node of the cluster.
+    has_missed: bool,
 }
 
 /// A lock that readers hold.
@@ -82,6 +92,7 @@ impl<'a> Look<'a> {
             settings,
             is_cluster,
             now: None,
+            has_missed: false,
         })
     }
 
@@ -103,7 +114,8 @@ impl<'a> Look<'a> {
     async fn scan(&mut self, cursor: &mut u64) -> Result<Vec<Key>, LockError> {
         let mut call = scripts::KEYS.call(0, 4);
         call.arg(*cursor).arg(PATTERN).arg(STEP).arg(key::LONGEST);
-        let mut answer = self.call(&scripts::KEYS, call, "SCAN keys").await?;
+        let answer = self.call(&scripts::KEYS, call, LIST_KEYS).await?;
+        let mut answer = answer.map_err(|moved| self.refused(&moved, LIST_KEYS))?;
         let next = answer.next();
         *cursor = (next.and_then(|next| from_redis_value(next).ok()))
             .ok_or_else(|| LockError::unavailable(UNEXPECTED))?;
@@ -137,20 +149,31 @@ impl<'a> Look<'a> {
         let asking = (self.connection).send_packed_commands(&questions, 0, questions.len());
         let answers = timeout(within, asking)
             .await
-            .map_err(|_| LockError::unanswered())?;
+            .map_err(|_| unanswered(within))?;
         let mut answers = answers
             .map_err(|error| LockError::unavailable(UNEXPECTED).with_source(error))?
             .into_iter();
-        let time = answers.next().and_then(|time| from_redis_value(time).ok());
-        let (seconds, micros): (u64, u64) = time.ok_or_else(LockError::unanswered)?;
+        let time = match answers.next().map(Value::extract_error) {
+            Some(Err(error)) => return Err(self.refused(&Failure::Refused(error), "TIME")),
+            time => time
+                .transpose()
+                .ok()
+                .flatten()
+                .and_then(|time| from_redis_value(time).ok()),
+        };
+        let (seconds, micros): (u64, u64) =
+            time.ok_or_else(|| LockError::unavailable(UNEXPECTED))?;
         let time = seconds.saturating_mul(1_000_000).saturating_add(micros);
         let now = self.now.get_or_insert_with(|| Moment::of(time)).later(time);
         let answers: Vec<_> = answers.collect();
         let mut shared = Vec::new();
         for (key, answers) in keys.into_iter().zip(answers.chunks(2)) {
-            // What is not so was released since, moved to another node, or is of another type by now.
-            let [Value::BulkString(value), Value::Int(left)] = answers else {
-                continue;
+            let (value, left) = match answers {
+                [Value::BulkString(value), Value::Int(left)] => (value, left),
+                answers => {
+                    self.excuse(answers)?;
+                    continue;
+                }
             };
             if *left == GONE {
                 continue;
@@ -180,6 +203,21 @@ impl<'a> Look<'a> {
         Ok(shared)
     }
 
+    /// Refuses answers that are errors, but for those of keys that moved, or are of another type by now.
+    fn excuse(&mut self, answers: &[Value]) -> Result<(), LockError> {
+        for answer in answers {
+            let Err(error) = answer.clone().extract_error() else {
+                continue;
+            };
+            if has_moved(&error) {
+                self.has_missed = true;
+            } else if error.code() != Some("WRONGTYPE") {
+                return Err(self.refused(&Failure::Refused(error), "GETRANGE"));
+            }
+        }
+        Ok(())
+    }
+
     /// Lists the readers that hold these, a lock as often as it has readers.
     async fn readers(
         &mut self,
@@ -189,12 +227,13 @@ impl<'a> Look<'a> {
     ) -> Result<(), LockError> {
         // Those of one slot together.
         shared.sort_unstable_by_key(|lock| lock.key.bucket);
+        let mut sets = SETS;
         while held.len() <= limit && !shared.is_empty() {
             let bucket = shared[0].key.bucket;
             let is_of_call = |lock: &&Shared| !self.is_cluster || lock.key.bucket == bucket;
-            let together = shared.iter().take(SETS).take_while(is_of_call).count();
+            let together = shared.iter().take(sets).take_while(is_of_call).count();
             let rest = shared.split_off(together);
-            let locks = mem::replace(&mut shared, rest);
+            let mut locks = mem::replace(&mut shared, rest);
             let most = READERS.min((limit - held.len()).saturating_add(1));
             let mut call = scripts::READERS.call(locks.len(), locks.len() + 2);
             for lock in &locks {
@@ -204,7 +243,18 @@ impl<'a> Look<'a> {
             for lock in &locks {
                 call.arg(&lock.after);
             }
-            let answer = self.call(&scripts::READERS, call, "ZRANGE").await?;
+            let Ok(answer) = self.call(&scripts::READERS, call, LIST_READERS).await? else {
+                // One set that moved fails the call for all.
+                match locks.len() {
+                    1 => self.has_missed = true,
+                    _ => {
+                        sets = 1;
+                        locks.append(&mut shared);
+                        shared = locks;
+                    }
+                }
+                continue;
+            };
             for (lock, members) in locks.iter().zip(answer) {
                 let Value::Array(members) = members else {
                     continue;
@@ -225,30 +275,33 @@ impl<'a> Look<'a> {
         Ok(())
     }
 
-    /// Calls a script; gives what follows the time in its answer.
+    /// Calls a script; gives what follows the time in its answer, or says that keys are not on this node, or not all.
     async fn call(
         &mut self,
         script: &Lua,
         call: Cmd,
         command: &str,
-    ) -> Result<impl Iterator<Item = Value> + use<>, LockError> {
+    ) -> Result<Result<impl Iterator<Item = Value> + use<>, Failure>, LockError> {
         let within = self.settings.connect_timeout();
         match script.invoke(&mut self.connection, call, within).await {
-            Ok(answer) => Ok(answer.into_iter().skip(1)),
-            Err(Failure::Unknown(None)) => Err(LockError::unanswered()),
-            Err(failure) => {
-                let asked = Asked {
-                    settings: self.settings,
-                    is_cluster: Some(self.is_cluster),
-                    command,
-                };
-                let lacking = failure.lacking(asked);
-                Err(lacking.unwrap_or_else(|| {
-                    LockError::unavailable("the Redis server did not tell its locks")
-                        .with_source(failure.to_string())
-                }))
-            }
+            Ok(answer) => Ok(Ok(answer.into_iter().skip(1))),
+            Err(Failure::Unknown(None)) => Err(unanswered(within)),
+            Err(moved) if moved.is_elsewhere() => Ok(Err(moved)),
+            Err(failure) => Err(self.refused(&failure, command)),
         }
+    }
+
+    /// Why the server did not do what was asked by this command.
+    fn refused(&self, failure: &Failure, command: &str) -> LockError {
+        let asked = Asked {
+            settings: self.settings,
+            is_cluster: Some(self.is_cluster),
+            command,
+        };
+        failure.lacking(asked).unwrap_or_else(|| {
+            let because = because(failure.code());
+            LockError::unavailable(format!("{REFUSED}{because}")).with_source(failure.to_string())
+        })
     }
 }
 

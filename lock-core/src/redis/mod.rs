@@ -164,7 +164,7 @@
 //!     +zadd +zrange +zrem +zremrangebyscore +zscore +spublish +ssubscribe +sunsubscribe +cluster|keyslot +cluster|myid +cluster|slots
 //! ```
 //!
-//! The commands with `z` are for [shared](crate::LockMode::Shared) locks alone. `+select` as well for a database other than 0, `+wait` for [replicas](RedisBuilder::replicas), and `+scan`
+//! The commands with `z` are for [shared](crate::LockMode::Shared) locks alone. `+select` as well for a database other than 0, `+wait` for [replicas](RedisBuilder::replicas), and `+scan +zrange`
 //! for [`LockProvider::list`](crate::LockProvider::list), which reads the keys of all that is held. A refusal
 //! says which right is missing, and the line that gives it. Keys are hashes of namespace and name: no pattern
 //! of keys keeps the users of two namespaces apart, which takes two servers.

@@ -18,8 +18,14 @@ const CLUSTER: &str =
 /// For a database other than 0.
 const DATABASE: &str = "+select";
 const REPLICAS: &str = "+wait";
-/// For a list of all that is held, which locks do not need.
-const LISTING: &str = "+scan";
+/// For a list of all that is held: the first is nothing that locks need, and the second only those that are shared.
+const LISTING: &str = "+scan +zrange";
+
+/// What a list runs in a script to find the locks.
+pub(super) const LIST_KEYS: &str = "SCAN";
+
+/// What it runs to find those who hold a shared lock.
+pub(super) const LIST_READERS: &str = "ZRANGE";
 
 /// Where nothing is a key, a channel or a command of its own.
 pub(super) const SCRIPTS: &str = "";
@@ -69,11 +75,12 @@ impl<'a> Asked<'a> {
     /// The server has no such command, which no retry mends.
     fn not_there(self, source: impl Into<Box<dyn Error + Send + Sync>>) -> LockError {
         let what = match self.command {
-            SCRIPTS => "a command that the scripts of locks run".to_owned(),
-            command => format!("the command `{command}`"),
+            SCRIPTS => "a command that the scripts of locks run, which locks need".to_owned(),
+            LIST_KEYS => format!("`{LIST_KEYS}`, which a list needs and locks do not"),
+            command => format!("the command `{command}`, which locks need"),
         };
         LockError::misconfigured(format!(
-            "the Redis server does not have {what}, which locks need: it is renamed or forbidden there \
+            "the Redis server does not have {what}: it is renamed or forbidden there \
              (`rename-command`, a proxy, a provider's rules), or the server is no Redis; give it back, or \
              use another server"
         ))
@@ -87,10 +94,20 @@ impl<'a> Asked<'a> {
         source: impl Into<Box<dyn Error + Send + Sync>>,
     ) -> LockError {
         let user = User(self.settings);
-        if named(said).as_deref() == Some("SCAN") || self.command.starts_with("SCAN ") {
+        let of_list = match (named(said).as_deref(), self.command) {
+            (Some(LIST_KEYS), _) | (None, LIST_KEYS) => {
+                Some((LIST_KEYS, "a list of what is held needs and locks do not"))
+            }
+            (Some(LIST_READERS) | None, LIST_READERS) => Some((
+                LIST_READERS,
+                "a list of what is held needs, and shared locks do",
+            )),
+            _ => None,
+        };
+        if let Some((command, who_needs)) = of_list {
             return LockError::misconfigured(format!(
-                "the Redis server does not let the user `{user}` run `SCAN`, which a list of what is held needs \
-                 and locks do not; give it that: `ACL SETUSER {user} {LISTING}`"
+                "the Redis server does not let the user `{user}` run `{command}`, which {who_needs}; give it what a \
+                 list needs: `ACL SETUSER {user} {LISTING}`"
             ))
             .with_source(source);
         }
@@ -245,6 +262,22 @@ mod tests {
     }
 
     #[test]
+    fn what_only_a_list_needs_is_not_named_as_a_need_of_locks() {
+        let settings = Settings::of("redis://host");
+        let asked = Asked {
+            settings: &settings,
+            is_cluster: None,
+            command: LIST_KEYS,
+        };
+        let renamed = "ERR Unknown Redis command called from script script: 1";
+        let said = asked.lacking(renamed).unwrap().to_string();
+        assert!(
+            said.contains("`SCAN`, which a list needs and locks do not: it is renamed"),
+            "{said}"
+        );
+    }
+
+    #[test]
     fn a_refusal_names_what_was_refused_and_the_line_that_gives_it() {
         let settings = Settings::of("redis://host");
         let said = |command, said: &str, is_cluster| {
@@ -267,14 +300,30 @@ mod tests {
         assert!(single.contains("`ACL SETUSER default ~lock:*"), "{single}");
         assert!(!single.contains("ssubscribe"), "{single}");
         let listing = said(
-            "SCAN 0 MATCH lock:*",
+            LIST_KEYS,
             "has no permissions to run the 'scan' command",
             None,
         );
         assert!(
-            listing.ends_with("`ACL SETUSER default +scan`"),
+            listing.ends_with("`ACL SETUSER default +scan +zrange`"),
             "{listing}"
         );
+        // As the scripts of Redis 7.0 are refused, which name no command.
+        let readers = said(
+            LIST_READERS,
+            "The user executing the script can't run this command or subcommand script: 1",
+            None,
+        );
+        assert!(
+            readers.contains("run `ZRANGE`") && readers.ends_with("+scan +zrange`"),
+            "{readers}"
+        );
+        let other = said(
+            LIST_KEYS,
+            "has no permissions to run the 'evalsha' command",
+            Some(false),
+        );
+        assert!(other.contains("run `EVALSHA`"), "{other}");
         let channels = said("SUBSCRIBE", "no permissions to access a channel", None);
         assert!(channels.contains("channels `lock:*`"), "{channels}");
         assert!(channels.contains("in a cluster `ACL SETUSER"), "{channels}");

@@ -1,5 +1,6 @@
 //! What is refused when it connects, each with its reason.
 
+use std::cell::RefCell;
 use std::fs;
 use std::process::Stdio;
 use std::time::Duration;
@@ -7,7 +8,7 @@ use std::time::Duration;
 use lock_core::LockError;
 use lock_core::redis::{RedisBackend, RedisBuilder};
 use lock_tests::servers::{Lan, Port, RedisCluster, RedisServer, Server};
-use lock_tests::{Lateness, RedisStore, redis_rights, redis_user};
+use lock_tests::{Lateness, RedisStore, eventually, redis_rights, redis_user};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::process::Command;
@@ -238,13 +239,71 @@ async fn a_list_without_the_right_to_scan_says_what_gives_it() {
     let error = here.list(10).await.unwrap_err();
     assert!(error.is_misconfigured(), "{}", text(&error));
     let said = error.to_string();
-    assert!(said.ends_with("`ACL SETUSER app +scan`"), "{said}");
+    assert!(said.ends_with("`ACL SETUSER app +scan +zrange`"), "{said}");
     let () = server
         .ask(&["ACL", "SETUSER", "app", "+scan"])
         .await
         .unwrap();
     assert_eq!(here.list(10).await.unwrap().locks().len(), 1);
     guard.release().await.unwrap();
+}
+
+/// It lists no part of what is held as all of it.
+#[tokio::test]
+async fn a_list_without_the_right_to_read_sets_says_what_gives_it() {
+    let server = RedisServer::start().await;
+    let rights = ["~lock:*", "&lock:*", "+@all", "-zrange"];
+    redis_user(&server, USER, &rights).await;
+    let (here, app) = (
+        client(&server.url()).await,
+        client(&server.url_for(USER)).await,
+    );
+    let guard = take(&app).await;
+    assert_eq!(app.list(10).await.unwrap().locks().len(), 1);
+    let reader = here.lock("order:process:7").unwrap().shared();
+    let reader = reader.acquire(Duration::ZERO).await.unwrap();
+    let error = app.list(10).await.unwrap_err();
+    assert!(error.is_misconfigured(), "{}", text(&error));
+    let said = error.to_string();
+    assert!(said.contains("run `ZRANGE`"), "{said}");
+    let give = "ACL SETUSER app +scan +zrange";
+    assert!(said.ends_with(&format!("`{give}`")), "{said}");
+    let give: Vec<_> = give.split(' ').collect();
+    let () = server.ask(&give).await.unwrap();
+    assert_eq!(app.list(10).await.unwrap().locks().len(), 2);
+    reader.release().await.unwrap();
+    guard.release().await.unwrap();
+}
+
+/// The server says why, and what ends that.
+#[tokio::test]
+async fn a_list_that_a_server_cannot_give_now_says_why() {
+    let server = RedisServer::start().await;
+    let here = client(&server.url()).await;
+    take(&here).await.release().await.unwrap();
+    let () = server
+        .ask(&["CONFIG", "SET", "busy-reply-threshold", "1"])
+        .await
+        .unwrap();
+    let mut other = server.connection().await;
+    let busy = tokio::spawn(async move {
+        let mut forever = redis::cmd("EVAL");
+        forever.arg("while true do end").arg(0);
+        let _: redis::RedisResult<()> = forever.query_async(&mut other).await;
+    });
+    let said = RefCell::new(String::new());
+    eventually("the script runs", async || match here.list(10).await {
+        Ok(_) => false,
+        Err(error) => {
+            *said.borrow_mut() = error.to_string();
+            true
+        }
+    })
+    .await;
+    let said = said.into_inner();
+    assert!(said.contains("`SCRIPT KILL`"), "{said}");
+    let () = server.ask(&["SCRIPT", "KILL"]).await.unwrap();
+    busy.await.unwrap();
 }
 
 /// As an administrator changes rights while it runs.

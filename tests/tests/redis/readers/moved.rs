@@ -5,8 +5,9 @@ use std::time::Duration;
 
 use lock_core::backend::{Attempt, Backend, Grant};
 use lock_core::redis::RedisBackend;
-use lock_tests::eventually;
+use lock_core::{ListedLock, LockName, LockProvider};
 use lock_tests::servers::{Direction, Proxy, RedisCluster, RedisSentinels, RedisServer, Server};
+use lock_tests::{eventually, redis_key};
 use tokio::time::{sleep, timeout};
 
 use super::{FOR_EVER, backend, is_refused, key, members, reads, set, take, wait_for, writes};
@@ -118,6 +119,33 @@ async fn a_lock_whose_set_of_readers_has_moved_already_is_held_and_no_error() {
     assert!(error.is_unavailable(), "{error}");
     assert!(error.to_string().contains("is being moved"), "{error}");
     assert!(held.lease().is_valid());
+}
+
+/// One call asks for the readers of both.
+#[tokio::test]
+async fn a_list_while_a_slot_moves_has_what_is_there_and_says_that_there_is_more() {
+    let cluster = RedisCluster::patient().await;
+    let url = &cluster.urls()[0];
+    let one = backend(url, FOR_EVER).await;
+    let locks = LockProvider::new(backend(url, FOR_EVER).await);
+    let bucket = |key: &str| key.split_once('}').unwrap().0.to_owned();
+    let same = (0..).map(|id| LockName::new("order", "process", 1_000 + id).unwrap());
+    let mut same = same.filter(|name| bucket(&redis_key("", name)) == bucket(&key()));
+    let other = same.next().unwrap();
+    let moved = take(&one, &reads()).await;
+    let stays = locks.lock(other.clone()).unwrap().shared();
+    let stays = stays.acquire(Duration::ZERO).await.unwrap();
+    let listing = locks.list(10).await.unwrap();
+    assert!(listing.is_complete() && listing.locks().len() == 2);
+    begin_to_move(&cluster, &[&set()]).await;
+    let listing = locks.list(10).await.unwrap();
+    let keys: Vec<_> = listing.locks().iter().map(ListedLock::key).collect();
+    assert_eq!(keys, [redis_key("", &other)]);
+    assert!(!listing.is_complete());
+    // The value of a lock as well, which is read before.
+    begin_to_move(&cluster, &[&key()]).await;
+    assert!(!locks.list(10).await.unwrap().is_complete());
+    assert!(moved.lease().is_valid() && stays.is_valid());
 }
 
 /// By their instances.
