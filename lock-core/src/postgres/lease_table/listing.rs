@@ -1,17 +1,22 @@
 //! Which locks the table has, over a connection for that one question.
 //!
 //! What it says of times is by one time of the server, when it had the statement. It waits for no more than a moment
-//! where the table is locked, and does not outlast who has asked.
+//! where the table is locked.
+//!
+//! The server goes on with a statement whose caller has left. So the statement is that of a task, and the next list begins
+//! when it has ended: callers who leave and ask again do not have the table read several times at the same time.
 
-use std::time::SystemTime;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
 
 use lock_grammar::{MAX_NAME, MAX_PERMITS};
 use sqlx::postgres::PgRow;
 use sqlx::{AssertSqlSafe, Connection, Row};
+use tokio::time::timeout;
 
 use super::session::holder;
 use super::setup::Table;
-use super::shared::Opened;
+use super::shared::{Opened, Shared};
 use super::sql::{NO_OWNER, READERS, held_for_at, left_at, plain, shares_at};
 use crate::instance::LONGEST;
 use crate::postgres::sqlstate::sqlstate;
@@ -20,18 +25,30 @@ use crate::{ListedLock, LockError, LockMode, LockName};
 /// When the server had the message.
 const NOW: &str = "statement_timestamp()";
 
+/// After which time a list that has no answer is no longer under way: the server has cancelled it by then.
+const OVER: Duration = Duration::from_secs(35);
+
 /// Up to one more than `limit`, if there are so many.
-///
+pub(super) async fn list(opened: &Opened, limit: usize) -> Result<Vec<ListedLock>, LockError> {
+    let turn = Arc::clone(&opened.listing).lock_owned().await;
+    let (shared, table) = (Arc::clone(&opened.shared), opened.table.clone());
+    let listed = tokio::spawn(async move {
+        let listed = timeout(OVER, look(&shared, &table, limit)).await;
+        drop(turn);
+        listed.unwrap_or_else(|_| Err(LockError::unanswered()))
+    });
+    let ended = |_| Err(LockError::unavailable("the runtime of the caller ended"));
+    listed.await.unwrap_or_else(ended)
+}
+
 /// Not over the connections of the locks, which belong to their runtime: a look at a large table must not
 /// hold up a renewal.
-pub(super) async fn list(opened: &Opened, limit: usize) -> Result<Vec<ListedLock>, LockError> {
-    let mut connection = opened.shared.connections.open().await?;
-    let sent = sqlx::raw_sql(AssertSqlSafe(listing(
-        &opened.table,
-        limit.saturating_add(1),
-    )));
-    let rows = sent.fetch_all(&mut connection).await;
+async fn look(shared: &Shared, table: &Table, limit: usize) -> Result<Vec<ListedLock>, LockError> {
+    let mut connection = shared.connections.open().await?;
+    let sent = sqlx::raw_sql(AssertSqlSafe(listing(table, limit.saturating_add(1))));
+    // The answer counts from when the server had the statement, which can wait for the table after that.
     let now = SystemTime::now();
+    let rows = sent.fetch_all(&mut connection).await;
     let listed = rows.and_then(|rows| rows.iter().map(|row| listed(row, now)).collect());
     // The answer is here: a server that does not say goodbye takes nothing from it.
     let _ = connection.close_hard().await;

@@ -132,4 +132,6 @@ pub(super) struct Opened {
     pub(super) shared: Arc<Shared>,
     pub(super) client: Arc<Client>,
     pub(super) table: Table,
+    /// One list at a time.
+    pub(super) listing: Arc<tokio::sync::Mutex<()>>,
 }

@@ -36,6 +36,7 @@ pub(super) async fn start(shared: Shared) -> Result<Opened, LockError> {
         shared,
         client,
         table,
+        listing: Arc::default(),
     })
 }
 

@@ -8,6 +8,7 @@ use lock_core::{Holder, LockMode, LockName, LockProvider};
 use lock_tests::servers::PostgresServer;
 use lock_tests::{Lateness, LeaseTableStore, Store, eventually};
 use sqlx::{AssertSqlSafe, Connection, Executor, PgConnection, Row};
+use tokio::time::{sleep, timeout};
 
 use crate::support::{order, take};
 
@@ -172,6 +173,60 @@ async fn a_look_at_a_table_that_is_locked_ends_soon_and_leaves_nothing_behind() 
         }
     }
     drop(guard);
+}
+
+/// The server goes on with what they have asked for.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn callers_who_leave_and_ask_again_have_one_list_under_way() {
+    let store = LeaseTableStore::open().await;
+    let client = named(&store, "web-1").await;
+    let guard = take(&client, order()).await;
+    let mut migration = store.pool().begin().await.unwrap();
+    let lock = "LOCK TABLE distributed_lock_leases IN ACCESS EXCLUSIVE MODE";
+    migration.execute(lock).await.unwrap();
+    let waiting = "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND query LIKE '% LIMIT 11'";
+    for _ in 0..8 {
+        let left = timeout(Duration::from_millis(50), client.list(10)).await;
+        assert!(!matches!(left, Ok(Ok(_))), "{left:?}");
+        let row = store.pool().fetch_one(waiting).await.unwrap();
+        assert!(row.get::<i64, _>(0) <= 1);
+    }
+    migration.rollback().await.unwrap();
+    assert_eq!(client.list(10).await.unwrap().locks().len(), 1);
+    guard.release().await.unwrap();
+}
+
+/// Times are by when the server had the question.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_list_that_waits_for_the_table_makes_no_hold_younger() {
+    let store = LeaseTableStore::open().await;
+    let client = named(&store, "web-1").await;
+    let guard = take(&client, order()).await;
+    let granted = SystemTime::now();
+    let listing = loop {
+        let mut migration = store.pool().begin().await.unwrap();
+        let lock = "LOCK TABLE distributed_lock_leases IN ACCESS EXCLUSIVE MODE";
+        migration.execute(lock).await.unwrap();
+        let listed = async { client.list(10).await };
+        let unlocked = async {
+            // As long as the wait of the list may be seen to last, and shorter than it waits for.
+            sleep(Duration::from_millis(300)).await;
+            migration.rollback().await.unwrap();
+        };
+        // On a busy machine it can wait for too long.
+        if let (Ok(listing), ()) = tokio::join!(listed, unlocked) {
+            break listing;
+        }
+    };
+    let since = listing.locks()[0].holder().since().unwrap();
+    // The server tells milliseconds.
+    let latest = granted + Duration::from_millis(10);
+    assert!(
+        since <= latest,
+        "{:?} after the grant",
+        since.duration_since(granted)
+    );
+    guard.release().await.unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
