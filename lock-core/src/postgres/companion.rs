@@ -304,6 +304,7 @@ impl Watch {
 
     /// A database that locks could not use can still be well; one that lets no client in is a mistake.
     async fn open_plain(&mut self, unfit: LockError, is_start: bool) -> Result<Link, LockError> {
+        let unfit = errors::of_companion(unfit);
         let Ok(login) = log_in(&self.target.options, Step::LogIn).await else {
             return Err(unfit);
         };

@@ -248,6 +248,31 @@ async fn there_is_no_start_beside_a_database_that_keeps_no_mark_unless_that_is_o
     drop(postgres);
 }
 
+/// The locks are elsewhere, and stay there.
+#[tokio::test]
+async fn what_a_database_lacks_that_needs_no_mark_is_told_without_another_place_for_the_locks() {
+    let log = Log::of_process();
+    let (server, dir) = (PostgresServer::start().await, tempdir().unwrap());
+    let pooler = PgBouncer::transaction(&server).await;
+    let url = server
+        .url()
+        .replace(&server.address().to_string(), &pooler.address().to_string());
+    let settings = in_files(&server, dir.path())
+        .database_url(url)
+        .require_marker(false);
+    let locks = LockProvider::connect(settings).await.unwrap();
+    let text = log.text();
+    let line = text
+        .lines()
+        .find(|line| line.contains("cannot detect instances that use another lock provider"));
+    let line = line.unwrap();
+    assert!(line.contains("transaction pooling"), "{line}");
+    for elsewhere in ["postgres-table", "LOCK_PROVIDER"] {
+        assert!(!line.contains(elsewhere), "{line}");
+    }
+    drop(locks);
+}
+
 #[tokio::test]
 async fn a_standby_that_is_promoted_is_given_the_mark() {
     let (primary, dir) = (PostgresServer::start().await, tempdir().unwrap());
