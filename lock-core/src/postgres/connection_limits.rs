@@ -55,7 +55,7 @@ pub(super) fn limit(
 
 fn role_limit(role: &str) -> (&'static str, String) {
     let raise = format!(
-        "run `ALTER ROLE {role} CONNECTION LIMIT 100;` with a number that is greater than now"
+        "run `ALTER ROLE {role} CONNECTION LIMIT -1;`, which is no limit, or give it a greater one"
     );
     (
         "the role has as many connections as its limit allows",
@@ -65,7 +65,7 @@ fn role_limit(role: &str) -> (&'static str, String) {
 
 fn database_limit(database: &str) -> (&'static str, String) {
     let raise = format!(
-        "run `ALTER DATABASE {database} CONNECTION LIMIT 100;` with a number that is greater than now"
+        "run `ALTER DATABASE {database} CONNECTION LIMIT -1;`, which is no limit, or give it a greater one"
     );
     (
         "the database has as many connections as its limit allows",
@@ -74,8 +74,9 @@ fn database_limit(database: &str) -> (&'static str, String) {
 }
 
 fn server_limit() -> (&'static str, String) {
-    let raise = "run `ALTER SYSTEM SET max_connections = 200;` with a number that is greater than `SHOW \
-         max_connections;` says, and restart the server";
+    // What can be pasted as it is could lower it.
+    let raise = "see `SHOW max_connections;`, run `ALTER SYSTEM SET max_connections = <more>;` with a greater number, and \
+         restart the server";
     ("the server has no connection left", raise.into())
 }
 

@@ -47,7 +47,8 @@ async fn a_full_server_says_so_whichever_connection_is_refused() {
     for others in [2, 1] {
         let server = PostgresServer::with(&settings).await;
         let url = server.url_for("app", "postgres");
-        refused_beside(others, &url, "ALTER SYSTEM SET max_connections").await;
+        let raise = "`ALTER SYSTEM SET max_connections = <more>;`";
+        refused_beside(others, &url, raise).await;
     }
     // All: the superuser's as well.
     let server = PostgresServer::with(&settings).await;
@@ -75,7 +76,8 @@ async fn a_limit_of_the_role_or_of_the_database_is_told_with_the_statement_that_
         ] {
             let set = |limit| AssertSqlSafe(format!("ALTER {what} CONNECTION LIMIT {limit}"));
             pool.execute(set(limit)).await.unwrap();
-            refused_beside(0, &url, &format!("ALTER {what} CONNECTION LIMIT")).await;
+            let raise = format!("`ALTER {what} CONNECTION LIMIT -1;`");
+            refused_beside(0, &url, &raise).await;
             pool.execute(set(-1)).await.unwrap();
         }
     }
