@@ -54,11 +54,13 @@ pub(super) enum State {
     GivingBack(Turn, Released),
     /// Ours to ask for; whether it was held when that was last known.
     Free(Turn, bool),
-    Asking(Asked, Changed),
+    /// With a registration, if the caller waits.
+    Asking(Asked, Option<Changed>),
     /// Another process holds it, or it is not known who does.
     Waiting {
         turn: Turn,
-        changed: Changed,
+        /// None by a caller whose wait was over.
+        changed: Option<Changed>,
         retry_at: Option<Instant>,
         is_held: bool,
     },
@@ -116,14 +118,20 @@ impl Seeking {
     }
 
     /// Another seeker goes on, under a policy of its own: it takes over no try, and gets in line where the one before
-    /// would not wait.
+    /// would not wait, and asks again where that one has not registered: a release since then is not known.
     pub(super) fn begin(&mut self) {
         self.error = None;
         self.line_knows = false;
         for slot in &mut self.slots {
-            if matches!(slot.state, State::Asking(..) | State::Refused) {
-                slot.state = State::Away;
-            }
+            slot.state = match mem::take(&mut slot.state) {
+                State::Asking(..) | State::Refused => State::Away,
+                State::Waiting {
+                    turn,
+                    changed: None,
+                    ..
+                } => State::Free(turn, false),
+                other => other,
+            };
         }
     }
 

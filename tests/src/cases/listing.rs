@@ -130,6 +130,23 @@ pub async fn a_lock_that_was_only_tried_is_not_listed_as_awaited(harness: Harnes
     let lock = new_one(&here, &BTreeSet::new()).await;
     assert_ne!(lock.is_awaited(), Some(true), "{lock:?}");
     guard.release().await.unwrap();
+    // All of its permits.
+    let name = harness.name();
+    let permits = |client: &LockProvider| client.lock(name.clone()).unwrap().permits(2);
+    let guards = [
+        permits(&here).acquire(PATIENCE).await.unwrap(),
+        permits(&here).acquire(PATIENCE).await.unwrap(),
+    ];
+    for client in [&here, &there] {
+        let tried = permits(client).try_acquire(Duration::ZERO).await;
+        assert!(tried.unwrap().is_none());
+    }
+    for lock in listed(&here).await.into_values() {
+        assert_ne!(lock.is_awaited(), Some(true), "{lock:?}");
+    }
+    for guard in guards {
+        guard.release().await.unwrap();
+    }
 }
 
 /// It holds nothing, and takes no room in a listing of few.

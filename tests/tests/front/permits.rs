@@ -214,6 +214,73 @@ impl Backend for Counting {
     }
 }
 
+/// Of which the first question for many is not answered, so that each slot is asked for alone.
+#[derive(Clone)]
+struct Registering {
+    memory: MemoryBackend,
+    registered: Arc<AtomicUsize>,
+}
+
+impl Backend for Registering {
+    type Grant = <MemoryBackend as Backend>::Grant;
+
+    const KIND: &'static str = "registering";
+
+    async fn try_acquire(&self, request: &LockRequest) -> Result<Attempt<Self::Grant>, LockError> {
+        sleep(ms(1)).await;
+        self.memory.try_acquire(request).await
+    }
+
+    async fn try_acquire_many(
+        &self,
+        _: &[LockRequest],
+        _: usize,
+    ) -> Result<Vec<(usize, Self::Grant)>, LockError> {
+        Err(LockError::unavailable("no answer"))
+    }
+
+    fn changed(&self, request: &LockRequest) -> impl Future<Output = ()> + Send + 'static {
+        self.registered.fetch_add(1, Relaxed);
+        self.memory.changed(request)
+    }
+
+    async fn health(&self) -> Result<(), LockError> {
+        self.memory.health().await
+    }
+}
+
+/// A registration tells the holder that it is waited for. The waiter that goes on with what such a try found out misses
+/// no release.
+#[tokio::test(start_paused = true)]
+async fn a_try_of_permits_that_does_not_wait_registers_nothing() {
+    let registered = Arc::new(AtomicUsize::new(0));
+    let backend = Registering {
+        memory: MemoryBackend::new(),
+        registered: Arc::clone(&registered),
+    };
+    let (here, there) = (
+        LockProvider::new(backend.clone()),
+        permits(&LockProvider::new(backend), 2),
+    );
+    let mut held = Vec::new();
+    for slot in permits(&here, 2).slots() {
+        held.push(here.acquire(slot, Duration::ZERO).await.unwrap());
+    }
+    assert!(is_contended(&there).await);
+    assert_eq!(registered.load(Relaxed), 0);
+    let mut attempt = there.acquire_owned(Duration::ZERO);
+    assert!(poll_once(&mut attempt).is_none());
+    let waiter = wait(&there, s(60)).await;
+    assert!(attempt.await.unwrap_err().is_contended());
+    assert_eq!(registered.load(Relaxed), 0);
+    sleep(s(1)).await;
+    assert!(registered.load(Relaxed) >= 2);
+    held.pop().unwrap().release().await.unwrap();
+    let (elapsed, guard) = timed(waiter).await;
+    took(elapsed, ms(1));
+    assert!(guard.unwrap().unwrap().is_valid());
+}
+
 #[tokio::test]
 async fn a_permit_of_a_lock_that_nobody_holds_is_asked_for_as_a_lock_is() {
     let many = Arc::new(AtomicUsize::new(0));

@@ -35,8 +35,11 @@ impl Seeking {
     /// Asks for each slot when it may be free. Ready with the first that is granted; once the wait is over
     /// also when all are known to be held, or nothing more is due.
     ///
-    /// No release is missed: each try here is made with a registration for changes, so that a release before
-    /// the try is seen by the try, and one after it by the registration.
+    /// No release is missed: each try here of a caller that waits is made with a registration for changes, so that a
+    /// release before the try is seen by the try, and one after it by the registration. A caller whose wait is over, or
+    /// that never waits, registers nothing, which would tell the holder that it is waited for: its try is its last look
+    /// at that slot, so that no registration of its would be polled. Where the next seeker goes on with what it has found,
+    /// a slot without a registration is one of which nothing is known ([`begin`](Self::begin)).
     pub(super) fn poll(
         &mut self,
         caller: &Caller,
@@ -119,7 +122,7 @@ impl Seeking {
                     was_asked = true;
                     turn.stage(Stage::Asking);
                     let request = request(slot.name.clone(), &caller.policy);
-                    let changed = shared.backend.changed(&request);
+                    let changed = (!is_over).then(|| shared.backend.changed(&request));
                     let exchange = caller.exchange(turn, shared.backend.begin(request));
                     (State::Asking(Box::pin(exchange), changed), true)
                 }
@@ -164,7 +167,11 @@ impl Seeking {
                     is_held,
                 } => {
                     let is_due = retry_at.is_some_and(|at| at <= Instant::now());
-                    if !is_over && (is_due || changed.as_mut().poll(cx).is_ready()) {
+                    let mut is_changed = || {
+                        let changed = changed.as_mut();
+                        changed.is_none_or(|changed| changed.as_mut().poll(cx).is_ready())
+                    };
+                    if !is_over && (is_due || is_changed()) {
                         (State::Free(turn, false), true)
                     } else {
                         let state = State::Waiting {
