@@ -44,7 +44,8 @@ impl LockProvider {
     ///   free; it grants none of them until their leases have ended.
     ///
     /// It is a round trip to the store, one for all who ask together. Of PostgreSQL it reads `pg_locks` on the
-    /// session of the locks: ask as people do, and not for each request of a busy route.
+    /// session of the locks: ask as people do, and not for each request of a busy route. The server cancels that after
+    /// half a lease, and after a second at most: the locks of this process wait for it meanwhile.
     ///
     /// # Errors
     ///
@@ -56,7 +57,7 @@ impl LockProvider {
     ///
     /// # Cancel safety
     ///
-    /// Cancel safe.
+    /// Cancel safe. A statement that a server has already runs to its end.
     ///
     /// # Panics
     ///

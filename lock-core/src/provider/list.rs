@@ -34,11 +34,15 @@ impl LockProvider {
     ///
     /// - PostgreSQL: a statement over `pg_locks` on the session of the locks. It lists all advisory locks that
     ///   are held exclusively in the database, also those of programs without this library, and those that
-    ///   are held in transactions.
-    /// - The lease table: a statement over the rows, over a connection for this call. It alone has names.
-    /// - Redis: a `SCAN` (in a script) over the keys of each master, over a connection for this call, for which the user
-    ///   needs the right; locks do not need it.
+    ///   are held in transactions. The server cancels it after half a lease, and after a second at most: the locks of this
+    ///   process wait for it meanwhile.
+    /// - The lease table: a statement over the rows, over a connection for this call. It alone has names. It waits for
+    ///   500 ms where another session has locked the table, and the server cancels it after 30 s.
+    /// - Redis: a `SCAN` (in a script) over the keys of each master, over a connection for this call, and `ZRANGE` for
+    ///   those who hold a shared lock. The user needs `+scan +zrange`, of which locks that are not shared need neither.
     /// - Files: a look at each file in the directory.
+    ///
+    /// A lease table, a Redis server and a directory are read for one call of this process at a time, over one backend.
     ///
     /// A lock that is [kept](crate::LockPolicy::with_at_least) after its release is listed as one that is held. One that
     /// several [read](crate::DistributedLock::shared) is listed once for each reader that the store tells from the others.
@@ -46,13 +50,14 @@ impl LockProvider {
     /// # Errors
     ///
     /// [`Unavailable`](crate::LockErrorKind::Unavailable) when the store did not answer, or took longer than
-    /// 30 s; [`Misconfigured`](crate::LockErrorKind::Misconfigured) when the role has no right to know, or the
+    /// 30 s or than is said above; [`Misconfigured`](crate::LockErrorKind::Misconfigured) when the role has no right to know, or the
     /// [backend](crate::backend::Backend::list) does not tell; [`Closed`](crate::LockErrorKind::Closed) after a
     /// shutdown.
     ///
     /// # Cancel safety
     ///
-    /// Cancel safe.
+    /// Cancel safe. A caller that leaves ends no statement of a server: that of the lease table goes on until its
+    /// 30 s are over, and that of PostgreSQL for its second.
     ///
     /// # Panics
     ///
