@@ -31,7 +31,8 @@ impl LockProvider {
     ///
     /// It is what the store says, for people and for finding the instance to ask; it protects nothing:
     ///
-    /// - A lock that is released, and granted to another, while this is asked is answered as either.
+    /// - A lock that is released, and granted to another, while this is asked is answered as either. So is
+    ///   one that was granted for a waiter which had left, in the moment until it is given back.
     /// - A holder that has crashed is named until its lock is free: for PostgreSQL and files until its
     ///   connection or process is gone, for Redis until its lease has ended.
     /// - An instance that was started anew under the same name is not told from the one before.
