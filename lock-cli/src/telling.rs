@@ -5,6 +5,7 @@
 //! nothing else waits for a write. What such a reader leaves unread when `dlock` ends is lost.
 
 use std::io::{self, Write};
+use std::panic;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
@@ -43,7 +44,16 @@ pub(crate) fn start() {
             words,
             waiting: AtomicUsize::new(0),
         });
+        // The usual hook waits for standard error, which the thread has for as long as a write is blocked.
+        panic::set_hook(Box::new(|panic| {
+            say(&in_one_line(&panic.to_string()));
+            finish();
+        }));
     }
+}
+
+fn in_one_line(text: &str) -> String {
+    text.lines().map(str::trim).collect::<Vec<_>>().join(" ")
 }
 
 fn write_all(words: &Receiver<Word>) {
@@ -94,5 +104,28 @@ pub(crate) fn finish() {
     let (to, written) = channel();
     if teller.words.send(Word::Flush(to)).is_ok() {
         let _ = written.recv_timeout(LAST_WORDS);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_panic_does_not_wait_for_standard_error() {
+        start();
+        let blocked = io::stderr().lock();
+        let (to, ended) = channel();
+        thread::spawn(move || {
+            let panicked = thread::spawn(|| panic!("on\npurpose")).join();
+            let _ = to.send(panicked.is_err());
+        });
+        let ended = ended.recv_timeout(Duration::from_secs(30));
+        drop(blocked);
+        assert_eq!(ended, Ok(true));
+        assert_eq!(
+            in_one_line("panicked at a.rs:1:2:\non\npurpose"),
+            "panicked at a.rs:1:2: on purpose"
+        );
     }
 }
