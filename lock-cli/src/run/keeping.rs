@@ -6,6 +6,7 @@
 use std::io::{self, IsTerminal};
 
 use lock_core::{LockGuard, LockName, LockPolicy, LockProvider};
+use rustix::process::Signal;
 use tokio::time::{Instant, sleep_until};
 
 use super::signals::Signals;
@@ -44,14 +45,20 @@ impl Kept {
         let Some(until) = self.until.filter(|until| *until > now) else {
             return ending;
         };
-        // Who has ended the command does not wait for this either.
-        if signals.has_ending() {
-            return ending;
-        }
         let name = &self.name;
         // One that says when it opens opens by itself. Without an answer it may not: this stays.
         let holder = locks.holder(name).await.ok().flatten();
         if holder.is_some_and(|holder| holder.until().is_some()) {
+            return ending;
+        }
+        let is_free = || {
+            say(&format!(
+                "stopped: {name} is free, before --at-least was over"
+            ));
+        };
+        // What has ended the command does not wait for this either.
+        if signals.has_ending() || ending == Ending::Signal(Signal::HUP.as_raw()) {
+            is_free();
             return ending;
         }
         if io::stderr().is_terminal() && terminal.is_ours() {
@@ -63,7 +70,7 @@ impl Kept {
         tokio::select! {
             () = sleep_until(until) => ending,
             signal = signals.ending(terminal) => {
-                say(&format!("stopped: {name} is free, before --at-least was over"));
+                is_free();
                 Ending::Signal(signal)
             }
         }

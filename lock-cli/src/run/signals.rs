@@ -29,8 +29,9 @@ const PASSED_ON: [Signal; 10] = [
 /// Those of them which end no process that does not handle them.
 const HARMLESS: [Signal; 3] = [Signal::CONT, Signal::TSTP, Signal::WINCH];
 
-/// Those by which users and supervisors end a program.
-const ENDING: [Signal; 4] = [Signal::HUP, Signal::INT, Signal::QUIT, Signal::TERM];
+/// Those by which users and supervisors end a program. SIGHUP as well may have been sent so that a command reads its
+/// settings again.
+const ENDING: [Signal; 3] = [Signal::INT, Signal::QUIT, Signal::TERM];
 
 /// Signals, as they come.
 #[derive(Debug)]

@@ -94,9 +94,39 @@ async fn a_command_that_was_told_to_end_is_not_followed_by_a_wait() {
     let script = "trap 'exit 3' TERM; echo $$; while :; do sleep 0.05; done";
     let running = place.start(&["--at-least", "10min"], script).await;
     running.signal(Signal::TERM);
-    assert_eq!(running.ended().await.0.code(), Some(3));
+    let (status, said) = running.ended().await;
+    assert_eq!(status.code(), Some(3));
+    assert!(said.contains("job:one is free, before"), "{said}");
     let free = place.run(&["--wait", "0", "--", "true"]).await;
     assert!(free.status.success(), "{}", text(&free.stderr));
+}
+
+#[tokio::test]
+async fn a_hangup_by_which_a_command_reads_its_settings_again_ends_no_wait() {
+    let place = Place::files();
+    let script = "trap 'echo reloaded' HUP; echo $$; until [ -e go ]; do sleep 0.05; done";
+    let mut running = place.start(&["--at-least", "10min"], script).await;
+    let command = pids(&running.first);
+    running.signal(Signal::HUP);
+    assert_eq!(running.line().await.as_deref(), Some("reloaded"));
+    std::fs::write(place.directory.path().join("go"), "").unwrap();
+    until_gone(&command).await;
+    let held = place.run(&["--wait", "1s", "--", "true"]).await;
+    assert_eq!(held.status.code(), Some(75), "{}", text(&held.stderr));
+    // Now it is meant for `dlock`.
+    running.signal(Signal::HUP);
+    let (status, said) = running.ended().await;
+    assert_eq!(status.signal(), Some(1));
+    assert!(said.contains("job:one is free, before"), "{said}");
+}
+
+#[tokio::test]
+async fn a_command_that_a_hangup_has_ended_is_not_followed_by_a_wait() {
+    let place = Place::files();
+    let script = "echo $$; exec sleep 600";
+    let running = place.start(&["--at-least", "10min"], script).await;
+    running.signal(Signal::HUP);
+    assert_eq!(running.ended().await.0.signal(), Some(1));
 }
 
 #[tokio::test]
