@@ -11,7 +11,8 @@ use std::process::Command;
 
 use rustix::io::Errno;
 use rustix::process::{
-    Pid, Signal, WaitOptions, WaitStatus, getpid, kill_process_group, test_kill_process_group, wait,
+    Pid, Signal, WaitOptions, WaitStatus, getpid, kill_process_group, test_kill_process,
+    test_kill_process_group, wait,
 };
 
 use super::descendants::Descendants;
@@ -84,8 +85,15 @@ impl Child {
 
     /// Sends the signal to all that the command has started, also outside of its group.
     pub(super) fn signal_all(&self, signal: Signal) {
+        // Found before: what the command starts when it is asked to end is its own to end.
+        let outside = self.descendants.outside(self.pid);
         self.signal(signal);
-        self.descendants.signal_outside(self.pid, signal);
+        self.descendants.signal(&outside, signal);
+    }
+
+    /// Sends SIGTERM to what was started outside of the group since that was sent to all, and has lost its parent.
+    pub(super) fn terminate_orphans(&self) {
+        self.descendants.terminate_orphans(self.pid);
     }
 
     /// Kills all that the command has started. What escapes by a fork at the same moment is killed by the next call.
@@ -98,6 +106,12 @@ impl Child {
     pub(super) fn has_left_some(&self) -> bool {
         let group = self.has_group() && test_kill_process_group(self.pid).is_ok();
         group || self.descendants.are_left()
+    }
+
+    /// Whether a process is left that the command has started, and that `dlock` may not signal.
+    pub(super) fn has_left_some_with_more_rights(&self) -> bool {
+        let is_refused = || test_kill_process(self.pid) == Err(Errno::PERM);
+        !self.has_ended.get() && is_refused() || self.descendants.have_more_rights()
     }
 
     /// Whether a process of its group is left. Its number is not given to another process while there is one.
@@ -131,7 +145,7 @@ impl Child {
     }
 }
 
-/// Waits for all children that have ended, when there is no command to wait for. What the command has left
+/// Waits for all children that have ended, when there is no command to wait for any more. What the command has left
 /// running is a child, too.
 pub(super) fn reap() {
     // Each that was waited for is forgotten.
