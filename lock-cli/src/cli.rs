@@ -35,9 +35,10 @@ writes to, so that a holder which was overtaken is refused there.
 
 It runs in a process group of its own. Signals that dlock receives go to that group. When the lock is lost, all \
 that the command has started has SIGTERM and, after --grace, SIGKILL, also outside of the group (timeout, setsid, a \
-daemon). When dlock is killed, also by SIGKILL, the group is killed; what has left it is not reached then. What the command leaves running when it ends is \
-neither stopped nor locked. A job that is put aside (Ctrl-Z) for longer than the lease of its lock, 30 s on a server, \
-has lost the lock, and is ended when it goes on.
+daemon). A command with more rights than dlock, as sudo, cannot be stopped by it, and runs on without the lock: dlock \
+says so, and waits for it. When dlock is killed, also by SIGKILL, the group is killed; what has left it is not reached \
+then. What the command leaves running when it ends is neither stopped nor locked. A job that is put aside (Ctrl-Z) for \
+longer than the lease of its lock, 30 s on a server, has lost the lock, and is ended when it goes on.
 
 With --wait a store that cannot be reached is tried again until the wait is over. Without it, and with --skip alone, \
 dlock ends with 69 instead.

@@ -28,6 +28,7 @@ mod launcher;
 mod proc;
 mod progress;
 mod signals;
+mod stopping;
 mod supervise;
 mod terminal;
 mod watchdog;
@@ -44,7 +45,7 @@ use self::child::Child;
 use self::keeping::Kept;
 use self::progress::Progress;
 use self::signals::Signals;
-use self::supervise::{Ended, supervise};
+use self::supervise::{Ended, supervise, tell_loss};
 use self::terminal::Terminal;
 use self::watchdog::Watchdog;
 use crate::cli::{Run, Store};
@@ -196,15 +197,17 @@ async fn with_lock(
     signals: &mut Signals,
     terminal: &Terminal,
 ) -> Result<Ending, Ending> {
+    events::quiet();
     // A reader has none, and not that of a `dlock` around this one either.
     let token = match arguments.shared {
         true => None,
-        false => {
-            let token = guard.fencing_token().await;
-            Some(token.map_err(|error| Ending::failed(&error))?)
-        }
+        false => match guard.fencing_token().await {
+            Ok(token) => Some(token),
+            // That is said below.
+            Err(_) if !guard.is_valid() => None,
+            Err(error) => return Err(Ending::failed(&error)),
+        },
     };
-    events::quiet();
     let environment = [
         // With permits that of the slot, whose tokens can be compared.
         ("LOCK_NAME", Some(guard.name().to_string())),
@@ -213,6 +216,12 @@ async fn with_lock(
     let not_started = |error: io::Error| Ending::system("start a process", &error);
     // First: from its first moment on the command is under it.
     let mut watchdog = Watchdog::start().map_err(not_started)?;
+    // The lock may be lost by now.
+    if !guard.is_valid() {
+        watchdog.dismiss();
+        tell_loss(&guard, guard.lost().await, "is not started");
+        return Err(Ending::Status(LOST));
+    }
     let start = |pipe| Child::start(&arguments.command, environment, pipe);
     let child = watchdog.guard(start).map_err(not_started)?;
     let ended = supervise(&child, &guard, arguments.grace, signals, terminal).await;

@@ -1,23 +1,17 @@
 //! While the command runs: signals, job control, and the loss of the lock.
 
 use std::cell::Cell;
-use std::future::pending;
-use std::pin::{Pin, pin};
+use std::pin::pin;
 use std::time::Duration;
 
 use lock_core::{LockGuard, LossReason};
 use rustix::process::Signal;
-use tokio::time::{Instant, Sleep, sleep, sleep_until};
 
-use super::child::{Change, Child};
+use super::child::{Change, Child, reap};
 use super::signals::Signals;
 use super::terminal::{self, Terminal};
 use crate::ending::Ending;
 use crate::telling::say;
-
-/// The time between two looks whether all has ended that was sent SIGTERM: the kernel notifies a process of
-/// the end of its own children only.
-const LOOK_AGAIN: Duration = Duration::from_millis(20);
 
 /// How the command ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -41,6 +35,7 @@ pub(super) async fn supervise(
         terminal,
         was_asked_to_stop: Cell::new(false),
         ignores_own_stop: Cell::new(false),
+        was_hung_up: Cell::new(false),
     };
     let mut lost = pin!(guard.lost());
     loop {
@@ -48,7 +43,7 @@ pub(super) async fn supervise(
             // The loss first: what it stops is not continued any more.
             biased;
             reason = &mut lost => {
-                tell_loss(guard, reason);
+                tell_loss(guard, reason, "is stopped");
                 job.stop(grace, signals).await;
                 return Ended::Lost;
             }
@@ -61,24 +56,28 @@ pub(super) async fn supervise(
     }
 }
 
-fn tell_loss(guard: &LockGuard, reason: LossReason) {
+/// Says that the lock is lost, and what becomes of the command.
+pub(super) fn tell_loss(guard: &LockGuard, reason: LossReason, follows: &str) {
     let name = guard.name();
     say(&match reason {
         LossReason::MaxHold => {
-            format!("{name} was held for as long as --max-hold allows; the command is stopped")
+            format!("{name} was held for as long as --max-hold allows; the command {follows}")
         }
-        reason => format!("{name} was lost ({reason}); the command is stopped"),
+        reason => format!("{name} was lost ({reason}); the command {follows}"),
     });
 }
 
-struct Job<'a> {
-    child: &'a Child,
+/// The command, its lock and its terminal.
+pub(super) struct Job<'a> {
+    pub(super) child: &'a Child,
     guard: &'a LockGuard,
-    terminal: &'a Terminal,
+    pub(super) terminal: &'a Terminal,
     /// Whether SIGTSTP has come, which a key sends to all of the group of `dlock`.
     was_asked_to_stop: Cell<bool>,
     /// Whether the next SIGTSTP is the one that `dlock` has sent to its group.
     ignores_own_stop: Cell<bool>,
+    /// Whether the command was sent SIGHUP for a terminal that it cannot have.
+    was_hung_up: Cell<bool>,
 }
 
 impl Job<'_> {
@@ -110,13 +109,25 @@ impl Job<'_> {
 
     /// The command has ended, by this signal if by one.
     fn ended(&self, by: Option<i32>) {
-        let had_terminal = self.terminal.take_back(self.child.pid());
+        let had_terminal = self.is_over();
         let mut typed = [Signal::INT, Signal::QUIT].into_iter();
         let typed = typed.find(|typed| Some(typed.as_raw()) == by);
         // A key interrupts a script together with what it runs.
         if had_terminal && let Some(typed) = typed {
             terminal::interrupt_group(typed);
         }
+    }
+
+    /// The command has ended: takes back the terminal, also from what it had lent it to. Gives whether the command had
+    /// it.
+    pub(super) fn is_over(&self) -> bool {
+        let had_terminal = self.terminal.take_back(self.child.pid());
+        if !had_terminal {
+            // A group has a process for as long as that was not waited for.
+            reap();
+            self.terminal.take_back_from_none();
+        }
+        had_terminal
     }
 
     /// The command was stopped.
@@ -126,9 +137,14 @@ impl Job<'_> {
             return self.wants_terminal();
         }
         let was_asked = self.was_asked_to_stop.take();
+        let is_in_front = self.terminal.has(self.child.pid());
+        // From elsewhere: what has stopped it continues it. A `dlock` that stopped with it would renew nothing then.
+        if is(Signal::STOP) && !was_asked && !is_in_front {
+            return;
+        }
         if !self.terminal.has_job_control() {
             // By a key. What was stopped otherwise is continued by what has stopped it.
-            if is(Signal::TSTP) && self.terminal.has(self.child.pid()) {
+            if is(Signal::TSTP) && is_in_front {
                 self.child.signal(Signal::CONT);
             }
             return;
@@ -146,11 +162,26 @@ impl Job<'_> {
 
     /// The command reads from the terminal or sets it, which only the group does that has the terminal.
     fn wants_terminal(&self) {
-        if self.lend() {
+        if self.has_or_is_lent_terminal() {
             self.child.signal(Signal::CONT);
         } else if self.terminal.has_lender() {
             terminal::suspend_group_for_terminal();
             self.continued(true);
+        } else if self.terminal.is_there() {
+            self.hang_up();
+        }
+    }
+
+    /// Nothing will ever give the command the terminal: it has what the kernel sends to a stopped group that has become
+    /// an orphan. Where that does not end it, it would be stopped and continued without end.
+    fn hang_up(&self) {
+        if self.was_hung_up.replace(true) {
+            say("the command wants the terminal again, and is killed");
+            self.child.signal(Signal::KILL);
+        } else {
+            say("the command wants the terminal, which no shell can give it: it is sent SIGHUP");
+            self.child.signal(Signal::HUP);
+            self.child.signal(Signal::CONT);
         }
     }
 
@@ -165,51 +196,12 @@ impl Job<'_> {
         }
     }
 
-    fn lend(&self) -> bool {
-        self.terminal.lend(self.child.pid())
+    /// Whether the command has the terminal, or was lent it now.
+    pub(super) fn has_or_is_lent_terminal(&self) -> bool {
+        self.lend() || self.terminal.has(self.child.pid())
     }
 
-    /// Ends the command and all that it has started: SIGTERM, and SIGKILL after the grace. Returns when all of it
-    /// has ended that can be ended.
-    async fn stop(&self, grace: Duration, signals: &mut Signals) {
-        self.child.signal_all(Signal::TERM);
-        // It may be stopped, and learns of no signal then.
-        self.child.signal_all(Signal::CONT);
-        // A grace that no clock can count is for ever.
-        let until = Instant::now().checked_add(grace);
-        let mut killing: Pin<Box<dyn Future<Output = ()>>> = match until {
-            Some(until) => Box::pin(sleep_until(until)),
-            None => Box::pin(pending()),
-        };
-        let mut looking: Pin<Box<Sleep>> = Box::pin(sleep(LOOK_AGAIN));
-        let (mut has_ended, mut was_killed) = (false, false);
-        loop {
-            tokio::select! {
-                () = &mut killing, if !was_killed => {
-                    self.child.kill_all();
-                    was_killed = true;
-                }
-                // Also a user who interrupts ends it no sooner than that, but by SIGQUIT.
-                signal = signals.next() => match signal {
-                    Signal::CHILD => {
-                        while let Some(change) = self.child.change() {
-                            has_ended |= matches!(change, Change::Ended(..));
-                        }
-                    }
-                    Signal::TSTP => {}
-                    signal => self.child.signal(signal),
-                },
-                () = &mut looking => {
-                    if was_killed {
-                        self.child.kill_all();
-                    }
-                    looking.as_mut().reset(Instant::now() + LOOK_AGAIN);
-                }
-            }
-            if has_ended && !self.child.has_left_some() {
-                self.terminal.take_back(self.child.pid());
-                return;
-            }
-        }
+    fn lend(&self) -> bool {
+        self.terminal.lend(self.child.pid())
     }
 }

@@ -9,9 +9,11 @@
 //! have no number there: the kernel says 0, for which the types of `rustix` have no room, and those of `nix` do. Such a
 //! group cannot be given the terminal back; its shell takes it back by itself.
 
+use std::cell::Cell;
 use std::fs::{self, File};
 
-use nix::sys::signal::{SigSet, Signal as Blocked};
+use nix::errno::Errno;
+use nix::sys::signal::{SigSet, Signal as Blocked, killpg};
 use nix::unistd::{Pid as Number, getpgid, getpgrp, getppid, getsid, tcgetpgrp, tcsetpgrp};
 use rustix::process::{Pid, Signal, getpid, kill_current_process_group, kill_process};
 
@@ -19,7 +21,11 @@ use super::proc::stat;
 
 /// The terminal that controls this process, if there is one.
 #[derive(Debug)]
-pub(super) struct Terminal(Option<File>);
+pub(super) struct Terminal {
+    tty: Option<File>,
+    /// Whether it was lent to the command, and not taken back.
+    is_lent: Cell<bool>,
+}
 
 impl Terminal {
     pub(super) fn open() -> Self {
@@ -28,23 +34,30 @@ impl Terminal {
             // Else the kernel stops `dlock` when it takes the terminal back.
             let _ = wants_terminal().thread_block();
         }
-        Self(tty)
+        Self {
+            tty,
+            is_lent: Cell::new(false),
+        }
+    }
+
+    pub(super) fn is_there(&self) -> bool {
+        self.tty.is_some()
     }
 
     /// Whether there is a shell that continues this process when it was stopped.
     pub(super) fn has_job_control(&self) -> bool {
-        self.0.is_some() && is_continued(false)
+        self.tty.is_some() && is_continued(false)
     }
 
     /// Whether there is one, or a `dlock` that runs this one, which lends the terminal to what was stopped for it.
     pub(super) fn has_lender(&self) -> bool {
-        self.0.is_some() && is_continued(true)
+        self.tty.is_some() && is_continued(true)
     }
 
     /// Whether what this process writes to it is for the person who looks at it. A terminal that does not control
     /// this process has no groups.
     pub(super) fn is_ours(&self) -> bool {
-        self.0.is_none() || self.is_lent_to(getpgrp())
+        self.tty.is_none() || self.is_lent_to(getpgrp())
     }
 
     /// Whether this group has the terminal.
@@ -53,21 +66,44 @@ impl Terminal {
     }
 
     fn is_lent_to(&self, group: Number) -> bool {
-        (self.0.as_ref()).is_some_and(|tty| tcgetpgrp(tty) == Ok(group))
+        (self.tty.as_ref()).is_some_and(|tty| tcgetpgrp(tty) == Ok(group))
     }
 
     /// Gives the terminal to this group, if it is ours to give.
     pub(super) fn lend(&self, group: Pid) -> bool {
-        self.hand_over(getpgrp(), number(group))
+        let is_lent = self.hand_over(getpgrp(), number(group));
+        if is_lent {
+            self.is_lent.set(true);
+        }
+        is_lent
     }
 
     /// Takes the terminal back from this group, if it has it.
     pub(super) fn take_back(&self, group: Pid) -> bool {
-        self.hand_over(number(group), getpgrp())
+        let is_back = self.hand_over(number(group), getpgrp());
+        if is_back {
+            self.is_lent.set(false);
+        }
+        is_back
+    }
+
+    /// Takes it back from a group that has no process any more: a job to which the command has passed it on, as a shell
+    /// does. What is lent to no command is the shell's to give.
+    pub(super) fn take_back_from_none(&self) {
+        let in_front = self.tty.as_ref().and_then(|tty| tcgetpgrp(tty).ok());
+        let is_none = |group: &Number| killpg(*group, None) == Err(Errno::ESRCH);
+        // A group of another namespace has no number.
+        let in_front = in_front.filter(|group| group.as_raw() > 0);
+        if self.is_lent.get()
+            && let Some(none) = in_front.filter(is_none)
+        {
+            self.hand_over(none, getpgrp());
+            self.is_lent.set(false);
+        }
     }
 
     fn hand_over(&self, from: Number, to: Number) -> bool {
-        let Some(tty) = &self.0 else {
+        let Some(tty) = &self.tty else {
             return false;
         };
         tcgetpgrp(tty) == Ok(from) && tcsetpgrp(tty, to).is_ok()

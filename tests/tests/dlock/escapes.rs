@@ -1,6 +1,8 @@
 //! What could keep a command running without its lock: a message that is not read, and a group or session of its own.
 
+use std::fs::Permissions;
 use std::io::{PipeReader, Write, pipe};
+use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::ExitStatusExt;
 use std::process::Stdio;
 use std::time::Duration;
@@ -8,10 +10,11 @@ use std::time::Duration;
 use lock_tests::eventually;
 use lock_tests::servers::{descendants, lives};
 use rustix::fs::{OFlags, fcntl_getfl, fcntl_setfl};
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::{Pid, Signal, geteuid, kill_process};
+use tokio::process::Command;
 use tokio::time::{Instant, timeout};
 
-use crate::support::{PATIENCE, Place, Running, pids, until_gone};
+use crate::support::{PATIENCE, Place, Running, pids, text, until_gone};
 
 /// A pipe that takes nothing more. The end that could be read is given as well.
 fn full_pipe() -> (PipeReader, Stdio) {
@@ -120,6 +123,69 @@ async fn what_starts_another_while_it_is_killed_does_not_get_away() {
     place.end_sessions().await;
     assert_eq!(running.ended().await.0.code(), Some(70));
     eventually("the chain ends", || async { !is_running() }).await;
+}
+
+/// Without SIGTERM it would be there for all of the grace.
+#[tokio::test]
+async fn what_is_started_outside_of_the_group_after_sigterm_is_asked_to_end_too() {
+    let place = Place::postgres().await;
+    let script = "trap 'setsid sleep 600 & exit' TERM; echo started; while :; do sleep 0.05; done";
+    let running = place.start(&["--grace", "1h"], script).await;
+    place.end_sessions().await;
+    assert_eq!(running.ended().await.0.code(), Some(70));
+}
+
+/// timeout(1) is in a group of its own.
+#[tokio::test]
+async fn what_cleans_up_under_a_timeout_is_left_to_it() {
+    let place = Place::postgres().await;
+    let script = "trap 'timeout 60 sh -c \"sleep 0.3; echo done > cleaned\"; exit' TERM; echo started; \
+                  while :; do sleep 0.05; done";
+    let running = place.start(&["--grace", "1h"], script).await;
+    place.end_sessions().await;
+    assert_eq!(running.ended().await.0.code(), Some(70));
+    let cleaned = std::fs::read_to_string(place.directory.path().join("cleaned"));
+    assert_eq!(cleaned.unwrap(), "done\n");
+}
+
+/// The command gains the rights of root by a program that has them, as sudo(8).
+#[tokio::test]
+async fn a_command_with_more_rights_is_said_to_run_on() {
+    if !geteuid().is_root() {
+        // Only root can give a program such rights.
+        return;
+    }
+    let place = Place::files();
+    let directory = place.directory.path();
+    let found = Command::new("sh")
+        .args(["-c", "command -v setpriv"])
+        .output()
+        .await;
+    let gains = directory.join("gains");
+    std::fs::copy(text(&found.unwrap().stdout).trim(), &gains).unwrap();
+    std::fs::set_permissions(&gains, Permissions::from_mode(0o4755)).unwrap();
+    std::fs::set_permissions(directory, Permissions::from_mode(0o1777)).unwrap();
+    let words = [
+        "run",
+        "job:one",
+        "--max-hold",
+        "1s",
+        "--grace",
+        "100ms",
+        "--",
+    ];
+    let command = ["./gains", "--reuid=0", "sleep", "4"];
+    let drops = ["--reuid=65534", "--clear-groups"];
+    let output = place
+        .through("setpriv", &drops, &[&words[..], &command].concat())
+        .output();
+    let output = timeout(PATIENCE, output).await.expect("it ends").unwrap();
+    let said = text(&output.stderr);
+    assert_eq!(output.status.code(), Some(70), "{said}");
+    assert!(
+        said.contains("the command has more rights than dlock"),
+        "{said}"
+    );
 }
 
 #[tokio::test]

@@ -113,14 +113,102 @@ async fn without_a_shell_above_no_key_puts_a_command_aside() {
 async fn a_command_that_was_frozen_is_a_job_that_was_put_aside() {
     let place = Place::files();
     let mut terminal = Terminal::open(&place).await;
-    terminal.command("$DLOCK run job:one -- sh -c 'echo st\"\"arted $$; exec sleep 600'");
-    let command = pids(&terminal.until_shows("started").await)[0];
+    terminal.command(&format!("$DLOCK run job:one -- {READS}"));
+    let command = until_it_reads(&mut terminal).await;
     kill_process(command, Signal::STOP).unwrap();
     terminal.until_shows("Stopped").await;
     terminal.command("fg");
-    until_state(command, |state| state == 'S').await;
-    terminal.enter(INTERRUPT);
-    assert_eq!(terminal.status().await, "130");
+    until_in_front(command).await;
+    terminal.enter("two\n");
+    assert_eq!(terminal.until_shows("then").await, " two");
+    assert_eq!(terminal.status().await, "0");
+}
+
+/// As cpulimit(1) does.
+#[tokio::test]
+async fn a_command_that_is_frozen_from_elsewhere_is_held_a_lock_for() {
+    let place = Place::postgres().await;
+    let mut terminal = Terminal::open(&place).await;
+    for is_lost in [false, true] {
+        terminal.command("$DLOCK run job:one -- sh -c 'echo st\"\"arted $$; sleep 600; exit 7'");
+        let command = pids(&terminal.until_shows("started").await)[0];
+        kill_process(command, Signal::STOP).unwrap();
+        until_state(command, |state| state == 'T').await;
+        if is_lost {
+            place.end_sessions().await;
+            terminal.until_shows("job:one was lost").await;
+            assert_eq!(terminal.status().await, "70");
+        } else {
+            kill_process(command, Signal::CONT).unwrap();
+            until_state(command, |state| state == 'S').await;
+            kill_process(command, Signal::KILL).unwrap();
+            assert_eq!(terminal.status().await, "137");
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_command_that_sets_the_terminal_while_it_cleans_up_is_not_stopped_by_it() {
+    let place = Place::postgres().await;
+    let mut terminal = Terminal::open(&place).await;
+    terminal.command(
+        "$DLOCK run job:one --grace 1h -- bash -c 'trap \"stty sane; echo cl\\\"\\\"eaned; exit\" TERM; \
+         echo st\"\"arted; while :; do sleep 0.05; done'",
+    );
+    terminal.until_shows("started").await;
+    place.end_sessions().await;
+    terminal.until_shows("cleaned").await;
+    assert_eq!(terminal.status().await, "70");
+}
+
+#[tokio::test]
+async fn a_key_that_stops_does_not_stop_the_ending() {
+    let place = Place::postgres().await;
+    let mut terminal = Terminal::open(&place).await;
+    terminal.command(
+        "$DLOCK run job:one --grace 1h -- bash -c 'trap \"echo as\\\"\\\"ked; read b; echo cl\\\"\\\"eaned \\$b; exit\" TERM; \
+         echo st\"\"arted; read a; echo g\"\"ot \\$a; while :; do sleep 0.05; done'",
+    );
+    terminal.until_shows("started").await;
+    terminal.enter("one\n");
+    terminal.until_shows("got").await;
+    place.end_sessions().await;
+    terminal.until_shows("asked").await;
+    terminal.enter(STOP);
+    terminal.enter("two\n");
+    assert_eq!(terminal.until_shows("cleaned").await, " two");
+    assert_eq!(terminal.status().await, "70");
+}
+
+/// Its shell goes on, and is not above it.
+#[tokio::test]
+async fn a_command_that_wants_a_terminal_which_no_shell_gives_is_hung_up() {
+    let place = Place::files();
+    let mut terminal = Terminal::open(&place).await;
+    for (trap, ends) in [("", "is sent SIGHUP"), ("trap \"\" HUP; ", "and is killed")] {
+        terminal.command(&format!(
+            "(S=$BASHPID; $DLOCK run job:one -- sh -c '{trap}echo st\"\"arted; \
+             while kill -0 $1 2>&-; do sleep 0.01; done; read a < /dev/tty' sh $S &)"
+        ));
+        terminal.until_shows("started").await;
+        terminal.until_shows(ends).await;
+        let free = place.run(&["--wait", "30s", "--", "true"]).await;
+        assert_eq!(free.status.code(), Some(0));
+    }
+}
+
+/// The shell of the command has passed the terminal on, and is ended together with what has it.
+#[tokio::test]
+async fn a_terminal_that_a_dead_job_has_is_taken_back() {
+    let place = Place::postgres().await;
+    let program = "$DLOCK run job:one --grace 1h -- bash -mc 'sh -c \"echo started; exec sleep 600\"; true'; \
+                   echo ended; read a; echo got $a";
+    let mut terminal = Terminal::run(&place, &["sh", "-c", program]);
+    terminal.until_shows("started").await;
+    place.end_sessions().await;
+    terminal.until_shows("ended").await;
+    terminal.enter("one\n");
+    assert_eq!(terminal.until_shows("got").await, " one");
 }
 
 #[tokio::test]

@@ -97,6 +97,19 @@ async fn max_hold_stops_the_command_with_70() {
 }
 
 #[tokio::test]
+async fn a_lock_that_is_lost_before_the_command_starts_starts_none() {
+    let place = Place::files();
+    for shared in [&[][..], &["--shared"]] {
+        let command = ["--max-hold", "1us", "--", "touch", "ran"];
+        let output = place.run(&[shared, &command].concat()).await;
+        let said = text(&output.stderr);
+        assert_eq!(output.status.code(), Some(70), "{said}");
+        assert!(said.contains("the command is not started"), "{said}");
+        assert!(!place.directory.path().join("ran").exists());
+    }
+}
+
+#[tokio::test]
 async fn a_frozen_dlock_that_lost_its_lock_stops_the_command_when_it_goes_on() {
     let place = Place::postgres().await;
     let running = place.start(&[], "sleep 600 & echo $$ $!; wait").await;
