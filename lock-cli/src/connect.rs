@@ -1,10 +1,11 @@
 //! Connects to the store that the environment and the command line name, and leaves it.
 
+use std::path::Path;
 use std::time::Duration;
 
 use backon::{BackoffBuilder, ExponentialBuilder};
 use lock_core::{LockError, LockProvider};
-use tokio::time::{Instant, sleep_until, timeout_at};
+use tokio::time::{Instant, sleep_until, timeout, timeout_at};
 
 use crate::cli::Store;
 use crate::ending::with_causes;
@@ -12,6 +13,9 @@ use crate::store::settings;
 
 /// What is left to do in the store when a command has ended: an exchange or two.
 const CLOSES_WITHIN: Duration = Duration::from_secs(1);
+
+/// What reading a file may take also where the wait is shorter: a moment.
+const READS_WITHIN: Duration = Duration::from_secs(1);
 
 /// Between tries to reach a store. Commands that cron starts together on many machines come apart.
 const BACKOFF: ExponentialBuilder = ExponentialBuilder::new()
@@ -26,19 +30,28 @@ pub(crate) async fn connect(store: &Store) -> Result<LockProvider, LockError> {
 }
 
 /// The same, and again for as long as `wait` while the reason is one that can pass by itself: a server that
-/// starts, or one whose connections are all in use.
+/// starts, or one whose connections are all in use. Each such reason is passed to `not_reached`. A file with the URL is read
+/// within the wait, if there is one.
 ///
 /// # Cancel safety
 ///
 /// Cancel safe: what was connected is closed.
 pub(crate) async fn connect_within(
     store: &Store,
-    wait: Duration,
+    wait: Option<Duration>,
+    not_reached: impl Fn(&LockError),
 ) -> Result<LockProvider, LockError> {
     let begun = Instant::now();
+    let settings = match wait {
+        Some(wait) => match timeout(wait.max(READS_WITHIN), settings(store)).await {
+            Ok(settings) => settings?,
+            Err(_) => return Err(unread(store).with_waited(begun.elapsed())),
+        },
+        None => settings(store).await?,
+    };
+    let wait = wait.unwrap_or_default();
     // A wait that no clock can count is for ever.
     let until = begun.checked_add(wait);
-    let settings = settings(store).await?;
     // The bounds of the library are those of the first try.
     let mut connected = LockProvider::connect(settings.clone()).await;
     let mut delays = BACKOFF.build();
@@ -51,6 +64,7 @@ pub(crate) async fn connect_within(
             error = with_causes(&last),
             "the store is not reached yet, and is tried again"
         );
+        not_reached(&last);
         let now = Instant::now();
         let again = now + delays.next().unwrap_or_default();
         match until {
@@ -69,6 +83,15 @@ pub(crate) async fn connect_within(
             None => next.await,
         };
     }
+}
+
+/// The file of the URL was not read in time.
+fn unread(store: &Store) -> LockError {
+    let file = store.url_file.as_deref().unwrap_or_else(|| Path::new(""));
+    LockError::unavailable(format!(
+        "--url-file {} was not read within --wait: no process writes to that pipe, or its disk does not answer",
+        file.display()
+    ))
 }
 
 /// Releases and closes what is open, in bounded time.

@@ -22,6 +22,9 @@ pub(crate) const UNCHOSEN: &str = "no store is chosen: the locks are files of th
 /// How the texts begin that are understood.
 const FORMS: &str = "write postgres://.., redis://.., HOST:6379,.. or file:DIRECTORY";
 
+/// What a file with a URL has at most, in bytes. A device may have no end.
+const LENGTH_MAX: u64 = 64 * 1024;
+
 /// Whether an option or the environment says where the locks are.
 pub(crate) fn is_chosen(store: &Store) -> bool {
     let is_set = |name| env::var_os(name).is_some_and(|value| !is_blank(&value.to_string_lossy()));
@@ -63,9 +66,13 @@ pub(crate) async fn settings(store: &Store) -> Result<LockSettings, LockError> {
 
 async fn read(file: PathBuf) -> io::Result<(String, Metadata)> {
     let reading = spawn_blocking(move || {
-        let mut file = File::open(file)?;
-        let mut text = String::new();
-        file.read_to_string(&mut text)?;
+        let file = File::open(file)?;
+        let mut text = Vec::new();
+        (&file).take(LENGTH_MAX + 1).read_to_end(&mut text)?;
+        if text.len() as u64 > LENGTH_MAX {
+            return Err(io::Error::other("it is longer than 64 KiB, and no URL is"));
+        }
+        let text = String::from_utf8(text).map_err(io::Error::other)?;
         Ok((text, file.metadata()?))
     });
     reading.await.map_err(io::Error::other)?
@@ -106,7 +113,14 @@ fn at(settings: LockSettings, url: &str, option: &str) -> Result<LockSettings, L
     let settings = settings.url_from(option);
     if scheme == "file" {
         // `file:///var/lock/app` and `file:/var/lock/app` are one directory.
-        let directory = trimmed(rest.strip_prefix("//").unwrap_or(rest));
+        let local = rest.strip_prefix("//").map(trimmed);
+        if local.is_some_and(|path| !path.is_empty() && !path.starts_with('/')) {
+            return Err(LockError::misconfigured(format!(
+                "{option}: after `file://` comes an absolute path, and no host; write file:/var/lock/app, or \
+                 file:DIRECTORY for one below the current directory"
+            )));
+        }
+        let directory = local.unwrap_or_else(|| trimmed(rest));
         if directory.is_empty() {
             return Err(LockError::misconfigured(format!(
                 "{option}: `file:` names no directory; write file:/var/lock/app, say"
@@ -153,7 +167,11 @@ fn has_secret(url: &str) -> bool {
         .split_once("://")
         .and_then(|(_, rest)| rest.split_once('@'));
     let is_in_login = before_host.is_some_and(|(login, _)| login.contains(':'));
-    is_in_login || url.to_ascii_lowercase().contains("password")
+    let url = url.to_ascii_lowercase();
+    let mut options = url
+        .split(['?', '&', ','])
+        .filter_map(|option| option.split_once('='));
+    is_in_login || url.contains("password") || options.any(|(name, _)| name.trim() == "pass")
 }
 
 #[cfg(test)]
@@ -167,9 +185,13 @@ mod tests {
             ("postgres://host/db?user=app&password=hunter2", true),
             ("host:6379,Password=hunter2", true),
             ("redis://:hunter2@host", true),
+            ("host:6379,Pass=hunter2", true),
+            ("redis://host?db=1&pass=hunter2", true),
+            ("host:26379,serviceName=m,sentinelPassword=hunter2", true),
             ("postgres://app@host:5432/db", false),
             ("redis://host:6379/0", false),
             ("file:/tmp/locks", false),
+            ("postgres://host/db?sslkey=/bypass=x", false),
         ] {
             assert_eq!(has_secret(url), has, "{url}");
         }
@@ -210,6 +232,7 @@ mod tests {
         ] {
             assert_eq!(at(one), at(other), "{one}");
         }
+        assert!(at("file:Locks").contains("Locks"));
         assert!(at("Host:6379").contains("Redis"));
     }
 }

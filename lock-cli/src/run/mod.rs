@@ -43,7 +43,7 @@ use tokio::time::Instant;
 
 use self::child::Child;
 use self::keeping::Kept;
-use self::progress::Progress;
+use self::progress::{Progress, Reaching};
 use self::signals::Signals;
 use self::supervise::{Ended, supervise, tell_loss};
 use self::terminal::Terminal;
@@ -79,10 +79,13 @@ pub(crate) async fn run(store: &Store, arguments: &Run) -> Ending {
     };
     // Until the command runs, a signal ends the wait, and what was asked for is given back.
     let begun = Instant::now();
+    let reaching = Reaching::new(&terminal);
     let connected = tokio::select! {
-        connected = connect_within(store, arguments.wait.unwrap_or_default()) => connected,
+        connected = connect_within(store, arguments.wait, |why| reaching.note(why)) => connected,
         signal = signals.ending(&terminal) => return Ending::Signal(signal),
+        never = reaching.show() => match never {},
     };
+    drop(reaching);
     let locks = match connected {
         Ok(locks) => locks,
         Err(error) => return Ending::failed(&error),

@@ -1,11 +1,12 @@
 //! What is waited for, on a terminal.
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::convert::Infallible;
+use std::error::Error;
 use std::io::{self, IsTerminal};
 use std::time::Duration;
 
-use lock_core::{LockName, LockProvider};
+use lock_core::{LockError, LockName, LockProvider};
 use rustix::termios::tcgetwinsize;
 use tokio::time::sleep;
 
@@ -21,24 +22,20 @@ const EVERY: Duration = Duration::from_secs(1);
 #[derive(Debug)]
 pub(super) struct Progress<'a> {
     locks: &'a LockProvider,
-    terminal: &'a Terminal,
+    line: Line<'a>,
     name: &'a LockName,
     permits: Option<u16>,
     is_shared: bool,
-    is_terminal: bool,
-    is_shown: Cell<bool>,
 }
 
 impl<'a> Progress<'a> {
     pub(super) fn new(locks: &'a LockProvider, terminal: &'a Terminal, arguments: &'a Run) -> Self {
         Self {
             locks,
-            terminal,
+            line: Line::new(terminal),
             name: &arguments.name,
             permits: arguments.permits,
             is_shared: arguments.shared,
-            is_terminal: io::stderr().is_terminal(),
-            is_shown: Cell::new(false),
         }
     }
 
@@ -46,19 +43,13 @@ impl<'a> Progress<'a> {
     pub(super) async fn show(&self) -> Infallible {
         loop {
             sleep(EVERY).await;
-            if !self.is_terminal || !self.terminal.is_ours() {
-                continue;
-            }
-            let line = self.line().await;
-            // The answer of a store takes its time.
-            if self.terminal.is_ours() {
-                self.is_shown.set(true);
-                write(&line);
+            if self.line.is_seen() {
+                self.line.show(&self.text().await);
             }
         }
     }
 
-    async fn line(&self) -> String {
+    async fn text(&self) -> String {
         let name = self.name;
         if let Some(permits) = self.permits {
             return format!("waiting for {name}, all {permits} permits are taken");
@@ -74,6 +65,78 @@ impl<'a> Progress<'a> {
     }
 }
 
+/// A line that says why the store is not reached yet, and is gone when this is.
+#[derive(Debug)]
+pub(super) struct Reaching<'a> {
+    line: Line<'a>,
+    why: RefCell<Option<String>>,
+}
+
+impl<'a> Reaching<'a> {
+    pub(super) fn new(terminal: &'a Terminal) -> Self {
+        Self {
+            line: Line::new(terminal),
+            why: RefCell::default(),
+        }
+    }
+
+    /// The store was not reached, for this reason.
+    pub(super) fn note(&self, error: &LockError) {
+        self.why.replace(Some(in_a_few_words(error)));
+    }
+
+    /// Shows it until it is dropped; does nothing where no person looks.
+    pub(super) async fn show(&self) -> Infallible {
+        loop {
+            sleep(EVERY).await;
+            if let Some(why) = &*self.why.borrow() {
+                self.line.show(&format!("waiting for the store: {why}"));
+            }
+        }
+    }
+}
+
+/// The first cause. What a server says in another language stays one column for each character.
+fn in_a_few_words(error: &dyn Error) -> String {
+    let mut first = error;
+    while let Some(cause) = first.source() {
+        first = cause;
+    }
+    let is_shown = |c: char| c == ' ' || c.is_ascii_graphic();
+    let shown = |c: char| if is_shown(c) { c } else { '?' };
+    first.to_string().chars().map(shown).collect()
+}
+
+/// The last line of a terminal, which is empty again when this is dropped.
+#[derive(Debug)]
+struct Line<'a> {
+    terminal: &'a Terminal,
+    is_terminal: bool,
+    is_shown: Cell<bool>,
+}
+
+impl<'a> Line<'a> {
+    fn new(terminal: &'a Terminal) -> Self {
+        Self {
+            terminal,
+            is_terminal: io::stderr().is_terminal(),
+            is_shown: Cell::new(false),
+        }
+    }
+
+    /// Whether a person looks, and not at another job.
+    fn is_seen(&self) -> bool {
+        self.is_terminal && self.terminal.is_ours()
+    }
+
+    fn show(&self, text: &str) {
+        if self.is_seen() {
+            self.is_shown.set(true);
+            write(text);
+        }
+    }
+}
+
 /// In place of the line before.
 fn write(line: &str) {
     let width = tcgetwinsize(io::stderr()).map_or(0, |size| usize::from(size.ws_col));
@@ -83,7 +146,7 @@ fn write(line: &str) {
     show(format!("\r\x1b[K{line}"));
 }
 
-impl Drop for Progress<'_> {
+impl Drop for Line<'_> {
     fn drop(&mut self) {
         if self.is_shown.get() && self.terminal.is_ours() {
             show("\r\x1b[K".to_owned());

@@ -42,6 +42,8 @@ async fn a_url_that_is_wrong_is_told_by_the_option_that_gave_it() {
         ("  ", 78),
         ("file:", 78),
         ("file://", 78),
+        ("file://locks", 78),
+        ("file://localhost/locks", 78),
         ("mysql://db/shop", 78),
         ("postgres://db/shop?no_such_option=1", 78),
         ("file:/dev/null", 78),
@@ -109,6 +111,24 @@ async fn a_pipe_without_a_writer_is_left_by_a_signal() {
         let status = timeout(PATIENCE, process.wait()).await.expect("it ends");
         assert_eq!(status.unwrap().signal(), Some(signal.as_raw()));
     }
+}
+
+#[tokio::test]
+async fn a_file_with_the_url_is_read_within_the_wait_and_not_without_end() {
+    let place = Place::files();
+    let pipe = place.directory.path().join("pipe");
+    mkfifoat(CWD, &pipe, Mode::RUSR | Mode::WUSR).unwrap();
+    let wait = |file| ["run", "job:one", "--wait=1s", "--url-file", file, "true"];
+    let unread = place.output(&wait("pipe")).await;
+    assert_eq!(unread.status.code(), Some(69), "{unread:?}");
+    assert!(text(&unread.stderr).contains("--url-file pipe was not read within --wait"));
+    let long = place.output(&["list", "--url-file", "/dev/zero"]).await;
+    assert_eq!(long.status.code(), Some(78), "{long:?}");
+    let said = text(&long.stderr);
+    assert!(
+        said.contains("--url-file /dev/zero") && said.contains("64 KiB"),
+        "{said}"
+    );
 }
 
 #[tokio::test]

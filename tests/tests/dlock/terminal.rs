@@ -1,6 +1,7 @@
 //! `dlock run` in a terminal, under a shell with job control.
 
 use lock_tests::eventually;
+use lock_tests::servers::{RedisServer, Server};
 
 use crate::pty::{INTERRUPT, Terminal, until_state};
 use crate::support::{Place, pids};
@@ -130,4 +131,21 @@ async fn a_wait_in_a_terminal_says_for_whom() {
         }
         terminal.until_shows("ran").await;
     }
+}
+
+#[tokio::test]
+async fn a_wait_for_the_store_says_why_in_a_terminal() {
+    let server = RedisServer::start().await;
+    server.kill().await;
+    let mut place = Place::files();
+    place.environment = vec![("REDIS_URL", server.url())];
+    let mut terminal = Terminal::open(&place).await;
+    terminal.command("$DLOCK run job:one --wait 1h -- true");
+    eventually("the line is shown", || async {
+        let shown = terminal.shown();
+        shown.contains("waiting for the store: ") && shown.contains("refused")
+    })
+    .await;
+    terminal.enter(INTERRUPT);
+    assert_eq!(terminal.status().await, "130");
 }
