@@ -43,7 +43,7 @@ pub async fn a_released_lock_stays_closed_until_its_time(harness: Harness) {
         assert!(free_after(&there, &name, since).await >= KEPT);
         lateness.at_most(BOUND).await;
         // By a try, and not by a look: one that was granted for a waiter that has left is being given back.
-        assert!(!is_held(&here, &name).await);
+        assert!(!is_held(&there, &name).await);
     }
 }
 

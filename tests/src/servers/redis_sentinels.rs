@@ -1,7 +1,7 @@
 //! A Redis master, its replicas, and the Sentinels that put one of these in its place.
 
 use std::sync::Mutex;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use futures_util::future::join_all;
 
@@ -18,6 +18,9 @@ const FAILOVER_TIMEOUT: &str = "2000";
 /// As long as Sentinels take for any of their work by their own rules where a machine stands still now and then: after a timer
 /// that was late they only look on, for 30 s (TILT), and one who was not elected waits before it tries again.
 const SENTINELS_ACT_WITHIN: Duration = Duration::from_secs(90);
+
+/// After this time an order that has not been carried out was given up.
+const GIVEN_UP_AFTER: Duration = Duration::from_secs(10);
 
 /// What the Sentinels call the master.
 const MASTER: &str = "shop";
@@ -127,18 +130,30 @@ impl RedisSentinels {
         let running = |sentinel: &&RedisServer| sentinel.daemon().pid().is_some();
         let sentinel = self.sentinels.iter().find(running).unwrap();
         let before = master_named_by(sentinel).await;
-        eventually_within(
-            SENTINELS_ACT_WITHIN,
-            "a fail-over is possible",
-            async || {
-                // Refused while there is no replica that can be promoted, or another is under way.
-                let order = ["SENTINEL", "FAILOVER", MASTER];
-                sentinel.ask::<String>(&order).await.is_ok()
-            },
-        )
-        .await;
+        let order = async || {
+            eventually_within(
+                SENTINELS_ACT_WITHIN,
+                "a fail-over is possible",
+                async || {
+                    // Refused while there is no replica that can be promoted, or another is under way.
+                    let order = ["SENTINEL", "FAILOVER", MASTER];
+                    sentinel.ask::<String>(&order).await.is_ok()
+                },
+            )
+            .await;
+        };
+        order().await;
+        let ordered = Mutex::new(Instant::now());
         eventually_within(SENTINELS_ACT_WITHIN, "another is the master", async || {
-            master_named_by(sentinel).await != before
+            if master_named_by(sentinel).await != before {
+                return true;
+            }
+            // An order is given up where no replica has been heard of lately, or the one that was chosen is slow.
+            if ordered.lock().unwrap().elapsed() > GIVEN_UP_AFTER {
+                order().await;
+                *ordered.lock().unwrap() = Instant::now();
+            }
+            false
         })
         .await;
         let port = master_named_by(sentinel).await;
