@@ -1,12 +1,10 @@
 //! The command, and the process group that it leads.
 
 use std::cell::Cell;
-use std::env;
 use std::ffi::OsString;
 use std::io;
 use std::os::fd::RawFd;
 use std::os::unix::process::CommandExt;
-use std::path::PathBuf;
 use std::process::Command;
 
 use rustix::io::Errno;
@@ -17,6 +15,7 @@ use rustix::process::{
 
 use super::descendants::Descendants;
 use super::launcher;
+use super::own_program::own_program;
 use crate::ending::{Ending, of_signal};
 
 /// The command. It is not waited for when this is dropped.
@@ -184,15 +183,4 @@ fn by_signal(signal: i32) -> Ending {
         true => Ending::Signal(signal),
         false => Ending::Status(of_signal(signal)),
     }
-}
-
-/// This program. On Linux also after its file was replaced, as by an upgrade.
-pub(super) fn own_program() -> Command {
-    let path = match cfg!(target_os = "linux") {
-        true => Ok(PathBuf::from("/proc/self/exe")),
-        false => env::current_exe(),
-    };
-    let mut command = Command::new(path.unwrap_or_else(|_| PathBuf::from("dlock")));
-    command.arg0("dlock");
-    command
 }

@@ -12,7 +12,7 @@
 //!
 //! - The lock is lost, or `--max-hold` is over: all that the command has started has SIGTERM, and SIGKILL after the
 //!   grace, also outside of its group and also a daemon: see [`descendants`]. `dlock` ends with [`LOST`], whatever
-//!   the command said: what it did last may not have been alone. No message delays that: see [`telling`](crate::telling).
+//!   the command said: what it did last may not have been alone. No message delays that: see [`telling`].
 //! - `dlock` is killed: the kernel kills the command, and the watchdog the rest of the group. Both before the
 //!   lock can be another's where the store waits for the end of a lease, as Redis; with PostgreSQL and files
 //!   the lock is free at the same moment, and the fencing token protects what is written in the milliseconds between.
@@ -25,6 +25,7 @@ mod child;
 mod descendants;
 mod keeping;
 mod launcher;
+mod own_program;
 mod proc;
 mod progress;
 mod signals;
@@ -226,7 +227,7 @@ async fn with_lock(
         return Err(Ending::Status(LOST));
     }
     let start = |pipe| Child::start(&arguments.command, environment, pipe);
-    let child = watchdog.guard(start).map_err(not_started)?;
+    let child = watchdog.guard(start, Child::pid).map_err(not_started)?;
     let ended = supervise(&child, &guard, arguments.grace, signals, terminal).await;
     // From here on what is left of the group is none of ours.
     watchdog.dismiss();

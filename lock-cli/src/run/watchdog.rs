@@ -18,7 +18,7 @@ use nix::unistd::close;
 use rustix::io::{FdFlags, fcntl_setfd};
 use rustix::process::{Pid, Signal, getpid, kill_process_group};
 
-use super::child::{Child, own_program};
+use super::own_program::own_program;
 
 /// The first argument that asks for it.
 pub(super) const ASKED: &str = "__watch";
@@ -48,17 +48,18 @@ impl Watchdog {
 
     /// Starts the command, whose group is killed when `dlock` is gone. It is given the pipe, to [tell](tell_own_group)
     /// which group that is: the command can have started others before `dlock` knows its number, and be killed.
-    pub(super) fn guard(
+    pub(super) fn guard<C>(
         &mut self,
-        start: impl FnOnce(RawFd) -> io::Result<Child>,
-    ) -> io::Result<Child> {
+        start: impl FnOnce(RawFd) -> io::Result<C>,
+        group: impl FnOnce(&C) -> Pid,
+    ) -> io::Result<C> {
         fcntl_setfd(&self.told, FdFlags::empty())?;
-        let child = start(self.told.as_raw_fd());
+        let command = start(self.told.as_raw_fd());
         fcntl_setfd(&self.told, FdFlags::CLOEXEC)?;
-        let child = child?;
+        let command = command?;
         // Once more, where it could not.
-        self.tell(&of_group(child.pid()));
-        Ok(child)
+        self.tell(&of_group(group(&command)));
+        Ok(command)
     }
 
     /// Nothing is to be killed any more.

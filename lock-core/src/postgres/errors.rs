@@ -84,6 +84,14 @@ pub(super) fn look(error: Error, limits: Limits) -> LockError {
     LockError::unavailable(said).with_source(error)
 }
 
+/// The role may not do what locks in a table need, which no retry mends.
+pub(super) fn lacks_right() -> LockError {
+    LockError::misconfigured(
+        "this role lacks a right that locks in a table need, which the source of this error names; have a role that \
+         may grant it do so",
+    )
+}
+
 /// Whether it comes from a right that is missing.
 pub(super) fn is_right(error: &LockError) -> bool {
     let source = error.source().and_then(|source| source.downcast_ref());

@@ -6,7 +6,7 @@ use std::time::SystemTime;
 use lock_core::{Activity, LocalLock, LockName, LockProvider};
 use serde::Serialize;
 
-use super::snapshot::{SHOWN, millis};
+use super::rows::{SHOWN, millis};
 
 /// How many losses the library remembers.
 pub(super) const LOSSES: usize = 50;

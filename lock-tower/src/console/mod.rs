@@ -113,6 +113,7 @@
 mod latest;
 mod local;
 mod page;
+mod rows;
 mod snapshot;
 mod store;
 

@@ -5,7 +5,8 @@ use std::time::Duration;
 use maud::{DOCTYPE, Markup, html};
 
 use super::local::{Here, LOSSES, Local, Lost};
-use super::snapshot::{SHOWN, Snapshot};
+use super::rows::SHOWN;
+use super::snapshot::Snapshot;
 use super::store::{Store, Stored};
 
 /// What is not known.

@@ -10,13 +10,11 @@ use tokio::time::Instant;
 
 use super::latest::Latest;
 use super::local::Local;
+use super::rows::millis;
 use super::store::Store;
 
 /// For how long a look at this instance is shown again.
 const FRESH: Duration = Duration::from_secs(1);
-
-/// How many rows a table has at most.
-pub(super) const SHOWN: usize = 200;
 
 /// All that is shown. `/locks.json` has these members.
 #[derive(Debug, Serialize)]
@@ -77,8 +75,4 @@ impl Source {
             }
         }
     }
-}
-
-pub(super) fn millis(duration: Duration) -> u64 {
-    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }

@@ -7,7 +7,7 @@ use std::time::SystemTime;
 use lock_core::{ListedLock, Listing, LockMode, LockProvider};
 use serde::Serialize;
 
-use super::snapshot::{SHOWN, millis};
+use super::rows::{SHOWN, millis};
 
 /// How many locks the store is asked for.
 const ASKED: usize = 10_000;

@@ -13,8 +13,8 @@ use super::literal::Name;
 use super::names::VERSION;
 use super::sql::Of;
 use super::statements::Statements;
-use super::unanswered::lacks_right;
 use crate::LockError;
+use crate::postgres::errors::lacks_right;
 use crate::postgres::pooler_words;
 use crate::postgres::sqlstate::sqlstate;
 

@@ -5,6 +5,7 @@ use std::error::Error;
 
 use super::session::Failure;
 use crate::LockError;
+use crate::postgres::errors::lacks_right;
 use crate::postgres::sqlstate::sqlstate;
 use crate::server::protocol::{Failed, Then};
 
@@ -16,14 +17,6 @@ pub(super) enum Unanswered {
     Failed(Failure),
     /// It did not come in time.
     Late,
-}
-
-/// The role may not do it, which no retry mends.
-pub(super) fn lacks_right() -> LockError {
-    LockError::misconfigured(
-        "this role lacks a right that locks in a table need, which the source of this error names; have a role that \
-         may grant it do so",
-    )
 }
 
 impl Unanswered {
