@@ -219,9 +219,12 @@ async fn no_lock_has_a_reader_beside_a_writer_under_load_and_no_request_fails() 
             grants
         });
     }
-    for [whole, shares] in clients.join_all().await {
-        assert!(whole > 0 && shares > 0, "{whole} {shares}");
-    }
+    // Of all together: one client alone can come too late each time, where readers are there first.
+    let grants = clients.join_all().await;
+    let (whole, shares) = grants.iter().fold((0, 0), |(whole, shares), grants| {
+        (whole + grants[0], shares + grants[1])
+    });
+    assert!(whole > 0 && shares > 0, "{whole} {shares}");
 }
 
 async fn visit(
