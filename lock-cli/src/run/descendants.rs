@@ -63,16 +63,9 @@ impl Descendants {
     /// Sends SIGTERM to each outside of this group that was not sent it, and whose parent has ended. Below a parent that
     /// lives it may be what cleans up, as `timeout 5 rollback` in a trap for SIGTERM.
     pub(super) fn terminate_orphans(&self, group: Pid) {
-        if !is_ours() {
-            return;
-        }
-        let mut terminated = self.terminated.borrow_mut();
-        for pid in own_children() {
-            let is_spared = self.spared.borrow().contains(&pid);
-            if !is_spared && !is_in(group, pid) && terminated.insert(pid) {
-                let _ = kill_process(pid, Signal::TERM);
-            }
-        }
+        let mut orphans = self.adopted(&Children::now());
+        orphans.retain(|pid| !is_in(group, *pid) && !self.terminated.borrow().contains(pid));
+        self.signal(&orphans, Signal::TERM);
     }
 
     /// Kills each that can be killed, and what those have started meanwhile.
@@ -105,14 +98,20 @@ impl Descendants {
         (all.iter()).any(|pid| test_kill_process(*pid) == Err(Errno::PERM) && runs(*pid))
     }
 
-    fn all(&self) -> Vec<Pid> {
+    /// The children of `dlock` that are not spared: the command, and what has lost its parent.
+    fn adopted(&self, children: &Children) -> Vec<Pid> {
         if !is_ours() {
             return Vec::new();
         }
         let spared = self.spared.borrow();
+        let mut adopted = children.of(getpid());
+        adopted.retain(|child| !spared.contains(child));
+        adopted
+    }
+
+    fn all(&self) -> Vec<Pid> {
         let children = Children::now();
-        let mut found = children.of(getpid());
-        found.retain(|child| !spared.contains(child));
+        let mut found = self.adopted(&children);
         let mut next = 0;
         while let Some(parent) = found.get(next) {
             found.extend(children.of(*parent));
