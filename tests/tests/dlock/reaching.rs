@@ -139,11 +139,7 @@ async fn a_store_that_grants_nothing_now_is_no_holder() {
         &["--skip", "--permits", "2"],
         &["--skip", "--shared"],
     ] {
-        let words: Vec<_> = options
-            .iter()
-            .chain(&["--", "echo", "ran"])
-            .copied()
-            .collect();
+        let words = [options, &["--", "echo", "ran"]].concat();
         let output = place.run(&words).await;
         let said = text(&output.stderr);
         assert_eq!(output.status.code(), Some(69), "{options:?}: {said}");

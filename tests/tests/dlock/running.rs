@@ -80,11 +80,7 @@ async fn a_lock_that_is_held_ends_with_75_and_a_skip_with_0() {
             (&["--skip"][..], 0),
             (&["--skip", "--wait", "200ms"][..], 0),
         ] {
-            let words: Vec<_> = options
-                .iter()
-                .chain(&["--", "echo", "ran"])
-                .copied()
-                .collect();
+            let words = [options, &["--", "echo", "ran"]].concat();
             let output = place.run(&words).await;
             assert_eq!(output.status.code(), Some(status), "{options:?}");
             assert_eq!(text(&output.stdout), "", "it did not run: {options:?}");

@@ -7,7 +7,7 @@ use lock_core::postgres::LeaseTable;
 use lock_core::{Holder, LockMode, LockName, LockProvider};
 use lock_tests::servers::PostgresServer;
 use lock_tests::{Lateness, LeaseTableStore, Store, eventually};
-use sqlx::{AssertSqlSafe, Connection, Executor, PgConnection, Row};
+use sqlx::{AssertSqlSafe, Connection, Executor, PgConnection, Postgres, Row, Transaction};
 use tokio::time::{sleep, timeout};
 
 use crate::support::{order, take};
@@ -138,15 +138,20 @@ async fn rows_that_others_wrote_hide_no_lock_and_are_not_shown_as_they_are() {
     drop(guard);
 }
 
-/// As by `VACUUM FULL` or a migration, which can take long.
+/// Locks the table as `VACUUM FULL` does, or a migration, which can take long.
+async fn locked(store: &LeaseTableStore) -> Transaction<'static, Postgres> {
+    let mut migration = store.pool().begin().await.unwrap();
+    let lock = "LOCK TABLE distributed_lock_leases IN ACCESS EXCLUSIVE MODE";
+    migration.execute(lock).await.unwrap();
+    migration
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_look_at_a_table_that_is_locked_ends_soon_and_leaves_nothing_behind() {
     let store = LeaseTableStore::open().await;
     let client = named(&store, "web-1").await;
     let guard = take(&client, order()).await;
-    let mut migration = store.pool().begin().await.unwrap();
-    let lock = "LOCK TABLE distributed_lock_leases IN ACCESS EXCLUSIVE MODE";
-    migration.execute(lock).await.unwrap();
+    let migration = locked(&store).await;
     let late = Lateness::of(Duration::from_millis(500));
     let error = client.list(10).await.unwrap_err();
     late.at_most(Duration::from_secs(1)).await;
@@ -181,9 +186,7 @@ async fn callers_who_leave_and_ask_again_have_one_list_under_way() {
     let store = LeaseTableStore::open().await;
     let client = named(&store, "web-1").await;
     let guard = take(&client, order()).await;
-    let mut migration = store.pool().begin().await.unwrap();
-    let lock = "LOCK TABLE distributed_lock_leases IN ACCESS EXCLUSIVE MODE";
-    migration.execute(lock).await.unwrap();
+    let migration = locked(&store).await;
     let waiting = "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND query LIKE '% LIMIT 11'";
     for _ in 0..8 {
         let left = timeout(Duration::from_millis(50), client.list(10)).await;
@@ -204,9 +207,7 @@ async fn a_list_that_waits_for_the_table_makes_no_hold_younger() {
     let guard = take(&client, order()).await;
     let granted = SystemTime::now();
     let listing = loop {
-        let mut migration = store.pool().begin().await.unwrap();
-        let lock = "LOCK TABLE distributed_lock_leases IN ACCESS EXCLUSIVE MODE";
-        migration.execute(lock).await.unwrap();
+        let migration = locked(&store).await;
         let listed = async { client.list(10).await };
         let unlocked = async {
             // As long as the wait of the list may be seen to last, and shorter than it waits for.
