@@ -3,8 +3,9 @@
 use crate::LockError;
 
 /// What a role needs on a server where it was taken from PUBLIC, as lines for `psql`: the role is
-/// `app`, the database `shop`, the schema of the [`Fence`](super::Fence) `billing`. A server as it is
-/// installed gives all roles the rights to its functions and views.
+/// `app`, the database `shop`, the schema of the [`Fence`](super::Fence) `billing`, that of the
+/// [`LeaseTable`](super::LeaseTable) `locks`. A server as it is installed gives all roles the rights to its
+/// functions and views.
 ///
 #[doc = concat!("```sql\n", include_str!("grants.sql"), "```")]
 pub const GRANTS: &str = include_str!("grants.sql");

@@ -99,3 +99,10 @@ GRANT SELECT, INSERT, UPDATE ON billing.distributed_lock_fences TO app;
 GRANT EXECUTE ON FUNCTION pg_catalog.now() TO app;
 -- of types and operators, only where every function was taken from PUBLIC:
 GRANT EXECUTE ON FUNCTION pg_catalog.int8le(bigint, bigint) TO app;
+
+-- Lease table, for a role that does not own it.
+GRANT USAGE ON SCHEMA locks TO app;
+GRANT SELECT, INSERT, UPDATE, DELETE ON locks.distributed_lock_leases TO app;
+-- only where these were taken from PUBLIC:
+GRANT EXECUTE ON FUNCTION pg_catalog.pg_walfile_name(pg_lsn) TO app;
+GRANT EXECUTE ON FUNCTION pg_catalog.pg_current_wal_lsn() TO app;
