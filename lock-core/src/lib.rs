@@ -77,7 +77,8 @@ guard.release().await?;
 //! # What is promised
 //!
 //! - **At most one valid guard per name.** A guard that may have expired says so before another client
-//!   can hold the lock.
+//!   can hold the lock. Where callers ask for it, [readers](DistributedLock::shared) hold it together, and
+//!   never beside a writer.
 //! - **Nothing is stuck.** A holder that crashes, panics, is dropped or cancelled frees its locks; one
 //!   that hangs is bounded by [`LockPolicy::with_max_hold`].
 //! - **Loss is loud.** A lost lock fires [`LockGuard::lost`], turns [`LockGuard::is_valid`] false for
@@ -95,6 +96,14 @@ guard.release().await?;
 //!
 //! Locks are not re-entrant. Prefer optimistic concurrency to update a single row, and a transaction for
 //! work inside one database.
+//!
+//! # Features
+//!
+//! - `memory`, `file`, `macros` (default): locks of one process and of one machine, the attribute.
+//! - `postgres`, `redis`: the backends with a server. With TLS by one of `tls-rustls-ring-webpki`,
+//!   `tls-rustls-ring-native-roots`, `tls-rustls-aws-lc-rs` and `tls-native-tls`.
+//! - `axum`: [`LockError`] as a response of handlers. `http`: the answers alone.
+//! - `serde`: names, tokens, policies and settings in configuration and payloads.
 
 // Which feature an item needs, in the documentation of docs.rs.
 #![cfg_attr(docsrs, feature(doc_cfg))]

@@ -47,7 +47,7 @@
 //!   with PostgreSQL or Redis.
 //! - **An answer that was stored is replayed** for its lifetime, 24 h unless set, to the same caller, for the
 //!   same request: scope, route, key, method, path with query, and body.
-//! - **No handler runs when the store or the lock cannot be reached**, nor where the store can be read alone:
+//! - **No handler runs when the store or the lock cannot be reached**, nor where the store can only be read:
 //!   that is 503.
 //! - **At least once.** A process that dies between the effect and the record has done the work and cannot
 //!   say so: a retry does it again. So does a lock that is lost while the handler runs.

@@ -295,7 +295,7 @@ impl PostgresBuilder {
     /// trusts the authorities that are built in, and those that `SSL_CERT_FILE` and `SSL_CERT_DIR` name.
     ///
     /// A server on another machine whose certificate is not verified (`sslmode` is not `verify-full` or
-    /// `verify-ca`) is a warning, once in a process.
+    /// `verify-ca`) is a warning, once in a process for each server.
     ///
     /// # Errors
     ///

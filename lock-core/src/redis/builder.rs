@@ -258,7 +258,7 @@ impl RedisBuilder {
     /// `server`, `namespace` and a fingerprint of the secret of names, `name_secret`.
     ///
     /// A server on another machine that is spoken to without TLS, or whose certificate is not verified,
-    /// is a warning, once in a process.
+    /// is a warning, once in a process for each server.
     ///
     /// # Errors
     ///
