@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use ::redis::aio::MultiplexedConnection;
-use ::redis::from_redis_value;
+use ::redis::{ParsingError, Value, from_redis_value};
 
 use super::connect::ask;
 use super::options::HOW_SENTINELS;
@@ -141,6 +141,12 @@ impl About {
             age: never_promoted.then_some(up.min(REMEMBERED)),
         })
     }
+}
+
+/// What a server answers to `TIME`, in microseconds since 1970.
+pub(super) fn time_of(answer: Value) -> Result<u64, ParsingError> {
+    let (seconds, micros): (u64, u64) = from_redis_value(answer)?;
+    Ok(seconds.saturating_mul(1_000_000).saturating_add(micros))
 }
 
 /// Refuses a server that cannot keep locks.

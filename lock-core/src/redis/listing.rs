@@ -11,6 +11,7 @@ use ::redis::aio::MultiplexedConnection;
 use ::redis::{Cmd, ConnectionInfo, Value, from_redis_value, pipe};
 use tokio::time::timeout;
 
+use super::about::time_of;
 use super::connect::{open, unanswered};
 use super::key::{self, Key, PATTERN};
 use super::not_now::because;
@@ -150,20 +151,12 @@ impl<'a> Look<'a> {
         let answers = timeout(within, asking)
             .await
             .map_err(|_| unanswered(within))?;
-        let mut answers = answers
-            .map_err(|error| LockError::unavailable(UNEXPECTED).with_source(error))?
-            .into_iter();
-        let time = match answers.next().map(Value::extract_error) {
-            Some(Err(error)) => return Err(self.refused(&Failure::Refused(error), "TIME")),
-            time => time
-                .transpose()
-                .ok()
-                .flatten()
-                .and_then(|time| from_redis_value(time).ok()),
-        };
-        let (seconds, micros): (u64, u64) =
-            time.ok_or_else(|| LockError::unavailable(UNEXPECTED))?;
-        let time = seconds.saturating_mul(1_000_000).saturating_add(micros);
+        let answers =
+            answers.map_err(|error| LockError::unavailable(UNEXPECTED).with_source(error))?;
+        let mut answers = answers.into_iter();
+        let time = answers.next().unwrap_or(Value::Nil).extract_error();
+        let time = time.map_err(|error| self.refused(&Failure::Refused(error), "TIME"))?;
+        let time = time_of(time).map_err(|_| LockError::unavailable(UNEXPECTED))?;
         let now = self.now.get_or_insert_with(|| Moment::of(time)).later(time);
         let answers: Vec<_> = answers.collect();
         let mut shared = Vec::new();

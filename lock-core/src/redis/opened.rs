@@ -4,9 +4,9 @@ use std::sync::Once;
 use std::time::Duration;
 
 use ::redis::aio::MultiplexedConnection;
-use ::redis::{ConnectionInfo, cmd, from_redis_value};
+use ::redis::{ConnectionInfo, cmd};
 
-use super::about::{About, Mode, Reign, judge};
+use super::about::{About, Mode, Reign, judge, time_of};
 use super::behind::refuse_split;
 use super::connect::{ask, open};
 use super::shared::Shared;
@@ -116,11 +116,10 @@ pub(super) async fn check(
     let within = settings.connect_timeout();
     let time = ask(&mut connection, &cmd("TIME"), settings, within).await?;
     let received = shared.clock.now();
-    let (seconds, micros): (u64, u64) = from_redis_value(time).map_err(|error| {
+    let time = time_of(time).map_err(|error| {
         LockError::unavailable("the Redis server returned an unexpected reply to TIME")
             .with_source(error)
     })?;
-    let time = seconds.saturating_mul(1_000_000).saturating_add(micros);
     clock::tell_difference(time);
     Ok(Opened {
         connection,
