@@ -1,8 +1,9 @@
 //! One server: its connection for commands, its clock, and what the log says of them.
 
+use std::time::Duration;
+
 use ::redis::ConnectionInfo;
 use ::redis::aio::MultiplexedConnection;
-use std::time::Duration;
 use tokio::time::Instant;
 
 use crate::LockError;
@@ -12,6 +13,7 @@ use crate::redis::scripts::Failure;
 use crate::redis::settings::BACKOFF;
 use crate::server::BackOff;
 use crate::server::clock::{Jump, ServerClock};
+use crate::server::leased::Part;
 use crate::server::link::{Link, LinkId};
 
 pub(super) struct Node {
@@ -32,9 +34,22 @@ pub(super) struct Node {
     outage: Outage,
     /// Whether the present connection has given an answer.
     has_answered: bool,
-    /// Leases are not renewed there.
-    /// Of locks that are whole, and of shares.
-    unrenewed: [Outage; 2],
+    unrenewed: Unrenewed,
+}
+
+/// Leases are not renewed there: of locks that are whole, and of shares.
+struct Unrenewed {
+    whole: Outage,
+    shares: Outage,
+}
+
+impl Unrenewed {
+    fn of(&mut self, part: Part) -> &mut Outage {
+        match part {
+            Part::Share => &mut self.shares,
+            Part::Whole | Part::Place => &mut self.whole,
+        }
+    }
 }
 
 /// What a new connection leads to.
@@ -61,7 +76,10 @@ impl Node {
             backoff: BackOff::new(BACKOFF),
             outage: Outage::new(),
             has_answered: false,
-            unrenewed: [Outage::new(), Outage::new()],
+            unrenewed: Unrenewed {
+                whole: Outage::new(),
+                shares: Outage::new(),
+            },
         }
     }
 
@@ -138,9 +156,9 @@ impl Node {
         }
     }
 
-    /// So many leases were not renewed.
-    pub(super) fn not_renewed(&mut self, locks: usize, are_shares: bool, reason: &str) {
-        self.unrenewed[usize::from(are_shares)].failed(|SoFar { failures, lasting }| {
+    /// So many leases of this part were not renewed.
+    pub(super) fn not_renewed(&mut self, locks: usize, part: Part, reason: &str) {
+        self.unrenewed.of(part).failed(|SoFar { failures, lasting }| {
             tracing::warn!(
                 server = %self.info.addr(), reason, locks, failures, lasting,
                 "leases in Redis were not renewed; retrying until they expire"
@@ -148,14 +166,16 @@ impl Node {
         });
     }
 
-    pub(super) fn has_renewed(&mut self, are_shares: bool) {
-        self.unrenewed[usize::from(are_shares)].over(|lasted| {
+    pub(super) fn has_renewed(&mut self, part: Part) {
+        self.unrenewed.of(part).over(|lasted| {
             tracing::info!(server = %self.info.addr(), ?lasted, "leases in Redis are renewed again");
         });
     }
 
     /// No lease is renewed here: what was not renewed in time is lost, which has a line of its own.
     pub(super) fn renews_nothing(&mut self) {
-        self.unrenewed.iter_mut().for_each(|all| all.over(|_| ()));
+        let Unrenewed { whole, shares } = &mut self.unrenewed;
+        whole.over(|_| ());
+        shares.over(|_| ());
     }
 }

@@ -20,6 +20,7 @@ use crate::redis::scripts::Failure;
 use crate::redis::shared::Shared;
 use crate::redis::topology::Topology;
 use crate::server::clock::Jump;
+use crate::server::leased::Part;
 use crate::server::link::{Link, LinkId};
 use crate::server::protocol::{Effect, Sent};
 
@@ -283,19 +284,13 @@ impl Nodes {
         }
     }
 
-    /// So many leases were not renewed.
-    pub(super) fn not_renewed(
-        &mut self,
-        node: usize,
-        locks: usize,
-        are_shares: bool,
-        reason: &str,
-    ) {
-        self.nodes[node].not_renewed(locks, are_shares, reason);
+    /// So many leases of this part were not renewed.
+    pub(super) fn not_renewed(&mut self, node: usize, locks: usize, part: Part, reason: &str) {
+        self.nodes[node].not_renewed(locks, part, reason);
     }
 
-    pub(super) fn has_renewed(&mut self, node: usize, are_shares: bool) {
-        self.nodes[node].has_renewed(are_shares);
+    pub(super) fn has_renewed(&mut self, node: usize, part: Part) {
+        self.nodes[node].has_renewed(part);
     }
 
     /// The keys of a lane are elsewhere, at a node that may have been named.

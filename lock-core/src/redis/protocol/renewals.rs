@@ -25,18 +25,14 @@ impl RedisProtocol {
         effects: &mut Effects,
     ) -> Vec<Renewal> {
         let link = sent.link;
-        // The driver sends them apart.
-        let are_shares = locks.iter().any(|lock| lock.owner.part == Part::Share);
+        // Of all of them: the driver sends the parts apart.
+        let part = locks.first().map_or(Part::Whole, |lock| lock.owner.part);
         let values = match answer {
             Ok(values) => values,
             Err(failure) => {
                 self.upkeep.nodes.failed(link, &failure);
-                self.upkeep.nodes.not_renewed(
-                    link.node,
-                    locks.len(),
-                    are_shares,
-                    &failure.to_string(),
-                );
+                let reason = failure.to_string();
+                (self.upkeep.nodes).not_renewed(link.node, locks.len(), part, &reason);
                 if failure.is_elsewhere() {
                     self.upkeep.nodes.look_for(sent.lane, &failure, effects);
                 }
@@ -82,11 +78,9 @@ impl RedisProtocol {
             let said = String::from_utf8_lossy(&said).into_owned();
             let lacking = self.verdicts.lacking_as_said(&said);
             let said = lacking.map_or(said, |lacking| lacking.to_string());
-            self.upkeep
-                .nodes
-                .not_renewed(link.node, number, are_shares, &said);
+            (self.upkeep.nodes).not_renewed(link.node, number, part, &said);
         } else if renewed.iter().any(is_extended) {
-            self.upkeep.nodes.has_renewed(link.node, are_shares);
+            self.upkeep.nodes.has_renewed(link.node, part);
         }
         renewed
     }
