@@ -8,8 +8,9 @@ use std::sync::Arc;
 use tokio::sync::{mpsc, watch};
 
 use super::KIND;
-use super::command::{Acquire, Answer, Claim, Client, Command, Reply, WhoHolds};
-use super::grant::RedisGrant;
+use super::command::{
+    Acquire, Answer, Claim, Client, Command, RedisGrant, Reply, WhoHolds,
+};
 use super::key::Key;
 use super::listing;
 use super::shared::Shared;
@@ -101,14 +102,11 @@ impl Backend for RedisBackend {
         let key = self.key(request);
         // What the driver has acquired for the waiters.
         if let Some(grant) = self.shared.waiting.take_for(&key, request) {
-            return Ok(Attempt::Granted(RedisGrant(grant)));
+            return Ok(Attempt::Granted(grant));
         }
         let (acquire, answer) = self.acquire(key, request);
         self.shared.queues.requests.push(Command::Acquire(acquire));
-        Ok(match self.client.answered(answer).await? {
-            Attempt::Granted(grant) => Attempt::Granted(RedisGrant(grant)),
-            Attempt::Held { retry_in } => Attempt::Held { retry_in },
-        })
+        self.client.answered(answer).await
     }
 
     async fn try_acquire_many(
@@ -143,7 +141,7 @@ impl Backend for RedisBackend {
             self.shared.queues.requests.push_all(claims);
             for (position, answer) in answers {
                 if let Attempt::Granted(grant) = self.client.answered(answer).await? {
-                    granted.push((position, RedisGrant(grant)));
+                    granted.push((position, grant));
                 }
             }
         }

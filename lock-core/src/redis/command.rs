@@ -4,6 +4,8 @@ use super::key::Key;
 use super::waiting::Waiting;
 use crate::server::leased;
 
+/// A lock that is held in Redis. Dropping it starts the release.
+pub type RedisGrant = leased::KeyGrant<Key>;
 pub(super) type Command = leased::Command<Waiting>;
 pub(super) type Acquire = leased::Acquire<Waiting>;
 pub(super) type Claim = leased::Claim<Waiting>;

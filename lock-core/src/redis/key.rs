@@ -15,7 +15,7 @@ pub(super) const BUCKETS: usize = 256;
 
 /// The key of a lock, which is the name of its channel as well.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub(super) struct Key {
+pub struct Key {
     pub(super) text: Arc<str>,
     pub(super) bucket: u8,
 }

@@ -214,7 +214,6 @@ mod companion;
 mod connect;
 mod connection_string;
 mod gather;
-mod grant;
 mod key;
 mod listing;
 mod logins;
@@ -245,11 +244,11 @@ mod watch;
 
 pub use backend::RedisBackend;
 pub use builder::RedisBuilder;
+#[doc(hidden)]
+pub use command::RedisGrant;
 #[cfg(all(test, feature = "postgres"))]
 pub(crate) use companion::RedisCompanion;
 pub use connect::client;
-#[doc(hidden)]
-pub use grant::RedisGrant;
 pub(crate) use registration::REGISTRATION;
 
 /// The driver whose types the signatures here have, in the version that they mean.

@@ -9,12 +9,11 @@ use sqlx::{Postgres, Transaction};
 use tokio::sync::mpsc;
 
 use super::fence::fence;
-use super::grant::LeaseTableGrant;
 use super::key::RowKey;
 use super::listing::list;
 use super::protocol::KIND;
 use super::shared::Opened;
-use super::waiters::{Acquire, Claim, Command, TableKey, WhoHolds};
+use super::waiters::{Acquire, Claim, Command, LeaseTableGrant, TableKey, WhoHolds};
 use crate::backend::{Attempt, Backend, LockRequest, Providers};
 use crate::server::PATIENCE;
 use crate::server::leased::{Answer, Reply};
@@ -186,14 +185,11 @@ impl Backend for LeaseTable {
         let Opened { shared, client, .. } = &*self.opened;
         // What the driver has acquired for the waiters.
         if let Some(grant) = shared.waiters.take_for(&self.key(request), request) {
-            return Ok(Attempt::Granted(LeaseTableGrant(grant)));
+            return Ok(Attempt::Granted(grant));
         }
         let (acquire, answer) = self.acquire(request);
         shared.queues.requests.push(Command::Acquire(acquire));
-        Ok(match client.answered(answer).await? {
-            Attempt::Granted(grant) => Attempt::Granted(LeaseTableGrant(grant)),
-            Attempt::Held { retry_in } => Attempt::Held { retry_in },
-        })
+        client.answered(answer).await
     }
 
     async fn try_acquire_many(
@@ -218,9 +214,7 @@ impl Backend for LeaseTable {
                 shared.queues.requests.push(Command::Claim(claim));
                 for (at, answer) in mem::take(&mut unknown).into_iter().zip(answers) {
                     match client.answered(answer).await? {
-                        Attempt::Granted(grant) => {
-                            granted.push((chunk * CLAIMED + at, LeaseTableGrant(grant)));
-                        }
+                        Attempt::Granted(grant) => granted.push((chunk * CLAIMED + at, grant)),
                         Attempt::Held { retry_in: None } => unknown.push(at),
                         Attempt::Held { .. } => {}
                     }

@@ -13,7 +13,7 @@ use crate::{LockMode, LockName};
 
 /// What the driver knows a lock by: its row, and the name that is written into it.
 #[derive(Clone, Debug)]
-pub(super) struct TableKey {
+pub struct TableKey {
     pub(super) row: RowKey,
     pub(super) name: LockName,
 }
@@ -163,6 +163,8 @@ impl WaiterTable for Waiters {
     }
 }
 
+/// A lock that is held as a row. Dropping it starts the release.
+pub type LeaseTableGrant = KeyGrant<TableKey>;
 pub(super) type Command = leased::Command<Waiters>;
 pub(super) type Acquire = leased::Acquire<Waiters>;
 pub(super) type Claim = leased::Claim<Waiters>;

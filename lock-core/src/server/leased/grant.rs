@@ -1,5 +1,6 @@
 //! Granted keys, and what releases them.
 
+use std::fmt;
 use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
@@ -72,8 +73,9 @@ impl<K: LockKey> Releases for KeyReleases<K> {
     }
 }
 
-/// A lock that is held as a leased key. Dropping it starts the release.
-pub(crate) struct KeyGrant<K: LockKey>(ServerGrant<KeyReleases<K>>);
+/// A lock that is held as a leased key. Dropping it starts the release. Users of a backend have it under the name that
+/// the backend gives it.
+pub struct KeyGrant<K: LockKey>(ServerGrant<KeyReleases<K>>);
 
 impl<K: LockKey> KeyGrant<K> {
     pub(crate) fn new(client: Arc<Client<K>>, hold: Hold<K>, lease: Lease) -> Self {
@@ -128,5 +130,13 @@ impl<K: LockKey> Grant for KeyGrant<K> {
         let hold = self.0.hold_mut();
         hold.is_kept = hold.kept_until.is_some();
         hold.is_kept
+    }
+}
+
+impl<K: LockKey> fmt::Debug for KeyGrant<K> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("KeyGrant")
+            .field("lease", self.lease())
+            .finish_non_exhaustive()
     }
 }

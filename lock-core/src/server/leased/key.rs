@@ -5,7 +5,7 @@ use std::hash::Hash;
 use crate::LockMode;
 
 /// What the driver knows a lock by.
-pub(crate) trait LockKey: Clone + Eq + Hash + Send + Sync + 'static {}
+pub trait LockKey: Clone + Eq + Hash + Send + Sync + 'static {}
 
 impl<K: Clone + Eq + Hash + Send + Sync + 'static> LockKey for K {}
 
