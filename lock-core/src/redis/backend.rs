@@ -5,21 +5,20 @@ use std::fmt;
 use std::future::Future;
 use std::sync::Arc;
 
-use tokio::sync::{mpsc, watch};
+use tokio::sync::watch;
 
 use super::KIND;
-use super::command::{
-    Acquire, Answer, Claim, Client, Command, RedisGrant, Reply, WhoHolds,
-};
+use super::command::{Claim, Client, Command, RedisGrant};
 use super::key::Key;
 use super::listing;
 use super::shared::Shared;
 use super::thread::Started;
 use super::topology::Topology;
 use super::value;
+use super::waiting::Waiting;
 use crate::backend::{Attempt, Backend, LockRequest, Providers};
-use crate::server::PATIENCE;
-use crate::{Holder, Listing, LockError, LockName, LossReason, oneshot};
+use crate::server::leased::Caller;
+use crate::{Holder, Listing, LockError, LockName, LossReason};
 
 /// How many locks the first call of a claim asks for, and how many any asks for at most.
 const CLAIMED: (usize, usize) = (128, 1_024);
@@ -48,28 +47,15 @@ impl RedisBackend {
         }
     }
 
-    fn key(&self, request: &LockRequest) -> Key {
-        Key::new(&self.shared.settings.namespace, request.name())
+    fn key(&self, name: &LockName) -> Key {
+        Key::new(&self.shared.settings.namespace, name)
     }
 
-    /// Whether each server could grant a lock, when all have answered: what one of them is asked after
-    /// that goes over no connection that was found dead.
-    async fn probe(&self) -> Result<(), LockError> {
-        let (probe, mut answers) = mpsc::unbounded_channel();
-        self.shared.queues.requests.push(Command::Probe(probe));
-        let mut all = None;
-        while let Some(answer) = answers.recv().await {
-            all = Some(all.unwrap_or(Ok(())).and(answer));
+    fn caller(&self) -> Caller<'_, Waiting> {
+        Caller {
+            requests: &self.shared.queues.requests,
+            client: &self.client,
         }
-        all.unwrap_or_else(|| Err(self.client.gone()))
-    }
-
-    fn acquire(&self, key: Key, of: &LockRequest) -> (Acquire, oneshot::Receiver<Answer>) {
-        let (reply, answer) = oneshot::channel();
-        let mut acquire = Acquire::new(Arc::clone(&self.client), key, Reply::Caller(reply));
-        acquire.at_least = of.at_least();
-        acquire.part = of.mode().into();
-        (acquire, answer)
     }
 }
 
@@ -99,14 +85,12 @@ impl Backend for RedisBackend {
     const SHARED: bool = true;
 
     async fn try_acquire(&self, request: &LockRequest) -> Result<Attempt<RedisGrant>, LockError> {
-        let key = self.key(request);
+        let key = self.key(request.name());
         // What the driver has acquired for the waiters.
         if let Some(grant) = self.shared.waiting.take_for(&key, request) {
             return Ok(Attempt::Granted(grant));
         }
-        let (acquire, answer) = self.acquire(key, request);
-        self.shared.queues.requests.push(Command::Acquire(acquire));
-        self.client.answered(answer).await
+        self.caller().try_acquire(key, request).await
     }
 
     async fn try_acquire_many(
@@ -114,7 +98,9 @@ impl Backend for RedisBackend {
         requests: &[LockRequest],
         limit: usize,
     ) -> Result<Vec<(usize, RedisGrant)>, LockError> {
-        let keys: Vec<Key> = requests.iter().map(|request| self.key(request)).collect();
+        let keys = requests.iter().map(|request| self.key(request.name()));
+        let keys: Vec<Key> = keys.collect();
+        let caller = self.caller();
         let mut chunks = chunks(&keys, self.lanes, limit);
         let mut granted = Vec::new();
         while granted.len() < limit {
@@ -129,7 +115,7 @@ impl Backend for RedisBackend {
                 let mut acquires = Vec::with_capacity(chunk.len());
                 for position in chunk {
                     let (acquire, answer) =
-                        self.acquire(keys[position].clone(), &requests[position]);
+                        caller.acquire(keys[position].clone(), &requests[position]);
                     acquires.push(acquire);
                     answers.push((position, answer));
                 }
@@ -138,7 +124,7 @@ impl Backend for RedisBackend {
             if claims.is_empty() {
                 break;
             }
-            self.shared.queues.requests.push_all(claims);
+            caller.requests.push_all(claims);
             for (position, answer) in answers {
                 if let Attempt::Granted(grant) = self.client.answered(answer).await? {
                     granted.push((position, grant));
@@ -153,19 +139,11 @@ impl Backend for RedisBackend {
     }
 
     fn changed(&self, request: &LockRequest) -> impl Future<Output = ()> + Send + 'static {
-        super::waiting::register(&self.shared.waiting, &self.key(request), request.mode())
+        super::waiting::register(&self.shared.waiting, &self.key(request.name()), request.mode())
     }
 
     async fn holder(&self, name: &LockName) -> Result<Option<Holder>, LockError> {
-        let (reply, answer) = oneshot::channel();
-        let question = WhoHolds {
-            key: Key::new(&self.shared.settings.namespace, name),
-            reply,
-            until: self.shared.clock.now() + PATIENCE,
-        };
-        let question = Command::WhoHolds(question);
-        self.shared.queues.requests.push(question);
-        self.client.answered(answer).await
+        self.caller().holder(self.key(name)).await
     }
 
     async fn list(&self, limit: usize) -> Result<Listing, LockError> {
@@ -179,12 +157,7 @@ impl Backend for RedisBackend {
     }
 
     async fn health(&self) -> Result<(), LockError> {
-        match self.probe().await {
-            // That the server has closed a connection, for being idle (`timeout`) or at a restart, is
-            // noticed by the first call over it, and says nothing of the next.
-            Err(error) if error.is_unavailable() => self.probe().await,
-            answer => answer,
-        }
+        self.caller().health().await
     }
 
     fn providers(&self) -> Option<&Providers> {

@@ -6,18 +6,16 @@ use std::mem;
 use std::sync::Arc;
 
 use sqlx::{Postgres, Transaction};
-use tokio::sync::mpsc;
 
 use super::fence::fence;
 use super::key::RowKey;
 use super::listing::list;
 use super::protocol::KIND;
 use super::shared::Opened;
-use super::waiters::{Acquire, Claim, Command, LeaseTableGrant, TableKey, WhoHolds};
+use super::waiters::{Claim, Command, LeaseTableGrant, TableKey, Waiters};
 use crate::backend::{Attempt, Backend, LockRequest, Providers};
-use crate::server::PATIENCE;
-use crate::server::leased::{Answer, Reply};
-use crate::{Holder, Listing, LockError, LockGuard, LockName, LossReason, oneshot};
+use crate::server::leased::Caller;
+use crate::{Holder, Listing, LockError, LockGuard, LockName, LossReason};
 
 /// How many locks one request of a claim asks for at most.
 const CLAIMED: usize = 1_024;
@@ -149,25 +147,15 @@ impl LeaseTable {
         fenced.map_err(|error| error.with_lock(guard.name()))
     }
 
-    fn key(&self, request: &LockRequest) -> TableKey {
-        TableKey::new(&self.opened.shared.chosen.namespace, request.name())
+    fn key(&self, name: &LockName) -> TableKey {
+        TableKey::new(&self.opened.shared.chosen.namespace, name)
     }
 
-    fn acquire(&self, request: &LockRequest) -> (Acquire, oneshot::Receiver<Answer<TableKey>>) {
-        let (reply, answer) = oneshot::channel();
-        let client = Arc::clone(&self.opened.client);
-        let mut acquire = Acquire::new(client, self.key(request), Reply::Caller(reply));
-        acquire.at_least = request.at_least();
-        acquire.part = request.mode().into();
-        (acquire, answer)
-    }
-
-    async fn probe(&self) -> Result<(), LockError> {
-        let (probe, mut answers) = mpsc::unbounded_channel();
-        let queues = &self.opened.shared.queues;
-        queues.requests.push(Command::Probe(probe));
-        let answer = answers.recv().await;
-        answer.unwrap_or_else(|| Err(self.opened.client.gone()))
+    fn caller(&self) -> Caller<'_, Waiters> {
+        Caller {
+            requests: &self.opened.shared.queues.requests,
+            client: &self.opened.client,
+        }
     }
 }
 
@@ -182,14 +170,12 @@ impl Backend for LeaseTable {
         &self,
         request: &LockRequest,
     ) -> Result<Attempt<LeaseTableGrant>, LockError> {
-        let Opened { shared, client, .. } = &*self.opened;
+        let key = self.key(request.name());
         // What the driver has acquired for the waiters.
-        if let Some(grant) = shared.waiters.take_for(&self.key(request), request) {
+        if let Some(grant) = self.opened.shared.waiters.take_for(&key, request) {
             return Ok(Attempt::Granted(grant));
         }
-        let (acquire, answer) = self.acquire(request);
-        shared.queues.requests.push(Command::Acquire(acquire));
-        client.answered(answer).await
+        self.caller().try_acquire(key, request).await
     }
 
     async fn try_acquire_many(
@@ -197,7 +183,7 @@ impl Backend for LeaseTable {
         requests: &[LockRequest],
         limit: usize,
     ) -> Result<Vec<(usize, LeaseTableGrant)>, LockError> {
-        let Opened { shared, client, .. } = &*self.opened;
+        let caller = self.caller();
         let mut granted = Vec::new();
         for (chunk, requests) in requests.chunks(CLAIMED).enumerate() {
             let mut unknown: Vec<_> = (0..requests.len()).collect();
@@ -207,13 +193,16 @@ impl Backend for LeaseTable {
                 if granted.len() >= limit || unknown.is_empty() {
                     break;
                 }
-                let asked = unknown.iter().map(|at| self.acquire(&requests[*at]));
+                let asked = unknown.iter().map(|at| {
+                    let request = &requests[*at];
+                    caller.acquire(self.key(request.name()), request)
+                });
                 let (acquires, answers): (Vec<_>, Vec<_>) = asked.unzip();
                 let limit = limit - granted.len();
                 let claim = Claim { acquires, limit };
-                shared.queues.requests.push(Command::Claim(claim));
+                caller.requests.push(Command::Claim(claim));
                 for (at, answer) in mem::take(&mut unknown).into_iter().zip(answers) {
-                    match client.answered(answer).await? {
+                    match caller.client.answered(answer).await? {
                         Attempt::Granted(grant) => granted.push((chunk * CLAIMED + at, grant)),
                         Attempt::Held { retry_in: None } => unknown.push(at),
                         Attempt::Held { .. } => {}
@@ -226,19 +215,11 @@ impl Backend for LeaseTable {
 
     fn changed(&self, request: &LockRequest) -> impl Future<Output = ()> + Send + 'static {
         let waiters = &self.opened.shared.waiters;
-        waiters.register(self.key(request), request.mode())
+        waiters.register(self.key(request.name()), request.mode())
     }
 
     async fn holder(&self, name: &LockName) -> Result<Option<Holder>, LockError> {
-        let Opened { shared, client, .. } = &*self.opened;
-        let (reply, answer) = oneshot::channel();
-        let question = WhoHolds {
-            key: TableKey::new(&shared.chosen.namespace, name),
-            reply,
-            until: shared.clock.now() + PATIENCE,
-        };
-        shared.queues.requests.push(Command::WhoHolds(question));
-        client.answered(answer).await
+        self.caller().holder(self.key(name)).await
     }
 
     async fn list(&self, limit: usize) -> Result<Listing, LockError> {
@@ -251,12 +232,7 @@ impl Backend for LeaseTable {
     }
 
     async fn health(&self) -> Result<(), LockError> {
-        match self.probe().await {
-            // That the server has closed a connection is noticed by the first request over it, and says
-            // nothing of the next.
-            Err(error) if error.is_unavailable() => self.probe().await,
-            answer => answer,
-        }
+        self.caller().health().await
     }
 
     fn providers(&self) -> Option<&Providers> {

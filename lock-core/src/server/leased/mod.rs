@@ -4,6 +4,7 @@
 //! is the same in each store, and is here and in the [driver](super::driver); how a store is asked is a
 //! [protocol](super::protocol).
 
+mod caller;
 mod grant;
 mod held;
 mod key;
@@ -12,6 +13,7 @@ mod release;
 mod request;
 mod token;
 
+pub(crate) use caller::Caller;
 pub(crate) use grant::{Client, HoldCommand, KeyGrant, KeyReleases};
 pub(crate) use held::{Held, HeldLock};
 #[cfg_attr(
