@@ -12,7 +12,6 @@ use super::command::{Claim, Client, Command, RedisGrant};
 use super::key::Key;
 use super::listing;
 use super::shared::Shared;
-use super::thread::Started;
 use super::topology::Topology;
 use super::value;
 use super::waiting::Waiting;
@@ -27,8 +26,6 @@ const CLAIMED: (usize, usize) = (128, 1_024);
 pub struct RedisBackend {
     shared: Arc<Shared>,
     client: Arc<Client>,
-    /// How many kinds of keys there are that cannot share a call.
-    lanes: usize,
     topology: watch::Receiver<Arc<Topology>>,
     providers: Providers,
     /// One list at a time. It ends with its caller, since the caller asks for each part.
@@ -36,12 +33,15 @@ pub struct RedisBackend {
 }
 
 impl RedisBackend {
-    pub(super) fn new(shared: Arc<Shared>, client: Arc<Client>, started: Started) -> Self {
+    pub(super) fn new(
+        shared: Arc<Shared>,
+        client: Arc<Client>,
+        topology: watch::Receiver<Arc<Topology>>,
+    ) -> Self {
         Self {
             shared,
             client,
-            lanes: started.lanes,
-            topology: started.topology,
+            topology,
             providers: Providers::default(),
             listing: tokio::sync::Mutex::default(),
         }
@@ -101,7 +101,8 @@ impl Backend for RedisBackend {
         let keys = requests.iter().map(|request| self.key(request.name()));
         let keys: Vec<Key> = keys.collect();
         let caller = self.caller();
-        let mut chunks = chunks(&keys, self.lanes, limit);
+        let lanes = self.topology.borrow().lanes();
+        let mut chunks = chunks(&keys, lanes, limit);
         let mut granted = Vec::new();
         while granted.len() < limit {
             // As many calls together as can all be granted what they ask for.

@@ -275,14 +275,14 @@ impl RedisBuilder {
         let settings = self.settings()?;
         settings.target.warn_unless_verified();
         let (server, namespace) = (settings.target.to_string(), settings.namespace.clone());
-        let (shared, client, started) = thread::start(settings).await?;
+        let (shared, client, topology) = thread::start(settings).await?;
         tracing::info!(
             server,
             namespace,
             name_secret = secret_fingerprint(),
             "Distributed locks: Redis provider (high-performance mode)"
         );
-        Ok(RedisBackend::new(shared, client, started))
+        Ok(RedisBackend::new(shared, client, topology))
     }
 
     pub(super) fn settings(self) -> Result<Settings, LockError> {

@@ -19,18 +19,12 @@ use super::watch::watch_address;
 use crate::LockError;
 use crate::server::Reply;
 use crate::server::driver;
-use crate::server::protocol::Protocol;
 use crate::server::worker::{self, AtEnd};
 
 type Driver = driver::Driver<RedisProtocol>;
 
-/// What is known when the thread has connected.
-pub(super) struct Started {
-    /// How many kinds of keys cannot share a call.
-    pub(super) lanes: usize,
-    /// Where the locks are.
-    pub(super) topology: watch::Receiver<Arc<Topology>>,
-}
+/// Where the locks are, once the thread has connected.
+type Started = watch::Receiver<Arc<Topology>>;
 
 /// Starts the thread; returns when it has connected.
 pub(super) async fn start(
@@ -41,8 +35,8 @@ pub(super) async fn start(
     let client = shared.client();
     let of_thread = (Arc::clone(&shared), Arc::downgrade(&client));
     let run = move |started| run(of_thread.0, of_thread.1, started);
-    let started = worker::start("lock-redis", run).await?;
-    Ok((shared, client, started))
+    let topology = worker::start("lock-redis", run).await?;
+    Ok((shared, client, topology))
 }
 
 fn run(shared: Arc<Shared>, client: Weak<Client>, started: Reply<Started>) {
@@ -53,12 +47,11 @@ fn run(shared: Arc<Shared>, client: Weak<Client>, started: Reply<Started>) {
         Err(error) => return drop(started.send(Err(error))),
     };
     runtime.block_on(async {
-        let (maker, driver, lanes, subscriber) = match first(Arc::clone(&shared), client).await {
+        let (maker, driver, subscriber) = match first(Arc::clone(&shared), client).await {
             Ok(first) => first,
             Err(error) => return drop(started.send(Err(error))),
         };
-        let topology = maker.topology.subscribe();
-        if started.send(Ok(Started { lanes, topology })).is_err() {
+        if started.send(Ok(maker.topology.subscribe())).is_err() {
             return;
         }
         // Both end with the runtime.
@@ -75,7 +68,7 @@ fn run(shared: Arc<Shared>, client: Weak<Client>, started: Reply<Started>) {
 async fn first(
     shared: Arc<Shared>,
     client: Weak<Client>,
-) -> Result<(Maker, Driver, usize, Subscriber), LockError> {
+) -> Result<(Maker, Driver, Subscriber), LockError> {
     let Found {
         seed,
         opened,
@@ -92,10 +85,9 @@ async fn first(
     };
     let (mut protocol, mut effects) = (maker.protocol(), Effects::new());
     protocol.begin(&seed, opened, &mut effects);
-    let lanes = protocol.lanes();
     let driver = maker.driver(protocol, effects);
     let subscriber = Subscriber::new(shared, changes, asked);
-    Ok((maker, driver, lanes, subscriber))
+    Ok((maker, driver, subscriber))
 }
 
 /// Makes the drivers: the first, and one after each panic.

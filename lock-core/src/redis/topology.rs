@@ -88,6 +88,14 @@ impl Topology {
         })
     }
 
+    /// How many kinds of keys there are that cannot share a call: one, or in a cluster the buckets.
+    pub(super) fn lanes(&self) -> usize {
+        match self.is_cluster {
+            true => self.of_bucket.len(),
+            false => 1,
+        }
+    }
+
     /// Whether there is a bucket at this node; the places of nodes that are gone are kept for others.
     pub(super) fn has(&self, node: usize) -> bool {
         self.of_bucket.contains(&node)

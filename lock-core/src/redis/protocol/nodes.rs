@@ -58,11 +58,6 @@ impl Nodes {
     /// Those that are known, without a connection yet.
     pub(super) fn new(shared: Arc<Shared>, topology: watch::Sender<Arc<Topology>>) -> Self {
         let layout = Arc::clone(&topology.borrow());
-        let lanes = if layout.is_cluster {
-            layout.of_bucket.len()
-        } else {
-            1
-        };
         let lane = |bucket: usize| {
             let tag = u8::try_from(bucket).unwrap_or_default();
             NodeLane {
@@ -74,7 +69,7 @@ impl Nodes {
         };
         let nodes = layout.nodes.iter().cloned().enumerate();
         Self {
-            lanes: (0..lanes).map(lane).collect(),
+            lanes: (0..layout.lanes()).map(lane).collect(),
             nodes: nodes.map(|(place, info)| Node::new(place, info)).collect(),
             last_server: 0,
             topology,
