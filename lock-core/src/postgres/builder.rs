@@ -16,8 +16,9 @@ use super::login_options::LoginOptions;
 use super::mark::Mark;
 use super::place::{place, warn_unless_verified};
 use super::session_name::{SHARED, SessionName};
+use super::source::Source;
 use super::terms::Terms;
-use super::url;
+use super::token_column::check_epoch;
 use crate::credentials::Ask;
 use crate::instance::Instance;
 use crate::name::secret_fingerprint;
@@ -49,11 +50,6 @@ pub struct PostgresBuilder {
     token_epoch: u8,
     credentials: Option<Ask>,
     mark: Option<Mark>,
-}
-
-enum Source {
-    Url(String),
-    Pool(PgPool),
 }
 
 impl PostgresBackend {
@@ -312,15 +308,8 @@ impl PostgresBuilder {
     ///
     /// Cancel safe: a connection whose caller has left is closed.
     pub async fn connect(self) -> Result<PostgresBackend, LockError> {
-        let (options, pool) = match self.source {
-            Source::Url(url) => (url::parse(&url)?, None),
-            Source::Pool(pool) => (pool.connect_options().as_ref().clone(), Some(pool)),
-        };
-        if self.token_epoch > 126 {
-            return Err(LockError::misconfigured(
-                "a token epoch is 126 at most, since tokens have to fit a bigint",
-            ));
-        }
+        let (options, pool) = self.source.read()?;
+        check_epoch(self.token_epoch)?;
         let namespace = plain_text::namespace(&self.namespace)?;
         let names = Names {
             namespace: namespace.into(),

@@ -143,6 +143,7 @@ mod session;
 mod session_name;
 mod setup_sql;
 mod shared;
+mod source;
 mod sql;
 mod sqlstate;
 mod statement;

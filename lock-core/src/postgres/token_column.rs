@@ -5,7 +5,17 @@ use sqlx::error::BoxDynError;
 use sqlx::postgres::{PgArgumentBuffer, PgHasArrayType, PgTypeInfo, PgValueRef};
 use sqlx::{Decode, Encode, Postgres, Type};
 
-use crate::FencingToken;
+use crate::{FencingToken, LockError};
+
+/// Refuses an epoch with which tokens would not fit.
+pub(super) fn check_epoch(epoch: u8) -> Result<(), LockError> {
+    match epoch {
+        ..=126 => Ok(()),
+        _ => Err(LockError::misconfigured(
+            "a token epoch is 126 at most, since tokens have to fit a bigint",
+        )),
+    }
+}
 
 /// A `bigint`.
 impl Type<Postgres> for FencingToken {

@@ -93,26 +93,17 @@ impl RedisBackend {
 
     /// Chooses more than where the server is.
     pub fn builder(connection_string: &str) -> RedisBuilder {
-        RedisBuilder::parse(connection_string)
+        RedisBuilder::new(Source::Text(connection_string.to_owned()))
     }
 
     /// Chooses more than the server of a client that there is.
     pub fn builder_from_client(client: &::redis::Client) -> RedisBuilder {
-        RedisBuilder::client(client)
+        let info = client.get_connection_info().clone();
+        RedisBuilder::new(Source::Client(Box::new(info)))
     }
 }
 
 impl RedisBuilder {
-    pub(super) fn parse(connection_string: &str) -> Self {
-        Self::new(Source::Text(connection_string.to_owned()))
-    }
-
-    fn client(client: &::redis::Client) -> Self {
-        Self::new(Source::Client(Box::new(
-            client.get_connection_info().clone(),
-        )))
-    }
-
     fn new(source: Source) -> Self {
         Self {
             source,

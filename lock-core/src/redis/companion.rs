@@ -13,7 +13,7 @@ use tokio::sync::Mutex;
 use tokio::time::timeout;
 
 use super::about::{About, Mode};
-use super::builder::RedisBuilder;
+use super::backend::RedisBackend;
 use super::connect::{ask, open};
 use super::sentinel::Sentinels;
 use super::settings::Settings;
@@ -49,7 +49,7 @@ impl RedisCompanion {
     ///
     /// [`Misconfigured`](crate::LockErrorKind::Misconfigured) for a connection string that is wrong.
     pub(crate) fn new(connection_string: &str) -> Result<Self, LockError> {
-        let settings = RedisBuilder::parse(connection_string).settings()?;
+        let settings = RedisBackend::builder(connection_string).settings()?;
         settings.target.warn_unless_verified();
         Ok(Self(Arc::new(Inner {
             sentinels: Sentinels::of(&settings),

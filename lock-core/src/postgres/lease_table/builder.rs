@@ -23,7 +23,9 @@ use crate::postgres::login_options::LoginOptions;
 use crate::postgres::mark::Mark;
 use crate::postgres::place::{place, warn_unless_verified};
 use crate::postgres::session_name::SessionName;
+use crate::postgres::source::Source;
 use crate::postgres::terms::Terms;
+use crate::postgres::token_column::check_epoch;
 use crate::postgres::url;
 use crate::{Credentials, LockError, plain_text};
 
@@ -62,20 +64,7 @@ pub struct LeaseTableBuilder {
     mark: Option<Mark>,
 }
 
-enum Source {
-    Url(String),
-    Pool(PgPool),
-}
-
 impl LeaseTableBuilder {
-    pub(super) fn from_url(url: String) -> Self {
-        Self::new(Source::Url(url))
-    }
-
-    pub(super) fn from_pool(pool: PgPool) -> Self {
-        Self::new(Source::Pool(pool))
-    }
-
     fn new(source: Source) -> Self {
         Self {
             source,
@@ -225,17 +214,10 @@ impl LeaseTableBuilder {
     ///
     /// Cancel safe: nothing but the table is left behind.
     pub async fn connect(self) -> Result<LeaseTable, LockError> {
-        let (options, pool) = match self.source {
-            Source::Url(url) => (url::parse(&url)?, None),
-            Source::Pool(pool) => (pool.connect_options().as_ref().clone(), Some(pool)),
-        };
+        let (options, pool) = self.source.read()?;
         let direct = self.listen_url.as_deref().map(url::parse).transpose();
         let direct = direct.map_err(|error| error.in_setting("listen_url"))?;
-        if self.token_epoch > 126 {
-            return Err(LockError::misconfigured(
-                "a token epoch is 126 at most, since tokens have to fit a bigint",
-            ));
-        }
+        check_epoch(self.token_epoch)?;
         let namespace = plain_text::namespace(&self.namespace)?.to_owned();
         let instance = Instance::of(&self.instance)?;
         let terms = Terms::new(self.lease)?;
@@ -302,12 +284,12 @@ impl LeaseTable {
 
     /// How to connect to the server of this URL.
     pub fn builder(url: impl Into<String>) -> LeaseTableBuilder {
-        LeaseTableBuilder::from_url(url.into())
+        LeaseTableBuilder::new(Source::Url(url.into()))
     }
 
     /// How to connect to the server of this pool.
     pub fn builder_from_pool(pool: &PgPool) -> LeaseTableBuilder {
-        LeaseTableBuilder::from_pool(pool.clone())
+        LeaseTableBuilder::new(Source::Pool(pool.clone()))
     }
 }
 
