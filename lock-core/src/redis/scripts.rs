@@ -228,6 +228,21 @@ impl Lua {
             Err(error) => Err(Failure::Refused(error)),
         }
     }
+
+    /// The same for a call whose answer has one of these numbers of values, the time among them.
+    pub(super) async fn invoke_for<const N: usize>(
+        &self,
+        mut connection: MultiplexedConnection,
+        call: Cmd,
+        within: Duration,
+        whole: [usize; N],
+    ) -> Result<Vec<Value>, Failure> {
+        let values = self.invoke(&mut connection, call, within).await?;
+        match whole.contains(&values.len()) {
+            true => Ok(values),
+            false => Err(Failure::Nonsense),
+        }
+    }
 }
 
 /// The time and what follows it, if this is the answer to the call of this number.

@@ -1,17 +1,30 @@
-//! What the answers to questions for holders mean.
+//! Questions for holders: how they are sent, and what their answers mean.
 
+use std::future::Future;
 use std::time::Duration;
 
 use ::redis::Value;
+use ::redis::aio::MultiplexedConnection;
 
+use super::calls::ask_holders;
 use super::{Effects, RedisProtocol};
 use crate::redis::command::WhoHolds;
-use crate::redis::scripts::Failure;
+use crate::redis::scripts::{Failure, HOLDERS};
 use crate::redis::value::{self, Moment};
 use crate::server::protocol::{Sent, Told};
 use crate::{Holder, LockMode};
 
 impl RedisProtocol {
+    pub(super) fn send_questions(
+        &mut self,
+        connection: MultiplexedConnection,
+        questions: &[WhoHolds],
+    ) -> impl Future<Output = Result<Vec<Value>, Failure>> + Send + 'static {
+        let within = self.shared.settings.answer_within();
+        let call = ask_holders(questions);
+        HOLDERS.invoke_for(connection, call, within, [questions.len() + 1])
+    }
+
     pub(super) fn settle_holders(
         &mut self,
         sent: Sent,

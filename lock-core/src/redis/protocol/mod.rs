@@ -48,7 +48,7 @@ use super::KIND;
 use super::command::{Acquire, HeldLock, Release, Token, WhoHolds};
 use super::key::Key;
 use super::opened::Opened;
-use super::scripts::{Failure, HOLDERS, RENEW, TOKEN};
+use super::scripts::Failure;
 use super::shared::Shared;
 use super::subscriber::Question;
 use super::topology::Topology;
@@ -252,24 +252,11 @@ impl Protocol for RedisProtocol {
 
     fn renew(
         &mut self,
-        mut connection: MultiplexedConnection,
+        connection: MultiplexedConnection,
         sent: Sent,
         locks: &[HeldLock],
     ) -> impl Future<Output = Result<Vec<Value>, Failure>> + Send + 'static {
-        let settings = &self.shared.settings;
-        let within = settings.answer_within();
-        let not_after = self.upkeep.nodes.not_after(sent, within);
-        let server_key = &self.upkeep.nodes.lane(sent.lane).server_key;
-        let call = calls::renew(server_key, not_after, settings, sent.at, locks);
-        // The time alone: it came too late.
-        let whole = [1, locks.len() + 1];
-        async move {
-            let answer = RENEW.invoke(&mut connection, call, within).await;
-            answer.and_then(|values| match whole.contains(&values.len()) {
-                true => Ok(values),
-                false => Err(Failure::Nonsense),
-            })
-        }
+        self.send_renewals(connection, sent, locks)
     }
 
     fn renewing(&mut self, is_renewed: impl Fn(usize) -> bool) {
@@ -288,21 +275,11 @@ impl Protocol for RedisProtocol {
 
     fn issue(
         &mut self,
-        mut connection: MultiplexedConnection,
+        connection: MultiplexedConnection,
         sent: Sent,
         tokens: &[Token],
     ) -> impl Future<Output = Result<Vec<Value>, Failure>> + Send + 'static {
-        let within = self.shared.settings.answer_within();
-        let server_key = &self.upkeep.nodes.lane(sent.lane).server_key;
-        let call = calls::issue(server_key, self.verdicts.newest(), tokens);
-        let whole = tokens.len() + 1;
-        async move {
-            let answer = TOKEN.invoke(&mut connection, call, within).await;
-            answer.and_then(|values| match values.len() == whole {
-                true => Ok(values),
-                false => Err(Failure::Nonsense),
-            })
-        }
+        self.send_tokens(connection, sent, tokens)
     }
 
     fn issued(
@@ -317,20 +294,11 @@ impl Protocol for RedisProtocol {
 
     fn ask_holders(
         &mut self,
-        mut connection: MultiplexedConnection,
+        connection: MultiplexedConnection,
         _: Sent,
         questions: &[WhoHolds],
     ) -> impl Future<Output = Result<Vec<Value>, Failure>> + Send + 'static {
-        let within = self.shared.settings.answer_within();
-        let call = calls::ask_holders(questions);
-        let whole = questions.len() + 1;
-        async move {
-            let answer = HOLDERS.invoke(&mut connection, call, within).await;
-            answer.and_then(|values| match values.len() == whole {
-                true => Ok(values),
-                false => Err(Failure::Nonsense),
-            })
-        }
+        self.send_questions(connection, questions)
     }
 
     fn told(

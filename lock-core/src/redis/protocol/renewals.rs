@@ -1,14 +1,17 @@
-//! What the answers to renewals mean.
+//! Renewals: how they are sent, and what their answers mean.
 
+use std::future::Future;
 use std::time::Duration;
 
 use ::redis::Value;
+use ::redis::aio::MultiplexedConnection;
 use tokio::time::Instant;
 
+use super::calls::renew;
 use super::{Effects, RedisProtocol};
 use crate::LossReason;
 use crate::redis::command::HeldLock;
-use crate::redis::scripts::Failure;
+use crate::redis::scripts::{Failure, RENEW};
 use crate::server::clock::Jump;
 use crate::server::leased::Part;
 use crate::server::protocol::{Effect, Renewal, Sent};
@@ -17,6 +20,21 @@ use crate::server::protocol::{Effect, Renewal, Sent};
 const RENEW_SOON: Duration = Duration::from_millis(10);
 
 impl RedisProtocol {
+    pub(super) fn send_renewals(
+        &mut self,
+        connection: MultiplexedConnection,
+        sent: Sent,
+        locks: &[HeldLock],
+    ) -> impl Future<Output = Result<Vec<Value>, Failure>> + Send + 'static {
+        let settings = &self.shared.settings;
+        let within = settings.answer_within();
+        let not_after = self.upkeep.nodes.not_after(sent, within);
+        let server_key = &self.upkeep.nodes.lane(sent.lane).server_key;
+        let call = renew(server_key, not_after, settings, sent.at, locks);
+        // The time alone: it came too late.
+        RENEW.invoke_for(connection, call, within, [1, locks.len() + 1])
+    }
+
     pub(super) fn settle_renewals(
         &mut self,
         sent: Sent,

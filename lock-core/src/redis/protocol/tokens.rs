@@ -1,14 +1,30 @@
-//! What the answers to questions for tokens mean.
+//! Questions for tokens: how they are sent, and what their answers mean.
+
+use std::future::Future;
 
 use ::redis::Value;
+use ::redis::aio::MultiplexedConnection;
 
 use super::answers::number;
+use super::calls::issue;
 use super::{Effects, RedisProtocol, verdicts};
 use crate::redis::command::Token;
-use crate::redis::scripts::Failure;
+use crate::redis::scripts::{Failure, TOKEN};
 use crate::server::protocol::{Effect, Issued, Sent};
 
 impl RedisProtocol {
+    pub(super) fn send_tokens(
+        &mut self,
+        connection: MultiplexedConnection,
+        sent: Sent,
+        tokens: &[Token],
+    ) -> impl Future<Output = Result<Vec<Value>, Failure>> + Send + 'static {
+        let within = self.shared.settings.answer_within();
+        let server_key = &self.upkeep.nodes.lane(sent.lane).server_key;
+        let call = issue(server_key, self.verdicts.newest(), tokens);
+        TOKEN.invoke_for(connection, call, within, [tokens.len() + 1])
+    }
+
     pub(super) fn settle_tokens(
         &mut self,
         sent: Sent,
