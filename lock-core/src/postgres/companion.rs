@@ -1,6 +1,7 @@
 //! A database that does not hold the locks: its health is checked, and it keeps the mark of the
 //! provider that does. One connection, on a thread of its own, so that a slow database delays no lock of another.
 
+mod link;
 mod outages;
 
 use std::future::Future;
@@ -10,12 +11,12 @@ use std::thread;
 use std::time::Duration;
 
 use backon::ExponentialBuilder;
-use sqlx::PgConnection;
 use sqlx::postgres::PgConnectOptions;
 use tokio::sync::mpsc;
 use tokio::sync::mpsc::error::TryRecvError;
 use tokio::time::{sleep, timeout};
 
+use self::link::{ANSWER_WITHIN, Link, marked, session_in_time};
 use self::outages::Outages;
 use super::connect::{Opened, Target};
 use super::errors;
@@ -23,7 +24,7 @@ use super::login::log_in;
 use super::login_options::LoginOptions;
 use super::mark::{Mark, unmarked};
 use super::place::{place, warn_unless_verified};
-use super::session::{Failed, Session};
+use super::session::Session;
 use super::session_name::{SHARED, SessionName};
 use super::steps::Step;
 use super::terms::Terms;
@@ -36,20 +37,10 @@ use crate::{LockError, oneshot};
 /// How long the server keeps the mark of a process that vanished.
 const LEASE: Duration = Duration::from_secs(30);
 
-/// How long a connection without a lease may be silent before it is replaced.
-const ANSWER_WITHIN: Duration = Duration::from_secs(10);
-
 /// Between attempts to connect.
 const BACKOFF: ExponentialBuilder = ExponentialBuilder::new()
     .with_min_delay(Duration::from_millis(100))
     .with_max_delay(Duration::from_secs(1))
-    .with_jitter();
-
-/// Between looks whether a database that could keep no mark now can: each takes two connections for
-/// some seconds.
-const LOOK_AGAIN: ExponentialBuilder = ExponentialBuilder::new()
-    .with_min_delay(Duration::from_secs(5))
-    .with_max_delay(Duration::from_secs(60))
     .with_jitter();
 
 /// Between attempts of a process that can have no runtime.
@@ -141,18 +132,6 @@ struct Watch {
     backoff: BackOff,
     outages: Outages,
 }
-
-/// How the database is reached.
-enum Link {
-    /// By a session of ours, which holds the mark.
-    Marked(Box<Session>),
-    /// By a connection that can hold nothing, through a proxy that shares sessions or to a standby,
-    /// until a session can be opened there: the standby may be promoted.
-    Plain(Box<PgConnection>, Pin<Box<dyn Future<Output = Marked>>>),
-}
-
-/// A session with our mark, and the other one that the database has, if it has one.
-type Marked = (Box<Session>, Option<ProviderKind>);
 
 /// How a watch begins, reported once.
 type Started = Reply<()>;
@@ -382,72 +361,5 @@ impl Watch {
             self.outages.is_unmarked();
         }
         Ok(())
-    }
-}
-
-/// Takes the mark in this session, and looks for another.
-async fn marked(mut session: Session, mark: &Mark) -> Result<Marked, LockError> {
-    mark.take(session.wire()).await?;
-    let other = mark.check(session.wire()).await?;
-    Ok((Box::new(session), other))
-}
-
-/// A session with the mark, as soon as there can be one.
-async fn session_in_time(target: Target, mark: Mark) -> Marked {
-    let mut pauses = BackOff::new(LOOK_AGAIN);
-    loop {
-        sleep(pauses.pause()).await;
-        let opened = async { marked(target.open(None).await?.session, &mark).await };
-        if let Ok(marked) = opened.await {
-            return marked;
-        }
-    }
-}
-
-impl Link {
-    fn until_heartbeat(&self) -> Duration {
-        match self {
-            Self::Marked(session) => session.until_heartbeat(),
-            // Nothing is held, so that nothing is to be kept.
-            Self::Plain(..) => Duration::from_secs(3600),
-        }
-    }
-
-    /// Completes when the connection is gone, where that is noticed, or when there is a better one.
-    async fn changed(&mut self) -> Option<Marked> {
-        match self {
-            Self::Marked(session) => {
-                while session.notified(&()).await.is_some() {}
-                None
-            }
-            Self::Plain(_, session) => Some(session.await),
-        }
-    }
-
-    async fn probe(&mut self) -> Result<(), LockError> {
-        match self {
-            Self::Marked(session) => {
-                // No lock is waited for here, and a session that listens is woken for what it does not need.
-                if session.is_listening
-                    && let Err(Failed::Session(_)) = session.unlisten(&()).await
-                {
-                    return Err(errors::disconnected());
-                }
-                match session.beat(&()).await {
-                    Ok(()) => Ok(()),
-                    Err(Failed::Statement(error)) => Err(errors::statement(error, session.limits)),
-                    Err(Failed::Session(_)) => Err(errors::disconnected()),
-                }
-            }
-            Self::Plain(connection, _) => {
-                // Without a prepared statement, which such a proxy may not know.
-                let asked = sqlx::raw_sql("SELECT 1").execute(&mut **connection);
-                match timeout(ANSWER_WITHIN, asked).await {
-                    Ok(Ok(_)) => Ok(()),
-                    Ok(Err(error)) => Err(errors::disconnected().with_source(error)),
-                    Err(_) => Err(LockError::unanswered()),
-                }
-            }
-        }
     }
 }
