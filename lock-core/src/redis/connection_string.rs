@@ -12,77 +12,27 @@
 //! No error repeats what stands where a password can stand.
 
 mod given;
+mod hosts;
+mod scheme;
 mod sentinels;
 mod service;
+mod url;
 
 use std::collections::BTreeSet;
 use std::fmt;
-use std::net::Ipv6Addr;
 use std::time::Duration;
 
-use ::redis::{ConnectionAddr, ConnectionInfo, IntoConnectionInfo, ProtocolVersion};
-use url::Url;
+use ::redis::{ConnectionAddr, ConnectionInfo, ProtocolVersion};
 
-use self::given::{Given, once};
+use self::given::Given;
+use self::hosts::{addresses, host};
 pub(super) use self::service::Service;
 use super::certificates::{Certificates, host as tls_host, is_address};
-use super::options::{HOW_SENTINELS, NAME_THE_CA};
 use crate::server::exposed::warn_unless_local;
-use crate::server::hostless::without_host;
 use crate::{LockError, plain_text};
 
 const PORT: u16 = 6379;
 const TLS_PORT: u16 = 6380;
-
-const SCHEMES: [&str; 7] = [
-    "redis",
-    "redis+unix",
-    "rediss",
-    "unix",
-    "valkey",
-    "valkey+unix",
-    "valkeys",
-];
-
-/// Schemes of other clients and servers, which errors may name.
-const OTHER_SCHEMES: [&str; 16] = [
-    "http",
-    "https",
-    "mongodb",
-    "mysql",
-    "postgres",
-    "postgresql",
-    "redis+cluster",
-    "redis+socket",
-    "redis+ssl",
-    "redis+tls",
-    "redis-cluster",
-    "redis-socket",
-    "socket",
-    "tcp",
-    "tls",
-    "valkey-cluster",
-];
-
-/// Schemes by which clients ask Sentinels, and those that are written in their place to be parsed.
-const SENTINEL_SCHEMES: [(&str, &str); 8] = [
-    ("redis+sentinel", "redis"),
-    ("redis-sentinel", "redis"),
-    ("rediss+sentinel", "rediss"),
-    ("rediss-sentinel", "rediss"),
-    ("valkey+sentinel", "redis"),
-    ("valkey-sentinel", "redis"),
-    ("valkeys+sentinel", "rediss"),
-    ("valkeys-sentinel", "rediss"),
-];
-
-/// Schemes of clients that ask Sentinels, and are written in a way that is not taken here.
-const OTHER_SENTINEL_SCHEMES: [&str; 4] = [
-    "redis+sentinels",
-    "redis-sentinels",
-    "sentinel",
-    "sentinels",
-];
 
 /// What a connection string says. Its `Debug` shows no password.
 #[derive(Clone)]
@@ -117,7 +67,7 @@ impl Target {
         let is_scheme = |c: char| c.is_ascii_alphanumeric() || "+-.".contains(c);
         let scheme = text.split_once("://").map(|(scheme, _)| scheme);
         if scheme.is_some_and(|scheme| scheme.chars().all(is_scheme)) || text.starts_with("unix:") {
-            url(text)
+            url::parse(text)
         } else {
             options(text)
         }
@@ -207,135 +157,7 @@ fn wrong(what: impl fmt::Display) -> LockError {
     LockError::misconfigured(format!("the Redis connection string is wrong: {what}"))
 }
 
-/// Refuses a scheme of another kind: before the rest is looked at, which is written in other ways there.
-/// Gives what to parse in its place where it is one of Sentinels.
-fn check_scheme(text: &str) -> Result<Option<&'static str>, LockError> {
-    let scheme = text.split(':').next().unwrap_or_default();
-    let scheme = scheme.to_ascii_lowercase();
-    if SCHEMES.contains(&scheme.as_str()) {
-        return Ok(None);
-    }
-    if let Some((_, plain)) = SENTINEL_SCHEMES.iter().find(|(name, _)| *name == scheme) {
-        return Ok(Some(plain));
-    }
-    let listed = |names: &[&'static str]| names.iter().copied().find(|name| *name == scheme);
-    if let Some(scheme) = listed(&OTHER_SENTINEL_SCHEMES) {
-        return Err(wrong(format_args!(
-            "its scheme `{scheme}` is one of Sentinel that is not taken: {HOW_SENTINELS}"
-        )));
-    }
-    let shown = listed(&OTHER_SCHEMES).map_or("unknown".to_owned(), |name| format!("`{name}`"));
-    Err(wrong(format_args!(
-        "its scheme is {shown}; known are redis, rediss, valkey, valkeys, unix, redis+sentinel, \
-         rediss+sentinel"
-    )))
-}
-
-fn url(text: &str) -> Result<Target, LockError> {
-    let (text, mut sentinels) = match check_scheme(text)? {
-        Some(scheme) => {
-            let (text, hosts) = sentinels::take_hosts(text)?;
-            let (_, rest) = text.split_once(':').unwrap_or_default();
-            (format!("{scheme}:{rest}"), hosts)
-        }
-        None => (text.to_owned(), Vec::new()),
-    };
-    let is_socket = text
-        .split(':')
-        .next()
-        .is_some_and(|scheme| scheme.ends_with("unix"));
-    let hostless = is_socket.then(|| without_host(&text)).flatten();
-    let text = hostless.unwrap_or(text);
-    // `ParseError` says what is wrong without the text.
-    let mut url = Url::parse(&text).map_err(|error| {
-        wrong(
-            "it is not a URL; write redis://USER:PASSWORD@HOST:PORT/DATABASE, with special characters of \
-             the password percent-encoded: `/` as %2F, `?` as %3F, `#` as %23, `@` as %40, `%` as %25; \
-             several nodes of a cluster are written HOST:PORT,HOST:PORT,password=..,ssl=true",
-        )
-        .with_source(error)
-    })?;
-    let has_tls = matches!(url.scheme(), "rediss" | "valkeys");
-    // Not shown: it is the rest of a password that has a `?`.
-    if url.query().is_some_and(|query| query.contains('@')) {
-        return Err(wrong(
-            "it has a `@` after its `?`; write a `?` in a password as %3F, and a `@` in an option as %40",
-        ));
-    }
-    if url.path().contains('@') {
-        return Err(wrong(
-            "it has a `@` after its `/`; write a `/` in a password as %2F",
-        ));
-    }
-    match url.fragment() {
-        Some("insecure") => {
-            return Err(wrong(format_args!(
-                "its `#insecure` cannot be kept: {NAME_THE_CA}"
-            )));
-        }
-        Some(_) => {
-            return Err(wrong(
-                "it has a `#`; write a `#` in a password as %23, and the master that Sentinels are asked for \
-                 after their hosts: redis+sentinel://HOST,HOST/MASTER",
-            ));
-        }
-        None => {}
-    }
-    if url.host_str().is_some_and(|host| host.contains(',')) {
-        return Err(wrong(
-            "it names several hosts; write the nodes of a cluster as HOST:PORT,HOST:PORT,password=..",
-        ));
-    }
-    if has_tls {
-        require_tls()?;
-    }
-    let mut given = Given::default();
-    for (n, (option, value)) in url.query_pairs().enumerate() {
-        given.take(n + 1, &option, &value)?;
-    }
-    if !sentinels.is_empty() {
-        sentinels::take_path(&mut url, &mut given)?;
-        if given.master.is_none() {
-            return Err(wrong(format_args!(
-                "it names Sentinels, and no master to ask them for: {HOW_SENTINELS}"
-            )));
-        }
-    } else if given.master.is_some() {
-        let host = url.host_str().filter(|_| !is_socket);
-        let host = host.ok_or_else(|| wrong("it names a master, and no Sentinel to ask for it"))?;
-        // In brackets, as an address of IPv6 is in either form.
-        sentinels.push((self::host(host)?.0, url.port()));
-    }
-    let has_path = !matches!(url.path(), "" | "/");
-    if has_path && !is_socket && url.path().trim_matches('/').parse::<u32>().is_err() {
-        return Err(wrong(
-            "its database, which stands after the host, is no number; write a socket as unix:///PATH",
-        ));
-    }
-    url.set_query(None);
-    // The driver's errors about URLs name no value.
-    let info = url
-        .into_connection_info()
-        .map_err(|error| wrong("the driver does not take it").with_source(error))?;
-    let redis = info.redis_settings();
-    let text = |text: Option<&str>| text.filter(|text| !text.is_empty()).map(str::to_owned);
-    once(&mut given.user, text(redis.username()), "user")?;
-    once(&mut given.password, text(redis.password()), "password")?;
-    if has_path && !is_socket {
-        once(&mut given.database, Some(redis.db()), "db")?;
-    }
-    if given.tls.is_some_and(|tls| tls != has_tls) {
-        return Err(wrong(
-            "its option `ssl` and its scheme say two things; write rediss:// for TLS, redis:// without it",
-        ));
-    }
-    if sentinels.is_empty() {
-        return given.target(vec![info.addr().clone()]);
-    }
-    let addresses = addresses(sentinels, has_tls, sentinels::PORT);
-    given.target(addresses)
-}
-
+/// Reads hosts and options with commas between them.
 fn options(text: &str) -> Result<Target, LockError> {
     if text.starts_with('/') {
         return Err(wrong("it is a path; write a socket as unix:///PATH"));
@@ -386,61 +208,10 @@ fn options(text: &str) -> Result<Target, LockError> {
     given.target(addresses)
 }
 
-/// A host, and its port if it has one.
-type Host = (String, Option<u16>);
-
-fn addresses(hosts: Vec<Host>, tls: bool, default_port: u16) -> Vec<ConnectionAddr> {
-    let hosts = hosts.into_iter();
-    let hosts = hosts.map(|(host, port)| (host, port.unwrap_or(default_port)));
-    let address = |(host, port)| match tls {
-        true => ConnectionAddr::TcpTls {
-            host,
-            port,
-            insecure: false,
-            tls_params: None,
-        },
-        false => ConnectionAddr::Tcp(host, port),
-    };
-    hosts.map(address).collect()
-}
-
 /// The same server, spoken to in RESP3.
 pub(super) fn resp3(info: ConnectionInfo) -> ConnectionInfo {
     let settings = info.redis_settings().clone();
     info.set_redis_settings(settings.set_protocol(ProtocolVersion::RESP3))
-}
-
-fn host(text: &str) -> Result<Host, LockError> {
-    let (host, port) = if let Some(rest) = text.strip_prefix('[') {
-        let (host, rest) = rest
-            .split_once(']')
-            .ok_or_else(|| wrong("its `[` is not closed"))?;
-        host.parse::<Ipv6Addr>()
-            .map_err(|error| wrong("what its brackets hold is no address").with_source(error))?;
-        match rest {
-            "" => (host, None),
-            _ => (host, Some(rest.strip_prefix(':').unwrap_or_default())),
-        }
-    } else {
-        match text.split_once(':') {
-            Some((host, port)) => (host, Some(port)),
-            None => (text, None),
-        }
-    };
-    let is_host = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '-' | '_' | ':');
-    if host.is_empty() || !host.chars().all(is_host) {
-        return Err(wrong("a host in it is no name or address"));
-    }
-    let port = port
-        .map(|port| {
-            port.parse().map_err(|_| {
-                wrong(
-                    "the port of a host is no number up to 65535 (a URL has `//` after its scheme)",
-                )
-            })
-        })
-        .transpose()?;
-    Ok((host.to_owned(), port))
 }
 
 fn require_tls() -> Result<(), LockError> {

@@ -6,8 +6,9 @@
 use url::Url;
 
 use super::given::{Given, once};
+use super::hosts::{Host, host};
 use super::service::check_master;
-use super::{Host, host, wrong};
+use super::wrong;
 use crate::LockError;
 
 pub(super) const PORT: u16 = 26379;
