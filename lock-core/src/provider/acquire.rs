@@ -1,9 +1,9 @@
 //! Acquiring one lock: the turn, the tries, the waits between them, the deadline over all.
 
+mod future;
 mod permits;
 mod seeking;
 
-use std::fmt;
 use std::future::{Future, poll_fn};
 use std::pin::{Pin, pin};
 use std::sync::{Arc, Weak};
@@ -11,14 +11,14 @@ use std::task::{Context, Poll, Waker, ready};
 use std::time::Duration;
 
 use backon::{BackoffBuilder, ExponentialBackoff, ExponentialBuilder};
-use tokio::task::coop;
 use tokio::time::{Instant, sleep_until};
 use tracing::{Instrument, Span};
 
+pub use self::future::Acquire;
 use super::closing::Closing;
 use super::exchange::Exchange;
 use super::wait::{Wait, until};
-use super::{LockProvider, Shared, Turn};
+use super::{Shared, Turn};
 use crate::backend::{Attempt, Begun, Granted, Held, LockRequest};
 use crate::guard::seat;
 use crate::nesting::{Asking, Group};
@@ -34,45 +34,6 @@ const BACKOFF: ExponentialBuilder = ExponentialBuilder::new()
     .without_max_times()
     .with_jitter();
 
-/// Acquires a lock; the future of
-/// [`DistributedLock::acquire_owned`](crate::DistributedLock::acquire_owned).
-///
-/// It allocates only when it has to wait. It takes part in the [cooperation](tokio::task::coop) of the
-/// runtime's tasks: a loop of acquires that never wait lets other tasks run.
-#[must_use = "futures do nothing unless polled"]
-pub struct Acquire(State);
-
-enum State {
-    Start(LockProvider, LockName, Terms, Waiting),
-    Slow(Pin<Box<dyn Future<Output = Result<LockGuard, LockError>> + Send>>),
-    /// Not given yet. Dropped, it is released.
-    Over(Result<LockGuard, LockError>),
-    Done,
-}
-
-impl Acquire {
-    pub(crate) fn new(
-        provider: LockProvider,
-        name: LockName,
-        terms: Terms,
-        policy: LockPolicy,
-    ) -> Self {
-        Self(State::Start(provider, name, terms, Waiting::From(policy)))
-    }
-
-    /// With a deadline that others share.
-    pub(super) fn within(
-        provider: LockProvider,
-        name: LockName,
-        wait: Wait,
-        policy: LockPolicy,
-        group: Group,
-    ) -> Self {
-        let waiting = Waiting::Within(wait, policy, group);
-        Self(State::Start(provider, name, Terms::EXCLUSIVE, waiting))
-    }
-}
-
 /// When the wait begins, and what is followed.
 pub(super) enum Waiting {
     /// With the first poll, under a policy of its own.
@@ -81,70 +42,13 @@ pub(super) enum Waiting {
     Within(Wait, LockPolicy, Group),
 }
 
-impl Future for Acquire {
-    type Output = Result<LockGuard, LockError>;
+/// An acquire that has to wait.
+type Slow = Pin<Box<dyn Future<Output = Result<LockGuard, LockError>> + Send>>;
 
-    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        let state = std::mem::replace(&mut self.0, State::Done);
-        let mut slow = match state {
-            State::Start(provider, name, terms, waiting) => {
-                match start(provider.shared, name, terms, waiting, cx) {
-                    Started::Over(result) => return self.give(result, cx),
-                    Started::Slow(slow) => slow,
-                }
-            }
-            State::Slow(slow) => slow,
-            State::Over(result) => return self.give(result, cx),
-            State::Done => return Poll::Pending,
-        };
-        match slow.as_mut().poll(cx) {
-            Poll::Ready(result) => self.give(result, cx),
-            Poll::Pending => {
-                self.0 = State::Slow(slow);
-                Poll::Pending
-            }
-        }
-    }
-}
-
-impl Acquire {
-    /// Gives the result, unless it is another task's turn to run: a loop of acquires that never wait lets
-    /// others run. That is looked at here and not before, so that the place in line is that of the call.
-    fn give(
-        &mut self,
-        result: Result<LockGuard, LockError>,
-        cx: &mut Context<'_>,
-    ) -> Poll<Result<LockGuard, LockError>> {
-        match coop::poll_proceed(cx) {
-            Poll::Ready(coop) => {
-                coop.made_progress();
-                Poll::Ready(result)
-            }
-            Poll::Pending => {
-                self.0 = State::Over(result);
-                Poll::Pending
-            }
-        }
-    }
-}
-
-impl Drop for Acquire {
-    fn drop(&mut self) {
-        if let State::Over(Ok(guard)) = &self.0 {
-            guard.give_back();
-        }
-    }
-}
-
-impl fmt::Debug for Acquire {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Acquire").finish_non_exhaustive()
-    }
-}
-
+/// How an acquire began: over without a wait, or with one.
 enum Started {
     Over(Result<LockGuard, LockError>),
-    Slow(Pin<Box<dyn Future<Output = Result<LockGuard, LockError>> + Send>>),
+    Slow(Slow),
 }
 
 /// The part that needs no waiting, and so no allocation.
