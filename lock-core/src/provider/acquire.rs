@@ -17,7 +17,7 @@ use tracing::{Instrument, Span};
 pub use self::future::Acquire;
 use super::closing::Closing;
 use super::exchange::Exchange;
-use super::wait::{Wait, until};
+use super::wait::{Wait, answer, until};
 use super::{Shared, Turn};
 use crate::backend::{Attempt, Begun, Granted, Held, LockRequest};
 use crate::guard::seat;
@@ -330,21 +330,14 @@ impl Caller {
         // Boxed: most callers have no use for it.
         let mut backoff: Option<Box<ExponentialBackoff>> = None;
         loop {
-            let asked = std::time::Instant::now();
             // Left alone, the exchange goes on by itself when it is dropped here.
-            let answer = tokio::select! {
-                biased;
-                answer = until(wait.give_up(), &mut exchange) => answer,
-                () = Closing::of(shared) => return Err(LockError::closed()),
-            };
-            let (turn, answer) = answer
-                .ok_or_else(|| LockError::unanswered_since(asked, shared.response_timeout))?;
-            let answer = match answer {
+            let (turn, attempt) = answer(shared, wait, &mut exchange).await?;
+            let attempt = match attempt {
                 // This process stood still on its way here. Given back before we ask again.
                 Ok(Attempt::Granted(stale)) if !stale.is_fresh() => Err(LockError::unanswered()),
-                answer => answer,
+                attempt => attempt,
             };
-            match answer {
+            match attempt {
                 Ok(Attempt::Granted(granted)) => return Ok((turn, granted)),
                 Ok(Attempt::Held { retry_in }) => {
                     backoff = None;
@@ -388,10 +381,7 @@ impl Caller {
         retry: Option<Instant>,
         changed: impl Future<Output = ()>,
     ) -> Result<(), LockError> {
-        let at = match (retry, self.wait.deadline) {
-            (Some(retry), Some(deadline)) => Some(retry.min(deadline)),
-            (retry, deadline) => retry.or(deadline),
-        };
+        let at = self.wait.bounded(retry);
         let woken = tokio::select! {
             biased;
             () = Closing::of(&self.shared) => return Err(LockError::closed()),

@@ -11,9 +11,8 @@ use tracing::{Instrument, Span};
 
 use super::acquire::{Acquire, Caller, Waiting, request, watched};
 use super::claim::Claim;
-use super::closing::Closing;
 use super::exchange::{detach, settle};
-use super::wait::{Wait, until};
+use super::wait::{Wait, answer};
 use super::{LockProvider, Shared, Turn};
 use crate::backend::LockRequest;
 use crate::guard::seat;
@@ -225,21 +224,13 @@ impl LockProvider {
             return Ok(Vec::new());
         };
         let mut report = Report::new(shared, names, wait, Span::none());
-        let asked = std::time::Instant::now();
         let requests = names.iter().cloned().map(|name| request(name, &policy));
         let mut claim = Claim::begin(shared, requests.collect(), turns, names.len());
-        let answer = tokio::select! {
-            biased;
-            answer = until(wait.give_up(), claim.answer()) => answer,
-            () = Closing::of(shared) => Some(Err(LockError::closed())),
-        };
-        let is_answered = answer.is_some();
-        let unanswered = || LockError::unanswered_since(asked, shared.response_timeout);
-        let mut granted = match answer.unwrap_or_else(|| Err(unanswered())) {
-            Ok(granted) => granted,
+        let mut granted = match answer(shared, &wait, claim.answer()).await {
+            Ok(Ok(granted)) => granted,
             // A caller of the first alone tries again, or learns of which lock this is true.
-            Err(error) if is_answered && !error.is_closed() => Vec::new(),
-            Err(error) => {
+            Ok(Err(error)) if !error.is_closed() => Vec::new(),
+            Ok(Err(error)) | Err(error) => {
                 report.fail(error.kind().into());
                 return Err(error.with_lock(first).with_waited(wait.waited()));
             }

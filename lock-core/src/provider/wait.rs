@@ -1,4 +1,4 @@
-//! Until when an acquire waits.
+//! Until when an acquire waits, and how it waits for an answer.
 
 use std::future::{Future, poll_fn};
 use std::pin::pin;
@@ -7,7 +7,9 @@ use std::time::Duration;
 
 use tokio::time::{Instant, timeout_at};
 
-use crate::LockPolicy;
+use super::Shared;
+use super::closing::Closing;
+use crate::{LockError, LockPolicy};
 
 /// The deadline of one acquire.
 #[derive(Clone, Copy)]
@@ -52,6 +54,14 @@ impl Wait {
             .is_some_and(|deadline| Instant::now() >= deadline)
     }
 
+    /// This time, or the deadline where that is first.
+    pub(super) fn bounded(&self, at: Option<Instant>) -> Option<Instant> {
+        match (at, self.deadline) {
+            (Some(at), Some(deadline)) => Some(at.min(deadline)),
+            (at, deadline) => at.or(deadline),
+        }
+    }
+
     /// When an answer to a question that is asked now is waited for no longer: a whole exchange is
     /// allowed, within `wait + response_timeout` over all.
     pub(super) fn give_up(&self) -> Option<Instant> {
@@ -59,6 +69,25 @@ impl Wait {
         let exchange = Instant::now() + self.response_timeout;
         Some(exchange.clamp(deadline, deadline + self.response_timeout))
     }
+}
+
+/// Waits for the answer to a question that is asked now, for as long as the wait [allows](Wait::give_up).
+///
+/// # Errors
+///
+/// `Unavailable` where the answer did not come in time, `Closed` where the provider was shut down before it came.
+pub(super) async fn answer<F: Future>(
+    shared: &Shared,
+    wait: &Wait,
+    question: F,
+) -> Result<F::Output, LockError> {
+    let asked = std::time::Instant::now();
+    let answer = tokio::select! {
+        biased;
+        answer = until(wait.give_up(), question) => answer,
+        () = Closing::of(shared) => return Err(LockError::closed()),
+    };
+    answer.ok_or_else(|| LockError::unanswered_since(asked, wait.response_timeout))
 }
 
 /// Waits for the future until then. What is ready needs no timer, and so no runtime.

@@ -30,7 +30,7 @@ use crate::provider::claim::Claim;
 use crate::provider::closing::Closing;
 use crate::provider::exchange::{detach, settle};
 use crate::provider::slots::Seeking;
-use crate::provider::wait::until;
+use crate::provider::wait::{answer, until};
 use crate::provider::{SeekersTurn, Shared, Turn};
 use crate::queue::Entry;
 
@@ -109,10 +109,9 @@ async fn seek(
     let (shared, wait) = (&caller.shared, &caller.wait);
     loop {
         let is_over = wait.is_over();
-        let at = match (seeking.retry_at(), wait.deadline) {
-            (_, Some(deadline)) if is_over => Some(deadline + wait.response_timeout),
-            (Some(retry), Some(deadline)) => Some(retry.min(deadline)),
-            (retry, deadline) => retry.or(deadline),
+        let at = match wait.deadline {
+            Some(deadline) if is_over => Some(deadline + wait.response_timeout),
+            _ => wait.bounded(seeking.retry_at()),
         };
         let looking = poll_fn(|cx| match seeking.poll(caller, line, cx) {
             Poll::Ready(outcome) => Poll::Ready(Some(outcome)),
@@ -151,21 +150,14 @@ async fn claim(
     if names.is_empty() {
         return Ok(None);
     }
-    let (shared, wait) = (&caller.shared, &caller.wait);
-    let asked = std::time::Instant::now();
+    let shared = &caller.shared;
     let requests = names
         .iter()
         .cloned()
         .map(|name| request(name, &caller.policy));
     let mut claim = Claim::begin(shared, requests.collect(), turns, 1);
-    let answer = tokio::select! {
-        biased;
-        answer = until(wait.give_up(), claim.answer()) => answer,
-        () = Closing::of(shared) => return Err(LockError::closed()),
-    };
-    let answer =
-        answer.ok_or_else(|| LockError::unanswered_since(asked, shared.response_timeout))?;
-    let found = answer.and_then(|granted| {
+    let granted = answer(shared, &caller.wait, claim.answer()).await?;
+    let found = granted.and_then(|granted| {
         let (mut found, mut is_stale) = (None, false);
         for (position, granted) in granted {
             let Some(turn) = claim.turns[position].take() else {
