@@ -32,10 +32,13 @@ pub(super) fn convert(directory: &Directory, file: &File) -> Result<bool, LockEr
     match flock(file, FlockOperation::NonBlockingLockExclusive) {
         Ok(()) => Ok(true),
         // Not all systems have taken the shared one away by now.
-        Err(Errno::WOULDBLOCK) => match file.unlock() {
-            Ok(()) => Ok(false),
-            Err(error) => Err(directory.failed("unlock a file")(error)),
-        },
+        Err(Errno::WOULDBLOCK) => unlock(directory, file).map(|()| false),
         Err(error) => Err(directory.failed("lock a file")(error)),
     }
+}
+
+/// Gives the lock up. Not by closing the file: a child that was forked meanwhile has it open as well, and would keep
+/// the lock.
+pub(super) fn unlock(directory: &Directory, file: &File) -> Result<(), LockError> {
+    file.unlock().map_err(directory.failed("unlock a file"))
 }

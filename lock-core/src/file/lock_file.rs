@@ -34,7 +34,7 @@ use rustix::fs::{Mode, OFlags, RawMode, Stat, fchmod};
 use rustix::io::Errno;
 
 use super::directory::{Directory, FileId, age};
-use super::flock::{convert, try_lock};
+use super::flock::{convert, try_lock, unlock};
 use super::signature;
 use crate::LockError;
 
@@ -138,8 +138,7 @@ pub(super) fn clear(directory: &Directory, name: &str, file: &File) -> Result<bo
             .unlink(name)
             .map_err(directory.failed("remove a lock file"))?;
     }
-    // Explicitly, see `release`.
-    file.unlock().map_err(directory.failed("unlock a file"))?;
+    unlock(directory, file)?;
     Ok(true)
 }
 
@@ -231,12 +230,10 @@ impl LockFile {
                 self.leave(directory, name, awaited)
             }
         };
-        // Explicitly: a child that was forked meanwhile has the file open as well, and would keep
-        // the lock when we close ours.
-        let unlocked = self.file.unlock();
+        let unlocked = unlock(directory, &self.file);
         look?;
         unlinked?;
-        unlocked.map_err(directory.failed("unlock a file"))?;
+        unlocked?;
         Ok(Released { ours })
     }
 

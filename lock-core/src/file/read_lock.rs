@@ -17,7 +17,7 @@ use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
 
 use super::directory::{Directory, FileId, age};
-use super::flock::try_share;
+use super::flock::{try_share, unlock};
 use super::lock_file::{AWAITED_BY_READERS, LockFile, Taken, clear, leads_to, mark_as};
 use super::signature;
 use super::turnstile::{self, Found};
@@ -96,8 +96,7 @@ fn join(
     }
     if let Some(id) = share(directory, name, &file)? {
         let own = open_again(directory, name, id);
-        // Explicitly: a forked child has the file open as well.
-        file.unlock().map_err(directory.failed("unlock a file"))?;
+        unlock(directory, &file)?;
         return Ok(own?.map(|own| ours(own, id, record)));
     }
     // Anew: the first reader can have come to sign it since, and leave by now.
@@ -120,8 +119,7 @@ fn share(directory: &Directory, name: &str, file: &File) -> Result<Option<FileId
     }
     let id = leads_to(directory, name, file)?;
     if id.is_none() {
-        // Explicitly: a forked child has the file open as well.
-        file.unlock().map_err(directory.failed("unlock a file"))?;
+        unlock(directory, file)?;
     }
     Ok(id)
 }

@@ -29,7 +29,7 @@ use std::time::{Duration, SystemTime};
 use rustix::fs::OFlags;
 
 use super::directory::{Directory, age};
-use super::flock::{try_lock, try_share};
+use super::flock::{try_lock, try_share, unlock};
 use crate::instance::{Instance, LONGEST};
 use crate::{Holder, LockError, LockMode};
 
@@ -192,8 +192,7 @@ pub(super) fn look(directory: &Directory, name: &str, is_last: bool) -> Result<S
         Signed::Writer(_) | Signed::No => try_share(directory, &file)?,
     };
     if is_free {
-        // Explicitly: a child that is forked in this moment has the file open as well.
-        file.unlock().map_err(directory.failed("unlock a file"))?;
+        unlock(directory, &file)?;
         return Ok(Seen::Free);
     }
     let (mode, instance) = match signed {

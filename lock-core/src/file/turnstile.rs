@@ -22,7 +22,7 @@ use std::time::Duration;
 use rustix::fs::OFlags;
 
 use super::directory::{Directory, age};
-use super::flock::{convert, try_share};
+use super::flock::{convert, try_share, unlock};
 use super::lock_file::{self, ROUNDS, clear, leads_to};
 use crate::LockError;
 
@@ -89,10 +89,9 @@ pub(super) fn look(directory: &Directory, lock: &str) -> Result<Found, LockError
         return Ok(Found::InClearing);
     }
     let named = leads_to(directory, &name, &file);
-    // Explicitly: a forked child has the file open as well.
-    let unlocked = file.unlock();
+    let unlocked = unlock(directory, &file);
     let is_cleared = named?.is_none();
-    unlocked.map_err(directory.failed("unlock a file"))?;
+    unlocked?;
     if is_cleared {
         return Ok(Found::InClearing);
     }
@@ -114,10 +113,9 @@ impl Turnstile {
             }
             None => Ok(()),
         });
-        // Explicitly: a forked child has the file open as well.
-        let unlocked = self.file.unlock();
+        let unlocked = unlock(directory, &self.file);
         opened?;
-        unlocked.map_err(directory.failed("unlock a file"))
+        unlocked
     }
 }
 
