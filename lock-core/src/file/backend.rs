@@ -31,8 +31,6 @@ const SETTLE: Duration = keeper::EVERY.saturating_mul(2);
 const LOOKS: u32 = 20;
 const LOOK_AGAIN: Duration = Duration::from_millis(2);
 
-const NO_THREAD: &str = "no thread could be started to look at the lock directory";
-
 /// Locks for the processes of one machine. See the [module](super) for its rules.
 ///
 /// Clones share one backend; two backends over one directory exclude each other like two processes.
@@ -50,10 +48,13 @@ struct Inner {
     state: Mutex<State>,
     providers: Providers,
     /// One probe at a time: where the disk stalls, one thread waits for it.
-    probing: Arc<tokio::sync::Mutex<()>>,
+    probing: Turns,
     /// One listing at a time, likewise.
-    listing: Arc<tokio::sync::Mutex<()>>,
+    listing: Turns,
 }
+
+/// Locked by the call that has the turn.
+type Turns = Arc<tokio::sync::Mutex<()>>;
 
 enum State {
     Open(Arc<Store>),
@@ -116,6 +117,29 @@ impl FileBackend {
     #[must_use]
     pub fn directory(&self) -> &Path {
         &self.0.path
+    }
+
+    /// Runs what can take as long as a disk does, one at a time, on a thread for that.
+    ///
+    /// # Cancel safety
+    ///
+    /// Cancel safe: what has begun goes on, and keeps its turn.
+    async fn in_turn<T: Send + 'static>(
+        &self,
+        turns: &Turns,
+        work: impl FnOnce(&Inner) -> Result<T, LockError> + Send + 'static,
+    ) -> Result<T, LockError> {
+        let turn = Arc::clone(turns).lock_owned().await;
+        let inner = Arc::clone(&self.0);
+        let done = off_the_runtime(move || {
+            let done = work(&inner);
+            drop(turn);
+            done
+        });
+        done.await.unwrap_or_else(|| {
+            let none = "no thread could be started to look at the lock directory";
+            Err(LockError::unavailable(none))
+        })
     }
 }
 
@@ -326,15 +350,8 @@ impl Backend for FileBackend {
     }
 
     async fn list(&self, limit: usize) -> Result<Listing, LockError> {
-        let turn = Arc::clone(&self.0.listing).lock_owned().await;
-        let inner = Arc::clone(&self.0);
-        let listed = off_the_runtime(move || {
-            let listed = inner.list(limit);
-            // Also where the caller has left.
-            drop(turn);
-            listed
-        });
-        (listed.await).unwrap_or_else(|| Err(LockError::unavailable(NO_THREAD)))
+        let list = move |inner: &Inner| inner.list(limit);
+        self.in_turn(&self.0.listing, list).await
     }
 
     fn instance(&self) -> Option<String> {
@@ -342,15 +359,7 @@ impl Backend for FileBackend {
     }
 
     async fn health(&self) -> Result<(), LockError> {
-        let turn = Arc::clone(&self.0.probing).lock_owned().await;
-        let inner = Arc::clone(&self.0);
-        let probed = off_the_runtime(move || {
-            let probed = inner.probe();
-            // Also where the caller has left.
-            drop(turn);
-            probed
-        });
-        (probed.await).unwrap_or_else(|| Err(LockError::unavailable(NO_THREAD)))
+        self.in_turn(&self.0.probing, Inner::probe).await
     }
 
     fn providers(&self) -> Option<&Providers> {
