@@ -4,8 +4,8 @@ use std::path::Path;
 use std::time::Duration;
 
 use backon::{BackoffBuilder, ExponentialBuilder};
-use lock_core::{LockError, LockProvider};
-use tokio::time::{Instant, sleep_until, timeout, timeout_at};
+use lock_core::{LockError, LockProvider, LockSettings};
+use tokio::time::{Instant, sleep, timeout, timeout_at};
 
 use crate::cli::Store;
 use crate::ending::with_causes;
@@ -42,13 +42,7 @@ pub(crate) async fn connect_within(
     not_reached: impl Fn(&LockError),
 ) -> Result<LockProvider, LockError> {
     let begun = Instant::now();
-    let settings = match wait {
-        Some(wait) => match timeout(wait.max(READS_WITHIN), settings(store)).await {
-            Ok(settings) => settings?,
-            Err(_) => return Err(unread(store).with_waited(begun.elapsed())),
-        },
-        None => settings(store).await?,
-    };
+    let settings = settings_within(store, wait).await?;
     let wait = wait.unwrap_or_default();
     // A wait that no clock can count is for ever.
     let until = begun.checked_add(wait);
@@ -65,16 +59,11 @@ pub(crate) async fn connect_within(
             "the store is not reached yet, and is tried again"
         );
         not_reached(&last);
-        let now = Instant::now();
-        let again = now + delays.next().unwrap_or_default();
-        match until {
-            Some(until) if again >= until => {
-                sleep_until(until).await;
-                return Err(last.with_waited(begun.elapsed()));
-            }
-            _ => sleep_until(again).await,
-        }
-        let next = LockProvider::connect(settings.clone());
+        let pause = delays.next().unwrap_or_default();
+        let next = async {
+            sleep(pause).await;
+            LockProvider::connect(settings.clone()).await
+        };
         connected = match until {
             Some(until) => match timeout_at(until, next).await {
                 Ok(connected) => connected,
@@ -83,6 +72,19 @@ pub(crate) async fn connect_within(
             None => next.await,
         };
     }
+}
+
+/// The settings, with a file that has the URL read within the wait.
+async fn settings_within(
+    store: &Store,
+    wait: Option<Duration>,
+) -> Result<LockSettings, LockError> {
+    let Some(wait) = wait else {
+        return settings(store).await;
+    };
+    let begun = Instant::now();
+    let read = timeout(wait.max(READS_WITHIN), settings(store)).await;
+    read.unwrap_or_else(|_| Err(unread(store).with_waited(begun.elapsed())))
 }
 
 /// The file of the URL was not read in time.
