@@ -10,7 +10,7 @@ use lock_tower::__private::Rest;
 use lock_tower::LockedBody;
 use pin_project_lite::pin_project;
 
-use crate::recording::taken;
+use crate::recorded::taken;
 use crate::{BoxError, RecordedBody};
 
 pin_project! {

@@ -143,6 +143,7 @@ mod identity;
 mod key;
 mod layer;
 mod record;
+mod recorded;
 mod recording;
 mod service;
 mod settings;
@@ -154,7 +155,8 @@ pub use identity::{Fingerprint, RecordKey};
 pub use key::IdempotencyKey;
 pub use layer::IdempotencyLayer;
 pub use record::Record;
-pub use recording::{RecordedBody, Recording};
+pub use recorded::RecordedBody;
+pub use recording::Recording;
 pub use service::Idempotency;
 #[cfg(feature = "postgres")]
 pub use store::postgres::{PostgresStore, StoreInError};

@@ -1,18 +1,16 @@
 //! The handler under the lock of its key: looks again, runs, stores.
 
-use std::collections::VecDeque;
 use std::error::Error;
-use std::fmt;
-use std::future::{Future, poll_fn};
+use std::future::Future;
 use std::mem;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll, ready};
+use std::task::{Context, Poll};
 
-use bytes::{BufMut, Bytes, BytesMut};
+use bytes::Bytes;
 use http::header::CONTENT_TYPE;
 use http::{HeaderValue, Request, Response};
-use http_body::{Body, Frame, SizeHint};
+use http_body::Body;
 use lock_core::__private::Repeated;
 use lock_core::LockErrorKind;
 use lock_tower::{HeldLock, LockRejection};
@@ -20,7 +18,7 @@ use tower_service::Service;
 
 use crate::answer::out_of_place;
 use crate::key::Asking;
-use crate::{BoxError, IdempotencyKey, Record, RecordKey};
+use crate::{BoxError, IdempotencyKey, Record, RecordKey, RecordedBody};
 
 /// Runs the service inside and stores its response; [`Idempotency`](crate::Idempotency) calls it under the
 /// lock of the key.
@@ -125,7 +123,7 @@ impl Asking {
             self.not_stored(limit);
             return Response::from_parts(parts, RecordedBody::unread(body));
         }
-        let data = match Reading::of(body, limit).await {
+        let data = match RecordedBody::read(body, limit).await {
             Ok(data) => data,
             Err(unread) => {
                 self.not_stored(limit);
@@ -206,139 +204,4 @@ fn is_streamed(kind: Option<&HeaderValue>) -> bool {
         let is_grpc = grpc.is_some_and(|rest| !rest.starts_with(b"-web"));
         is_grpc || kind.starts_with(b"text/event-stream")
     })
-}
-
-type Frames = VecDeque<Result<Frame<Bytes>, BoxError>>;
-
-/// A body that is read to be stored.
-struct Reading<R> {
-    body: Pin<Box<R>>,
-    frames: Frames,
-}
-
-impl<R> Reading<R>
-where
-    R: Body<Data = Bytes>,
-    R::Error: Into<BoxError>,
-{
-    /// The whole body; or, when it is larger than `limit`, has trailers or breaks off, one that gives what was
-    /// read and then the rest.
-    async fn of(body: R, limit: usize) -> Result<Bytes, RecordedBody<R>> {
-        let mut reading = Self {
-            body: Box::pin(body),
-            frames: VecDeque::new(),
-        };
-        let mut size = 0;
-        while let Some(frame) = poll_fn(|cx| reading.body.as_mut().poll_frame(cx)).await {
-            let data = frame
-                .as_ref()
-                .ok()
-                .and_then(Frame::data_ref)
-                .map(Bytes::len);
-            size += data.unwrap_or(0);
-            reading.frames.push_back(frame.map_err(Into::into));
-            if data.is_none() || size > limit {
-                let Self { body, frames } = reading;
-                let state = State::Begun { frames, body };
-                return Err(RecordedBody { state });
-            }
-        }
-        let mut pieces = reading.frames.into_iter().flatten();
-        let mut pieces = pieces.by_ref().filter_map(|frame| frame.into_data().ok());
-        let first = pieces.next().unwrap_or_default();
-        if first.len() == size {
-            return Ok(first);
-        }
-        let mut whole = BytesMut::with_capacity(size);
-        whole.put(first);
-        pieces.for_each(|piece| whole.put(piece));
-        Ok(whole.freeze())
-    }
-}
-
-/// The one frame of a body that is there as a whole.
-pub(crate) fn taken<E>(data: &mut Bytes) -> Option<Result<Frame<Bytes>, E>> {
-    let data = mem::take(data);
-    (!data.is_empty()).then(|| Ok(Frame::data(data)))
-}
-
-/// The body of a response that was stored, or could not be.
-pub struct RecordedBody<R> {
-    state: State<R>,
-}
-
-enum State<R> {
-    Whole(Bytes),
-    Unread(Pin<Box<R>>),
-    /// What was read, and the rest.
-    Begun {
-        frames: Frames,
-        body: Pin<Box<R>>,
-    },
-}
-
-impl<R> RecordedBody<R> {
-    fn whole(data: Bytes) -> Self {
-        Self {
-            state: State::Whole(data),
-        }
-    }
-
-    fn unread(body: R) -> Self {
-        Self {
-            state: State::Unread(Box::pin(body)),
-        }
-    }
-}
-
-impl<R> Body for RecordedBody<R>
-where
-    R: Body<Data = Bytes>,
-    R::Error: Into<BoxError>,
-{
-    type Data = Bytes;
-    type Error = BoxError;
-
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
-        let body = match &mut self.state {
-            State::Whole(data) => return Poll::Ready(taken(data)),
-            State::Begun { frames, .. } if !frames.is_empty() => {
-                return Poll::Ready(frames.pop_front());
-            }
-            State::Unread(body) | State::Begun { body, .. } => body,
-        };
-        let frame = ready!(body.as_mut().poll_frame(cx));
-        Poll::Ready(frame.map(|frame| frame.map_err(Into::into)))
-    }
-
-    fn is_end_stream(&self) -> bool {
-        match &self.state {
-            State::Whole(data) => data.is_empty(),
-            State::Unread(body) => body.is_end_stream(),
-            State::Begun { frames, body } => frames.is_empty() && body.is_end_stream(),
-        }
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        match &self.state {
-            State::Whole(data) => SizeHint::with_exact(data.len() as u64),
-            State::Unread(body) => body.size_hint(),
-            // Nothing of a known size is read in part, but where it breaks off.
-            State::Begun { .. } => SizeHint::default(),
-        }
-    }
-}
-
-// Nothing in it is pinned but in its box.
-impl<R> Unpin for RecordedBody<R> {}
-
-impl<R> fmt::Debug for RecordedBody<R> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("RecordedBody")
-            .field("is_whole", &matches!(self.state, State::Whole(_)))
-            .finish_non_exhaustive()
-    }
 }
