@@ -5,6 +5,7 @@ use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use backon::{BackoffBuilder, ExponentialBackoff, ExponentialBuilder};
+use tokio::runtime::Handle;
 use tokio::sync::watch;
 use tokio::time::sleep;
 
@@ -22,8 +23,17 @@ const BACKOFF: ExponentialBuilder = ExponentialBuilder::new()
     .without_max_times()
     .with_jitter();
 
+/// Spawns the campaign of this candidate, if none runs and there is a runtime to spawn it on.
+pub(super) fn keep_campaigning(candidate: &Arc<Candidate>) {
+    if let Ok(runtime) = Handle::try_current()
+        && candidate.begin_campaign()
+    {
+        runtime.spawn(campaign(candidate));
+    }
+}
+
 /// Campaigns until the candidate is gone, or the provider is shut down.
-pub(super) fn campaign(candidate: &Arc<Candidate>) -> impl Future<Output = ()> + Send + use<> {
+fn campaign(candidate: &Arc<Candidate>) -> impl Future<Output = ()> + Send + use<> {
     let mut alive = candidate.changes();
     let campaign = Campaign {
         candidate: Arc::downgrade(candidate),

@@ -4,7 +4,6 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
 use std::task::{Wake, Waker};
 
-use tokio::runtime::Handle;
 use tokio::sync::watch;
 
 use crate::lease::Registration;
@@ -94,17 +93,9 @@ impl Candidate {
         self.term.send_replace(None);
     }
 
-    /// Spawns its campaign, if none runs and there is a runtime to spawn it on.
-    pub(super) fn keep_campaigning<F>(self: &Arc<Self>, campaign: impl FnOnce(&Arc<Self>) -> F)
-    where
-        F: Future<Output = ()> + Send + 'static,
-    {
-        let Ok(runtime) = Handle::try_current() else {
-            return;
-        };
-        if !self.is_over() && !self.campaigning.swap(true, Ordering::AcqRel) {
-            runtime.spawn(campaign(self));
-        }
+    /// Whether the caller is to campaign: there is something to campaign for, and no other task does.
+    pub(super) fn begin_campaign(&self) -> bool {
+        !self.is_over() && !self.campaigning.swap(true, Ordering::AcqRel)
     }
 
     /// The campaign has ended; a task that waits carries it on.

@@ -10,7 +10,7 @@ use std::sync::Arc;
 
 use tokio::task::coop::consume_budget;
 
-use self::campaign::campaign;
+use self::campaign::keep_campaigning;
 use self::candidate::{Candidate, Term};
 pub use self::lead::LeaderTerm;
 use crate::provider::Closing;
@@ -102,7 +102,7 @@ impl LockProvider {
         N::Error: Into<LockError>,
     {
         let candidate = Candidate::new(self.clone(), self.lock(name)?);
-        candidate.keep_campaigning(campaign);
+        keep_campaigning(&candidate);
         Ok(Leader {
             candidate,
             told: None,
@@ -124,7 +124,7 @@ impl Leader {
     pub fn is_leader(&self) -> bool {
         let leads = self.candidate.leading().is_some();
         if !leads {
-            self.candidate.keep_campaigning(campaign);
+            keep_campaigning(&self.candidate);
         }
         leads
     }
@@ -278,7 +278,7 @@ impl Leader {
             if candidate.is_over() {
                 return Err(LockError::closed().with_lock(self.name()));
             }
-            candidate.keep_campaigning(campaign);
+            keep_campaigning(candidate);
             // Without the term itself, which this must not keep alive.
             let lost = term.map(|term| term.guard.lost());
             tokio::select! {
