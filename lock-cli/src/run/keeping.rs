@@ -51,14 +51,14 @@ impl Kept {
         if holder.is_some_and(|holder| holder.until().is_some()) {
             return ending;
         }
-        let is_free = || {
+        let tell_free = || {
             say(&format!(
                 "stopped: {name} is free, before --at-least was over"
             ));
         };
         // What has ended the command does not wait for this either.
         if signals.has_ending() || ending == Ending::Signal(Signal::HUP.as_raw()) {
-            is_free();
+            tell_free();
             return ending;
         }
         if io::stderr().is_terminal() && terminal.is_ours() {
@@ -70,7 +70,7 @@ impl Kept {
         tokio::select! {
             () = sleep_until(until) => ending,
             signal = signals.ending(terminal) => {
-                is_free();
+                tell_free();
                 Ending::Signal(signal)
             }
         }

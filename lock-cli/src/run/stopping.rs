@@ -63,7 +63,7 @@ impl Job<'_> {
                 if !was_killed {
                     self.tell_of_more_rights();
                 }
-                self.is_over();
+                self.take_terminal_back();
                 return;
             }
         }

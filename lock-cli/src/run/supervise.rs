@@ -109,7 +109,7 @@ impl Job<'_> {
 
     /// The command has ended, by this signal if by one.
     fn ended(&self, by: Option<i32>) {
-        let had_terminal = self.is_over();
+        let had_terminal = self.take_terminal_back();
         let mut typed = [Signal::INT, Signal::QUIT].into_iter();
         let typed = typed.find(|typed| Some(typed.as_raw()) == by);
         // A key interrupts a script together with what it runs.
@@ -118,9 +118,9 @@ impl Job<'_> {
         }
     }
 
-    /// The command has ended: takes back the terminal, also from what it had lent it to. Gives whether the command had
-    /// it.
-    pub(super) fn is_over(&self) -> bool {
+    /// Takes back the terminal of a command that has ended, also from what it had lent it to. Gives whether the command
+    /// had it.
+    pub(super) fn take_terminal_back(&self) -> bool {
         let had_terminal = self.terminal.take_back(self.child.pid());
         if !had_terminal {
             // A group has a process for as long as that was not waited for.

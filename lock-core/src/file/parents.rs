@@ -48,7 +48,7 @@ impl Way<'_> {
                 Err(error) => return Err(refused(step, "look", error)),
             };
             let is_mounted = device.replace(metadata.dev()) != Some(metadata.dev());
-            match self.is_open_to_others(&metadata) {
+            match self.why_open_to_others(&metadata) {
                 // Volumes of containers are so, and their user may not change it.
                 Some(why) if is_mounted && metadata.uid() == self.trusted[1] => {
                     tracing::warn!(
@@ -69,7 +69,7 @@ impl Way<'_> {
     }
 
     /// Who else can rename what is in this directory, or point this link elsewhere.
-    fn is_open_to_others(&self, metadata: &Metadata) -> Option<String> {
+    fn why_open_to_others(&self, metadata: &Metadata) -> Option<String> {
         let (owner, mode) = (metadata.uid(), metadata.mode());
         if !self.trusted.contains(&owner) {
             return Some(format!("belongs to user {owner}"));
@@ -171,7 +171,7 @@ mod tests {
             if geteuid().is_root() {
                 chown(&parent, Some(user), Some(group)).unwrap();
             }
-            way.is_open_to_others(&fs::metadata(&parent).unwrap())
+            way.why_open_to_others(&fs::metadata(&parent).unwrap())
                 .is_some()
         };
         if geteuid().is_root() {

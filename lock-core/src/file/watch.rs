@@ -80,8 +80,8 @@ impl Watch {
         let listened = (!is_quiet).then(|| self.0.listen(&mut state));
         drop(state);
         match listened {
-            Some(Err(error)) => self.0.is_refused(&error),
-            Some(Ok(())) => self.0.works(),
+            Some(Err(error)) => self.0.report_refusal(&error),
+            Some(Ok(())) => self.0.report_recovery(),
             None => {}
         }
         Registration {
@@ -127,7 +127,7 @@ impl Drop for Registration {
 }
 
 impl Shared {
-    fn is_refused(&self, error: &io::Error) {
+    fn report_refusal(&self, error: &io::Error) {
         self.outage().failed(|SoFar { failures, lasting }| {
             tracing::warn!(
                 directory = %self.directory.display(), %error, failures, lasting,
@@ -137,7 +137,7 @@ impl Shared {
         });
     }
 
-    fn works(&self) {
+    fn report_recovery(&self) {
         self.outage().over(|lasted| {
             tracing::info!(
                 directory = %self.directory.display(), ?lasted,
