@@ -3,6 +3,7 @@
 
 mod hashed;
 mod lock_name;
+mod parsed;
 #[cfg(feature = "serde")]
 mod serde;
 mod slot;

@@ -1,16 +1,14 @@
-//! Names with placeholders, and how they are filled.
+//! Names with placeholders.
 
 use std::fmt::{self, Display, Write};
 use std::hash::{Hash, Hasher};
-use std::ops::Range;
 use std::str::FromStr;
 use std::sync::Arc;
 
-use lock_grammar::{GrammarError, MAX_NAME, MAX_PLACEHOLDERS, Template};
+use lock_grammar::{GrammarError, MAX_PLACEHOLDERS};
 
-use super::hashed::{NameSecret, ValueHash};
-use super::lock_name::{Label, LockName};
-use super::values::{NameBuffer, ValueError, Values};
+use super::LockName;
+use super::parsed::{Parsed, Shown, Text};
 use crate::LockError;
 use crate::permits::Permits;
 
@@ -34,36 +32,9 @@ use crate::permits::Permits;
 /// ```
 #[derive(Clone)]
 pub struct LockTemplate {
-    inner: Arc<Inner>,
+    parsed: Arc<Parsed>,
     permits: Option<Permits>,
     is_shared: bool,
-}
-
-struct Inner {
-    text: Text,
-    pieces: Box<[Piece]>,
-    params: Box<[Param]>,
-    /// What the literal text leaves for values.
-    room: usize,
-}
-
-#[derive(Clone)]
-enum Text {
-    Static(&'static str),
-    Shared(Arc<str>),
-}
-
-enum Piece {
-    /// Where in the text it stands.
-    Literal(Range<usize>),
-    /// The next of the params.
-    Param,
-}
-
-/// A placeholder.
-struct Param {
-    source: Range<usize>,
-    hashed: bool,
 }
 
 impl LockTemplate {
@@ -73,47 +44,21 @@ impl LockTemplate {
     ///
     /// [`InvalidName`](crate::LockErrorKind::InvalidName), with what is wrong and what to do.
     pub fn parse(text: &str) -> Result<Self, LockError> {
-        Self::of(Text::Shared(text.into())).map_err(|error| Self::refusal(text, &error))
+        let parsed = Parsed::of(Text::Shared(text.into()));
+        let parsed = parsed.map_err(|error| Self::refusal(text, &error))?;
+        Ok(Self::new(parsed))
     }
 
     pub(super) fn parse_static(text: &'static str) -> Result<Self, GrammarError> {
-        Self::of(Text::Static(text))
+        Parsed::of(Text::Static(text)).map(Self::new)
     }
 
-    fn of(text: Text) -> Result<Self, GrammarError> {
-        let parsed = Template::parse(text.as_str())?;
-        // Both borrow from the text: the place of a piece in it is the distance of its start.
-        let place = |part: &str| {
-            let start = part.as_ptr().addr() - text.as_str().as_ptr().addr();
-            start..start + part.len()
-        };
-        let pieces = parsed
-            .pieces()
-            .iter()
-            .map(|piece| match piece {
-                lock_grammar::Piece::Literal(part) => Piece::Literal(place(part)),
-                lock_grammar::Piece::Placeholder(_) => Piece::Param,
-            })
-            .collect();
-        let params = parsed
-            .placeholders()
-            .map(|placeholder| Param {
-                source: place(placeholder.source),
-                hashed: placeholder.hashed,
-            })
-            .collect();
-        let room = MAX_NAME - parsed.literal_len();
-        let inner = Inner {
-            text,
-            pieces,
-            params,
-            room,
-        };
-        Ok(Self {
-            inner: Arc::new(inner),
+    fn new(parsed: Parsed) -> Self {
+        Self {
+            parsed: Arc::new(parsed),
             permits: None,
             is_shared: false,
-        })
+        }
     }
 
     pub(super) fn refusal(text: &str, error: &GrammarError) -> LockError {
@@ -123,7 +68,7 @@ impl LockTemplate {
     /// Its text.
     #[must_use]
     pub fn as_str(&self) -> &str {
-        self.inner.text.as_str()
+        self.parsed.text()
     }
 
     /// The same template for locks of which so many may be held at a time, as
@@ -184,13 +129,12 @@ impl LockTemplate {
     /// What has to be given to [`fill`](Self::fill): the sources of its placeholders, each once, in
     /// the order in which they stand there.
     pub fn params(&self) -> impl Iterator<Item = &str> {
-        let params = &self.inner.params;
-        params
-            .iter()
-            .map(|param| self.source(param))
-            .enumerate()
-            .filter(|&(n, source)| !params[..n].iter().any(|p| self.source(p) == source))
-            .map(|(_, source)| source)
+        let is_first = move |&(n, source): &(usize, &str)| {
+            let mut earlier = self.parsed.sources().take(n);
+            !earlier.any(|earlier| earlier == source)
+        };
+        let sources = self.parsed.sources().enumerate();
+        sources.filter(is_first).map(|(_, source)| source)
     }
 
     /// Makes a name: every parameter with its value, once, in any order.
@@ -207,21 +151,21 @@ impl LockTemplate {
         K: AsRef<str>,
         V: Display,
     {
-        let mut taken = self.values();
+        let mut taken = self.parsed.values();
         let mut given = [false; MAX_PLACEHOLDERS];
         for (key, value) in values {
             let mut is_known = false;
-            for (place, param) in self.inner.params.iter().enumerate() {
-                if self.source(param) != key.as_ref() {
+            for (place, source) in self.parsed.sources().enumerate() {
+                if source != key.as_ref() {
                     continue;
                 }
                 if std::mem::replace(&mut given[place], true) {
                     return Err(self.wrong_params(format_args!(
                         "was given two values for `{}`",
-                        Shown(self.source(param))
+                        Shown(source)
                     )));
                 }
-                self.take(&mut taken, place, &value)?;
+                self.parsed.take(&mut taken, place, &value)?;
                 is_known = true;
             }
             if !is_known {
@@ -230,19 +174,14 @@ impl LockTemplate {
                 )));
             }
         }
-        if let Some((param, _)) = self
-            .inner
-            .params
-            .iter()
-            .zip(given)
-            .find(|(_, given)| !given)
-        {
+        let mut sources = self.parsed.sources().zip(given);
+        if let Some((source, _)) = sources.find(|(_, given)| !given) {
             return Err(self.wrong_params(format_args!(
                 "was given no value for `{}`",
-                Shown(self.source(param))
+                Shown(source)
             )));
         }
-        Ok(self.name(&taken))
+        Ok(self.parsed.name(&taken))
     }
 
     /// Makes a name: one value for each placeholder, in their order; a source that stands there twice
@@ -254,77 +193,19 @@ impl LockTemplate {
     /// one.
     #[doc(hidden)]
     pub fn fill_positional(&self, values: &[&dyn Display]) -> Result<LockName, LockError> {
-        if values.len() != self.inner.params.len() {
+        let places = self.parsed.sources().len();
+        if values.len() != places {
             return Err(LockError::invalid_name(format!(
-                "the template `{}` takes {} values and was given {}; give one for each placeholder",
+                "the template `{}` takes {places} values and was given {}; give one for each placeholder",
                 Shown(self.as_str()),
-                self.inner.params.len(),
                 values.len(),
             )));
         }
-        let mut taken = self.values();
+        let mut taken = self.parsed.values();
         for (place, value) in values.iter().enumerate() {
-            self.take(&mut taken, place, value)?;
+            self.parsed.take(&mut taken, place, value)?;
         }
-        Ok(self.name(&taken))
-    }
-
-    fn source(&self, param: &Param) -> &str {
-        &self.as_str()[param.source.clone()]
-    }
-
-    fn values(&self) -> Values {
-        Values::new(self.inner.room, self.inner.params.len())
-    }
-
-    fn take(&self, taken: &mut Values, place: usize, value: &dyn Display) -> Result<(), LockError> {
-        let param = &self.inner.params[place];
-        let result = if param.hashed {
-            // Not before: which secret the process has is decided by the first that needs it.
-            let secret = NameSecret::of_process();
-            secret.warn_if_weak();
-            taken.take_hashed(place, value, self.hash_at(place, secret))
-        } else {
-            taken.take(place, value)
-        };
-        result.map_err(|error| {
-            LockError::invalid_name(format!(
-                "the value of `{}` in the template `{}` {}",
-                Shown(self.source(param)),
-                Shown(self.as_str()),
-                match error {
-                    ValueError::Empty => "is empty; refuse it before it becomes a lock",
-                    ValueError::Unformattable => "could not be formatted: its `Display` failed",
-                }
-            ))
-        })
-    }
-
-    fn hash_at(&self, place: usize, secret: &NameSecret) -> ValueHash {
-        let pieces = self.inner.pieces.iter().map(|piece| match piece {
-            Piece::Literal(part) => Some(&self.as_str().as_bytes()[part.clone()]),
-            Piece::Param => None,
-        });
-        ValueHash::hashed(secret, pieces, place)
-    }
-
-    fn name(&self, values: &Values) -> LockName {
-        let mut name = NameBuffer::new();
-        let mut place = 0;
-        for piece in &self.inner.pieces {
-            match piece {
-                Piece::Literal(part) => name.push(&self.as_str().as_bytes()[part.clone()]),
-                Piece::Param => {
-                    name.push(values.get(place));
-                    place += 1;
-                }
-            }
-        }
-        let label = match &self.inner.text {
-            Text::Static(text) => Label::Static(text),
-            Text::Shared(text) => Label::Shared(Arc::clone(text)),
-        };
-        LockName::labelled(name.finish(), label)
+        Ok(self.parsed.name(&taken))
     }
 
     /// What is wrong with the keys. Never a key: one that was swapped with its value would be shown.
@@ -345,31 +226,6 @@ impl LockTemplate {
             "the template `{}` {wrong}; {advice}",
             Shown(self.as_str())
         ))
-    }
-}
-
-impl Text {
-    fn as_str(&self) -> &str {
-        match self {
-            Self::Static(text) => text,
-            Self::Shared(text) => text,
-        }
-    }
-}
-
-/// Text of a template in an error: on one line, and not endless.
-struct Shown<'a>(&'a str);
-
-impl Display for Shown<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        const MOST: usize = 120;
-        for c in self.0.chars().take(MOST).flat_map(char::escape_debug) {
-            f.write_char(c)?;
-        }
-        if self.0.chars().nth(MOST).is_some() {
-            f.write_str("...")?;
-        }
-        Ok(())
     }
 }
 
@@ -434,17 +290,5 @@ impl Display for LockTemplate {
 impl fmt::Debug for LockTemplate {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_tuple("LockTemplate").field(&self.as_str()).finish()
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::Shown;
-
-    #[test]
-    fn text_in_errors_is_on_one_line_and_not_endless() {
-        assert_eq!(Shown("a\n\u{1b}b").to_string(), "a\\n\\u{1b}b");
-        let shown = Shown(&"é".repeat(121)).to_string();
-        assert_eq!(shown, format!("{}...", "é".repeat(120)));
     }
 }
