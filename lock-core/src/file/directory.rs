@@ -9,7 +9,7 @@ use std::process;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, SystemTime};
 
-use rustix::fs::{AtFlags, CWD, Mode, OFlags, Stat};
+use rustix::fs::{AtFlags, CWD, Dir, DirEntry, Mode, OFlags, Stat};
 use rustix::io::Errno;
 use rustix::process::geteuid;
 
@@ -127,6 +127,16 @@ impl Directory {
             Err(Errno::NOENT) => Ok(None),
             Err(error) => Err(self.failed("look at a lock file")(error)),
         }
+    }
+
+    /// What is in the directory, also of other programs.
+    pub(super) fn entries(
+        &self,
+    ) -> Result<impl Iterator<Item = Result<DirEntry, LockError>>, LockError> {
+        let list = self.open_file(".", OFlags::RDONLY | OFlags::DIRECTORY);
+        let list = list.map_err(self.failed("list the files"))?;
+        let entries = Dir::new(list).map_err(self.failed("list the files"))?;
+        Ok(entries.map(|entry| entry.map_err(self.failed("list the files"))))
     }
 
     /// Opens a file; no file that is opened here outlives an `exec`.

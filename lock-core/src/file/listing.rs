@@ -1,6 +1,6 @@
 //! Which locks of a directory are held.
 
-use rustix::fs::{Dir, FileType, OFlags};
+use rustix::fs::FileType;
 
 use super::directory::Directory;
 use super::key::is_file_stem;
@@ -10,15 +10,12 @@ use crate::{ListedLock, LockError};
 
 /// Up to one more than `limit`, if there are so many.
 pub(super) fn list(directory: &Directory, limit: usize) -> Result<Vec<ListedLock>, LockError> {
-    let list = directory.open_file(".", OFlags::RDONLY | OFlags::DIRECTORY);
-    let list = list.map_err(directory.failed("list the files"))?;
-    let entries = Dir::new(list).map_err(directory.failed("list the files"))?;
     let mut held = Vec::new();
-    for entry in entries {
+    for entry in directory.entries()? {
         if held.len() > limit {
             break;
         }
-        let entry = entry.map_err(directory.failed("list the files"))?;
+        let entry = entry?;
         let Ok(name) = entry.file_name().to_str() else {
             continue;
         };

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use rustix::fs::{Dir, OFlags};
+use rustix::fs::OFlags;
 
 use super::directory::{Directory, age};
 use super::key::is_file_stem;
@@ -20,11 +20,8 @@ const TIDY_LIMIT: usize = 10_000;
 /// again would stay for good. What another program has put into the directory is not touched, also where
 /// it ends as lock files do (`Cargo.lock`).
 pub(super) fn tidy(directory: &Directory) -> Result<(), LockError> {
-    let list = directory.open_file(".", OFlags::RDONLY | OFlags::DIRECTORY);
-    let list = list.map_err(directory.failed("list the files"))?;
-    let entries = Dir::new(list).map_err(directory.failed("list the files"))?;
-    for entry in entries.take(TIDY_LIMIT) {
-        let entry = entry.map_err(directory.failed("list the files"))?;
+    for entry in directory.entries()?.take(TIDY_LIMIT) {
+        let entry = entry?;
         let Ok(name) = entry.file_name().to_str() else {
             continue;
         };
