@@ -75,10 +75,7 @@ pub(crate) async fn connect_within(
 }
 
 /// The settings, with a file that has the URL read within the wait.
-async fn settings_within(
-    store: &Store,
-    wait: Option<Duration>,
-) -> Result<LockSettings, LockError> {
+async fn settings_within(store: &Store, wait: Option<Duration>) -> Result<LockSettings, LockError> {
     let Some(wait) = wait else {
         return settings(store).await;
     };

@@ -3,6 +3,8 @@
 use std::fmt;
 use std::future::Future;
 
+use tokio::task::JoinSet;
+
 use crate::permits::Permits;
 use crate::terms::Terms;
 use crate::{Acquire, Holder, LockError, LockGuard, LockName, LockPolicy, LockProvider};
@@ -208,7 +210,8 @@ impl DistributedLock {
     /// # Ok(()) }
     /// ```
     ///
-    /// Slots are asked for one after the other, from one of chance, until one is held.
+    /// All slots are asked for together. A slot that is held is named before those that are
+    /// [kept](Holder::until), and of these the one that opens first.
     ///
     /// # Errors
     ///
@@ -229,14 +232,27 @@ impl DistributedLock {
         let number = permits
             .check()
             .map_err(|error| error.with_lock(&self.name))?;
-        let first = fastrand::usize(..number);
-        for slot in (0..number).map(|slot| 1 + (first + slot) % number) {
-            let holder = self.provider.holder(self.name.slot(slot)).await?;
-            if holder.is_some() {
-                return Ok(holder);
+        let mut asked = JoinSet::new();
+        for slot in 1..=number {
+            let (provider, name) = (self.provider.clone(), self.name.slot(slot));
+            asked.spawn(async move { provider.holder(name).await });
+        }
+        let (mut kept, mut unknown) = (None::<Holder>, None);
+        while let Some(answer) = asked.join_next().await {
+            match answer.expect("a question does not panic") {
+                Ok(None) => {}
+                Ok(Some(holder)) if holder.until().is_none() => return Ok(Some(holder)),
+                Ok(Some(holder)) => {
+                    let first = kept.into_iter().chain([holder]);
+                    kept = first.min_by_key(Holder::until);
+                }
+                Err(error) => unknown = unknown.or(Some(error)),
             }
         }
-        Ok(None)
+        match (kept, unknown) {
+            (None, Some(error)) => Err(error),
+            (kept, _) => Ok(kept),
+        }
     }
 
     /// Acquires the lock, or returns `None` when another held it for the whole wait.

@@ -131,9 +131,7 @@ pub(crate) fn not_locked(rejection: &LockRejection) -> Response<Bytes> {
     if let Some(route) = rejection.route() {
         problem = problem.instance(route);
     }
-    let mut response = problem.to_response();
-    response.extensions_mut().insert(rejection.kind());
-    response
+    problem.to_response()
 }
 
 /// What nothing but a mistake in this crate leads to, as an answer.

@@ -428,7 +428,7 @@ impl LockLayer {
     /// It is asked for once the lock was refused, and the answer waits for that, for one response timeout of
     /// the provider at most; where it is not known, or the lock is free by then, the answer is as without this.
     /// Of the holders of a lock with [permits](Self::permits) it is any. Where the lock was released already and is
-    /// [kept](lock_core::Holder::until), `Retry-After` is not before it opens.
+    /// [kept](lock_core::Holder::until), `Retry-After` is not before it opens, with permits its first slot.
     ///
     /// ```
     /// # use lock_core::{LockError, LockProvider, memory::MemoryBackend};
@@ -464,6 +464,9 @@ impl LockLayer {
     }
 
     /// Answers refused requests in another way.
+    ///
+    /// Layers outside know that the handler has not answered by an extension of the response, the
+    /// [`LockErrorKind`], which it has whatever its status is.
     ///
     /// ```
     /// # use bytes::Bytes;

@@ -110,10 +110,14 @@ impl Settings {
         let mut chosen = chosen.filter(|(kind, _)| *kind == error.kind());
         let status = chosen.next().map(|(_, status)| *status);
         let rejection = LockRejection::new(error, asked).with_status(status);
-        match &self.on_rejection {
+        let kind = rejection.kind();
+        let mut response = match &self.on_rejection {
             Some(answer) => answer(rejection),
             None => rejection.to_response(),
-        }
+        };
+        // By this a layer outside knows that the handler has not answered, whatever the answer is.
+        response.extensions_mut().insert(kind);
+        response
     }
 }
 

@@ -9,7 +9,7 @@ use std::task::{Context, Poll, Waker};
 use super::providers::Member;
 use super::{Attempt, Backend, Grant, LockRequest};
 use crate::guard::Hold;
-use crate::{Holder, Listing, LockError, LockMode, LockName};
+use crate::{Holder, Listing, LockError, LockName};
 
 type BoxFuture<T> = Pin<Box<dyn Future<Output = T> + Send>>;
 
@@ -86,8 +86,13 @@ impl<B: Backend> Slot for GrantSlot<B> {
     }
 }
 
-fn hold<B: Backend>(name: LockName, mode: LockMode, grant: B::Grant) -> Granted {
-    join::<B>(Hold::new(name, mode, grant.lease().clone()), grant)
+fn hold<B: Backend>(request: LockRequest, grant: B::Grant) -> Granted {
+    let (mode, at_least) = (request.mode(), request.at_least());
+    let hold = Hold::new(request.into_name(), mode, grant.lease().clone());
+    if at_least.is_some() {
+        hold.tie();
+    }
+    join::<B>(hold, grant)
 }
 
 fn join<B: Backend>(hold: Hold, grant: B::Grant) -> Granted {
@@ -131,10 +136,7 @@ fn held<B: Backend>(
     answer: Result<Attempt<B::Grant>, LockError>,
 ) -> Result<Attempt<Granted>, LockError> {
     Ok(match answer? {
-        Attempt::Granted(grant) => {
-            let mode = request.mode();
-            Attempt::Granted(hold::<B>(request.into_name(), mode, grant))
-        }
+        Attempt::Granted(grant) => Attempt::Granted(hold::<B>(request, grant)),
         Attempt::Held { retry_in } => Attempt::Held { retry_in },
     })
 }
@@ -181,9 +183,8 @@ impl<B: Backend> DynBackend for Erased<B> {
         Box::pin(async move {
             let granted = backend.try_acquire_many(&requests, limit).await?;
             let hold = |(position, grant): (usize, _)| {
-                let request = &requests[position];
-                let granted = hold::<B>(request.name().clone(), request.mode(), grant);
-                (position, granted)
+                let request = requests[position].clone();
+                (position, hold::<B>(request, grant))
             };
             Ok(granted.into_iter().map(hold).collect())
         })

@@ -337,7 +337,8 @@ pub trait Grant: Send + Sync + 'static {
     ///
     /// Called when a holder releases the lock while a task of the same provider waits for it, and the
     /// [time for that](crate::LockProviderBuilder::local_handover) is not over. Worth it where a release and
-    /// an acquire are slow: behind a socket. Never called for a grant that is shared, nor for a reader that waits.
+    /// an acquire are slow: behind a socket. Never called for a grant that is shared, nor for a reader
+    /// that waits, nor where the request had an [`at_least`](LockRequest::at_least).
     fn hand_over(&mut self) -> bool {
         false
     }

@@ -11,6 +11,10 @@
 //! Both holds look at the same lease: one that ends meanwhile makes the next one stale, which its owner
 //! gives back before it asks.
 //!
+//! What a store does between two holders is left out. So a grant is [tied](super::Hold::tie) to its holder where
+//! that counts: where the store was asked to keep the lock closed, which it would also for the next; and where
+//! it fences a transaction, which has to end before the next is granted the lock.
+//!
 //! # Why others are not kept from it
 //!
 //! A grant stays in the process for a limited time, counted from its first holder: a release after that
@@ -49,7 +53,8 @@ pub(super) struct Cohort {
 /// runtime to take it back in time.
 pub(crate) fn hand_on(turn: Turn, mut granted: Granted) -> Result<(), (Turn, Granted)> {
     let (queue, name) = (Arc::clone(turn.queue()), granted.hold.name.clone());
-    let held = Arc::get_mut(&mut granted).filter(|held| turn.is_awaited_as(held.hold.mode));
+    let held = Arc::get_mut(&mut granted)
+        .filter(|held| !held.hold.is_tied() && turn.is_awaited_as(held.hold.mode));
     let cohort = held.and_then(|held| {
         let cohort = &mut held.hold.cohort;
         let until = Instant::now() + LENT;

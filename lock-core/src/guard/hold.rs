@@ -47,6 +47,8 @@ pub(crate) struct Hold {
     pub(super) over: AtomicBool,
     /// Whether no guard but a `SharedGuard` stands for this hold.
     pub(super) shared: AtomicBool,
+    /// Whether the grant serves no other holder after this one.
+    tied: AtomicBool,
     seat: Mutex<Option<Seat>>,
     /// Where the order of locks is watched.
     mark: Option<Box<Mark>>,
@@ -69,6 +71,7 @@ impl Hold {
             cancellation: OnceLock::new(),
             over: AtomicBool::new(false),
             shared: AtomicBool::new(false),
+            tied: AtomicBool::new(false),
             seat: Mutex::new(None),
             mark: None,
             left: Notify::new(),
@@ -105,6 +108,16 @@ impl Hold {
 
     pub(crate) fn is_over(&self) -> bool {
         self.over.load(Ordering::Acquire)
+    }
+
+    /// The grant serves no other holder from now on, and goes back to the store: what the store does at a release,
+    /// or at a grant, has to come between this holder and the next.
+    pub(crate) fn tie(&self) {
+        self.tied.store(true, Ordering::Release);
+    }
+
+    pub(super) fn is_tied(&self) -> bool {
+        self.tied.load(Ordering::Acquire)
     }
 
     pub(super) fn is_shared(&self) -> bool {

@@ -60,7 +60,8 @@ impl Leaving {
         let Some(seat) = self.seat.as_mut().filter(|seat| is_next(&seat.place)) else {
             return HandOver::No;
         };
-        let Some(until) = (hold.cohort.open_until()).filter(|_| hold.lease.is_lasting()) else {
+        let may_stay = || hold.lease.is_lasting() && !hold.is_tied();
+        let Some(until) = (hold.cohort.open_until()).filter(|_| may_stay()) else {
             return HandOver::No;
         };
         let Some(mut next) = self.held.slot().hand_over(hold.next()) else {

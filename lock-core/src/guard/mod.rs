@@ -79,6 +79,12 @@ impl LockGuard {
         self.held.give_back();
     }
 
+    /// Its grant serves no other holder in this process.
+    #[cfg(feature = "postgres")]
+    pub(crate) fn tie(&self) {
+        self.held.hold.tie();
+    }
+
     /// Since when the lock is held.
     pub(crate) fn since(&self) -> Option<Instant> {
         self.held.hold.since()

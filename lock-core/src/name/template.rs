@@ -176,10 +176,9 @@ impl LockTemplate {
         }
         let mut sources = self.parsed.sources().zip(given);
         if let Some((source, _)) = sources.find(|(_, given)| !given) {
-            return Err(self.wrong_params(format_args!(
-                "was given no value for `{}`",
-                Shown(source)
-            )));
+            return Err(
+                self.wrong_params(format_args!("was given no value for `{}`", Shown(source)))
+            );
         }
         Ok(self.parsed.name(&taken))
     }

@@ -140,7 +140,11 @@ impl Backend for RedisBackend {
     }
 
     fn changed(&self, request: &LockRequest) -> impl Future<Output = ()> + Send + 'static {
-        super::waiting::register(&self.shared.waiting, &self.key(request.name()), request.mode())
+        super::waiting::register(
+            &self.shared.waiting,
+            &self.key(request.name()),
+            request.mode(),
+        )
     }
 
     async fn holder(&self, name: &LockName) -> Result<Option<Holder>, LockError> {

@@ -6,7 +6,7 @@ use std::task::{Context, Waker};
 use std::time::Duration;
 
 use lock_core::memory::MemoryBackend;
-use lock_core::{LockPolicy, LockProvider, LossReason};
+use lock_core::{LockName, LockPolicy, LockProvider, LossReason};
 use lock_tests::scripted_backend::{Play, ScriptedBackend};
 use tokio::task::coop;
 use tokio::time::{sleep, timeout};
@@ -204,4 +204,35 @@ async fn a_job_that_does_not_wait_is_granted_what_another_has_left() {
     drop(guard);
     sleep(s(1)).await;
     assert!(!is_free(&client).await, "it is kept");
+}
+
+/// The store would keep it closed for that one as well, and after a crash of that one.
+#[tokio::test(start_paused = true)]
+async fn what_the_store_was_asked_to_keep_serves_no_other_caller() {
+    let scripted = ScriptedBackend::new();
+    scripted.hand_over();
+    let (here, there) = (scripted.client(), scripted.client());
+
+    // A caller that leaves while its answer is on its way.
+    scripted.tries([Play::DoneThenLate(ms(20))]);
+    let leaves = start(&here, JOB).await;
+    let next = start(&here, s(60)).await;
+    leaves.abort();
+    let guard = next.await.unwrap().unwrap();
+    assert_eq!(scripted.tried(&name()), 2);
+    guard.release().await.unwrap();
+
+    // A part of several of which another is held.
+    let last = LockName::new("z", "last", 1).unwrap();
+    let _held = there.acquire(last.clone(), ms(0)).await.unwrap();
+    scripted.tries([Play::Answer, Play::Late(ms(20))]);
+    let all = {
+        let here = here.clone();
+        tokio::spawn(async move { here.acquire_all([name(), last], JOB).await })
+    };
+    sleep(ms(10)).await;
+    let next = start(&here, s(60)).await;
+    assert!(all.await.unwrap().unwrap_err().is_contended());
+    next.await.unwrap().unwrap().release().await.unwrap();
+    assert_eq!(scripted.tried(&name()), 4);
 }

@@ -1,23 +1,28 @@
 //! Who holds a lock, as far as the library has a part in the answer.
 
 use std::future::{Future, pending};
+use std::time::{Duration, UNIX_EPOCH};
 
 use lock_core::backend::{Attempt, Backend, Grant, Lease, LockRequest};
 use lock_core::memory::MemoryBackend;
-use lock_core::{Holder, LockError, LockErrorKind, LockName, LockProvider};
+use lock_core::{Holder, LockError, LockErrorKind, LockMode, LockName, LockProvider};
 use lock_tests::scripted_backend::ScriptedBackend;
+use tokio::time::sleep;
 
-use crate::support::{RESPONSE, name, s, take, timed, took};
+use crate::support::{RESPONSE, ms, name, s, take, timed, took};
 
-/// A backend that never answers who holds a lock.
-struct Silent;
+/// A backend that tells who holds a lock, after a while or never.
+struct Telling {
+    after: Option<Duration>,
+    holder: fn(&LockName) -> Option<Holder>,
+}
 
 /// It grants none.
 enum Never {}
 
-impl Backend for Silent {
+impl Backend for Telling {
     type Grant = Never;
-    const KIND: &'static str = "silent";
+    const KIND: &'static str = "telling";
 
     async fn try_acquire(&self, _: &LockRequest) -> Result<Attempt<Never>, LockError> {
         Ok(Attempt::Held { retry_in: None })
@@ -27,8 +32,12 @@ impl Backend for Silent {
         pending()
     }
 
-    async fn holder(&self, _: &LockName) -> Result<Option<Holder>, LockError> {
-        pending().await
+    async fn holder(&self, name: &LockName) -> Result<Option<Holder>, LockError> {
+        match self.after {
+            Some(after) => sleep(after).await,
+            None => pending().await,
+        }
+        Ok((self.holder)(name))
     }
 
     async fn health(&self) -> Result<(), LockError> {
@@ -62,12 +71,50 @@ async fn a_backend_that_does_not_tell_who_holds_a_lock_says_so() {
 
 #[tokio::test(start_paused = true)]
 async fn a_backend_that_is_silent_is_waited_for_as_long_as_for_one_answer() {
-    let client = LockProvider::new(Silent);
+    let client = LockProvider::new(Telling {
+        after: None,
+        holder: |_| None,
+    });
     let (elapsed, answer) = timed(client.holder(name())).await;
     took(elapsed, RESPONSE);
     let error = answer.unwrap_err();
     assert!(error.is_unavailable(), "{error}");
     assert_eq!(error.lock(), Some(&name()));
+}
+
+/// One question after the other would take a hundred times as long.
+#[tokio::test(start_paused = true)]
+async fn the_slots_of_a_lock_with_permits_are_asked_for_together() {
+    let client = LockProvider::new(Telling {
+        after: Some(ms(500)),
+        holder: |_| None,
+    });
+    let lock = client.lock(name()).unwrap().permits(100);
+    let (elapsed, answer) = timed(lock.holder()).await;
+    took(elapsed, ms(500));
+    assert_eq!(answer.unwrap(), None);
+}
+
+/// Who is refused can try again when the first of them opens.
+#[tokio::test]
+async fn of_slots_that_are_kept_the_first_that_opens_is_named_and_before_them_one_that_is_held() {
+    fn kept(name: &LockName) -> Option<Holder> {
+        let number = name.as_str().rsplit('#').next()?.parse().ok()?;
+        let until = UNIX_EPOCH + s(number);
+        Some(Holder::new(LockMode::Exclusive).with_until(until))
+    }
+    let holder = async |holder| {
+        let after = Some(Duration::ZERO);
+        let client = LockProvider::new(Telling { after, holder });
+        let lock = client.lock(name()).unwrap().permits(20);
+        lock.holder().await.unwrap().unwrap()
+    };
+    assert_eq!(holder(kept).await.until(), Some(UNIX_EPOCH + s(1)));
+    let but_one = holder(|name| match name.as_str().ends_with("#7") {
+        true => Some(Holder::new(LockMode::Exclusive).with_instance("web-7")),
+        false => kept(name),
+    });
+    assert_eq!(but_one.await.instance(), Some("web-7"));
 }
 
 #[tokio::test]

@@ -7,6 +7,7 @@ use axum::body::{Body, to_bytes};
 use axum::http::{HeaderMap, HeaderValue, Request, StatusCode, header};
 use axum::response::Response;
 use axum::routing::post;
+use bytes::Bytes;
 use lock_core::LockProvider;
 use lock_core::memory::MemoryBackend;
 use lock_idempotency::{HeldLock, IdempotencyKey, IdempotencyLayer, MemoryStore};
@@ -71,6 +72,30 @@ async fn a_handler_sees_the_lock_of_its_resource_not_of_the_key() {
     let app = Router::new().route("/payments/{id}", post(of_key).route_layer(layer()));
     let name = text(send(&app, "POST", Some("a")).await).await;
     assert!(name.starts_with("idempotency:key:"), "{name}");
+}
+
+/// Whatever it looks like: nothing was done.
+#[tokio::test]
+async fn a_refusal_in_the_words_of_the_service_is_not_stored() {
+    let locks = locks();
+    let resource = LockLayer::new(locks.clone(), "payment:pay:<id>").unwrap();
+    let resource = resource.wait(Duration::ZERO).on_rejection(|_| {
+        let mut busy = axum::http::Response::new(Bytes::from_static(b"busy"));
+        *busy.status_mut() = StatusCode::UNPROCESSABLE_ENTITY;
+        busy
+    });
+    let route = post(async || StatusCode::CREATED).route_layer(resource);
+    let app = Router::new().route("/payments/{id}", route.route_layer(layer()));
+    let held = locks
+        .acquire("payment:pay:7", Duration::ZERO)
+        .await
+        .unwrap();
+    let refused = send(&app, "POST", Some("a")).await;
+    assert_eq!(refused.status(), StatusCode::UNPROCESSABLE_ENTITY);
+    held.release().await.unwrap();
+    let answer = send(&app, "POST", Some("a")).await;
+    assert_eq!(answer.status(), StatusCode::CREATED);
+    assert!(!is_replay(&answer));
 }
 
 #[tokio::test]

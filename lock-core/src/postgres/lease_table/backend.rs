@@ -140,6 +140,8 @@ impl LeaseTable {
     ) -> Result<(), LockError> {
         let shared = &self.opened.shared;
         let token = guard.fencing_token().await?.get();
+        // The next holder in this process has to ask the server, too.
+        guard.tie();
         let epoch = u64::from(shared.chosen.token_epoch) << 56;
         let token = i64::try_from(token.saturating_sub(epoch)).unwrap_or(i64::MAX);
         let key = RowKey::new(&shared.chosen.namespace, guard.name());

@@ -158,12 +158,14 @@ impl Node {
 
     /// So many leases of this part were not renewed.
     pub(super) fn not_renewed(&mut self, locks: usize, part: Part, reason: &str) {
-        self.unrenewed.of(part).failed(|SoFar { failures, lasting }| {
-            tracing::warn!(
-                server = %self.info.addr(), reason, locks, failures, lasting,
-                "leases in Redis were not renewed; retrying until they expire"
-            );
-        });
+        self.unrenewed
+            .of(part)
+            .failed(|SoFar { failures, lasting }| {
+                tracing::warn!(
+                    server = %self.info.addr(), reason, locks, failures, lasting,
+                    "leases in Redis were not renewed; retrying until they expire"
+                );
+            });
     }
 
     pub(super) fn has_renewed(&mut self, part: Part) {

@@ -3,10 +3,10 @@
 use lock_core::postgres::{LeaseTable, LeaseTableBuilder};
 use lock_core::{Credentials, LockProvider};
 use lock_tests::servers::{PgBouncer, PostgresServer};
-use lock_tests::{LeaseTableStore, Log, Store, eventually};
+use lock_tests::{GrantedStore, LeaseTableStore, Log, Store, eventually};
 use sqlx::postgres::PgPoolOptions;
 use sqlx::{AssertSqlSafe, Executor};
-use tokio::time::sleep;
+use tokio::time::{sleep, timeout};
 use tracing::Level;
 
 use crate::support::{LEASE, PATIENCE, ZERO, acquire, order, take};
@@ -69,6 +69,42 @@ async fn a_table_that_a_migration_has_made_is_used() {
     let table = builder().create_table(false).connect().await.unwrap();
     let locks = LockProvider::new(table);
     take(&locks, order()).await.release().await.unwrap();
+}
+
+/// With what was taken from all roles granted to one, by the lines that `GRANTS` has.
+#[tokio::test]
+async fn a_role_with_the_rights_that_are_listed_and_no_more_has_locks() {
+    let server = PostgresServer::start().await;
+    let (pool, url) = (server.pool().await, server.url_for("app", "postgres"));
+    let builder = || LeaseTable::builder(&url).table("locks.distributed_lock_leases");
+    let sql = builder().table_sql().unwrap();
+    let taken = format!(
+        "CREATE SCHEMA locks; {sql} \
+         REVOKE ALL ON DATABASE postgres FROM PUBLIC; REVOKE ALL ON SCHEMA public FROM PUBLIC; \
+         REVOKE EXECUTE ON FUNCTION pg_walfile_name, pg_current_wal_lsn FROM PUBLIC;"
+    );
+    pool.execute(AssertSqlSafe(taken)).await.unwrap();
+    let lines = ["Database", "Lease table"]
+        .map(GrantedStore::lines)
+        .concat();
+    pool.execute(AssertSqlSafe(lines.join("\n"))).await.unwrap();
+
+    let (log, listening) = Log::of_thread(Level::WARN);
+    let locks = LockProvider::new(builder().connect().await.unwrap());
+    drop(listening);
+    assert_eq!(log.lines(Level::WARN), [""; 0]);
+    let guard = take(&locks, order()).await;
+    guard.fencing_token().await.unwrap();
+    assert!(locks.holder(order()).await.unwrap().is_some());
+    guard.release().await.unwrap();
+    let reader = locks.lock(order()).unwrap().shared();
+    let guards = [
+        reader.acquire(ZERO).await.unwrap(),
+        reader.acquire(ZERO).await.unwrap(),
+    ];
+    for guard in guards {
+        guard.release().await.unwrap();
+    }
 }
 
 #[tokio::test]
@@ -169,6 +205,26 @@ async fn a_fenced_transaction_ends_before_the_next_holder_has_the_lock() {
     let late = table.fence(&mut tx, &guard).await.unwrap_err();
     assert!(late.is_lost(), "{late}");
     next.release().await.unwrap();
+}
+
+/// Of the same process, in which the lock would stay otherwise.
+#[tokio::test]
+async fn a_fenced_transaction_ends_before_the_next_task_has_the_lock() {
+    let store = LeaseTableStore::open().await;
+    let table = store.backend().await;
+    let locks = LockProvider::builder(table.clone())
+        .local_handover(PATIENCE)
+        .build();
+    let guard = take(&locks, order()).await;
+    let mut tx = store.pool().begin().await.unwrap();
+    table.fence(&mut tx, &guard).await.unwrap();
+    let mut next = locks.lock(order()).unwrap().acquire_owned(PATIENCE);
+    assert!(timeout(LEASE / 10, &mut next).await.is_err(), "it is held");
+    guard.release().await.unwrap();
+    let early = timeout(LEASE / 2, &mut next).await;
+    assert!(early.is_err(), "the transaction is not committed");
+    tx.commit().await.unwrap();
+    next.await.unwrap().release().await.unwrap();
 }
 
 /// Of a role or a database that has no such table.
