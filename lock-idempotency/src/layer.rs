@@ -211,7 +211,8 @@ impl IdempotencyLayer {
     ///
     /// # Default
     ///
-    /// 2xx, 3xx and 4xx but 401, 408, 409, 421, 423, 425 and 429.
+    /// 2xx, 3xx and 4xx, but 408, 409, 421, 423, 425 and 429, which are of the moment, and 401, 406, 407, 412, 415, 417,
+    /// 426, 428 and 431, which are about headers: a client may correct these and keep its key.
     pub fn keep_statuses<F>(mut self, keeps: F) -> Self
     where
         F: Fn(StatusCode) -> bool + Send + Sync + 'static,

@@ -97,8 +97,9 @@
 //! # What is stored
 //!
 //! The status, headers of a list ([`keep_header`](IdempotencyLayer::keep_header); no cookies), and the body up
-//! to 64 KiB, by default of 2xx, 3xx and 4xx. Not stored, so that a retry runs: 5xx, 401, 408, 409, 421, 423,
-//! 425, 429 and whatever a lock has refused. A response of unknown size is read to its end before it is sent,
+//! to 64 KiB, by default of 2xx, 3xx and 4xx. Not stored, so that a retry runs: 5xx, 408, 409, 421, 423, 425 and
+//! 429; what is about headers, which are not compared (401, 406, 407, 412, 415, 417, 426, 428, 431); and whatever a
+//! lock has refused. A response of unknown size is read to its end before it is sent,
 //! up to the cap; a larger one, `text/event-stream` and `application/grpc` are sent as they are made, and not
 //! stored, with a warning in the log.
 //!

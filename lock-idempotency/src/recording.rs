@@ -158,8 +158,9 @@ impl Asking {
     /// The stored response to the same request, where it is another than this one: a holder that had lost the
     /// lock came first. One key has one answer, that which every retry gets.
     async fn stored_by_another(&self, record: &Record) -> Option<Response<Bytes>> {
-        let first = self.settings.find(&self.record).await.ok().flatten()?;
-        if first == *record {
+        let first = self.settings.find(&self.record).await.ok().flatten();
+        // One that is not known is another's: ours is there.
+        if first.as_ref() == Some(record) {
             return None;
         }
         static TWICE: Repeated = Repeated::new();
@@ -173,7 +174,8 @@ impl Asking {
             );
         });
         // To another payload the answer would be that nothing was done.
-        (*first.fingerprint() == self.fingerprint).then(|| first.to_response())
+        let first = first.filter(|first| *first.fingerprint() == self.fingerprint)?;
+        Some(first.to_response())
     }
 
     fn not_stored(&self, limit: usize) {

@@ -9,7 +9,7 @@ use std::task::{Context, Poll};
 
 use bytes::Bytes;
 use http::request::Parts;
-use http::{Request, Response};
+use http::{Method, Request, Response};
 use http_body::Body;
 use lock_core::LockError;
 use lock_tower::__private::{Rest, body_problem, body_too_large};
@@ -73,7 +73,8 @@ impl<S> Idempotency<S> {
 impl Head {
     /// `outside` is the key of a layer around this one.
     fn of(parts: &Parts, outside: Option<&IdempotencyKey>, settings: &Settings) -> Self {
-        if parts.method.is_safe() {
+        // The body of CONNECT, by which HTTP/2 opens a WebSocket, has no end.
+        if parts.method.is_safe() || parts.method == Method::CONNECT {
             return Self::Unkeyed;
         }
         let route = Route::of(parts);

@@ -71,8 +71,15 @@ impl Settings {
     }
 
     pub(crate) async fn put(&self, key: &RecordKey, record: &Record) -> Result<bool, LockError> {
-        self.bounded(self.store.put(key, record, self.lifetime))
-            .await
+        let put = async || self.store.put(key, record, self.lifetime).await;
+        let twice = async {
+            match put().await {
+                // A connection that was cut while nobody used it, as a rule. What the first try has stored stays.
+                Err(error) if error.is_unavailable() => put().await,
+                answer => answer,
+            }
+        };
+        self.bounded(twice).await
     }
 
     /// A store that hangs is one that is down: its caller has a deadline.
@@ -105,10 +112,16 @@ impl Settings {
     }
 }
 
-/// Answers that a retry would have again. The others say that nothing was done yet, or that it is unknown.
+/// Answers that a retry would have again. The others say that nothing was done yet, or that it is unknown; or they
+/// are about headers, which a client can correct without a new key.
 pub(crate) fn keeps_status(status: StatusCode) -> bool {
     let is_final = status.is_success() || status.is_redirection() || status.is_client_error();
-    is_final && !matches!(status.as_u16(), 401 | 408 | 409 | 421 | 423 | 425 | 429)
+    let is_of_now = matches!(status.as_u16(), 408 | 409 | 421 | 423 | 425 | 429);
+    let is_of_headers = matches!(
+        status.as_u16(),
+        401 | 406 | 407 | 412 | 415 | 417 | 426 | 428 | 431
+    );
+    is_final && !is_of_now && !is_of_headers
 }
 
 impl fmt::Debug for Settings {

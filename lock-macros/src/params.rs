@@ -215,10 +215,12 @@ pub(crate) fn rename_self(tokens: impl ToTokens, name: &str) -> TokenStream {
 
 /// Whether a name occurs in these tokens, be it in a format string.
 pub(crate) fn mentions(tokens: &TokenStream, name: &str) -> bool {
+    // Format strings have `{type}` where code has `r#type`.
+    let in_text = format!("{{{}", name.strip_prefix("r#").unwrap_or(name));
     tokens.clone().into_iter().any(|tree| match tree {
         TokenTree::Group(group) => mentions(&group.stream(), name),
         TokenTree::Ident(ident) => ident == name,
-        TokenTree::Literal(literal) => literal.to_string().contains(&format!("{{{name}")),
+        TokenTree::Literal(literal) => literal.to_string().contains(&in_text),
         TokenTree::Punct(_) => false,
     })
 }

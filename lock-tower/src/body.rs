@@ -67,6 +67,8 @@ pin_project! {
         settling: Option<Settling>,
         // Whether a loss is said by trailers.
         is_grpc: bool,
+        // What is to come of a body whose client knows its length, and does not wait for its end.
+        left: Option<u64>,
     }
 }
 
@@ -76,7 +78,7 @@ impl<B> LockedBody<B> {
         Self { state }
     }
 
-    pub(crate) fn held(body: B, owner: Owner, is_grpc: bool) -> Self {
+    pub(crate) fn held(body: B, owner: Owner, is_grpc: bool, length: Option<u64>) -> Self {
         let held = Held {
             body: Some(body),
             lost: None,
@@ -85,6 +87,7 @@ impl<B> LockedBody<B> {
             last: None,
             settling: None,
             is_grpc,
+            left: length,
         };
         let state = State::Held { held };
         Self { state }
@@ -119,9 +122,11 @@ where
                     return Poll::Ready(Some(Err(error)));
                 }
             };
+            let is_complete = self.is_complete_with(frame.as_ref());
             let body = self.body.as_ref().as_pin_ref();
             // Nothing comes after trailers: servers ask for no more.
-            let is_last = frame.as_ref().is_none_or(Frame::is_trailers)
+            let is_last = is_complete
+                || frame.as_ref().is_none_or(Frame::is_trailers)
                 || body.is_none_or(|body| body.is_end_stream());
             if !is_last {
                 *self.owner = owner;
@@ -139,6 +144,16 @@ where
             *self.settling = None;
         }
         Poll::Ready(self.last.take().map(Ok))
+    }
+
+    /// Whether a client that knows the length of the body has all of it with this frame.
+    fn is_complete_with(&mut self, frame: Option<&Frame<Bytes>>) -> bool {
+        let data = frame.and_then(Frame::data_ref);
+        let (Some(left), Some(data)) = (self.left.as_mut(), data) else {
+            return false;
+        };
+        *left = left.saturating_sub(size(data));
+        *left == 0
     }
 
     /// What is left of the body goes before its lock does.

@@ -111,12 +111,14 @@ impl HeldLock {
     pub fn into_guard(self) -> Result<LockGuard, LockError> {
         // One that is lost stays with the layer, which stops the handler.
         self.0.check()?;
-        self.0.take().ok_or_else(|| {
-            LockError::misconfigured(
-                "the guard of this request was taken already; `HeldLock::into_guard` gives it once",
-            )
-            .with_lock(self.name())
-        })
+        if let Some(guard) = self.0.take() {
+            return Ok(guard);
+        }
+        // The layer can have released it meanwhile, where this runs in a task.
+        self.0.check()?;
+        let taken =
+            "the guard of this request was taken already; `HeldLock::into_guard` gives it once";
+        Err(LockError::misconfigured(taken).with_lock(self.name()))
     }
 }
 

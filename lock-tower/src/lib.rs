@@ -193,8 +193,13 @@
 //!   Where the rest may not be read, the answer says `Connection: close`. What a handler has left of
 //!   its body is its own matter, also when a loss of the lock stops it.
 //!
-//! HTTP/2 has neither trouble, and none of this is done for it. The body of a request that gets its
-//! lock without a wait is not touched.
+//! HTTP/2 has neither trouble, and none of this is done for it. What a request there has sent while it waits fills
+//! the window of its stream, and takes as much from that of the connection, whose other uploads stop once it is full:
+//! also that of the holder, whom all of them wait for then. Both windows of hyper are 1 MiB. So where clients upload over
+//! one connection (a proxy, gRPC), give it more than those who wait can fill: `initial_connection_window_size` above
+//! `initial_stream_window_size` times their number.
+//!
+//! The body of a request that gets its lock without a wait is not touched.
 //!
 //! # Features
 //!

@@ -170,6 +170,7 @@ impl Asked {
         Self {
             is_grpc: settings.grpc && is_grpc(parts),
             method: parts.method.clone(),
+            version: parts.version,
             uri: Route::uri(parts).clone(),
             route: Route::of(parts),
             template: rule.map(|rule| rule.naming.template().clone()),

@@ -6,7 +6,8 @@ use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
-use http::{Method, Response, StatusCode};
+use http::header::CONTENT_LENGTH;
+use http::{HeaderMap, Method, Response, StatusCode, Version};
 use http_body::Body;
 use lock_core::__private::Repeated;
 use lock_core::Lost;
@@ -91,8 +92,17 @@ where
             response.map(LockedBody::free)
         } else {
             let is_grpc = self.asked.as_ref().is_some_and(|asked| asked.is_grpc);
-            response.map(|body| LockedBody::held(body, owner, is_grpc))
+            let length = self.known_length(response.headers());
+            response.map(|body| LockedBody::held(body, owner, is_grpc, length))
         }
+    }
+
+    /// How long a body is whose end no client of HTTP/1 waits for, nor a server asks for: it has all by then. In HTTP/2
+    /// trailers can follow.
+    fn known_length(&self, headers: &HeaderMap) -> Option<u64> {
+        let asked = self.asked.as_ref()?;
+        let length = headers.get(CONTENT_LENGTH)?.to_str().ok()?.parse().ok()?;
+        (asked.version <= Version::HTTP_11).then_some(length)
     }
 
     fn method(&self) -> Option<&Method> {

@@ -7,7 +7,7 @@ use std::fmt;
 use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
-use http::{HeaderMap, Method, Response, StatusCode, Uri};
+use http::{HeaderMap, Method, Response, StatusCode, Uri, Version};
 use http_body_util::LengthLimitError;
 use lock_core::answer::{Answer, Problem};
 use lock_core::{Holder, LockError, LockErrorKind, LockTemplate};
@@ -68,6 +68,7 @@ pub struct LockRejection {
 #[derive(Clone, Debug)]
 pub(crate) struct Asked {
     pub(crate) method: Method,
+    pub(crate) version: Version,
     pub(crate) uri: Uri,
     pub(crate) route: Route,
     /// `None` where no entry of a table was chosen.

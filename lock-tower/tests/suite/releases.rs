@@ -5,14 +5,20 @@ use std::sync::Mutex;
 use std::time::Duration;
 
 use axum::Router;
+use axum::body::Body;
+use axum::response::Response;
 use axum::routing;
-use http::{Method, StatusCode};
+use bytes::Bytes;
+use http::header::CONTENT_LENGTH;
+use http::{Method, StatusCode, Version};
+use http_body_util::{BodyExt, Channel};
 use lock_core::backend::{Attempt, Backend, Grant, Lease, LockRequest};
 use lock_core::{LockError, LockProvider};
 use lock_tower::{HeldLock, HoldUntil, LockLayer, LockRejection};
 use tokio::time::Instant;
+use tower::ServiceExt;
 
-use crate::support::{Log, PROCESS, TEMPLATE, URI, json, post, send, text};
+use crate::support::{Log, PROCESS, TEMPLATE, URI, json, post, request, send, text};
 
 /// A backend behind a network: it takes its time to release, and can fail.
 #[derive(Clone)]
@@ -113,6 +119,46 @@ async fn the_end_of_a_body_waits_for_the_release() {
     assert_eq!(remote.released(), None);
     assert_eq!(text(response).await, "done");
     assert_eq!(remote.released(), Some(Instant::now()));
+}
+
+/// A body whose length the client knows, piece by piece.
+async fn of_known_length() -> Response {
+    let (mut pieces, body) = Channel::<Bytes>::new(1);
+    tokio::spawn(async move {
+        for piece in ["do", "ne"] {
+            pieces
+                .send_data(Bytes::from_static(piece.as_bytes()))
+                .await
+                .unwrap();
+        }
+        // Its end is not known yet.
+        tokio::time::sleep(Duration::from_secs(1)).await;
+    });
+    let response = Response::builder().header(CONTENT_LENGTH, 4);
+    response.body(Body::new(body)).unwrap()
+}
+
+/// A client of HTTP/1 has all with the last byte, and its server asks for no more. In HTTP/2 there can be trailers.
+#[tokio::test(start_paused = true)]
+async fn the_last_byte_of_a_known_length_waits_for_the_release() {
+    for (version, waits) in [(Version::HTTP_11, true), (Version::HTTP_2, false)] {
+        let remote = Remote::new(Duration::from_millis(300), false);
+        let locks = LockProvider::new(remote.clone());
+        let layer = LockLayer::new(locks, TEMPLATE).unwrap();
+        let layer = layer.hold_until(HoldUntil::BodyEnd);
+        let router = Router::new().route(PROCESS, routing::post(of_known_length).layer(layer));
+        let mut request = request(Method::POST, URI);
+        *request.version_mut() = version;
+        let response = router.oneshot(request).await.unwrap();
+        let mut body = response.into_body();
+        let mut frame = async || body.frame().await.map(|frame| frame.unwrap().into_data());
+        assert_eq!(frame().await.unwrap().unwrap(), "do");
+        assert_eq!(remote.released(), None);
+        assert_eq!(frame().await.unwrap().unwrap(), "ne");
+        assert_eq!(remote.released(), waits.then(Instant::now), "{version:?}");
+        assert!(frame().await.is_none());
+        assert!(remote.released().is_some());
+    }
 }
 
 #[tokio::test(start_paused = true)]

@@ -173,6 +173,8 @@ async fn a_status_that_says_nothing_was_done_runs_again() {
             &[401, 408, 409, 421, 423, 425, 429, 500, 502, 503][..],
             false,
         ),
+        // The next try has other headers.
+        (&[406, 407, 412, 415, 417, 426, 428, 431][..], false),
     ] {
         for status in statuses {
             let before = service.runs();

@@ -52,6 +52,13 @@ async fn list(locks: &LockProvider, key: String) -> String {
     String::from("listed")
 }
 
+/// A format string has the name without its mark.
+#[distributed_lock("page:kind:<r#type>", refused = |_| format!("no {type}"))]
+async fn kind(locks: &LockProvider, r#type: String) -> String {
+    let _ = locks;
+    String::from("kind")
+}
+
 /// What the closure borrows the body can read, and the rest it owns.
 #[distributed_lock("page:search:<key>", wait = "0s", refused = |error| format!("{key}: {error}"))]
 async fn search(locks: &LockProvider, key: String, mut words: Vec<String>, id: u64) -> String {
@@ -122,6 +129,8 @@ pub async fn main() {
 
     assert_eq!(assert_send(list(&locks, "k".into())).await, "listed");
     assert!(list(&locks, String::new()).await.starts_with(": "));
+    assert_eq!(assert_send(kind(&locks, "k".into())).await, "kind");
+    assert_eq!(kind(&locks, String::new()).await, "no ");
     let words = || vec!["a".to_owned()];
     let found = assert_send(search(&locks, "k".into(), words(), 1)).await;
     assert_eq!(found, "k 1 a,k");
