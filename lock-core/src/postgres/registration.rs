@@ -3,6 +3,7 @@
 use super::PostgresBackend;
 use super::companion::DatabaseCompanion;
 use super::mark::{Mark, unmarked};
+use super::terms::Terms;
 use super::url::parse;
 use super::url_forms::other_engine;
 use crate::LockError;
@@ -21,10 +22,13 @@ pub(crate) const REGISTRATION: Registration = Registration {
 
 async fn connect(settings: &LockSettings) -> Result<PostgresBackend, LockError> {
     let url = settings.get_database_url().unwrap_or_default();
-    let builder = PostgresBackend::builder(url)
+    let mut builder = PostgresBackend::builder(url)
         .namespace(settings.get_namespace())
         .instance(settings.get_instance())
         .mark(mark(settings, ProviderKind::Postgres));
+    if let Some(lease) = settings.get_lease(Terms::new)? {
+        builder = builder.lease(lease);
+    }
     let connected = builder.connect().await;
     connected.map_err(|error| error.in_setting(settings.place(VARIABLE)))
 }

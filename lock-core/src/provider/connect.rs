@@ -47,8 +47,8 @@ impl LockProvider {
     ///
     /// [`Misconfigured`](crate::LockErrorKind::Misconfigured) for a setting that is wrong, which names
     /// it (and never its secret), unless it is a `REDIS_URL` that the locks do not need: that is
-    /// a warning; for a server whose feature was not compiled in, which names the
-    /// feature; for a database in which others say that they lock with another provider, or that can
+    /// a warning; for a lease or a table where the provider has none; for a server whose feature was not compiled
+    /// in, which names the feature; for a database in which others say that they lock with another provider, or that can
     /// keep no mark of ours, unless [`LOCK_MARKER`](LockSettings#a-database-tells-fleets-apart) allows
     /// that.
     /// [`Unavailable`](crate::LockErrorKind::Unavailable) when a server does not answer.
@@ -83,6 +83,7 @@ impl LockProviderBuilder {
     pub async fn connect(settings: LockSettings) -> Result<Self, LockError> {
         settings.check()?;
         let kind = settings.choose()?;
+        settings.check_for(kind)?;
         if let Some(secret) = settings.get_name_secret() {
             name::set_name_secret(secret)?;
         }

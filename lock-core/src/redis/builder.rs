@@ -11,7 +11,7 @@ use ::redis::ConnectionInfo;
 use super::RedisBackend;
 use super::connection_string::{Target, resp3};
 use super::logins::Logins;
-use super::settings::{LEASES, Settings};
+use super::settings::{LEASES, Settings, check_lease};
 use super::thread;
 use super::value::signature;
 use crate::credentials::Ask;
@@ -294,11 +294,7 @@ impl RedisBuilder {
             service.user = credentials.get_user().map(str::to_owned);
             service.password = Some(credentials.get_password().to_owned());
         }
-        if !LEASES.contains(&self.lease) {
-            return Err(LockError::misconfigured(
-                "the lease of Redis locks must be from 500 ms to 24 h",
-            ));
-        }
+        check_lease(self.lease)?;
         Ok(Settings {
             target,
             lease: self.lease,

@@ -2,6 +2,7 @@
 
 use super::RedisBackend;
 use super::companion::RedisCompanion;
+use super::settings::check_lease;
 use crate::LockError;
 use crate::backend::erase;
 use crate::health::Companion;
@@ -17,9 +18,12 @@ pub(crate) const REGISTRATION: Registration = Registration {
 };
 
 async fn connect(settings: &LockSettings) -> Result<RedisBackend, LockError> {
-    let builder = RedisBackend::builder(settings.get_redis_url().unwrap_or_default())
+    let mut builder = RedisBackend::builder(settings.get_redis_url().unwrap_or_default())
         .namespace(settings.get_namespace())
         .instance(settings.get_instance());
+    if let Some(lease) = settings.get_lease(check_lease)? {
+        builder = builder.lease(lease);
+    }
     let connected = builder.connect().await;
     connected.map_err(|error| error.in_setting(settings.place(VARIABLE)))
 }

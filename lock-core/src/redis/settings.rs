@@ -8,6 +8,7 @@ use backon::ExponentialBuilder;
 
 use super::connection_string::Target;
 use super::logins::Logins;
+use crate::LockError;
 use crate::server::LeaseTerms;
 
 /// Shorter leases are lost to a hiccup, longer ones never end.
@@ -21,6 +22,16 @@ pub(super) const BACKOFF: ExponentialBuilder = ExponentialBuilder::new()
 
 /// How long connecting to a server may take, unless the connection string says it.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// Refuses a lease out of bounds.
+pub(super) fn check_lease(lease: Duration) -> Result<(), LockError> {
+    if LEASES.contains(&lease) {
+        return Ok(());
+    }
+    Err(LockError::misconfigured(
+        "the lease of Redis locks must be from 500 ms to 24 h",
+    ))
+}
 
 /// What was chosen.
 #[derive(Clone, Debug)]

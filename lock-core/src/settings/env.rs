@@ -3,15 +3,17 @@
 use std::env;
 use std::ffi::OsString;
 
-use super::{LockSettings, parse_marker, parse_provider, parse_switch};
+use super::{LockSettings, parse_lease, parse_marker, parse_provider, parse_switch};
 use crate::{LockError, plain_text};
 
 /// Of all the names that begin with `LOCK_`.
-const KNOWN: [&str; 9] = [
+const KNOWN: [&str; 11] = [
     "LOCK_PROVIDER",
     "LOCK_NAMESPACE",
     "LOCK_INSTANCE",
     "LOCK_DIR",
+    "LOCK_LEASE",
+    "LOCK_TABLE",
     "LOCK_NAME_SECRET",
     "LOCK_SWITCH",
     "LOCK_MARKER",
@@ -28,8 +30,8 @@ pub(super) fn unknown(names: impl Iterator<Item = OsString>) -> impl Iterator<It
 }
 
 impl LockSettings {
-    /// Reads `DATABASE_URL`, `REDIS_URL`, `LOCK_PROVIDER`, `LOCK_NAMESPACE`, `LOCK_INSTANCE`, `LOCK_DIR`,
-    /// `LOCK_NAME_SECRET`, `LOCK_SWITCH` and `LOCK_MARKER`. An empty one counts as absent, and so does
+    /// Reads `DATABASE_URL`, `REDIS_URL`, `LOCK_PROVIDER`, `LOCK_NAMESPACE`, `LOCK_INSTANCE`, `LOCK_DIR`, `LOCK_LEASE`,
+    /// `LOCK_TABLE`, `LOCK_NAME_SECRET`, `LOCK_SWITCH` and `LOCK_MARKER`. An empty one counts as absent, and so does
     /// one of blanks; [blanks at the ends](Self#text) do not count. Another one whose name begins with
     /// `LOCK_` is a warning: it may be one of these, misspelt.
     ///
@@ -51,12 +53,13 @@ impl LockSettings {
             Some(Ok(text)) => Ok(text),
             Some(Err(_)) => Err(LockError::misconfigured(format!("{name} is not UTF-8"))),
         };
-        let settings = Self::new()
+        let mut settings = Self::new()
             .database_url(text("DATABASE_URL")?)
             .redis_url(text("REDIS_URL")?)
             .namespace(text("LOCK_NAMESPACE")?)
             .instance(text("LOCK_INSTANCE")?)
             .dir(var("LOCK_DIR").unwrap_or_default())
+            .table(text("LOCK_TABLE")?)
             .name_secret(
                 var("LOCK_NAME_SECRET")
                     .unwrap_or_default()
@@ -64,6 +67,7 @@ impl LockSettings {
             )
             .allow_switch(parse_switch(&text("LOCK_SWITCH")?)?)
             .require_marker(parse_marker(&text("LOCK_MARKER")?)?);
+        settings.lease = parse_lease(&text("LOCK_LEASE")?)?;
         let settings = match parse_provider(&text("LOCK_PROVIDER")?)? {
             Some(provider) => settings.provider(provider),
             None => settings,

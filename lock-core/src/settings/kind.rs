@@ -62,6 +62,16 @@ impl ProviderKind {
         !matches!(self, Self::PostgresTable)
     }
 
+    /// Whether its locks have a lease. Those of files last as long as their process.
+    pub(crate) const fn has_lease(self) -> bool {
+        !matches!(self, Self::File)
+    }
+
+    /// Whether its locks are in a table.
+    pub(crate) const fn has_table(self) -> bool {
+        matches!(self, Self::PostgresTable)
+    }
+
     /// Whether its feature was compiled in.
     pub(crate) const fn is_built(self) -> bool {
         match self {

@@ -7,6 +7,7 @@ mod secret;
 mod serde;
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 #[cfg(any(feature = "postgres", feature = "redis"))]
 pub(crate) use kind::ELSEWHERE;
@@ -26,14 +27,16 @@ use crate::{LockError, instance, plain_text};
 /// | `LOCK_NAMESPACE` | `lock_namespace` | keeps the locks of two applications on one server apart |
 /// | `LOCK_INSTANCE` | `lock_instance` | what this process is called in the store, for those who ask who holds a lock |
 /// | `LOCK_DIR` | `lock_dir` | where the lock files are |
+/// | `LOCK_LEASE` | `lock_lease` | how long a frozen or cut off holder keeps its locks on a server: `30s`, `500ms` |
+/// | `LOCK_TABLE` | `lock_table` | the table of `postgres-table`: `locks.leases` |
 /// | `LOCK_NAME_SECRET` | `lock_name_secret` | the key of `:hashed` values in names |
 /// | `LOCK_SWITCH` | `lock_switch` | `allow` during a planned change of the provider |
 /// | `LOCK_MARKER` | `lock_marker` | `optional`: a start does not need [the mark](#a-database-tells-fleets-apart) |
 ///
 /// An empty value counts as absent. Redis given, Redis holds the locks; else PostgreSQL given,
-/// PostgreSQL does; else files do. All instances of a service need the same settings. The text of
-/// secrets is in no `Debug` and in no error of this library; a format whose errors quote the line that
-/// is wrong, as those of TOML, shows what stands there.
+/// PostgreSQL does; else files do. All instances of a service need the same settings, and so does `dlock`. A lease
+/// or a table is an error where the provider has none. The text of secrets is in no `Debug` and in no error of this
+/// library; a format whose errors quote the line that is wrong, as those of TOML, shows what stands there.
 ///
 /// # Text
 ///
@@ -55,7 +58,9 @@ use crate::{LockError, instance, plain_text};
 ///
 /// With `LOCK_PROVIDER=postgres-table` there may be a pooler in front of the database, which keeps no lock of a
 /// session: such an instance has a row in its table instead, with a lease, and looks for the locks of others.
-/// Those look into the table `distributed_lock_leases` of each schema that their role may read.
+/// Those look into the table `distributed_lock_leases` of each schema that their role may read, and into none of
+/// another name: a table that `LOCK_TABLE` puts into another schema is found by its mark if its name stays the same,
+/// `locks.distributed_lock_leases`.
 ///
 /// An instance that was cut off from the database, and finds another mark when it is back, was away
 /// while an instance started with other settings. It does not stop for good:
@@ -106,6 +111,8 @@ pub struct LockSettings {
     namespace: String,
     instance: String,
     dir: Option<PathBuf>,
+    lease: Option<Duration>,
+    table: String,
     name_secret: Option<Secret<Vec<u8>>>,
     may_switch: bool,
     is_marker_optional: bool,
@@ -178,6 +185,44 @@ impl LockSettings {
         self
     }
 
+    /// How long a lock lives on its server without a renewal, which a live process makes every third of this: how long
+    /// a holder that is frozen or cut off keeps the others waiting. 1 s to 9 h in PostgreSQL, by sessions and in a
+    /// table, 500 ms to 24 h in Redis; files have none.
+    ///
+    /// It has to be the same in all processes of a namespace, also in `dlock` and in those that use the builder of a
+    /// backend. Above all with Redis: a server that has forgotten its locks grants none for the lease of the process
+    /// that asks first, and a process with a longer one may still hold a lock then. A session of PostgreSQL that
+    /// stands still inside a statement is ended by those that have the same lease.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use lock_core::LockSettings;
+    ///
+    /// let settings = LockSettings::new()
+    ///     .redis_url("redis://cache")
+    ///     .lease(Duration::from_secs(10));
+    /// ```
+    ///
+    /// # Default
+    ///
+    /// 30 seconds.
+    pub fn lease(mut self, lease: Duration) -> Self {
+        self.lease = Some(lease);
+        self
+    }
+
+    /// The table in which [`PostgresTable`](ProviderKind::PostgresTable) has the locks, which may begin with a schema
+    /// and a dot: `locks.leases`. The schema has to be there. Processes with different tables do not exclude each
+    /// other. Empty counts as absent.
+    ///
+    /// # Default
+    ///
+    /// `distributed_lock_leases`, where the `search_path` of the role says.
+    pub fn table(mut self, table: impl Into<String>) -> Self {
+        self.table = plain_text::trimmed(&table.into()).to_owned();
+        self
+    }
+
     /// The key of `:hashed` values in names, for the whole process: 16 or more random bytes, or text of
     /// as many. Empty counts as absent.
     ///
@@ -240,6 +285,7 @@ impl LockSettings {
             (self.place("REDIS_URL"), self.get_redis_url()),
             ("LOCK_NAMESPACE", Some(&*self.namespace)),
             (self.place("LOCK_DIR"), dir.as_deref()),
+            ("LOCK_TABLE", Some(&*self.table)),
         ] {
             plain_text::check(text.unwrap_or_default()).map_err(|error| error.in_setting(name))?;
         }
@@ -276,6 +322,23 @@ impl LockSettings {
              another provider by LOCK_PROVIDER",
             kind.feature()
         )))
+    }
+
+    /// Refuses what this provider does not have: the locks would not be as the setting says.
+    pub(crate) fn check_for(&self, kind: ProviderKind) -> Result<(), LockError> {
+        if self.lease.is_some() && !kind.has_lease() {
+            return Err(LockError::misconfigured(format!(
+                "LOCK_LEASE: the provider `{kind}` has no lease, since its locks last as long as \
+                 their process; remove the setting, or choose another provider by LOCK_PROVIDER"
+            )));
+        }
+        if !self.table.is_empty() && !kind.has_table() {
+            return Err(LockError::misconfigured(format!(
+                "LOCK_TABLE: the provider `{kind}` has no table; remove the setting, or set \
+                 LOCK_PROVIDER=postgres-table"
+            )));
+        }
+        Ok(())
     }
 
     /// Whether the server of this kind is configured.
@@ -321,6 +384,32 @@ impl LockSettings {
         self.dir.as_deref()
     }
 
+    /// The lease, if one was chosen; `check` says which the backend can have.
+    #[cfg(any(feature = "postgres", feature = "redis"))]
+    pub(crate) fn get_lease<T>(
+        &self,
+        check: impl FnOnce(Duration) -> Result<T, LockError>,
+    ) -> Result<Option<Duration>, LockError> {
+        let Some(lease) = self.lease else {
+            return Ok(None);
+        };
+        check(lease).map_err(|error| error.in_setting("LOCK_LEASE"))?;
+        Ok(Some(lease))
+    }
+
+    /// The table of leases, if one was chosen; `check` says whether it can be one.
+    #[cfg(feature = "postgres")]
+    pub(crate) fn get_table<T>(
+        &self,
+        check: impl FnOnce(&str) -> Result<T, LockError>,
+    ) -> Result<Option<&str>, LockError> {
+        if self.table.is_empty() {
+            return Ok(None);
+        }
+        check(&self.table).map_err(|error| error.in_setting("LOCK_TABLE"))?;
+        Ok(Some(self.table.as_str()))
+    }
+
     pub(crate) fn get_name_secret(&self) -> Option<&[u8]> {
         self.name_secret.as_ref().map(|secret| secret.0.as_slice())
     }
@@ -351,6 +440,21 @@ fn parse_provider(text: &str) -> Result<Option<ProviderKind>, LockError> {
             Err(error) => Err(LockError::in_setting(error, "LOCK_PROVIDER")),
         },
     }
+}
+
+/// The value of `LOCK_LEASE`.
+fn parse_lease(text: &str) -> Result<Option<Duration>, LockError> {
+    let text = plain_text::trimmed(text);
+    if text.is_empty() {
+        return Ok(None);
+    }
+    let parsed = humantime::parse_duration(text);
+    // Without the error of the parser, which repeats a part of the text.
+    parsed.map(Some).map_err(|_| {
+        LockError::misconfigured(
+            "LOCK_LEASE: it is not a duration; write a number and its unit, like `500ms` or `30s`",
+        )
+    })
 }
 
 /// The value of `LOCK_SWITCH`.

@@ -9,7 +9,7 @@ use serde::de::{Error, MapAccess, Visitor};
 use serde::{Deserialize, Deserializer};
 
 use super::secret::Secret;
-use super::{LockSettings, parse_marker, parse_provider, parse_switch};
+use super::{LockSettings, parse_lease, parse_marker, parse_provider, parse_switch};
 
 #[derive(Deserialize)]
 struct Raw {
@@ -19,6 +19,8 @@ struct Raw {
     lock_namespace: Option<Secret>,
     lock_instance: Option<Secret>,
     lock_dir: Option<Secret>,
+    lock_lease: Option<Secret>,
+    lock_table: Option<Secret>,
     lock_name_secret: Option<Secret>,
     lock_switch: Option<Secret>,
     lock_marker: Option<Secret>,
@@ -35,16 +37,18 @@ impl<'de> Deserialize<'de> for LockSettings {
         // Any of them: what stands in the wrong place can be one.
         let text = |secret: Option<Secret>| secret.map(|secret| secret.0).unwrap_or_default();
         let (switch, marker) = (text(raw.lock_switch), text(raw.lock_marker));
-        let provider = text(raw.lock_provider);
-        let settings = Self::new()
+        let (provider, lease) = (text(raw.lock_provider), text(raw.lock_lease));
+        let mut settings = Self::new()
             .database_url(text(raw.database_url))
             .redis_url(text(raw.redis_url))
             .namespace(text(raw.lock_namespace))
             .instance(text(raw.lock_instance))
             .dir(text(raw.lock_dir))
+            .table(text(raw.lock_table))
             .name_secret(text(raw.lock_name_secret))
             .allow_switch(parse_switch(&switch).map_err(Error::custom)?)
             .require_marker(parse_marker(&marker).map_err(Error::custom)?);
+        settings.lease = parse_lease(&lease).map_err(Error::custom)?;
         Ok(match parse_provider(&provider).map_err(Error::custom)? {
             Some(provider) => settings.provider(provider),
             None => settings,

@@ -37,12 +37,15 @@ fn an_empty_variable_counts_as_absent() {
         ("REDIS_URL", ""),
         ("LOCK_PROVIDER", ""),
         ("LOCK_DIR", ""),
+        ("LOCK_LEASE", ""),
+        ("LOCK_TABLE", ""),
         ("LOCK_SWITCH", ""),
         ("LOCK_NAME_SECRET", ""),
     ];
     let settings = from_vars(&empty).unwrap();
     assert_eq!(settings.choose().unwrap(), ProviderKind::File);
     assert!(settings.get_dir().is_none() && settings.get_name_secret().is_none());
+    assert!(settings.check_for(ProviderKind::File).is_ok());
     assert!(!settings.may_switch());
     assert_eq!(
         chosen(&[DATABASE, ("REDIS_URL", " ")]),
@@ -94,7 +97,7 @@ fn files_whose_feature_is_missing_are_told_by_the_name_of_the_feature() {
 
 #[test]
 fn a_wrong_value_is_told_by_the_name_of_its_variable() {
-    for variable in ["LOCK_PROVIDER", "LOCK_SWITCH", "LOCK_MARKER"] {
+    for variable in ["LOCK_PROVIDER", "LOCK_LEASE", "LOCK_SWITCH", "LOCK_MARKER"] {
         let error = from_vars(&[(variable, "hunter2")]).unwrap_err();
         assert!(error.is_misconfigured());
         let said = format!("{error} {error:?}");
@@ -102,6 +105,52 @@ fn a_wrong_value_is_told_by_the_name_of_its_variable() {
             said.contains(variable) && !said.contains("hunter2"),
             "{said}"
         );
+    }
+}
+
+#[test]
+fn a_lease_is_written_with_its_unit() {
+    for (text, millis) in [
+        ("30s", 30_000),
+        ("500ms", 500),
+        ("1m 30s", 90_000),
+        ("2h", 7_200_000),
+    ] {
+        let settings = from_vars(&[("LOCK_LEASE", text)]).unwrap();
+        let lease = Duration::from_millis(millis);
+        assert_eq!(settings.lease, Some(lease), "{text}");
+    }
+    for wrong in ["30", "-1s", "30 parsecs", "s", "1e300s"] {
+        let error = from_vars(&[("LOCK_LEASE", wrong)]).unwrap_err();
+        let said = format!("{error} {error:?}");
+        assert!(
+            said.contains("LOCK_LEASE: ") && !said.contains("parsecs"),
+            "{wrong}: {said}"
+        );
+    }
+}
+
+#[test]
+fn a_lease_and_a_table_are_refused_where_the_provider_has_none() {
+    let lease = LockSettings::new().lease(Duration::from_secs(2));
+    let table = LockSettings::new().table("locks.leases");
+    for kind in ProviderKind::ALL {
+        let (has_lease, has_table) = (
+            kind != ProviderKind::File,
+            kind == ProviderKind::PostgresTable,
+        );
+        for (settings, name, is_taken) in [
+            (&lease, "LOCK_LEASE: ", has_lease),
+            (&table, "LOCK_TABLE: ", has_table),
+        ] {
+            let checked = settings.check_for(kind);
+            assert_eq!(checked.is_ok(), is_taken, "{name}{kind}");
+            if let Err(error) = checked {
+                assert!(error.is_misconfigured());
+                assert!(error.to_string().contains(name), "{error}");
+            }
+        }
+        assert!(LockSettings::new().check_for(kind).is_ok());
     }
 }
 
@@ -130,6 +179,8 @@ fn blanks_at_the_ends_of_a_value_do_not_count_whichever_way_it_came() {
         ("LOCK_INSTANCE", "web-1:8080"),
         ("LOCK_NAME_SECRET", "of the fleet"),
         ("LOCK_DIR", "/run/locks"),
+        ("LOCK_LEASE", "10s"),
+        ("LOCK_TABLE", "locks.leases"),
         ("LOCK_PROVIDER", "redis"),
         ("LOCK_SWITCH", "allow"),
         ("LOCK_MARKER", "optional"),
@@ -141,6 +192,7 @@ fn blanks_at_the_ends_of_a_value_do_not_count_whichever_way_it_came() {
             settings.choose().unwrap(),
             settings.get_namespace().to_owned() + settings.get_instance(),
             settings.get_dir().map(std::path::Path::to_owned),
+            (settings.lease, settings.table.clone()),
             settings.get_name_secret().map(<[u8]>::to_owned),
             settings.get_database_url().map(str::to_owned),
             settings.get_redis_url().map(str::to_owned),
@@ -166,6 +218,8 @@ fn blanks_at_the_ends_of_a_value_do_not_count_whichever_way_it_came() {
             .instance(around("web-1:8080"))
             .name_secret(around("of the fleet"))
             .dir(around("/run/locks"))
+            .lease(Duration::from_secs(10))
+            .table(around("locks.leases"))
             .provider(ProviderKind::Redis)
             .allow_switch(true)
             .database_url(around(DATABASE.1))
@@ -190,6 +244,8 @@ fn what_nobody_sees_inside_of_a_value_is_refused_by_the_name_of_the_setting() {
         "REDIS_URL",
         "LOCK_NAMESPACE",
         "LOCK_DIR",
+        "LOCK_LEASE",
+        "LOCK_TABLE",
         "LOCK_NAME_SECRET",
     ] {
         for inside in ["hun\nter2", "hun\0ter2", "hun\u{200b}ter2", "hun\u{a0}ter2"] {
@@ -216,6 +272,9 @@ fn what_stands_in_the_place_of_a_setting_is_in_no_error() {
         r#"{ "lock_provider": "hunter2" }"#,
         r#"{ "lock_namespace": ["hunter2"] }"#,
         r#"{ "lock_dir": ["hunter2"] }"#,
+        r#"{ "lock_lease": ["hunter2"] }"#,
+        r#"{ "lock_lease": "hunter2" }"#,
+        r#"{ "lock_table": ["hunter2"] }"#,
         r#"{ "lock_name_secret": ["hunter2"] }"#,
         r#"{ "lock_switch": "hunter2" }"#,
         r#"{ "lock_marker": "hunter2" }"#,
@@ -243,7 +302,13 @@ fn what_is_not_utf_8_is_told_by_the_name_of_its_variable() {
     use std::ffi::OsString;
     use std::os::unix::ffi::OsStringExt;
 
-    for variable in ["DATABASE_URL", "REDIS_URL", "LOCK_NAMESPACE"] {
+    for variable in [
+        "DATABASE_URL",
+        "REDIS_URL",
+        "LOCK_NAMESPACE",
+        "LOCK_LEASE",
+        "LOCK_TABLE",
+    ] {
         let error = LockSettings::from_vars(|name| {
             (name == variable).then(|| OsString::from_vec(vec![b'x', 0xff]))
         })
@@ -275,6 +340,7 @@ fn settings_are_read_from_a_configuration_that_has_more() {
 
     let text = r#"{ "bind": "[::]:80", "database_url": "postgres://db/shop", "redis_url": "",
         "lock_provider": "postgres", "lock_namespace": "billing", "lock_dir": "/x",
+        "lock_lease": "10s", "lock_table": "locks.leases",
         "lock_name_secret": "s", "lock_switch": "allow" }"#;
     let Config { bind, locks } = serde_json::from_str(text).unwrap();
     assert_eq!(bind, "[::]:80");
@@ -282,12 +348,15 @@ fn settings_are_read_from_a_configuration_that_has_more() {
     assert_eq!(locks.get_database_url(), Some("postgres://db/shop"));
     assert_eq!(locks.get_redis_url(), None);
     assert_eq!(locks.get_namespace(), "billing");
+    assert_eq!(locks.lease, Some(Duration::from_secs(10)));
+    assert_eq!(locks.table, "locks.leases");
     assert_eq!(locks.get_name_secret(), Some(&b"s"[..]));
     assert!(locks.may_switch());
 
     let nothing: LockSettings = serde_json::from_str("{}").unwrap();
     assert!(nothing.get_database_url().is_none());
     for wrong in [
+        r#"{ "lock_lease": "10" }"#,
         r#"{ "lock_provider": "etcd" }"#,
         r#"{ "lock_switch": "yes" }"#,
     ] {
