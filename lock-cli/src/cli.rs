@@ -20,13 +20,17 @@ ENVIRONMENT:
   LOCK_NAMESPACE            keeps the locks of applications in one store apart
   LOCK_INSTANCE             what this process is called in the store
   LOCK_DIR                  where lock files are
+  LOCK_LEASE                how long a frozen holder keeps a lock on a server:
+                            `30s`, `500ms`; one value for all
+  LOCK_TABLE                the table of `postgres-table`: `locks.leases`
   LOCK_NAME_SECRET          the key of `:hashed` values in names
   LOCK_MARKER               `optional`: starts also where DATABASE_URL leads to
                             a pooler and the locks are in Redis or files
   LOCK_SWITCH               `allow`: during a planned change of the provider
   NO_COLOR                  no colours, also on a terminal
 
-All LOCK_* are as for the services that use the same locks.";
+All LOCK_* are as for the services that use the same locks. What a service has chosen in its code, as a table or a \
+lease, has to be given to dlock by them.";
 
 const RUN: &str = "\
 The command runs as without dlock: with the same standard streams, environment and terminal. It has in addition \
@@ -38,7 +42,7 @@ that the command has started has SIGTERM and, after --grace, SIGKILL, also outsi
 daemon). A command with more rights than dlock, as sudo, cannot be stopped by it, and runs on without the lock: dlock \
 says so, and waits for it. When dlock is killed, also by SIGKILL, the group is killed; what has left it is not reached \
 then. What the command leaves running when it ends is neither stopped nor locked. A job that is put aside (Ctrl-Z) for \
-longer than the lease of its lock, 30 s on a server, has lost the lock, and is ended when it goes on.
+longer than the lease of its lock (LOCK_LEASE, or 30 s, on a server) has lost the lock, and is ended when it goes on.
 
 With --wait a store that cannot be reached is tried again until the wait is over. Without it, and with --skip alone, \
 dlock ends with 69 instead.

@@ -47,6 +47,8 @@ async fn help_is_there_as_a_command_and_the_manual_has_the_options_and_statuses(
     let place = Place::files();
     for (words, has) in [
         (&["help"][..], "doctor"),
+        (&["help"], "LOCK_LEASE"),
+        (&["help"], "LOCK_TABLE"),
         (&["help", "run"], "--at-least"),
         (&["run", "--help"], "78"),
         (&["list", "--help"], "69"),

@@ -5,6 +5,8 @@ use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::ExitStatusExt;
 use std::process::Stdio;
 
+use lock_core::LockProvider;
+use lock_core::postgres::LeaseTable;
 use lock_tests::eventually;
 use lock_tests::servers::{PostgresServer, RedisServer, Server};
 use rustix::fs::{CWD, Mode, mkfifoat};
@@ -142,6 +144,60 @@ async fn a_url_of_postgres_keeps_the_table_that_the_environment_says() {
     pool.execute("SELECT FROM distributed_lock_leases")
         .await
         .unwrap();
+}
+
+/// A service whose code names the table says so to no other process.
+#[tokio::test]
+async fn a_service_with_a_table_of_its_own_excludes_a_command_that_is_given_the_table() {
+    let mut place = Place::table().await;
+    let server = place.postgres.as_ref().unwrap();
+    let pool = server.pool().await;
+    pool.execute("CREATE SCHEMA locks").await.unwrap();
+    let table = LeaseTable::builder(server.url()).table("locks.leases");
+    let service = LockProvider::new(table.connect().await.unwrap());
+    let guard = service.acquire("job:one", PATIENCE).await.unwrap();
+
+    let options = ["--wait", "0", "--", "true"];
+    let beside = place.run(&options).await;
+    assert_eq!(beside.status.code(), Some(0), "{}", text(&beside.stderr));
+    let table = ("LOCK_TABLE", "locks.leases".to_owned());
+    place.environment.push(table);
+    let held = place.run(&options).await;
+    assert_eq!(held.status.code(), Some(75), "{}", text(&held.stderr));
+
+    guard.release().await.unwrap();
+    let next = place.run(&["--wait", "5s", "--", "true"]).await;
+    assert_eq!(next.status.code(), Some(0), "{}", text(&next.stderr));
+}
+
+#[tokio::test]
+async fn the_lease_and_the_table_of_the_environment_are_those_that_doctor_finds() {
+    let mut place = Place::table().await;
+    let server = place.postgres.as_ref().unwrap();
+    let pool = server.pool().await;
+    pool.execute("CREATE SCHEMA locks").await.unwrap();
+    place.environment.extend([
+        ("LOCK_TABLE", "locks.leases".to_owned()),
+        ("LOCK_LEASE", "12s".to_owned()),
+    ]);
+    let examined = place.output(&["doctor"]).await;
+    let said = text(&examined.stdout);
+    for found in ["locks.leases", "ends after 12s"] {
+        assert!(said.contains(found), "{found}: {said}");
+    }
+}
+
+#[tokio::test]
+async fn a_lease_or_a_table_that_the_store_does_not_have_ends_with_78() {
+    for (setting, value) in [("LOCK_LEASE", "12s"), ("LOCK_TABLE", "locks.leases")] {
+        let mut place = Place::files();
+        place.environment.push((setting, value.to_owned()));
+        let output = place.run(&["--", "true"]).await;
+        let said = text(&output.stderr);
+        assert_eq!(output.status.code(), Some(78), "{said}");
+        let named = format!("{setting}: the provider `file` has no");
+        assert!(said.contains(&named), "{said}");
+    }
 }
 
 #[tokio::test]

@@ -22,13 +22,15 @@ pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 static PROGRAM: LazyLock<PathBuf> = LazyLock::new(|| examples::program_of("lock-cli", "dlock"));
 
 /// What would have `dlock` look elsewhere.
-const SETTINGS: [&str; 11] = [
+const SETTINGS: [&str; 13] = [
     "DATABASE_URL",
     "REDIS_URL",
     "LOCK_PROVIDER",
     "LOCK_NAMESPACE",
     "LOCK_INSTANCE",
     "LOCK_DIR",
+    "LOCK_LEASE",
+    "LOCK_TABLE",
     "LOCK_NAME_SECRET",
     "LOCK_SWITCH",
     "LOCK_MARKER",
