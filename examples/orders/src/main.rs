@@ -25,8 +25,8 @@
 //! [`LockSettings`](lock_core::LockSettings) reads it: in Redis with `REDIS_URL`
 //! (`redis://:password@host` or `host:6379,password=..`), else in PostgreSQL with `DATABASE_URL`
 //! (`postgres://user:password@host/database`), else in the files of `LOCK_DIR`; `LOCK_PROVIDER`,
-//! `LOCK_NAMESPACE`, `LOCK_INSTANCE` (where clients reach this instance; by default `BIND`), `LOCK_NAME_SECRET` (the
-//! key of hashed names), `LOCK_MARKER`, `LOCK_SWITCH`. The database of
+//! `LOCK_NAMESPACE`, `LOCK_INSTANCE` (where clients reach this instance; by default `BIND`), `LOCK_LEASE`, `LOCK_TABLE`,
+//! `LOCK_NAME_SECRET` (the key of hashed names), `LOCK_MARKER`, `LOCK_SWITCH`. The database of
 //! `DATABASE_URL` holds the orders, and the server of `REDIS_URL` then what was read of them. Answers to refunds
 //! with a key are kept in that database, else in that Redis server, else in the memory of each instance.
 

@@ -39,14 +39,17 @@ pub const WAIT: Duration = Duration::from_secs(5);
 static BINARY: LazyLock<PathBuf> = LazyLock::new(|| program("orders"));
 
 /// What decides where locks are; nothing of it comes from the environment of the tests.
-const SETTINGS: [&str; 7] = [
+const SETTINGS: [&str; 10] = [
     "DATABASE_URL",
     "REDIS_URL",
     "LOCK_PROVIDER",
     "LOCK_NAMESPACE",
     "LOCK_INSTANCE",
+    "LOCK_LEASE",
+    "LOCK_TABLE",
     "LOCK_NAME_SECRET",
     "LOCK_SWITCH",
+    "LOCK_MARKER",
 ];
 
 /// A lock directory that the instances of one test share.

@@ -10,6 +10,8 @@ use lock_core::{LockProvider, LockSettings, LockTemplate, ProviderKind};
 use lock_tests::orders::{Shop, command};
 use lock_tests::servers::{PostgresServer, RedisServer};
 
+use super::support::exclude;
+
 const REDIS: &str = "Distributed locks: Redis provider (high-performance mode)";
 const POSTGRES: &str = "Distributed locks: PostgreSQL advisory locks (using existing database)";
 
@@ -92,6 +94,19 @@ async fn a_wrong_setting_ends_the_start_by_its_name_and_without_its_secret() {
         (
             &[("LOCK_PROVIDER", "postgres"), ("REDIS_URL", redis)],
             "DATABASE_URL is not set",
+        ),
+        (&[("LOCK_LEASE", "hunter2")], "LOCK_LEASE: "),
+        (
+            &[("LOCK_LEASE", "10s")],
+            "LOCK_LEASE: the provider `file` has no lease",
+        ),
+        (
+            &[("LOCK_LEASE", "10ms"), ("REDIS_URL", redis)],
+            "LOCK_LEASE: the lease of Redis locks must be from 500 ms to 24 h",
+        ),
+        (
+            &[("LOCK_TABLE", "locks.leases"), ("REDIS_URL", redis)],
+            "LOCK_TABLE: the provider `redis` has no table",
         ),
         (&[("LOCK_SWITCH", "yes")], "LOCK_SWITCH: "),
         (&[("LOCK_MARKER", "hunter2")], "LOCK_MARKER: "),
@@ -264,15 +279,6 @@ async fn a_namespace_with_a_newline_is_the_one_without_it() {
     ] {
         assert!(error.is_some_and(|error| error.is_misconfigured()));
     }
-}
-
-async fn exclude(one: &LockProvider, other: &LockProvider, name: &str) {
-    // Less than the quarantine of a new Redis server.
-    let wait = Duration::from_secs(20);
-    let guard = one.lock(name).unwrap().acquire(wait).await.unwrap();
-    let held = other.lock(name).unwrap().try_acquire(Duration::ZERO).await;
-    assert!(held.unwrap().is_none(), "two hold one lock");
-    guard.release().await.unwrap();
 }
 
 /// The secret of a process is decided once: not by a name that has no use for it.

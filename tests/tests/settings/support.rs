@@ -1,6 +1,7 @@
 //! Providers over one database.
 
 use std::path::Path;
+use std::time::Duration;
 
 use lock_core::{LockError, LockProvider, LockSettings, ProviderKind};
 use lock_tests::servers::PostgresServer;
@@ -30,19 +31,39 @@ pub(crate) fn refused(connected: Result<LockProvider, LockError>) -> String {
     said
 }
 
-/// The key of a mark, as it is documented.
-pub(crate) fn key_of_mark(provider: &str) -> i64 {
-    let digest = Sha256::digest(format!("lock-postgres-v1\0\0provider {provider}"));
+/// Two providers have one lock of this name.
+pub(crate) async fn exclude(one: &LockProvider, other: &LockProvider, name: &str) {
+    // Less than the quarantine of a new Redis server.
+    let wait = Duration::from_secs(20);
+    let guard = one.lock(name).unwrap().acquire(wait).await.unwrap();
+    let held = other.lock(name).unwrap().try_acquire(Duration::ZERO).await;
+    assert!(held.unwrap().is_none(), "two hold one lock");
+    guard.release().await.unwrap();
+}
+
+/// The key that a session holds for a text, as it is documented.
+pub(crate) fn key_of(text: &str) -> i64 {
+    let digest = Sha256::digest(format!("lock-postgres-v1\0\0{text}"));
     i64::from_be_bytes(digest[..8].try_into().unwrap())
+}
+
+/// The key of a mark.
+pub(crate) fn key_of_mark(provider: &str) -> i64 {
+    key_of(&format!("provider {provider}"))
 }
 
 /// The sessions that hold the mark of this provider.
 pub(crate) async fn markers(pool: &PgPool, provider: &str) -> Vec<i32> {
+    sharing(pool, key_of_mark(provider)).await
+}
+
+/// The sessions that hold this key together.
+pub(crate) async fn sharing(pool: &PgPool, key: i64) -> Vec<i32> {
     let held = sqlx::query_scalar(
         "SELECT pid FROM pg_locks WHERE locktype = 'advisory' AND granted \
          AND mode = 'ShareLock' AND ((classid::int8 << 32) | objid::int8) = $1",
     );
-    let held = held.bind(key_of_mark(provider)).fetch_all(pool).await;
+    let held = held.bind(key).fetch_all(pool).await;
     held.unwrap()
 }
 
