@@ -112,3 +112,36 @@ fn grant(
         Outcome::Displaced
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use std::fs::File;
+    use std::time::SystemTime;
+
+    use super::*;
+    use crate::instance::Instance;
+
+    #[test]
+    fn the_waiters_of_a_file_from_the_future_ask_again_as_those_of_an_old_one() {
+        let base = tempfile::tempdir().unwrap();
+        let path = base.path().join("locks");
+        let store = || Arc::new(Store::open(&path, false).unwrap());
+        let (here, there) = (store(), store());
+        let signature = Signature::of(&Instance::of("web-1:7").unwrap());
+        let name: Arc<str> = "v1-a.lock".into();
+        let exclusive = LockMode::Exclusive;
+        let Outcome::Granted(_grant) = try_take(&here, &name, exclusive, &signature).unwrap() else {
+            panic!("no process holds it");
+        };
+        let file = File::options().write(true).open(path.join(&*name));
+        // As after the clock was set back by an hour.
+        let written = SystemTime::now() + Duration::from_secs(3_600);
+        file.unwrap().set_modified(written).unwrap();
+        for mode in [LockMode::Exclusive, LockMode::Shared].repeat(2) {
+            let Outcome::Held(retry_in) = try_take(&there, &name, mode, &signature).unwrap() else {
+                panic!("another process holds it");
+            };
+            assert_eq!(retry_in, RETRY_LATER, "{mode:?}");
+        }
+    }
+}

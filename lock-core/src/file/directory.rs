@@ -44,12 +44,18 @@ impl FileId {
     }
 }
 
-/// How long ago a file was written to; zero for one from the future, where the clock was set.
+/// How long ago a file was written to. One from the future, where the clock was set back, is as old as it is far
+/// ahead: at zero its waiters would ask each millisecond until the clock has caught up.
+///
+/// No lock depends on it. It says when a waiter asks again, and which files may be tried since they are not in the
+/// making, or were left behind. A try of one that is in the making after all is safe: its maker finds it locked, or
+/// without its name, and tries again.
 pub(super) fn age(metadata: &Metadata) -> Duration {
-    let written = metadata.modified().ok();
-    written
-        .and_then(|written| SystemTime::now().duration_since(written).ok())
-        .unwrap_or_default()
+    let Ok(written) = metadata.modified() else {
+        return Duration::ZERO;
+    };
+    let age = SystemTime::now().duration_since(written);
+    age.unwrap_or_else(|ahead| ahead.duration())
 }
 
 /// An open lock directory. Everything in it is addressed through its descriptor, so that a directory
