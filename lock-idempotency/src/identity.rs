@@ -14,7 +14,7 @@ const FINGERPRINT: &[u8] = b"lock-idempotency fingerprint 1";
 
 /// The name of a record: SHA-256 of the caller's scope, the route and the key. `Display` is its 64
 /// hexadecimal digits.
-#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct RecordKey([u8; 32]);
 
 impl RecordKey {

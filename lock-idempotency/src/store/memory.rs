@@ -1,7 +1,6 @@
 //! Records in the memory of the process.
 
-use std::collections::HashMap;
-use std::collections::hash_map::Entry;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -10,14 +9,11 @@ use tokio::time::Instant;
 
 use crate::{IdempotencyStore, Record, RecordKey};
 
-/// Fewer records than this are never looked through for those that have ended.
-const FEW: usize = 1_024;
-
 /// Keeps records in the memory of this process: for tests, and for services of one instance that may
 /// forget at a restart. Clones share the records.
 ///
 /// Lifetimes are counted by tokio's clock, so that a test can pause it; no step of the wall clock changes
-/// them. What has ended is removed while records come in; memory is at most twice that of the live ones.
+/// them. What has ended is removed when the next record comes in, also after a peak; the memory follows.
 ///
 /// ```
 /// use lock_idempotency::MemoryStore;
@@ -30,9 +26,22 @@ pub struct MemoryStore(Arc<Mutex<Kept>>);
 
 #[derive(Debug, Default)]
 struct Kept {
-    records: HashMap<RecordKey, (Record, Option<Instant>)>,
-    /// How many records there are when those that have ended are removed next.
-    full: usize,
+    /// A tree, which gives memory back as it shrinks.
+    records: BTreeMap<RecordKey, (Record, Option<Instant>)>,
+    /// The ends of those that have one, the next first.
+    ends: BTreeSet<(Instant, RecordKey)>,
+}
+
+impl Kept {
+    /// Removes the records that have ended. A record and its end go together: its key can be put again with another.
+    fn remove_ended(&mut self, now: Instant) {
+        while let Some(&(end, key)) = self.ends.first()
+            && !is_live(Some(end), now)
+        {
+            self.ends.pop_first();
+            self.records.remove(&key);
+        }
+    }
 }
 
 impl MemoryStore {
@@ -81,16 +90,14 @@ impl IdempotencyStore for MemoryStore {
     ) -> Result<bool, LockError> {
         let now = Instant::now();
         let mut kept = self.kept();
-        if kept.records.len() >= kept.full.max(FEW) {
-            kept.records.retain(|_, (_, until)| is_live(*until, now));
-            kept.full = kept.records.len().saturating_mul(2);
+        kept.remove_ended(now);
+        // What is left is live.
+        if kept.records.contains_key(key) {
+            return Ok(false);
         }
-        let new = (record.clone(), now.checked_add(lifetime));
-        match kept.records.entry(*key) {
-            Entry::Occupied(old) if is_live(old.get().1, now) => return Ok(false),
-            Entry::Occupied(mut old) => drop(old.insert(new)),
-            Entry::Vacant(place) => drop(place.insert(new)),
-        }
+        let until = now.checked_add(lifetime);
+        kept.records.insert(*key, (record.clone(), until));
+        kept.ends.extend(until.map(|until| (until, *key)));
         Ok(true)
     }
 }
@@ -122,7 +129,41 @@ mod tests {
             tokio::time::advance(Duration::from_millis(1)).await;
             most = most.max(store.len());
         }
-        assert!(most <= 2 * FEW, "{most} records in memory");
+        assert_eq!(most, 1_000);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_records_of_a_peak_are_gone_with_the_first_that_comes_after_it() {
+        let (store, second) = (MemoryStore::new(), Duration::from_secs(1));
+        for number in 0..10_000 {
+            assert!(store.put(&key(number), &record(), second).await.unwrap());
+        }
+        assert_eq!(store.len(), 10_000);
+        tokio::time::advance(second).await;
+        assert!(store.put(&key(10_000), &record(), second).await.unwrap());
+        assert_eq!(store.len(), 1);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_record_that_was_put_again_has_the_new_end_and_not_the_old_one() {
+        let (store, second) = (MemoryStore::new(), Duration::from_secs(1));
+        let put = async |number, lifetime| store.put(&key(number), &record(), lifetime).await;
+        assert!(put(0, second).await.unwrap());
+        assert!(!put(0, 5 * second).await.unwrap(), "the first stays");
+        tokio::time::advance(second).await;
+        assert!(put(0, 5 * second).await.unwrap());
+        // Without an end.
+        assert!(put(1, Duration::MAX).await.unwrap());
+        for number in 2..6 {
+            tokio::time::advance(second).await;
+            assert!(put(number, second).await.unwrap());
+            assert!(store.get(&key(0)).await.unwrap().is_some());
+            assert_eq!(store.len(), 3);
+        }
+        tokio::time::advance(second).await;
+        assert!(put(0, second).await.unwrap());
+        assert_eq!(store.len(), 2);
+        assert!(store.get(&key(1)).await.unwrap().is_some());
     }
 
     #[tokio::test(start_paused = true)]
