@@ -10,6 +10,7 @@ use tokio::sync::watch;
 use tokio::time::sleep;
 
 use super::candidate::Candidate;
+use super::report;
 use crate::provider::{Closing, Shared};
 use crate::{DistributedLock, LockError, Lost};
 
@@ -73,15 +74,13 @@ impl Campaign {
                 Some(term) => term.guard.lost(),
                 None => self.win().await?,
             };
-            let lock = self.lock.name().label();
             let reason = tokio::select! {
                 biased;
                 () = Closing::of(&self.shared) => None,
                 reason = lost => Some(reason),
             };
             self.candidate.upgrade()?.leave_office();
-            let reason = reason?;
-            tracing::warn!(lock, %reason, "this instance no longer leads; campaigning again");
+            report::deposed(self.lock.name(), reason?);
         }
     }
 
@@ -93,7 +92,7 @@ impl Campaign {
                     self.trouble = None;
                     let lost = guard.lost();
                     self.candidate.upgrade()?.take_office(guard);
-                    tracing::info!(lock = self.lock.name().label(), "this instance leads");
+                    report::elected(self.lock.name());
                     return Some(lost);
                 }
                 Err(error) if error.is_contended() => self.trouble = None,
@@ -106,7 +105,7 @@ impl Campaign {
     /// Tells of the first of several errors, and lets some time pass.
     async fn recover_from(&mut self, error: &LockError) {
         if self.trouble.is_none() {
-            tracing::warn!(%error, "a campaign for leadership failed; retrying");
+            report::failed(error);
         }
         let delays = self.trouble.get_or_insert_with(|| BACKOFF.build());
         sleep(delays.next().unwrap_or(ROUND)).await;

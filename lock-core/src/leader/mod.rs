@@ -3,6 +3,7 @@
 mod campaign;
 mod candidate;
 mod lead;
+mod report;
 
 use std::fmt;
 use std::future::{Future, pending};
