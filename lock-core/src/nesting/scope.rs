@@ -38,28 +38,25 @@ pub(super) fn contains(watch: &Watch, id: u64) -> bool {
     })
 }
 
-/// Guards that protect work, until this is dropped.
-pub(crate) struct Protection<'a>(&'a [LockGuard]);
+/// The marks of guards that protect work, until this is dropped. Of many guards few are watched.
+pub(crate) struct Protection<'a>(Vec<&'a Mark>);
 
 impl<'a> Protection<'a> {
     /// `None` where none of them is watched.
     pub(crate) fn of(guards: &'a [LockGuard]) -> Option<Self> {
-        let protection = Self(guards);
-        let mut marks = protection.marks();
-        marks.next()?;
-        protection
-            .marks()
-            .for_each(|mark| mark.change_protects(|protects| *protects += 1));
-        Some(protection)
-    }
-
-    fn marks(&self) -> impl Iterator<Item = &'a Mark> + use<'a> {
-        self.0.iter().filter_map(LockGuard::mark)
+        let marks: Vec<_> = guards.iter().filter_map(LockGuard::mark).collect();
+        if marks.is_empty() {
+            return None;
+        }
+        for mark in &marks {
+            mark.change_protects(|protects| *protects += 1);
+        }
+        Some(Self(marks))
     }
 
     /// From now on, until the result is dropped, this thread polls the work.
     pub(crate) fn enter(&self) -> Entered {
-        let scopes = self.marks().map(|mark| Scope {
+        let scopes = self.0.iter().map(|mark| Scope {
             watch: Arc::as_ptr(&mark.watch),
             flow: mark.flow,
             id: mark.id,
@@ -74,8 +71,9 @@ impl<'a> Protection<'a> {
 
 impl Drop for Protection<'_> {
     fn drop(&mut self) {
-        self.marks()
-            .for_each(|mark| mark.change_protects(|protects| *protects -= 1));
+        for mark in &self.0 {
+            mark.change_protects(|protects| *protects -= 1);
+        }
     }
 }
 
