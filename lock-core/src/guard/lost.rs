@@ -10,6 +10,7 @@ use std::time::Duration;
 use tokio::task::coop;
 use tokio::time::{Instant, Sleep, sleep, timeout};
 
+use super::Hold;
 use crate::backend::{Granted, Held};
 use crate::lease::{Lease, LossReason, Registration};
 
@@ -153,7 +154,7 @@ impl Listener {
                 continue;
             }
             if self.timer.is_none() {
-                self.timer = next_look(held).map(|look| Box::pin(sleep(look)));
+                self.timer = next_look(hold).map(|look| Box::pin(sleep(look)));
             }
             match &mut self.timer {
                 Some(timer) => ready!(timer.as_mut().poll(cx)),
@@ -170,10 +171,10 @@ impl Listener {
 }
 
 /// When to look at the clocks again.
-fn next_look(held: &Held) -> Option<Duration> {
-    let until = held.hold.until.get();
+pub(super) fn next_look(hold: &Hold) -> Option<Duration> {
+    let until = hold.until.get();
     let max_hold = until.map(|until| until.saturating_duration_since(Instant::now()));
-    match (held.hold.lease.next_look(), max_hold) {
+    match (hold.lease.next_look(), max_hold) {
         (Some(lease), Some(max_hold)) => Some(lease.min(max_hold)),
         (lease, max_hold) => lease.or(max_hold),
     }

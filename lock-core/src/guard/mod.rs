@@ -7,6 +7,7 @@ mod kept;
 mod leaving;
 mod losses;
 mod lost;
+mod many;
 mod overtime;
 mod protect;
 mod releasing;

@@ -1,6 +1,7 @@
 //! How long a lock is ours: a deadline that is pushed forward, and a loss that latches.
 
 mod clock;
+mod deadlines;
 mod latch;
 #[cfg(all(test, lock_model))]
 mod models;
@@ -12,6 +13,7 @@ use std::task::{Poll, Waker};
 use std::time::Duration;
 
 pub use clock::{BootClock, Clock, TokioClock};
+pub(crate) use deadlines::Deadlines;
 pub(crate) use latch::{Latch, Registration};
 
 /// Why a lock that was ours is not any more.

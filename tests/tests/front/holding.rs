@@ -2,7 +2,6 @@
 
 use std::future::pending;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use lock_core::backend::{BootClock, Clock, TokioClock};
@@ -12,7 +11,7 @@ use lock_tests::scripted_backend::{Play, ScriptedBackend};
 use tokio::sync::oneshot;
 use tokio::time::{advance, sleep};
 
-use crate::support::{is_free, ms, name, poll_once, runtime, s, start, take, timed, took};
+use crate::support::{Counting, is_free, ms, name, poll_once, runtime, s, start, take, timed, took};
 
 /// Leases of three seconds on tokio's clock, without renewals.
 fn leases() -> (MemoryBackend, LockProvider) {
@@ -451,29 +450,15 @@ async fn of_many_the_grants_whose_lease_ended_on_their_way_are_not_handed_out() 
     assert!(guards.is_valid());
 }
 
-/// Counts how often it is looked at.
-struct Counting<C> {
-    clock: C,
-    looks: AtomicUsize,
-}
-
-impl<C: Clock> Clock for Counting<C> {
-    fn now(&self) -> Duration {
-        self.looks.fetch_add(1, Ordering::Relaxed);
-        self.clock.now()
-    }
-}
-
 /// How often a wait for the loss looks at this clock, up to the end of the lease or of the longest hold.
 async fn looks_until_lost(clock: impl Clock, lease: Duration, max_hold: Duration) -> usize {
-    let looks = AtomicUsize::new(0);
-    let clock = Arc::new(Counting { clock, looks });
+    let clock = Arc::new(Counting::new(clock));
     let client = LockProvider::new(MemoryBackend::with_lease(lease, clock.clone()));
     let policy = LockPolicy::background_job().with_max_hold(max_hold);
     let guard = client.acquire(name(), policy).await.unwrap();
-    let before = clock.looks.load(Ordering::Relaxed);
+    let before = clock.looks();
     guard.lost().await;
-    clock.looks.load(Ordering::Relaxed) - before
+    clock.looks() - before
 }
 
 /// Some for each third of the lease, by each of the two that wait: none of them turns without a sleep.

@@ -19,6 +19,7 @@ mod holding;
 mod line;
 mod overtime;
 mod permits;
+mod protecting;
 mod readers;
 mod several;
 mod shutdown;

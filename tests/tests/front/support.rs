@@ -2,9 +2,11 @@
 
 use std::future::Future;
 use std::pin::Pin;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::{Context, Waker};
 use std::time::Duration;
 
+use lock_core::backend::Clock;
 use lock_core::{Acquire, LockError, LockGuard, LockName, LockPolicy, LockProvider};
 use lock_tests::is_held;
 use tokio::runtime::{Builder, Runtime};
@@ -82,4 +84,29 @@ pub(crate) fn took(actual: Duration, expected: Duration) {
         actual >= expected && actual <= expected + SLACK,
         "it took {actual:?} and not {expected:?}"
     );
+}
+
+/// A clock that counts how often it is looked at.
+pub(crate) struct Counting<C> {
+    clock: C,
+    looks: AtomicUsize,
+}
+
+impl<C> Counting<C> {
+    pub(crate) fn new(clock: C) -> Self {
+        let looks = AtomicUsize::new(0);
+        Self { clock, looks }
+    }
+
+    /// How often until now.
+    pub(crate) fn looks(&self) -> usize {
+        self.looks.load(Ordering::Relaxed)
+    }
+}
+
+impl<C: Clock> Clock for Counting<C> {
+    fn now(&self) -> Duration {
+        self.looks.fetch_add(1, Ordering::Relaxed);
+        self.clock.now()
+    }
 }
