@@ -64,6 +64,7 @@ mod setup;
 mod shared;
 mod sql;
 mod statements;
+mod sweeps;
 mod thread;
 mod unanswered;
 mod upkeep;

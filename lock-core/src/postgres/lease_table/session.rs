@@ -47,6 +47,7 @@ pub struct Answer {
     free: HashMap<i32, [i64; 2]>,
     marked: Option<i32>,
     holders: HashMap<i32, Holder>,
+    swept: i64,
 }
 
 /// What became of a lock that was to be released.
@@ -168,6 +169,7 @@ impl Answer {
             free: HashMap::new(),
             marked: None,
             holders: HashMap::new(),
+            swept: 0,
         };
         for row in rows {
             let place: i32 = row.try_get(1).ok()?;
@@ -188,6 +190,7 @@ impl Answer {
                 kind::FREE => drop(answer.free.insert(place, [one?, other?])),
                 kind::MARKED => answer.marked = Some(place),
                 kind::NOTIFIED => {}
+                kind::SWEPT => answer.swept = one?,
                 // By this time what follows was in time or late: it has waited for rows.
                 kind::GATHERED => answer.time = answer.time.max(other?),
                 is @ (kind::HELD_BY | kind::READ_BY) => {
@@ -224,6 +227,12 @@ impl Answer {
     /// Which of the keys of others a session holds, counted from 1.
     pub(super) fn marked(&self) -> Option<i32> {
         self.marked
+    }
+
+    /// How many rows were removed.
+    #[must_use]
+    pub const fn swept(&self) -> i64 {
+        self.swept
     }
 
     /// Whether the lease at this place was renewed: otherwise it is lost, or the request came too late.

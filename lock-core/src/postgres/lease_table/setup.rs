@@ -48,7 +48,7 @@ struct Found {
 }
 
 impl Table {
-    fn new(name: String, identity: Identity) -> Self {
+    pub(super) fn new(name: String, identity: Identity) -> Self {
         let statements = Statements::of(&Of {
             table: &name,
             identity,

@@ -10,20 +10,18 @@ use super::poll::{Poll, SOON};
 use super::session::{Answer, place};
 use super::setup::Table;
 use super::shared::Shared;
+use super::sweeps::Sweeps;
 use super::unanswered::Unanswered;
 use super::waiters::{Command, TableKey};
 use crate::LockError;
 use crate::server::leased::{Part, WaiterTable};
 use crate::settings::ProviderKind;
 
-/// Between sweeps of one process, on average.
-const SWEEP: Duration = Duration::from_secs(300);
-
 pub(super) struct Upkeep {
     shared: Arc<Shared>,
     table: Table,
     poll: Poll,
-    next_sweep: Instant,
+    sweeps: Sweeps,
     /// When the mark of this process is renewed, unless that is under way.
     next_mark: Option<Instant>,
     /// Another provider, which holds locks of the same names.
@@ -37,7 +35,8 @@ pub(super) enum Done {
         keys: Vec<TableKey>,
         answer: Result<Answer, Unanswered>,
     },
-    Swept,
+    /// So many rows, which were free for long, if there is an answer.
+    Swept(Option<i64>),
     Marked(Result<Answer, Unanswered>),
 }
 
@@ -48,7 +47,7 @@ impl Upkeep {
             shared,
             table,
             poll: Poll::new(),
-            next_sweep: Instant::now() + SWEEP.mul_f64(fastrand::f64() * 2.0),
+            sweeps: Sweeps::new(),
             next_mark: is_marked.then(|| Instant::now() + RowMark::RENEWED),
             other: None,
         }
@@ -73,7 +72,7 @@ impl Upkeep {
         [poll, self.next_mark]
             .into_iter()
             .flatten()
-            .fold(self.next_sweep, Instant::min)
+            .fold(self.sweeps.next(), Instant::min)
     }
 
     /// What is due of these, as futures that the driver runs.
@@ -82,8 +81,8 @@ impl Upkeep {
         if self.poll.is_due() {
             due.extend(self.look());
         }
-        if self.next_sweep <= Instant::now() {
-            self.next_sweep = Instant::now() + SWEEP.mul_f64(0.5 + fastrand::f64());
+        if self.sweeps.is_due() {
+            self.sweeps.begun();
             due.push(Asked::Sweep);
         }
         if self.next_mark.is_some_and(|at| at <= Instant::now()) {
@@ -112,7 +111,9 @@ impl Upkeep {
         match done {
             Done::Polled { keys, answer } => self.polled(keys, answer),
             Done::Marked(answer) => self.marked(answer.ok()),
-            Done::Swept => {}
+            Done::Swept(Some(removed)) => self.sweeps.ended(removed),
+            // A later one does it.
+            Done::Swept(None) => {}
         }
     }
 
@@ -192,17 +193,69 @@ impl Asked {
                 Done::Polled { keys, answer }
             }
             Self::Sweep => {
-                // The next one does it otherwise.
-                let _ = shared.connections.run(table.sweep(number)).await;
-                Done::Swept
+                let swept = shared.connections.run(table.sweep(number)).await;
+                Done::Swept(swept.ok().map(|answer| answer.swept()))
             }
             Self::Mark => match &shared.chosen.mark {
                 Some(mark) => {
                     let marking = table.mark(number, mark, &shared.holder);
                     Done::Marked(shared.connections.run(marking).await)
                 }
-                None => Done::Swept,
+                None => Done::Swept(None),
             },
+        }
+    }
+}
+
+#[cfg(all(test, not(lock_model)))]
+mod tests {
+    use sqlx::postgres::PgConnectOptions;
+
+    use super::*;
+    use crate::instance::Instance;
+    use crate::postgres::connect::Target;
+    use crate::postgres::lease_table::connections::Connections;
+    use crate::postgres::lease_table::identity::Identity;
+    use crate::postgres::lease_table::setup::Setup;
+    use crate::postgres::lease_table::shared::Chosen;
+    use crate::postgres::lease_table::sql::SWEPT;
+    use crate::postgres::login_options::LoginOptions;
+    use crate::postgres::session_name::SessionName;
+    use crate::postgres::terms::Terms;
+
+    /// That of a process which connects to no server.
+    fn upkeep() -> Upkeep {
+        let terms = Terms::new(Duration::from_secs(30)).unwrap();
+        let options = PgConnectOptions::new_without_pgpass();
+        let target = Target::new(options, SessionName::without_instance("test"), terms, None);
+        let chosen = Chosen {
+            namespace: String::new(),
+            token_epoch: 0,
+            terms: terms.lease(),
+            setup: Setup::new("leases", false).unwrap(),
+            mark: None,
+        };
+        let connections = Connections::new(target, LoginOptions::new(None, None));
+        let instance = Instance::of("here:1").unwrap();
+        let shared = Shared::new(chosen, &instance, connections, None).unwrap();
+        let table = Table::new("public.leases".to_owned(), Identity::Timeline);
+        Upkeep::new(Arc::new(shared), table)
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_sweep_that_was_full_is_soon_followed_by_another() {
+        let mut upkeep = upkeep();
+        for (removed, is_soon) in [
+            (Some(SWEPT), true),
+            (Some(SWEPT), true),
+            (Some(0), false),
+            (None, false),
+        ] {
+            tokio::time::advance(upkeep.next() - Instant::now()).await;
+            assert_eq!(upkeep.due().len(), 1);
+            upkeep.done(Done::Swept(removed));
+            let pause = upkeep.next() - Instant::now();
+            assert_eq!(pause < Duration::from_secs(2), is_soon, "{removed:?}");
         }
     }
 }

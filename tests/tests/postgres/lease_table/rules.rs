@@ -139,6 +139,24 @@ async fn tokens_do_not_go_back_when_rows_are_removed() {
     assert!(client.renews(kept).await);
 }
 
+#[tokio::test]
+async fn a_sweep_tells_how_many_rows_it_has_removed() {
+    let bed = Bed::new().await;
+    let mut client = bed.client().await;
+    let held = hold(1);
+    client.take(held).await;
+    bed.write(
+        "INSERT INTO leases SELECT gen_random_uuid(), '', 'order', NULL, '', 0, \
+          now() - interval '2 hours', now(), 0 FROM generate_series(1, 2500)",
+    )
+    .await;
+    for removed in [1_000, 1_000, 500, 0] {
+        let sweep = client.table.sweep(number());
+        assert_eq!(client.send(sweep).await.swept(), removed);
+    }
+    assert!(client.renews(held).await, "the one that is held stays");
+}
+
 fn bringing_back(late: &[RowKey]) -> Ask<'_> {
     Ask {
         late,

@@ -23,6 +23,7 @@ use super::key::RowKey;
 use super::names::CHANNEL;
 pub(super) use locks::NO_OWNER;
 pub(super) use looks::{held_for_at, plain, shares_at};
+pub(super) use server::SWEPT;
 
 /// What a row of an answer says; its first column.
 pub(super) mod kind {
@@ -58,6 +59,8 @@ pub(super) mod kind {
     pub(crate) const MET: i32 = 12;
     /// Rows were locked.
     pub(crate) const GATHERED: i32 = 13;
+    /// How many rows were removed.
+    pub(crate) const SWEPT: i32 = 14;
 }
 
 /// Whom a lock is of that readers hold: no acquire has it.

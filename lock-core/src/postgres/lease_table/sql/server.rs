@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::{BEGIN, MICROS, Of, milliseconds};
+use super::{BEGIN, MICROS, Of, kind, milliseconds};
 use crate::postgres::lease_table::key::RowKey;
 
 /// By how much the clocks of two servers differ at most, in microseconds: 10 minutes.
@@ -15,7 +15,7 @@ const LACKED: i64 = 100_000;
 const KEPT: &str = "interval '1 hour'";
 
 /// How many rows one sweep removes at most.
-const SWEPT: usize = 1_000;
+pub(in crate::postgres::lease_table) const SWEPT: i64 = 1_000;
 
 impl Of<'_> {
     /// Notes that this is another server than the table was on, or that its clock has jumped: no lock is granted
@@ -56,17 +56,19 @@ impl Of<'_> {
         )
     }
 
-    /// Removes rows that have been free for long. What tokens they had the row of the server has then, from
-    /// where those of a new row go on.
+    /// Removes rows that have been free for long, and gives their number. What tokens they had the row of the server
+    /// has then, from where those of a new row go on.
     pub(in crate::postgres::lease_table) fn sweep(&self) -> String {
         let (table, server) = (self.table, RowKey::SERVER);
         format!(
             "; WITH old AS MATERIALIZED (SELECT l.key FROM {table} AS l WHERE l.key <> '{server}'::uuid \
               AND l.expires < clock_timestamp() - {KEPT} LIMIT {SWEPT} FOR UPDATE OF l SKIP LOCKED), \
              gone AS (DELETE FROM {table} AS l USING old WHERE l.key = old.key \
-              AND l.expires < clock_timestamp() - {KEPT} RETURNING l.token) \
-             UPDATE {table} SET token = greatest(token, (SELECT max(gone.token) FROM gone)) \
-             WHERE key = '{server}'::uuid AND EXISTS (SELECT FROM gone)"
+              AND l.expires < clock_timestamp() - {KEPT} RETURNING l.token), \
+             kept AS (UPDATE {table} SET token = greatest(token, (SELECT max(gone.token) FROM gone)) \
+              WHERE key = '{server}'::uuid AND EXISTS (SELECT FROM gone)) \
+             SELECT {kind}, 0, count(*), NULL::int8 FROM gone",
+            kind = kind::SWEPT,
         )
     }
 }
