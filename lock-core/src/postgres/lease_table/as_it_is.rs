@@ -28,10 +28,12 @@ const COLUMNS: [(&str, i64); 16] = [
     ("wanted_until", 1184),
 ];
 
-/// What there is to know of the server and of the table of this name, which is quoted. Names are looked for
-/// where the role looks, and functions and operators in `pg_catalog` alone.
-pub(super) fn look(name: &str) -> String {
+/// What there is to know of the server and of the table of this name, which is quoted; and in which other schemas
+/// there are tables of locks called `alone`, if it is given. Names are looked for where the role looks, and functions
+/// and operators in `pg_catalog` alone.
+pub(super) fn look(name: &str, alone: Option<&str>) -> String {
     let (name, is) = (Text(name), "OPERATOR(pg_catalog.=)");
+    let elsewhere = alone.map_or_else(|| "ARRAY[]::varchar[]".to_owned(), elsewhere);
     let may = |right| format!("pg_catalog.has_table_privilege(c.oid, '{right}')");
     let (select, insert, update, delete) =
         (may("SELECT"), may("INSERT"), may("UPDATE"), may("DELETE"));
@@ -51,11 +53,35 @@ pub(super) fn look(name: &str) -> String {
              AND NOT a.attisdropped ORDER BY a.attnum USING OPERATOR(pg_catalog.<)), \
            ARRAY(SELECT a.atttypid::bigint FROM pg_catalog.pg_attribute AS a \
              WHERE a.attrelid {is} c.oid AND a.attnum OPERATOR(pg_catalog.>) 0 \
-             AND NOT a.attisdropped ORDER BY a.attnum USING OPERATOR(pg_catalog.<)) \
+             AND NOT a.attisdropped ORDER BY a.attnum USING OPERATOR(pg_catalog.<)), \
+           {elsewhere} \
          FROM (SELECT pg_catalog.to_regclass({name})::pg_catalog.oid AS oid) AS named \
          LEFT JOIN pg_catalog.pg_class AS c ON c.oid {is} named.oid \
          LEFT JOIN pg_catalog.pg_namespace AS n ON n.oid {is} c.relnamespace"
     )
+}
+
+/// The schemas, or the first of many, that have a table of locks of this name, of whatever version, beside the one
+/// that is `named`. Any role can make temporary ones, which are of a session.
+fn elsewhere(table: &str) -> String {
+    let (table, is) = (Text(table), "OPERATOR(pg_catalog.=)");
+    // 1259 is `pg_class`, in each PostgreSQL.
+    format!(
+        "ARRAY(SELECT s.nspname::varchar FROM pg_catalog.pg_class AS o \
+           JOIN pg_catalog.pg_namespace AS s ON s.oid {is} o.relnamespace \
+           JOIN pg_catalog.pg_description AS d ON d.objoid {is} o.oid \
+           WHERE o.relname {is} {table}::pg_catalog.name \
+           AND o.oid OPERATOR(pg_catalog.<>) coalesce(named.oid, '0'::pg_catalog.oid) \
+           AND o.relpersistence OPERATOR(pg_catalog.<>) 't' \
+           AND d.classoid {is} '1259'::pg_catalog.oid AND d.objsubid {is} 0 \
+           AND pg_catalog.strpos(d.description, '{COMMENT}') {is} 1 \
+           ORDER BY s.nspname USING OPERATOR(pg_catalog.<) LIMIT 5)"
+    )
+}
+
+/// The schemas of other tables of locks, of such a row.
+pub(super) fn read_elsewhere(row: &PgRow) -> Result<Vec<String>, sqlx::Error> {
+    row.try_get(9)
 }
 
 /// The table as it is.

@@ -114,7 +114,9 @@ impl LeaseTableBuilder {
         self
     }
 
-    /// The table, which may begin with a schema and a dot.
+    /// The table, which may begin with a schema and a dot. Processes with the tables of two schemas do not exclude each
+    /// other: so a name without a schema is refused where another schema of the database has a table of locks of this
+    /// name than the one that the `search_path` leads to.
     ///
     /// # Default
     ///
@@ -207,7 +209,8 @@ impl LeaseTableBuilder {
     /// # Errors
     ///
     /// [`Misconfigured`](crate::LockErrorKind::Misconfigured) for what a retry does not change: the
-    /// connection string, credentials, rights (with the SQL to run), a standby, a table of another version.
+    /// connection string, credentials, rights (with the SQL to run), a standby, a table of another version, a
+    /// [table](Self::table) that is in other schemas as well.
     /// [`Unavailable`](crate::LockErrorKind::Unavailable) when the server is not there.
     ///
     /// # Cancel safety

@@ -4,9 +4,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use sqlx::postgres::{PgConnection, PgDatabaseError, PgRow};
-use sqlx::{AssertSqlSafe, Row};
+use sqlx::{AssertSqlSafe, Connection, Row};
 
-use super::as_it_is::{AsItIs, look};
+use super::as_it_is::{AsItIs, look, read_elsewhere};
 use super::identity::Identity;
 use super::key::RowKey;
 use super::literal::Name;
@@ -23,6 +23,14 @@ const OLDEST: i32 = 140_000;
 
 /// How long the columns that a table lacks wait for the transactions that use it: while they do, no other begins.
 const WAITS: &str = "SET LOCAL lock_timeout = 500; ";
+
+/// The transaction that makes a table. In a stricter one, which a role can have by default, a look does not see what
+/// another process has made while this one waited for it.
+const BEGIN: &str = "BEGIN ISOLATION LEVEL READ COMMITTED";
+
+/// One process at a time makes a table, in whatever schema: the next sees it. A pair of numbers never meets the key of
+/// a lock; these are arbitrary, and the same in every version.
+const ALONE: &str = "SELECT pg_catalog.pg_advisory_xact_lock(1684827491, 3)";
 
 /// What the cause of an error follows, in a line that is no SQL to those who paste what is above.
 const WHY: &str = "-- what the server says";
@@ -79,7 +87,7 @@ impl Table {
 
 impl Setup {
     /// The table of this name, which may begin with a schema and a dot; without one it is looked for, and made,
-    /// where the `search_path` of the role says.
+    /// where the `search_path` of the role says, if no other schema has a table of locks of this name.
     ///
     /// # Errors
     ///
@@ -121,32 +129,7 @@ impl Setup {
     /// is why nothing but the key is indexed.
     #[must_use]
     pub fn sql(&self) -> String {
-        let (table, server) = (self.name(), RowKey::SERVER);
-        format!(
-            "CREATE TABLE IF NOT EXISTS {table} (
-    key pg_catalog.uuid PRIMARY KEY,
-    namespace pg_catalog.text NOT NULL,
-    name pg_catalog.text NOT NULL,
-    owner pg_catalog.uuid,
-    holder pg_catalog.text NOT NULL,
-    lease pg_catalog.int4 NOT NULL,
-    expires pg_catalog.timestamptz NOT NULL,
-    acquired pg_catalog.timestamptz NOT NULL,
-    token pg_catalog.int8 NOT NULL,
-    awaited pg_catalog.bool NOT NULL DEFAULT false
-) WITH (fillfactor = 50);
-ALTER TABLE {table}
-    ADD COLUMN IF NOT EXISTS readers pg_catalog.uuid[],
-    ADD COLUMN IF NOT EXISTS readers_until pg_catalog.timestamptz[],
-    ADD COLUMN IF NOT EXISTS readers_since pg_catalog.timestamptz[],
-    ADD COLUMN IF NOT EXISTS readers_by pg_catalog.text[],
-    ADD COLUMN IF NOT EXISTS wanted_by pg_catalog.uuid,
-    ADD COLUMN IF NOT EXISTS wanted_until pg_catalog.timestamptz;
-COMMENT ON TABLE {table} IS '{VERSION}';
-INSERT INTO {table} (key, namespace, name, holder, lease, expires, acquired, token)
-VALUES ('{server}', '', 'server', '', 0, pg_catalog.clock_timestamp(), pg_catalog.clock_timestamp(), 0)
-ON CONFLICT (key) DO NOTHING;"
-        )
+        sql(&self.name())
     }
 
     /// Looks for the table, makes it where it is missing, and finds out how its server is told from others.
@@ -155,7 +138,7 @@ ON CONFLICT (key) DO NOTHING;"
     /// # Errors
     ///
     /// [`Misconfigured`](crate::LockErrorKind::Misconfigured), with what to do: a standby, an old server, a
-    /// table that is missing or is another, rights. [`Unavailable`](crate::LockErrorKind::Unavailable):
+    /// table that is missing or is another, a name that other schemas have as well, rights. [`Unavailable`](crate::LockErrorKind::Unavailable):
     /// the server did not answer.
     ///
     /// # Cancel safety
@@ -179,23 +162,37 @@ ON CONFLICT (key) DO NOTHING;"
     }
 
     async fn make(&self, connection: &mut PgConnection) -> Result<AsItIs, LockError> {
-        let sql = self.sql();
         if !self.create {
             return Err(LockError::misconfigured(format!(
-                "the table of locks {} is missing; run:\n{sql}",
-                self.name()
+                "the table of locks {} is missing; run:\n{}",
+                self.name(),
+                self.sql()
             )));
         }
-        let made = ask(connection, sql).await;
-        // Another process may have made it meanwhile, which can be the error.
-        match (self.look(connection).await?, made) {
-            (Some(found), _) => Ok(found),
-            (None, Err(error)) => Err(self.not_made(error)),
-            (None, Ok(_)) => Err(LockError::misconfigured(
-                "the table of locks was made where the `search_path` of the role does not find it; name its \
-                 schema",
-            )),
+        match self.make_alone(connection).await {
+            Ok(made) => Ok(made),
+            // A migration may have made it meanwhile, which can be the error.
+            Err(error) => self.look(connection).await?.ok_or(error),
         }
+    }
+
+    /// Makes it, unless there is one when this process has its turn.
+    async fn make_alone(&self, connection: &mut PgConnection) -> Result<AsItIs, LockError> {
+        let mut tx = connection.begin_with(BEGIN).await.map_err(refused)?;
+        ask(&mut tx, ALONE.to_owned()).await.map_err(refused)?;
+        if let Some(found) = self.look(&mut tx).await? {
+            return Ok(found);
+        }
+        let made = ask(&mut tx, self.sql()).await;
+        made.map_err(|error| self.not_made(error))?;
+        let made = self.look(&mut tx).await?.ok_or_else(|| {
+            LockError::misconfigured(
+                "the `search_path` of the role does not find the table of locks where it is made; name its \
+                 schema",
+            )
+        })?;
+        tx.commit().await.map_err(refused)?;
+        Ok(made)
     }
 
     fn not_made(&self, error: sqlx::Error) -> LockError {
@@ -217,15 +214,16 @@ ON CONFLICT (key) DO NOTHING;"
         connection: &mut PgConnection,
         former: AsItIs,
     ) -> Result<AsItIs, LockError> {
-        let run = || format!("let a role that owns it run this:\n{}\n{WHY}", self.sql());
+        // Another session may look elsewhere than the one that has found it.
+        let sql = sql(&former.name);
+        let run = || format!("let a role that owns it run this:\n{sql}\n{WHY}");
         if !self.create {
             return Err(LockError::misconfigured(format!(
-                "the table of locks {} lacks the columns of readers; let a role that owns it run this:\n{}",
-                former.name,
-                self.sql()
+                "the table of locks {} lacks the columns of readers; let a role that owns it run this:\n{sql}",
+                former.name
             )));
         }
-        let added = ask(connection, format!("{WAITS}{}", self.sql())).await;
+        let added = ask(connection, format!("{WAITS}{sql}")).await;
         // Another process may have added them meanwhile.
         match (self.look(connection).await?, added) {
             (Some(found), _) if !found.is_former() => Ok(found),
@@ -248,9 +246,11 @@ ON CONFLICT (key) DO NOTHING;"
         }
     }
 
-    /// The table as it is, if there is one.
+    /// The table as it is, if there is one. Refuses a name that leads other sessions to another table.
     async fn look(&self, connection: &mut PgConnection) -> Result<Option<AsItIs>, LockError> {
-        let rows = ask(connection, look(&self.name())).await.map_err(refused)?;
+        let alone = self.schema.is_none().then_some(&*self.table);
+        let looked = ask(connection, look(&self.name(), alone)).await;
+        let rows = looked.map_err(refused)?;
         let row = rows.first().ok_or_else(unreadable)?;
         let version: i32 = row.try_get(0).map_err(refused)?;
         if version < OLDEST {
@@ -263,7 +263,21 @@ ON CONFLICT (key) DO NOTHING;"
                 "the server is a standby, which takes no locks; give the address of the primary",
             ));
         }
+        let elsewhere = read_elsewhere(row).map_err(refused)?;
+        if !elsewhere.is_empty() {
+            return Err(self.is_elsewhere(&elsewhere));
+        }
         AsItIs::read(row).map_err(refused)
+    }
+
+    /// Other schemas have a table of locks of this name.
+    fn is_elsewhere(&self, schemas: &[String]) -> LockError {
+        let (table, schemas) = (&self.table, schemas.join("`, `"));
+        LockError::misconfigured(format!(
+            "this database has a table of locks `{table}` in other schemas than the `search_path` of this session \
+             leads to: `{schemas}`; processes with different tables do not exclude each other. Name the schema on \
+             all instances, in code `.table(\"schema.{table}\")`, or by the setting `LOCK_TABLE=schema.{table}`"
+        ))
     }
 
     /// Notes which server this is, if no client has, and takes what was noted for how to tell it from others:
@@ -292,7 +306,7 @@ ON CONFLICT (key) DO NOTHING;"
         let Some(row) = rows.last() else {
             return Err(LockError::misconfigured(format!(
                 "the table of locks lacks the row of its server; run:\n{}",
-                self.sql()
+                sql(table)
             )));
         };
         let noted: &str = row.try_get(0).map_err(refused)?;
@@ -306,6 +320,36 @@ ON CONFLICT (key) DO NOTHING;"
             (false, _) => Ok(Identity::Start),
         }
     }
+}
+
+/// What makes a table of this name, which is quoted, or adds what it lacks.
+fn sql(table: &str) -> String {
+    let server = RowKey::SERVER;
+    format!(
+        "CREATE TABLE IF NOT EXISTS {table} (
+    key pg_catalog.uuid PRIMARY KEY,
+    namespace pg_catalog.text NOT NULL,
+    name pg_catalog.text NOT NULL,
+    owner pg_catalog.uuid,
+    holder pg_catalog.text NOT NULL,
+    lease pg_catalog.int4 NOT NULL,
+    expires pg_catalog.timestamptz NOT NULL,
+    acquired pg_catalog.timestamptz NOT NULL,
+    token pg_catalog.int8 NOT NULL,
+    awaited pg_catalog.bool NOT NULL DEFAULT false
+) WITH (fillfactor = 50);
+ALTER TABLE {table}
+    ADD COLUMN IF NOT EXISTS readers pg_catalog.uuid[],
+    ADD COLUMN IF NOT EXISTS readers_until pg_catalog.timestamptz[],
+    ADD COLUMN IF NOT EXISTS readers_since pg_catalog.timestamptz[],
+    ADD COLUMN IF NOT EXISTS readers_by pg_catalog.text[],
+    ADD COLUMN IF NOT EXISTS wanted_by pg_catalog.uuid,
+    ADD COLUMN IF NOT EXISTS wanted_until pg_catalog.timestamptz;
+COMMENT ON TABLE {table} IS '{VERSION}';
+INSERT INTO {table} (key, namespace, name, holder, lease, expires, acquired, token)
+VALUES ('{server}', '', 'server', '', 0, pg_catalog.clock_timestamp(), pg_catalog.clock_timestamp(), 0)
+ON CONFLICT (key) DO NOTHING;"
+    )
 }
 
 /// One exchange.

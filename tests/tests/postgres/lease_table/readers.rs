@@ -545,6 +545,7 @@ async fn a_table_of_the_version_before_is_given_readers_with_its_locks_held() {
     let refused = open(&bed, false).await.unwrap_err();
     assert!(refused.is_misconfigured());
     let sql = Setup::new("former", false).unwrap().sql();
+    let sql = sql.replace("\"former\"", "public.former");
     assert!(refused.to_string().ends_with(&sql), "{refused}");
     // By several at a time.
     let url = bed.server.url();

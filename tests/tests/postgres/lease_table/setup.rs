@@ -3,8 +3,9 @@
 use futures_util::future::join_all;
 use lock_core::LockError;
 use lock_core::postgres::lease_table::Setup;
+use lock_tests::eventually;
 use lock_tests::servers::PostgresServer;
-use sqlx::{AssertSqlSafe, Connection, Executor, PgConnection};
+use sqlx::{AssertSqlSafe, Connection, Executor, PgConnection, PgPool};
 
 use super::{Bed, LEASE, hold};
 
@@ -32,6 +33,106 @@ async fn many_processes_make_one_table() {
     let rows = sqlx::query_scalar::<_, i64>("SELECT count(*) FROM locks");
     assert_eq!(rows.fetch_one(&pool).await.unwrap(), 1);
     open(&url, "locks", false).await.unwrap();
+}
+
+/// Two roles, each of which looks into a schema of its own first, as `"$user", public` has it.
+async fn two_roles(pool: &PgPool) {
+    for role in ["web", "worker"] {
+        let made = format!("CREATE ROLE {role} LOGIN; CREATE SCHEMA {role} AUTHORIZATION {role}");
+        pool.execute(AssertSqlSafe(made)).await.unwrap();
+    }
+}
+
+/// In which schemas there are tables of this name.
+async fn schemas(pool: &PgPool, table: &str) -> Vec<String> {
+    let schemas = "SELECT schemaname::text FROM pg_tables WHERE tablename = $1 ORDER BY 1";
+    let schemas = sqlx::query_scalar(schemas).bind(table).fetch_all(pool);
+    schemas.await.unwrap()
+}
+
+#[tokio::test]
+async fn a_path_that_leads_to_a_second_table_is_refused() {
+    let server = PostgresServer::start().await;
+    let pool = server.pool().await;
+    two_roles(&pool).await;
+    let [web, worker] = ["web", "worker"].map(|role| server.url_for(role, "postgres"));
+    open(&web, "leases", true).await.unwrap();
+    // Whatever its version is.
+    for version in [1, 3, 2] {
+        let comment = format!(
+            "COMMENT ON TABLE web.leases IS 'distributed_lock lease table, version {version}'"
+        );
+        pool.execute(AssertSqlSafe(comment)).await.unwrap();
+        let refused = refusal(&worker, "leases").await;
+        for part in [
+            "`web`",
+            ".table(\"schema.leases\")",
+            "LOCK_TABLE=schema.leases",
+        ] {
+            assert!(refused.contains(part), "{part}: {refused}");
+        }
+        assert_eq!(schemas(&pool, "leases").await, ["web"]);
+    }
+    open(&web, "leases", true).await.unwrap();
+
+    // By their schemas both are there, and by their name alone neither is.
+    open(&worker, "worker.leases", true).await.unwrap();
+    assert_eq!(schemas(&pool, "leases").await, ["web", "worker"]);
+    open(&web, "web.leases", false).await.unwrap();
+    assert!(refusal(&web, "leases").await.contains("`worker`"));
+    assert!(refusal(&worker, "leases").await.contains("`web`"));
+    assert!(
+        refusal(&server.url(), "leases")
+            .await
+            .contains("`web`, `worker`")
+    );
+}
+
+/// What another process makes is there when it is the turn of this one.
+#[tokio::test]
+async fn two_that_start_together_do_not_make_two_tables() {
+    let server = PostgresServer::start().await;
+    let pool = server.pool().await;
+    two_roles(&pool).await;
+    let mut making = pool.begin().await.unwrap();
+    // The key is the same in every version.
+    making
+        .execute("SELECT pg_advisory_xact_lock(1684827491, 3)")
+        .await
+        .unwrap();
+    let sql = Setup::new("web.leases", true).unwrap().sql();
+    making.execute(AssertSqlSafe(sql)).await.unwrap();
+    let committing = async {
+        eventually("the other waits", || async {
+            let waiting =
+                "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND NOT granted";
+            let waiting = sqlx::query_scalar::<_, i64>(waiting).fetch_one(&pool);
+            waiting.await.unwrap() > 0
+        })
+        .await;
+        making.commit().await.unwrap();
+    };
+    let worker = server.url_for("worker", "postgres");
+    let (refused, ()) = tokio::join!(refusal(&worker, "leases"), committing);
+    assert!(refused.contains("`web`"), "{refused}");
+    assert_eq!(schemas(&pool, "leases").await, ["web"]);
+}
+
+/// Any role can make those, and they end with its session.
+#[tokio::test]
+async fn temporary_tables_of_others_and_other_tables_are_in_no_way() {
+    let server = PostgresServer::start().await;
+    let (url, pool) = (server.url(), server.pool().await);
+    two_roles(&pool).await;
+    let app = server.url_for("app", "postgres");
+    let mut session = PgConnection::connect(&app).await.unwrap();
+    let temporary = "CREATE TEMPORARY TABLE leases (key uuid); \
+         COMMENT ON TABLE leases IS 'distributed_lock lease table, version 2'";
+    session.execute(temporary).await.unwrap();
+    let other = "CREATE TABLE web.leases (key uuid); COMMENT ON TABLE web.leases IS 'of flats'";
+    pool.execute(other).await.unwrap();
+    open(&url, "leases", true).await.unwrap();
+    session.close().await.unwrap();
 }
 
 #[tokio::test]
