@@ -11,6 +11,7 @@ use lock_tests::servers::PostgresServer;
 use lock_tests::{Log, eventually};
 use reqwest::StatusCode;
 use sqlx::PgPool;
+use sqlx::postgres::PgPoolOptions;
 
 use crate::postgres::ended_records_are_replaced_beside_cleaners;
 use crate::store_in::{Shop, is_replay, send};
@@ -165,6 +166,33 @@ async fn a_strict_isolation_by_default_loses_no_record() {
         let (server, _) = server_with(&[isolation]).await;
         ended_records_are_replaced_beside_cleaners(&server).await;
     }
+}
+
+/// As a session of a pooler can have it, or of a pool that others use.
+#[tokio::test]
+async fn a_path_that_changes_later_does_not_move_the_records() {
+    let (server, _) = server_with(&["CREATE SCHEMA other"]).await;
+    let one = PgPoolOptions::new().max_connections(1);
+    let pool = one.connect(&server.url()).await.unwrap();
+    // One makes the table, and one finds it.
+    let made = PostgresStore::from_pool(pool.clone()).await.unwrap();
+    let found = PostgresStore::from_pool(pool.clone()).await.unwrap();
+    let key = &RecordKey::new("ann", "/payments", "a");
+    assert!(made.put(key, &record("paid"), LONG).await.unwrap());
+    // Where there is a table of this name as well.
+    for sql in ["SET search_path = other", PostgresStore::MIGRATION] {
+        sqlx::raw_sql(sql).execute(&pool).await.unwrap();
+    }
+    for (store, next) in [(made, "b"), (found, "c")] {
+        assert_eq!(store.get(key).await.unwrap(), Some(record("paid")));
+        assert!(!store.put(key, &record("twice"), LONG).await.unwrap());
+        let next = RecordKey::new("ann", "/payments", next);
+        assert!(store.put(&next, &record("paid"), LONG).await.unwrap());
+    }
+    let count = "SELECT (SELECT count(*) FROM public.distributed_lock_idempotency), \
+         (SELECT count(*) FROM other.distributed_lock_idempotency)";
+    let count = sqlx::query_as::<_, (i64, i64)>(count).fetch_one(&pool);
+    assert_eq!(count.await.unwrap(), (3, 0));
 }
 
 /// The driver logs statements, and those that take a second as a warning.

@@ -41,6 +41,15 @@ impl Table {
         says.with_source(error)
     }
 
+    /// It was made where it is not found.
+    pub(super) fn not_found(&self) -> LockError {
+        LockError::misconfigured(format!(
+            "the `search_path` of the database role does not find the table `{}` where it is made; give its schema, by \
+             `PostgresStore::in_schema`",
+            self.name()
+        ))
+    }
+
     /// Why the table could not be made.
     pub(super) fn not_created(&self, error: sqlx::Error) -> LockError {
         match sqlstate(&error).as_deref() {

@@ -85,7 +85,8 @@ impl PostgresStore {
     }
 
     /// Uses the connections of this pool, and makes the table in the first schema of its `search_path` when
-    /// there is none.
+    /// there is none. The store stays with the schema that it has found then, whatever the `search_path` of a session
+    /// is later.
     ///
     /// # Errors
     ///
@@ -116,17 +117,21 @@ impl PostgresStore {
     async fn open(pool: PgPool, table: Table) -> Result<Self, LockError> {
         let refused = |error| table.refused(error);
         // A role without the right to create is right where the table is there.
-        let found = run(&pool, table.look_for()).await.map_err(refused)?;
-        let is_there = found.first().map_or(Ok(false), |row| row.try_get(0));
-        if !is_there.map_err(refused)? {
-            let made = run(&pool, table.create()).await;
-            made.map_err(|error| table.not_created(error))?;
-        }
+        let looked = run(&pool, table.look_for()).await.map_err(refused)?;
+        let found = match located(&looked).map_err(refused)? {
+            Some(found) => found,
+            None => {
+                let made = run(&pool, table.create()).await;
+                let made = made.map_err(|error| table.not_created(error))?;
+                let made = located(&made).map_err(refused)?;
+                made.ok_or_else(|| table.not_found())?
+            }
+        };
         // What can be read and not written is no store: each handler would run again.
-        run(&pool, table.rehearse()).await.map_err(refused)?;
+        run(&pool, found.rehearse()).await.map_err(refused)?;
         Ok(Self {
             pool,
-            table: Arc::new(table),
+            table: Arc::new(found),
             cleaned: Arc::new(Mutex::new(Instant::now())),
         })
     }
@@ -201,6 +206,15 @@ impl PostgresStore {
 /// Runs one text of SQL, whose every literal is ours.
 async fn run(executor: impl PgExecutor<'_>, sql: String) -> Result<Vec<PgRow>, sqlx::Error> {
     sqlx::raw_sql(AssertSqlSafe(sql)).fetch_all(executor).await
+}
+
+/// The table, with the schema that the last row names: other sessions can have another `search_path`.
+fn located(rows: &[PgRow]) -> Result<Option<Table>, sqlx::Error> {
+    let schema: Option<&str> = match rows.last() {
+        Some(row) => row.try_get(0)?,
+        None => None,
+    };
+    Ok(schema.map(Table::in_schema))
 }
 
 /// Stores the record in the transaction of this connection; `false` when there is one.

@@ -63,7 +63,12 @@ impl Table {
                 "the schema of a store of idempotency keys is a name of 1 to 63 bytes",
             ));
         }
-        Ok(Self(format!("\"{}\".{TABLE}", schema.replace('"', "\"\""))))
+        Ok(Self::in_schema(schema))
+    }
+
+    /// The one in this schema, whose name is not quoted.
+    pub(super) fn in_schema(schema: &str) -> Self {
+        Self(format!("\"{}\".{TABLE}", schema.replace('"', "\"\"")))
     }
 
     pub(super) fn name(&self) -> &str {
@@ -84,14 +89,19 @@ impl Table {
             .replace(&indexed, &format!("ON {} (", self.0))
     }
 
+    /// Gives one row: the schema that this session finds the table in, if there is one.
     pub(super) fn look_for(&self) -> String {
         let name = self.0.replace('\'', "''");
-        format!("SELECT pg_catalog.to_regclass('{name}') IS NOT NULL")
+        format!(
+            "SELECT (SELECT n.nspname FROM pg_catalog.pg_class AS c JOIN pg_catalog.pg_namespace AS n \
+               ON n.oid OPERATOR(pg_catalog.=) c.relnamespace \
+               WHERE c.oid OPERATOR(pg_catalog.=) pg_catalog.to_regclass('{name}')::pg_catalog.oid)"
+        )
     }
 
-    /// One text is one transaction.
+    /// One text is one transaction. Its last row is that of [`look_for`](Self::look_for), in the same session.
     pub(super) fn create(&self) -> String {
-        format!("{ALONE}; {}", self.migration())
+        format!("{ALONE}; {}; {}", self.migration(), self.look_for())
     }
 
     /// Gives one row: the record in hexadecimal digits, which every `bytea_output` leaves alone, if there is one,

@@ -54,9 +54,9 @@ impl PostgresStore {
     /// # }
     /// ```
     ///
-    /// The transaction may be of any connection to the database of this store; its table is found by the
-    /// `search_path` of that connection, or in the [schema](Self::in_schema) given. Store once in a transaction, and
-    /// not in a savepoint without the effect: what is rolled back is not stored.
+    /// The transaction may be of any connection to the database of this store, whatever its `search_path` is: the table
+    /// is the one that the store was opened with. Store once in a transaction, and not in a savepoint without the
+    /// effect: what is rolled back is not stored.
     ///
     /// # Why there is one effect
     ///
