@@ -138,8 +138,8 @@ impl Setup {
     /// # Errors
     ///
     /// [`Misconfigured`](crate::LockErrorKind::Misconfigured), with what to do: a standby, an old server, a
-    /// table that is missing or is another, a name that other schemas have as well, rights. [`Unavailable`](crate::LockErrorKind::Unavailable):
-    /// the server did not answer.
+    /// table that is missing or is another, a name that other schemas have as well, rights.
+    /// [`Unavailable`](crate::LockErrorKind::Unavailable): the server did not answer.
     ///
     /// # Cancel safety
     ///
