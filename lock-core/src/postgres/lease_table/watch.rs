@@ -74,6 +74,12 @@ impl Watch {
     }
 
     /// Takes note of what an answer says of the server; whether its clock was put forward, so that its locks are lost.
+    ///
+    /// The margin is that of our own lease. Another client can have a shorter one, which a smaller jump costs its locks; it
+    /// notices that itself. A client that is idle sees the clock at its renewals alone, a third of its lease apart. NTP can
+    /// slew a clock by several percent for a while (chrony up to 8 %), which between two such looks is more than the
+    /// margin of a short lease: taken for a jump, it would cost all locks here, and keep every client of the table from
+    /// new ones for the longest lease.
     pub(super) fn saw(&mut self, sent: Sent, answer: &Answer) -> bool {
         let received = self.shared.clock.now();
         let time = answer.time.unsigned_abs();
