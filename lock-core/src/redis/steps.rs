@@ -1,6 +1,7 @@
 //! Channels that are to be subscribed to, or to be left, over one connection: how many at a time.
 
 use std::collections::{HashMap, VecDeque};
+use std::mem;
 use std::sync::Arc;
 
 use super::key::Key;
@@ -10,7 +11,8 @@ use super::waiting::Asked;
 const MANY: usize = 512;
 
 /// The same after a connection was lost meanwhile. A server ends a connection whose answers are more
-/// than its `client-output-buffer-limit` for subscribers: these few are 6 KB at most.
+/// than its `client-output-buffer-limit` for subscribers: these few are 6 KB at most. There may have been another
+/// reason: they are twice as many each time that so many were answered and nothing is left to do.
 const FEW: usize = 32;
 
 /// What is asked over a connection at one time.
@@ -25,6 +27,8 @@ pub(super) struct Steps {
     /// How many channels are asked for and not answered.
     open: usize,
     most: usize,
+    /// Whether `most` were open since `most` was last decided about.
+    was_full: bool,
     /// Channels that the server has not said yet it does not send to us any more.
     leaving: HashMap<Arc<str>, usize>,
 }
@@ -35,6 +39,7 @@ impl Default for Steps {
             queue: VecDeque::new(),
             open: 0,
             most: MANY,
+            was_full: false,
             leaving: HashMap::new(),
         }
     }
@@ -70,6 +75,7 @@ impl Steps {
         let room = self.most.saturating_sub(self.open);
         let step = (self.queue).pop_front_if(|step| step.keys().len() <= room)?;
         self.open += step.keys().len();
+        self.was_full |= self.open >= self.most;
         if let Step::Leave(keys) = &step {
             for key in keys {
                 *self.leaving.entry(Arc::clone(&key.text)).or_default() += 1;
@@ -81,6 +87,9 @@ impl Steps {
     /// So many channels are answered.
     pub(super) fn answered(&mut self, count: usize) {
         self.open = self.open.saturating_sub(count);
+        if self.open == 0 && self.queue.is_empty() && mem::take(&mut self.was_full) {
+            self.most = (2 * self.most).min(MANY);
+        }
     }
 
     /// The server says that it does not send messages of this channel any more. Tells whether that is the
@@ -103,6 +112,7 @@ impl Steps {
         }
         self.queue.clear();
         self.open = 0;
+        self.was_full = false;
         self.leaving.clear();
     }
 }
@@ -146,6 +156,34 @@ mod tests {
         steps.lost();
         steps.subscribe(&keys(100), 3);
         assert_eq!(sizes(&mut steps), [32]);
+    }
+
+    /// Asks for so many channels, each when there is room for it; gives how many were open at most.
+    fn most_of(steps: &mut Steps, count: usize) -> usize {
+        steps.subscribe(&keys(count), 1);
+        let mut most = 0;
+        loop {
+            let open: usize = sizes(steps).iter().sum();
+            if open == 0 {
+                return most;
+            }
+            most = most.max(open);
+            steps.answered(open);
+        }
+    }
+
+    #[test]
+    fn more_are_asked_for_again_when_as_many_as_may_be_were_answered() {
+        let mut steps = Steps::default();
+        steps.subscribe(&keys(100), 1);
+        assert_eq!(sizes(&mut steps), [100]);
+        steps.lost();
+        for _ in 0..10 {
+            assert_eq!(most_of(&mut steps, 20), 20, "that says nothing of more");
+        }
+        for most in [32, 64, 128, 256, 512, 512] {
+            assert_eq!(most_of(&mut steps, 1_100), most);
+        }
     }
 
     #[test]
