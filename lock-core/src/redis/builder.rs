@@ -121,8 +121,12 @@ impl RedisBuilder {
     }
 
     /// How long a lock lives without a renewal: how long a crashed holder keeps it, and how long
-    /// none is granted after the server lost its memory. From 500 ms to 24 h; the same in
-    /// every process of a namespace.
+    /// none is granted after the server lost its memory. From 500 ms to 24 h.
+    ///
+    /// It has to be the same in all processes that use one namespace of a server. The server keeps the longest and waits
+    /// for as long after a restart, whichever process asks. One that has lost its data has lost that as well: until
+    /// a process with the longest lease connects, it can grant another what the former still holds. See
+    /// [rolling updates](crate::guide::deployment#rolling-updates) for how to change it.
     pub const fn lease(mut self, lease: Duration) -> Self {
         self.lease = lease;
         self
@@ -145,6 +149,9 @@ impl RedisBuilder {
     /// For how long no lock is granted after the server was restarted, replaced or had its
     /// clock put forward, since locks that it has forgotten may still be held. Zero for tests and
     /// demonstrations: two may then hold one lock for up to a lease after a restart.
+    ///
+    /// The longest that a process of the namespace has asked for counts for all of them: zero asks for none, and neither
+    /// ends nor shortens that of another process.
     pub const fn quarantine(mut self, quarantine: Duration) -> Self {
         self.quarantine = Some(quarantine);
         self

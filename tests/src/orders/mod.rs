@@ -12,7 +12,6 @@ use std::sync::{Arc, LazyLock, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use lock_core::file::FileBackend;
-use lock_core::redis::RedisBackend;
 use lock_core::{LockName, LockProvider};
 use reqwest::header::{CONTENT_TYPE, RETRY_AFTER};
 use reqwest::{Client, RequestBuilder};
@@ -27,7 +26,6 @@ pub use answer::{Answer, Receipt, assert_one_at_a_time};
 
 use crate::eventually;
 use crate::examples::program;
-use crate::servers::RedisServer;
 
 /// Longer than anything here takes on a busy machine; what takes longer hangs.
 pub const PATIENCE: Duration = Duration::from_secs(30);
@@ -284,21 +282,6 @@ impl Instance {
             .unwrap_or_else(PoisonError::into_inner)
             .clone()
     }
-}
-
-/// A Redis server that has granted a lock before. From one that is new to it an instance is granted none for a
-/// lease, which is 30 s.
-pub async fn known_redis() -> RedisServer {
-    let server = RedisServer::start().await;
-    let backend = RedisBackend::builder(&server.url()).quarantine(Duration::ZERO);
-    let locks = LockProvider::new(backend.connect().await.expect("it has just been started"));
-    let guard = locks.acquire("job:earlier", PATIENCE).await;
-    guard
-        .expect("it is free")
-        .release()
-        .await
-        .expect("it is held");
-    server
 }
 
 /// Sends until it is not refused for its wait.

@@ -149,6 +149,14 @@ impl RedisServer {
         Self::options().settings(settings).start().await
     }
 
+    /// One that has been up for a day by its own clock: what a server may have forgotten that has just been started
+    /// has expired, so that it grants locks immediately, with whatever lease.
+    pub async fn up_for_a_day() -> Self {
+        let server = Self::options().own_clock().start().await;
+        server.put_clock(24 * 3_600);
+        server
+    }
+
     /// One that speaks TLS and nothing else.
     pub async fn tls() -> Self {
         Self::options().tls().start().await

@@ -6,8 +6,6 @@ use std::process::{ExitStatus, Output, Stdio};
 use std::sync::LazyLock;
 use std::time::Duration;
 
-use lock_core::LockProvider;
-use lock_core::redis::RedisBackend;
 use lock_tests::servers::{PostgresServer, RedisServer, lives};
 use lock_tests::{eventually, examples};
 use rustix::process::{Pid, Signal, kill_process};
@@ -70,13 +68,9 @@ impl Place {
         place
     }
 
-    /// A server that is new grants no lock for a lease, unless it is known to have lost none.
+    /// A server that is new grants no lock for a lease.
     pub(crate) async fn redis() -> Self {
-        let server = RedisServer::start().await;
-        let known = RedisBackend::builder(&server.url()).quarantine(Duration::ZERO);
-        let locks = LockProvider::new(known.connect().await.unwrap());
-        let guard = locks.acquire("job:earlier", PATIENCE).await.unwrap();
-        guard.release().await.unwrap();
+        let server = RedisServer::up_for_a_day().await;
         let mut place = Self::at("REDIS_URL", |_| server.url());
         place.redis = Some(server);
         place

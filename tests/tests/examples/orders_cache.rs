@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use futures_util::future::{join, join_all};
 use lock_tests::order::{Order, assert_seen_within, database_reads, left_in_redis, path};
-use lock_tests::orders::{Instance, Shop, known_redis};
+use lock_tests::orders::{Instance, Shop};
 use lock_tests::servers::{Direction, PostgresServer, Proxy, RedisServer, Server};
 use lock_tests::{Lateness, Queued, eventually};
 use rustix::process::Signal;
@@ -167,7 +167,10 @@ fn late(piece: &mut [u8]) {
 async fn a_fill_that_outlasts_the_wait_of_a_writer_puts_nothing_old_back() {
     let settings = [("log_statement", "all")];
     // Without its lock a read stores nothing.
-    let (server, redis) = tokio::join!(PostgresServer::with(&settings), known_redis());
+    let (server, redis) = tokio::join!(
+        PostgresServer::with(&settings),
+        RedisServer::up_for_a_day()
+    );
     let proxy = Proxy::to(server.address()).await;
     let (shop, redis_url) = (Shop::new(), redis.url());
     let open = async |url: String| {

@@ -3,8 +3,8 @@
 #![allow(clippy::unwrap_used, reason = "what does not hold in a test ends it")]
 
 use lock_tests::eventually;
-use lock_tests::orders::{Instance, PATIENCE, Shop, known_redis};
-use lock_tests::servers::{Port, PostgresServer};
+use lock_tests::orders::{Instance, PATIENCE, Shop};
+use lock_tests::servers::{Port, PostgresServer, RedisServer};
 use reqwest::{Client, Response, StatusCode, redirect};
 use rustix::process::Signal;
 
@@ -94,7 +94,7 @@ async fn followers_send_clients_to_the_leader_over_postgres() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn followers_send_clients_to_the_leader_over_redis() {
-    let server = known_redis().await;
+    let server = RedisServer::up_for_a_day().await;
     // The lock of an instance that was killed ends with its lease.
     followers_send_clients_to_the_leader(&[("REDIS_URL", server.url())], Signal::TERM).await;
 }

@@ -4,8 +4,8 @@
 
 use std::time::Duration;
 
-use lock_tests::orders::{Answer, Instance, Shop, cases, known_redis};
-use lock_tests::servers::PostgresServer;
+use lock_tests::orders::{Answer, Instance, Shop, cases};
+use lock_tests::servers::{PostgresServer, RedisServer};
 use rustix::process::Signal;
 use sqlx::PgPool;
 
@@ -51,7 +51,7 @@ async fn a_refund_with_a_key_is_made_once_over_postgres() {
 
 #[tokio::test]
 async fn a_refund_with_a_key_is_made_once_over_redis() {
-    let (shop, server) = (Shop::new(), known_redis().await);
+    let (shop, server) = (Shop::new(), RedisServer::up_for_a_day().await);
     let url = server.url();
     let environment = [("REDIS_URL", url.as_str())];
     let (here, there) = tokio::join!(shop.open_with(&environment), shop.open_with(&environment));

@@ -2,17 +2,32 @@
 
 use std::time::{Duration, Instant};
 
-use lock_core::LossReason;
+use lock_core::redis::RedisBackend;
+use lock_core::{LockProvider, LossReason};
 use lock_tests::servers::{RedisServer, Server};
-use lock_tests::{Lateness, crowd_outlasts};
+use lock_tests::{Lateness, Log, crowd_outlasts};
 use tokio::time::sleep;
 
-use crate::support::{BOUND, LEASE, NAME, careful_client, client, is_held, take, token};
+use crate::support::{BOUND, LEASE, NAME, careful_client, client, is_held, take, token, try_once};
+
+/// Of other processes of the fleet, as while it is changed.
+const LONGER: Duration = LEASE.saturating_mul(2);
+
+/// A client as production has it, with that lease.
+async fn longer_client(url: &str) -> LockProvider {
+    let backend = RedisBackend::builder(url).lease(LONGER);
+    LockProvider::new(backend.connect().await.unwrap())
+}
 
 /// What has been granted now was not before a lease was over.
 #[track_caller]
 fn assert_a_lease_since(event: Instant) {
-    assert!(event.elapsed() + BOUND > LEASE, "{:?}", event.elapsed());
+    assert_over_since(event, LEASE);
+}
+
+#[track_caller]
+fn assert_over_since(event: Instant, lease: Duration) {
+    assert!(event.elapsed() + BOUND > lease, "{:?}", event.elapsed());
 }
 
 #[tokio::test]
@@ -89,6 +104,82 @@ async fn without_a_quarantine_a_restarted_server_grants_at_once() {
         .unwrap();
     late.at_most(LEASE / 2).await;
     assert_eq!(guard.lost().await, LossReason::Revoked);
+}
+
+/// Whether the quarantine is on already, or what it is for is noted alone.
+#[tokio::test]
+async fn a_client_without_a_quarantine_ends_none_of_other_clients() {
+    for is_noted in [false, true] {
+        let server = RedisServer::start().await;
+        let here = careful_client(&server.url()).await;
+        take(&here).await.release().await.unwrap();
+        let hasty = client(&server.url()).await;
+        take(&hasty).await.release().await.unwrap();
+        let () = server.ask(&["SAVE"]).await.unwrap();
+        let guard = take(&here).await;
+        let before_its_start = Instant::now();
+        server.restart().await;
+        if is_noted {
+            let first = careful_client(&server.url()).await;
+            assert!(is_held(&first).await);
+        }
+        let new = client(&server.url()).await;
+        assert!(is_held(&new).await, "noted: {is_noted}");
+        let next = take(&new).await;
+        assert!(!guard.is_valid(), "held by two");
+        assert_a_lease_since(before_its_start);
+        next.release().await.unwrap();
+    }
+}
+
+/// The first that asks has a shorter lease, or no quarantine, and knows of no other.
+#[tokio::test]
+async fn a_client_with_a_longer_lease_lengthens_a_quarantine_for_all() {
+    let log = Log::of_process();
+    for quarantine in [LEASE, Duration::ZERO] {
+        let server = RedisServer::start().await;
+        let here = longer_client(&server.url()).await;
+        let guard = take(&here).await;
+        let before_its_start = Instant::now();
+        server.restart().await;
+        let shorter = RedisBackend::builder(&server.url())
+            .lease(LEASE)
+            .quarantine(quarantine);
+        let shorter = LockProvider::new(shorter.connect().await.unwrap());
+        let _longer = longer_client(&server.url()).await;
+        assert!(is_held(&shorter).await);
+        let next = take(&shorter).await;
+        assert!(!guard.is_valid(), "held by two");
+        assert_over_since(before_its_start, LONGER);
+        next.release().await.unwrap();
+    }
+    assert!(log.count("the quarantine is longer than that of this process") > 0);
+}
+
+/// Which was promoted long after its start, and whose shorter quarantine is over.
+#[tokio::test]
+async fn a_client_with_a_longer_lease_lengthens_the_quarantine_of_a_promoted_replica() {
+    let server = RedisServer::options().own_clock().start().await;
+    let replica = server.replica().await;
+    replica.promote().await;
+    let promoted = Instant::now();
+    replica.put_clock(60);
+    let shorter = careful_client(&replica.url()).await;
+    take(&shorter).await.release().await.unwrap();
+    let longer = longer_client(&replica.url()).await;
+    assert!(is_held(&longer).await);
+    take(&longer).await.release().await.unwrap();
+    assert_over_since(promoted, LONGER);
+}
+
+#[tokio::test]
+async fn a_lease_that_is_raised_costs_no_pause_where_the_server_has_been_up_for_longer() {
+    let server = RedisServer::up_for_a_day().await;
+    let shorter = careful_client(&server.url()).await;
+    take(&shorter).await.release().await.unwrap();
+    let longer = longer_client(&server.url()).await;
+    let guard = try_once(&longer).await.unwrap().expect("it is granted");
+    guard.release().await.unwrap();
 }
 
 #[tokio::test]

@@ -12,8 +12,8 @@ pub(super) struct Quarantine(Option<Instant>);
 
 impl Quarantine {
     /// No lock is granted for so long, for what a server may have forgotten, or for what a slot may have lost
-    /// that came to it.
-    pub(super) fn tell(&mut self, left: Duration, has_moved: bool) {
+    /// that came to it. `own` is how long this process would wait, which is less where another has a longer lease.
+    pub(super) fn tell(&mut self, left: Duration, own: Duration, has_moved: bool) {
         let now = Instant::now();
         if self.0.is_some_and(|until| until > now) {
             return;
@@ -29,6 +29,13 @@ impl Quarantine {
             tracing::warn!(
                 ?left,
                 "the Redis server was restarted or replaced, or its clock jumped: no lock is granted until those that it may have forgotten have expired (quarantine)"
+            );
+        }
+        if left > own {
+            tracing::warn!(
+                ?left,
+                ?own,
+                "the quarantine is longer than that of this process: another process has, or had, a longer lease; all processes that use the same locks need the same lease"
             );
         }
     }

@@ -153,7 +153,8 @@ async fn a_writer_that_has_left_while_its_server_was_away_has_no_place_when_it_i
 
 #[tokio::test]
 async fn a_writer_leaves_its_place_in_a_quarantine() {
-    let server = RedisServer::start().await;
+    // In no quarantine yet.
+    let server = RedisServer::up_for_a_day().await;
     let careful = RedisBackend::builder(&server.url()).lease(FOR_EVER);
     let two = careful.quarantine(FOR_EVER).connect();
     let one = backend(&server.url(), FOR_EVER).await;

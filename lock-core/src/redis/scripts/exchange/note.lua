@@ -15,7 +15,8 @@ local info = call('INFO', 'server')
 local run_id = field(info, '\nrun_id:', '^%x+')
 local note = try('GETRANGE', KEYS[1], '0', NOTE_END)
 -- A note begins with the process that wrote it and, where that was promoted, by which promotion it was a
--- master; it ends with ~ where the quarantine is for the end of another server, and for nothing else.
+-- master; it ends with ~ where the quarantine is for the end of another server, and for nothing else. The end of the
+-- quarantine can be over, and is its length after what it is for: a longer one is counted from there.
 local known, reign, till, last, length, other
 if type(note) == 'string' then
   known, reign, till, last, length, other = match(note, '^(%x+)%.?(%x*) (%d+) (%d+) (%d+)( ?~?)$')
@@ -44,10 +45,8 @@ if math.max(till, last) > furthest or length * 1000 > DAY then
 end
 -- Of a client that has seen such a note: not brought back where that was deleted.
 last = math.max(last, newest <= furthest and newest or 0)
-if quarantine > 0 then
-  -- Another client may grant for longer than we do.
-  quarantine = math.max(quarantine, length)
-end
+-- Another client may grant for longer than this one does, which may ask for no quarantine of its own.
+quarantine = math.max(quarantine, length)
 -- What a call proves that came late was proven too long ago.
 local is_proven = proven == run_id and not late
 if known and known ~= run_id and not jumped and quarantine > 0 and publish == 'SPUBLISH'
@@ -74,20 +73,30 @@ if known ~= run_id then
   last = math.max(last + LACKED, now + ahead)
 end
 local whole = now + quarantine * 1000
+local is_longer = known == run_id and quarantine > length
+local started
+if is_longer or not known then
+  -- The server counts whole seconds from a start in whole seconds: it can have been up for one less.
+  started = now - math.max(tonumber(field(info, '\nuptime_in_seconds:', '^%d+')) - 1, 0) * 1000000
+end
+if is_longer then
+  -- Noted by clients with shorter quarantines alone: that of this client began when theirs did, which may be over. Clients
+  -- without one do not say when; those of earlier versions note that each time, also over what others have noted.
+  local began = length > 0 and till - length * 1000 or started
+  till = math.max(till, began + quarantine * 1000)
+end
 if jumped then
   till, other = whole, ''
 elseif known and known ~= run_id then
   -- For what another server waits for besides, no reign is an answer.
   other = is_proven and (till <= now or other == ' ~') and ' ~' or ''
-  till = other == ' ~' and math.max(now, whole - age) or whole
+  till = other == ' ~' and math.max(0, whole - age) or whole
 elseif known and other == ' ~' and is_proven then
-  till = math.min(till, math.max(now, whole - age))
+  till = math.min(till, math.max(0, whole - age))
 elseif not known then
   -- Nothing is known of earlier locks. What was granted before this server started has ended one
-  -- lease after its start. The server counts whole seconds from a start in whole seconds: it can
-  -- have been up for one less.
-  local up = math.max(tonumber(field(info, '\nuptime_in_seconds:', '^%d+')) - 1, 0) * 1000000
-  till = math.max(now, whole - up)
+  -- lease after its start.
+  till = started + quarantine * 1000
 end
 -- A clock that went back must not make it longer.
 till = math.min(till, whole)

@@ -2,7 +2,7 @@
 --
 -- KEYS: the server key of the slot, the locks to release, the locks to acquire; then the sets of readers of those that are
 --       shared, for a cluster alone, which answers that keys are missing while one of them is on its way elsewhere.
--- ARGV: not after (us), lease (ms), quarantine (ms), newest token known, the command that
+-- ARGV: not after (us), lease (ms), quarantine (ms, 0 to ask for none), newest token known, the command that
 --       publishes, how many releases, '1' if the clock of the server was seen to jump, '1' to ask
 --       whether locks could be granted, how many to grant at most, in a cluster the run_id of a server
 --       and how old the youngest reign of a master was (ms) when that server had the slot, or '' and 0,
