@@ -1,8 +1,8 @@
 //! The protocol of leased keys, which Redis' scripts and their client follow, in every order of events of
 //! a small world: two clients, one of whose clocks loses a tick, one lock, one server that stalls, starts
 //! again empty or from old data, or is replaced by its replica, and messages that are late, doubled or
-//! lost; and, in worlds of their own, who is woken by a release, Sentinels, and readers beside writers. What the
-//! model says of times holds for all: only their order counts.
+//! lost; and, in worlds of their own, who is woken by a release, Sentinels, readers beside writers, and processes with
+//! different leases. What the model says of times holds for all: only their order counts.
 //!
 //! A change of the protocol is made here first. Each rule has a control: without it, the promise that it
 //! is for is seen to break.
@@ -11,6 +11,7 @@
 
 mod carried;
 mod client;
+mod leases;
 mod messages;
 mod protocol;
 mod readers;
