@@ -130,7 +130,8 @@ mod tests {
         let signature = Signature::of(&Instance::of("web-1:7").unwrap());
         let name: Arc<str> = "v1-a.lock".into();
         let exclusive = LockMode::Exclusive;
-        let Outcome::Granted(_grant) = try_take(&here, &name, exclusive, &signature).unwrap() else {
+        let Outcome::Granted(_grant) = try_take(&here, &name, exclusive, &signature).unwrap()
+        else {
             panic!("no process holds it");
         };
         let file = File::options().write(true).open(path.join(&*name));

@@ -167,10 +167,8 @@ fn late(piece: &mut [u8]) {
 async fn a_fill_that_outlasts_the_wait_of_a_writer_puts_nothing_old_back() {
     let settings = [("log_statement", "all")];
     // Without its lock a read stores nothing.
-    let (server, redis) = tokio::join!(
-        PostgresServer::with(&settings),
-        RedisServer::up_for_a_day()
-    );
+    let (server, redis) =
+        tokio::join!(PostgresServer::with(&settings), RedisServer::up_for_a_day());
     let proxy = Proxy::to(server.address()).await;
     let (shop, redis_url) = (Shop::new(), redis.url());
     let open = async |url: String| {

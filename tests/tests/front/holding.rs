@@ -11,7 +11,9 @@ use lock_tests::scripted_backend::{Play, ScriptedBackend};
 use tokio::sync::oneshot;
 use tokio::time::{advance, sleep};
 
-use crate::support::{Counting, is_free, ms, name, poll_once, runtime, s, start, take, timed, took};
+use crate::support::{
+    Counting, is_free, ms, name, poll_once, runtime, s, start, take, timed, took,
+};
 
 /// Leases of three seconds on tokio's clock, without renewals.
 fn leases() -> (MemoryBackend, LockProvider) {
