@@ -1,7 +1,6 @@
 //! What a service says when it starts, and why it does not.
 
 use std::process::Stdio;
-use std::time::Duration;
 
 use lock_core::file::FileBackend;
 use lock_core::postgres::PostgresBackend;
