@@ -1,9 +1,8 @@
 //! A lock, before it is held.
 
 use std::fmt;
-use std::future::Future;
-
-use tokio::task::JoinSet;
+use std::future::{Future, poll_fn};
+use std::task::Poll;
 
 use crate::permits::Permits;
 use crate::terms::Terms;
@@ -210,8 +209,8 @@ impl DistributedLock {
     /// # Ok(()) }
     /// ```
     ///
-    /// All slots are asked for together. A slot that is held is named before those that are
-    /// [kept](Holder::until), and of these the one that opens first.
+    /// One slot of chance is asked for, and where it is not held all others together. A slot that is held is named
+    /// before those that are [kept](Holder::until), and of these the one that opens first.
     ///
     /// # Errors
     ///
@@ -232,26 +231,42 @@ impl DistributedLock {
         let number = permits
             .check()
             .map_err(|error| error.with_lock(&self.name))?;
-        let mut asked = JoinSet::new();
-        for slot in 1..=number {
-            let (provider, name) = (self.provider.clone(), self.name.slot(slot));
-            asked.spawn(async move { provider.holder(name).await });
+        let first = fastrand::usize(..number);
+        let ask = |place| {
+            let slot = self.name.slot(1 + (first + place) % number);
+            self.provider.holder(slot)
+        };
+        // Of a lock that is refused the first is held, as a rule.
+        let first = ask(0).await?;
+        if first.as_ref().is_some_and(|first| first.until().is_none()) {
+            return Ok(first);
         }
-        let (mut kept, mut unknown) = (None::<Holder>, None);
-        while let Some(answer) = asked.join_next().await {
-            match answer.expect("a question does not panic") {
-                Ok(None) => {}
-                Ok(Some(holder)) if holder.until().is_none() => return Ok(Some(holder)),
-                Ok(Some(holder)) => {
-                    let first = kept.into_iter().chain([holder]);
-                    kept = first.min_by_key(Holder::until);
+        let mut asked: Vec<_> = (1..number).map(|place| Box::pin(ask(place))).collect();
+        let (mut kept, mut unknown) = (first, None);
+        let held = poll_fn(|cx| {
+            let mut held = None;
+            asked.retain_mut(|question| {
+                let Poll::Ready(answer) = question.as_mut().poll(cx) else {
+                    return true;
+                };
+                match answer {
+                    Ok(None) => {}
+                    Ok(Some(holder)) if holder.until().is_none() => held = Some(holder),
+                    Ok(Some(holder)) => {
+                        kept = (kept.take().into_iter().chain([holder])).min_by_key(Holder::until);
+                    }
+                    Err(error) => unknown = unknown.take().or(Some(error)),
                 }
-                Err(error) => unknown = unknown.or(Some(error)),
+                false
+            });
+            match held.is_some() || asked.is_empty() {
+                true => Poll::Ready(held),
+                false => Poll::Pending,
             }
-        }
-        match (kept, unknown) {
+        });
+        match (held.await.or(kept), unknown) {
             (None, Some(error)) => Err(error),
-            (kept, _) => Ok(kept),
+            (holder, _) => Ok(holder),
         }
     }
 

@@ -26,7 +26,7 @@ const WAITS: &str = "SET LOCAL lock_timeout = 500; ";
 
 /// The transaction that makes a table. In a stricter one, which a role can have by default, a look does not see what
 /// another process has made while this one waited for it.
-const BEGIN: &str = "BEGIN ISOLATION LEVEL READ COMMITTED";
+const BEGIN: &str = "BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE";
 
 /// One process at a time makes a table, in whatever schema: the next sees it. A pair of numbers never meets the key of
 /// a lock; these are arbitrary, and the same in every version.
@@ -150,9 +150,12 @@ impl Setup {
         lease: Duration,
     ) -> Result<Table, LockError> {
         let found = match self.look(connection).await? {
-            Some(found) if found.is_former() => self.add_columns(connection, found).await?,
             Some(found) => found,
             None => self.make(connection).await?,
+        };
+        let found = match found.is_former() {
+            true => self.add_columns(connection, found).await?,
+            false => found,
         };
         if let Some(wrong) = found.wrong() {
             return Err(LockError::misconfigured(wrong));
@@ -172,7 +175,7 @@ impl Setup {
         match self.make_alone(connection).await {
             Ok(made) => Ok(made),
             // A migration may have made it meanwhile, which can be the error.
-            Err(error) => self.look(connection).await?.ok_or(error),
+            Err(error) => self.look(connection).await.ok().flatten().ok_or(error),
         }
     }
 

@@ -82,7 +82,8 @@ impl RedisProtocol {
             return settling;
         };
         if left != 0 {
-            let own = self.shared.settings.quarantine;
+            let settings = &self.shared.settings;
+            let own = settings.quarantine.max(settings.lease);
             self.quarantine.tell(pause(left), own, left < 0);
             let is_asked = !batch.acquires.is_empty() || !batch.probes.is_empty();
             if left < 0 && is_asked {

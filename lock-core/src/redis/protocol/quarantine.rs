@@ -12,7 +12,7 @@ pub(super) struct Quarantine(Option<Instant>);
 
 impl Quarantine {
     /// No lock is granted for so long, for what a server may have forgotten, or for what a slot may have lost
-    /// that came to it. `own` is how long this process would wait, which is less where another has a longer lease.
+    /// that came to it. `own` is the longest for which this process can hold a lock, or wait.
     pub(super) fn tell(&mut self, left: Duration, own: Duration, has_moved: bool) {
         let now = Instant::now();
         if self.0.is_some_and(|until| until > now) {

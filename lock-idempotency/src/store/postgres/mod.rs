@@ -122,8 +122,10 @@ impl PostgresStore {
             Some(found) => found,
             None => {
                 let made = run(&pool, table.create()).await;
-                let made = made.map_err(|error| table.not_created(error))?;
-                let made = located(&made).map_err(refused)?;
+                made.map_err(|error| table.not_created(error))?;
+                // In a transaction of its own: a strict one does not see what another process made while it waited.
+                let looked = run(&pool, table.look_for()).await.map_err(refused)?;
+                let made = located(&looked).map_err(refused)?;
                 made.ok_or_else(|| table.not_found())?
             }
         };

@@ -99,9 +99,9 @@ impl Table {
         )
     }
 
-    /// One text is one transaction. Its last row is that of [`look_for`](Self::look_for), in the same session.
+    /// One text is one transaction.
     pub(super) fn create(&self) -> String {
-        format!("{ALONE}; {}; {}", self.migration(), self.look_for())
+        format!("{ALONE}; {}", self.migration())
     }
 
     /// Gives one row: the record in hexadecimal digits, which every `bytea_output` leaves alone, if there is one,
