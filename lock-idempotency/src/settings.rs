@@ -74,7 +74,7 @@ impl Settings {
         let put = async || self.store.put(key, record, self.lifetime).await;
         let twice = async {
             match put().await {
-                // A connection that was cut while nobody used it, as a rule. What the first try has stored stays.
+                // As a rule a connection that was cut while it was not used. What the first try has stored stays.
                 Err(error) if error.is_unavailable() => put().await,
                 answer => answer,
             }

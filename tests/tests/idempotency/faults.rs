@@ -158,12 +158,10 @@ async fn a_store_that_is_down_is_503_and_nothing_runs() {
 #[tokio::test]
 async fn what_could_not_be_stored_is_answered_and_logged() {
     let log = Log::of_process();
-    let service = service(|call| {
-        if call == 3 {
-            Does::Fails
-        } else {
-            Does::Answers
-        }
+    // The store is asked twice.
+    let service = service(|call| match call {
+        3 | 4 => Does::Fails,
+        _ => Does::Answers,
     })
     .await;
     let first = Answer::of(service.payment()).await;
@@ -176,6 +174,22 @@ async fn what_could_not_be_stored_is_answered_and_logged() {
     assert!(!Answer::of(service.payment()).await.is_replay());
     assert!(Answer::of(service.payment()).await.is_replay());
     assert_eq!(service.runs(), 2);
+}
+
+/// As a connection that was cut while it was not used.
+#[tokio::test]
+async fn a_store_that_fails_once_has_the_answer() {
+    let log = Log::of_process();
+    let service = service(|call| match call {
+        3 => Does::Fails,
+        _ => Does::Answers,
+    })
+    .await;
+    let first = Answer::of(service.payment()).await;
+    assert_eq!((first.status, first.is_replay()), (201, false));
+    assert!(Answer::of(service.payment()).await.is_replay());
+    assert_eq!(service.runs(), 1);
+    assert_eq!(log.count("a response could not be stored"), 0);
 }
 
 #[tokio::test]
@@ -250,7 +264,7 @@ async fn what_is_stored_already_is_no_other_answer() {
 async fn a_store_that_is_down_is_a_line_in_the_log_with_its_cause() {
     let log = Log::of_process();
     let service = service(|call| {
-        if call <= 3 || call == 6 {
+        if call <= 3 || call == 6 || call == 7 {
             Does::Fails
         } else {
             Does::Answers
