@@ -31,8 +31,8 @@ fn streaming(layer: LockLayer) -> (Router, tokio::sync::mpsc::UnboundedReceiver<
     let handler = async move || {
         let (feed, body) = Channel::<Bytes, axum::Error>::new(8);
         feeds.send(feed).unwrap();
-        // Not what tells whether the body is complete.
-        ([(CONTENT_LENGTH, "6")], Body::new(body))
+        // More than comes: it does not tell whether the handler has made all.
+        ([(CONTENT_LENGTH, "60")], Body::new(body))
     };
     (
         Router::new().route(PROCESS, routing::any(handler).layer(layer)),
