@@ -269,7 +269,8 @@ fn no_option(word: &str) -> clap::Error {
     run.error(
         ErrorKind::UnknownArgument,
         format!(
-            "unexpected argument '{word}' found\n\n  tip: the command comes after '--', as in `dlock run job:nightly -- {word}`"
+            "unexpected argument '{word}' found\n\n  tip: options come before the name, or after it with a blank before \
+             their value, and the command after '--', as in `dlock run --wait 5s job:nightly -- ./backup.sh`"
         ),
     )
 }

@@ -43,7 +43,7 @@ mod shutdown;
 mod startup;
 mod work;
 
-use anyhow::Context;
+use anyhow::{Context, bail};
 use lock_core::LockProvider;
 use tokio::net::TcpListener;
 
@@ -53,6 +53,11 @@ use crate::refunds::Refunds;
 
 #[tokio::main]
 async fn main() -> anyhow::Result<()> {
+    if let Some(argument) = std::env::args_os().nth(1) {
+        bail!(
+            "{argument:?}: there are no arguments; the environment configures the service, as README.md says"
+        );
+    }
     startup::init_logging()?;
     let config = Config::from_env()?;
     let metrics = metrics::install()?;

@@ -26,7 +26,7 @@ use crate::{LockError, instance, plain_text};
 /// | `LOCK_PROVIDER` | `lock_provider` | `postgres`, `postgres-table`, `redis` or `file`: this one, or no start |
 /// | `LOCK_NAMESPACE` | `lock_namespace` | keeps the locks of two applications on one server apart |
 /// | `LOCK_INSTANCE` | `lock_instance` | what this process is called in the store, for those who ask who holds a lock |
-/// | `LOCK_DIR` | `lock_dir` | where the lock files are |
+/// | `LOCK_DIR` | `lock_dir` | where the lock files are: a path from the root |
 /// | `LOCK_LEASE` | `lock_lease` | how long a frozen or cut off holder keeps its locks on a server: `30s`, `500ms` |
 /// | `LOCK_TABLE` | `lock_table` | the table of `postgres-table`: `locks.leases` |
 /// | `LOCK_NAME_SECRET` | `lock_name_secret` | the key of `:hashed` values in names |
@@ -174,7 +174,7 @@ impl LockSettings {
         self
     }
 
-    /// Where the lock files are. Empty counts as absent.
+    /// Where the lock files are: a path that begins at the root. Empty counts as absent.
     ///
     /// # Default
     ///
@@ -290,6 +290,12 @@ impl LockSettings {
             plain_text::check(text.unwrap_or_default()).map_err(|error| error.in_setting(name))?;
         }
         instance::check(&self.instance).map_err(|error| error.in_setting("LOCK_INSTANCE"))?;
+        if self.dir.as_ref().is_some_and(|dir| dir.is_relative()) {
+            return Err(LockError::misconfigured(
+                "LOCK_DIR: the path is relative, and so another directory for each process that was started elsewhere; \
+                 give one that begins at the root",
+            ));
+        }
         Ok(())
     }
 

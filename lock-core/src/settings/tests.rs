@@ -108,6 +108,17 @@ fn a_wrong_value_is_told_by_the_name_of_its_variable() {
     }
 }
 
+/// It would be another directory for each process that was started elsewhere.
+#[test]
+fn a_directory_begins_at_the_root() {
+    let settings = from_vars(&[("LOCK_DIR", "run/locks")]).unwrap();
+    let error = settings.check().unwrap_err();
+    assert!(error.is_misconfigured());
+    assert!(error.to_string().starts_with("LOCK_DIR: "), "{error}");
+    let settings = from_vars(&[("LOCK_DIR", "/run/locks")]).unwrap();
+    settings.check().unwrap();
+}
+
 #[test]
 fn a_lease_is_written_with_its_unit() {
     for (text, millis) in [

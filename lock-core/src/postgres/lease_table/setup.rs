@@ -200,7 +200,18 @@ impl Setup {
 
     fn not_made(&self, error: sqlx::Error) -> LockError {
         let says = match sqlstate(&error).as_deref() {
-            Some("42501" | "25006" | "3F000") => format!(
+            Some("3F000") => match &self.schema {
+                Some(schema) => format!(
+                    "there is no schema for the table of locks; let a role that may run this, and grant this role USAGE \
+                     on it, and SELECT, INSERT, UPDATE and DELETE on the table:\nCREATE SCHEMA {};\n{}\n{WHY}",
+                    Name(schema),
+                    self.sql()
+                ),
+                None => "the `search_path` of the role leads to no schema in which the table of locks could be made; \
+                         name one, as in `locks.distributed_lock_leases`"
+                    .to_owned(),
+            },
+            Some("42501" | "25006") => format!(
                 "this role may not make the table of locks {} here; let one that may run this, and grant \
                  this role SELECT, INSERT, UPDATE and DELETE on it:\n{}\n{WHY}",
                 self.name(),

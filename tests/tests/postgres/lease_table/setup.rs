@@ -182,6 +182,7 @@ async fn a_role_without_rights_is_shown_what_to_run() {
     let pool = server.pool().await;
     let refused = refusal(&app, "locked.away").await;
     let sql = Setup::new("locked.away", true).unwrap().sql();
+    assert!(refused.contains("CREATE SCHEMA \"locked\";\n"), "{refused}");
     // With the cause after it, as a comment.
     assert!(refused.contains(&format!("{sql}\n-- ")), "{refused}");
     pool.execute(AssertSqlSafe(format!("CREATE SCHEMA locked; {sql}")))
