@@ -111,10 +111,13 @@ fn a_wrong_value_is_told_by_the_name_of_its_variable() {
 /// It would be another directory for each process that was started elsewhere.
 #[test]
 fn a_directory_begins_at_the_root() {
-    let settings = from_vars(&[("LOCK_DIR", "run/locks")]).unwrap();
-    let error = settings.check().unwrap_err();
-    assert!(error.is_misconfigured());
-    assert!(error.to_string().starts_with("LOCK_DIR: "), "{error}");
+    let of_code = LockSettings::new().dir("run/locks").check();
+    let of_environment = from_vars(&[("LOCK_DIR", "run/locks")]).map(drop);
+    for refused in [of_code, of_environment] {
+        let error = refused.unwrap_err();
+        assert!(error.is_misconfigured());
+        assert!(error.to_string().contains("LOCK_DIR: "), "{error}");
+    }
     let settings = from_vars(&[("LOCK_DIR", "/run/locks")]).unwrap();
     settings.check().unwrap();
 }
