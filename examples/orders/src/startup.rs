@@ -25,8 +25,8 @@ pub(crate) fn greet(address: SocketAddr) {
     let _ = writeln!(
         stdout(),
         "Listening on http://{address}. Try these, each in two terminals at the same time:
-  curl -i -X POST 'http://{address}/orders/1/process?work_ms=2000'
-  curl -i -X POST 'http://{address}/payments/7/refund?work_ms=2000'
+  curl -i -X POST 'http://{address}/payments/7/refund?work_ms=5000'    # the second is refused: 409
+  curl -i -X POST 'http://{address}/orders/1/process?work_ms=2000'     # the second waits for the first
   curl -i -X POST 'http://{address}/payments/8/refund?work_ms=2000' -H 'idempotency-key: 1' --oauth2-bearer ann
   curl -i 'http://{address}/accounts/transfer?work_ms=2000' -H 'content-type: application/json' -d '{{\"from\":\"alice\",\"to\":\"bob\",\"amount\":5}}'
 Who holds what: http://{address}/locks"

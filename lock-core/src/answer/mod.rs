@@ -122,6 +122,7 @@ pub static ANSWERS: &[Answer] = &[
     UNAVAILABLE,
     Answer {
         kind: LockErrorKind::Closed,
+        detail: Some("This instance ends, and did nothing; try again: another will answer."),
         reason: "lock-closed",
         ..UNAVAILABLE
     },
