@@ -3,7 +3,8 @@
 use std::env;
 use std::ffi::OsString;
 
-use super::{LockSettings, parse_lease, parse_marker, parse_provider, parse_switch};
+use super::LockSettings;
+use super::parse::{parse_lease, parse_marker, parse_provider, parse_switch};
 use crate::{LockError, plain_text};
 
 /// Of all the names that begin with `LOCK_`.

@@ -2,6 +2,7 @@
 
 mod env;
 mod kind;
+mod parse;
 mod secret;
 #[cfg(feature = "serde")]
 mod serde;
@@ -435,54 +436,6 @@ impl LockSettings {
 fn given(text: &str) -> Option<Secret> {
     let text = plain_text::trimmed(text);
     (!text.is_empty()).then(|| Secret(text.to_owned()))
-}
-
-/// The value of `LOCK_PROVIDER`.
-fn parse_provider(text: &str) -> Result<Option<ProviderKind>, LockError> {
-    match plain_text::trimmed(text) {
-        "" => Ok(None),
-        text => match text.parse() {
-            Ok(kind) => Ok(Some(kind)),
-            Err(error) => Err(LockError::in_setting(error, "LOCK_PROVIDER")),
-        },
-    }
-}
-
-/// The value of `LOCK_LEASE`.
-fn parse_lease(text: &str) -> Result<Option<Duration>, LockError> {
-    let text = plain_text::trimmed(text);
-    if text.is_empty() {
-        return Ok(None);
-    }
-    let parsed = humantime::parse_duration(text);
-    // Without the error of the parser, which repeats a part of the text.
-    parsed.map(Some).map_err(|_| {
-        LockError::misconfigured(
-            "LOCK_LEASE: it is not a duration; write a number and its unit, like `500ms` or `30s`",
-        )
-    })
-}
-
-/// The value of `LOCK_SWITCH`.
-fn parse_switch(text: &str) -> Result<bool, LockError> {
-    match plain_text::trimmed(text) {
-        "" => Ok(false),
-        "allow" => Ok(true),
-        _ => Err(LockError::misconfigured(
-            "LOCK_SWITCH: it is neither empty nor `allow`",
-        )),
-    }
-}
-
-/// The value of `LOCK_MARKER`: whether the mark is required.
-fn parse_marker(text: &str) -> Result<bool, LockError> {
-    match plain_text::trimmed(text) {
-        "" | "required" => Ok(true),
-        "optional" => Ok(false),
-        _ => Err(LockError::misconfigured(
-            "LOCK_MARKER: it is neither `required`, which is the default, nor `optional`",
-        )),
-    }
 }
 
 #[cfg(all(test, feature = "postgres", feature = "redis"))]

@@ -8,8 +8,9 @@ use serde::de::value::MapAccessDeserializer;
 use serde::de::{Error, MapAccess, Visitor};
 use serde::{Deserialize, Deserializer};
 
+use super::LockSettings;
+use super::parse::{parse_lease, parse_marker, parse_provider, parse_switch};
 use super::secret::Secret;
-use super::{LockSettings, parse_lease, parse_marker, parse_provider, parse_switch};
 
 #[derive(Deserialize)]
 struct Raw {
