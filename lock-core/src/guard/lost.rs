@@ -174,8 +174,10 @@ impl Listener {
 pub(super) fn next_look(hold: &Hold) -> Option<Duration> {
     let until = hold.until.get();
     let max_hold = until.map(|until| until.saturating_duration_since(Instant::now()));
-    match (hold.lease.next_look(), max_hold) {
-        (Some(lease), Some(max_hold)) => Some(lease.min(max_hold)),
-        (lease, max_hold) => lease.or(max_hold),
-    }
+    earlier(hold.lease.next_look(), max_hold)
+}
+
+/// Of times that may not be there, the first.
+pub(super) fn earlier<T: Ord>(one: Option<T>, other: Option<T>) -> Option<T> {
+    one.into_iter().chain(other).min()
 }

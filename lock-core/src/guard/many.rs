@@ -20,7 +20,7 @@ use std::time::Duration;
 
 use tokio::time::{Instant, Sleep, sleep};
 
-use super::lost::next_look;
+use super::lost::{earlier, next_look};
 use super::{Hold, LockGuard};
 use crate::LockError;
 use crate::lease::{Deadlines, Registration};
@@ -109,10 +109,6 @@ impl Outlook {
         let max_hold = self.max_hold;
         self.leases.may_have_passed() || max_hold.is_some_and(|until| Instant::now() >= until)
     }
-}
-
-fn earlier<T: Ord>(one: Option<T>, other: Option<T>) -> Option<T> {
-    one.into_iter().chain(other).min()
 }
 
 /// Where a guard finds the alarm.
